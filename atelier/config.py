@@ -1,0 +1,92 @@
+"""The server's own settings, from `ATELIER_*` variables or the command line; and where things lie."""
+
+import hashlib
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LONGEST_SOCKET_PATH = 100  # bytes; the kernel allows 107, and worker sockets have names of their own
+
+
+class Config(BaseSettings):
+    """One process's configuration. Every field is also an environment variable, `ATELIER_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path("~/.atelier"), description="Where models, the database and logs lie.")
+
+    host: str = Field("127.0.0.1", description="Address the gateway listens on.")
+    port: int = Field(1234, ge=0, le=65535, description="Port the gateway listens on.")
+    cors: Annotated[list[str], NoDecode] = Field(
+        [], description='Origins that web pages may call from, by commas; "*" for all. Empty: off.'
+    )
+    allowed_hosts: Annotated[list[str], NoDecode] = Field(
+        [], description="Further names in the Host header that are answered, by commas."
+    )
+    api_key: SecretStr | None = Field(None, description="Key that every request must carry, where set.")
+    allow_open: bool = Field(False, description="Listen beyond this machine without a key.")
+    body_limit_mb: float = Field(32, gt=0, description="Largest request body, in MiB.")
+    max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
+    load_on_demand: bool = Field(True, description="Load a model when a request names it.")
+    shutdown_grace: float = Field(30, ge=0, description="Seconds that running requests get when the server stops.")
+
+    registry_address: str = Field("", description="gRPC address of the registry; empty: the socket in the home.")
+    registry_token: SecretStr | None = Field(None, description="Token that callers of the registry must present.")
+    engine: Literal["llama", "scripted"] = Field("llama", description="Engine of the workers; scripted is for tests.")
+    worker_grace: float = Field(60, ge=1, description="Seconds after which a worker without a registry ends itself.")
+    load_timeout: float = Field(600, gt=0, description="Seconds that a model may take to load.")
+    stall_timeout: float = Field(20, gt=0, description="Seconds without a sign of life before a worker is passed over.")
+    restart_limit: int = Field(5, ge=0, description="Crashes in a row before an instance is given up.")
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("cors", "allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def database_path(self) -> Path:
+        return self.home / "registry.db"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.home / "logs"
+
+    @cached_property
+    def run_dir(self) -> Path:
+        """Private directory for sockets; a short one elsewhere when the home's path is too long for a socket."""
+        inside = self.home / "run"
+        if len(os.fsencode(inside)) + len("/worker-00000000.sock") <= LONGEST_SOCKET_PATH:
+            return inside
+        digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"atelier-{os.getuid()}" / digest
+
+    @property
+    def registry_target(self) -> str:
+        return self.registry_address or f"unix:{self.run_dir / 'registry.sock'}"
+
+
+def make_private(directory: Path) -> Path:
+    """Create the directory for this user alone; PermissionError when someone else owns it."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    info = directory.lstat()
+    if info.st_uid != os.getuid() or directory.is_symlink():
+        raise PermissionError(f"{directory} belongs to another user: set ATELIER_HOME to a directory of your own")
+    directory.chmod(0o700)
+    return directory

@@ -1,0 +1,205 @@
+"""The one tree of errors. Each class knows how HTTP, gRPC and OpenAI's dialect call it.
+
+A class's docstring is its default message. `code` is the name that travels between processes.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import grpc
+
+from protos.inference_pb2 import Error
+
+
+class AtelierError(Exception):
+    """Something went wrong here; the server's log has the details under this request's id."""
+
+    status: ClassVar[int] = 500
+    grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    retry_after: ClassVar[int | None] = None  # seconds
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.param = param
+        super().__init__(self.message)
+
+
+class InvalidRequest(AtelierError):
+    """The request is not valid."""
+
+    status = 400
+    grpc_code = grpc.StatusCode.INVALID_ARGUMENT
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class UnsupportedField(InvalidRequest):
+    """A field of the request asks for something that this server does not do."""
+
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt is longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class InvalidSchema(InvalidRequest):
+    """The JSON Schema cannot be used to constrain a completion."""
+
+    code = "invalid_json_schema"
+
+
+class InvalidTemplate(InvalidRequest):
+    """The chat template failed on these messages."""
+
+    code = "invalid_chat_template"
+
+
+class InvalidModelFile(InvalidRequest):
+    """The file is not a GGUF model that can be loaded."""
+
+    code = "invalid_model_file"
+
+
+class Unauthenticated(AtelierError):
+    """Send the server's key as "Authorization: Bearer KEY"."""
+
+    status = 401
+    grpc_code = grpc.StatusCode.UNAUTHENTICATED
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(AtelierError):
+    """The request's Host is not one that this server answers for."""
+
+    status = 403
+    grpc_code = grpc.StatusCode.PERMISSION_DENIED
+    type = "permission_error"
+    code = "forbidden"
+
+
+class NotFound(AtelierError):
+    """There is nothing here."""
+
+    status = 404
+    grpc_code = grpc.StatusCode.NOT_FOUND
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """There is no model of this name."""
+
+    code = "model_not_found"
+
+
+class InstanceNotFound(NotFound):
+    """There is no loaded instance of this name."""
+
+    code = "instance_not_found"
+
+
+class MethodNotAllowed(AtelierError):
+    """The route exists, but not with this method."""
+
+    status = 405
+    grpc_code = grpc.StatusCode.UNIMPLEMENTED
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class AlreadyExists(AtelierError):
+    """The name is taken."""
+
+    status = 409
+    grpc_code = grpc.StatusCode.ALREADY_EXISTS
+    type = "invalid_request_error"
+    code = "already_exists"
+
+
+class PayloadTooLarge(AtelierError):
+    """The request's body is larger than this server accepts."""
+
+    status = 413
+    grpc_code = grpc.StatusCode.OUT_OF_RANGE
+    type = "invalid_request_error"
+    code = "payload_too_large"
+
+
+class LoadFailed(AtelierError):
+    """The model could not be loaded."""
+
+    grpc_code = grpc.StatusCode.FAILED_PRECONDITION
+    code = "model_load_failed"
+
+
+class InsufficientMemory(LoadFailed):
+    """There is not enough memory to load the model."""
+
+    status = 503
+    grpc_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "insufficient_memory"
+    retry_after = 30
+
+
+class WorkerLost(AtelierError):
+    """The process that served the model ended in the middle of the answer; send the request again."""
+
+    status = 502
+    grpc_code = grpc.StatusCode.ABORTED
+    code = "worker_lost"
+
+
+class Unavailable(AtelierError):
+    """A part of the server does not answer at the moment; try again."""
+
+    status = 503
+    grpc_code = grpc.StatusCode.UNAVAILABLE
+    code = "unavailable"
+    retry_after = 2
+
+
+class Overloaded(Unavailable):
+    """The server has as much work queued as it accepts; try again."""
+
+    code = "overloaded"
+    retry_after = 5
+
+
+class Draining(Unavailable):
+    """The server is stopping."""
+
+    code = "draining"
+    retry_after = 10
+
+
+class DeadlineExceeded(AtelierError):
+    """It took longer than it may."""
+
+    status = 504
+    grpc_code = grpc.StatusCode.DEADLINE_EXCEEDED
+    code = "timeout"
+
+
+def _tree(root: type[AtelierError]) -> Iterator[type[AtelierError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+BY_CODE = {cls.code: cls for cls in _tree(AtelierError)}
+
+
+def to_message(error: AtelierError) -> Error:
+    return Error(code=error.code, message=error.message, param=error.param)
+
+
+def from_message(message: Error) -> AtelierError:
+    """The error that the other side raised; an unknown code becomes the tree's root."""
+    kind = BY_CODE.get(message.code, AtelierError)
+    return kind(message.message, param=message.param if message.HasField("param") else None)

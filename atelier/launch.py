@@ -1,0 +1,39 @@
+"""What a worker is told when it is launched: a private file that the launcher writes and the worker reads."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from atelier.settings.groups import Load
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """One launch of one instance."""
+
+    instance_id: str
+    engine: str  # "llama" or "scripted"
+    model_path: str
+    load: Load
+    address: str  # to listen on: unix:/path or host:port
+    token: str
+    grace_seconds: float  # without a registry and without work, after which it ends itself
+    cores: list[int] = field(default_factory=list)  # CPU affinity; empty: as inherited
+    script: dict[str, Any] = field(default_factory=dict)  # for the scripted engine
+
+
+def write_spec(spec: LaunchSpec, path: Path) -> None:
+    """Write the spec for this user's eyes only: it holds the launch's token."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(dataclasses.asdict(spec), file)
+
+
+def take_spec(path: Path) -> LaunchSpec:
+    """Read the spec and remove the file."""
+    data = json.loads(path.read_text())
+    path.unlink()
+    return LaunchSpec(**{**data, "load": Load(**data["load"])})

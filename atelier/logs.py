@@ -1,0 +1,46 @@
+"""Logs: events with fields, as JSON lines or, on a terminal, in colour. Never prompts or completions."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from atelier.config import Config
+
+
+def configure_logs(config: Config, service: str, **fields: Any) -> None:
+    """Send structlog's and the standard library's records to standard error in one form.
+
+    `service` and `fields` are bound to every record of this process.
+    """
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(config)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(config.log_level.upper())
+    for noisy in ("httpx", "httpcore", "alembic", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(config.log_level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service, **fields)
+
+
+def _renderer(config: Config) -> structlog.typing.Processor:
+    on_terminal = config.log_format == "console" or (config.log_format == "auto" and sys.stderr.isatty())
+    return structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()

@@ -1,0 +1,105 @@
+"""Names of models and instances: their form, and which one a person means.
+
+A model's key is `publisher/name`, or `publisher/name@variant` when several files share the name.
+Its instances are `key`, `key:2`, `key:3`, or an identifier of the operator's choice.
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from atelier.errors import InvalidRequest, ModelNotFound
+
+PART = r"[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9])?"
+KEY = re.compile(rf"{PART}/{PART}(?:@{PART})?")
+IDENTIFIER = re.compile(rf"{PART}(?:/{PART})?(?:@{PART})?(?::{PART})?")
+LONGEST_NAME = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """The request means a model: any of its instances may answer."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceName:
+    """The request means this instance and no other."""
+
+    id: str
+
+
+def check_key(key: str) -> str:
+    """The key, if it has a key's form; otherwise InvalidRequest."""
+    if len(key) > LONGEST_NAME or not KEY.fullmatch(key):
+        raise InvalidRequest('A model key is "publisher/name", of letters, digits and the signs . _ + -', param="key")
+    return key
+
+
+def check_identifier(identifier: str) -> str:
+    """The identifier, if an instance may be called so; otherwise InvalidRequest."""
+    if len(identifier) > LONGEST_NAME or not IDENTIFIER.fullmatch(identifier):
+        raise InvalidRequest("An identifier is made of letters, digits and the signs . _ + - / @ :", param="identifier")
+    return identifier
+
+
+def find_name(name: str, keys: Collection[str], instance_ids: Collection[str]) -> ModelName | InstanceName:
+    """What `name` means; ModelNotFound, with near names, when it means nothing or several things.
+
+    In this order: an exact key (all its instances), an exact instance, a short form of one key
+    (without publisher, without variant, in any case), the same of an instance's numbered name.
+    """
+    if name in keys:
+        return ModelName(name)
+    if name in instance_ids:
+        return InstanceName(name)
+    if len(matches := _short_matches(name, keys)) == 1:
+        return ModelName(matches[0])
+    if len(instances := _short_matches(name, instance_ids)) == 1 and not matches:
+        return InstanceName(instances[0])
+    if matches:
+        raise ModelNotFound(f'"{_shown(name)}" could be any of: {", ".join(sorted(matches))}.', param="model")
+    raise ModelNotFound(_not_found(name, [*keys, *instance_ids]), param="model")
+
+
+def numbered_id(key: str, taken: Collection[str]) -> str:
+    """The first free instance id of a model: `key`, `key:2`, `key:3`, ..."""
+    number = 1
+    while (candidate := key if number == 1 else f"{key}:{number}") in taken:
+        number += 1
+    return candidate
+
+
+def _short_matches(name: str, candidates: Iterable[str]) -> list[str]:
+    wanted = name.lower()
+    return [candidate for candidate in candidates if wanted in _short_forms(candidate.lower())]
+
+
+def _short_forms(name: str) -> set[str]:
+    """`a/b@q4:2` may be called `a/b@q4:2`, `b@q4:2`, `a/b:2`, `b:2`."""
+    base, colon, number = name.partition(":")
+    without_variant = base.partition("@")[0]
+    bases = {base, without_variant, base.rpartition("/")[2], without_variant.rpartition("/")[2]}
+    return {form + colon + number for form in bases}
+
+
+def _not_found(name: str, known: list[str]) -> str:
+    near = near_names(name, known)
+    if near:
+        return f'There is no model "{_shown(name)}". Near names: {", ".join(near)}.'
+    if known:
+        return f'There is no model "{_shown(name)}". GET /v1/models lists those there are.'
+    return f'There is no model "{_shown(name)}": none is imported yet. Import one with: atelier import FILE'
+
+
+def near_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """The known names most like `name`, best first."""
+    by_form = {form: candidate for candidate in known for form in _short_forms(candidate.lower())}
+    close = difflib.get_close_matches(name[:LONGEST_NAME].lower(), by_form, n=limit * 4, cutoff=0.5)
+    return list(dict.fromkeys(by_form[form] for form in close))[:limit]
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "…"

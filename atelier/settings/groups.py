@@ -1,0 +1,292 @@
+"""The settings themselves, in LM Studio's three groups.
+
+Defaults of inference are LM Studio's. None means "not set": the engine or the model decides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from atelier.settings.declare import setting
+
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+MAX_UINT32 = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Fixed when an instance starts."""
+
+    context_length: int = setting(
+        4096,
+        "Longest prompt and completion of one sequence; never more than the model was trained for.",
+        minimum=128,
+        maximum=2**24,
+        unit="tokens",
+        llama="n_ctx",
+        lmstudio="context_length",
+        preset_key="llm.load.contextLength",
+    )
+    parallel: int = setting(
+        8,
+        "Sequences decoded at once.",
+        minimum=1,
+        maximum=256,
+        unit="sequences",
+        llama="n_seq_max",
+        lmstudio="parallel",
+        preset_key="llm.load.numParallelSessions",
+    )
+    device: str = setting(
+        "auto",
+        "Where the model runs: auto, cpu, or a backend with its device numbers, such as cuda:1 or cuda:0,1.",
+        llama="devices",
+        lmstudio="device",
+    )
+    cores: str | None = setting(
+        None,
+        "CPU cores the worker may use, such as 0-3,6; unset: every core of the machine.",
+        lmstudio="cores",
+    )
+    threads: int | None = setting(
+        None,
+        "Threads that compute; unset: one per physical core it may use.",
+        minimum=1,
+        maximum=1024,
+        unit="threads",
+        llama="n_threads",
+        lmstudio="threads",
+        preset_key="llm.load.llama.cpuThreadPoolSize",
+    )
+    gpu_layers: int | None = setting(
+        None,
+        "Layers held on the GPU; unset: all of them.",
+        minimum=0,
+        maximum=10_000,
+        unit="layers",
+        llama="n_gpu_layers",
+        lmstudio="gpu_layers",
+    )
+    tensor_split: list[float] = setting(
+        [],
+        "Share of the model on each device.",
+        minimum=0,
+        max_items=128,
+        llama="tensor_split",
+        lmstudio="tensor_split",
+    )
+    kv_type: str = setting(
+        "f16",
+        "Type of the KV cache's numbers.",
+        choices=KV_TYPES,
+        llama="type_k, type_v",
+        lmstudio="kv_type",
+        preset_key="llm.load.llama.kCacheQuantizationType",
+    )
+    flash_attention: bool | None = setting(
+        None,
+        "Flash attention; unset: where the device supports it.",
+        llama="flash_attn_type",
+        lmstudio="flash_attention",
+        preset_key="llm.load.llama.flashAttention",
+    )
+    batch_size: int = setting(
+        2048,
+        "Most tokens of one llama_decode call.",
+        minimum=32,
+        maximum=65_536,
+        unit="tokens",
+        llama="n_batch",
+        lmstudio="eval_batch_size",
+        preset_key="llm.load.llama.evalBatchSize",
+    )
+    ubatch_size: int = setting(
+        512,
+        "Most tokens of one compute graph.",
+        minimum=32,
+        maximum=65_536,
+        unit="tokens",
+        llama="n_ubatch",
+        lmstudio="physical_batch_size",
+    )
+    mmap: bool = setting(
+        True,
+        "Map the file into memory.",
+        llama="load_mode",
+        lmstudio="mmap",
+        preset_key="llm.load.llama.tryMmap",
+    )
+    mlock: bool = setting(
+        False,
+        "Keep the model from being swapped out.",
+        llama="load_mode",
+        lmstudio="mlock",
+        preset_key="llm.load.llama.keepModelInMemory",
+    )
+    offload_kv: bool = setting(
+        True,
+        "Hold the KV cache of GPU layers on the GPU.",
+        llama="offload_kqv",
+        lmstudio="offload_kv_cache_to_gpu",
+        preset_key="llm.load.offloadKVCacheToGpu",
+    )
+    kv_unified: bool = setting(
+        False,
+        "One KV cache shared by all sequences: one sequence may grow longer, "
+        "but results then depend on what else runs.",
+        llama="kv_unified",
+        lmstudio="kv_unified",
+        preset_key="llm.load.useUnifiedKvCache",
+    )
+    load_seed: int | None = setting(
+        None,
+        "Seed of requests that name none; unset: a new one for each request.",
+        minimum=0,
+        maximum=MAX_UINT32,
+        lmstudio="seed",
+        preset_key="llm.load.seed",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """How messages become a prompt, and where a completion ends."""
+
+    system_prompt: str | None = setting(
+        None, "System message for chats that have none.", preset_key="llm.prediction.systemPrompt"
+    )
+    chat_template: str | None = setting(
+        None, "Jinja template in place of the model's.", preset_key="llm.prediction.promptTemplate"
+    )
+    stop: list[str] = setting(
+        [],
+        "Strings that end a completion; they are not part of it.",
+        max_items=16,
+        openai="stop",
+        lmstudio="stop",
+        preset_key="llm.prediction.stopStrings",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """How one request samples."""
+
+    temperature: float = setting(
+        0.8,
+        "Randomness; 0 takes the most likely token.",
+        minimum=0,
+        maximum=5,
+        llama="temp",
+        openai="temperature",
+        lmstudio="temperature",
+        preset_key="llm.prediction.temperature",
+    )
+    top_k: int = setting(
+        40,
+        "Sample from this many likeliest tokens; 0: from all.",
+        minimum=0,
+        maximum=1_000_000,
+        unit="tokens",
+        llama="top_k",
+        openai="top_k",
+        lmstudio="top_k",
+        preset_key="llm.prediction.topKSampling",
+    )
+    top_p: float = setting(
+        0.95,
+        "Sample from the likeliest tokens that reach this probability together.",
+        minimum=0,
+        maximum=1,
+        llama="top_p",
+        openai="top_p",
+        lmstudio="top_p",
+        preset_key="llm.prediction.topPSampling",
+    )
+    min_p: float = setting(
+        0.05,
+        "Drop tokens less likely than this share of the likeliest one's probability.",
+        minimum=0,
+        maximum=1,
+        llama="min_p",
+        openai="min_p",
+        lmstudio="min_p",
+        preset_key="llm.prediction.minPSampling",
+    )
+    repeat_penalty: float = setting(
+        1.1,
+        "Divides the logits of recent tokens; 1 is off.",
+        minimum=0.01,
+        maximum=10,
+        llama="penalty_repeat",
+        openai="repeat_penalty",
+        lmstudio="repeat_penalty",
+        preset_key="llm.prediction.repeatPenalty",
+    )
+    repeat_last_n: int = setting(
+        64,
+        "Recent tokens that the penalties look at; 0 is off.",
+        minimum=0,
+        maximum=2**20,
+        unit="tokens",
+        llama="penalty_last_n",
+        openai="repeat_last_n",
+        lmstudio="repeat_last_n",
+    )
+    presence_penalty: float = setting(
+        0.0,
+        "Subtracted from the logits of tokens that occurred.",
+        minimum=-2,
+        maximum=2,
+        llama="penalty_present",
+        openai="presence_penalty",
+        lmstudio="presence_penalty",
+        preset_key="llm.prediction.llama.presencePenalty",
+    )
+    frequency_penalty: float = setting(
+        0.0,
+        "Subtracted from the logits of tokens once per occurrence.",
+        minimum=-2,
+        maximum=2,
+        llama="penalty_freq",
+        openai="frequency_penalty",
+        lmstudio="frequency_penalty",
+        preset_key="llm.prediction.llama.frequencyPenalty",
+    )
+    seed: int | None = setting(
+        None,
+        "Makes a completion reproducible; unset: a new one for each request.",
+        minimum=0,
+        maximum=MAX_UINT32,
+        llama="seed",
+        openai="seed",
+        lmstudio="seed",
+        preset_key="llm.prediction.seed",
+    )
+    max_tokens: int | None = setting(
+        None,
+        "Most tokens of a completion; unset: up to the end of the context.",
+        minimum=1,
+        maximum=2**31 - 1,
+        unit="tokens",
+        openai="max_tokens",
+        lmstudio="max_output_tokens",
+        preset_key="llm.prediction.maxPredictedTokens",
+    )
+    logit_bias: Mapping[int, float] = setting(
+        {},
+        "Added to the logits of these tokens, by token id.",
+        minimum=-100,
+        maximum=100,
+        max_items=1024,
+        llama="logit_bias",
+        openai="logit_bias",
+        lmstudio="logit_bias",
+        preset_key="llm.prediction.logitBias",
+    )
+    ignore_eos: bool = setting(
+        False,
+        "Go on after the end-of-sequence token.",
+        llama="logit_bias",
+        openai="ignore_eos",
+        lmstudio="ignore_eos",
+    )

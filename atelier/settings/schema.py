@@ -1,0 +1,48 @@
+"""Settings as pydantic fields: what the HTTP edge validates and OpenAPI shows."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args
+
+from annotated_types import Ge, Le
+from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, create_model
+
+from atelier.settings.table import Setting
+
+
+def fields_model(name: str, rows: Iterable[tuple[str, Setting]]) -> type[BaseModel]:
+    """A base model with one optional field per (public name, setting).
+
+    Types are strict (no number from a string), bounds are the table's, None means unset.
+    """
+    fields: dict[str, Any] = {public: (annotation(row) | None, None) for public, row in rows}
+    return create_model(name, __config__=ConfigDict(strict=True, extra="ignore"), **fields)
+
+
+def annotation(row: Setting) -> Any:
+    """The annotated type of one setting."""
+    facts, kind = row.facts, _without_none(row.type)
+    if kind in (int, float):
+        return Annotated[kind, Field(description=_describe(row)), *_bounds(row, kind)]
+    if kind == list[float]:
+        number = Annotated[(float, *_bounds(row, float))]
+        return Annotated[list[number], Field(description=_describe(row), max_length=facts.max_items)]
+    if facts.choices:
+        return Annotated[str, Field(description=_describe(row), pattern=f"^({'|'.join(facts.choices)})$")]
+    return Annotated[kind, Field(description=_describe(row))]
+
+
+def _bounds(row: Setting, kind: type[int] | type[float]) -> list[Any]:
+    low, high = row.facts.minimum, row.facts.maximum
+    finite = [AllowInfNan(False)] if kind is float else []
+    return [*finite, *([Ge(kind(low))] if low is not None else []), *([Le(kind(high))] if high is not None else [])]
+
+
+def _describe(row: Setting) -> str:
+    unit = f" Unit: {row.facts.unit}." if row.facts.unit else ""
+    default = "" if row.default in (None, [], {}) else f" Built-in default: {row.default}."
+    return row.facts.description + unit + default
+
+
+def _without_none(kind: Any) -> Any:
+    chosen = [arg for arg in get_args(kind) if arg is not type(None)]
+    return chosen[0] if type(None) in get_args(kind) else kind

@@ -1,0 +1,94 @@
+"""The settings as a table: what the group classes declare, for everything that derives from it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, cast, get_type_hints
+
+from atelier.errors import InvalidRequest
+from atelier.settings.declare import Facts
+from atelier.settings.groups import Inference, Load, Prompt
+
+Group = Literal["load", "prompt", "inference"]
+GROUPS: Mapping[Group, type[Load | Prompt | Inference]] = MappingProxyType(
+    {"load": Load, "prompt": Prompt, "inference": Inference}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row."""
+
+    name: str
+    group: Group
+    type: Any  # as annotated: int | None, list[str], ...
+    default: Any
+    facts: Facts
+
+    def check(self, value: Any) -> Any:
+        """The value, if it is within the bounds; otherwise InvalidRequest naming this setting."""
+        if value is None:
+            return None
+        for number in _numbers(value):
+            self._check_number(number)
+        if self.facts.choices and value not in self.facts.choices:
+            raise InvalidRequest(f"{self.name} must be one of {', '.join(self.facts.choices)}", param=self.name)
+        if self.facts.max_items is not None and len(value) > self.facts.max_items:
+            raise InvalidRequest(f"{self.name} takes at most {self.facts.max_items} entries", param=self.name)
+        return value
+
+    def _check_number(self, number: float) -> None:
+        low, high = self.facts.minimum, self.facts.maximum
+        if not math.isfinite(number) or (low is not None and number < low) or (high is not None and number > high):
+            raise InvalidRequest(f"{self.name} must be {self.bounds()}, not {number}", param=self.name)
+
+    def bounds(self) -> str:
+        """The bounds in words: "between 0 and 1", "at least 1"."""
+        low, high = self.facts.minimum, self.facts.maximum
+        if low is not None and high is not None:
+            return f"between {low:g} and {high:g}"
+        if low is not None:
+            return f"at least {low:g}"
+        return f"at most {high:g}" if high is not None else "a finite number"
+
+
+def _numbers(value: Any) -> list[float]:
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, (int, float)):
+        return [value]
+    if isinstance(value, Mapping):
+        return [v for v in value.values() if isinstance(v, (int, float))]
+    if isinstance(value, (list, tuple)):
+        return [v for v in value if isinstance(v, (int, float))]
+    return []
+
+
+def _rows(group: Group) -> dict[str, Setting]:
+    hints = get_type_hints(GROUPS[group])
+    blank = GROUPS[group]()
+    return {
+        field.name: Setting(
+            field.name,
+            group,
+            hints[field.name],
+            getattr(blank, field.name),
+            cast(Facts, field.metadata["facts"]),
+        )
+        for field in dataclasses.fields(GROUPS[group])
+    }
+
+
+TABLE: Mapping[Group, Mapping[str, Setting]] = MappingProxyType({group: _rows(group) for group in GROUPS})
+
+
+def rows_of(kind: type[Load | Prompt | Inference]) -> Mapping[str, Setting]:
+    """The table's rows for a group's dataclass."""
+    return next(TABLE[group] for group, declared in GROUPS.items() if declared is kind)
+
+
+def defaults(group: Group) -> dict[str, Any]:
+    """The built-in default of every setting of a group."""
+    return {row.name: row.default for row in TABLE[group].values()}

@@ -1,0 +1,1 @@
+"""HTTP in, gRPC out: the dialects, admission, routing."""

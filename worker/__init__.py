@@ -1,0 +1,1 @@
+"""One process, one loaded model: the engine and its gRPC server."""
