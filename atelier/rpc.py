@@ -3,7 +3,7 @@
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -18,6 +18,13 @@ from atelier.errors import (
     to_message,
 )
 from protos.inference_pb2 import Error
+
+if TYPE_CHECKING:  # generic in the stubs, not at run time
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
+    Handler = grpc.RpcMethodHandler
 
 ERROR_KEY = "atelier-error-bin"
 TOKEN_KEY = "atelier-token"
@@ -71,9 +78,9 @@ class TokenCheck(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> Handler | None:
         if handler_call_details.method.startswith("/grpc.health.v1.") or self._proves(handler_call_details):
             return await continuation(handler_call_details)
         return grpc.unary_unary_rpc_method_handler(_refuse)
@@ -83,18 +90,18 @@ class TokenCheck(grpc.aio.ServerInterceptor):
         return hmac.compare_digest(given.encode() if isinstance(given, str) else given, self._token)
 
 
-async def _refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+async def _refuse(request: Any, context: Context) -> None:
     await abort(context, Unauthenticated("The call does not carry this launch's token."))
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: AtelierError) -> None:
+async def abort(context: Context, error: AtelierError) -> None:
     """End the call with the error's gRPC code, and the error itself in the trailing metadata."""
     trailer = ((ERROR_KEY, to_message(error).SerializeToString()),)
     await context.abort(error.grpc_code, error.message, trailer)
 
 
 @asynccontextmanager
-async def reported_errors(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+async def reported_errors(context: Context) -> AsyncIterator[None]:
     """Inside, an exception ends the call as the caller should see it; unexpected ones are logged."""
     try:
         yield

@@ -1,0 +1,158 @@
+"""What an engine takes and gives. The servicer translates protobuf to these types and back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from atelier.errors import AtelierError
+from atelier.settings.groups import Inference
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """Messages for the model's chat template, or for `template` in its place."""
+
+    messages: list[dict[str, Any]]
+    template: str | None = None
+
+
+Prompt = ChatPrompt | str | list[int]
+"""A chat, plain text, or token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """Constrain the completion to any JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """Constrain the completion to what this JSON Schema (JSON text) describes."""
+
+    schema: str
+
+
+Constraint = JsonObject | JsonSchema | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose call it is: a Generate stream and the caller's number on it."""
+
+    stream: int
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call: a prompt and how to complete it, `choices` times."""
+
+    prompt: Prompt
+    sampling: Inference
+    stop: list[str] = field(default_factory=list)
+    constraint: Constraint = None
+    choices: int = 1
+    request_id: str = ""
+    fairness_key: str = ""
+
+
+class StopReason(Enum):
+    EOS_FOUND = 1
+    STOP_STRING_FOUND = 2
+    MAX_PREDICTED_TOKENS_REACHED = 3
+    CONTEXT_LENGTH_REACHED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Of one choice. Times in seconds."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    predicted_tokens: int
+    queue_seconds: float
+    time_to_first_token_seconds: float
+    generation_seconds: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    choice: int
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    choice: int
+    reason: StopReason
+    stop_string: str | None
+    statistics: Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    error: AtelierError
+
+
+Event = Accepted | Delta | Finished | Failed
+Emitted = tuple[Source, Event]
+Publish = Callable[[Sequence[Emitted]], None]
+"""Called on the event loop, once per decode step, with the events of all calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an engine turned out to be once it is loaded."""
+
+    engine: str
+    version: str
+    context_length: int  # tokens per sequence
+    parallel: int
+    gpu_layers: int = 0
+    devices: list[str] = field(default_factory=list)
+    vocabulary_size: int = 0
+    embedding_length: int = 0
+    can_generate: bool = True
+    can_embed: bool = False
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How busy an engine is."""
+
+    active: int  # sequences in prefill or decode
+    queued: int  # sequences that wait
+    steps: int  # decode steps so far
+
+
+class Engine(Protocol):
+    """All methods are called on the event loop and do not block it."""
+
+    async def load(self, on_progress: Callable[[float], None]) -> Description:
+        """Load the model; LoadFailed when it cannot be. `on_progress` hears 0 to 1."""
+
+    def submit(self, source: Source, request: Request) -> None:
+        """Take a call. What becomes of it is published: Accepted and so on, or Failed."""
+
+    def cancel(self, source: Source) -> None:
+        """Forget a call, within a step; nothing more is published for it."""
+
+    def figures(self) -> Figures: ...
+
+    async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
+        """Token ids with the bytes that each stands for."""
+
+    async def embed(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
+        """Unit vectors, one per input, and the number of tokens read."""
+
+    async def close(self) -> None:
+        """Stop working and free everything. Calls that still run get a Failed."""

@@ -1,0 +1,214 @@
+"""An engine that follows a script: deterministic words, with delays and failures on demand.
+
+For tests of everything around the engine, and for measuring the gateway alone. The script
+(`LaunchSpec.script`) understands:
+
+    text                reply; by default the last user message comes back
+    step_seconds        pause of each step; 0 yields to the event loop
+    hold                true: no step is made until `release()`
+    load_seconds        how long the load takes
+    load_error          the load fails with this message
+    crash_on_load       the process exits in the load
+    crash_after_tokens  the process exits after this many tokens
+    hang_after_tokens   no step is made any more after this many tokens
+"""
+
+import asyncio
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from atelier.errors import ContextLengthExceeded, Draining, LoadFailed
+from atelier.launch import LaunchSpec
+from worker.engine.interface import (
+    Accepted,
+    ChatPrompt,
+    Delta,
+    Description,
+    Emitted,
+    Failed,
+    Figures,
+    Finished,
+    Prompt,
+    Publish,
+    Request,
+    Source,
+    Statistics,
+    StopReason,
+)
+from worker.engine.stop_strings import StopScanner
+
+CRASH_EXIT_CODE = 3
+TOKEN = re.compile(r"\s*\S+|\s+")
+
+
+@dataclass(slots=True)
+class _Choice:
+    source: Source
+    index: int
+    request: Request
+    prompt_tokens: int
+    words: Iterator[str]
+    scanner: StopScanner
+    submitted: float
+    first_token: float = 0.0
+    predicted: int = 0
+
+
+@dataclass(slots=True)
+class _Step:
+    emitted: list[Emitted] = field(default_factory=list)
+    ended: list[_Choice] = field(default_factory=list)
+
+
+class ScriptedEngine:
+    """One task makes the steps; everything happens on the event loop."""
+
+    def __init__(self, spec: LaunchSpec, publish: Publish) -> None:
+        self._load_settings = spec.load
+        self._script = spec.script
+        self._publish = publish
+        self._running: list[_Choice] = []
+        self._waiting: deque[_Choice] = deque()
+        self._work = asyncio.Event()
+        self._released = asyncio.Event()
+        self._steps = 0
+        self._tokens = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def load(self, on_progress: Callable[[float], None]) -> Description:
+        for quarter in range(1, 5):
+            await asyncio.sleep(self._script.get("load_seconds", 0) / 4)
+            on_progress(quarter / 4)
+        if self._script.get("crash_on_load"):
+            os._exit(CRASH_EXIT_CODE)
+        if message := self._script.get("load_error"):
+            raise LoadFailed(message)
+        if not self._script.get("hold"):
+            self._released.set()
+        self._task = asyncio.create_task(self._make_steps())
+        load = self._load_settings
+        return Description("scripted", "1", load.context_length, load.parallel, can_embed=True, embedding_length=4)
+
+    def release(self) -> None:
+        """Let a script with `hold` go on."""
+        self._released.set()
+
+    def submit(self, source: Source, request: Request) -> None:
+        text = prompt_text(request.prompt)
+        prompt_tokens = len(TOKEN.findall(text))
+        if prompt_tokens >= self._load_settings.context_length:
+            error = ContextLengthExceeded(
+                f"The prompt has {prompt_tokens} tokens and the context {self._load_settings.context_length}.",
+                param="messages",
+            )
+            self._publish([(source, Failed(error))])
+            return
+        self._publish([(source, Accepted(prompt_tokens))])
+        reply = self._script.get("text", text)
+        for index in range(request.choices):
+            words = iter(TOKEN.findall(reply))
+            scanner = StopScanner(request.stop)
+            choice = _Choice(source, index, request, prompt_tokens, words, scanner, time.monotonic())
+            self._waiting.append(choice)
+        self._work.set()
+
+    def cancel(self, source: Source) -> None:
+        self._running = [choice for choice in self._running if choice.source != source]
+        self._waiting = deque(choice for choice in self._waiting if choice.source != source)
+
+    def figures(self) -> Figures:
+        return Figures(len(self._running), len(self._waiting), self._steps)
+
+    async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
+        return [(sum(word.encode()), word.encode()) for word in TOKEN.findall(prompt_text(prompt))]
+
+    async def embed(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
+        return [[1.0, 0.0, 0.0, 0.0] for _ in inputs], len(inputs)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        left = {choice.source for choice in [*self._running, *self._waiting]}
+        self._publish([(source, Failed(Draining("The model was unloaded."))) for source in left])
+        self._running, self._waiting = [], deque()
+
+    async def _make_steps(self) -> None:
+        while True:
+            await self._released.wait()
+            self._admit()
+            if not self._running:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            await asyncio.sleep(self._script.get("step_seconds", 0))
+            self._step()
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._load_settings.parallel:
+            self._running.append(self._waiting.popleft())
+
+    def _step(self) -> None:
+        step = _Step()
+        for choice in self._running:
+            self._fail_on_demand()
+            self._advance(choice, step)
+        self._running = [choice for choice in self._running if choice not in step.ended]
+        self._steps += 1
+        self._publish(step.emitted)
+
+    def _fail_on_demand(self) -> None:
+        if self._tokens >= self._script.get("crash_after_tokens", float("inf")):
+            os._exit(CRASH_EXIT_CODE)
+        if self._tokens >= self._script.get("hang_after_tokens", float("inf")):
+            self._released.clear()
+
+    def _advance(self, choice: _Choice, step: _Step) -> None:
+        word = next(choice.words, None)
+        if word is None:
+            self._finish(choice, StopReason.EOS_FOUND, choice.scanner.flush(), 0, step)
+            return
+        choice.predicted += 1
+        self._tokens += 1
+        choice.first_token = choice.first_token or time.monotonic()
+        shown = choice.scanner.push(word)
+        if choice.scanner.found is not None:
+            self._finish(choice, StopReason.STOP_STRING_FOUND, shown, 1, step)
+        elif choice.predicted == choice.request.sampling.max_tokens:
+            held = choice.scanner.flush()
+            self._finish(choice, StopReason.MAX_PREDICTED_TOKENS_REACHED, shown + held, 1, step)
+        else:
+            step.emitted.append((choice.source, Delta(choice.index, shown, 1)))
+
+    def _finish(self, choice: _Choice, reason: StopReason, text: str, tokens: int, step: _Step) -> None:
+        if text or tokens:
+            step.emitted.append((choice.source, Delta(choice.index, text, tokens)))
+        finished = Finished(choice.index, reason, choice.scanner.found, _statistics(choice))
+        step.emitted.append((choice.source, finished))
+        step.ended.append(choice)
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """The words a scripted engine answers with: the last user message, or the prompt."""
+    if isinstance(prompt, ChatPrompt):
+        return next((_content(m) for m in reversed(prompt.messages) if m.get("role") == "user"), "")
+    if isinstance(prompt, str):
+        return prompt
+    return " ".join(str(token) for token in prompt)
+
+
+def _content(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _statistics(choice: _Choice) -> Statistics:
+    now = time.monotonic()
+    first = choice.first_token or now
+    generation = now - first
+    rate = (choice.predicted - 1) / generation if generation > 0 and choice.predicted > 1 else 0.0
+    return Statistics(choice.prompt_tokens, 0, choice.predicted, 0.0, first - choice.submitted, generation, rate)

@@ -1,0 +1,117 @@
+"""The worker's gRPC service: checks who is meant, translates, and calls the engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from atelier.errors import AtelierError, Draining, InstanceNotFound, InvalidRequest, Unavailable
+from atelier.launch import LaunchSpec
+from atelier.rpc import Context, reported_errors
+from protos import inference_pb2 as pb
+from protos.inference_pb2_grpc import InferenceServicer as GeneratedServicer
+from worker.engine.interface import Description, Engine, Failed, Source
+from worker.status import Status
+from worker.streams import EventStream, EventStreams
+from worker.wire import description_message, event_message, read_chat, read_submit
+
+
+class InferenceServicer(GeneratedServicer):
+    """Thin: every decision is the engine's or the status's."""
+
+    def __init__(
+        self,
+        spec: LaunchSpec,
+        engine: Engine,
+        status: Status,
+        streams: EventStreams,
+        on_shutdown: Callable[[float], None],
+    ) -> None:
+        self._spec = spec
+        self._engine = engine
+        self._status = status
+        self._streams = streams
+        self._on_shutdown = on_shutdown
+        self.description: Description | None = None  # set when the engine is loaded
+
+    async def Generate(self, request_iterator: AsyncIterator[pb.Command], context: Context) -> AsyncIterator[pb.Step]:
+        stream = self._streams.open()
+        reader = asyncio.create_task(self._read_commands(stream, request_iterator))
+        try:
+            async for step in stream.steps():
+                yield step
+        finally:
+            reader.cancel()
+            for call in stream.open_calls():
+                self._cancel(stream, call)
+            self._streams.close(stream)
+
+    async def _read_commands(self, stream: EventStream, commands: AsyncIterator[pb.Command]) -> None:
+        try:
+            async for command in commands:
+                if command.WhichOneof("command") == "submit":
+                    self._submit(stream, command.submit)
+                else:
+                    self._cancel(stream, command.cancel.call)
+        finally:
+            stream.end()
+
+    def _submit(self, stream: EventStream, submit: pb.Submit) -> None:
+        try:
+            self._check(submit.instance_id)
+            self._check_accepting()
+            if stream.is_open(submit.call):
+                raise InvalidRequest(f"Call {submit.call} is open already on this stream.")
+            request = read_submit(submit)
+            self._engine.submit(stream.begin(submit.call, request.choices), request)
+        except AtelierError as error:
+            stream.push(submit.call, event_message(submit.call, Failed(error)))
+
+    def _cancel(self, stream: EventStream, call: int) -> None:
+        if stream.is_open(call):
+            stream.forget(call)
+            self._engine.cancel(Source(stream.number, call))
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            self._check_accepting()
+            inputs: list[str | list[int]] = [*request.texts, *(list(tokens.ids) for tokens in request.inputs)]
+            vectors, prompt_tokens = await self._engine.embed(inputs)
+        return pb.EmbedReply(embeddings=[pb.Embedding(values=v) for v in vectors], prompt_tokens=prompt_tokens)
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            self._check_accepting()
+            prompt = read_chat(request.chat) if request.HasField("chat") else request.text
+            add_special = request.add_special if request.HasField("add_special") else True
+            tokens = await self._engine.tokenize(prompt, add_special)
+        return pb.TokenizeReply(ids=[id for id, _ in tokens], pieces=[piece for _, piece in tokens])
+
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.WorkerDescription:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            if self.description is None:
+                raise Unavailable("The model is still being loaded.")
+        return description_message(self._spec.instance_id, self._spec.load, self.description)
+
+    async def Supervise(self, request: pb.SuperviseRequest, context: Context) -> AsyncIterator[pb.WorkerStatus]:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+        async for status in self._status.follow():
+            yield status
+
+    async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            self._on_shutdown(request.grace_seconds)
+        return pb.ShutdownReply()
+
+    def _check(self, instance_id: str) -> None:
+        if instance_id != self._spec.instance_id:
+            raise InstanceNotFound(f'This worker serves "{self._spec.instance_id}", not "{instance_id}".')
+
+    def _check_accepting(self) -> None:
+        if self._status.state == pb.WORKER_DRAINING:
+            raise Draining("The model is being unloaded.")
+        if self._status.state != pb.WORKER_READY:
+            raise Unavailable("The model is not loaded.")

@@ -1,0 +1,113 @@
+"""The Generate streams: each step's events go to the stream whose call they belong to."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+
+from protos import inference_pb2 as pb
+from worker.engine.interface import Delta, Emitted, Failed, Finished, Source
+from worker.wire import event_message
+
+
+class EventStream:
+    """One gateway's stream. Used on the event loop alone."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._open: dict[int, int] = {}  # call -> choices that have not ended
+        self._pending: list[pb.Event] = []
+        self._wake = asyncio.Event()
+        self._ended = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @property
+    def busy(self) -> bool:
+        return not self.idle.is_set()
+
+    def begin(self, call: int, choices: int) -> Source:
+        """Register a call before it is submitted; its events come until every choice has ended."""
+        self._open[call] = choices
+        self.idle.clear()
+        return Source(self.number, call)
+
+    def is_open(self, call: int) -> bool:
+        return call in self._open
+
+    def forget(self, call: int) -> None:
+        self._open.pop(call, None)
+        self._note_idle()
+
+    def open_calls(self) -> list[int]:
+        return list(self._open)
+
+    def push(self, call: int, event: pb.Event) -> None:
+        self._pending.append(event)
+        self._wake.set()
+
+    def deliver(self, emitted: Emitted) -> None:
+        source, event = emitted
+        if source.call not in self._open:
+            return
+        if not isinstance(event, Delta):
+            self._count_end(source.call, event)
+        self.push(source.call, event_message(source.call, event))
+
+    def _count_end(self, call: int, event: object) -> None:
+        if isinstance(event, Finished):
+            self._open[call] -= 1
+        if isinstance(event, Failed) or self._open[call] == 0:
+            del self._open[call]
+
+    def _note_idle(self) -> None:
+        if not self._open and not self._pending:
+            self.idle.set()
+
+    def end(self) -> None:
+        """No more commands come: `steps` ends when the open calls have."""
+        self._ended = True
+        self._wake.set()
+
+    async def steps(self) -> AsyncIterator[pb.Step]:
+        """One message for everything that happened since the last one was taken."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._pending:
+                events, self._pending = self._pending, []
+                yield pb.Step(events=events)
+                self._note_idle()
+            if self._ended and not self._open and not self._pending:
+                return
+
+
+class EventStreams:
+    """All streams of this worker."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._streams: dict[int, EventStream] = {}
+
+    def open(self) -> EventStream:
+        stream = EventStream(next(self._numbers))
+        self._streams[stream.number] = stream
+        return stream
+
+    def close(self, stream: EventStream) -> None:
+        del self._streams[stream.number]
+
+    def publish(self, step: Sequence[Emitted]) -> None:
+        """The engine's outlet: called on the event loop once per decode step."""
+        for emitted in step:
+            if stream := self._streams.get(emitted[0].stream):
+                stream.deliver(emitted)
+
+    def end(self) -> None:
+        """Let every stream end once its open calls have."""
+        for stream in self._streams.values():
+            stream.end()
+
+    async def idle(self) -> None:
+        """Return when no stream has an open call or an event that was not taken."""
+        while busy := [stream for stream in self._streams.values() if stream.busy]:
+            await busy[0].idle.wait()

@@ -1,0 +1,108 @@
+"""Protobuf to the engine's types and back. Pure."""
+
+from typing import Any
+
+import orjson
+
+from atelier.errors import InvalidRequest, to_message
+from atelier.settings.groups import Load
+from atelier.settings.wire import load_message, sampling_settings
+from protos import inference_pb2 as pb
+from worker.engine.interface import (
+    Accepted,
+    ChatPrompt,
+    Constraint,
+    Delta,
+    Description,
+    Event,
+    Failed,
+    Finished,
+    JsonObject,
+    JsonSchema,
+    Prompt,
+    Request,
+    Statistics,
+)
+
+MOST_CHOICES = 8
+
+
+def read_submit(submit: pb.Submit) -> Request:
+    """The request that a Submit carries; InvalidRequest when it is malformed."""
+    sampling, stop = sampling_settings(submit.sampling)
+    choices = submit.choices if submit.HasField("choices") else 1
+    if not 1 <= choices <= MOST_CHOICES:
+        raise InvalidRequest(f"n must be between 1 and {MOST_CHOICES}", param="n")
+    return Request(
+        prompt=_read_prompt(submit),
+        sampling=sampling,
+        stop=stop,
+        constraint=_read_constraint(submit),
+        choices=choices,
+        request_id=submit.request_id,
+        fairness_key=submit.fairness_key,
+    )
+
+
+def _read_prompt(submit: pb.Submit) -> Prompt:
+    match submit.WhichOneof("prompt"):
+        case "chat":
+            return read_chat(submit.chat)
+        case "text":
+            return submit.text
+        case "tokens":
+            return list(submit.tokens.ids)
+    raise InvalidRequest("The call has no prompt.", param="messages")
+
+
+def read_chat(chat: pb.Chat) -> ChatPrompt:
+    messages: Any = orjson.loads(chat.messages_json)
+    return ChatPrompt(messages, chat.template if chat.HasField("template") else None)
+
+
+def _read_constraint(submit: pb.Submit) -> Constraint:
+    match submit.WhichOneof("constraint"):
+        case "json_object":
+            return JsonObject() if submit.json_object else None
+        case "json_schema":
+            return JsonSchema(submit.json_schema)
+    return None
+
+
+def event_message(call: int, event: Event) -> pb.Event:
+    match event:
+        case Delta(choice, text, tokens):
+            return pb.Event(call=call, choice=choice, delta=pb.Delta(text=text, tokens=tokens))
+        case Finished(choice, reason, stop_string, statistics):
+            finished = pb.Finished(
+                reason=pb.StopReason.ValueType(reason.value),
+                stop_string=stop_string,
+                statistics=_statistics_message(statistics),
+            )
+            return pb.Event(call=call, choice=choice, finished=finished)
+        case Accepted(prompt_tokens):
+            return pb.Event(call=call, accepted=pb.Accepted(prompt_tokens=prompt_tokens))
+        case Failed(error):
+            return pb.Event(call=call, failed=pb.Failed(error=to_message(error)))
+
+
+def _statistics_message(statistics: Statistics) -> pb.Statistics:
+    return pb.Statistics(**{name: getattr(statistics, name) for name in Statistics.__slots__})
+
+
+def description_message(instance_id: str, load: Load, description: Description) -> pb.WorkerDescription:
+    return pb.WorkerDescription(
+        instance_id=instance_id,
+        engine=description.engine,
+        engine_version=description.version,
+        load=load_message(load),
+        context_length=description.context_length,
+        parallel=description.parallel,
+        gpu_layers=description.gpu_layers,
+        devices=description.devices,
+        vocabulary_size=description.vocabulary_size,
+        embedding_length=description.embedding_length,
+        can_generate=description.can_generate,
+        can_embed=description.can_embed,
+        chat_template=description.chat_template,
+    )
