@@ -1,0 +1,71 @@
+"""`chat`: one question from a script, or a conversation on the terminal."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from atelier.cli.answer import statistics_lines
+from atelier.cli.client import Server
+from atelier.cli.conversation import Conversation, converse
+from atelier.cli.failure import Failure
+from atelier.cli.markdown import shown_answer
+from atelier.cli.output import show_json
+
+
+def chat(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Which model; otherwise the loaded one, or the only one.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this and leave.")] = None,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Show statistics after each answer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With a prompt: print the answer as JSON.")] = False,
+) -> None:
+    question = whole_prompt(prompt, "" if sys.stdin.isatty() else sys.stdin.read())
+    if as_json and not question:
+        raise typer.BadParameter("--json needs a prompt: give one with -p")
+    if not question and not sys.stdin.isatty():
+        raise typer.BadParameter("no prompt: give one with -p, or on standard input")
+    options = _given(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    with Server.from_environment() as server:
+        chosen = model or choose_model(server.get("/api/v1/models")["models"])
+        conversation = Conversation(server, chosen, system, options)
+        if question:
+            _ask_once(conversation, question, stats, as_json)
+        else:
+            converse(conversation, chosen, stats)
+
+
+def whole_prompt(prompt: str | None, piped: str) -> str:
+    """What is asked: the prompt, and below it what was piped in."""
+    return "\n\n".join(part for part in (prompt, piped.strip()) if part)
+
+
+def choose_model(models: Sequence[dict[str, Any]]) -> str:
+    """The first loaded model that can chat, or else the only one."""
+    able = [model for model in models if model["type"] == "llm"]
+    loaded = [model["key"] for model in able if model["loaded_instances"]]
+    if loaded or len(able) == 1:
+        return str(loaded[0] if loaded else able[0]["key"])
+    if not able:
+        raise Failure("The server has no model to chat with. Give it one with: atelier import FILE")
+    raise Failure(f"Which model? Name one of: {', '.join(model['key'] for model in able)}")
+
+
+def _ask_once(conversation: Conversation, question: str, stats: bool, as_json: bool) -> None:
+    if as_json:
+        show_json(conversation.ask(question, lambda piece: None).as_json())
+        return
+    with shown_answer() as show:
+        answer = conversation.ask(question, show)
+    if stats:
+        typer.echo("\n" + statistics_lines(answer.statistics))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

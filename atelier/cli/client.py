@@ -1,0 +1,132 @@
+"""The server as the verbs see it: JSON over HTTP, and errors as sentences."""
+
+import ipaddress
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from atelier.cli.failure import Failure
+
+DEFAULT_URL = "http://127.0.0.1:1234"
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+
+JSON = dict[str, Any]
+
+
+class ServerRefused(Failure):
+    """The server said no, and why."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Server:
+    """One server. Use it as a context manager: it holds a connection."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,  # a proxy of the campus cannot reach a server on this machine
+        )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The server that ATELIER_URL names."""
+        return cls(os.environ.get("ATELIER_URL") or DEFAULT_URL, os.environ.get("ATELIER_API_KEY"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        return is_loopback(urlsplit(self.url).hostname or "")
+
+    def get(self, path: str) -> JSON:
+        with self._explained():
+            return _reply(self._http.get(path))
+
+    def post(self, path: str, body: Mapping[str, Any], *, patient: bool = False) -> JSON:
+        """The reply; `patient` waits as long as it takes, as a load or a copy may."""
+        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS) if patient else httpx.USE_CLIENT_DEFAULT
+        with self._explained():
+            return _reply(self._http.post(path, json=body, timeout=timeout))
+
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[JSON]:
+        """The server-sent events of the reply, up to `[DONE]`; closing the iterator ends the request."""
+        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
+        with self._explained(), self._http.stream("POST", path, json=body, timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+                raise _refusal(response)
+            yield from _events(response.iter_lines())
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise Failure(f"No server at {self.url}: start one with: atelier serve") from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+            raise Failure(f"ATELIER_URL is not an address: {self.url}") from None
+        except httpx.TimeoutException:
+            raise Failure(f"The server at {self.url} did not answer in time.") from None
+        except httpx.TransportError as error:
+            raise Failure(f"The connection to {self.url} broke: {error}") from None
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reply(response: httpx.Response) -> JSON:
+    if response.is_error:
+        raise _refusal(response)
+    try:
+        reply: JSON = response.json()
+    except ValueError:
+        raise Failure(f"{response.url} did not answer as LM Atelier does. Is ATELIER_URL right?") from None
+    return reply
+
+
+def _refusal(response: httpx.Response) -> ServerRefused:
+    message = _error_message(response)
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        message += " Set ATELIER_API_KEY to the server's key."
+    return ServerRefused(message, response.status_code)
+
+
+def _error_message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{response.url} answered {response.status_code}. Is ATELIER_URL right?"
+
+
+def _events(lines: Iterator[str]) -> Iterator[JSON]:
+    for line in lines:
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        event = json.loads(data)
+        if error := event.get("error"):
+            raise Failure(str(error.get("message", error)))
+        yield event
+    raise Failure("The connection ended before the answer did.")

@@ -1,0 +1,72 @@
+"""`atelier`: every verb by name. A verb's module is imported when it is called, so that help and errors are quick."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from atelier.cli.failure import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Where a verb's function lies, and its line in the help."""
+
+    module: str
+    function: str
+    help: str
+
+
+VERBS = {
+    "serve": Verb("atelier.cli.serve", "serve", "Start the server on this machine."),
+    "status": Verb("atelier.cli.status", "status", "Show how the server is."),
+    "ls": Verb("atelier.cli.models", "list_models", "List the models that the server has."),
+    "import": Verb("atelier.cli.models", "import_model", "Give the server a GGUF file of its machine."),
+    "load": Verb("atelier.cli.load", "load", "Load a model: start a worker for it."),
+    "ps": Verb("atelier.cli.instances", "list_instances", "List the loaded models."),
+    "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
+    "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
+    "version": Verb("atelier.cli.status", "version", "Show the version of this program."),
+}
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs; it knows their names and imports them one by one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command_of(name) if name in VERBS else command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Failure as failure:
+            typer.echo(f"atelier: {failure}", err=True)
+            raise typer.Exit(1) from None
+
+
+def command_of(name: str) -> Any:
+    """The verb's command, with its options."""
+    verb = VERBS[name]
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, help=verb.help)(getattr(importlib.import_module(verb.module), verb.function))
+    return typer.main.get_command(single)
+
+
+def _listed() -> None:
+    """Stands for a verb in the list of all verbs."""
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="LM Atelier: local models behind one address.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="All verbs but serve speak to ATELIER_URL (http://127.0.0.1:1234), with the key in ATELIER_API_KEY if set.",
+)
+for _name, _verb in VERBS.items():
+    app.command(_name, help=_verb.help)(_listed)

@@ -1,0 +1,77 @@
+"""An answer on the screen while it streams: Markdown on a terminal, plain text in a pipe."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from atelier.cli.output import printable
+
+Show = Callable[[str], None]
+
+FENCES = ("```", "~~~")
+
+
+@contextmanager
+def shown_answer() -> Iterator[Show]:
+    """A function that shows the next piece of text."""
+    with _live() if sys.stdout.isatty() else _plain() as show:
+        yield show
+
+
+@contextmanager
+def _plain() -> Iterator[Show]:
+    def show(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    try:
+        yield show
+    finally:
+        show("\n")
+
+
+@contextmanager
+def _live() -> Iterator[Show]:
+    """Whole blocks are printed once; only the block being written is drawn anew."""
+    from rich.live import Live
+    from rich.markdown import Markdown
+
+    tail = ""
+    with Live(refresh_per_second=12, vertical_overflow="ellipsis") as live:
+
+        def show(piece: str) -> None:
+            nonlocal tail
+            finished, tail = split_blocks(tail + printable(piece))
+            if finished:
+                live.update(Markdown(""))
+                live.console.print(Markdown(finished), "")
+            live.update(Markdown(tail))
+
+        yield show
+
+
+def split_blocks(text: str) -> tuple[str, str]:
+    """The Markdown blocks that nothing to come can change, and the rest.
+
+    A block ends at a blank line outside a fence, when what follows is not indented (a list item's
+    second paragraph belongs to the list).
+    """
+    end = position = 0
+    fence, after_blank = "", False
+    for line in text.splitlines(keepends=True):
+        if after_blank and not fence and line.strip() and not line[0].isspace():
+            end = position
+        fence = _fence_after(line.strip(), fence)
+        after_blank = not line.strip()
+        position += len(line)
+    return text[:end], text[end:]
+
+
+def _fence_after(line: str, fence: str) -> str:
+    """The fence that is open after this line; "" when none is."""
+    mark = line[:3]
+    if mark not in FENCES:
+        return fence
+    if not fence:
+        return mark
+    return "" if mark == fence else fence
