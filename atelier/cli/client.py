@@ -1,6 +1,5 @@
 """The server as the verbs see it: JSON over HTTP, and errors as sentences."""
 
-import ipaddress
 import json
 import os
 from collections.abc import Generator, Iterator, Mapping
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from atelier.cli.address import is_loopback
 from atelier.cli.failure import Failure
 
 DEFAULT_URL = "http://127.0.0.1:1234"
@@ -85,13 +85,6 @@ class Server:
             raise Failure(f"The server at {self.url} did not answer in time.") from None
         except httpx.TransportError as error:
             raise Failure(f"The connection to {self.url} broke: {error}") from None
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reply(response: httpx.Response) -> JSON:

@@ -1,0 +1,100 @@
+"""A service as a child process that is started again when it crashes, and stopped in good order."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from atelier.cli.failure import Failure
+from atelier.cli.service_log import last_line
+
+LONGEST_DELAY = 30.0  # seconds
+CRASHES_TOO_MANY = 5
+WINDOW = 60.0  # seconds in which so many crashes are too many; who runs longer starts afresh
+
+Say = Callable[[str], None]
+
+
+class Crashes:
+    """Decides when a process that crashed may start again: after 1, 2, 4, ... 30 seconds."""
+
+    def __init__(self) -> None:
+        self._in_a_row: list[float] = []
+
+    def delay_after(self, now: float, ran_for: float) -> float | None:
+        """Seconds to wait after a crash at `now`; None when it has crashed too often."""
+        if ran_for > WINDOW:
+            self._in_a_row.clear()
+        self._in_a_row.append(now)
+        if sum(now - crash < WINDOW for crash in self._in_a_row) >= CRASHES_TOO_MANY:
+            return None
+        return float(min(LONGEST_DELAY, 2 ** (len(self._in_a_row) - 1)))
+
+
+class Child:
+    """One service. Whoever runs `keep_running` owns it; cancel that, then `stop`.
+
+        running --process exits--> waiting --delay passes--> running
+           |                          '--crashed too often--> Failure
+           '--keep_running cancelled--> left running --stop--> gone
+
+    It runs in a session of its own, so that the terminal's Ctrl-C does not reach it, and reads from
+    a pipe that only this process holds open: it ends when this process does, however that happens.
+    """
+
+    def __init__(self, name: str, environment: Mapping[str, str], log: Path, say: Say) -> None:
+        self.name, self.log = name, log
+        self._environment, self._say = environment, say
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def keep_running(self) -> None:
+        """Start the process, and again after each crash; Failure when it crashes too often."""
+        crashes = Crashes()
+        while True:
+            started = time.monotonic()
+            ending = _ending(await self._run_once())
+            now = time.monotonic()
+            delay = crashes.delay_after(now, now - started)
+            reason = f"{self.name} {ending}: {last_line(self.log) or 'it left no message'}"
+            if delay is None:
+                raise Failure(f"{reason}\nIt crashed {CRASHES_TOO_MANY} times in a minute. Its log: {self.log}")
+            self._say(f"{reason}. Starting it again in {delay:.0f} s.")
+            await asyncio.sleep(delay)
+
+    async def _run_once(self) -> int:
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", self.name, "--exit-with-parent"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+        return await self._process.wait()
+
+    async def stop(self, grace: float, hasten: asyncio.Event) -> None:
+        """Ask it to end; kill it after `grace` seconds, or as soon as `hasten` is set."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        if not await _ends_within(process, grace, hasten):
+            self._say(f"{self.name} does not end: killing it.")
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def _ends_within(process: asyncio.subprocess.Process, grace: float, hasten: asyncio.Event) -> bool:
+    waits = {asyncio.ensure_future(process.wait()), asyncio.ensure_future(hasten.wait())}
+    _, pending = await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+    for wait in pending:
+        wait.cancel()
+    return process.returncode is not None
+
+
+def _ending(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -1,0 +1,68 @@
+"""What would make the server fail is found, and said, before anything starts."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from atelier.cli.address import is_loopback
+from atelier.cli.failure import Failure
+from atelier.config import Config, make_private
+
+
+def check_exposure(config: Config) -> None:
+    """A server that other machines reach needs a key, or somebody's word that it shall be open."""
+    if not (is_loopback(config.host) or config.api_key or config.allow_open):
+        raise Failure(
+            f"Other machines can reach {config.host}, so the server needs a key. "
+            "Set ATELIER_API_KEY, or give --allow-open to let everyone in."
+        )
+
+
+def prepare_home(config: Config) -> None:
+    """The home and its directory for logs exist and can be written to."""
+    try:
+        config.home.mkdir(parents=True, exist_ok=True)
+        config.logs_dir.mkdir(exist_ok=True)
+        make_private(config.run_dir)
+    except OSError as error:
+        raise Failure(f"The home {config.home} cannot be used: {error.strerror or error}. {_CHOOSE_HOME}") from None
+    if not os.access(config.home, os.W_OK):
+        raise Failure(f"The home {config.home} is not writable. {_CHOOSE_HOME}")
+
+
+_CHOOSE_HOME = "Choose another one with --home or ATELIER_HOME."
+
+
+def check_home_is_free(config: Config) -> None:
+    """No other registry serves this home: two of them would write the same database."""
+    path = Path(config.registry_target.removeprefix("unix:"))
+    if not config.registry_target.startswith("unix:") or not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise Failure(f"A server with the home {config.home} runs already, or is still stopping. {_CHOOSE_HOME}")
+
+
+def claim_port(host: str, port: int) -> int:
+    """The port, known to be free a moment ago; for 0, a free one."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        raise Failure(f"There is no host {host} to listen on.") from None
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen()
+        except OSError as error:
+            raise Failure(_cannot_listen(host, port, error)) from None
+        return int(probe.getsockname()[1])
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} is in use. Choose another one with --port, or stop the program that listens there."
+    if error.errno == errno.EACCES:
+        return f"Port {port} is reserved for the administrator. Choose one above 1023 with --port."
+    return f"Cannot listen on {host}, port {port}: {error.strerror}."

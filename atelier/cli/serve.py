@@ -1,0 +1,75 @@
+"""`serve`: the options, the checks, and the way into the supervisor."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from atelier import __version__
+from atelier.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from atelier.config import Config
+
+Text = str | None
+Number = float | None
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[Text, typer.Option(help="Address to listen on.  [127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.  [1234]")
+    ] = None,
+    home: Annotated[Path | None, typer.Option(help="Where models, the database and logs lie.  [~/.atelier]")] = None,
+    cors: Annotated[list[str] | None, typer.Option(help='Origins of web pages that may call; "*" for all.')] = None,
+    allowed_hosts: Annotated[list[str] | None, typer.Option(help="Further names in the Host header.")] = None,
+    api_key: Annotated[Text, typer.Option(help="Key to ask for; safer in ATELIER_API_KEY.")] = None,
+    allow_open: Annotated[bool | None, typer.Option(help="Listen beyond this machine without a key.")] = None,
+    body_limit_mb: Annotated[Number, typer.Option(help="Largest request body, in MiB.  [32]")] = None,
+    max_queued: Annotated[int | None, typer.Option(help="Requests in work or waiting before a 503.  [256]")] = None,
+    load_on_demand: Annotated[bool | None, typer.Option(help="Load a model when a request names it.  [on]")] = None,
+    shutdown_grace: Annotated[Number, typer.Option(help="Seconds that running requests get at a stop.  [30]")] = None,
+    load_timeout: Annotated[Number, typer.Option(help="Seconds that a model may take to load.  [600]")] = None,
+    stall_timeout: Annotated[
+        Number, typer.Option(help="Seconds of silence before a worker is passed over.  [20]")
+    ] = None,
+    restart_limit: Annotated[int | None, typer.Option(help="Crashes before an instance is given up.  [5]")] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None, typer.Option(help="How much the logs say.  [info]")
+    ] = None,
+) -> None:
+    typer.echo(f"LM Atelier {__version__} is starting (Ctrl-C stops it).")
+    config = checked(configured(ctx.params))
+    from atelier.cli.supervisor import run
+
+    asyncio.run(run(config))
+
+
+def configured(options: dict[str, Any]) -> "Config":
+    """The configuration: options before ATELIER_* variables before defaults."""
+    from pydantic import ValidationError
+
+    from atelier.config import Config
+
+    given: dict[str, Any] = {
+        name: ",".join(value) if isinstance(value, list) else value
+        for name, value in options.items()
+        if value not in (None, [])
+    }
+    try:
+        return Config(**given)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise Failure("The configuration is not valid. " + "; ".join(faults)) from None
+
+
+def checked(config: "Config") -> "Config":
+    """The configuration, with the port settled, if the server can start with it."""
+    from atelier.cli.preflight import check_exposure, check_home_is_free, claim_port, prepare_home
+
+    check_exposure(config)
+    prepare_home(config)
+    check_home_is_free(config)
+    return config.model_copy(update={"port": claim_port(config.host, config.port)})

@@ -1,0 +1,101 @@
+"""The server's processes, from the first start to the last end."""
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import typer
+from pydantic import SecretStr
+
+from atelier.cli.children import Child
+from atelier.cli.environment import service_environment, without_api_key
+from atelier.cli.service_log import set_aside_if_large, tell_warnings
+from atelier.config import Config
+
+STOP_MARGIN = 10.0  # seconds beyond the grace that running requests have
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM: the first asks to stop, the second to make haste."""
+
+    def __init__(self) -> None:
+        self.stop, self.haste = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._next)
+
+    def _next(self) -> None:
+        (self.haste if self.stop.is_set() else self.stop).set()
+
+
+class Services:
+    """The registry and the gateway of one server."""
+
+    def __init__(self, config: Config) -> None:
+        self._grace = config.shutdown_grace + STOP_MARGIN
+        token = config.registry_token or SecretStr(secrets.token_urlsafe(32))
+        environment = service_environment(config.model_copy(update={"registry_token": token}), os.environ)
+        logs = [config.logs_dir / f"{name}.log" for name in ("registry", "gateway")]
+        for log in logs:
+            set_aside_if_large(log)
+            log.touch(mode=0o600)
+        self.registry = Child("registry", without_api_key(environment), logs[0], complain)
+        self.gateway = Child("gateway", environment, logs[1], complain)
+
+    async def stop(self, haste: asyncio.Event) -> None:
+        """First the gateway, which lets running requests end; then the registry, which stops the workers."""
+        await self.gateway.stop(self._grace, haste)
+        await self.registry.stop(self._grace, haste)
+
+
+async def run(config: Config) -> None:
+    """Start the services, keep them running, stop them when asked to; Failure when one cannot run."""
+    interrupts, services = Interrupts(), Services(config)
+    tellers = [
+        asyncio.create_task(tell_warnings(s.name, s.log, complain)) for s in (services.registry, services.gateway)
+    ]
+    try:
+        await until_stopped(
+            interrupts.stop,
+            services.registry.keep_running(),
+            services.gateway.keep_running(),
+            _announce(config),
+        )
+        typer.echo("Stopping. Ctrl-C again does not wait for running requests.")
+    finally:
+        await services.stop(interrupts.haste)
+        await cancelled(*tellers)
+    typer.echo("Stopped.")
+
+
+async def _announce(config: Config) -> None:
+    from atelier.cli.announcement import announce_when_ready  # the services start while this imports an HTTP client
+
+    await announce_when_ready(config)
+
+
+async def until_stopped(stop: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
+    """Run the works until `stop` is set; the first exception of one ends them all."""
+    stopped = asyncio.create_task(stop.wait())
+    running: set[asyncio.Task[Any]] = {stopped, *(asyncio.create_task(work) for work in works)}
+    try:
+        while stopped in running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        await cancelled(*running)
+
+
+async def cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel the tasks, and wait until they are."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def complain(text: str) -> None:
+    """A line on the terminal that a person should see."""
+    typer.secho(text, err=True, fg=typer.colors.YELLOW)
