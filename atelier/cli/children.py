@@ -21,7 +21,8 @@ Say = Callable[[str], None]
 class Crashes:
     """Decides when a process that crashed may start again: after 1, 2, 4, ... 30 seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_delay: float = 1.0) -> None:
+        self._first_delay = first_delay
         self._in_a_row: list[float] = []
 
     def delay_after(self, now: float, ran_for: float) -> float | None:
@@ -31,7 +32,7 @@ class Crashes:
         self._in_a_row.append(now)
         if sum(now - crash < WINDOW for crash in self._in_a_row) >= CRASHES_TOO_MANY:
             return None
-        return float(min(LONGEST_DELAY, 2 ** (len(self._in_a_row) - 1)))
+        return float(min(LONGEST_DELAY, self._first_delay * 2 ** (len(self._in_a_row) - 1)))
 
 
 class Child:
@@ -45,14 +46,17 @@ class Child:
     a pipe that only this process holds open: it ends when this process does, however that happens.
     """
 
-    def __init__(self, name: str, environment: Mapping[str, str], log: Path, say: Say) -> None:
+    def __init__(
+        self, name: str, environment: Mapping[str, str], log: Path, say: Say, first_delay: float = 1.0
+    ) -> None:
         self.name, self.log = name, log
+        self._first_delay = first_delay
         self._environment, self._say = environment, say
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep_running(self) -> None:
         """Start the process, and again after each crash; Failure when it crashes too often."""
-        crashes = Crashes()
+        crashes = Crashes(self._first_delay)
         while True:
             started = time.monotonic()
             ending = _ending(await self._run_once())

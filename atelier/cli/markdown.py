@@ -20,14 +20,19 @@ def shown_answer() -> Iterator[Show]:
 
 @contextmanager
 def _plain() -> Iterator[Show]:
+    unfinished_line = False
+
     def show(piece: str) -> None:
+        nonlocal unfinished_line
         sys.stdout.write(piece)
         sys.stdout.flush()
+        unfinished_line = not piece.endswith("\n")
 
     try:
         yield show
     finally:
-        show("\n")
+        if unfinished_line:
+            show("\n")
 
 
 @contextmanager

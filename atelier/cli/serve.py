@@ -61,7 +61,7 @@ def configured(options: dict[str, Any]) -> "Config":
     try:
         return Config(**given)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        faults = [f"ATELIER_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
         raise Failure("The configuration is not valid. " + "; ".join(faults)) from None
 
 

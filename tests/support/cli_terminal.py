@@ -1,0 +1,83 @@
+"""A program on a terminal of its own, as a person uses it: keys go in, the screen's text comes out."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+BOUND = 20.0  # seconds
+CTRL_C, CTRL_D = "\x03", "\x04"
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
+
+
+class Terminal:
+    """The program's process, and its terminal's other side."""
+
+    def __init__(self, process: subprocess.Popen[bytes], side: int) -> None:
+        self.process, self._side = process, side
+        self.raw = ""
+
+    @property
+    def text(self) -> str:
+        """All that was ever written, without colours and cursor movements."""
+        return ESCAPE.sub("", self.raw).replace("\r", "")
+
+    def type(self, keys: str) -> None:
+        os.write(self._side, keys.encode())
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Read until the text has appeared so often."""
+        deadline = time.monotonic() + BOUND
+        while self.text.count(text) < times:
+            if time.monotonic() > deadline or not self._read(deadline):
+                raise AssertionError(f"{text!r} never came; the screen was:\n{self.text}")
+
+    def ended(self) -> int:
+        """The exit code, once the program has ended."""
+        deadline = time.monotonic() + BOUND
+        while self._read(deadline):
+            pass
+        return self.process.wait(BOUND)
+
+    def _read(self, deadline: float) -> bool:
+        """Whether something more was read before the end or the deadline."""
+        ready, _, _ = select.select([self._side], [], [], max(0, deadline - time.monotonic()))
+        data = b""
+        if ready:
+            with contextlib.suppress(OSError):  # the other side is closed
+                data = os.read(self._side, 65536)
+        self.raw += data.decode(errors="replace")
+        return bool(data)
+
+
+@contextmanager
+def terminal(*arguments: str, environment: Mapping[str, str], width: int = 80) -> Iterator[Terminal]:
+    """`python -c "the command"` with these arguments on a new terminal; killed at the end if need be."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from atelier.cli.main import app; app()", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(process, ours)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(BOUND)
+        os.close(ours)

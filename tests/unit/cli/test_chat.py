@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from atelier.cli.chat import choose_model, whole_prompt
+from atelier.cli.failure import Failure
+from tests.support.cli_facts import KEY, answer, loaded, model, piece
+from tests.support.cli_server import Reply, ScriptedServer
+from tests.unit.cli.conftest import Atelier
+
+PATH = "/api/v0/chat/completions"
+
+
+@pytest.fixture(autouse=True)
+def chatting_server(server: ScriptedServer) -> ScriptedServer:
+    server.answers("GET /api/v1/models", {"models": [loaded()]})
+    return server.answers(f"POST {PATH}", Reply(events=answer("Hel", "lo!")))
+
+
+def test_a_pipe_gets_the_plain_text_of_the_answer(server: ScriptedServer, atelier: Atelier) -> None:
+    result = atelier("chat", KEY, "-p", "Hi")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Hello!\n", "")
+    assert server.bodies(PATH) == [{"model": KEY, "messages": [{"role": "user", "content": "Hi"}], "stream": True}]
+
+
+def test_the_flags_become_the_request(server: ScriptedServer, atelier: Atelier) -> None:
+    atelier("chat", KEY, "-p", "Hi", "--system", "Be brief.", "--temperature", "0", "--max-tokens", "5", "--seed", "7")
+    (body,) = server.bodies(PATH)
+    assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert (body["temperature"], body["max_tokens"], body["seed"]) == (0, 5, 7)
+
+
+def test_standard_input_is_asked_below_the_prompt(server: ScriptedServer, atelier: Atelier) -> None:
+    atelier("chat", "-p", "Sum this up:", piped="one\ntwo\n")
+    assert server.bodies(PATH)[0]["messages"][0]["content"] == "Sum this up:\n\none\ntwo"
+
+
+def test_standard_input_alone_is_a_prompt(server: ScriptedServer, atelier: Atelier) -> None:
+    assert atelier("chat", piped="Hi\n").stdout == "Hello!\n"
+    assert whole_prompt(None, "Hi\n") == "Hi"
+
+
+def test_no_prompt_at_all_is_a_usage_error(server: ScriptedServer, atelier: Atelier) -> None:
+    assert atelier("chat").exit_code == 2
+    assert server.bodies(PATH) == []
+
+
+def test_stats_are_lm_studios_one_to_a_line(atelier: Atelier) -> None:
+    assert atelier("chat", "-p", "Hi", "--stats").stdout.splitlines() == [
+        "Hello!",
+        "",
+        "stopReason: eosFound",
+        "tokensPerSecond: 41.25",
+        "numGpuLayers: 0",
+        "timeToFirstTokenSec: 0.12",
+        "totalTimeSec: 0.42",
+        "promptTokensCount: 9",
+        "predictedTokensCount: 12",
+        "totalTokensCount: 21",
+    ]
+
+
+def test_stats_name_the_stop_string_that_was_found(server: ScriptedServer, atelier: Atelier) -> None:
+    found = answer("Hi", stop_reason="stopStringFound", stop_string="\n\n")
+    server.answers(f"POST {PATH}", Reply(events=found))
+    lines = atelier("chat", "-p", "Hi", "--stats").stdout.splitlines()
+    assert lines[2:4] == ["stopReason: stopStringFound", 'stopString: "\\n\\n"']
+
+
+def test_json_holds_the_answer_and_its_stats(atelier: Atelier) -> None:
+    reply = json.loads(atelier("chat", "-p", "Hi", "--stats", "--json").stdout)
+    assert (reply["model"], reply["content"], reply["finish_reason"]) == (KEY, "Hello!", "stop")
+    assert (reply["stats"]["stopReason"], reply["stats"]["totalTokensCount"]) == ("eosFound", 21)
+
+
+def test_an_error_in_mid_answer_is_told_and_fails(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers(f"POST {PATH}", Reply(events=[piece("Hel"), {"error": {"message": "The worker ended."}}]))
+    result = atelier("chat", "-p", "Hi")
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "Hel\n", "atelier: The worker ended.\n")
+
+
+def test_an_answer_without_an_end_fails(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers(f"POST {PATH}", Reply(events=[piece("Hel")]))
+    assert atelier("chat", "-p", "Hi").stderr == "atelier: The connection ended before the answer did.\n"
+
+
+def test_a_refused_chat_says_why(server: ScriptedServer, atelier: Atelier) -> None:
+    server.refuses(f"POST {PATH}", 503, "The server has as much work queued as it accepts; try again.")
+    result = atelier("chat", "-p", "Hi")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "try again" in result.stderr
+
+
+def test_the_loaded_model_answers_when_none_is_named() -> None:
+    assert choose_model([model("a/b"), loaded("c/d")]) == "c/d"
+
+
+def test_the_only_model_answers_when_none_is_loaded() -> None:
+    assert choose_model([model("a/b"), model("e/f", type="embedding")]) == "a/b"
+
+
+def test_several_models_and_none_loaded_is_a_question_back() -> None:
+    with pytest.raises(Failure, match="Name one of: a/b, c/d"):
+        choose_model([model("a/b"), model("c/d")])
+
+
+def test_no_model_at_all_says_how_to_get_one() -> None:
+    with pytest.raises(Failure, match="atelier import FILE"):
+        choose_model([])

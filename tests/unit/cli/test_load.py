@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from atelier.cli.load import load_progress
+from atelier.settings import TABLE
+from tests.support.cli_facts import KEY, instance, model
+from tests.support.cli_server import ScriptedServer
+from tests.unit.cli.conftest import Atelier
+
+REPLY = {"type": "llm", "instance_id": KEY, "load_time_seconds": 0.84, "status": "loaded"}
+
+
+@pytest.fixture(autouse=True)
+def loading_server(server: ScriptedServer) -> ScriptedServer:
+    server.answers("GET /api/v1/models", {"models": [model()]})
+    return server.answers("POST /api/v1/models/load", REPLY)
+
+
+def sent(server: ScriptedServer) -> dict[str, object]:
+    return server.bodies("/api/v1/models/load")[-1]
+
+
+def test_load_sends_only_what_was_given(server: ScriptedServer, atelier: Atelier) -> None:
+    assert atelier("load", KEY).stdout == f"Loaded {KEY} in 0.8 s\n"
+    assert sent(server) == {"model": KEY}
+
+
+def test_every_setting_has_a_flag_and_travels_by_its_rest_name(server: ScriptedServer, atelier: Atelier) -> None:
+    flags = (
+        "--identifier mine -c 2048 --parallel 2 --device cuda:1 --cores 0-3 --threads 4 --gpu off --tensor-split 3,1 "
+        "--kv-type q8_0 --no-flash-attention --batch-size 512 --ubatch-size 128 --no-mmap --mlock --no-offload-kv "
+        "--kv-unified --load-seed 7"
+    )
+    result = atelier("load", KEY, *flags.split())
+    assert result.exit_code == 0, result.output
+    body = sent(server)
+    assert {row.facts.lmstudio for row in TABLE["load"].values()} <= body.keys()
+    assert body["identifier"] == "mine"
+    assert body["context_length"] == 2048
+    assert body["tensor_split"] == [3.0, 1.0]
+    assert body["flash_attention"] is False
+    assert body["eval_batch_size"] == 512
+    assert body["gpu_layers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "layers"), [("off", 0), ("12", 12), ("0.5", 15), ("1.0", 30), ("0.0", 0), ("max", None)]
+)
+def test_gpu_is_off_max_layers_or_a_share(server: ScriptedServer, atelier: Atelier, gpu: str, layers: int) -> None:
+    assert atelier("load", "smollm2-135m-instruct", "--gpu", gpu).exit_code == 0
+    assert sent(server).get("gpu_layers") == layers
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--gpu", "half"], ["--gpu", "1.5"], ["--gpu", "nan"], ["--parallel", "0"], ["--kv-type", "q3"], ["-c", "x"]],
+)
+def test_a_value_that_cannot_be_is_a_usage_error(server: ScriptedServer, atelier: Atelier, flags: list[str]) -> None:
+    assert atelier("load", KEY, *flags).exit_code == 2
+    assert server.bodies("/api/v1/models/load") == []
+
+
+def test_a_share_needs_a_model_that_is_listed(atelier: Atelier) -> None:
+    result = atelier("load", "other", "--gpu", "0.5")
+    assert (result.exit_code, "no model is called other" in result.stderr) == (1, True)
+
+
+def test_load_json_is_the_servers_reply(atelier: Atelier) -> None:
+    assert json.loads(atelier("load", KEY, "--json").stdout) == REPLY
+
+
+def test_what_the_server_refuses_is_told_on_stderr(server: ScriptedServer, atelier: Atelier) -> None:
+    server.refuses("POST /api/v1/models/load", 404, 'There is no model "smol". Near names: smollm2.')
+    result = atelier("load", "smol")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == 'atelier: There is no model "smol". Near names: smollm2.\n'
+
+
+def test_progress_is_that_of_the_newest_load() -> None:
+    older = instance("a", state="loading", load_progress=0.9, started_at=1.0)
+    newer = instance("b", state="loading", load_progress=0.3, started_at=2.0)
+    assert load_progress([older, newer, instance("c", started_at=3.0)]) == 0.3
+    assert load_progress([instance()]) == 0

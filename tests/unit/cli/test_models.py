@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+from tests.support.cli_facts import KEY, loaded, model
+from tests.support.cli_server import ScriptedServer
+from tests.unit.cli.conftest import Atelier
+
+
+def test_ls_shows_one_line_per_model(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers(
+        "GET /api/v1/models", {"models": [loaded(), model("lab/tiny", architecture=None, quantization=None)]}
+    )
+    lines = atelier("ls").stdout.splitlines()
+    assert lines[0].split() == ["KEY", "ARCH", "PARAMS", "QUANT", "SIZE", "CONTEXT", "LOADED"]
+    assert lines[1].split() == [KEY, "llama", "135M", "Q4_1", "98.8", "MB", "8192", "1"]
+    assert lines[2].split() == ["lab/tiny", "135M", "98.8", "MB", "8192"]
+
+
+def test_ls_json_is_the_servers_reply(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/models", {"models": [model()]})
+    assert json.loads(atelier("ls", "--json").stdout) == {"models": [model()]}
+
+
+def test_ls_of_an_empty_server_says_how_to_get_a_model(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/models", {"models": []})
+    result = atelier("ls")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "atelier import FILE" in result.stderr
+
+
+def test_import_sends_the_absolute_path_and_the_mode(
+    server: ScriptedServer, atelier: Atelier, tmp_path: Path, monkeypatch
+) -> None:
+    server.answers("POST /api/v1/models/import", model())
+    monkeypatch.chdir(tmp_path)
+    for flags, mode in (([], "copy"), (["--link"], "link"), (["--in-place"], "in_place")):
+        result = atelier("import", "tiny.gguf", "--key", "lab/tiny", *flags)
+        assert (result.exit_code, KEY in result.stdout) == (0, True)
+        sent = server.bodies("/api/v1/models/import")[-1]
+        assert sent == {"path": str(tmp_path / "tiny.gguf"), "key": "lab/tiny", "mode": mode}
+
+
+def test_a_refused_import_of_a_file_that_is_not_here_says_where_it_must_lie(
+    server: ScriptedServer, atelier: Atelier
+) -> None:
+    server.refuses("POST /api/v1/models/import", 404, "There is no such file.")
+    result = atelier("import", "/nowhere/tiny.gguf")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "atelier: There is no such file. "
+        f"The server opens the file itself: it must lie on the machine of {server.url}.\n"
+    )
+
+
+def test_a_refused_import_of_a_file_that_is_here_gives_the_servers_reason_alone(
+    server: ScriptedServer, atelier: Atelier, tmp_path: Path
+) -> None:
+    server.refuses("POST /api/v1/models/import", 400, "Not a GGUF file.")
+    (tmp_path / "bad.gguf").write_text("x")
+    assert atelier("import", str(tmp_path / "bad.gguf")).stderr == "atelier: Not a GGUF file.\n"
+
+
+def test_import_takes_only_one_mode(server: ScriptedServer, atelier: Atelier) -> None:
+    assert atelier("import", "x.gguf", "--link", "--in-place").exit_code == 2
+    assert server.received == []
