@@ -38,6 +38,7 @@ class Config(BaseSettings):
     registry_address: str = Field("", description="gRPC address of the registry; empty: the socket in the home.")
     registry_token: SecretStr | None = Field(None, description="Token that callers of the registry must present.")
     engine: Literal["llama", "scripted"] = Field("llama", description="Engine of the workers; scripted is for tests.")
+    script: str = Field("", description="What the scripted engine does, as JSON; for tests.")
     worker_grace: float = Field(60, ge=1, description="Seconds after which a worker without a registry ends itself.")
     load_timeout: float = Field(600, gt=0, description="Seconds that a model may take to load.")
     stall_timeout: float = Field(20, gt=0, description="Seconds without a sign of life before a worker is passed over.")

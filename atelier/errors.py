@@ -147,6 +147,20 @@ class InsufficientMemory(LoadFailed):
     retry_after = 30
 
 
+class DecodeFailed(AtelierError):
+    """llama.cpp could not compute the next token."""
+
+    code = "decode_failed"
+
+
+class DiskFull(AtelierError):
+    """The disk is full."""
+
+    status = 507
+    grpc_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = "disk_full"
+
+
 class WorkerLost(AtelierError):
     """The process that served the model ended in the middle of the answer; send the request again."""
 

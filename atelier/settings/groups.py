@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from atelier.settings.declare import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-MAX_UINT32 = 2**32 - 1
+MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ class Load:
         None,
         "Seed of requests that name none; unset: a new one for each request.",
         minimum=0,
-        maximum=MAX_UINT32,
+        maximum=MAX_SEED,
         lmstudio="seed",
         preset_key="llm.load.seed",
     )
@@ -256,7 +256,7 @@ class Inference:
         None,
         "Makes a completion reproducible; unset: a new one for each request.",
         minimum=0,
-        maximum=MAX_UINT32,
+        maximum=MAX_SEED,
         llama="seed",
         openai="seed",
         lmstudio="seed",

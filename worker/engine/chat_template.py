@@ -1,0 +1,89 @@
+"""The model's chat template: Jinja in a sandbox, with limits, as Hugging Face's templates expect it."""
+
+import datetime
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from atelier.errors import InvalidTemplate
+
+LONGEST_PROMPT = 16 * 2**20  # characters
+LONGEST_TIME = 5.0  # seconds
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks the assistant's part for training; here it changes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class ChatTemplate:
+    """A compiled template."""
+
+    def __init__(self, source: str) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = _now
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateError as error:
+            raise InvalidTemplate(f"The chat template does not compile: {error}") from error
+
+    def render(self, messages: list[dict[str, Any]], *, bos: str, eos: str) -> str:
+        """The prompt, ending where the assistant begins to speak."""
+        variables = {
+            "messages": [_flatten(message) for message in messages],
+            "add_generation_prompt": True,
+            "bos_token": bos,
+            "eos_token": eos,
+        }
+        try:
+            return "".join(_bounded(self._template.generate(variables)))
+        except InvalidTemplate:
+            raise
+        except Exception as error:  # a template may raise anything
+            raise InvalidTemplate(f"The chat template refuses these messages: {error}", param="messages") from error
+
+
+def _bounded(pieces: Iterator[str]) -> Iterator[str]:
+    length, deadline = 0, time.monotonic() + LONGEST_TIME
+    for piece in pieces:
+        length += len(piece)
+        if length > LONGEST_PROMPT or time.monotonic() > deadline:
+            raise InvalidTemplate("The chat template writes too much or takes too long.")
+        yield piece
+
+
+def _flatten(message: dict[str, Any]) -> dict[str, Any]:
+    """A content of text parts as one string, which is what templates of text models expect."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return {**message, "content": "".join(part.get("text", "") for part in content)}
+    return message
+
+
+def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
+    """Jinja's own would escape for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.datetime.now().astimezone().strftime(form)

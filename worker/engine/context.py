@@ -1,0 +1,96 @@
+"""A llama.cpp context: the KV cache and the decode call. Used on the engine's thread alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as ll
+from numpy.typing import NDArray
+
+from atelier.errors import DecodeFailed
+from atelier.settings.groups import Load
+from worker.engine.devices import physical_cores
+from worker.engine.llama_log import LlamaLog
+from worker.engine.model import Model, load_error
+
+_KV_TYPES = {
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
+}  # fmt: skip  # enum ggml_type
+_FLASH = {
+    None: ll.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    True: ll.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+
+class Context:
+    """Owns a llama_context and one batch. `close` frees both."""
+
+    def __init__(self, model: Model, params: Any, log: LlamaLog) -> None:
+        self.handle = ll.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise load_error(log, "No context could be created for the model")
+        self._vocabulary_size = model.vocabulary.size
+        self._memory = ll.llama_get_memory(self.handle)
+        self._batch = ll.llama_batch_init(ll.llama_n_batch(self.handle), 0, 1)
+
+    def decode_prompt(self, slot: int, tokens: Sequence[int], start: int, *, outputs: bool) -> None:
+        """Compute consecutive tokens of one sequence; with `outputs`, the last one's logits."""
+        batch = self._batch
+        last = len(tokens) - 1
+        for i, token in enumerate(tokens):
+            self._put(i, token, start + i, slot, outputs and i == last)
+        batch.n_tokens = len(tokens)
+        self._decode()
+
+    def decode_next(self, entries: Sequence[tuple[int, int, int]]) -> None:
+        """Compute one token for each of several sequences: (slot, token, position), all with logits."""
+        for i, (slot, token, position) in enumerate(entries):
+            self._put(i, token, position, slot, True)
+        self._batch.n_tokens = len(entries)
+        self._decode()
+
+    def _put(self, i: int, token: int, position: int, slot: int, output: bool) -> None:
+        batch = self._batch
+        batch.token[i] = token
+        batch.pos[i] = position
+        batch.n_seq_id[i] = 1
+        batch.seq_id[i][0] = slot
+        batch.logits[i] = output
+
+    def _decode(self) -> None:
+        if (code := ll.llama_decode(self.handle, self._batch)) != 0:
+            raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
+
+    def logits(self, index: int) -> NDArray[np.float32]:
+        """The logits of the batch's token `index`, as a writable view of shape [vocabulary]."""
+        pointer = ll.llama_get_logits_ith(self.handle, index)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary_size,))
+
+    def keep_prefix(self, slot: int, tokens: int) -> None:
+        """Drop from a sequence everything after its first `tokens` tokens."""
+        if not ll.llama_memory_seq_rm(self._memory, slot, tokens, -1):
+            raise DecodeFailed(f"The cache of sequence {slot} cannot be cut at {tokens} tokens.")
+
+    def clear(self) -> None:
+        ll.llama_memory_clear(self._memory, True)
+
+    def close(self) -> None:
+        ll.llama_batch_free(self._batch)
+        ll.llama_free(self.handle)
+
+
+def generation_params(load: Load) -> Any:
+    """llama_context_params for completing prompts with these settings."""
+    params = ll.llama_context_default_params()
+    params.n_ctx = load.context_length * (1 if load.kv_unified else load.parallel)
+    params.n_seq_max = load.parallel
+    params.n_batch = load.batch_size
+    params.n_ubatch = min(load.ubatch_size, load.batch_size)
+    params.n_threads = params.n_threads_batch = load.threads or physical_cores()
+    params.flash_attn_type = _FLASH[load.flash_attention]
+    params.type_k = params.type_v = _KV_TYPES[load.kv_type]
+    params.offload_kqv = load.offload_kv
+    params.kv_unified = load.kv_unified
+    params.no_perf = True
+    return params

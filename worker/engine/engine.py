@@ -1,0 +1,124 @@
+"""The llama.cpp engine as the servicer sees it: the event loop's side of the engine's thread."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from atelier.errors import AtelierError, InvalidRequest
+from atelier.launch import LaunchSpec
+from worker.engine.interface import (
+    Accepted,
+    ChatPrompt,
+    Delta,
+    Description,
+    Emitted,
+    Failed,
+    Figures,
+    Publish,
+    Request,
+    Source,
+)
+from worker.engine.prepare import Prepared, Preparer
+from worker.engine.sequence import Sequence as Choice
+from worker.engine.sequence import Ticket
+from worker.engine.thread import EngineThread
+
+_log = structlog.get_logger(__name__)
+
+
+class LlamaEngine:
+    """A call is prepared beside the decode loop, then handed to it; its ticket carries a cancellation over."""
+
+    def __init__(self, spec: LaunchSpec, publish: Publish) -> None:
+        self._spec = spec
+        self._publish = publish
+        self._thread = EngineThread(spec, self._publish_step)
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._tickets: dict[Source, Ticket] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._can_generate = True
+
+    async def load(self, on_progress: Callable[[float], None]) -> Description:
+        description = await self._thread.load(on_progress)
+        assert self._thread.model is not None
+        self._vocabulary = self._thread.model.vocabulary
+        self._preparer = Preparer(self._vocabulary, description.chat_template, description.context_length)
+        self._can_generate = description.can_generate
+        return description
+
+    def submit(self, source: Source, request: Request) -> None:
+        if not self._can_generate:
+            raise InvalidRequest("This model makes embeddings and cannot complete prompts.", param="model")
+        ticket = self._tickets[source] = Ticket(source, request.choices)
+        task = asyncio.create_task(self._start(ticket, request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start(self, ticket: Ticket, request: Request) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            prepared = await loop.run_in_executor(self._beside, self._preparer.prepare, request)
+        except AtelierError as error:
+            self._publish_step([(ticket.source, Failed(error))])
+            return
+        except Exception:
+            _log.exception("prepare_failed", request=request.request_id)
+            self._publish_step([(ticket.source, Failed(AtelierError()))])
+            return
+        if not ticket.cancelled:
+            self._publish([(ticket.source, Accepted(len(prepared.tokens)))])
+            self._thread.add(self._choices(ticket, prepared))
+
+    def _choices(self, ticket: Ticket, prepared: Prepared) -> list[Choice]:
+        seed = self._seed(prepared.request)
+        count = prepared.request.choices
+        return [Choice(ticket, choice, prepared, seed, self._vocabulary) for choice in range(count)]
+
+    def _seed(self, request: Request) -> int:
+        for given in (request.sampling.seed, self._spec.load.load_seed):
+            if given is not None:
+                return given
+        return secrets.randbits(31)
+
+    def cancel(self, source: Source) -> None:
+        if ticket := self._tickets.pop(source, None):
+            ticket.cancelled = True
+
+    def figures(self) -> Figures:
+        active = self._thread.active
+        wanted = sum(ticket.open_choices for ticket in self._tickets.values())
+        return Figures(active, max(0, wanted - active), self._thread.steps)
+
+    async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
+        tokens = await self._tokens(prompt, add_special)
+        return [(token, self._vocabulary.piece(token)) for token in tokens]
+
+    async def embed(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
+        tokens = [await self._tokens(text, True) for text in inputs]
+        return await self._thread.embed(tokens), sum(map(len, tokens))
+
+    async def _tokens(self, prompt: ChatPrompt | str | list[int], add_special: bool) -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._beside, lambda: self._preparer.tokenize(prompt, add_special=add_special)
+        )
+
+    async def close(self) -> None:
+        await self._thread.close()
+        self._beside.shutdown(wait=False, cancel_futures=True)
+
+    def _publish_step(self, step: Sequence[Emitted]) -> None:
+        for source, event in step:
+            if not isinstance(event, Delta):
+                self._count_end(source, failed=isinstance(event, Failed))
+        self._publish(step)
+
+    def _count_end(self, source: Source, *, failed: bool) -> None:
+        if (ticket := self._tickets.get(source)) is None:
+            return
+        ticket.open_choices -= 1
+        if failed or ticket.open_choices == 0:
+            del self._tickets[source]

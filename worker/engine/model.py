@@ -1,0 +1,108 @@
+"""The model's weights and facts, as llama.cpp holds them. Used on the engine's thread."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from llama_cpp import llama_cpp as ll
+
+from atelier.errors import InsufficientMemory, LoadFailed
+from atelier.settings.groups import Load
+from worker.engine.llama_log import LlamaLog
+from worker.engine.vocabulary import Vocabulary
+
+ALL_LAYERS = -1
+_OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")
+
+
+class Model:
+    """Owns the llama_model. `close` frees it."""
+
+    def __init__(self, path: str, load: Load, log: LlamaLog, on_progress: Callable[[float], bool]) -> None:
+        """Load the file; LoadFailed when it cannot be. `on_progress` returns False to give up."""
+        params = ll.llama_model_default_params()
+        params.n_gpu_layers = _gpu_layers(load)
+        params.load_mode = _load_mode(load)
+        split = _tensor_split(load)
+        params.tensor_split = split
+        callback = ll.llama_progress_callback(lambda fraction, _data: on_progress(fraction))
+        params.progress_callback = callback
+        self.handle = ll.llama_model_load_from_file(path.encode(), params)
+        if not self.handle:
+            raise load_error(log, "The model could not be loaded")
+        self.vocabulary = Vocabulary(self.handle)
+        self._gpu_layers_wanted = params.n_gpu_layers
+
+    @property
+    def layers(self) -> int:
+        return int(ll.llama_model_n_layer(self.handle))
+
+    @property
+    def gpu_layers(self) -> int:
+        """Layers on a GPU; the output layer counts as one."""
+        if not ll.llama_supports_gpu_offload():
+            return 0
+        most = self.layers + 1
+        return most if self._gpu_layers_wanted == ALL_LAYERS else min(self._gpu_layers_wanted, most)
+
+    @property
+    def embedding_length(self) -> int:
+        return int(ll.llama_model_n_embd(self.handle))
+
+    @property
+    def can_reuse_prefix(self) -> bool:
+        """Whether a sequence's cache may be cut at any token: not with recurrent state or a sliding window."""
+        stateful = ll.llama_model_is_recurrent(self.handle) or ll.llama_model_is_hybrid(self.handle)
+        return not stateful and ll.llama_model_n_swa(self.handle) == 0
+
+    @property
+    def only_embeds(self) -> bool:
+        return "bert" in self.metadata("general.architecture") or self.pooling not in ("", "0")
+
+    @property
+    def pooling(self) -> str:
+        """The file's pooling type, as a number; "" when it names none."""
+        return self.metadata(f"{self.metadata('general.architecture')}.pooling_type")
+
+    @property
+    def chat_template(self) -> str | None:
+        template = ll.llama_model_chat_template(self.handle, None)
+        return template.decode(errors="replace") if template else None
+
+    def metadata(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(1024)
+        length = ll.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace") if length >= 0 else ""
+
+    def close(self) -> None:
+        ll.llama_model_free(self.handle)
+
+
+def load_error(log: LlamaLog, what: str) -> LoadFailed:
+    """The error that llama.cpp's last complaints explain."""
+    complaints = log.complaints()
+    kind = InsufficientMemory if any(sign in complaints.lower() for sign in _OUT_OF_MEMORY) else LoadFailed
+    return kind(f"{what}: {complaints or 'llama.cpp gave no reason'}")
+
+
+def _gpu_layers(load: Load) -> int:
+    if load.device == "cpu":
+        return 0
+    return ALL_LAYERS if load.gpu_layers is None else load.gpu_layers
+
+
+def _load_mode(load: Load) -> int:
+    modes = {
+        (False, False): ll.LLAMA_LOAD_MODE_NONE,
+        (True, False): ll.LLAMA_LOAD_MODE_MMAP,
+        (False, True): ll.LLAMA_LOAD_MODE_MLOCK,
+        (True, True): ll.LLAMA_LOAD_MODE_MMAP_MLOCK,
+    }
+    return int(modes[load.mmap, load.mlock])
+
+
+def _tensor_split(load: Load) -> Any:
+    if not load.tensor_split:
+        return None
+    size = ll.llama_max_devices()
+    return (ctypes.c_float * size)(*load.tensor_split[:size])

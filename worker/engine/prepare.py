@@ -1,0 +1,88 @@
+"""From a request to what the engine's thread needs: rendered, tokenised, checked, compiled.
+
+Runs in a thread of its own, beside the decode loop: it reads the vocabulary and nothing else.
+"""
+
+from dataclasses import dataclass
+
+from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
+from worker.engine.chat_template import ChatTemplate
+from worker.engine.constraint import ConstraintCompiler, Matcher
+from worker.engine.interface import ChatPrompt, Prompt, Request
+from worker.engine.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that can be computed."""
+
+    request: Request
+    tokens: list[int]
+    limit: int  # most tokens to predict
+    limited_by_context: bool  # the limit is the context's end, not the request's max_tokens
+    matcher: Matcher | None
+
+
+class Preparer:
+    def __init__(self, vocabulary: Vocabulary, template: str | None, context_length: int) -> None:
+        self._vocabulary = vocabulary
+        self._model_template = template
+        self._context_length = context_length
+        self._compiler = ConstraintCompiler(vocabulary)
+        self._templates: dict[str, ChatTemplate] = {}
+
+    def prepare(self, request: Request) -> Prepared:
+        """The request, ready to run; an InvalidRequest says what to change."""
+        tokens = self.tokenize(request.prompt, add_special=True)
+        room = self._room(len(tokens), request.sampling.max_tokens)
+        wanted = request.sampling.max_tokens
+        return Prepared(
+            request=request,
+            tokens=tokens,
+            limit=room if wanted is None else wanted,
+            limited_by_context=wanted is None,
+            matcher=self._compiler.compile(request.constraint),
+        )
+
+    def tokenize(self, prompt: Prompt, *, add_special: bool) -> list[int]:
+        """The prompt's tokens, at least one."""
+        if isinstance(prompt, list):
+            tokens = self._vocabulary.check(prompt)
+        elif isinstance(prompt, ChatPrompt):
+            text = self._render(prompt)
+            has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
+            tokens = self._vocabulary.tokenize(text, add_special=add_special and not has_bos)
+        else:
+            tokens = self._vocabulary.tokenize(prompt, add_special=add_special)
+        if not tokens:
+            raise InvalidRequest("The prompt is empty.", param="prompt")
+        return tokens
+
+    def _render(self, chat: ChatPrompt) -> str:
+        source = chat.template or self._model_template
+        if source is None:
+            raise InvalidTemplate(
+                "This model has no chat template: use /v1/completions, or a model made for chat.", param="model"
+            )
+        if source not in self._templates:
+            self._templates[source] = ChatTemplate(source)
+        return self._templates[source].render(
+            chat.messages, bos=self._vocabulary.bos_text, eos=self._vocabulary.eos_text
+        )
+
+    def _room(self, prompt_tokens: int, max_tokens: int | None) -> int:
+        """Tokens left for the completion."""
+        room = self._context_length - prompt_tokens
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"The prompt has {prompt_tokens} tokens and the context {self._context_length}: "
+                "shorten the prompt, or load the model with a longer context_length.",
+                param="messages",
+            )
+        if max_tokens is not None and max_tokens > room:
+            raise ContextLengthExceeded(
+                f"The prompt's {prompt_tokens} tokens and max_tokens {max_tokens} are more than the context of "
+                f"{self._context_length}: lower max_tokens to {room}, or leave it out.",
+                param="max_tokens",
+            )
+        return room

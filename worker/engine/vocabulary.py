@@ -1,0 +1,85 @@
+"""The model's vocabulary: text to tokens, tokens to bytes. Read-only, so any thread may use it."""
+
+import ctypes
+from functools import cached_property
+from typing import Any
+
+from llama_cpp import llama_cpp as ll
+
+from atelier.errors import InvalidRequest
+
+PIECE_BYTES = 256  # most pieces are a few bytes; longer ones are asked for again
+
+
+class Vocabulary:
+    def __init__(self, model: Any) -> None:
+        self.handle = ll.llama_model_get_vocab(model)
+        self.size: int = ll.llama_vocab_n_tokens(self.handle)
+        self._pieces: dict[int, bytes] = {}
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        """Token ids. Special tokens written out in the text are recognised."""
+        data = text.encode()
+        room = len(data) + 8
+        while True:
+            tokens = (ll.llama_token * room)()
+            count: int = ll.llama_tokenize(self.handle, data, len(data), tokens, room, add_special, True)
+            if count >= 0:
+                return list(tokens[:count])
+            room = -count
+
+    def check(self, tokens: list[int]) -> list[int]:
+        """The tokens, if they are all in the vocabulary."""
+        bad = next((token for token in tokens if not 0 <= token < self.size), None)
+        if bad is not None:
+            raise InvalidRequest(f"Token {bad} is not in the vocabulary of {self.size}.", param="prompt")
+        return tokens
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token stands for; control tokens stand for none."""
+        if (known := self._pieces.get(token)) is None:
+            known = self._pieces[token] = self._read_piece(token, special=False)
+        return known
+
+    def _read_piece(self, token: int, *, special: bool) -> bytes:
+        room = PIECE_BYTES
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count: int = ll.llama_token_to_piece(self.handle, token, buffer, room, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def is_end(self, token: int) -> bool:
+        return token in self.end_tokens
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Every token that ends a completion: end of sequence, of turn, of message."""
+        return frozenset(t for t in range(self.size) if ll.llama_vocab_is_eog(self.handle, t))
+
+    @cached_property
+    def suppressed_tokens(self) -> list[int]:
+        """Tokens that the model's file forbids to generate."""
+        count = ctypes.c_int32()
+        tokens = ll.llama_vocab_get_suppress_tokens(self.handle, ctypes.byref(count))
+        return list(tokens[: count.value]) if tokens else []
+
+    @cached_property
+    def bos_text(self) -> str:
+        return self._special_text(ll.llama_vocab_bos(self.handle))
+
+    @cached_property
+    def eos_text(self) -> str:
+        return self._special_text(ll.llama_vocab_eos(self.handle))
+
+    @property
+    def eos(self) -> int:
+        return int(ll.llama_vocab_eos(self.handle))
+
+    @property
+    def adds_bos(self) -> bool:
+        return bool(ll.llama_vocab_get_add_bos(self.handle))
+
+    def _special_text(self, token: int) -> str:
+        return "" if token < 0 else self._read_piece(token, special=True).decode(errors="replace")
