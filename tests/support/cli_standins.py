@@ -1,0 +1,93 @@
+"""Stand-ins for the registry and the gateway: as quick as possible, and true to what `serve` relies on.
+
+Each logs its events as JSON lines, as the services do: `started` with its process id and what its
+environment told it, and `stopping` once it was told to stop.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from atelier.config import Config
+from atelier.lifecycle import stop_event
+
+REPOSITORY = Path(__file__).parents[2]
+DEAF, LOUD, BROKEN = "deaf", "loud", "broken"  # what STANDIN_GATEWAY may ask for
+
+
+def standin_environment(directory: Path) -> dict[str, str]:
+    """An environment in which `python -m registry` and `python -m gateway` are the stand-ins."""
+    for name in ("registry", "gateway"):
+        (directory / f"{name}.py").write_text(f"from tests.support.cli_standins import {name}\n{name}()\n")
+    return {"PYTHONPATH": f"{directory}:{REPOSITORY}"}
+
+
+def log(event: str, level: str = "info", **fields: object) -> None:
+    sys.stderr.write(json.dumps({"event": event, "level": level, **fields}) + "\n")
+    sys.stderr.flush()
+
+
+def log_start() -> None:
+    token = os.environ["ATELIER_REGISTRY_TOKEN"]
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    log("started", pid=os.getpid(), has_key="ATELIER_API_KEY" in os.environ, token=digest)
+
+
+def registry() -> None:
+    asyncio.run(_registry())
+
+
+async def _registry() -> None:
+    stop = stop_event(exit_with_parent="--exit-with-parent" in sys.argv)
+    server, servicer = grpc.aio.server(), health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    server.add_insecure_port(Config().registry_target)
+    await server.start()
+    log_start()
+    await stop.wait()
+    log("stopping")
+    await server.stop(None)
+
+
+def gateway() -> None:
+    mode = os.environ.get("STANDIN_GATEWAY")
+    if mode == BROKEN:
+        sys.exit("the gateway is broken")
+    asyncio.run(_gateway(mode))
+
+
+async def _gateway(mode: str | None) -> None:
+    stop = stop_event(exit_with_parent="--exit-with-parent" in sys.argv)
+    config = Config()
+    http = ThreadingHTTPServer((config.host, config.port), _Answers)
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    log_start()
+    if mode == LOUD:
+        log("worker_stalled", "warning", instance="lab/tiny")
+    if mode == DEAF:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, log, "deaf")
+    await stop.wait()
+    log("stopping")
+    http.server_close()
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps({"models": [{"key": "lab/tiny"}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
