@@ -19,15 +19,17 @@ STOP_MARGIN = 10.0  # seconds beyond the grace that running requests have
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM: the first asks to stop, the second to make haste."""
+    """Ctrl-C and SIGTERM: the first asks to stop, the second to make haste, the third to give up waiting."""
 
     def __init__(self) -> None:
-        self.stop, self.haste = asyncio.Event(), asyncio.Event()
+        self.stop, self.haste, self.kill = asyncio.Event(), asyncio.Event(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._next)
 
     def _next(self) -> None:
-        (self.haste if self.stop.is_set() else self.stop).set()
+        ahead = [event for event in (self.stop, self.haste, self.kill) if not event.is_set()]
+        for event in ahead[:1]:
+            event.set()
 
 
 class Services:
@@ -44,10 +46,14 @@ class Services:
         self.registry = Child("registry", without_api_key(environment), logs[0], complain)
         self.gateway = Child("gateway", environment, logs[1], complain)
 
-    async def stop(self, haste: asyncio.Event) -> None:
-        """First the gateway, which lets running requests end; then the registry, which stops the workers."""
-        await self.gateway.stop(self._grace, haste)
-        await self.registry.stop(self._grace, haste)
+    async def stop(self, interrupts: Interrupts) -> None:
+        """First the gateway, which lets running requests end; then the registry, which stops the workers.
+
+        Haste kills the gateway, and with it the requests. The registry must live to end its workers:
+        without it they would notice only after a while.
+        """
+        await self.gateway.stop(self._grace, interrupts.haste)
+        await self.registry.stop(self._grace, interrupts.kill)
 
 
 async def run(config: Config) -> None:
@@ -65,7 +71,7 @@ async def run(config: Config) -> None:
         )
         typer.echo("Stopping. Ctrl-C again does not wait for running requests.")
     finally:
-        await services.stop(interrupts.haste)
+        await services.stop(interrupts)
         await cancelled(*tellers)
     typer.echo("Stopped.")
 

@@ -21,7 +21,7 @@ from atelier.config import Config
 from atelier.lifecycle import stop_event
 
 REPOSITORY = Path(__file__).parents[2]
-DEAF, LOUD, BROKEN = "deaf", "loud", "broken"  # what STANDIN_GATEWAY may ask for
+DEAF, LOUD, BROKEN = "deaf", "loud", "broken"  # what STANDIN_GATEWAY (and for DEAF, STANDIN_REGISTRY) may ask for
 
 
 def standin_environment(directory: Path) -> dict[str, str]:
@@ -42,6 +42,10 @@ def log_start() -> None:
     log("started", pid=os.getpid(), has_key="ATELIER_API_KEY" in os.environ, token=digest)
 
 
+def turn_deaf() -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, log, "deaf")
+
+
 def registry() -> None:
     asyncio.run(_registry())
 
@@ -54,6 +58,8 @@ async def _registry() -> None:
     server.add_insecure_port(Config().registry_target)
     await server.start()
     log_start()
+    if os.environ.get("STANDIN_REGISTRY") == DEAF:
+        turn_deaf()
     await stop.wait()
     log("stopping")
     await server.stop(None)
@@ -75,7 +81,7 @@ async def _gateway(mode: str | None) -> None:
     if mode == LOUD:
         log("worker_stalled", "warning", instance="lab/tiny")
     if mode == DEAF:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, log, "deaf")
+        turn_deaf()
     await stop.wait()
     log("stopping")
     http.server_close()

@@ -118,6 +118,19 @@ def test_a_second_ctrl_c_does_not_wait(serve: Serve, home: Home) -> None:
         screen.type(CTRL_C)
         assert screen.ended() == 0
     assert home.alive() == []
+    assert home.records("registry", "stopping")
+
+
+def test_a_third_ctrl_c_kills_what_is_left(serve: Serve, home: Home) -> None:
+    with serve("--shutdown-grace", "600", gateway=DEAF, STANDIN_REGISTRY=DEAF) as screen:
+        screen.wait_for("Ready at")
+        screen.type(CTRL_C)
+        screen.wait_for("Stopping.")
+        screen.type(CTRL_C)
+        home.wait_until(lambda: bool(home.records("registry", "deaf")))
+        screen.type(CTRL_C)
+        assert screen.ended() == 0
+    assert home.alive() == []
 
 
 def test_a_service_that_cannot_run_ends_the_server(serve: Serve, home: Home) -> None:
