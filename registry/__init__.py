@@ -1,1 +1,1 @@
-"""What exists and what should run: models, instances, and the workers behind them."""
+"""What exists and what should run: the models, and the instances of them that workers serve."""

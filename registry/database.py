@@ -1,0 +1,77 @@
+"""The registry's database: opened, brought up to date, and never waited for without bound."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from atelier.errors import Unavailable
+
+BUSY_SECONDS = 3.0  # that a statement waits for another process's lock
+
+_log = structlog.get_logger(__name__)
+
+
+class Database:
+    """Owns the engine. Writes are short transactions, each ending in a commit or in Unavailable."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """One transaction; Unavailable when the database is locked, full or gone."""
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except (DBAPIError, PoolTimeout) as error:
+            _log.error("database_failed", reason=str(getattr(error, "orig", None) or error))
+            raise Unavailable("The registry's database does not answer; nothing was changed. Try again.") from error
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+async def open_database(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Database:
+    """The database in this file, for this user alone, with all migrations applied."""
+    _make_private_file(path)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": busy_seconds})
+    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade)
+    except BaseException:
+        await engine.dispose()
+        raise
+    return Database(engine)
+
+
+def _make_private_file(path: Path) -> None:
+    """SQLite gives its other files the same permissions."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)  # it holds the workers' tokens
+    os.close(descriptor)
+
+
+def _set_pragmas(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

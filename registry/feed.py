@@ -1,0 +1,121 @@
+"""What the registry publishes: the state of everything, and each change of it, in order."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+
+from atelier.errors import Unavailable
+from registry.instances.instance import Instance
+from registry.models.model import Model
+
+MOST_BEHIND = 1000  # changes; a subscriber that falls further behind starts anew
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    models: list[Model]
+    instances: list[Instance]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRemoved:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRemoved:
+    id: str
+
+
+Change = Snapshot | Model | Instance | ModelRemoved | InstanceRemoved
+
+
+class Feed:
+    """The published state. Written on the event loop by the owners of models and instances."""
+
+    def __init__(self, most_behind: int = MOST_BEHIND) -> None:
+        self._models: dict[str, Model] = {}
+        self._instances: dict[str, Instance] = {}
+        self._subscribers: set[_Subscriber] = set()
+        self._most_behind = most_behind
+
+    def publish(self, changed: Model | Instance) -> None:
+        """Something is new, or not as it was."""
+        if isinstance(changed, Model):
+            self._models[changed.key] = changed
+        else:
+            self._instances[changed.id] = changed
+        self._send(changed)
+
+    def remove_model(self, key: str) -> None:
+        if self._models.pop(key, None):
+            self._send(ModelRemoved(key))
+
+    def remove_instance(self, instance_id: str) -> None:
+        if self._instances.pop(instance_id, None):
+            self._send(InstanceRemoved(instance_id))
+
+    async def follow(self) -> AsyncIterator[Change]:
+        """A snapshot, then every change; Unavailable for who reads too slowly. Ends with the feed."""
+        subscriber = _Subscriber(self._most_behind)
+        self._subscribers.add(subscriber)
+        snapshot = Snapshot(list(self._models.values()), list(self._instances.values()))
+        try:
+            yield snapshot
+            while (change := await subscriber.next()) is not None:
+                yield change
+        finally:
+            self._subscribers.discard(subscriber)
+
+    def close(self) -> None:
+        """End every subscriber's stream, after what it has still to read."""
+        for subscriber in self._subscribers:
+            subscriber.end()
+        self._subscribers = set()
+
+    def _send(self, change: Change) -> None:
+        for subscriber in list(self._subscribers):
+            if not subscriber.push(change):
+                self._subscribers.discard(subscriber)
+                _log.warning("subscriber_dropped", behind=self._most_behind)
+
+
+class _Subscriber:
+    """One reader and the changes it has not read yet, bounded."""
+
+    def __init__(self, most_behind: int) -> None:
+        self._unread: deque[Change] = deque()
+        self._most_behind = most_behind
+        self._wake = asyncio.Event()
+        self._dropped = False
+        self._ended = False
+
+    def push(self, change: Change) -> bool:
+        """False when the reader is too far behind: it loses what it has not read."""
+        self._wake.set()
+        if len(self._unread) < self._most_behind:
+            self._unread.append(change)
+            return True
+        self._unread.clear()
+        self._dropped = True
+        return False
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake.set()
+
+    async def next(self) -> Change | None:
+        """The oldest unread change; None at the end."""
+        while not self._unread:
+            if self._dropped:
+                raise Unavailable("This watcher reads too slowly; watch again.")
+            if self._ended:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        return self._unread.popleft()

@@ -1,0 +1,1 @@
+"""What should run: instances of models, the processes that serve them, and who watches these."""

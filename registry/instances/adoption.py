@@ -1,0 +1,79 @@
+"""After a restart: the workers that live on are taken up, the others replaced or forgotten."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from atelier.errors import AtelierError
+from registry.instances.ending import end_worker
+from registry.instances.launcher import Launcher, WorkerProcess
+from registry.instances.pool import Pool
+from registry.instances.store import InstanceRecord, InstanceStore
+from registry.instances.supervisor import Supervisor
+from registry.instances.worker_client import WorkerClient
+
+FIRST_WORD_SECONDS = 3.0  # that startup waits for adopted workers, so that the first snapshot shows them as they are
+
+_log = structlog.get_logger(__name__)
+
+
+async def adopt_instances(
+    records: Iterable[InstanceRecord], pool: Pool, launcher: Launcher, store: InstanceStore
+) -> None:
+    """Take up every instance of the earlier registry. No record can fail the others."""
+    taken_up = [await _adopt(record, pool, launcher, store) for record in records]
+    waits = [asyncio.create_task(supervisor.answered()) for supervisor in taken_up if supervisor]
+    if waits:
+        _, silent = await asyncio.wait(waits, timeout=FIRST_WORD_SECONDS)
+        for wait in silent:
+            wait.cancel()
+
+
+async def _adopt(record: InstanceRecord, pool: Pool, launcher: Launcher, store: InstanceStore) -> Supervisor | None:
+    """The supervisor of the worker that lives on; None when it was replaced or forgotten."""
+    process = await _worker_of(record, launcher)
+    try:
+        if process is not None:
+            _log.info("instance_adopted", instance=record.id, pid=process.pid)
+            return pool.resume(record, process)
+        if not record.on_demand:
+            _log.info("instance_relaunched", instance=record.id)
+            pool.resume(record, None)
+            return None
+    except AtelierError as error:
+        _log.warning("instance_dropped", instance=record.id, reason=error.message)
+    await _forget(record, process, launcher, store)
+    return None
+
+
+async def _worker_of(record: InstanceRecord, launcher: Launcher) -> WorkerProcess | None:
+    if record.pid is not None and record.pid_started is not None:
+        return await launcher.attach(record.id, record.pid, record.pid_started)
+    await _end_unknown(record)
+    return None
+
+
+async def _end_unknown(record: InstanceRecord) -> None:
+    """A registry that died between a launch and the note of its pid: ask whoever listens there to end."""
+    address = record.address
+    if address.startswith("unix:") and not await asyncio.to_thread(Path(address.removeprefix("unix:")).exists):
+        return
+    client = WorkerClient(record.id, address, record.token)
+    await client.shut_down(0)
+    await client.close()
+
+
+async def _forget(
+    record: InstanceRecord, process: WorkerProcess | None, launcher: Launcher, store: InstanceStore
+) -> None:
+    if process is not None:
+        client = WorkerClient(record.id, record.address, record.token)
+        await end_worker(process, client, 0)
+        await client.close()
+        process.release()
+    launcher.clear(record.address)
+    with suppress(AtelierError):
+        await store.remove(record.id)

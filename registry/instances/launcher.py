@@ -1,0 +1,125 @@
+"""Launches workers. The one boundary between what should run and where it runs."""
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from atelier.config import Config, make_private
+from atelier.launch import LaunchSpec, write_spec
+from registry.instances.environment import worker_environment
+from registry.instances.process import LocalProcess, start_time
+from registry.instances.worker_log import last_lines, log_path, open_log
+
+SOCKET = "worker-{}.sock"
+
+
+class WorkerProcess(Protocol):
+    """A worker that was launched, wherever it runs."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def started(self) -> str:
+        """Tells it from a later process with the same pid."""
+
+    async def wait(self) -> int | None:
+        """Return when it has ended: its exit code, or minus the signal, or None where nobody knows."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+
+    def last_words(self) -> str:
+        """The end of what it wrote, for people."""
+
+    def release(self) -> None:
+        """Called once, when nobody watches it any more: it has ended, or this registry has."""
+
+
+class Launcher(Protocol):
+    """Places workers."""
+
+    def new_address(self) -> str:
+        """Where the next worker shall listen."""
+
+    async def launch(self, spec: LaunchSpec, environment: Mapping[str, str]) -> WorkerProcess:
+        """A new worker, whose environment pins it to its devices; OSError when it cannot be."""
+
+    async def attach(self, instance_id: str, pid: int, started: str) -> WorkerProcess | None:
+        """The worker that an earlier registry launched; None when it is gone."""
+
+    def clear(self, address: str) -> None:
+        """Remove what an ended worker left at its address."""
+
+
+class LocalWorker(LocalProcess):
+    """A worker process of this machine, and its log."""
+
+    def __init__(
+        self, pid: int, started: str, log: Path, log_start: int = 0, child: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
+        super().__init__(pid, started, child)
+        self._log = log
+        self._log_start = log_start
+
+    def last_words(self) -> str:
+        return last_lines(self._log, self._log_start)
+
+
+class LocalLauncher:
+    """Workers as processes of this machine.
+
+    Each has a session of its own: a terminal's Ctrl-C reaches the registry alone, which lets its
+    workers finish before it ends them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._run_dir = make_private(config.run_dir)
+        self._logs_dir = config.logs_dir
+
+    def new_address(self) -> str:
+        return f"unix:{self._run_dir / SOCKET.format(secrets.token_hex(4))}"
+
+    async def launch(self, spec: LaunchSpec, environment: Mapping[str, str]) -> LocalWorker:
+        return await asyncio.to_thread(self._launch, spec, worker_environment(os.environ, environment))
+
+    async def attach(self, instance_id: str, pid: int, started: str) -> LocalWorker | None:
+        if start_time(pid) != started:
+            return None
+        return LocalWorker(pid, started, log_path(self._logs_dir, instance_id))
+
+    def clear(self, address: str) -> None:
+        with suppress(FileNotFoundError):
+            Path(address.removeprefix("unix:")).unlink()
+
+    def clear_all_but(self, addresses: set[str]) -> None:
+        """Remove what workers left that ended while no registry ran."""
+        for path in self._run_dir.glob("worker-*"):
+            if f"unix:{path.with_suffix('.sock')}" not in addresses:
+                path.unlink(missing_ok=True)
+
+    def _launch(self, spec: LaunchSpec, environment: dict[str, str]) -> LocalWorker:
+        log = log_path(self._logs_dir, spec.instance_id)
+        spec_path = Path(spec.address.removeprefix("unix:")).with_suffix(".json")
+        output = open_log(log)
+        try:
+            log_start = os.fstat(output).st_size
+            write_spec(spec, spec_path)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "worker", "--spec", str(spec_path)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,
+            )
+        finally:
+            os.close(output)
+        return LocalWorker(child.pid, start_time(child.pid) or "", log, log_start, child)

@@ -1,0 +1,84 @@
+"""What an instance is started with, and the rules that all instances live by."""
+
+import json
+import os
+import platform
+from dataclasses import dataclass, field
+from typing import Any
+
+from atelier.config import Config
+from atelier.launch import LaunchSpec
+from atelier.settings import Load
+from registry.instances.instance import Instance
+from registry.models.model import Model
+from registry.pinning import Pin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Taken from the configuration. All times are in seconds."""
+
+    engine: str
+    worker_grace: float
+    load_timeout: float
+    stall_timeout: float
+    restart_limit: int
+    shutdown_grace: float
+    script: dict[str, Any] = field(default_factory=dict)
+    host: str = field(default_factory=platform.node)
+    cores: frozenset[int] = field(default_factory=lambda: available_cores())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One instance that shall run."""
+
+    instance_id: str
+    model: Model
+    requested: dict[str, Any]  # load settings, as asked for
+    load: Load  # as resolved
+    pin: Pin
+    on_demand: bool
+
+    def new_instance(self, host: str) -> Instance:
+        return Instance(
+            id=self.instance_id,
+            model_key=self.model.key,
+            load=self.load,
+            pin=self.pin.description,
+            on_demand=self.on_demand,
+            host=host,
+        )
+
+    def spec(self, rules: Rules, address: str, token: str) -> LaunchSpec:
+        return LaunchSpec(
+            instance_id=self.instance_id,
+            engine=rules.engine,
+            model_path=str(self.model.path),
+            load=self.load,
+            address=address,
+            token=token,
+            grace_seconds=rules.worker_grace,
+            cores=self.pin.cores,
+            script=rules.script,
+        )
+
+
+def rules_of(config: Config) -> Rules:
+    """The configuration's rules; ValueError when the script is not JSON."""
+    return Rules(
+        engine=config.engine,
+        script=json.loads(config.script) if config.script else {},
+        worker_grace=config.worker_grace,
+        load_timeout=config.load_timeout,
+        stall_timeout=config.stall_timeout,
+        restart_limit=config.restart_limit,
+        shutdown_grace=config.shutdown_grace,
+    )
+
+
+def available_cores() -> frozenset[int]:
+    """The cores that this process, and so its workers, may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))

@@ -1,0 +1,174 @@
+"""All instances: ensured, created, unloaded, adopted, drained."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from atelier.errors import AlreadyExists, AtelierError, Draining, InstanceNotFound, ModelNotFound, Unavailable
+from atelier.names import check_identifier, numbered_id
+from registry.feed import Feed
+from registry.instances.choosing import choose
+from registry.instances.instance import Instance, State
+from registry.instances.launcher import Launcher, WorkerProcess
+from registry.instances.load import resolve_load
+from registry.instances.plan import Plan, Rules
+from registry.instances.store import InstanceRecord, InstanceStore
+from registry.instances.supervisor import Supervisor
+from registry.models.catalogue import Catalogue
+from registry.models.model import Model
+from registry.pinning import pin
+
+KILL_AFTER_SECONDS = 10.0  # past the grace period of a stop
+
+_log = structlog.get_logger(__name__)
+
+
+class Pool:
+    """Owns the supervisors. What is decided here is decided without waiting, so callers coalesce."""
+
+    def __init__(
+        self, catalogue: Catalogue, store: InstanceStore, feed: Feed, launcher: Launcher, rules: Rules
+    ) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._feed = feed
+        self._launcher = launcher
+        self._rules = rules
+        self._supervisors: dict[str, Supervisor] = {}
+        self._removals: dict[Supervisor, asyncio.Task[None]] = {}
+        self._draining = False
+
+    async def ensure(self, name: str) -> Instance:
+        """A ready instance of the model, or the instance, of exactly this name.
+
+        One that is on its way is waited for; if there is none, or it failed before, one is started.
+        Raises the error of its load; ModelNotFound.
+        """
+        while True:
+            supervisor = self._find(name) or self._start_on_demand(name)
+            if supervisor.state is State.STOPPING:
+                await self._remove(supervisor)
+            elif supervisor.state is State.FAILED:
+                await self._remove(supervisor)
+                if supervisor.plan.instance_id not in self._supervisors:
+                    self._start(supervisor.plan)
+            elif supervisor.state is State.STALLED:
+                return await self._recovered(supervisor)
+            else:
+                return await supervisor.ready()
+
+    async def create(self, model_key: str, identifier: str | None, requested: Mapping[str, Any]) -> Instance:
+        """One more instance of a model, once it is ready.
+
+        InvalidRequest names the setting that cannot be; AlreadyExists; ModelNotFound; the load's error.
+        """
+        model = self._catalogue.require(model_key)
+        plan = self._plan(model, "", requested, on_demand=False)
+        if identifier is not None:
+            check_identifier(identifier)
+        await self._clear_failed(model, identifier)
+        plan = self._plan(model, self._claim(model, identifier), plan.requested, on_demand=False)
+        return await self._start(plan).ready()
+
+    async def unload(self, instance_id: str, grace_seconds: float | None) -> None:
+        """End an instance; its running requests get the grace period. InstanceNotFound."""
+        supervisor = self._supervisors.get(instance_id)
+        if supervisor is None:
+            raise InstanceNotFound(f'There is no loaded instance "{instance_id[:200]}".', param="instance_id")
+        await self._remove(supervisor, self._rules.shutdown_grace if grace_seconds is None else grace_seconds)
+
+    def resume(self, record: InstanceRecord, process: WorkerProcess | None) -> Supervisor:
+        """Take up an instance of an earlier registry: with its worker, or with a new one.
+
+        ModelNotFound or InvalidRequest when it cannot run any more.
+        """
+        model = self._catalogue.require(record.model_key)
+        plan = self._plan(model, record.id, record.settings, on_demand=record.on_demand)
+        return self._start(plan, (record, process) if process else None)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Unload everything, and start nothing more."""
+        self._draining = True
+        stops = [asyncio.create_task(self._remove(s, grace_seconds)) for s in self._supervisors.values()]
+        if not stops:
+            return
+        _, late = await asyncio.wait(stops, timeout=grace_seconds + KILL_AFTER_SECONDS)
+        for supervisor in self._supervisors.values() if late else ():
+            supervisor.kill()
+        await asyncio.gather(*stops, return_exceptions=True)
+
+    def _find(self, name: str) -> Supervisor | None:
+        if self._catalogue.get(name) is None:
+            return self._supervisors.get(name)
+        chosen = choose(s.instance for s in self._supervisors.values() if s.plan.model.key == name)
+        return self._supervisors[chosen.id] if chosen else None
+
+    def _start_on_demand(self, name: str) -> Supervisor:
+        model = self._catalogue.get(name)
+        if model is None:
+            raise ModelNotFound(f'There is no model or instance "{name[:200]}".', param="model")
+        return self._start(self._plan(model, self._claim(model, None), {}, on_demand=True))
+
+    def _start(self, plan: Plan, adopted: tuple[InstanceRecord, WorkerProcess] | None = None) -> Supervisor:
+        if self._draining:
+            raise Draining()
+        supervisor = Supervisor(plan, self._rules, self._launcher, self._store, self._feed, adopted)
+        self._supervisors[plan.instance_id] = supervisor
+        return supervisor
+
+    def _plan(self, model: Model, instance_id: str, requested: Mapping[str, Any], *, on_demand: bool) -> Plan:
+        load = resolve_load(model, requested)
+        return Plan(
+            instance_id=instance_id,
+            model=model,
+            requested=dict(requested),
+            load=load,
+            pin=pin(load, self._rules.cores),
+            on_demand=on_demand,
+        )
+
+    def _claim(self, model: Model, identifier: str | None) -> str:
+        """The id of a new instance; AlreadyExists when the wanted one means something else."""
+        if identifier is None:
+            return numbered_id(model.key, self._supervisors)
+        if identifier in self._supervisors:
+            raise AlreadyExists(f'There is an instance "{identifier}" already.', param="identifier")
+        if identifier != model.key and self._catalogue.get(identifier):
+            raise AlreadyExists(f'"{identifier}" is the key of another model.', param="identifier")
+        return identifier
+
+    async def _clear_failed(self, model: Model, identifier: str | None) -> None:
+        """A failed instance leaves its name to the next load."""
+        for supervisor in list(self._supervisors.values()):
+            wanted = supervisor.plan.instance_id == identifier or supervisor.plan.model.key == model.key
+            if wanted and supervisor.state is State.FAILED:
+                await self._remove(supervisor)
+
+    async def _recovered(self, supervisor: Supervisor) -> Instance:
+        try:
+            async with asyncio.timeout(self._rules.stall_timeout):
+                return await supervisor.ready()
+        except TimeoutError:
+            raise Unavailable(f"{supervisor.plan.instance_id} is loaded but does not answer.") from None
+
+    async def _remove(self, supervisor: Supervisor, grace_seconds: float = 0.0) -> None:
+        """Stop the worker and forget the instance: once, whoever asks and whoever stops asking."""
+        task = self._removals.get(supervisor)
+        if task is None:
+            task = self._removals[supervisor] = asyncio.create_task(self._stop_and_forget(supervisor, grace_seconds))
+            task.add_done_callback(lambda _: self._removals.pop(supervisor, None))
+        await asyncio.shield(task)
+
+    async def _stop_and_forget(self, supervisor: Supervisor, grace_seconds: float) -> None:
+        instance_id = supervisor.plan.instance_id
+        if not self._draining:
+            await self._store.remove(instance_id)  # first: when it fails, nothing has changed
+        await supervisor.stop(grace_seconds)
+        with suppress(AtelierError):  # again: the supervisor may have written it meanwhile
+            await self._store.remove(instance_id)
+        if self._supervisors.get(instance_id) is supervisor:
+            del self._supervisors[instance_id]
+            self._feed.remove_instance(instance_id)

@@ -1,0 +1,9 @@
+"""How Alembic reaches the database: through the connection that registry/database.py opened."""
+
+from alembic import context
+
+from registry.tables import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

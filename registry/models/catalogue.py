@@ -1,0 +1,168 @@
+"""The models that exist, in memory, in the database and for those who watch."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from atelier.errors import AlreadyExists, InvalidModelFile, InvalidRequest, ModelNotFound
+from atelier.names import near_names
+from registry.feed import Feed
+from registry.models.facts import Facts
+from registry.models.importing import ImportRequest, naming_of, place_files
+from registry.models.library import find_files
+from registry.models.model import Model, stamp_of
+from registry.models.naming import free_key
+from registry.models.parts import parts_of, read_facts
+from registry.models.placing import remove_unfinished
+from registry.models.store import ModelStore
+
+_log = structlog.get_logger(__name__)
+
+
+class Catalogue:
+    """Owns the models: one scan or import at a time changes them; look-ups wait for nothing."""
+
+    def __init__(self, models_dir: Path, store: ModelStore, feed: Feed) -> None:
+        self._models_dir = models_dir
+        self._store = store
+        self._feed = feed
+        self._models: dict[str, Model] = {}
+        self._hidden: set[str] = set()  # keys of models whose files are away or damaged at the moment
+        self._changing = asyncio.Lock()
+        self._imports: set[asyncio.Task[Model]] = set()
+        self._stop = threading.Event()
+
+    def get(self, key: str) -> Model | None:
+        return self._models.get(key)
+
+    def require(self, key: str) -> Model:
+        """The model of exactly this key; ModelNotFound, with near names, when there is none."""
+        if model := self._models.get(key):
+            return model
+        near = near_names(key, self._models)
+        hint = f" Near names: {', '.join(near)}." if near else ""
+        raise ModelNotFound(f'There is no model "{key[:200]}".{hint}', param="model")
+
+    async def scan(self) -> None:
+        """Make the catalogue agree with the files: new ones appear, deleted ones disappear."""
+        async with self._changing:
+            await asyncio.to_thread(self._models_dir.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(remove_unfinished, self._models_dir)
+            known = {model.path: model for model in await self._store.all()}
+            self._hidden = {model.key for model in known.values()}
+            for model in known.values():
+                await self._renew(model)
+            for path in await asyncio.to_thread(find_files, self._models_dir):
+                if path not in known:
+                    await self._discover(path)
+
+    async def import_model(self, request: ImportRequest) -> Model:
+        """The model of this file, imported unless it is known already.
+
+        A caller that leaves does not stop the import. AlreadyExists when the wanted key, or the
+        file under another key, is taken; InvalidModelFile; DiskFull.
+        """
+        task = asyncio.create_task(self._import(request))
+        self._imports.add(task)
+        task.add_done_callback(self._imports.discard)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Give up imports that are still copying; nothing half-written stays."""
+        self._stop.set()
+        await asyncio.gather(*self._imports, return_exceptions=True)
+
+    async def _import(self, request: ImportRequest) -> Model:
+        async with self._changing:
+            facts = await _read(request.path)
+            if known := await self._known(request):
+                return known
+            publisher_key, name = naming_of(request, facts, self._models_dir)
+            if request.key and request.key in self._taken():
+                raise AlreadyExists(f'There is a model "{request.key}" already; choose another key.', param="key")
+            key = request.key or free_key(publisher_key, facts.quantization, self._taken())
+            path = await asyncio.to_thread(place_files, request, key, self._models_dir, self._stop)
+            try:
+                return await self._add(path, key, name, source=request.path)
+            except BaseException:
+                if path != request.path:
+                    await asyncio.to_thread(_delete, path)
+                raise
+
+    async def _known(self, request: ImportRequest) -> Model | None:
+        stamp = await asyncio.to_thread(stamp_of, request.path)
+        for model in self._models.values():
+            if request.path not in (model.source, model.path) or model.stamp.size != stamp.size:
+                continue
+            if request.key and request.key != model.key:
+                raise AlreadyExists(f'This file is imported already, as "{model.key}".', param="key")
+            return model
+        return None
+
+    async def _renew(self, model: Model) -> None:
+        """Take a model from the database, if its file is still there; forget it, if it was deleted."""
+        try:
+            stamp = await asyncio.to_thread(stamp_of, model.path)
+            if stamp != model.stamp:
+                facts = await asyncio.to_thread(read_facts, model.path)
+                model = replace(model, facts=facts, stamp=stamp)
+                await self._store.save(model)
+            self._publish(model)
+        except FileNotFoundError:
+            if model.path.is_relative_to(self._models_dir):  # elsewhere, its disk may only be away
+                await self._store.remove(model.key)
+                self._hidden.discard(model.key)
+            _log.info("model_gone", model=model.key, path=str(model.path))
+        except (InvalidModelFile, OSError) as error:
+            _log.warning("model_skipped", model=model.key, path=str(model.path), reason=str(error))
+
+    async def _discover(self, path: Path) -> None:
+        request = ImportRequest(path)
+        try:
+            facts = await asyncio.to_thread(read_facts, path)
+            key, name = naming_of(request, facts, self._models_dir)
+            await self._add(path, free_key(key, facts.quantization, self._taken()), name, source=path)
+        except (InvalidModelFile, OSError) as error:
+            _log.warning("model_skipped", path=str(path), reason=str(error))
+
+    async def _add(self, path: Path, key: str, name: str, *, source: Path) -> Model:
+        facts = await asyncio.to_thread(read_facts, path)
+        stamp = await asyncio.to_thread(stamp_of, path)
+        model = Model(
+            key=key,
+            path=path,
+            source=source,
+            display_name=name,
+            facts=facts,
+            stamp=stamp,
+            imported_at=time.time(),
+        )
+        await self._store.save(model)
+        self._publish(model)
+        _log.info("model_imported", model=key, path=str(path))
+        return model
+
+    def _publish(self, model: Model) -> None:
+        self._hidden.discard(model.key)
+        self._models[model.key] = model
+        self._feed.publish(model)
+
+    def _taken(self) -> Collection[str]:
+        return self._models.keys() | self._hidden
+
+
+async def _read(path: Path) -> Facts:
+    try:
+        return await asyncio.to_thread(read_facts, path)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}.", param="path") from None
+
+
+def _delete(path: Path) -> None:
+    for part in parts_of(path):
+        part.unlink(missing_ok=True)

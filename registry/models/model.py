@@ -1,0 +1,42 @@
+"""A model as the rest of the registry sees it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.models.facts import Facts
+from registry.models.parts import parts_of
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Whether a file is still the one that was read: its parts' size, and when they last changed."""
+
+    size: int  # bytes
+    changed: int  # nanoseconds since the epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model: a file, or the first of several, and what is known of it."""
+
+    key: str
+    path: Path
+    source: Path  # where it was imported from; `path` itself when it was found in its place
+    display_name: str
+    facts: Facts
+    stamp: Stamp
+    imported_at: float  # seconds since the epoch
+
+    @property
+    def publisher(self) -> str:
+        return self.key.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return self.key.partition("/")[2]
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The stamp of a model's files as they are now; OSError when one is missing."""
+    infos = [part.stat() for part in parts_of(path)]
+    return Stamp(sum(info.st_size for info in infos), max(info.st_mtime_ns for info in infos))

@@ -1,0 +1,117 @@
+"""Puts a model's files into the library: whole, or not at all."""
+
+import errno
+import itertools
+import os
+import threading
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from atelier.errors import AtelierError, DiskFull, InvalidRequest, Unavailable
+from registry.models.parts import PART
+
+UNFINISHED = ".importing-"  # begins the names of files that are still being written
+COPY_BYTES = 8 * 2**20
+
+
+class Abandoned(Unavailable):
+    """The registry stopped before the file was imported."""
+
+
+def place(parts: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: threading.Event) -> Path:
+    """Copy, or hard-link, a model's parts into `folder` under `root`; the first part's new path.
+
+    Blocks; for a thread. The first part, which stands for the model, appears last. On failure
+    nothing is left behind. DiskFull when the disk is full; Abandoned when `stop` is set meanwhile.
+    """
+    _make_inside(folder, root)
+    names = _free_names(parts, folder)
+    placed: list[Path] = []
+    try:
+        for part, name in reversed(list(zip(parts, names, strict=True))):
+            _place_one(part, folder / name, link, stop)
+            placed.append(folder / name)
+    except BaseException as error:
+        for path in placed:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _refusal(error, folder) from error
+        raise
+    return folder / names[0]
+
+
+def remove_unfinished(root: Path) -> None:
+    """Delete what an import that was killed left behind."""
+    for path in root.rglob(f"{UNFINISHED}*"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _place_one(source: Path, target: Path, link: bool, stop: threading.Event) -> None:
+    unfinished = target.with_name(UNFINISHED + uuid.uuid4().hex)
+    try:
+        if not (link and _hard_link(source, unfinished)):
+            _copy(source, unfinished, stop)
+        unfinished.rename(target)
+        sync_folder(target.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _hard_link(source: Path, target: Path) -> bool:
+    """Whether it could be done: not across file systems, nor on every one of them."""
+    with suppress(OSError):
+        os.link(source.resolve(), target)
+        return True
+    return False
+
+
+def _copy(source: Path, target: Path, stop: threading.Event) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while piece := reader.read(COPY_BYTES):
+            if stop.is_set():
+                raise Abandoned()
+            writer.write(piece)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _make_inside(folder: Path, root: Path) -> None:
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise InvalidRequest("The models' folder leads, by a link, out of itself: remove the link.", param="path")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _free_names(parts: Sequence[Path], folder: Path) -> list[str]:
+    """The parts' own names, or, where another model's file has one, numbered ones."""
+    for number in itertools.count(1):
+        names = [_numbered(part.name, number) for part in parts]
+        if not any((folder / name).exists() for name in names):
+            return names
+    raise AssertionError("counting ends never")
+
+
+def _numbered(name: str, number: int) -> str:
+    if number == 1:
+        return name
+    if match := PART.fullmatch(name):
+        return f"{match['stem']}-{number}{name[match.end('stem') :]}"
+    path = Path(name)
+    return f"{path.stem}-{number}{path.suffix}"
+
+
+def _refusal(error: OSError, folder: Path) -> AtelierError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"The disk that holds {folder} is full; nothing was imported.")
+    return InvalidRequest(f"The file could not be imported: {error.strerror or error}.", param="path")

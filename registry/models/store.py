@@ -1,0 +1,56 @@
+"""Models in the database: rows to dataclasses and back."""
+
+import dataclasses
+from pathlib import Path
+
+from sqlalchemy import delete, select
+
+from registry.database import Database
+from registry.models.facts import Facts
+from registry.models.model import Model, Stamp
+from registry.tables import ModelRow
+
+
+class ModelStore:
+    """Every method is one transaction; Unavailable when the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all(self) -> list[Model]:
+        async with self._database.transaction() as session:
+            rows = await session.scalars(select(ModelRow).order_by(ModelRow.key))
+            return [_to_model(row) for row in rows]
+
+    async def save(self, model: Model) -> None:
+        async with self._database.transaction() as session:
+            await session.merge(_to_row(model))
+
+    async def remove(self, key: str) -> None:
+        async with self._database.transaction() as session:
+            await session.execute(delete(ModelRow).where(ModelRow.key == key))
+
+
+def _to_row(model: Model) -> ModelRow:
+    return ModelRow(
+        key=model.key,
+        path=str(model.path),
+        source=str(model.source),
+        display_name=model.display_name,
+        facts=dataclasses.asdict(model.facts),
+        size=model.stamp.size,
+        changed=model.stamp.changed,
+        imported_at=model.imported_at,
+    )
+
+
+def _to_model(row: ModelRow) -> Model:
+    return Model(
+        key=row.key,
+        path=Path(row.path),
+        source=Path(row.source),
+        display_name=row.display_name,
+        facts=Facts(**row.facts),
+        stamp=Stamp(row.size, row.changed),
+        imported_at=row.imported_at,
+    )

@@ -1,0 +1,89 @@
+"""Reads a file's head forwards: never past its end, and never much of it in memory."""
+
+import os
+import struct
+from typing import Any
+
+from atelier.errors import InvalidModelFile
+
+WINDOW_BYTES = 2**20
+U32 = struct.Struct("<I")
+U64 = struct.Struct("<Q")
+
+
+class Window:
+    """A stretch of the file, and a position in it that only grows.
+
+    Read, not mapped: a mapped file that shrinks under the reader kills the process.
+    Lengths come from the file and may lie: each is held against the file's size before it is believed.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+        self._start = 0  # of the buffer, in the file
+        self._buffer = b""
+        self._at = 0  # in the buffer
+
+    @property
+    def position(self) -> int:
+        return self._start + self._at
+
+    @property
+    def left(self) -> int:
+        """Bytes from here to the file's end."""
+        return self._size - self.position
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes; InvalidModelFile when the file ends before."""
+        self._need(count)
+        if self._at + count > len(self._buffer):
+            self._fill(max(count, WINDOW_BYTES))
+        if self._at + count > len(self._buffer):
+            raise _cut_off(self._size)
+        taken = self._buffer[self._at : self._at + count]
+        self._at += count
+        return taken
+
+    def number(self, layout: struct.Struct) -> Any:
+        return layout.unpack(self.take(layout.size))[0]
+
+    def string(self, longest: int) -> bytes:
+        """A string with its length before it, of at most `longest` bytes."""
+        length = self.number(U64)
+        if length > longest:
+            raise InvalidModelFile(f"The header is damaged: it names a string of {length} bytes. Download it again.")
+        return self.take(length)
+
+    def skip(self, count: int) -> None:
+        self._need(count)
+        self._at += count
+        if self._at > len(self._buffer):
+            self._start, self._buffer, self._at = self.position, b"", 0
+
+    def skip_strings(self, count: int) -> None:
+        """Pass over `count` strings; a vocabulary has hundreds of thousands, hence the tight loop."""
+        unpack = U64.unpack_from
+        while count:
+            self._need(U64.size)
+            if self._at + U64.size > len(self._buffer):
+                self._fill(WINDOW_BYTES)
+            buffer, at, last = self._buffer, self._at, len(self._buffer) - U64.size
+            if at > last:
+                raise _cut_off(self._size)
+            while count and at <= last:
+                at += U64.size + unpack(buffer, at)[0]
+                count -= 1
+            self.skip(at - self._at)
+
+    def _need(self, count: int) -> None:
+        if count > self.left:
+            raise _cut_off(self._size)
+
+    def _fill(self, count: int) -> None:
+        self._start, self._at = self.position, 0
+        self._buffer = os.pread(self._descriptor, count, self._start)
+
+
+def _cut_off(size: int) -> InvalidModelFile:
+    return InvalidModelFile(f"The file is cut off or damaged: it ends, after {size} bytes, within its header.")

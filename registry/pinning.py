@@ -1,0 +1,104 @@
+"""Which devices and cores a worker may use: pure, from its load settings to its environment.
+
+Devices are fixed in the environment because every backend reads it once, before llama.cpp's first
+call. How each backend is told to use nothing differs:
+
+- CUDA: an index that does not exist ends the list, so -1 hides all.
+- HIP: the same; an empty value counts as unset, and CUDA_VISIBLE_DEVICES is read in its place.
+- Vulkan (ggml): an empty list is no device; an index that does not exist is fatal.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from atelier.errors import InvalidRequest
+from atelier.settings import Load
+
+VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES", "vulkan": "GGML_VK_VISIBLE_DEVICES"}
+NOTHING = {"cuda": "-1", "rocm": "-1", "vulkan": ""}
+DEVICE = re.compile(r"(?P<backend>cuda|rocm|vulkan)(?::(?P<numbers>\d{1,3}(?:,\d{1,3})*))?")
+CORE_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a worker is held to."""
+
+    device: str
+    cores: list[int]  # empty: those it inherits
+    description: str  # for people: "cuda:1 cores 0-7"
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def pin(load: Load, available: Collection[int]) -> Pin:
+    """Where a worker with these settings runs, on a machine that has the `available` cores.
+
+    InvalidRequest, naming `device` or `cores`, when it cannot.
+    """
+    cores = parse_cores(load.cores, available) if load.cores is not None else []
+    environment = device_environment(load.device)
+    return Pin(load.device, cores, describe(load.device, cores or available), environment)
+
+
+def device_environment(device: str) -> dict[str, str]:
+    """The variables that show a worker this device and hide the others."""
+    if device == "auto":
+        return {}
+    if device in ("cpu", "metal"):
+        return {VISIBLE[backend]: NOTHING[backend] for backend in VISIBLE}
+    match = DEVICE.fullmatch(device)
+    if match is None:
+        raise InvalidRequest(
+            'device must be "auto", "cpu", "metal", or a backend (cuda, rocm, vulkan) with device numbers, '
+            'such as "cuda:1" or "cuda:0,1".',
+            param="device",
+        )
+    hidden = {VISIBLE[backend]: NOTHING[backend] for backend in VISIBLE if backend != match["backend"]}
+    return hidden | _shown(match["backend"], match["numbers"])
+
+
+def parse_cores(text: str, available: Collection[int]) -> list[int]:
+    """The cores of a list such as "0-3,6", sorted; each must be available."""
+    cores: set[int] = set()
+    for part in text.split(","):
+        match = CORE_RANGE.fullmatch(part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise InvalidRequest('cores must be a list such as "0-3,6".', param="cores")
+        for core in range(first, last + 1):
+            if core not in available:
+                raise _no_such_core(core, available)
+            cores.add(core)
+    return sorted(cores)
+
+
+def describe(device: str, cores: Collection[int], devices: Collection[str] = ()) -> str:
+    """For people: what it runs on. `devices` are those that a worker says it uses."""
+    chosen = device if device != "auto" else (", ".join(devices).lower() or "auto")
+    return f"{chosen} cores {format_cores(cores)}"
+
+
+def format_cores(cores: Collection[int]) -> str:
+    """[0, 1, 2, 5] as "0-2,5"."""
+    runs: list[list[int]] = []
+    for core in sorted(cores):
+        if runs and runs[-1][1] == core - 1:
+            runs[-1][1] = core
+        else:
+            runs.append([core, core])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _shown(backend: str, numbers: str | None) -> dict[str, str]:
+    if numbers is None:
+        return {}
+    chosen = numbers.split(",")
+    if len(set(map(int, chosen))) < len(chosen):
+        raise InvalidRequest(f"device names the same {backend} device twice.", param="device")
+    order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if backend == "cuda" else {}
+    return {VISIBLE[backend]: numbers, **order}
+
+
+def _no_such_core(core: int, available: Collection[int]) -> InvalidRequest:
+    return InvalidRequest(f"There is no core {core}; available are {format_cores(available)}.", param="cores")

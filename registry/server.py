@@ -1,0 +1,112 @@
+"""The registry's life: startup, serve, drain."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from atelier.config import Config, make_private
+from atelier.rpc import create_server
+from protos.registry_pb2_grpc import add_RegistryServicer_to_server
+from registry.database import Database, open_database
+from registry.feed import Feed
+from registry.instances.adoption import adopt_instances
+from registry.instances.launcher import Launcher
+from registry.instances.plan import rules_of
+from registry.instances.pool import Pool
+from registry.instances.store import InstanceStore
+from registry.models.catalogue import Catalogue
+from registry.models.store import ModelStore
+from registry.service import RegistryServicer
+
+SERVICE = "atelier.v1.Registry"
+LAST_CALLS_SECONDS = 1.0  # for calls to end by themselves when there is nothing left to wait for
+
+_log = structlog.get_logger(__name__)
+
+
+class CannotServe(Exception):
+    """The configuration does not allow the registry to listen."""
+
+
+class RegistryServer:
+    """Puts the parts together and owns the server. `start`, then `drain`."""
+
+    def __init__(self, config: Config, database: Database, launcher: Launcher) -> None:
+        self._config = config
+        self._database = database
+        self._launcher = launcher
+        self._instances = InstanceStore(database)
+        self.feed = Feed()
+        self.catalogue = Catalogue(config.models_dir, ModelStore(database), self.feed)
+        self.pool = Pool(self.catalogue, self._instances, self.feed, launcher, rules_of(config))
+        self._health = health.aio.HealthServicer()
+        self._server = create_server(_token(config))
+
+    async def start(self) -> None:
+        """Find the models, adopt the workers, and only then answer: the first snapshot is whole.
+
+        CannotServe says why it cannot listen.
+        """
+        check_target(self._config)
+        await self.catalogue.scan()
+        await adopt_instances(await self._instances.all(), self.pool, self._launcher, self._instances)
+        add_RegistryServicer_to_server(RegistryServicer(self.catalogue, self.pool, self.feed), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._listen()
+        await self._server.start()
+        await self._set_serving(True)
+        _log.info("registry_ready", address=self._config.registry_target)
+
+    async def drain(self) -> None:
+        """Take no more calls, let workers finish and end, leave no process and no socket."""
+        await self._set_serving(False)
+        await self.pool.drain(self._config.shutdown_grace)
+        await self.catalogue.close()
+        self.feed.close()
+        await self._server.stop(LAST_CALLS_SECONDS)
+        await self._database.close()
+        _remove_socket(self._config.registry_target)
+        _log.info("registry_stopped")
+
+    def _listen(self) -> None:
+        target = self._config.registry_target
+        try:
+            self._server.add_insecure_port(target)
+        except RuntimeError as error:
+            raise CannotServe(
+                f"The registry cannot listen on {target}: {error}. Is the address in use? "
+                "Choose another with ATELIER_REGISTRY_ADDRESS."
+            ) from error
+
+    async def _set_serving(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+
+async def open_server(config: Config, launcher: Launcher) -> RegistryServer:
+    """A server on the home's database, not started yet."""
+    return RegistryServer(config, await open_database(config.database_path), launcher)
+
+
+def check_target(config: Config) -> None:
+    """CannotServe when strangers could reach the registry: it hands out the workers' tokens."""
+    if config.registry_target.startswith("unix:"):
+        make_private(config.run_dir)
+    elif not _token(config):
+        raise CannotServe(
+            f"The registry does not listen on {config.registry_target} without a token: set ATELIER_REGISTRY_TOKEN "
+            "to a long random text, the same for the registry and the gateways."
+        )
+
+
+def _token(config: Config) -> str | None:
+    return config.registry_token.get_secret_value() if config.registry_token else None
+
+
+def _remove_socket(target: str) -> None:
+    if target.startswith("unix:"):
+        with suppress(FileNotFoundError):
+            Path(target.removeprefix("unix:")).unlink()

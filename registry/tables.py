@@ -1,0 +1,51 @@
+"""The database's tables, in SQL that SQLite and PostgreSQL both speak."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Float, Integer, MetaData, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+        }
+    )
+
+
+class ModelRow(Base):
+    """A model that was imported or found."""
+
+    __tablename__ = "models"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    path: Mapped[str] = mapped_column(Text, unique=True)
+    source: Mapped[str] = mapped_column(Text)
+    display_name: Mapped[str] = mapped_column(Text)
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON)
+    size: Mapped[int] = mapped_column(BigInteger)
+    changed: Mapped[int] = mapped_column(BigInteger)
+    imported_at: Mapped[float] = mapped_column(Float(53))
+
+
+class InstanceRow(Base):
+    """An instance that should run, and what is needed to find its worker again.
+
+    Its model is no foreign key: a worker must be found, to be stopped, even when its model is gone.
+    """
+
+    __tablename__ = "instances"
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    model_key: Mapped[str] = mapped_column(String(255), index=True)
+    on_demand: Mapped[bool] = mapped_column(Boolean)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)  # as requested
+    started_at: Mapped[float] = mapped_column(Float(53))
+    token: Mapped[str] = mapped_column(String(255))
+    address: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int | None] = mapped_column(Integer)
+    pid_started: Mapped[str | None] = mapped_column(String(255))
