@@ -17,6 +17,7 @@ def main() -> None:
     spec = take_spec(parser.parse_args().spec)
     configure_logs(Config(), "worker", instance=spec.instance_id)
     pin_to_cores(spec.cores)
+    shorten_spinning()
     asyncio.run(serve(spec))
 
 
@@ -24,6 +25,15 @@ def pin_to_cores(cores: list[int]) -> None:
     """Before any thread exists, so that llama.cpp's threads inherit it."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
+
+
+def shorten_spinning() -> None:
+    """Before llama.cpp's OpenMP is loaded: its threads wait for one another in a loop.
+
+    On cores that something else uses too, a long loop keeps away the very thread it waits for: two
+    busy workers on the same two cores lose nine tenths of their speed to it. A short one costs nothing.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 async def serve(spec: LaunchSpec) -> None:

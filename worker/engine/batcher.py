@@ -93,7 +93,7 @@ class Batcher:
         last = part.end == len(sequence.prompt)
         try:
             tokens = sequence.prompt[part.start : part.end]
-            self._context.decode_prompt(sequence.slot.id, tokens, part.start, outputs=last)
+            self._context.decode_prompt(sequence.slot.id, tokens, part.start, "last" if last else "none")
         except AtelierError as error:
             self._fail(sequence, error)
             return

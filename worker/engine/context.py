@@ -1,7 +1,7 @@
 """A llama.cpp context: the KV cache and the decode call. Used on the engine's thread alone."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from llama_cpp import llama_cpp as ll
@@ -21,6 +21,7 @@ _FLASH = {
     True: ll.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
+Outputs = Literal["none", "last", "all"]
 
 
 class Context:
@@ -34,12 +35,12 @@ class Context:
         self._memory = ll.llama_get_memory(self.handle)
         self._batch = ll.llama_batch_init(ll.llama_n_batch(self.handle), 0, 1)
 
-    def decode_prompt(self, slot: int, tokens: Sequence[int], start: int, *, outputs: bool) -> None:
-        """Compute consecutive tokens of one sequence; with `outputs`, the last one's logits."""
+    def decode_prompt(self, slot: int, tokens: Sequence[int], start: int, outputs: Outputs) -> None:
+        """Compute consecutive tokens of one sequence, with logits or embeddings for some of them."""
         batch = self._batch
         last = len(tokens) - 1
         for i, token in enumerate(tokens):
-            self._put(i, token, start + i, slot, outputs and i == last)
+            self._put(i, token, start + i, slot, outputs == "all" or (outputs == "last" and i == last))
         batch.n_tokens = len(tokens)
         self._decode()
 

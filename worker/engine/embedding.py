@@ -33,7 +33,7 @@ class Embedder:
                 f"The input has {len(tokens)} tokens; at most {self._longest} can be embedded at once.", param="input"
             )
         self._context.clear()
-        self._context.decode_prompt(0, tokens, 0, outputs=True)
+        self._context.decode_prompt(0, tokens, 0, "all")
         pointer = ll.llama_get_embeddings_seq(self._context.handle, 0)
         vector = np.ctypeslib.as_array(pointer, shape=(self._size,)).astype(np.float64)
         norm = float(np.linalg.norm(vector))

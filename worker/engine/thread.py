@@ -133,7 +133,7 @@ class EngineThread:
     @staticmethod
     def _warm_up(context: Context) -> None:
         """Touch every weight once, so that the first request does not pay for it."""
-        context.decode_prompt(0, [0], 0, outputs=True)
+        context.decode_prompt(0, [0], 0, "last")
         context.clear()
 
     def _work(self) -> None:

@@ -1,0 +1,246 @@
+"""The worker's service over the real wire, with the scripted engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from atelier.errors import InstanceNotFound, LoadFailed, Unauthenticated
+from atelier.launch import LaunchSpec
+from atelier.rpc import from_rpc_error
+from atelier.settings import Load
+from protos import inference_pb2 as pb
+from tests.support.worker_client import WAIT_SECONDS, WorkerClient
+from worker.engine.scripted import ScriptedEngine
+from worker.server import WorkerServer
+
+Start = Callable[..., Awaitable[tuple[WorkerServer, WorkerClient]]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts scripted workers; `load` and `script` are the launch's."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(load: Load | None = None, **script: Any) -> tuple[WorkerServer, WorkerClient]:
+            spec = LaunchSpec(
+                instance_id="a/b",
+                engine="scripted",
+                model_path="",
+                load=load or Load(),
+                address=f"unix:{tmp_path}/w.sock",
+                token="secret",
+                grace_seconds=60,
+                script=script,
+            )
+            server = WorkerServer(spec)
+            await server.start()
+            stack.push_async_callback(server.stop, 0)
+            client = await stack.enter_async_context(WorkerClient(spec))
+            return server, client
+
+        yield start_one
+
+
+def release(server: WorkerServer) -> None:
+    assert isinstance(server.engine, ScriptedEngine)
+    server.engine.release()
+
+
+async def bounded(awaitable: Awaitable[Any]) -> Any:
+    return await asyncio.wait_for(awaitable, WAIT_SECONDS)
+
+
+async def test_a_call_is_accepted_then_answered_then_finished(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    await client.submit(1, "one two three")
+    accepted = await client.next(1)
+    assert accepted.accepted.prompt_tokens == 3
+    texts, ends = await client.finish(1)
+    assert texts == ["one two three"]
+    assert ends[0].finished.reason == pb.EOS_FOUND
+    assert ends[0].finished.statistics.predicted_tokens == 3
+
+
+async def test_the_events_of_all_calls_of_a_step_come_in_one_message(start: Start) -> None:
+    server, client = await start(hold=True)
+    await server.wait_ready()
+    for call in range(4):
+        await client.submit(call, "one two three")
+    for call in range(4):
+        await client.next(call)
+    release(server)
+    for call in range(4):
+        await client.finish(call)
+    assert any({event.call for event in step.events} == {0, 1, 2, 3} for step in client.steps)
+
+
+async def test_choices_are_told_apart(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    await client.submit(1, "a b", choices=3)
+    texts, ends = await client.finish(1, choices=3)
+    assert texts == ["a b"] * 3
+    assert sorted(end.choice for end in ends) == [0, 1, 2]
+
+
+async def test_more_calls_than_sequences_wait_their_turn(start: Start) -> None:
+    server, client = await start(Load(parallel=2))
+    await server.wait_ready()
+    for call in range(10):
+        await client.submit(call, "a b c")
+    for call in range(10):
+        texts, _ = await client.finish(call)
+        assert texts == ["a b c"]
+
+
+async def test_a_cancelled_call_frees_its_sequence(start: Start) -> None:
+    server, client = await start(Load(parallel=1), hold=True)
+    await server.wait_ready()
+    await client.submit(1, "never answered")
+    await client.next(1)
+    await client.cancel(1)
+    await client.submit(2, "answered")
+    release(server)
+    texts, _ = await client.finish(2)
+    assert texts == ["answered"]
+    assert server.engine.figures().queued == 0
+
+
+async def test_a_gateway_that_is_gone_frees_its_sequences(start: Start) -> None:
+    server, client = await start(Load(parallel=1), hold=True)
+    await server.wait_ready()
+    async with WorkerClient(client._spec) as gone:
+        await gone.submit(1, "never answered")
+        await gone.next(1)
+    await client.submit(1, "answered")
+    release(server)
+    texts, _ = await client.finish(1)
+    assert texts == ["answered"]
+
+
+async def test_a_call_for_another_instance_is_refused(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    await client.submit(1, "hi", instance_id="c/d")
+    event = await client.next(1)
+    assert event.failed.error.code == InstanceNotFound.code
+
+
+async def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(start: Start) -> None:
+    server, client = await start(Load(context_length=128))
+    await server.wait_ready()
+    await client.submit(1, "word " * 200)
+    assert (await client.next(1)).failed.error.code == "context_length_exceeded"
+    await client.submit(2, "short")
+    assert (await client.finish(2))[0] == ["short"]
+
+
+async def test_a_call_number_in_use_is_refused_without_harm_to_the_first(start: Start) -> None:
+    server, client = await start(hold=True)
+    await server.wait_ready()
+    await client.submit(1, "first")
+    assert (await client.next(1)).HasField("accepted")
+    await client.submit(1, "second")
+    assert (await client.next(1)).failed.error.code == "invalid_value"
+    release(server)
+    assert (await client.finish(1))[0] == ["first"]
+
+
+async def test_a_call_without_the_launchs_token_is_refused(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    stranger = WorkerClient(client._spec, token="guess")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stranger.stub.Describe(pb.DescribeRequest(instance_id="a/b"), metadata=stranger.metadata)
+    assert isinstance(from_rpc_error(caught.value), Unauthenticated)
+    await stranger.channel.close()
+
+
+async def test_health_turns_serving_when_the_model_is_loaded_and_off_when_it_drains(start: Start) -> None:
+    server, client = await start(hold=True)
+    health = health_pb2_grpc.HealthStub(client.channel)
+    await server.wait_ready()
+    await client.submit(1, "running")
+    await client.next(1)
+    states = health.Watch(health_pb2.HealthCheckRequest())
+    assert (await bounded(states.read())).status == health_pb2.HealthCheckResponse.SERVING
+    stopping = asyncio.create_task(server.stop(WAIT_SECONDS))
+    assert (await bounded(states.read())).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    release(server)
+    await bounded(stopping)
+
+
+async def test_the_status_stream_tells_of_loading_then_ready(start: Start) -> None:
+    _, client = await start(load_seconds=0.05)
+    seen = []
+    async for status in client.stub.Supervise(pb.SuperviseRequest(instance_id="a/b"), metadata=client.metadata):
+        seen.append(status.state)
+        if status.state == pb.WORKER_READY:
+            break
+    assert seen[0] == pb.WORKER_LOADING
+
+
+async def test_a_failed_load_is_told_with_its_reason(start: Start) -> None:
+    server, client = await start(load_error="no such architecture")
+    with pytest.raises(LoadFailed):
+        await server.wait_ready()
+    async for status in client.stub.Supervise(pb.SuperviseRequest(instance_id="a/b"), metadata=client.metadata):
+        assert status.state == pb.WORKER_FAILED
+        assert status.error.message == "no such architecture"
+        break
+
+
+async def test_a_running_call_finishes_before_the_worker_stops(start: Start) -> None:
+    server, client = await start(hold=True)
+    await server.wait_ready()
+    await client.submit(1, "one two")
+    await client.next(1)
+    stopping = asyncio.create_task(server.stop(WAIT_SECONDS))
+    await asyncio.sleep(0)
+    await client.submit(2, "too late")
+    assert (await client.next(2)).failed.error.code == "draining"
+    release(server)
+    assert (await client.finish(1))[0] == ["one two"]
+    await bounded(stopping)
+
+
+async def test_a_call_that_outlasts_the_grace_period_fails_rather_than_ends(start: Start) -> None:
+    server, client = await start(hold=True)
+    await server.wait_ready()
+    await client.submit(1, "one two")
+    await client.next(1)
+    await server.stop(0)
+    _, ends = await client.finish(1)
+    assert ends[0].failed.error.code == "draining"
+
+
+async def test_shutdown_ends_the_workers_run(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    run = asyncio.create_task(server.run(asyncio.Event()))
+    await client.stub.Shutdown(pb.ShutdownRequest(instance_id="a/b", grace_seconds=1), metadata=client.metadata)
+    await bounded(run)
+
+
+async def test_describe_tells_what_was_loaded(start: Start) -> None:
+    server, client = await start(Load(context_length=2048, parallel=3))
+    await server.wait_ready()
+    reply = await client.stub.Describe(pb.DescribeRequest(instance_id="a/b"), metadata=client.metadata)
+    assert (reply.engine, reply.context_length, reply.parallel) == ("scripted", 2048, 3)
+    assert reply.load.context_length == 2048
+
+
+async def test_tokenize_gives_ids_with_their_bytes(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    request = pb.TokenizeRequest(instance_id="a/b", text="héllo wörld")
+    reply = await client.stub.Tokenize(request, metadata=client.metadata)
+    assert b"".join(reply.pieces).decode() == "héllo wörld"

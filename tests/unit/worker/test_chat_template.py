@@ -1,0 +1,64 @@
+"""The chat template's sandbox and what Hugging Face's templates expect of it."""
+
+import pytest
+
+from atelier.errors import InvalidTemplate
+from worker.engine.chat_template import ChatTemplate
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def render(source: str, *messages: dict[str, object]) -> str:
+    return ChatTemplate(source).render(list(messages), bos="<s>", eos="</s>")
+
+
+def test_a_prompt_ends_where_the_assistant_speaks() -> None:
+    prompt = render(CHATML, {"role": "user", "content": "hi"})
+    assert prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_text_parts_become_one_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert "ab" in render(CHATML, {"role": "user", "content": parts})
+
+
+def test_a_template_knows_the_special_tokens() -> None:
+    assert render("{{ bos_token }}{{ eos_token }}") == "<s></s>"
+
+
+def test_json_is_not_escaped_for_html() -> None:
+    assert render("{{ messages[0] | tojson }}", {"content": "<é>"}) == '{"content": "<é>"}'
+
+
+def test_generation_marks_and_loop_controls_are_understood() -> None:
+    source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}"
+    assert render(source, {"content": "a"}, {"content": "b"}) == "a"
+
+
+def test_a_template_that_refuses_says_why() -> None:
+    with pytest.raises(InvalidTemplate, match="roles must alternate"):
+        render("{{ raise_exception('roles must alternate') }}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{% for i in range(90000) %}{% for j in range(90000) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}",
+        "{{ 1 / 0 }}",
+    ],
+)
+def test_a_hostile_template_is_refused(source: str) -> None:
+    with pytest.raises(InvalidTemplate):
+        render(source, {"role": "user", "content": "x"})
+
+
+def test_a_template_that_does_not_compile_is_refused() -> None:
+    with pytest.raises(InvalidTemplate, match="does not compile"):
+        ChatTemplate("{% if %}")

@@ -1,0 +1,78 @@
+"""Protobuf to the engine's types and back."""
+
+import orjson
+import pytest
+
+from atelier.errors import ContextLengthExceeded, InvalidRequest, from_message
+from protos import inference_pb2 as pb
+from worker.engine.interface import (
+    ChatPrompt,
+    Delta,
+    Failed,
+    Finished,
+    JsonObject,
+    JsonSchema,
+    Statistics,
+    StopReason,
+)
+from worker.wire import event_message, read_submit
+
+STATISTICS = Statistics(10, 4, 7, 0.5, 1.5, 2.5, 3.5)
+
+
+def test_an_unset_setting_takes_the_built_in_default() -> None:
+    request = read_submit(pb.Submit(text="hi"))
+    assert request.prompt == "hi"
+    assert request.sampling.temperature == 0.8
+    assert request.sampling.max_tokens is None
+    assert request.choices == 1
+
+
+def test_zero_is_not_unset() -> None:
+    submit = pb.Submit(text="hi")
+    submit.sampling.temperature = 0
+    submit.sampling.top_k = 0
+    request = read_submit(submit)
+    assert (request.sampling.temperature, request.sampling.top_k) == (0, 0)
+
+
+def test_a_chat_carries_its_messages() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    request = read_submit(pb.Submit(chat=pb.Chat(messages_json=orjson.dumps(messages))))
+    assert request.prompt == ChatPrompt(messages)
+
+
+def test_constraints_arrive() -> None:
+    assert read_submit(pb.Submit(text="x", json_object=True)).constraint == JsonObject()
+    assert read_submit(pb.Submit(text="x", json_schema="{}")).constraint == JsonSchema("{}")
+
+
+def test_a_call_without_a_prompt_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        read_submit(pb.Submit())
+
+
+@pytest.mark.parametrize("choices", [0, 9, 2**31])
+def test_a_number_of_choices_out_of_bounds_is_refused(choices: int) -> None:
+    with pytest.raises(InvalidRequest, match="between 1 and 8"):
+        read_submit(pb.Submit(text="x", choices=choices))
+
+
+def test_a_delta_keeps_its_text_and_choice() -> None:
+    message = event_message(7, Delta(2, "é", 1))
+    assert (message.call, message.choice, message.delta.text, message.delta.tokens) == (7, 2, "é", 1)
+
+
+@pytest.mark.parametrize("reason", StopReason)
+def test_every_stop_reason_has_its_counterpart_on_the_wire(reason: StopReason) -> None:
+    message = event_message(1, Finished(0, reason, None, STATISTICS))
+    assert pb.StopReason.Name(message.finished.reason) == reason.name
+    assert message.finished.statistics.cached_tokens == 4
+    assert not message.finished.HasField("stop_string")
+
+
+def test_an_error_crosses_the_wire_whole() -> None:
+    message = event_message(1, Failed(ContextLengthExceeded("too long", param="messages")))
+    error = from_message(message.failed.error)
+    assert isinstance(error, ContextLengthExceeded)
+    assert (error.message, error.param, error.status) == ("too long", "messages", 400)
