@@ -1,9 +1,7 @@
 """What `serve` says once the server answers."""
 
 import asyncio
-from contextlib import suppress
 
-import httpx
 import typer
 
 from atelier.cli.address import local_url
@@ -24,10 +22,9 @@ async def announce_when_ready(config: Config) -> None:
     try:
         await until(lambda: registry_serves(config.registry_target))
         await until(probe.is_ready)
-        typer.echo(announcement(config, await _model_keys(probe)))
+        typer.echo(announcement(config, await probe.model_keys()))
     finally:
         waiting.cancel()
-        await probe.close()
 
 
 def announcement(config: Config, models: list[str]) -> str:
@@ -38,12 +35,6 @@ def announcement(config: Config, models: list[str]) -> str:
         return "\n".join([*lines, "Give it a model with: atelier import FILE.gguf"])
     key = ' -H "Authorization: Bearer $ATELIER_API_KEY"' if config.api_key else ""
     return "\n".join([*lines, "Try:", EXAMPLE.format(url=url, key=key, model=models[0])])
-
-
-async def _model_keys(probe: GatewayProbe) -> list[str]:
-    with suppress(httpx.HTTPError):
-        return await probe.model_keys()
-    return []
 
 
 async def _say_if_slow(config: Config) -> None:

@@ -1,10 +1,11 @@
 """When the server answers, and what it then says of itself."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from http.client import HTTPException
 from typing import Any
-
-import httpx
+from urllib.request import ProxyHandler, Request, build_opener
 
 from atelier.cli.address import local_url
 from atelier.config import Config
@@ -39,24 +40,32 @@ async def registry_serves(target: str) -> bool:
 
 
 class GatewayProbe:
-    """Asks the gateway, as a client on this machine."""
+    """Asks the gateway, as a client on this machine.
+
+    With the standard library's client: another one takes longer to import than the services to start.
+    """
 
     def __init__(self, config: Config) -> None:
+        self._url = local_url(config.host, config.port)
         key = config.api_key.get_secret_value() if config.api_key else None
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.AsyncClient(
-            base_url=local_url(config.host, config.port), headers=headers, timeout=PROBE_SECONDS, trust_env=False
-        )
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._open = build_opener(ProxyHandler({})).open
 
     async def is_ready(self) -> bool:
-        try:
-            return (await self._http.get("/readyz")).is_success
-        except httpx.TransportError:
-            return False
+        return await self._get("/readyz") is not None
 
     async def model_keys(self) -> list[str]:
-        reply: dict[str, Any] = (await self._http.get("/api/v1/models")).raise_for_status().json()
-        return [model["key"] for model in reply["models"]]
+        """The models' keys; none when the gateway does not say."""
+        reply = await self._get("/api/v1/models")
+        return [model["key"] for model in json.loads(reply)["models"]] if reply else []
 
-    async def close(self) -> None:
-        await self._http.aclose()
+    async def _get(self, path: str) -> bytes | None:
+        """The body of a successful answer; None for any other, and for none."""
+        return await asyncio.to_thread(self._fetch, path)
+
+    def _fetch(self, path: str) -> bytes | None:
+        try:
+            with self._open(Request(self._url + path, headers=self._headers), timeout=PROBE_SECONDS) as answer:
+                return bytes(answer.read())
+        except (OSError, HTTPException):
+            return None

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from pydantic import SecretStr
 
+from atelier.cli.announcement import announce_when_ready
 from atelier.cli.children import Child
 from atelier.cli.environment import service_environment, without_api_key
 from atelier.cli.service_log import set_aside_if_large, tell_warnings
@@ -67,19 +68,13 @@ async def run(config: Config) -> None:
             interrupts.stop,
             services.registry.keep_running(),
             services.gateway.keep_running(),
-            _announce(config),
+            announce_when_ready(config),
         )
         typer.echo("Stopping. Ctrl-C again does not wait for running requests.")
     finally:
         await services.stop(interrupts)
         await cancelled(*tellers)
     typer.echo("Stopped.")
-
-
-async def _announce(config: Config) -> None:
-    from atelier.cli.announcement import announce_when_ready  # the services start while this imports an HTTP client
-
-    await announce_when_ready(config)
 
 
 async def until_stopped(stop: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:
