@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_origin
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from atelier.cli.failure import Failure
 from atelier.settings.table import TABLE, Group, Setting
 
 
@@ -55,7 +55,7 @@ def _value(row: Setting, raw: Any) -> Any:
     try:
         return [float(part) for part in str(raw).split(",")]
     except ValueError:
-        raise Failure(f"--{row.name.replace('_', '-')} takes numbers with commas between, not {raw}") from None
+        raise typer.BadParameter(f"--{row.name.replace('_', '-')} takes numbers, with commas between") from None
 
 
 def _flag_type(row: Setting) -> Any:
@@ -66,7 +66,7 @@ def _flag_type(row: Setting) -> Any:
 
 def _plain(kind: Any) -> Any:
     """The type without `| None`."""
-    return next((arg for arg in getattr(kind, "__args__", ()) if get_origin(kind) is not list and arg), kind)
+    return next((arg for arg in get_args(kind) if arg is not NoneType), kind) if NoneType in get_args(kind) else kind
 
 
 def _is_list(row: Setting) -> bool:

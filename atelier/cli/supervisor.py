@@ -16,7 +16,7 @@ from atelier.cli.environment import service_environment, without_api_key
 from atelier.cli.service_log import set_aside_if_large, tell_warnings
 from atelier.config import Config
 
-STOP_MARGIN = 10.0  # seconds beyond the grace that running requests have
+STOP_MARGIN = 15.0  # seconds beyond the grace for requests: workers that do not end take some to be killed
 
 
 class Interrupts:
