@@ -1,0 +1,65 @@
+# `make run` on a fresh machine: Python 3.11 or newer with venv, a C/C++ compiler and make are all it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST = $(BIN)/python -m pytest --durations=10 $(PYTEST_ARGS)
+PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run setup model test test-unit test-integration test-system lint protos protos-check bench format lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup model ## set up, fetch the starter model, and serve on http://localhost:1234
+	@exec $(BIN)/atelier serve
+
+setup: ## make .venv, with llama.cpp compiled for this machine (ATELIER_BACKEND=cpu|cuda|rocm|vulkan|metal overrides)
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) found: install Python 3.11 or newer, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -m deploy.setup
+
+model: setup ## fetch the starter model, unless it is there
+	@$(BIN)/python -m registry.starter
+
+test: test-unit test-integration test-system ## run every test (PYTEST_ARGS="-k name" narrows)
+
+test-unit: setup ## pure decisions and conversions
+	$(PYTEST) tests/unit
+
+test-integration: setup ## real gRPC and HTTP, scripted engine
+	$(PYTEST) tests/integration
+
+test-system: setup model ## real processes and the real model
+	$(PYTEST) tests/system
+
+lint: setup protos-check ## style, types, and stubs that match the protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict -p deploy.setup
+
+protos: setup ## generate the stubs from protos/*.proto
+	$(PROTOC) --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/*.proto
+
+protos-check: setup
+	@made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && \
+	$(PROTOC) --python_out=$$made --grpc_python_out=$$made --mypy_out=quiet:$$made --mypy_grpc_out=quiet:$$made protos/*.proto && \
+	diff -r -x '*.proto' -x __init__.py -x __pycache__ $$made/protos protos || \
+	{ echo "the stubs in protos/ are not what \`make protos\` generates" >&2; exit 1; }
+
+bench: setup model ## measure streams
+	$(BIN)/python -m tests.bench.streams
+
+format: setup ## write the code as ruff formats it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## resolve pyproject.toml into requirements.lock (LOCK_ARGS=--upgrade takes the newest)
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install -qq uv && \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev \
+	    --custom-compile-command "make lock" $(LOCK_ARGS) pyproject.toml -o requirements.lock
+
+clean: ## remove .venv and what the tools leave behind; the compiled llama.cpp stays in the user's cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
