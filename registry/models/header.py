@@ -106,7 +106,7 @@ def _check_magic(window: Window, size: int) -> None:
     version = window.number(U32)
     if version in VERSIONS:
         return
-    if version & 0xFFFF == 0 and version:
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS:
         raise InvalidModelFile("It is a big-endian GGUF file: take the little-endian one.")
     raise InvalidModelFile(f"It is GGUF version {version}; versions 2 and 3 can be read. Convert the model anew.")
 
@@ -189,7 +189,7 @@ def _read_tensors(window: Window, count: int) -> list[_Tensor]:
 
 def _read_tensor(window: Window, name: str) -> _Tensor:
     dimension_count = window.number(U32)
-    if dimension_count > MOST_DIMENSIONS:
+    if not 0 < dimension_count <= MOST_DIMENSIONS:
         raise InvalidModelFile(f'The header is damaged: tensor "{name}" has {dimension_count} dimensions.')
     dimensions = [window.number(U64) for _ in range(dimension_count)]
     kind = _tensor_type(window.number(U32), name)
