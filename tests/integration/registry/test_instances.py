@@ -1,0 +1,214 @@
+"""Instances: ensured, created, unloaded. Real gRPC, scripted workers."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from atelier.errors import (
+    AlreadyExists,
+    InstanceNotFound,
+    InsufficientMemory,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotFound,
+)
+from protos import registry_pb2 as pb
+from tests.integration.registry.conftest import KEY, Running
+from tests.support.gguf_files import write_gguf
+from tests.support.registry_launcher import FakeLauncher
+
+
+async def test_ensure_starts_an_instance_and_says_where_it_is(registry: Running, launcher: FakeLauncher) -> None:
+    instance = await registry.client.ensure(KEY)
+    worker = launcher.workers[0]
+    assert (instance.id, instance.model_key, instance.state, instance.on_demand) == (KEY, KEY, pb.READY, True)
+    assert (instance.address, instance.token, instance.pid) == (worker.spec.address, worker.spec.token, worker.pid)
+    assert (instance.context_length, instance.parallel, instance.gpu_layers) == (2048, 8, 7)
+    assert instance.load_seconds == 0.5
+    assert len(instance.token) == 32
+
+
+async def test_twenty_simultaneous_ensures_share_one_load(registry: Running, launcher: FakeLauncher) -> None:
+    instances = await asyncio.gather(*(registry.client.ensure(KEY) for _ in range(20)))
+    assert {instance.id for instance in instances} == {KEY}
+    assert len(launcher.workers) == 1
+
+
+async def test_a_ready_instance_is_returned_at_once(registry: Running, launcher: FakeLauncher) -> None:
+    first = await registry.client.ensure(KEY)
+    assert await registry.client.ensure(KEY) == first
+    assert len(launcher.workers) == 1
+
+
+async def test_a_waiter_that_leaves_costs_nobody(registry: Running, launcher: FakeLauncher) -> None:
+    launcher.ready_at_once = False
+    leaver = asyncio.create_task(registry.client.ensure(KEY))
+    stayer = asyncio.create_task(registry.client.ensure(KEY))
+    worker = await launcher.next_worker()
+    leaver.cancel()
+    await asyncio.wait([leaver])
+    await worker.become_ready()
+    assert (await stayer).state == pb.READY
+    assert len(launcher.workers) == 1
+
+
+async def test_a_load_goes_on_when_its_only_waiter_leaves(registry: Running, launcher: FakeLauncher) -> None:
+    launcher.ready_at_once = False
+    leaver = asyncio.create_task(registry.client.ensure(KEY))
+    worker = await launcher.next_worker()
+    leaver.cancel()
+    await asyncio.wait([leaver])
+    async with registry.client.watch() as view:
+        await worker.become_ready()
+        await view.until_state(KEY, pb.READY)
+
+
+async def test_a_failed_load_reaches_every_waiter_and_is_not_repeated(
+    registry: Running, launcher: FakeLauncher
+) -> None:
+    launcher.load_error = InsufficientMemory("It needs 900 GiB.")
+    waits = [asyncio.create_task(registry.client.ensure(KEY)) for _ in range(5)]
+    outcomes = await asyncio.gather(*waits, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {InsufficientMemory}
+    assert {str(outcome) for outcome in outcomes} == {"It needs 900 GiB."}
+    assert len(launcher.workers) == 1
+
+
+async def test_a_failed_instance_stays_visible_until_it_is_tried_again(
+    registry: Running, launcher: FakeLauncher
+) -> None:
+    launcher.load_error = LoadFailed("unknown architecture")
+    async with registry.client.watch() as view:
+        with pytest.raises(LoadFailed):
+            await registry.client.ensure(KEY)
+        failed = await view.until_state(KEY, pb.FAILED)
+        assert failed.error.message == "unknown architecture"
+        launcher.load_error = None
+        assert (await registry.client.ensure(KEY)).state == pb.READY
+        assert len(launcher.workers) == 2
+
+
+async def test_explicit_loads_are_numbered(registry: Running) -> None:
+    ids = [(await registry.client.create(KEY)).id for _ in range(3)]
+    assert ids == [KEY, f"{KEY}:2", f"{KEY}:3"]
+    assert not (await registry.client.ensure(f"{KEY}:2")).on_demand
+
+
+async def test_an_explicit_load_that_failed_leaves_its_name_to_the_next(
+    registry: Running, launcher: FakeLauncher
+) -> None:
+    launcher.load_error = LoadFailed("no")
+    with pytest.raises(LoadFailed):
+        await registry.client.create(KEY)
+    launcher.load_error = None
+    assert (await registry.client.create(KEY)).id == KEY
+
+
+async def test_an_identifier_is_an_instances_name(registry: Running) -> None:
+    assert (await registry.client.create(KEY, "night-shift")).id == "night-shift"
+    assert (await registry.client.ensure("night-shift")).model_key == KEY
+    with pytest.raises(AlreadyExists) as refusal:
+        await registry.client.create(KEY, "night-shift")
+    assert refusal.value.param == "identifier"
+
+
+async def test_an_identifier_may_not_be_another_models_key(start: Any, home: Any) -> None:
+    write_gguf(home / "models/Acme/Other-GGUF/Other.Q4_1.gguf")
+    registry: Running = await start()
+    with pytest.raises(AlreadyExists):
+        await registry.client.create(KEY, "acme/other")
+
+
+@pytest.mark.parametrize("identifier", ["../x", "a b", "", "a/b/c", "x" * 300, "a\0b"])
+async def test_an_identifier_that_is_no_name_is_refused(registry: Running, identifier: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        await registry.client.create(KEY, identifier)
+    assert refusal.value.param == "identifier"
+
+
+async def test_settings_reach_the_worker(registry: Running, launcher: FakeLauncher) -> None:
+    instance = await registry.client.create(KEY, context_length=512, parallel=2, cores="0", device="cpu")
+    worker = launcher.workers[0]
+    assert (worker.spec.load.context_length, worker.spec.load.parallel, worker.spec.cores) == (512, 2, [0])
+    assert worker.environment["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert (instance.load.context_length, instance.pin) == (512, "cpu cores 0")
+
+
+async def test_the_context_is_the_models_when_that_is_shorter_than_the_default(registry: Running) -> None:
+    assert (await registry.client.ensure(KEY)).load.context_length == 2048
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [("context_length", 2049), ("context_length", 1), ("parallel", 0), ("device", "moon"), ("cores", "4000")],
+)
+async def test_settings_that_cannot_be_are_refused_by_name(
+    registry: Running, launcher: FakeLauncher, param: str, value: object
+) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        await registry.client.create(KEY, **{param: value})
+    assert refusal.value.param == param
+    assert launcher.workers == []
+
+
+async def test_an_unknown_model_is_not_found(registry: Running) -> None:
+    for name in ("acme/tine", "tiny", f"{KEY}:2", ""):
+        with pytest.raises(ModelNotFound):
+            await registry.client.ensure(name)
+    with pytest.raises(ModelNotFound, match="acme/tiny"):
+        await registry.client.create("acme/tinny")
+
+
+async def test_unload_publishes_stopping_before_the_worker_is_told(registry: Running, launcher: FakeLauncher) -> None:
+    await registry.client.ensure(KEY)
+    async with registry.client.watch() as view:
+        await registry.client.unload(KEY, grace_seconds=7)
+        await view.until(lambda view: KEY not in view.instances)
+        assert view.states_of(KEY)[-1] == "STOPPING"
+    assert launcher.workers[0].shutdowns == [7]
+    with pytest.raises(InstanceNotFound):
+        await registry.client.unload(KEY)
+
+
+async def test_a_worker_that_does_not_end_is_ended(
+    registry: Running, launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.instances.ending.AFTER_GRACE_SECONDS", 0.05)
+    await registry.client.ensure(KEY)
+    launcher.workers[0].ignores_shutdown = True
+    await registry.client.unload(KEY)
+    assert [number.name for number in launcher.workers[0].signals] == ["SIGTERM"]
+
+
+async def test_an_ensure_during_an_unload_starts_afresh(registry: Running, launcher: FakeLauncher) -> None:
+    await registry.client.ensure(KEY)
+    launcher.workers[0].ignores_shutdown = True
+    async with registry.client.watch() as view:
+        unload = asyncio.create_task(registry.client.unload(KEY, grace_seconds=1))
+        await view.until_state(KEY, pb.STOPPING)
+        ensure = asyncio.create_task(registry.client.ensure(KEY))
+        await launcher.workers[0].crash(0)
+        await unload
+        assert (await ensure).token == launcher.workers[1].spec.token
+
+
+async def test_unloading_a_model_that_loads_frees_its_waiters(registry: Running, launcher: FakeLauncher) -> None:
+    launcher.ready_at_once = False
+    ensure = asyncio.create_task(registry.client.ensure(KEY))
+    await launcher.next_worker()
+    await registry.client.unload(KEY)
+    outcome = (await asyncio.gather(ensure, return_exceptions=True))[0]
+    assert "being unloaded" in str(outcome)
+
+
+async def test_requests_are_balanced_over_ready_instances_only_when_there_are_any(
+    registry: Running, launcher: FakeLauncher
+) -> None:
+    await registry.client.ensure(KEY)
+    launcher.ready_at_once = False
+    second = asyncio.create_task(registry.client.create(KEY))
+    worker = (await launcher.next_worker(), await launcher.next_worker())[1]
+    assert (await registry.client.ensure(KEY)).id == KEY
+    await worker.become_ready()
+    assert (await second).id == f"{KEY}:2"

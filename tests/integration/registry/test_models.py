@@ -1,0 +1,149 @@
+"""Models: found, imported, refused."""
+
+import asyncio
+import errno
+import filecmp
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atelier.errors import AlreadyExists, DiskFull, InvalidModelFile, InvalidRequest
+from protos import registry_pb2 as pb
+from tests.integration.registry.conftest import KEY, Running
+from tests.support.gguf_files import write_gguf
+
+COPY, LINK, IN_PLACE = pb.ImportModelRequest.COPY, pb.ImportModelRequest.LINK, pb.ImportModelRequest.IN_PLACE
+
+
+async def keys(registry: Running) -> set[str]:
+    async with registry.client.watch() as view:
+        return set(view.models)
+
+
+def left_over(home: Path) -> list[Path]:
+    return list((home / "models").rglob(".importing-*"))
+
+
+async def test_files_in_the_folder_are_models(registry: Running) -> None:
+    async with registry.client.watch() as view:
+        model = view.models[KEY]
+    assert (model.publisher, model.name, model.display_name) == ("acme", "tiny", "Tiny")
+    assert (model.quantization, model.parameters, model.max_context_length) == ("Q4_1", 256, 2048)
+    assert (model.layers, model.embedding_length, model.bits_per_weight) == (2, 32, 5.0)
+
+
+async def test_a_hostile_file_in_the_folder_hides_no_other(home: Path, start: Any) -> None:
+    (home / "models/Acme/bad.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
+    assert await keys(await start()) == {KEY}
+
+
+async def test_links_out_of_the_folder_are_not_followed(home: Path, tmp_path: Path, start: Any) -> None:
+    outside = write_gguf(tmp_path / "outside/Secret.gguf")
+    (home / "models/Acme/link.gguf").symlink_to(outside)
+    (home / "models/Linked").symlink_to(outside.parent)
+    assert await keys(await start()) == {KEY}
+
+
+async def test_an_imported_file_is_copied_into_the_folder(registry: Running, tmp_path: Path, home: Path) -> None:
+    source = write_gguf(tmp_path / "Fresh-Q4_1.gguf")
+    async with registry.client.watch() as view:
+        model = await registry.client.import_model(source)
+        assert await view.until(lambda view: view.models.get("local/fresh")) == model
+    assert model.path == str(home / "models/local/fresh/Fresh-Q4_1.gguf")
+    assert filecmp.cmp(model.path, source, shallow=False)
+    assert not os.path.samefile(model.path, source)
+    assert left_over(home) == []
+
+
+async def test_a_link_takes_no_space(registry: Running, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "Fresh.gguf")
+    model = await registry.client.import_model(source, mode=LINK)
+    assert os.path.samefile(model.path, source)
+    assert model.path != str(source)
+
+
+async def test_a_file_can_stay_where_it_is(registry: Running, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "Fresh.gguf")
+    assert (await registry.client.import_model(source, mode=IN_PLACE)).path == str(source)
+
+
+async def test_the_same_file_twice_is_the_same_model(registry: Running, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "Fresh.gguf")
+    first, second = await asyncio.gather(*(registry.client.import_model(source) for _ in range(2)))
+    assert first == second
+    assert await registry.client.import_model(first.path) == first
+    with pytest.raises(AlreadyExists, match="local/fresh"):
+        await registry.client.import_model(source, key="me/other")
+
+
+async def test_a_second_quantisation_becomes_a_variant(registry: Running, tmp_path: Path) -> None:
+    first = await registry.client.import_model(write_gguf(tmp_path / "a/Fresh-Q4_1.gguf"))
+    second = await registry.client.import_model(write_gguf(tmp_path / "b/Fresh-Q8_0.gguf", file_type=7))
+    assert (first.key, second.key) == ("local/fresh", "local/fresh@q8_0")
+
+
+async def test_files_of_one_name_do_not_overwrite_each_other(registry: Running, tmp_path: Path) -> None:
+    first = await registry.client.import_model(write_gguf(tmp_path / "a/Fresh.gguf", name="one"))
+    second = await registry.client.import_model(write_gguf(tmp_path / "b/Fresh.gguf", name="another"))
+    assert (first.key, second.key) == ("local/fresh", "local/fresh@q4_1")
+    assert first.path != second.path
+    assert not filecmp.cmp(first.path, second.path, shallow=False)
+
+
+async def test_a_wanted_key_is_given_or_refused(registry: Running, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "a/Fresh.gguf")
+    assert (await registry.client.import_model(source, key="Me/Mine")).key == "me/mine"
+    with pytest.raises(AlreadyExists) as refusal:
+        await registry.client.import_model(write_gguf(tmp_path / "b/Fresh.gguf"), key="me/mine")
+    assert refusal.value.param == "key"
+
+
+@pytest.mark.parametrize("key", ["mine", "../../etc/x", "a/b/c", "a/..", "/a", "a/b c"])
+async def test_a_key_that_is_no_name_is_refused(registry: Running, tmp_path: Path, key: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        await registry.client.import_model(write_gguf(tmp_path / "Fresh.gguf"), key=key)
+    assert refusal.value.param == "key"
+
+
+@pytest.mark.parametrize("path", ["", "relative.gguf", "/nowhere/at/all.gguf", "/tmp", "/dev/zero", "~/x.gguf"])
+async def test_a_path_that_is_no_file_is_refused(registry: Running, path: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        await registry.client.import_model(path)
+    assert refusal.value.param == "path"
+
+
+async def test_a_file_that_is_no_model_is_refused_and_leaves_nothing(
+    registry: Running, tmp_path: Path, home: Path
+) -> None:
+    source = tmp_path / "Notes.gguf"
+    source.write_text("not a model")
+    with pytest.raises(InvalidModelFile, match="does not begin with GGUF"):
+        await registry.client.import_model(source)
+    assert not (home / "models/local").exists()
+
+
+async def test_split_files_are_imported_together(registry: Running, tmp_path: Path) -> None:
+    first = write_gguf(tmp_path / "Big-00001-of-00002.gguf")
+    with pytest.raises(InvalidModelFile, match="missing"):
+        await registry.client.import_model(first)
+    write_gguf(tmp_path / "Big-00002-of-00002.gguf")
+    model = await registry.client.import_model(first)
+    assert (model.key, model.parameters) == ("local/big", 512)
+    assert Path(model.path).with_name("Big-00002-of-00002.gguf").exists()
+
+
+async def test_a_full_disk_is_reported_and_leaves_nothing(
+    registry: Running, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = write_gguf(tmp_path / "Fresh.gguf")
+    monkeypatch.setattr("registry.models.placing.os.fsync", full)
+    with pytest.raises(DiskFull):
+        await registry.client.import_model(source)
+    monkeypatch.undo()
+    assert list((home / "models/local/fresh").iterdir()) == []
+    assert await keys(registry) == {KEY}

@@ -1,0 +1,123 @@
+"""A client of the registry for tests: waits are bounded, errors are those of atelier/errors.py."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from atelier.rpc import from_rpc_error, open_channel, token_metadata
+from protos import registry_pb2 as pb
+from protos.registry_pb2_grpc import RegistryStub
+
+T = TypeVar("T")
+SECONDS = 15.0  # that anything may take on a busy machine
+
+
+class View:
+    """What a watcher knows: the newest of every model and instance, and the order of changes."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, pb.Model] = {}
+        self.instances: dict[str, pb.Instance] = {}
+        self.changes: list[pb.Change] = []
+        self._changed = asyncio.Event()
+
+    def take(self, change: pb.Change) -> None:
+        self.changes.append(change)
+        match change.WhichOneof("change"):
+            case "snapshot":
+                self.models = {model.key: model for model in change.snapshot.models}
+                self.instances = {instance.id: instance for instance in change.snapshot.instances}
+            case "model":
+                self.models[change.model.key] = change.model
+            case "model_removed":
+                self.models.pop(change.model_removed)
+            case "instance":
+                self.instances[change.instance.id] = change.instance
+            case "instance_removed":
+                self.instances.pop(change.instance_removed)
+        self._changed.set()
+
+    async def until(self, holds: Callable[["View"], T]) -> T:
+        """What `holds` returns, once that is true."""
+        async with asyncio.timeout(SECONDS):
+            while not (result := holds(self)):
+                self._changed.clear()
+                await self._changed.wait()
+            return result
+
+    async def until_state(self, instance_id: str, state: pb.InstanceState.ValueType) -> pb.Instance:
+        def in_state(view: View) -> pb.Instance | None:
+            instance = view.instances.get(instance_id)
+            return instance if instance is not None and instance.state == state else None
+
+        instance = await self.until(in_state)
+        assert instance is not None
+        return instance
+
+    def states_of(self, instance_id: str) -> list[str]:
+        """The states it went through, as published, each once in a row."""
+        states: list[str] = []
+        for change in self.changes:
+            if change.instance.id == instance_id:
+                name = pb.InstanceState.Name(change.instance.state)
+                states += [name] if states[-1:] != [name] else []
+        return states
+
+
+class RegistryClient:
+    """One channel to a registry."""
+
+    def __init__(self, channel: grpc.aio.Channel, token: str | None = None) -> None:
+        self.stub = RegistryStub(channel)
+        self._metadata = token_metadata(token) if token else ()
+
+    async def ensure(self, name: str) -> pb.Instance:
+        return await self._call(self.stub.EnsureInstance, pb.EnsureInstanceRequest(name=name))
+
+    async def create(self, model_key: str, identifier: str | None = None, **load: Any) -> pb.Instance:
+        request = pb.CreateInstanceRequest(model_key=model_key, identifier=identifier, load=load)  # type: ignore[arg-type]
+        return await self._call(self.stub.CreateInstance, request)
+
+    async def unload(self, instance_id: str, grace_seconds: float = 0.0) -> None:
+        request = pb.UnloadInstanceRequest(instance_id=instance_id, grace_seconds=grace_seconds)
+        await self._call(self.stub.UnloadInstance, request)
+
+    async def import_model(self, path: object, key: str | None = None, mode: Any = 0) -> pb.Model:
+        return await self._call(self.stub.ImportModel, pb.ImportModelRequest(path=str(path), key=key, mode=mode))
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[View]:
+        """A view that follows the registry, its snapshot taken already."""
+        view = View()
+        call = self.stub.Watch(pb.WatchRequest(), metadata=self._metadata)
+        task = asyncio.create_task(_follow(call, view))
+        try:
+            await view.until(lambda view: view.changes)
+            yield view
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            call.cancel()
+
+    async def _call(self, method: Callable[..., Awaitable[T]], request: object) -> T:
+        try:
+            return await method(request, metadata=self._metadata, timeout=SECONDS, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+
+async def _follow(call: Any, view: View) -> None:
+    async for change in call:
+        view.take(change)
+
+
+@asynccontextmanager
+async def connect(address: str, token: str | None = None) -> AsyncIterator[RegistryClient]:
+    channel = open_channel(address)
+    try:
+        yield RegistryClient(channel, token)
+    finally:
+        await channel.close()

@@ -1,0 +1,169 @@
+"""A launcher of scripted workers that live in the test's own process, behind real gRPC sockets."""
+
+import asyncio
+import itertools
+import signal
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from atelier.errors import AtelierError, Unavailable, to_message
+from atelier.launch import LaunchSpec
+from atelier.rpc import Context, create_server, reported_errors
+from protos import inference_pb2 as pb
+from protos.inference_pb2_grpc import InferenceServicer, add_InferenceServicer_to_server
+
+PULSE_SECONDS = 0.05
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class FakeWorker(InferenceServicer):
+    """A worker whose every word the test decides; it is also the launcher's handle on itself."""
+
+    def __init__(self, spec: LaunchSpec, environment: Mapping[str, str], pid: int) -> None:
+        self.spec = spec
+        self.environment = dict(environment)
+        self.pid = pid
+        self.started = f"start of {pid}"
+        self.signals: list[signal.Signals] = []
+        self.shutdowns: list[float] = []
+        self.ignores_shutdown = False
+        self._status = pb.WorkerStatus(state=pb.WORKER_LOADING)
+        self._silent = False
+        self._changed = asyncio.Event()
+        self._ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._server = create_server(spec.token)
+        self._health = health.aio.HealthServicer()
+
+    async def serve(self) -> None:
+        add_InferenceServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        await self._health.set("", NOT_SERVING)
+        self._server.add_insecure_port(self.spec.address)
+        await self._server.start()
+
+    # What the test decides.
+
+    async def become_ready(self) -> None:
+        await self._health.set("", SERVING)
+        self.say(state=pb.WORKER_READY, load_progress=1.0, load_seconds=0.5)
+
+    def say(self, **fields: object) -> None:
+        self._status.MergeFrom(pb.WorkerStatus(**fields))  # type: ignore[arg-type]
+        self._change()
+
+    def fail_load(self, error: AtelierError) -> None:
+        self.say(state=pb.WORKER_FAILED, error=to_message(error))
+
+    def fall_silent(self, silent: bool = True) -> None:
+        self._silent = silent
+        self._change()
+
+    async def crash(self, exit_code: int | None) -> None:
+        """The process ends. Its socket goes with it."""
+        if not self._ended.done():
+            self._ended.set_result(exit_code)
+        await self._server.stop(None)
+
+    # What the registry calls.
+
+    async def Supervise(self, request: pb.SuperviseRequest, context: Context) -> AsyncIterator[pb.WorkerStatus]:
+        while True:
+            if not self._silent:
+                yield self._status
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(PULSE_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.WorkerDescription:
+        async with reported_errors(context):
+            if self._status.state != pb.WORKER_READY:
+                raise Unavailable()
+        return pb.WorkerDescription(
+            instance_id=self.spec.instance_id,
+            context_length=self.spec.load.context_length,
+            parallel=self.spec.load.parallel,
+            gpu_layers=7,
+            devices=["CPU"],
+        )
+
+    async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownReply:
+        self.shutdowns.append(request.grace_seconds)
+        if not self.ignores_shutdown:
+            asyncio.get_running_loop().call_soon(self._end, 0)
+        return pb.ShutdownReply()
+
+    # The launcher's handle.
+
+    async def wait(self) -> int | None:
+        return await asyncio.shield(self._ended)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.signals.append(number)
+        self._end(-number)
+
+    def last_words(self) -> str:
+        return "a last word"
+
+    def release(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        self._end(None)
+        await self._server.stop(None)
+
+    def _end(self, exit_code: int | None) -> None:
+        if not self._ended.done():
+            self._ended.set_result(exit_code)
+
+    def _change(self) -> None:
+        self._changed.set()
+
+
+class FakeLauncher:
+    """Launches fake workers; `new_workers` starts each as a test wants it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count(1)
+        self._launched: asyncio.Queue[FakeWorker] = asyncio.Queue()
+        self.workers: list[FakeWorker] = []
+        self.ready_at_once = True
+        self.load_error: AtelierError | None = None
+        self.crash_code: int | None = None  # of workers that end before they say anything
+
+    def new_address(self) -> str:
+        return f"unix:{self._folder}/w{next(self._numbers)}.sock"
+
+    async def launch(self, spec: LaunchSpec, environment: Mapping[str, str]) -> FakeWorker:
+        worker = FakeWorker(spec, environment, pid=1000 + len(self.workers))
+        self.workers.append(worker)
+        await worker.serve()
+        if self.crash_code is not None:
+            await worker.crash(self.crash_code)
+        elif self.load_error is not None:
+            worker.fail_load(self.load_error)
+        elif self.ready_at_once:
+            await worker.become_ready()
+        self._launched.put_nowait(worker)
+        return worker
+
+    async def attach(self, instance_id: str, pid: int, started: str) -> FakeWorker | None:
+        return None
+
+    def clear(self, address: str) -> None:
+        Path(address.removeprefix("unix:")).unlink(missing_ok=True)
+
+    async def next_worker(self) -> FakeWorker:
+        """The next worker that is launched, or was and has not been asked for."""
+        async with asyncio.timeout(5):
+            return await self._launched.get()
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            await worker.close()
