@@ -108,9 +108,11 @@ class WorkerServer:
         await asyncio.sleep(FAILED_LINGER_SECONDS)
 
     async def _lease_ended(self) -> None:
-        while (left := self._spec.grace_seconds - self.status.unsupervised_seconds) > 0:
+        while (left := self._spec.grace_seconds - self.status.unneeded_seconds) > 0:
             await asyncio.sleep(max(left, LEASE_CHECK_SECONDS))
-            await self._streams.idle()
+            if self._streams.busy:
+                await self._streams.idle()
+                self.status.needed()
         _log.warning("worker_orphaned", grace_s=self._spec.grace_seconds)
 
     async def _finish_running(self, grace_seconds: float) -> None:

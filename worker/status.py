@@ -27,16 +27,16 @@ class Status:
         self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listeners = 0
         self._ended = False
-        self._last_heard = time.monotonic()
+        self._last_needed = time.monotonic()
 
     @property
     def state(self) -> pb.WorkerState.ValueType:
         return self._state
 
     @property
-    def unsupervised_seconds(self) -> float:
-        """Time since a registry last held a Supervise stream."""
-        return 0.0 if self._listeners else time.monotonic() - self._last_heard
+    def unneeded_seconds(self) -> float:
+        """Time since a registry last held a Supervise stream, or a call last ran."""
+        return 0.0 if self._listeners else time.monotonic() - self._last_needed
 
     def progress(self, fraction: float) -> None:
         self._progress = fraction
@@ -54,6 +54,9 @@ class Status:
         self._state, self._error = pb.WORKER_FAILED, error
         self._notify()
 
+    def needed(self) -> None:
+        self._last_needed = time.monotonic()
+
     def ended(self) -> None:
         """Every Supervise stream ends after this."""
         self._ended = True
@@ -68,7 +71,7 @@ class Status:
                 await self._change_or_pulse()
         finally:
             self._listeners -= 1
-            self._last_heard = time.monotonic()
+            self.needed()
 
     async def _change_or_pulse(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -107,6 +107,10 @@ class EventStreams:
         for stream in self._streams.values():
             stream.end()
 
+    @property
+    def busy(self) -> bool:
+        return any(stream.busy for stream in self._streams.values())
+
     async def idle(self) -> None:
         """Return when no stream has an open call or an event that was not taken."""
         while busy := [stream for stream in self._streams.values() if stream.busy]:

@@ -24,6 +24,7 @@ class WorkerClient:
         self.channel = open_channel(spec.address)
         self.stub = InferenceStub(self.channel)
         self._events: dict[int, asyncio.Queue[pb.Event]] = {}
+        self._writing = asyncio.Lock()
         self.steps: list[pb.Step] = []
 
     async def __aenter__(self) -> Self:
@@ -50,17 +51,19 @@ class WorkerClient:
     def _queue(self, call: int) -> "asyncio.Queue[pb.Event]":
         return self._events.setdefault(call, asyncio.Queue())
 
-    async def submit(self, call: int, text: str = "", **fields: Any) -> None:
+    async def submit(self, call: int, user: str = "", **fields: Any) -> None:
         """Submit a chat of one user message, or whatever prompt `fields` gives."""
         fields.setdefault("instance_id", self._spec.instance_id)
         if not {"text", "tokens", "chat"} & fields.keys():
-            fields["chat"] = pb.Chat(messages_json=orjson.dumps([{"role": "user", "content": text}]))
-        elif text:
-            fields["text"] = text
-        await self._call.write(pb.Command(submit=pb.Submit(call=call, **fields)))
+            fields["chat"] = pb.Chat(messages_json=orjson.dumps([{"role": "user", "content": user}]))
+        await self._write(pb.Command(submit=pb.Submit(call=call, **fields)))
 
     async def cancel(self, call: int) -> None:
-        await self._call.write(pb.Command(cancel=pb.Cancel(call=call)))
+        await self._write(pb.Command(cancel=pb.Cancel(call=call)))
+
+    async def _write(self, command: pb.Command) -> None:
+        async with self._writing:  # gRPC takes one write at a time
+            await self._call.write(command)
 
     async def next(self, call: int) -> pb.Event:
         return await asyncio.wait_for(self._queue(call).get(), WAIT_SECONDS)
