@@ -5,7 +5,7 @@ import asyncio
 import typer
 
 from atelier.cli.address import local_url
-from atelier.cli.readiness import GatewayProbe, registry_serves, until
+from atelier.cli.readiness import GatewayProbe, until
 from atelier.config import Config
 
 SLOW_START = 15.0  # seconds after which a start is worth a word
@@ -16,11 +16,10 @@ curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\
 
 
 async def announce_when_ready(config: Config) -> None:
-    """Wait for both services, then say where they are and what they have."""
+    """Wait until the server answers, then say where they are and what they have."""
     waiting = asyncio.create_task(_say_if_slow(config))
     probe = GatewayProbe(config)
     try:
-        await until(lambda: registry_serves(config.registry_target))
         await until(probe.is_ready)
         typer.echo(announcement(config, await probe.model_keys()))
     finally:

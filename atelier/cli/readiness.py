@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from http.client import HTTPException
-from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 from atelier.cli.address import local_url
@@ -22,23 +21,6 @@ async def until(check: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def registry_serves(target: str) -> bool:
-    """The registry's health, as gRPC defines it."""
-    import grpc
-    from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-    from grpc_health.v1.health_pb2_grpc import HealthStub
-
-    from atelier.rpc import open_channel
-
-    async with open_channel(target) as channel:
-        stub: Any = HealthStub(channel)
-        try:
-            reply = await stub.Check(HealthCheckRequest(), timeout=PROBE_SECONDS)
-        except grpc.aio.AioRpcError:
-            return False
-    return bool(reply.status == HealthCheckResponse.SERVING)
-
-
 class GatewayProbe:
     """Asks the gateway, as a client on this machine.
 
@@ -52,6 +34,7 @@ class GatewayProbe:
         self._open = build_opener(ProxyHandler({})).open
 
     async def is_ready(self) -> bool:
+        """Whether it serves; it does not before it has heard from the registry."""
         return await self._get("/readyz") is not None
 
     async def model_keys(self) -> list[str]:

@@ -14,9 +14,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
+from atelier.cli.readiness import until
 from atelier.config import Config
 from atelier.lifecycle import stop_event
 
@@ -42,6 +40,10 @@ def log_start() -> None:
     log("started", pid=os.getpid(), has_key="ATELIER_API_KEY" in os.environ, token=digest)
 
 
+def registry_socket() -> Path:
+    return Path(Config().registry_target.removeprefix("unix:"))
+
+
 def turn_deaf() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, log, "deaf")
 
@@ -52,17 +54,12 @@ def registry() -> None:
 
 async def _registry() -> None:
     stop = stop_event(exit_with_parent="--exit-with-parent" in sys.argv)
-    server, servicer = grpc.aio.server(), health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-    server.add_insecure_port(Config().registry_target)
-    await server.start()
     log_start()
     if os.environ.get("STANDIN_REGISTRY") == DEAF:
         turn_deaf()
-    await stop.wait()
-    log("stopping")
-    await server.stop(None)
+    async with await asyncio.start_unix_server(lambda reader, writer: None, registry_socket()):
+        await stop.wait()
+        log("stopping")
 
 
 def gateway() -> None:
@@ -75,6 +72,7 @@ def gateway() -> None:
 async def _gateway(mode: str | None) -> None:
     stop = stop_event(exit_with_parent="--exit-with-parent" in sys.argv)
     config = Config()
+    await asyncio.wait_for(until(registry_listens), 20)
     http = ThreadingHTTPServer((config.host, config.port), _Answers)
     threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     log_start()
@@ -85,6 +83,10 @@ async def _gateway(mode: str | None) -> None:
     await stop.wait()
     log("stopping")
     http.server_close()
+
+
+async def registry_listens() -> bool:
+    return registry_socket().exists()
 
 
 class _Answers(BaseHTTPRequestHandler):
