@@ -1,12 +1,14 @@
 """Settings as pydantic fields: what the HTTP edge validates and OpenAPI shows."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, create_model
 
 from atelier.settings.table import Setting
+
+MAX_TOKEN_ID = 2**31 - 1  # llama_token is an int32
 
 
 def fields_model(name: str, rows: Iterable[tuple[str, Setting]]) -> type[BaseModel]:
@@ -26,6 +28,10 @@ def annotation(row: Setting) -> Any:
     if kind == list[float]:
         number = Annotated[(float, *_bounds(row, float))]
         return Annotated[list[number], Field(description=_describe(row), max_length=facts.max_items)]
+    if get_origin(kind) is Mapping:
+        token: Any = Annotated[int, Ge(0), Le(MAX_TOKEN_ID)]
+        bias: Any = Annotated[(float, *_bounds(row, float))]
+        return Annotated[Mapping[token, bias], Field(description=_describe(row), max_length=facts.max_items)]
     if facts.choices:
         return Annotated[str, Field(description=_describe(row), pattern=f"^({'|'.join(facts.choices)})$")]
     return Annotated[kind, Field(description=_describe(row))]

@@ -1,0 +1,52 @@
+"""`python -m gateway`: HTTP in, gRPC out."""
+
+import argparse
+import asyncio
+import sys
+
+import structlog
+import uvloop
+
+from atelier.config import Config
+from atelier.lifecycle import stop_event
+from atelier.logs import configure_logs
+from gateway.server import CannotListen, check_exposure, create_server, listen
+from gateway.service import Gateway
+
+_log = structlog.get_logger(__name__)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    parser.add_argument("--exit-with-parent", action="store_true", help="stop when standard input closes")
+    arguments = parser.parse_args()
+    config = Config()
+    configure_logs(config, "gateway")
+    try:
+        check_exposure(config)
+        uvloop.run(serve(config, exit_with_parent=arguments.exit_with_parent))
+    except CannotListen as reason:
+        print(f"gateway: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def serve(config: Config, *, exit_with_parent: bool) -> None:
+    stop = stop_event(exit_with_parent=exit_with_parent)
+    listener = listen(config)
+    gateway = Gateway(config)
+    server = create_server(gateway.app, config)
+    await gateway.start()
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    _log.info("gateway_listening", host=config.host, port=listener.getsockname()[1])
+
+    await stop.wait()
+    await gateway.drain(config.shutdown_grace)
+    server.should_exit = True
+    await serving
+    await gateway.close()
+    _log.info("gateway_stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""From a call to an HTTP response, the same for every dialect."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.account import Account
+from gateway.call import Call, Origin
+from gateway.disconnect import while_connected
+from gateway.events import Completion
+from gateway.generation import Generation
+from gateway.inference import Inference
+from gateway.sse import EventStream, Renderer
+
+
+def json_response(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+def account_of(request: Request) -> Account:
+    account: Account = request.scope["atelier.account"]
+    return account
+
+
+def origin_of(request: Request) -> Origin:
+    """All clients share one key, so a worker's time is shared out by the client's address."""
+    host = request.client.host if request.client else ""
+    return Origin(account_of(request).request_id, hashlib.sha256(host.encode()).hexdigest()[:16])
+
+
+async def stream_answer(
+    request: Request, inference: Inference, call: Call, renderer: Callable[[Generation], Renderer]
+) -> Response:
+    """The stream of a generation that a worker has accepted: refusals come before the headers."""
+    async with while_connected(request.receive):
+        generation = await inference.start(call, origin_of(request), account_of(request))
+        return EventStream(generation, renderer(generation))
+
+
+async def whole_answer(
+    request: Request, inference: Inference, call: Call, render: Callable[[Generation, list[Completion]], Any]
+) -> Response:
+    """Everything in one JSON object."""
+    async with while_connected(request.receive):
+        generation = await inference.start(call, origin_of(request), account_of(request))
+        try:
+            return json_response(render(generation, await generation.collect()))
+        finally:
+            generation.close()

@@ -1,0 +1,176 @@
+"""The HTTP application: every route, every layer in front of them."""
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atelier import __version__
+from atelier.config import Config
+from atelier.errors import (
+    AlreadyExists,
+    AtelierError,
+    InstanceNotFound,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotFound,
+    PayloadTooLarge,
+    Unauthenticated,
+    Unavailable,
+    WorkerLost,
+)
+from atelier.metrics import GatewayMetrics
+from gateway.admission import Admission
+from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
+from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard
+from gateway.health import HealthRoutes
+from gateway.lmstudio.routes import LMStudioRoutes
+from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
+from gateway.management.routes import ManagementRoutes
+from gateway.management.schema import ImportBody
+from gateway.openai.routes import OpenAIRoutes
+from gateway.openai.schema import ChatBody, CompletionBody
+from gateway.openapi import body_of, describe, error_replies
+from gateway.request_log import RequestLog
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+ALWAYS = (Unauthenticated, Unavailable)
+INFERENCE = (*ALWAYS, InvalidRequest, ModelNotFound, PayloadTooLarge, LoadFailed, WorkerLost)
+WILDCARDS = frozenset({"0.0.0.0", "::", ""})
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The endpoints, by the dialect that they belong to."""
+
+    openai: OpenAIRoutes
+    lmstudio: LMStudioRoutes
+    management: ManagementRoutes
+    health: HealthRoutes
+
+
+def create_app(config: Config, routes: Routes, admission: Admission, metrics: GatewayMetrics) -> FastAPI:
+    app = FastAPI(
+        title="LM Atelier",
+        version=__version__,
+        description="Local models behind OpenAI's and LM Studio's REST.",
+        redoc_url=None,
+        middleware=_layers(config, admission, metrics),
+        exception_handlers={
+            AtelierError: handle_error,
+            HTTPException: handle_http_exception,
+            ClientGone: handle_client_gone,
+        },
+        redirect_slashes=False,
+    )
+    _add_routes(app, routes)
+    return app
+
+
+def _add_routes(app: FastAPI, routes: Routes) -> None:
+    bodies: list[type[BaseModel]] = []
+
+    def get(path: str, endpoint: Endpoint, summary: str, *errors: type[AtelierError]) -> None:
+        _add(app, "GET", path, endpoint, summary, (*ALWAYS, *errors))
+
+    def post(
+        path: str, endpoint: Endpoint, body: type[BaseModel], summary: str, errors: tuple[type[AtelierError], ...]
+    ) -> None:
+        bodies.append(body)
+        _add(app, "POST", path, endpoint, summary, (*ALWAYS, InvalidRequest, *errors), openapi_extra=body_of(body))
+
+    openai, lmstudio, ours, health = routes.openai, routes.lmstudio, routes.management, routes.health
+
+    post("/v1/chat/completions", openai.chat_completions, ChatBody, "Answer a chat (OpenAI)", INFERENCE)
+    post("/v1/completions", openai.completions, CompletionBody, "Continue a text (OpenAI)", INFERENCE)
+    get("/v1/models", openai.list_models, "List what requests may name (OpenAI)")
+    get("/v1/models/{id:path}", openai.get_model, "One model (OpenAI)", ModelNotFound)
+
+    post(
+        "/api/v0/chat/completions",
+        lmstudio.v0_chat_completions,
+        V0ChatBody,
+        "Answer a chat, with statistics",
+        INFERENCE,
+    )
+    get("/api/v0/models", lmstudio.v0_list_models, "List all models (LM Studio v0)")
+    get("/api/v0/models/{id:path}", lmstudio.v0_get_model, "One model (LM Studio v0)", ModelNotFound)
+
+    get("/api/v1/models", lmstudio.v1_list_models, "List all models (LM Studio v1)")
+    post(
+        "/api/v1/models/load",
+        lmstudio.v1_load,
+        LoadBody,
+        "Load a model: one more instance",
+        (ModelNotFound, AlreadyExists, LoadFailed),
+    )
+    post("/api/v1/models/unload", lmstudio.v1_unload, UnloadBody, "Unload an instance", (InstanceNotFound,))
+
+    post("/api/v1/models/import", ours.import_model, ImportBody, "Import a GGUF file", (AlreadyExists,))
+    get("/api/v1/instances", ours.list_instances, "List the instances")
+    get("/api/v1/status", ours.status, "How the server is")
+
+    get("/healthz", health.alive, "Whether the process is alive")
+    get("/readyz", health.ready, "Whether to send requests here")
+    get("/metrics", health.metrics, "Metrics for Prometheus")
+
+    describe(app, bodies)
+
+
+def _add(
+    app: FastAPI,
+    method: str,
+    path: str,
+    endpoint: Endpoint,
+    summary: str,
+    errors: tuple[type[AtelierError], ...],
+    **more: Any,
+) -> None:
+    app.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        summary=summary,
+        response_model=None,
+        responses=error_replies(*dict.fromkeys(errors)),
+        **more,
+    )
+
+
+def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> list[Middleware]:
+    """From the outside in. CORS is outside the key, since a browser's preflight carries none."""
+    layers = [
+        Middleware(RequestLog, metrics=metrics),
+        Middleware(HostGuard, names=[*_own_names(config), *config.allowed_hosts]),
+    ]
+    if config.cors:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=config.cors,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after"],
+            )
+        )
+    layers.append(Middleware(DrainGuard, admission=admission))
+    if config.api_key is not None:
+        layers.append(Middleware(KeyGuard, key=config.api_key.get_secret_value()))
+    return [*layers, Middleware(BodyLimit, limit=int(config.body_limit_mb * 2**20))]
+
+
+def _own_names(config: Config) -> list[str]:
+    """Names under which others on the network reach us, if they can at all."""
+    if config.host not in WILDCARDS:
+        return [config.host]
+    hostname = socket.gethostname()
+    return [hostname, f"{hostname}.local"]

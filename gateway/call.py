@@ -1,0 +1,134 @@
+"""What a dialect makes of a request, and what the core makes of that before it looks for a worker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from atelier.errors import InvalidRequest
+from atelier.names import InstanceName, ModelName, find_name
+from atelier.settings import Inference, Layer, Prompt, resolve
+from atelier.settings.wire import sampling_message
+from gateway.snapshot import Model, Snapshot
+from protos import inference_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Messages for the model's chat template: {role, content, ...} each."""
+
+    messages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text that the model continues as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids that the model continues."""
+
+    ids: list[int]
+
+
+PromptInput = Chat | Text | Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """The completion is to be a JSON object, whichever."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """The completion is to be JSON of this schema (itself JSON text)."""
+
+    schema: str
+
+
+Constraint = JsonObject | JsonSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request in the core's terms. `settings` holds what the request sets, by setting name."""
+
+    model: str  # as the client wrote it
+    prompts: list[PromptInput]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    constraint: Constraint | None = None
+    choices: int = 1  # for each prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request comes from: its id for logs, and whose share of a worker it uses."""
+
+    request_id: str
+    fairness_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A call whose names and settings are resolved."""
+
+    call: Call
+    origin: Origin
+    target: ModelName | InstanceName
+    model: Model
+    sampling: Inference
+    stop: list[str]
+
+    @property
+    def name(self) -> str:
+        """What the reply calls the model: the key, or the instance that the request named."""
+        return self.target.key if isinstance(self.target, ModelName) else self.target.id
+
+    @property
+    def choices(self) -> int:
+        """Of all prompts together."""
+        return self.call.choices * len(self.call.prompts)
+
+
+def make_plan(call: Call, origin: Origin, snapshot: Snapshot) -> Plan:
+    """Resolve names and settings; ModelNotFound or InvalidRequest when that fails."""
+    target = find_name(call.model, snapshot.models, snapshot.instances)
+    model = _model_of(target, snapshot)
+    if model.embedding:
+        raise InvalidRequest(f'"{model.key}" makes embeddings; it does not generate text.', param="model")
+    layers = [Layer("request", call.settings), Layer("model file", model.sampling_defaults)]
+    stop = resolve(Prompt, layers).build().stop
+    return Plan(call, origin, target, model, resolve(Inference, layers).build(), stop)
+
+
+def _model_of(target: ModelName | InstanceName, snapshot: Snapshot) -> Model:
+    key = target.key if isinstance(target, ModelName) else snapshot.instances[target.id].model_key
+    # An instance may outlive its model's entry: it is served all the same.
+    return snapshot.models.get(key) or Model(key=key)
+
+
+def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
+    """The call as the worker takes it; its number and the instance are the connection's to fill in."""
+    submit = pb.Submit(
+        request_id=plan.origin.request_id,
+        sampling=sampling_message(plan.sampling, plan.stop),
+        choices=plan.call.choices,
+        fairness_key=plan.origin.fairness_key,
+    )
+    match prompt:
+        case Chat(messages):
+            submit.chat.messages_json = orjson.dumps(messages)
+        case Text(text):
+            submit.text = text
+        case Tokens(ids):
+            submit.tokens.ids.extend(ids)
+    match plan.call.constraint:
+        case JsonObject():
+            submit.json_object = True
+        case JsonSchema(schema):
+            submit.json_schema = schema
+    return submit

@@ -1,0 +1,134 @@
+"""One worker: its channel, and the one Generate stream that carries all of this gateway's calls to it."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+
+import grpc.aio
+import structlog
+
+from atelier.errors import AtelierError, WorkerLost, from_message
+from atelier.rpc import from_rpc_error, open_channel, token_metadata
+from gateway.events import read_finished
+from gateway.inbox import Inbox
+from gateway.snapshot import Instance
+from protos import inference_pb2 as pb
+from protos.inference_pb2_grpc import InferenceStub
+
+_log = structlog.get_logger(__name__)
+
+
+class Submission:
+    """One call on the stream: where its events go, and how many choices are to come."""
+
+    __slots__ = ("choices_left", "first_choice", "inbox", "number")
+
+    def __init__(self, number: int, inbox: Inbox, first_choice: int, choices: int) -> None:
+        self.number = number
+        self.inbox = inbox
+        self.first_choice = first_choice  # the request's number of this call's choice 0
+        self.choices_left = choices
+
+
+class WorkerConnection:
+    """Owns the stream, its call numbers and its open calls. A lost stream fails them and ends the connection."""
+
+    def __init__(self, instance: Instance, on_end: Callable[["WorkerConnection"], None]) -> None:
+        self.instance = instance
+        self.in_flight = 0  # choices that have not ended
+        self.ended = False
+        self._on_end = on_end
+        self._calls: dict[int, Submission] = {}
+        self._numbers = itertools.count(1)
+        self._commands: asyncio.Queue[pb.Command | None] = asyncio.Queue()
+        self._channel = open_channel(instance.address)
+        self._reader = asyncio.create_task(self._read())
+
+    def submit(self, submit: pb.Submit, inbox: Inbox, first_choice: int) -> Submission:
+        """Send the call; its events come to the inbox. WorkerLost when the stream has ended."""
+        if self.ended:
+            raise WorkerLost()
+        submission = Submission(next(self._numbers), inbox, first_choice, submit.choices)
+        submit.call = submission.number
+        submit.instance_id = self.instance.id
+        self._calls[submission.number] = submission
+        self.in_flight += submit.choices
+        self._commands.put_nowait(pb.Command(submit=submit))
+        return submission
+
+    def cancel(self, submission: Submission) -> None:
+        """Stop the call at the worker, unless it has ended."""
+        if submission.number in self._calls:
+            self._forget(submission)
+            self._commands.put_nowait(pb.Command(cancel=pb.Cancel(call=submission.number)))
+
+    async def close(self) -> None:
+        self._commands.put_nowait(None)
+        self._reader.cancel()
+        await asyncio.wait([self._reader])
+
+    async def _read(self) -> None:
+        stub = InferenceStub(self._channel)
+        try:
+            steps = stub.Generate(self._outgoing(), metadata=token_metadata(self.instance.token))
+            async for step in steps:
+                self._deliver(step)
+        except grpc.aio.AioRpcError as error:
+            _log.warning("worker_stream_lost", instance=self.instance.id, reason=from_rpc_error(error).message)
+        finally:
+            self._end()
+            await self._channel.close()
+
+    async def _outgoing(self) -> AsyncIterator[pb.Command]:
+        while (command := await self._commands.get()) is not None:
+            yield command
+
+    def _end(self) -> None:
+        self.ended = True
+        self._commands.put_nowait(None)
+        for submission in list(self._calls.values()):
+            self._forget(submission)
+            submission.inbox.fail(WorkerLost())
+        self._on_end(self)
+
+    def _deliver(self, step: pb.Step) -> None:
+        for event in step.events:
+            submission = self._calls.get(event.call)
+            if submission is None:
+                continue  # cancelled: the worker may not know yet
+            kind = event.WhichOneof("event")
+            if kind == "delta":
+                submission.inbox.add_text(submission.first_choice + event.choice, event.delta.text)
+            else:
+                self._settle(submission, kind, event)
+
+    def _settle(self, submission: Submission, kind: str | None, event: pb.Event) -> None:
+        match kind:
+            case "accepted":
+                submission.inbox.accept(event.accepted.prompt_tokens)
+            case "finished":
+                submission.inbox.add_end(read_finished(event.finished, submission.first_choice + event.choice))
+                submission.choices_left -= 1
+                self.in_flight -= 1
+                if submission.choices_left == 0:
+                    del self._calls[submission.number]
+            case "failed":
+                self._forget(submission)
+                submission.inbox.fail(refusal(from_message(event.failed.error)))
+
+    def _forget(self, submission: Submission) -> None:
+        del self._calls[submission.number]
+        self.in_flight -= submission.choices_left
+
+
+class WorkerRefused(Exception):
+    """The worker does not take calls now, or is not the one that was meant: another one may."""
+
+    def __init__(self, error: AtelierError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def refusal(error: AtelierError) -> Exception:
+    """Errors that are about the worker's state rather than about the call become WorkerRefused."""
+    return WorkerRefused(error) if error.code in {"draining", "instance_not_found", "unavailable"} else error

@@ -1,0 +1,66 @@
+"""Performs what `routing.decide` decides."""
+
+import itertools
+from collections.abc import Collection
+
+from atelier.errors import WorkerLost
+from atelier.metrics import GatewayMetrics
+from atelier.names import InstanceName, ModelName
+from gateway.registry_client import RegistryClient
+from gateway.routing import Circumstances, Decision, Launch, Reject, Serve, decide
+from gateway.snapshot import Instance
+from gateway.watcher import Watcher
+from gateway.workers import Workers
+
+CHANGE_SECONDS = 0.5  # longest wait for the registry to notice a death before it is asked again
+ATTEMPTS = 8
+
+
+class Dispatcher:
+    """Finds an instance for a request: at once if one is ready, otherwise through the registry."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        registry: RegistryClient,
+        workers: Workers,
+        metrics: GatewayMetrics,
+        *,
+        load_on_demand: bool,
+    ) -> None:
+        self._watcher = watcher
+        self._registry = registry
+        self._workers = workers
+        self._metrics = metrics
+        self._load_on_demand = load_on_demand
+        self._turns = itertools.count()
+
+    async def find(self, target: ModelName | InstanceName, request_id: str, lost: Collection[Launch] = ()) -> Instance:
+        """A ready instance that is none of the lost processes; raises what stands against it."""
+        for _ in range(ATTEMPTS):
+            match self._decide(target, lost):
+                case Serve(instance):
+                    return instance
+                case Reject(error):
+                    raise error
+                case decision:
+                    instance = await self._ensure(decision.name, request_id)
+            if instance.launch not in lost:
+                return instance
+            # The registry has not noticed yet what this request has seen.
+            await self._watcher.change(CHANGE_SECONDS)
+        raise WorkerLost()
+
+    def _decide(self, target: ModelName | InstanceName, lost: Collection[Launch]) -> Decision:
+        now = Circumstances(
+            in_flight=self._workers.in_flight(),
+            load_on_demand=self._load_on_demand,
+            registry_connected=self._watcher.connected,
+            lost=lost,
+            turn=next(self._turns),
+        )
+        return decide(target, self._watcher.snapshot, now)
+
+    async def _ensure(self, name: str, request_id: str) -> Instance:
+        with self._metrics.load_wait():
+            return await self._registry.ensure(name, request_id)

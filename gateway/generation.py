@@ -1,0 +1,161 @@
+"""One admitted request on its way through the workers."""
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from atelier.errors import AtelierError, WorkerLost
+from gateway.call import Plan, submit_message
+from gateway.connection import Submission, WorkerConnection, WorkerRefused
+from gateway.dispatcher import Dispatcher
+from gateway.events import Completion, Delta, Event, Finished
+from gateway.inbox import Inbox
+from gateway.routing import Launch
+from gateway.snapshot import Instance
+from gateway.workers import Workers
+
+_log = structlog.get_logger(__name__)
+
+
+class Generation:
+    """Owned by the request's task, which closes it. `begin` first, then either `next_batch` or `collect`.
+
+    new --begin--> accepted --next_batch, collect--> every choice ended --close--> closed
+            ^          |
+            '--------- worker lost, and nothing was sent to the client yet: once
+    """
+
+    def __init__(
+        self, plan: Plan, dispatcher: Dispatcher, workers: Workers, on_close: Callable[["Generation"], None]
+    ) -> None:
+        self.plan = plan
+        self.ends: dict[int, Finished] = {}
+        self.first_text: float | None = None  # when the first text came, on the monotonic clock
+        self.begun_again = False
+        self._dispatcher = dispatcher
+        self._workers = workers
+        self._on_close = on_close
+        self._inbox = Inbox(0)
+        self._instance: Instance | None = None
+        self._connection: WorkerConnection | None = None
+        self._submissions: list[Submission] = []
+        self._lost: set[Launch] = set()
+        self._may_begin_again = True
+        self._sent = False
+        self._closed = False
+
+    @property
+    def instance(self) -> Instance:
+        assert self._instance is not None, "begin first"
+        return self._instance
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._inbox.prompt_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of all prompts; each is counted once, however many choices it has."""
+        firsts = (self.ends.get(number) for number in range(0, self.plan.choices, self.plan.call.choices))
+        return sum(end.statistics.cached_tokens for end in firsts if end)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(end.statistics.predicted_tokens for end in self.ends.values())
+
+    async def begin(self) -> None:
+        """Return when a worker has accepted every prompt; raises why none does."""
+        try:
+            await self._submit()
+        except (WorkerLost, WorkerRefused) as error:
+            await self._begin_again(error)
+
+    async def next_batch(self) -> list[Event]:
+        """Everything since the last batch; an empty one when every choice has ended."""
+        if len(self.ends) == self.plan.choices:
+            return []
+        try:
+            batch = await self._inbox.take()
+        except (WorkerLost, WorkerRefused) as error:
+            if self._sent:
+                raise _as_told(error) from None
+            await self._begin_again(error)
+            return await self.next_batch()
+        self._sent = True
+        self._note(batch)
+        return batch
+
+    async def collect(self) -> list[Completion]:
+        """Every choice whole, in order. Nothing was sent meanwhile: a lost worker is replaced even late."""
+        try:
+            return await self._collect_once()
+        except (WorkerLost, WorkerRefused) as error:
+            await self._begin_again(error)
+        try:
+            return await self._collect_once()
+        except WorkerRefused as error:
+            raise error.error from None
+
+    def fail(self, error: AtelierError) -> None:
+        """End it with an error, wherever it is."""
+        self._may_begin_again = False
+        self._inbox.fail(error)
+
+    def close(self) -> None:
+        """Stop what still runs and settle; a second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._withdraw()
+            self._on_close(self)
+
+    async def _submit(self) -> None:
+        self._instance = await self._dispatcher.find(self.plan.target, self.plan.origin.request_id, self._lost)
+        self._connection = self._workers.connect(self._instance)
+        self._inbox = Inbox(len(self.plan.call.prompts))
+        for number, prompt in enumerate(self.plan.call.prompts):
+            first_choice = number * self.plan.call.choices
+            message = submit_message(self.plan, prompt)
+            self._submissions.append(self._connection.submit(message, self._inbox, first_choice))
+        await self._inbox.wait_accepted()
+
+    async def _begin_again(self, error: WorkerLost | WorkerRefused) -> None:
+        """Once, on another worker or on the one that takes the lost one's place."""
+        if not self._may_begin_again:
+            raise _as_told(error) from None
+        self._may_begin_again, self.begun_again = False, True
+        _log.info("request_begins_again", request_id=self.plan.origin.request_id, instance=self.instance.id)
+        self._withdraw()
+        self._lost.add(self.instance.launch)
+        self.ends.clear()
+        try:
+            await self._submit()
+        except WorkerRefused as again:
+            raise again.error from None
+
+    def _withdraw(self) -> None:
+        for submission in self._submissions:
+            assert self._connection is not None
+            self._connection.cancel(submission)
+        self._submissions = []
+
+    async def _collect_once(self) -> list[Completion]:
+        texts: list[list[str]] = [[] for _ in range(self.plan.choices)]
+        while len(self.ends) < self.plan.choices:
+            batch = await self._inbox.take()
+            self._note(batch)
+            for event in batch:
+                if isinstance(event, Delta):
+                    texts[event.choice].append(event.text)
+        return [Completion("".join(text), self.ends[choice]) for choice, text in enumerate(texts)]
+
+    def _note(self, batch: list[Event]) -> None:
+        if self.first_text is None:
+            self.first_text = time.monotonic()
+        for event in batch:
+            if isinstance(event, Finished):
+                self.ends[event.choice] = event
+
+
+def _as_told(error: WorkerLost | WorkerRefused) -> AtelierError:
+    return error.error if isinstance(error, WorkerRefused) else error

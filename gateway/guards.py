@@ -1,0 +1,141 @@
+"""What a request must pass before any route sees it. Pure ASGI: streams flow through untouched."""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atelier.errors import AtelierError, Draining, Forbidden, PayloadTooLarge, Unauthenticated
+from gateway.admission import Admission
+from gateway.errors import error_response
+
+HEALTH = frozenset({"/healthz", "/readyz"})
+LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+
+
+async def refuse(error: AtelierError, scope: Scope, receive: Receive, send: Send) -> None:
+    scope["atelier.account"].error = error.code
+    await error_response(error)(scope, receive, send)
+
+
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+class HostGuard:
+    """Answers only for names that are ours: against DNS rebinding.
+
+    A web page of a stranger's can make its own name point at this machine, but then the browser
+    sends that name as Host. Numbers are safe, and so is no Host at all: browsers always send one.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self.app = app
+        self._names = frozenset(name.lower().rstrip(".") for name in names) | LOOPBACK_NAMES
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not all(map(self._is_ours, header_values(scope, b"host"))):
+            await refuse(Forbidden(), scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _is_ours(self, host: str) -> bool:
+        name = host_name(host)
+        return not host or "*" in self._names or name in self._names or _is_address(name)
+
+
+def host_name(host: str) -> str:
+    """The name or number in a Host header, without port, brackets, case and trailing dot."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower().rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class DrainGuard:
+    """Once the server stops, refuses everything but questions about its health."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self.app = app
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._admission.draining and scope["type"] == "http" and scope["path"] not in {*HEALTH, "/metrics"}:
+            await refuse(Draining(), scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+class KeyGuard:
+    """Asks for the server's key, as `Authorization: Bearer` or `x-api-key`. Only health is open."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self.app = app
+        self._digest = _digest(key)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in HEALTH and not self._proves(scope):
+            await refuse(Unauthenticated(), scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _proves(self, scope: Scope) -> bool:
+        # Digests have one length, so that the comparison's time says nothing of the key's.
+        return any(hmac.compare_digest(_digest(key), self._digest) for key in given_keys(scope))
+
+
+def given_keys(scope: Scope) -> list[str]:
+    schemes = (value.partition(" ") for value in header_values(scope, b"authorization"))
+    bearers = [key.strip() for scheme, _, key in schemes if scheme.lower() == "bearer"]
+    return bearers + header_values(scope, b"x-api-key")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+class BodyLimit:
+    """Refuses a body larger than the limit: at once when its length is told, otherwise when it gets there."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self._limit = limit  # bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif any(_length(told) > self._limit for told in header_values(scope, b"content-length")):
+            await refuse(self._error(), scope, receive, send)
+        else:
+            await self.app(scope, self._counted(receive), send)
+
+    def _counted(self, receive: Receive) -> Receive:
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > self._limit:
+                    raise self._error()
+            return message
+
+        return counted
+
+    def _error(self) -> PayloadTooLarge:
+        limit = self._limit / 2**20
+        return PayloadTooLarge(f"The request's body is larger than the {limit:g} MiB that this server accepts.")
+
+
+def _length(told: str) -> int:
+    return int(told) if told.isascii() and told.isdecimal() else 0

@@ -1,0 +1,75 @@
+"""One request's events between the stream that brings them and the task that sends them on."""
+
+import asyncio
+
+from gateway.events import Delta, Event, Finished
+
+PARTS_KEPT = 256  # pieces of text of a choice before they become one string
+
+
+class Inbox:
+    """Filled by the worker's connection, emptied by the request's task, both on the event loop.
+
+    Whoever takes gets everything since the last time, texts of a choice joined: a slow client
+    costs one string for each choice, however many steps it lags behind.
+    """
+
+    def __init__(self, submissions: int) -> None:
+        self._unaccepted = submissions
+        self._texts: dict[int, list[str]] = {}
+        self._ends: list[Finished] = []
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.prompt_tokens = 0
+
+    def accept(self, prompt_tokens: int) -> None:
+        self.prompt_tokens += prompt_tokens
+        self._unaccepted -= 1
+        self._wake()
+
+    def add_text(self, choice: int, text: str) -> None:
+        if not text:  # a token in the middle of a code point
+            return
+        parts = self._texts.setdefault(choice, [])
+        parts.append(text)
+        if len(parts) >= PARTS_KEPT:
+            parts[:] = ["".join(parts)]
+        self._wake()
+
+    def add_end(self, end: Finished) -> None:
+        self._ends.append(end)
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """What is here can still be taken; then the taker gets the error."""
+        self._error = self._error or error
+        self._wake()
+
+    async def wait_accepted(self) -> None:
+        """Return when every submission was accepted, or raise what refused one."""
+        while self._unaccepted > 0:
+            if self._error:
+                raise self._error
+            await self._wait()
+
+    async def take(self) -> list[Event]:
+        """What has come, at least one event; raises what the inbox failed with."""
+        while not self._texts and not self._ends:
+            if self._error:
+                raise self._error
+            await self._wait()
+        taken: list[Event] = [Delta(choice, "".join(parts)) for choice, parts in self._texts.items()]
+        taken += self._ends
+        self._texts, self._ends = {}, []
+        return taken
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

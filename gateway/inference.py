@@ -1,0 +1,66 @@
+"""The one core that every dialect calls: resolve, admit, route, stream, account."""
+
+from atelier.errors import AtelierError, Unavailable
+from atelier.metrics import GatewayMetrics
+from gateway.account import Account
+from gateway.admission import Admission, Ticket
+from gateway.call import Call, Origin, make_plan
+from gateway.dispatcher import Dispatcher
+from gateway.generation import Generation
+from gateway.watcher import Watcher
+from gateway.workers import Workers
+
+
+class Inference:
+    """Starts generations. Owns the set of those that run."""
+
+    def __init__(
+        self, watcher: Watcher, dispatcher: Dispatcher, workers: Workers, admission: Admission, metrics: GatewayMetrics
+    ) -> None:
+        self._watcher = watcher
+        self._dispatcher = dispatcher
+        self._workers = workers
+        self._admission = admission
+        self._metrics = metrics
+        self._running: set[Generation] = set()
+
+    async def start(self, call: Call, origin: Origin, account: Account) -> Generation:
+        """A generation that a worker has accepted; the caller closes it.
+
+        Raises what stands against it, as the client should see it.
+        """
+        if not self._watcher.has_snapshot:
+            raise Unavailable("The server is starting: it has not heard of any models yet.")
+        plan = make_plan(call, origin, self._watcher.snapshot)
+        account.model = plan.model.key
+        ticket = self._admission.enter()
+        generation = Generation(
+            plan, self._dispatcher, self._workers, on_close=lambda closed: self._settle(closed, ticket, account)
+        )
+        self._running.add(generation)
+        try:
+            await generation.begin()
+        except BaseException:
+            generation.close()
+            raise
+        ticket.begin()
+        return generation
+
+    def end_all(self, error: AtelierError) -> None:
+        """Every generation that runs ends with this error."""
+        for generation in list(self._running):
+            generation.fail(error)
+
+    def _settle(self, generation: Generation, ticket: Ticket, account: Account) -> None:
+        self._running.discard(generation)
+        ticket.leave()
+        account.prompt_tokens = generation.prompt_tokens
+        account.completion_tokens = generation.completion_tokens
+        self._metrics.count_generation(
+            model=account.model,
+            prompt_tokens=account.prompt_tokens,
+            cached_tokens=generation.cached_tokens,
+            completion_tokens=account.completion_tokens,
+            first_text_seconds=generation.first_text - account.started if generation.first_text else None,
+            begun_again=generation.begun_again,
+        )

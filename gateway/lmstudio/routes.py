@@ -1,0 +1,84 @@
+"""LM Studio's routes: parse, one call, render."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atelier.names import check_identifier
+from gateway.answer import account_of, json_response, stream_answer, whole_answer
+from gateway.catalogue import Catalogue
+from gateway.disconnect import while_connected
+from gateway.events import Completion
+from gateway.generation import Generation
+from gateway.inference import Inference
+from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
+from gateway.lmstudio.translate import (
+    end_facts,
+    first_end,
+    load_reply,
+    load_settings,
+    v0_chat_call,
+    v0_model,
+    v1_model,
+)
+from gateway.openai.routes import wants_usage
+from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer
+from gateway.openai.translate import chat_choices, usage
+from gateway.parsing import read_body
+from gateway.registry_client import RegistryClient
+
+
+class LMStudioRoutes:
+    def __init__(self, inference: Inference, catalogue: Catalogue, registry: RegistryClient) -> None:
+        self._inference = inference
+        self._catalogue = catalogue
+        self._registry = registry
+
+    async def v0_chat_completions(self, request: Request) -> Response:
+        body = await read_body(request, V0ChatBody)
+        account = account_of(request)
+
+        def whole(generation: Generation, completions: list[Completion]) -> Json:
+            head = chat_head(generation.plan.name, stream=False)
+            more = end_facts(generation, account, first_end(completions))
+            return head.with_choices(chat_choices(completions), usage=usage(generation), **more)
+
+        def renderer(generation: Generation) -> ChunkRenderer:
+            return chat_renderer(
+                chat_head(generation.plan.name, stream=True),
+                generation.plan.choices,
+                include_usage=wants_usage(body),
+                at_end=lambda finished: end_facts(generation, account, finished),
+            )
+
+        if body.stream:
+            return await stream_answer(request, self._inference, v0_chat_call(body), renderer)
+        return await whole_answer(request, self._inference, v0_chat_call(body), whole)
+
+    async def v0_list_models(self, request: Request) -> Response:
+        snapshot = self._catalogue.snapshot
+        entries = [v0_model(model, snapshot) for _, model in sorted(snapshot.models.items())]
+        return json_response({"object": "list", "data": entries})
+
+    async def v0_get_model(self, request: Request) -> Response:
+        _, model = self._catalogue.find(request.path_params["id"])
+        return json_response(v0_model(model, self._catalogue.snapshot))
+
+    async def v1_list_models(self, request: Request) -> Response:
+        snapshot = self._catalogue.snapshot
+        return json_response({"models": [v1_model(model, snapshot) for _, model in sorted(snapshot.models.items())]})
+
+    async def v1_load(self, request: Request) -> Response:
+        body = await read_body(request, LoadBody)
+        identifier = check_identifier(body.identifier) if body.identifier is not None else None
+        model = self._catalogue.find_model(body.model)
+        async with while_connected(request.receive):
+            instance = await self._registry.create(
+                model.key, identifier, load_settings(body), account_of(request).request_id
+            )
+        return json_response(load_reply(instance, model, echo=bool(body.echo_load_config)))
+
+    async def v1_unload(self, request: Request) -> Response:
+        body = await read_body(request, UnloadBody)
+        instance = self._catalogue.find_instance(body.instance_id)
+        await self._registry.unload(instance.id)
+        return json_response({"instance_id": instance.id})

@@ -1,0 +1,1 @@
+"""Routes of our own: models, instances, the state of the server."""

@@ -1,0 +1,71 @@
+"""OpenAI's routes: parse, one call, render."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.answer import json_response, stream_answer, whole_answer
+from gateway.catalogue import Catalogue
+from gateway.generation import Generation
+from gateway.inference import Inference
+from gateway.openai.models import model_object
+from gateway.openai.schema import ChatBody, Common, CompletionBody
+from gateway.openai.stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
+from gateway.openai.translate import chat_call, chat_choices, completion_call, text_choices, usage
+from gateway.parsing import read_body
+
+
+class OpenAIRoutes:
+    def __init__(self, inference: Inference, catalogue: Catalogue) -> None:
+        self._inference = inference
+        self._catalogue = catalogue
+
+    async def chat_completions(self, request: Request) -> Response:
+        body = await read_body(request, ChatBody)
+        call = chat_call(body)
+        if not body.stream:
+            return await whole_answer(
+                request,
+                self._inference,
+                call,
+                lambda generation, completions: chat_head(generation.plan.name, stream=False).with_choices(
+                    chat_choices(completions), usage=usage(generation)
+                ),
+            )
+
+        def renderer(generation: Generation) -> ChunkRenderer:
+            head = chat_head(generation.plan.name, stream=True)
+            return chat_renderer(head, generation.plan.choices, include_usage=wants_usage(body))
+
+        return await stream_answer(request, self._inference, call, renderer)
+
+    async def completions(self, request: Request) -> Response:
+        body = await read_body(request, CompletionBody)
+        call = completion_call(body)
+        if not body.stream:
+            return await whole_answer(
+                request,
+                self._inference,
+                call,
+                lambda generation, completions: text_head(generation.plan.name).with_choices(
+                    text_choices(completions), usage=usage(generation)
+                ),
+            )
+
+        def renderer(generation: Generation) -> ChunkRenderer:
+            head = text_head(generation.plan.name)
+            return text_renderer(head, generation.plan.choices, include_usage=wants_usage(body))
+
+        return await stream_answer(request, self._inference, call, renderer)
+
+    async def list_models(self, request: Request) -> Response:
+        entries: list[Any] = [model_object(*entry) for entry in self._catalogue.served()]
+        return json_response({"object": "list", "data": entries})
+
+    async def get_model(self, request: Request) -> Response:
+        return json_response(model_object(*self._catalogue.find(request.path_params["id"])))
+
+
+def wants_usage(body: Common) -> bool:
+    return bool(body.stream_options and body.stream_options.include_usage)

@@ -1,0 +1,140 @@
+"""The bodies of OpenAI's dialect. Bounds of settings come from the table; unknown fields are ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from atelier.settings import TABLE
+from atelier.settings.schema import MAX_TOKEN_ID, fields_model
+
+MOST_CHOICES = 8
+MOST_PROMPTS = 128
+MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
+
+MAX_TOKENS = TABLE["inference"]["max_tokens"].facts
+StopString = Annotated[str, Field(min_length=1, max_length=1024)]
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+
+Sampling = fields_model(
+    "Sampling", ((row.facts.openai, row) for row in TABLE["inference"].values() if row.facts.openai)
+)
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+def _kind(value: Any) -> str:
+    """Which branch of a union a value is for; the tags are in brackets, which error paths leave out."""
+    if isinstance(value, str):
+        return "(text)"
+    if not isinstance(value, list):
+        return "(neither)"
+    first = value[0] if value else ""
+    if isinstance(first, list):
+        return "(lists)"
+    return "(numbers)" if isinstance(first, int) else "(list)"
+
+
+class ContentPart(BaseModel):
+    """A part of a message's content. Only text is understood yet."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    type: str
+    text: str | None = None
+
+
+Content = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[list[ContentPart], Tag("(list)")],
+    Discriminator(
+        _kind, custom_error_type="content", custom_error_message="must be a string or a list of content parts"
+    ),
+]
+
+
+class Message(Body):
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+Stop = Annotated[
+    Annotated[StopString, Tag("(text)")] | Annotated[list[StopString], Field(max_length=MOST_STOPS), Tag("(list)")],
+    Discriminator(
+        lambda value: "(list)" if isinstance(value, list) else _kind(value),
+        custom_error_type="stop",
+        custom_error_message="must be a string or a list of strings",
+    ),
+]
+
+Prompt = Annotated[
+    Annotated[str, Tag("(text)")]
+    | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS), Tag("(list)")]
+    | Annotated[list[TokenId], Field(min_length=1), Tag("(numbers)")]
+    | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(max_length=MOST_PROMPTS), Tag("(lists)")],
+    Discriminator(
+        _kind,
+        custom_error_type="prompt",
+        custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
+    ),
+]
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = Field(None, description="End the stream with a chunk that has the usage.")
+
+
+class JsonSchemaFormat(Body):
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the reply.")
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class Common(Sampling):  # type: ignore[misc, valid-type]
+    """What chat and text completions have in common."""
+
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    stop: Stop | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+
+    # Not done yet: a value that asks for something is refused by name.
+    logprobs: Any = None
+    top_logprobs: Any = None
+
+
+class ChatBody(Common):
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)] | None = None
+
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    audio: Any = None
+    modalities: list[str] | None = None
+    prediction: Any = None
+    web_search_options: Any = None
+    chat_template: Any = None
+    chat_template_kwargs: Any = None
+
+
+class CompletionBody(Common):
+    prompt: Prompt
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Field(ge=1)] | None = None

@@ -1,0 +1,173 @@
+"""OpenAI's bodies to the core's calls, and the core's completions to OpenAI's objects. Pure."""
+
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.settings import TABLE
+from gateway.call import Call, Chat, Constraint, JsonObject, JsonSchema, PromptInput, Text, Tokens
+from gateway.events import Completion, StopReason
+from gateway.generation import Generation
+from gateway.openai.schema import MOST_PROMPTS, ChatBody, Common, CompletionBody, ContentPart, Message, ResponseFormat
+
+FINISH_REASONS = {
+    StopReason.EOS_FOUND: "stop",
+    StopReason.STOP_STRING_FOUND: "stop",
+    StopReason.MAX_PREDICTED_TOKENS_REACHED: "length",
+    StopReason.CONTEXT_LENGTH_REACHED: "length",
+}
+
+SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
+
+# What the fields that are not served yet may hold all the same, because it asks for nothing.
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "audio": (),
+    "modalities": ([], ["text"]),
+    "prediction": (),
+    "web_search_options": (),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "suffix": ("",),
+    "echo": (False,),
+}
+
+
+def chat_call(body: ChatBody) -> Call:
+    refuse_unsupported(body)
+    settings = sampling_settings(body)
+    if body.max_completion_tokens is not None:
+        settings["max_tokens"] = body.max_completion_tokens
+    return Call(
+        model=body.model,
+        prompts=[Chat([message_json(message, number) for number, message in enumerate(body.messages)])],
+        settings=settings,
+        constraint=constraint(body.response_format),
+        choices=body.n or 1,
+    )
+
+
+def completion_call(body: CompletionBody) -> Call:
+    refuse_unsupported(body)
+    choices = body.n or 1
+    if (body.best_of or choices) > choices:
+        raise UnsupportedField("best_of: more than n are not tried here; leave it out.", param="best_of")
+    prompts = prompt_inputs(body.prompt)
+    if len(prompts) * choices > MOST_PROMPTS:
+        raise InvalidRequest(f"prompt: prompts times n may be {MOST_PROMPTS} at most", param="prompt")
+    return Call(
+        model=body.model,
+        prompts=prompts,
+        settings=sampling_settings(body),
+        constraint=constraint(body.response_format),
+        choices=choices,
+    )
+
+
+def refuse_unsupported(body: BaseModel) -> None:
+    """UnsupportedField for the first field that asks for what is not served yet."""
+    for name, harmless in HARMLESS.items():
+        value = getattr(body, name, None)
+        if value is not None and not any(value == each and type(value) is type(each) for each in harmless):
+            raise UnsupportedField(f"{name}: not supported yet; leave it out.", param=name)
+
+
+def sampling_settings(body: Common) -> dict[str, Any]:
+    """The settings that the body sets, by the table's names."""
+    values = {setting: getattr(body, field) for field, setting in SETTINGS.items()}
+    if body.stop is not None:
+        values["stop"] = [body.stop] if isinstance(body.stop, str) else body.stop
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def constraint(asked: ResponseFormat | None) -> Constraint | None:
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        return JsonObject()
+    if asked.json_schema is None:
+        raise InvalidRequest("response_format.json_schema: is required", param="response_format.json_schema")
+    if asked.json_schema.schema_ is None:
+        return JsonObject()
+    return JsonSchema(orjson.dumps(asked.json_schema.schema_).decode())
+
+
+def message_json(message: Message, number: int) -> dict[str, Any]:
+    """The message as chat templates expect it: content in one string, developer as system."""
+    role = "system" if message.role == "developer" else message.role
+    entry: dict[str, Any] = {"role": role, "content": content_text(message, number)}
+    for name in ("name", "tool_calls", "tool_call_id"):
+        if (value := getattr(message, name)) is not None:
+            entry[name] = value
+    return entry
+
+
+def content_text(message: Message, number: int) -> str:
+    if message.content is None:
+        if message.role == "assistant":  # it may consist of tool calls alone
+            return ""
+        raise InvalidRequest(f"messages[{number}].content: is required", param=f"messages[{number}].content")
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(part_text(part, f"messages[{number}].content[{i}]") for i, part in enumerate(message.content))
+
+
+def part_text(part: ContentPart, path: str) -> str:
+    if part.type != "text":
+        raise UnsupportedField(f'{path}: parts of type "{part.type[:40]}" are not supported yet.', param=path)
+    if part.text is None:
+        raise InvalidRequest(f"{path}.text: is required", param=f"{path}.text")
+    return part.text
+
+
+def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list[PromptInput]:
+    if isinstance(prompt, str):
+        return [Text(prompt)]
+    if isinstance(prompt[0], int):
+        return [Tokens(prompt)]
+    return [Text(each) if isinstance(each, str) else Tokens(each) for each in prompt]
+
+
+def finish_reason(reason: StopReason) -> str:
+    return FINISH_REASONS.get(reason, "stop")
+
+
+def usage(generation: Generation) -> dict[str, Any]:
+    prompt, completion = generation.prompt_tokens, generation.completion_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": generation.cached_tokens},
+    }
+
+
+def chat_choices(completions: list[Completion]) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": completion.text, "refusal": None},
+            "logprobs": None,
+            "finish_reason": finish_reason(completion.finished.reason),
+        }
+        for index, completion in enumerate(completions)
+    ]
+
+
+def text_choices(completions: list[Completion]) -> list[dict[str, Any]]:
+    return [
+        {
+            "index": index,
+            "text": completion.text,
+            "logprobs": None,
+            "finish_reason": finish_reason(completion.finished.reason),
+        }
+        for index, completion in enumerate(completions)
+    ]

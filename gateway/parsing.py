@@ -1,0 +1,38 @@
+"""Request bodies as pydantic models."""
+
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from atelier.errors import InvalidRequest
+from gateway.errors import from_validation
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_body(request: Request, kind: type[M]) -> M:
+    """The body; InvalidRequest naming the field at fault. The content type is not asked for."""
+    body = await request.body()
+    return parse(body, kind)
+
+
+def parse(body: bytes, kind: type[M]) -> M:
+    # JSON mode: keys of logit_bias are strings there, and one pass in Rust both parses and
+    # validates. The parser bounds nesting and refuses lone surrogates.
+    try:
+        parsed = kind.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error) from None
+    _refuse_odd_numbers(body)
+    return parsed
+
+
+def _refuse_odd_numbers(body: bytes) -> None:
+    """NaN and Infinity are no JSON, but pydantic lets them pass where a field may be anything."""
+    if b"NaN" in body or b"Infinity" in body:
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequest(f"The body is not valid JSON ({error}).") from None

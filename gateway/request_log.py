@@ -1,0 +1,80 @@
+"""The outermost layer: every request gets an id, an account, one line in the log, and its metrics."""
+
+import re
+import uuid
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atelier.errors import AtelierError
+from atelier.metrics import GatewayMetrics
+from gateway.account import Account
+from gateway.errors import CLIENT_CLOSED_REQUEST, error_response
+
+GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds
+
+_log = structlog.get_logger(__name__)
+
+
+class RequestLog:
+    """Nothing of prompts or completions goes into the log. An unforeseen error becomes a 500 here."""
+
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        account = scope["atelier.account"] = Account(request_id(scope))
+        id_header = (b"x-request-id", account.request_id.encode())
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], id_header]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            _log.exception("request_failed", id=account.request_id)
+            account.error = AtelierError.code
+            if status:
+                raise  # the server cuts the connection: the answer cannot be finished
+            await error_response(AtelierError())(scope, receive, send_with_id)
+        finally:
+            self._record(scope, account, status or CLIENT_CLOSED_REQUEST)
+
+    def _record(self, scope: Scope, account: Account, status: int) -> None:
+        route, seconds = route_template(scope), account.seconds()
+        self._metrics.count_request(route, status, seconds)
+        level = _log.debug if route in QUIET else _log.info
+        facts: dict[str, str | int] = {"model": account.model, "error": account.error}
+        if account.prompt_tokens:
+            facts |= {"prompt_tokens": account.prompt_tokens, "completion_tokens": account.completion_tokens}
+        level(
+            "request",
+            id=account.request_id,
+            route=f"{scope['method']} {route}",
+            status=status,
+            seconds=round(seconds, 4),
+            **{name: value for name, value in facts.items() if value},
+        )
+
+
+def request_id(scope: Scope) -> str:
+    """The client's own id for the request, if it is a harmless one, or a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and GIVEN_ID.fullmatch(value):
+            return str(value.decode())
+    return f"req_{uuid.uuid4().hex}"
+
+
+def route_template(scope: Scope) -> str:
+    """The route as it is declared, so that there are only so many."""
+    return getattr(scope.get("route"), "path", "unmatched")

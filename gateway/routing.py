@@ -1,0 +1,100 @@
+"""Which instance answers. Pure: a name and a snapshot in, a decision out; the dispatcher performs it."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from atelier.errors import AtelierError, ModelNotFound, Unavailable
+from atelier.names import InstanceName, ModelName
+from gateway.snapshot import Instance, Snapshot, State
+
+Launch = tuple[str, str, str]
+
+COMING = frozenset({State.STARTING, State.LOADING, State.RESTARTING, State.STALLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """This instance can take the call now."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """None is loaded: the registry shall start one for this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One is on its way: the registry tells when it is ready."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    error: AtelierError
+
+
+Decision = Serve | Load | Wait | Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What beside the snapshot a decision rests on."""
+
+    in_flight: Mapping[str, int]  # this gateway's own choices in work, by instance id
+    load_on_demand: bool = True
+    registry_connected: bool = True
+    lost: Collection[Launch] = ()  # processes that this request has seen die
+    turn: int = 0  # counts decisions: equals take turns
+
+
+def decide(target: ModelName | InstanceName, snapshot: Snapshot, now: Circumstances) -> Decision:
+    """
+    1. An instance that is ready serves; of several, the least busy.
+    2. Without a registry nothing can be loaded.
+    3. One that is on its way is waited for.
+    4. Otherwise one is loaded, if a request may do that; an instance that was named may be always.
+    """
+    candidates = _candidates(target, snapshot)
+    ready = [each for each in candidates if each.state is State.READY and each.launch not in now.lost]
+    if ready:
+        return Serve(least_busy(ready, now.in_flight, now.turn))
+    if not now.registry_connected:
+        return Reject(Unavailable("The model is not loaded, and the registry, which could load it, does not answer."))
+    name = target.key if isinstance(target, ModelName) else target.id
+    if any(each.state in COMING or each.launch in now.lost for each in candidates):
+        return Wait(name)
+    if now.load_on_demand or isinstance(target, InstanceName):
+        return Load(name)
+    return Reject(_not_loaded(name))
+
+
+def least_busy(instances: list[Instance], in_flight: Mapping[str, int], turn: int) -> Instance:
+    """The instance with the most room; those with as much of it take turns."""
+    loads = [busyness(instance, in_flight.get(instance.id, 0)) for instance in instances]
+    least = min(loads)
+    equals = [instance for instance, load in zip(instances, loads, strict=True) if load == least]
+    return equals[turn % len(equals)]
+
+
+def busyness(instance: Instance, own: int) -> float:
+    """Calls per sequence. The reported figures hold other gateways' calls, ours are newer: the larger counts."""
+    return max(own, instance.active + instance.queued) / max(instance.parallel, 1)
+
+
+def _candidates(target: ModelName | InstanceName, snapshot: Snapshot) -> list[Instance]:
+    if isinstance(target, ModelName):
+        return snapshot.instances_of(target.key)
+    named = snapshot.instances.get(target.id)
+    return [named] if named else []
+
+
+def _not_loaded(name: str) -> ModelNotFound:
+    return ModelNotFound(
+        f'The model "{name}" is not loaded, and requests do not load models here. Load it with: atelier load {name}',
+        param="model",
+    )

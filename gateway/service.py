@@ -1,0 +1,81 @@
+"""The gateway's parts put together, and their life."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from atelier.config import Config
+from atelier.errors import Draining
+from atelier.metrics import GatewayMetrics
+from gateway.admission import Admission
+from gateway.app import Routes, create_app
+from gateway.catalogue import Catalogue
+from gateway.dispatcher import Dispatcher
+from gateway.health import HealthRoutes
+from gateway.inference import Inference
+from gateway.lmstudio.routes import LMStudioRoutes
+from gateway.management.routes import ManagementRoutes
+from gateway.openai.routes import OpenAIRoutes
+from gateway.registry_client import RegistryClient
+from gateway.snapshot import Snapshot, State
+from gateway.watcher import Watcher
+from gateway.workers import Workers
+
+_log = structlog.get_logger(__name__)
+
+
+class Gateway:
+    """One gateway. `start` it on a running event loop, serve `app`, then `drain` and `close` it."""
+
+    def __init__(self, config: Config, metrics: GatewayMetrics | None = None) -> None:
+        self.metrics = metrics or GatewayMetrics(CollectorRegistry())
+        self.admission = Admission(config.max_queued)
+        self.registry = RegistryClient(config)
+        self.workers = Workers()
+        self.watcher = Watcher(self.registry, self._on_change)
+        dispatcher = Dispatcher(
+            self.watcher, self.registry, self.workers, self.metrics, load_on_demand=config.load_on_demand
+        )
+        self.inference = Inference(self.watcher, dispatcher, self.workers, self.admission, self.metrics)
+        self.app = self._create_app(config)
+        self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
+        self.metrics.registry_connected.set_function(lambda: self.watcher.connected)
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._watching = asyncio.create_task(self.watcher.run())
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing new, let what runs finish within the grace period, end the rest with an error."""
+        self.admission.close()
+        _log.info("draining", requests=self.admission.active + self.admission.waiting)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.admission.idle(), grace_seconds)
+        self.inference.end_all(Draining("The server stopped before the answer was complete; send the request again."))
+        await self.registry.close()  # ends those that wait for a load
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self.registry.close()
+        await self.workers.close()
+
+    def _create_app(self, config: Config) -> FastAPI:
+        catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
+        routes = Routes(
+            OpenAIRoutes(self.inference, catalogue),
+            LMStudioRoutes(self.inference, catalogue, self.registry),
+            ManagementRoutes(self.watcher, self.registry, self.admission),
+            HealthRoutes(self.watcher, self.admission, self.metrics),
+        )
+        return create_app(config, routes, self.admission, self.metrics)
+
+    def _on_change(self, snapshot: Snapshot) -> None:
+        self.workers.follow(snapshot)
+        states = Counter(instance.state for instance in snapshot.instances.values())
+        self.metrics.set_inventory(len(snapshot.models), {state.value: states[state] for state in State})

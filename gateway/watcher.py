@@ -1,0 +1,71 @@
+"""The subscription to the registry's changes."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import grpc.aio
+import structlog
+
+from atelier.rpc import from_rpc_error
+from gateway.registry_client import RegistryClient
+from gateway.snapshot import Snapshot, apply
+from protos.registry_pb2 import WatchRequest
+
+FIRST_DELAY = 0.1  # seconds between attempts, doubled up to the longest
+LONGEST_DELAY = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Watcher:
+    """Owns the snapshot. `run` keeps it up to date; while the registry is away the last one stays.
+
+    away --Watch answers--> connected --stream ends--> away (and again after a back-off)
+    """
+
+    def __init__(self, registry: RegistryClient, on_change: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
+        self._registry = registry
+        self._on_change = on_change
+        self._changed: asyncio.Future[None] | None = None
+        self._delay = FIRST_DELAY
+        self.snapshot = Snapshot()
+        self.has_snapshot = False
+        self.connected = False
+
+    async def run(self) -> None:
+        """Follow the registry until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except grpc.aio.AioRpcError as error:
+                self._note_lost(from_rpc_error(error).message)
+            else:
+                self._note_lost("the stream ended")
+            await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
+            self._delay = min(self._delay * 2, LONGEST_DELAY)
+
+    async def change(self, seconds: float) -> None:
+        """Return at the next change, or after so many seconds without one."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._changed], timeout=seconds)
+
+    async def _follow(self) -> None:
+        async for change in self._registry.stub.Watch(WatchRequest(), metadata=self._registry.metadata):
+            self._take(apply(self.snapshot, change))
+
+    def _take(self, snapshot: Snapshot) -> None:
+        if not self.connected:
+            _log.info("registry_connected", models=len(snapshot.models), instances=len(snapshot.instances))
+        self.snapshot, self.has_snapshot, self.connected = snapshot, True, True
+        self._delay = FIRST_DELAY
+        self._on_change(snapshot)
+        if self._changed is not None:
+            self._changed.set_result(None)
+            self._changed = None
+
+    def _note_lost(self, reason: str) -> None:
+        if self.connected or not self.has_snapshot:
+            _log.warning("registry_away", reason=reason)
+        self.connected = False

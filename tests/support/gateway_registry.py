@@ -1,0 +1,196 @@
+"""A registry to script: a real gRPC server whose instances are scripted workers of this process."""
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from atelier.errors import AtelierError, InstanceNotFound
+from atelier.launch import LaunchSpec
+from atelier.names import numbered_id
+from atelier.rpc import Context, create_server, reported_errors
+from atelier.settings.groups import Load
+from atelier.settings.wire import load_message, load_values
+from protos import registry_pb2 as pb
+from protos.registry_pb2_grpc import RegistryServicer, add_RegistryServicer_to_server
+from worker.server import WorkerServer
+
+KEY = "acme/tiny"
+
+
+def model_message(key: str = KEY, **facts: Any) -> pb.Model:
+    publisher, _, name = key.partition("/")
+    given = {"architecture": "llama", "quantization": "Q4_1", "max_context_length": 8192, "parameters": 134_515_008}
+    return pb.Model(key=key, publisher=publisher, name=name, **{**given, **facts})
+
+
+class FakeRegistry(RegistryServicer):
+    """Tests set `script` and `load`, call `start_instance` or let requests do it, and read what was asked."""
+
+    def __init__(self, directory: Path) -> None:
+        self.target = f"unix:{directory / 'registry.sock'}"
+        self.models: dict[str, pb.Model] = {KEY: model_message()}
+        self.instances: dict[str, pb.Instance] = {}
+        self.workers: dict[str, WorkerServer] = {}
+        self.script: dict[str, Any] = {}
+        self.load = Load(parallel=8)
+        self.ensured: list[str] = []
+        self.created: list[pb.CreateInstanceRequest] = []
+        self.imported: list[pb.ImportModelRequest] = []
+        self.unloaded: list[str] = []
+        self.loads = 0
+        self.fail_with: AtelierError | None = None
+        self.hold_loads = False
+        self.released = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.abandoned = asyncio.Event()
+        self._loading: dict[str, asyncio.Task[pb.Instance]] = {}
+        self._watchers: list[asyncio.Queue[pb.Change]] = []
+        self._directory = directory
+        self._server = create_server(None)
+        self._launches = 0
+
+    async def start(self) -> None:
+        self._server = create_server(None)
+        add_RegistryServicer_to_server(self, self._server)
+        self._server.add_insecure_port(self.target)
+        await self._server.start()
+
+    async def go_away(self) -> None:
+        """The registry's process dies; its workers live on."""
+        await self._server.stop(None)
+
+    async def stop(self) -> None:
+        for task in self._loading.values():
+            task.cancel()
+        await self.go_away()
+        for worker in self.workers.values():
+            await worker.stop(0)
+
+    async def start_instance(self, key: str = KEY, id: str | None = None, **load: Any) -> pb.Instance:
+        """A worker for the model, ready; every watcher hears of it."""
+        instance_id = id or numbered_id(key, self.instances)
+        self._launches += 1
+        spec = LaunchSpec(
+            instance_id=instance_id,
+            engine="scripted",
+            model_path="",
+            load=dataclasses.replace(self.load, **load),
+            address=f"unix:{self._directory / f'w{self._launches}.sock'}",
+            token=f"token-{self._launches}",
+            grace_seconds=600,
+            script=self.script,
+        )
+        worker = self.workers[instance_id] = WorkerServer(spec)
+        await worker.start()
+        await worker.wait_ready()
+        instance = pb.Instance(
+            id=instance_id,
+            model_key=key,
+            state=pb.READY,
+            address=spec.address,
+            token=spec.token,
+            load=load_message(spec.load),
+            context_length=spec.load.context_length,
+            parallel=spec.load.parallel,
+            pin="cpu cores 0-1",
+            load_seconds=0.25,
+        )
+        self.set_instance(instance)
+        return instance
+
+    async def kill_worker(self, instance_id: str, state: "pb.InstanceState.ValueType" = pb.RESTARTING) -> None:
+        """The worker's process dies, and the registry notices."""
+        worker = self.workers.pop(instance_id)
+        await worker._server.stop(None)
+        self.set_instance(pb.Instance(id=instance_id, model_key=self.instances[instance_id].model_key, state=state))
+        await worker.stop(0)
+
+    def set_instance(self, instance: pb.Instance) -> None:
+        self.instances[instance.id] = instance
+        self.tell(pb.Change(instance=instance))
+
+    def tell(self, change: pb.Change) -> None:
+        for queue in self._watchers:
+            queue.put_nowait(change)
+
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Change]:
+        queue: asyncio.Queue[pb.Change] = asyncio.Queue()
+        self._watchers.append(queue)
+        try:
+            snapshot = pb.Snapshot(models=self.models.values(), instances=self.instances.values())
+            yield pb.Change(snapshot=snapshot)
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers.remove(queue)
+
+    async def EnsureInstance(self, request: pb.EnsureInstanceRequest, context: Context) -> pb.Instance:
+        self.ensured.append(request.name)
+        self.asked.set()
+        async with reported_errors(context):
+            try:
+                return await self._ensure(request.name)
+            except asyncio.CancelledError:
+                self.abandoned.set()
+                raise
+
+    async def _ensure(self, name: str) -> pb.Instance:
+        if self.fail_with:
+            raise self.fail_with
+        for instance in self.instances.values():
+            if name in (instance.id, instance.model_key) and instance.state == pb.READY:
+                return instance
+        if name not in self._loading:
+            self._loading[name] = asyncio.create_task(self._load(name))
+        return await asyncio.shield(self._loading[name])
+
+    async def _load(self, name: str) -> pb.Instance:
+        self.loads += 1
+        try:
+            if self.hold_loads:
+                await self.released.wait()
+            known = self.instances.get(name)
+            return await self.start_instance(known.model_key if known else name, name)
+        finally:
+            del self._loading[name]
+
+    async def CreateInstance(self, request: pb.CreateInstanceRequest, context: Context) -> pb.Instance:
+        self.created.append(request)
+        async with reported_errors(context):
+            if self.fail_with:
+                raise self.fail_with
+            identifier = request.identifier if request.HasField("identifier") else None
+            return await self.start_instance(request.model_key, identifier, **load_values(request.load))
+
+    async def UnloadInstance(self, request: pb.UnloadInstanceRequest, context: Context) -> pb.UnloadInstanceReply:
+        async with reported_errors(context):
+            if request.instance_id not in self.instances:
+                raise InstanceNotFound()
+            self.unloaded.append(request.instance_id)
+            del self.instances[request.instance_id]
+            self.tell(pb.Change(instance_removed=request.instance_id))
+            await self.workers.pop(request.instance_id).stop(5)
+        return pb.UnloadInstanceReply()
+
+    async def ImportModel(self, request: pb.ImportModelRequest, context: Context) -> pb.Model:
+        self.imported.append(request)
+        async with reported_errors(context):
+            if self.fail_with:
+                raise self.fail_with
+        model = model_message(request.key or "acme/imported")
+        self.models[model.key] = model
+        self.tell(pb.Change(model=model))
+        return model
+
+
+@contextlib.asynccontextmanager
+async def fake_registry(directory: Path) -> AsyncIterator[FakeRegistry]:
+    registry = FakeRegistry(directory)
+    await registry.start()
+    try:
+        yield registry
+    finally:
+        await registry.stop()
