@@ -43,8 +43,9 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     console = Console(sys.stdout, os.environ)
-    # Ended by a service manager or a CI runner, set-up takes its compilers along as it does for Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Ended by a CI runner or a closed window, set-up takes its compilers along as it does for Ctrl-C.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     try:
         with alone(ROOT, console):
             set_up(ROOT, os.environ, console)
