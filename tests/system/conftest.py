@@ -1,11 +1,13 @@
 """The real model, fetched once a machine."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from registry.starter import NAME, ensure_starter
+from tests.support.server_process import Server, put_starter, serving
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,19 @@ def starter_model() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lm-atelier" / "starter"
     ensure_starter(cache)
     return cache / NAME
+
+
+@pytest.fixture
+def home(tmp_path: Path, starter_model: Path) -> Path:
+    """A home of its own that has the starter model."""
+    put_starter(tmp_path / "home", starter_model)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Iterator[Server]:
+    """One server for the tests of a module; they leave it as they found it."""
+    home = tmp_path_factory.mktemp("server") / "home"
+    put_starter(home, starter_model)
+    with serving(home) as running:
+        yield running

@@ -1,0 +1,80 @@
+"""Starting, stopping, and what is left behind."""
+
+import signal
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from tests.support.server_process import MODEL, STOP_SECONDS, Server, put_starter, serving
+
+pytestmark = pytest.mark.system
+
+
+def say_hi(server: Server, model: str = MODEL) -> str:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        reply = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}], max_tokens=4)
+    return reply.choices[0].message.content or ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_no_process_behind(home: Path, number: signal.Signals) -> None:
+    with serving(home) as server:
+        assert say_hi(server)
+        tree = server.tree()
+        assert len(tree) == 4  # serve, registry, gateway, worker
+        server.process.send_signal(number)
+        assert server.process.wait(STOP_SECONDS) == 0
+        gone, alive = psutil.wait_procs(tree, timeout=10)
+    assert not alive
+    assert len(gone) == 4
+
+
+def test_a_stop_lets_a_running_stream_finish(home: Path) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": 200}
+    with serving(home) as server:
+        say_hi(server)
+        url = f"{server.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json={**body, "ignore_eos": True}, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            rest = list(lines)
+        assert "data: [DONE]" in rest
+        assert server.process.wait(STOP_SECONDS) == 0
+
+
+def test_the_services_end_with_serve_even_when_it_is_killed(home: Path) -> None:
+    with serving(home, "--shutdown-grace", "1") as server:
+        say_hi(server)
+        tree = server.tree()
+        server.process.kill()
+        _, alive = psutil.wait_procs(tree, timeout=30)
+        assert not alive
+
+
+def test_a_killed_registry_comes_back_and_keeps_its_workers(home: Path) -> None:
+    with serving(home) as server:
+        say_hi(server)
+        before = server.instances()[0]["pid"]
+        registry = next(p for p in server.tree() if "registry" in p.cmdline())
+        registry.kill()
+        registry.wait(10)
+        assert say_hi(server)  # the loaded model goes on being served
+        assert server.instances()[0]["pid"] == before
+
+
+def test_a_second_server_runs_beside_the_first(home: Path, tmp_path: Path, starter_model: Path) -> None:
+    put_starter(tmp_path / "second", starter_model)
+    with serving(home) as first, serving(tmp_path / "second") as second:
+        assert first.url != second.url
+        assert say_hi(first)
+        assert say_hi(second)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_a_second_server_on_the_same_home_is_refused(home: Path) -> None:
+    with serving(home), pytest.raises(RuntimeError, match="did not start"), serving(home):
+        pass
