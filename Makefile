@@ -29,7 +29,7 @@ test-unit: setup ## pure decisions and conversions
 test-integration: setup ## real gRPC and HTTP, scripted engine
 	$(PYTEST) tests/integration
 
-test-system: setup model ## real processes and the real model
+test-system: setup ## real processes and the real model
 	$(PYTEST) tests/system
 
 lint: setup protos-check ## style, types, and stubs that match the protos
@@ -47,7 +47,7 @@ protos-check: setup
 	diff -r -x '*.proto' -x __init__.py -x __pycache__ $$made/protos protos || \
 	{ echo "the stubs in protos/ are not what \`make protos\` generates" >&2; exit 1; }
 
-bench: setup model ## measure streams
+bench: setup ## measure streams
 	$(BIN)/python -m tests.bench.streams
 
 format: setup ## write the code as ruff formats it
