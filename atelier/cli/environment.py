@@ -17,7 +17,7 @@ def service_environment(config: Config, inherited: Mapping[str, str]) -> dict[st
     """
     told = {name: as_text(getattr(config, name)) for name in Config.model_fields}
     kept = {name: value for name, value in inherited.items() if name.removeprefix(PREFIX).lower() not in told}
-    fields = {PREFIX + name.upper(): text for name, text in told.items() if text is not None}
+    fields = {PREFIX + name.upper(): text for name, text in told.items() if text}
     return {**kept, **fields, f"{PREFIX}LOG_FORMAT": "json", "PYTHONSAFEPATH": "1"}
 
 
@@ -26,10 +26,10 @@ def without_api_key(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name != f"{PREFIX}API_KEY"}
 
 
-def as_text(value: Any) -> str | None:
-    """A field's value as its variable has it; None when it is not set."""
+def as_text(value: Any) -> str:
+    """A field's value as its variable has it; "" when it is not set, as an empty variable means."""
     if value is None:
-        return None
+        return ""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return ",".join(value) if isinstance(value, list) else str(value)

@@ -60,21 +60,25 @@ class Services:
 async def run(config: Config) -> None:
     """Start the services, keep them running, stop them when asked to; Failure when one cannot run."""
     interrupts, services = Interrupts(), Services(config)
-    tellers = [
-        asyncio.create_task(tell_warnings(s.name, s.log, complain)) for s in (services.registry, services.gateway)
-    ]
+    telling = asyncio.create_task(tell_warnings("registry", services.registry.log, complain))
     try:
         await until_stopped(
             interrupts.stop,
             services.registry.keep_running(),
             services.gateway.keep_running(),
-            announce_when_ready(config),
+            _announce_then_tell(config, services.gateway),
         )
         typer.echo("Stopping. Ctrl-C again does not wait for running requests.")
     finally:
         await services.stop(interrupts)
-        await cancelled(*tellers)
+        await cancelled(telling)
     typer.echo("Stopped.")
+
+
+async def _announce_then_tell(config: Config, gateway: Child) -> None:
+    """A gateway that starts cannot but warn that the registry is not there yet: nobody needs to read that."""
+    await announce_when_ready(config)
+    await tell_warnings(gateway.name, gateway.log, complain)
 
 
 async def until_stopped(stop: asyncio.Event, *works: Coroutine[Any, Any, None]) -> None:

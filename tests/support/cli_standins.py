@@ -19,7 +19,7 @@ from atelier.config import Config
 from atelier.lifecycle import stop_event
 
 REPOSITORY = Path(__file__).parents[2]
-DEAF, LOUD, BROKEN = "deaf", "loud", "broken"  # what STANDIN_GATEWAY (and for DEAF, STANDIN_REGISTRY) may ask for
+DEAF, LOUD, BROKEN = "deaf", "loud", "broken"  # what STANDIN_REGISTRY and STANDIN_GATEWAY ask for
 
 
 def standin_environment(directory: Path) -> dict[str, str]:
@@ -53,10 +53,13 @@ def registry() -> None:
 
 
 async def _registry() -> None:
+    mode = os.environ.get("STANDIN_REGISTRY")
     stop = stop_event(exit_with_parent="--exit-with-parent" in sys.argv)
     log_start()
-    if os.environ.get("STANDIN_REGISTRY") == DEAF:
+    if mode == DEAF:
         turn_deaf()
+    if mode == LOUD:
+        log("worker_stalled", "warning", instance="lab/tiny")
     async with await asyncio.start_unix_server(lambda reader, writer: None, registry_socket()):
         await stop.wait()
         log("stopping")
@@ -76,8 +79,6 @@ async def _gateway(mode: str | None) -> None:
     http = ThreadingHTTPServer((config.host, config.port), _Answers)
     threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
     log_start()
-    if mode == LOUD:
-        log("worker_stalled", "warning", instance="lab/tiny")
     if mode == DEAF:
         turn_deaf()
     await stop.wait()

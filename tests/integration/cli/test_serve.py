@@ -154,8 +154,8 @@ def test_secrets_reach_only_who_needs_them(serve: Serve, home: Home) -> None:
 
 
 def test_warnings_of_the_services_are_told(serve: Serve, home: Home) -> None:
-    with serve(gateway=LOUD) as screen:
-        screen.wait_for("gateway: worker_stalled instance=lab/tiny")
+    with serve(STANDIN_REGISTRY=LOUD) as screen:
+        screen.wait_for("registry: worker_stalled instance=lab/tiny")
         screen.type(CTRL_C)
         assert screen.ended() == 0
 

@@ -54,7 +54,14 @@ def test_gpu_is_off_max_layers_or_a_share(server: ScriptedServer, atelier: Ateli
 
 @pytest.mark.parametrize(
     "flags",
-    [["--gpu", "half"], ["--gpu", "1.5"], ["--gpu", "nan"], ["--parallel", "0"], ["--tensor-split", "1;2"], ["-c", "x"]],
+    [
+        ["--gpu", "half"],
+        ["--gpu", "1.5"],
+        ["--gpu", "nan"],
+        ["--parallel", "0"],
+        ["--tensor-split", "1;2"],
+        ["-c", "x"],
+    ],
 )
 def test_a_value_that_cannot_be_is_a_usage_error(server: ScriptedServer, atelier: Atelier, flags: list[str]) -> None:
     assert atelier("load", KEY, *flags).exit_code == 2
