@@ -33,12 +33,12 @@ Fixed when an instance starts: flags of `atelier load`, fields of `POST /api/v1/
     "prompt": """\
 ## Prompt
 
-How messages become a prompt, and where a completion ends.
+Where a completion ends.
 """,
     "inference": """\
 ## Inference
 
-How one request samples. Highest first: the request, the instance, the model's file, the default given here.
+How one request samples. Highest first: the request, the model's file (`general.sampling.*`), the default given here.
 """,
 }
 SERVER_TITLES = ("Variable", "Default", "What it is")
@@ -48,10 +48,13 @@ SETTING_TITLES = ("Setting", "OpenAI", "LM Studio", "Default", "Allowed", "What 
 def page() -> str:
     """The whole page, as Markdown."""
     server = table(SERVER_TITLES, (server_row(name, field) for name, field in Config.model_fields.items()))
-    groups = (
-        text + "\n" + table(SETTING_TITLES, map(setting_row, TABLE[group].values())) for group, text in GROUPS.items()
-    )
+    groups = (text + "\n" + table(SETTING_TITLES, map(setting_row, served(group))) for group, text in GROUPS.items())
     return "\n".join([SERVER, server, *groups])
+
+
+def served(group: Group) -> list[Setting]:
+    """The settings that a client can set: those that have a name in some dialect."""
+    return [row for row in TABLE[group].values() if row.facts.openai or row.facts.lmstudio]
 
 
 def server_row(name: str, field: FieldInfo) -> list[str]:
