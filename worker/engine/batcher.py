@@ -43,8 +43,8 @@ class Batcher:
         self._drop_cancelled()
         self._admit()
         self._decode()
-        for part in self._plan():
-            self._prefill(part)
+        for sequence, part in self._plan():
+            self._prefill(sequence, part)
         emitted, self._emitted = self._emitted, []
         return emitted
 
@@ -77,22 +77,16 @@ class Batcher:
         sequence.place(slot, reused)
         self._running.append(sequence)
 
-    def _plan(self) -> list[Slice]:
-        prefills = [
-            Prefill(i, sequence.done, len(sequence.prompt))
-            for i, sequence in enumerate(self._running)
-            if sequence.next_token is None
-        ]
-        planned = plan_slices(prefills, self._grid)
-        self._slice_owners = {part.index: self._running[part.index] for part in planned}
-        return planned
+    def _plan(self) -> list[tuple[Sequence, Slice]]:
+        unread = [sequence for sequence in self._running if sequence.next_token is None]
+        prefills = [Prefill(i, sequence.done, len(sequence.prompt)) for i, sequence in enumerate(unread)]
+        return [(unread[part.index], part) for part in plan_slices(prefills, self._grid)]
 
-    def _prefill(self, part: Slice) -> None:
-        sequence = self._slice_owners[part.index]
+    def _prefill(self, sequence: Sequence, part: Slice) -> None:
         assert sequence.slot is not None
+        tokens = sequence.prompt[part.start : part.end]
         last = part.end == len(sequence.prompt)
         try:
-            tokens = sequence.prompt[part.start : part.end]
             self._context.decode_prompt(sequence.slot.id, tokens, part.start, "last" if last else "none")
         except AtelierError as error:
             self._fail(sequence, error)

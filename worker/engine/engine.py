@@ -43,8 +43,7 @@ class LlamaEngine:
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
         description = await self._thread.load(on_progress)
-        assert self._thread.model is not None
-        self._vocabulary = self._thread.model.vocabulary
+        self._vocabulary = self._thread.vocabulary
         self._preparer = Preparer(self._vocabulary, description.chat_template, description.context_length)
         self._can_generate = description.can_generate
         return description

@@ -58,7 +58,7 @@ def choose_slot(prompt: Seq[int], free: Seq[Slot], grid: int) -> Placement:
 class Prefill:
     """How far a sequence's prompt is computed, in tokens."""
 
-    index: int  # of the sequence, in order of arrival
+    index: int  # of the sequence, for the caller to know it by
     done: int
     total: int
 
