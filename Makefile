@@ -4,6 +4,9 @@ BIN := .venv/bin
 PYTEST = $(BIN)/python -m pytest --durations=10 $(PYTEST_ARGS)
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
 
+# Without bytecode every process that starts compiles its libraries anew, which takes longer than the start itself.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help run setup model test test-unit test-integration test-system lint protos protos-check bench format lock clean

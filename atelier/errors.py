@@ -1,12 +1,10 @@
-"""The one tree of errors. Each class knows how HTTP, gRPC and OpenAI's dialect call it.
+"""The one tree of errors. Each class knows how HTTP, gRPC (by the code's name) and OpenAI's dialect call it.
 
 A class's docstring is its default message. `code` is the name that travels between processes.
 """
 
 from collections.abc import Iterator
 from typing import ClassVar
-
-import grpc
 
 from protos.inference_pb2 import Error
 
@@ -15,7 +13,7 @@ class AtelierError(Exception):
     """Something went wrong here; the server's log has the details under this request's id."""
 
     status: ClassVar[int] = 500
-    grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+    grpc_code: ClassVar[str] = "INTERNAL"
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     retry_after: ClassVar[int | None] = None  # seconds
@@ -30,7 +28,7 @@ class InvalidRequest(AtelierError):
     """The request is not valid."""
 
     status = 400
-    grpc_code = grpc.StatusCode.INVALID_ARGUMENT
+    grpc_code = "INVALID_ARGUMENT"
     type = "invalid_request_error"
     code = "invalid_value"
 
@@ -69,7 +67,7 @@ class Unauthenticated(AtelierError):
     """Send the server's key as "Authorization: Bearer KEY"."""
 
     status = 401
-    grpc_code = grpc.StatusCode.UNAUTHENTICATED
+    grpc_code = "UNAUTHENTICATED"
     type = "authentication_error"
     code = "invalid_api_key"
 
@@ -78,7 +76,7 @@ class Forbidden(AtelierError):
     """The request's Host is not one that this server answers for."""
 
     status = 403
-    grpc_code = grpc.StatusCode.PERMISSION_DENIED
+    grpc_code = "PERMISSION_DENIED"
     type = "permission_error"
     code = "forbidden"
 
@@ -87,7 +85,7 @@ class NotFound(AtelierError):
     """There is nothing here."""
 
     status = 404
-    grpc_code = grpc.StatusCode.NOT_FOUND
+    grpc_code = "NOT_FOUND"
     type = "invalid_request_error"
     code = "not_found"
 
@@ -108,7 +106,7 @@ class MethodNotAllowed(AtelierError):
     """The route exists, but not with this method."""
 
     status = 405
-    grpc_code = grpc.StatusCode.UNIMPLEMENTED
+    grpc_code = "UNIMPLEMENTED"
     type = "invalid_request_error"
     code = "method_not_allowed"
 
@@ -117,7 +115,7 @@ class AlreadyExists(AtelierError):
     """The name is taken."""
 
     status = 409
-    grpc_code = grpc.StatusCode.ALREADY_EXISTS
+    grpc_code = "ALREADY_EXISTS"
     type = "invalid_request_error"
     code = "already_exists"
 
@@ -126,7 +124,7 @@ class PayloadTooLarge(AtelierError):
     """The request's body is larger than this server accepts."""
 
     status = 413
-    grpc_code = grpc.StatusCode.OUT_OF_RANGE
+    grpc_code = "OUT_OF_RANGE"
     type = "invalid_request_error"
     code = "payload_too_large"
 
@@ -134,7 +132,7 @@ class PayloadTooLarge(AtelierError):
 class LoadFailed(AtelierError):
     """The model could not be loaded."""
 
-    grpc_code = grpc.StatusCode.FAILED_PRECONDITION
+    grpc_code = "FAILED_PRECONDITION"
     code = "model_load_failed"
 
 
@@ -142,7 +140,7 @@ class InsufficientMemory(LoadFailed):
     """There is not enough memory to load the model."""
 
     status = 503
-    grpc_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    grpc_code = "RESOURCE_EXHAUSTED"
     code = "insufficient_memory"
     retry_after = 30
 
@@ -157,7 +155,7 @@ class DiskFull(AtelierError):
     """The disk is full."""
 
     status = 507
-    grpc_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    grpc_code = "RESOURCE_EXHAUSTED"
     code = "disk_full"
 
 
@@ -165,7 +163,7 @@ class WorkerLost(AtelierError):
     """The process that served the model ended in the middle of the answer; send the request again."""
 
     status = 502
-    grpc_code = grpc.StatusCode.ABORTED
+    grpc_code = "ABORTED"
     code = "worker_lost"
 
 
@@ -173,7 +171,7 @@ class Unavailable(AtelierError):
     """A part of the server does not answer at the moment; try again."""
 
     status = 503
-    grpc_code = grpc.StatusCode.UNAVAILABLE
+    grpc_code = "UNAVAILABLE"
     code = "unavailable"
     retry_after = 2
 
@@ -196,7 +194,7 @@ class DeadlineExceeded(AtelierError):
     """It took longer than it may."""
 
     status = 504
-    grpc_code = grpc.StatusCode.DEADLINE_EXCEEDED
+    grpc_code = "DEADLINE_EXCEEDED"
     code = "timeout"
 
 

@@ -97,7 +97,7 @@ async def _refuse(request: Any, context: Context) -> None:
 async def abort(context: Context, error: AtelierError) -> None:
     """End the call with the error's gRPC code, and the error itself in the trailing metadata."""
     trailer = ((ERROR_KEY, to_message(error).SerializeToString()),)
-    await context.abort(error.grpc_code, error.message, trailer)
+    await context.abort(grpc.StatusCode[error.grpc_code], error.message, trailer)
 
 
 @asynccontextmanager

@@ -46,12 +46,18 @@ class Setting:
 
     def bounds(self) -> str:
         """The bounds in words: "between 0 and 1", "at least 1"."""
-        low, high = self.facts.minimum, self.facts.maximum
-        if low is not None and high is not None:
-            return f"between {low:g} and {high:g}"
-        if low is not None:
-            return f"at least {low:g}"
-        return f"at most {high:g}" if high is not None else "a finite number"
+        low, high = (_plain(bound) for bound in (self.facts.minimum, self.facts.maximum))
+        if low and high:
+            return f"between {low} and {high}"
+        if low:
+            return f"at least {low}"
+        return f"at most {high}" if high else "a finite number"
+
+
+def _plain(bound: float | None) -> str:
+    if bound is None:
+        return ""
+    return str(int(bound)) if float(bound).is_integer() else str(bound)
 
 
 def _numbers(value: Any) -> list[float]:
