@@ -1,12 +1,14 @@
-"""uvicorn's HTTP protocol with bounds on what a client may send before it is answered."""
+"""uvicorn's HTTP protocol with bounds on what a client may send, and an end that lets it read the answer."""
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 64 * 2**10  # request line and headers
-MOST_UNREAD_BYTES = 2**20  # of a body that goes on after the answer
+MOST_UNREAD_BYTES = 4 * 2**20  # of a request that is answered already
 HEAD_SECONDS = 60.0  # for a connection's first request to get its headers through
+LINGER_SECONDS = 1.0
 
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -21,33 +23,84 @@ BODY = (
 class BoundedProtocol(HttpToolsProtocol):
     """httptools itself bounds neither headers nor what follows an answer that needed no body."""
 
-    _head_bytes = 0
-    _in_head = True
-    _unread_bytes = 0
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._bare_transport = transport
+        self._head_bytes = 0
+        self._in_head = True
+        self._unread_bytes = 0
+        self._discarding = False
+        super().connection_made(_LingeringTransport(transport, self._close))  # type: ignore[arg-type]
         self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            self._discard(len(data))
+            return
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            self.transport.write(TOO_LARGE % (len(BODY), BODY))
-            self.transport.close()
+        if self._in_head and self._head_bytes > MOST_HEAD_BYTES:
+            self._refuse_head()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():  # refused by us
+            super().send_400_response(msg)
 
     def on_headers_complete(self) -> None:
+        # What arrived with the head may be body, so that here the headers themselves are counted.
+        if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MOST_HEAD_BYTES:
+            self._refuse_head()
+            raise ValueError("too large")  # stops the parser
         self._in_head, self._head_bytes, self._unread_bytes = False, 0, 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
-            self._unread_bytes += len(body)
-            if self._unread_bytes > MOST_UNREAD_BYTES:
-                self.transport.close()
+            self._discard(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_head = True
         super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(TOO_LARGE % (len(BODY), BODY))
+            self.transport.close()
+
+    def _discard(self, size: int) -> None:
+        self._unread_bytes += size
+        if self._unread_bytes > MOST_UNREAD_BYTES:
+            self._bare_transport.close()
+
+    def _close(self) -> None:
+        """Close, but read on for a moment if the client still sends: a close with unread data is a
+        reset, and a reset destroys the answer before the client has read it."""
+        if self._in_head and not self._head_bytes:
+            self._bare_transport.close()
+            return
+        self._discarding = True
+        self._bare_transport.write_eof()
+        self._bare_transport.resume_reading()
+        self.loop.call_later(LINGER_SECONDS, self._bare_transport.close)
+
+
+class _LingeringTransport:
+    """The transport as uvicorn sees it: its close is the protocol's."""
+
+    def __init__(self, transport: asyncio.Transport, close: Any) -> None:
+        self._transport = transport
+        self._close = close
+        self._closing = False
+        self.write = transport.write  # on the way of every token
+
+    def close(self) -> None:
+        if not self.is_closing():
+            self._closing = True
+            self._close()
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -29,7 +29,7 @@ def short_directory() -> Any:
 async def until(condition: Callable[[], Any]) -> None:
     """Return when the condition holds; looks again at every turn of the event loop."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what it looks at has no events
             await asyncio.sleep(0.001)
 
 
@@ -70,6 +70,12 @@ async def running_gateway(registry: FakeRegistry, **options: Any) -> AsyncIterat
         gateway.admission.close()
         await asyncio.wait_for(serving, PATIENCE)
         await gateway.close()
+
+
+def client_of(gateway: Gateway) -> httpx.AsyncClient:
+    """A client of the application alone, without a server around it."""
+    transport = httpx.ASGITransport(gateway.app)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=PATIENCE)
 
 
 def post_bytes(path: str, body: Any, **headers: str) -> bytes:

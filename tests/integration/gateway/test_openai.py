@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, events_of
+from protos import registry_pb2 as pb
+from protos.settings_pb2 import SamplingSettings
+from tests.support.gateway_registry import KEY, FakeRegistry, model_message
+from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, until
 
 HELLO = [{"role": "user", "content": "one two three"}]
 
@@ -52,3 +54,112 @@ async def test_the_official_client_reads_a_stream(client: openai.AsyncOpenAI) ->
     stream = await client.chat.completions.create(model=KEY, messages=HELLO, stream=True)
     text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert text == "one two three"
+
+
+async def test_several_choices_come_in_one_reply_and_one_stream(client: openai.AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model=KEY, messages=HELLO, n=3)
+    assert [(choice.index, choice.message.content) for choice in reply.choices] == [
+        (number, "one two three") for number in range(3)
+    ]
+    assert reply.usage
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (3, 9)
+    texts = ["", "", ""]
+    async for chunk in await client.chat.completions.create(model=KEY, messages=HELLO, n=3, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == ["one two three"] * 3
+
+
+async def test_max_tokens_and_stop_strings_end_a_completion(client: openai.AsyncOpenAI) -> None:
+    cut = await client.chat.completions.create(model=KEY, messages=HELLO, max_tokens=2)
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("one two", "length")
+    stopped = await client.chat.completions.create(model=KEY, messages=HELLO, stop=["three"])
+    assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("one two ", "stop")
+
+
+async def test_text_completions_take_one_prompt_or_many(client: openai.AsyncOpenAI) -> None:
+    one = await client.completions.create(model=KEY, prompt="a b")
+    assert (one.object, one.choices[0].text, one.choices[0].finish_reason) == ("text_completion", "a b", "stop")
+    many = await client.completions.create(model=KEY, prompt=["a", "b c"], n=2)
+    assert [(choice.index, choice.text) for choice in many.choices] == [(0, "a"), (1, "a"), (2, "b c"), (3, "b c")]
+    assert many.usage
+    assert (many.usage.prompt_tokens, many.usage.completion_tokens) == (3, 6)
+    tokens = await client.completions.create(model=KEY, prompt=[[5, 6], [7]])
+    assert [choice.text for choice in tokens.choices] == ["5 6", "7"]
+
+
+async def test_text_completions_stream_every_prompt(client: openai.AsyncOpenAI) -> None:
+    texts = ["", ""]
+    stream = await client.completions.create(
+        model=KEY, prompt=["a b", "c"], stream=True, stream_options={"include_usage": True}
+    )
+    async for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+        usage = chunk.usage
+    assert texts == ["a b", "c"]
+    assert usage
+    assert usage.total_tokens == 6
+
+
+async def test_models_are_listed_and_found_by_short_names(client: openai.AsyncOpenAI) -> None:
+    listed = await client.models.list()
+    assert [(model.id, model.object, model.owned_by) for model in listed.data] == [(KEY, "model", "acme")]
+    assert (await client.models.retrieve("TINY")).id == KEY
+    with pytest.raises(openai.NotFoundError, match="Near names: acme/tiny"):
+        await client.models.retrieve("acme/tinny")
+
+
+async def test_an_unknown_model_is_a_404_with_near_names_before_any_load(
+    client: openai.AsyncOpenAI, registry: FakeRegistry
+) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.chat.completions.create(model="acme/tinny", messages=HELLO)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert "acme/tiny" in caught.value.message
+    assert registry.ensured == []
+
+
+async def test_a_prompt_that_is_too_long_is_a_400_for_streams_too(
+    client: openai.AsyncOpenAI, registry: FakeRegistry
+) -> None:
+    await registry.start_instance(context_length=128)
+    long = [{"role": "user", "content": "word " * 200}]
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(model=KEY, messages=long, stream=stream)
+        assert caught.value.code == "context_length_exceeded"
+
+
+async def test_an_error_of_ours_has_openais_envelope(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        replies = [
+            await http.get("/v2/nothing"),
+            await http.get("/v1/chat/completions"),
+            await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "temperature": "hot"}),
+            await http.post("/v1/chat/completions", content=b"{"),
+        ]
+    assert [reply.status_code for reply in replies] == [404, 405, 400, 400]
+    assert all(set(reply.json()["error"]) == {"message", "type", "param", "code"} for reply in replies)
+    assert replies[1].headers["allow"] == "POST"
+    assert replies[2].json()["error"]["param"] == "temperature"
+
+
+async def test_defaults_of_the_model_file_apply_where_the_request_is_silent(
+    client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
+) -> None:
+    defaults = SamplingSettings(stop=["two"], max_tokens=1)
+    registry.tell(pb.Change(model=model_message(sampling_defaults=defaults)))
+    await until(lambda: gateway.gateway.watcher.snapshot.models[KEY].sampling_defaults)
+    silent = await client.chat.completions.create(model=KEY, messages=HELLO)
+    assert silent.choices[0].message.content == "one"
+    outspoken = await client.chat.completions.create(model=KEY, messages=HELLO, max_tokens=50, stop=["three"])
+    assert outspoken.choices[0].message.content == "one two "
+
+
+async def test_a_model_that_makes_embeddings_does_not_chat(
+    client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
+) -> None:
+    registry.tell(pb.Change(model=model_message("acme/embed", embedding=True)))
+    await until(lambda: "acme/embed" in gateway.gateway.watcher.snapshot.models)
+    with pytest.raises(openai.BadRequestError, match="makes embeddings"):
+        await client.chat.completions.create(model="embed", messages=HELLO)

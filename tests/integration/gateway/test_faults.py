@@ -1,0 +1,272 @@
+"""Workers that die, registries that go away, clients that leave, too much work, and the end."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from atelier.errors import Draining
+from protos import registry_pb2 as pb
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, post_bytes, running_gateway, until
+
+CHAT = {"model": KEY, "messages": [{"role": "user", "content": "one two three"}]}
+STREAM = {**CHAT, "stream": True}
+
+
+async def ask(http: httpx.AsyncClient, body: Any = CHAT) -> httpx.Response:
+    return await http.post("/v1/chat/completions", json=body)
+
+
+@contextlib.asynccontextmanager
+async def asking(gateway: RunningGateway, body: Any = CHAT) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
+    """A request on its way."""
+    async with gateway.client() as http:
+        task = asyncio.create_task(ask(http, body))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+def figures(registry: FakeRegistry, instance: str = KEY) -> tuple[int, int]:
+    found = registry.workers[instance].engine.figures()
+    return found.active, found.queued
+
+
+def waiting_or_active(gateway: RunningGateway) -> int:
+    admission = gateway.gateway.admission
+    return admission.waiting + admission.active
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+async def test_a_worker_lost_before_the_first_text_is_replaced_unseen(
+    gateway: RunningGateway, registry: FakeRegistry, body: Any
+) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with asking(gateway, body) as request:
+        await until(lambda: gateway.gateway.admission.active == 1)
+        registry.script = {}
+        await registry.kill_worker(KEY)
+        reply = await asyncio.wait_for(request, PATIENCE)
+    assert reply.status_code == 200
+    assert "three" in reply.text
+    assert registry.loads == 1
+
+
+async def test_a_lost_workers_requests_move_to_another_instance(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    await registry.start_instance()
+    registry.script = {"hold": True}
+    await registry.start_instance(id="other")
+    await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
+    async with asking(gateway, CHAT | {"model": KEY}) as first, asking(gateway) as second:
+        await until(lambda: registry.workers["other"].engine.figures().queued == 1)
+        await registry.kill_worker("other")
+        replies = [await asyncio.wait_for(each, PATIENCE) for each in (first, second)]
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert registry.loads == 0
+
+
+async def test_a_worker_lost_in_mid_stream_is_an_error_event_and_no_done(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.script = {"hang_after_tokens": 1}
+    await registry.start_instance()
+    async with gateway.client() as http, http.stream("POST", "/v1/chat/completions", json=STREAM) as reply:
+        text = ""
+        async for piece in reply.aiter_text():
+            text += piece
+            if '"content":"one' in text and KEY in registry.workers:
+                await registry.kill_worker(KEY)
+    *_, last = events_of(text)
+    assert last["error"]["code"] == "worker_lost"
+    assert "[DONE]" not in text
+    assert registry.loads == 0
+    assert waiting_or_active(gateway) == 0
+
+
+async def test_a_worker_lost_late_is_replaced_while_nothing_was_sent(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.script = {"hang_after_tokens": 2}
+    await registry.start_instance()
+    async with asking(gateway) as request:
+        await until(lambda: registry.workers[KEY].engine.figures().steps >= 2)
+        registry.script = {}
+        await registry.kill_worker(KEY)
+        reply = await asyncio.wait_for(request, PATIENCE)
+    assert reply.json()["choices"][0]["message"]["content"] == "one two three"
+
+
+async def test_two_losses_are_an_error(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with asking(gateway) as request:
+        for _ in range(2):
+            await until(lambda: gateway.gateway.workers.in_flight().get(KEY) and KEY in registry.workers)
+            await until(lambda: figures(registry)[1] == 1)
+            await registry.kill_worker(KEY)
+        reply = await asyncio.wait_for(request, PATIENCE)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "worker_lost")
+
+
+async def test_a_death_that_the_registry_has_not_noticed_is_waited_out(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.script = {"hold": True}
+    before = await registry.start_instance()
+    async with asking(gateway) as request:
+        await until(lambda: gateway.gateway.admission.active == 1)
+        worker = registry.workers.pop(KEY)
+        await worker._server.stop(None)  # the snapshot still says that it is ready
+        await until(lambda: registry.ensured == [KEY])  # and so does the registry, when it is asked
+        registry.script = {}
+        registry.set_instance(pb.Instance(id=KEY, model_key=KEY, state=pb.RESTARTING))
+        reply = await asyncio.wait_for(request, PATIENCE)
+        await worker.stop(0)
+    assert reply.status_code == 200
+    assert registry.instances[KEY].token != before.token
+
+
+async def test_a_worker_that_is_being_unloaded_passes_its_requests_on(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    await registry.start_instance()
+    await registry.start_instance(id="other")
+    await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
+    registry.workers["other"].status.draining()  # the gateway has not heard
+    async with gateway.client() as http:
+        replies = [await ask(http) for _ in range(4)]
+    assert [reply.status_code for reply in replies] == [200] * 4
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM])
+async def test_a_disconnect_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry, body: Any) -> None:
+    registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
+    await registry.start_instance()
+    _, writer = await gateway.raw(post_bytes("/v1/chat/completions", body))
+    await until(lambda: figures(registry) == (1, 0))
+    writer.close()
+    await until(lambda: figures(registry) == (0, 0))
+    await until(lambda: waiting_or_active(gateway) == 0)
+    assert gateway.gateway.workers.in_flight()[KEY] == 0
+
+
+async def test_a_disconnect_while_waiting_for_a_load_gives_up_the_wait(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.hold_loads = True
+    _, writer = await gateway.raw(post_bytes("/v1/chat/completions", STREAM))
+    await asyncio.wait_for(registry.asked.wait(), PATIENCE)
+    writer.close()
+    await asyncio.wait_for(registry.abandoned.wait(), PATIENCE)
+    await until(lambda: waiting_or_active(gateway) == 0)
+    registry.released.set()
+
+
+async def test_a_client_that_does_not_read_delays_nobody(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"text": "word " * 60_000}
+    await registry.start_instance()
+    _, writer = await gateway.raw(post_bytes("/v1/chat/completions", STREAM))
+    await until(lambda: figures(registry)[0] == 1)
+    async with gateway.client() as http:
+        reply = await ask(http, {**CHAT, "max_tokens": 20})
+    assert reply.json()["usage"]["completion_tokens"] == 20
+    writer.close()
+    await until(lambda: waiting_or_active(gateway) == 0)
+
+
+async def test_exactly_the_excess_is_refused_with_when_to_come_back(registry: FakeRegistry) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with running_gateway(registry, max_queued=5) as gateway, gateway.client() as http:
+        requests = [asyncio.create_task(ask(http)) for _ in range(12)]
+        await until(lambda: sum(request.done() for request in requests) == 7)
+        registry.workers[KEY].engine.release()  # type: ignore[attr-defined]
+        replies = [await request for request in requests]
+    refused = [reply for reply in replies if reply.status_code == 503]
+    assert len(refused) == 7
+    assert all(reply.status_code == 200 for reply in replies if reply not in refused)
+    assert {reply.json()["error"]["code"] for reply in refused} == {"overloaded"}
+    assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
+
+
+async def test_two_gateways_load_a_cold_model_once(registry: FakeRegistry) -> None:
+    async with (
+        running_gateway(registry) as one,
+        running_gateway(registry) as two,
+        one.client() as first,
+        two.client() as second,
+    ):
+        replies = await asyncio.gather(*(ask(http) for http in [first, second] * 10))
+    assert [reply.status_code for reply in replies] == [200] * 20
+    assert registry.loads == 1
+
+
+async def test_loaded_models_are_served_while_the_registry_is_away(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    await registry.start_instance()
+    registry.models["acme/cold"] = pb.Model(key="acme/cold")
+    registry.tell(pb.Change(model=registry.models["acme/cold"]))
+    await until(lambda: len(gateway.gateway.watcher.snapshot.models) == 2)
+    await registry.go_away()
+    await until(lambda: not gateway.gateway.watcher.connected)
+    async with gateway.client() as http:
+        assert (await ask(http)).status_code == 200
+        cold = await ask(http, {**CHAT, "model": "acme/cold"})
+        assert (cold.status_code, cold.json()["error"]["code"]) == (503, "unavailable")
+        change = await http.post("/api/v1/models/load", json={"model": KEY})
+        assert (change.status_code, change.json()["error"]["code"]) == (503, "unavailable")
+        assert (await http.get("/readyz")).status_code == 200
+        await registry.start()
+        await until(lambda: gateway.gateway.watcher.connected)
+        assert (await ask(http, {**CHAT, "model": "acme/cold"})).status_code == 200
+
+
+async def test_draining_finishes_what_runs_and_refuses_the_rest(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with asking(gateway, STREAM) as running, gateway.client() as http:
+        await until(lambda: gateway.gateway.admission.active == 1)
+        draining = asyncio.create_task(gateway.gateway.drain(PATIENCE))
+        await until(lambda: gateway.gateway.admission.draining)
+        assert (await http.get("/readyz")).status_code == 503
+        assert (await http.get("/healthz")).status_code == 200
+        refused = await ask(http)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+        assert "retry-after" in refused.headers
+        registry.workers[KEY].engine.release()  # type: ignore[attr-defined]
+        await asyncio.wait_for(draining, PATIENCE)
+        assert (await running).text.endswith("data: [DONE]\n\n")
+
+
+async def test_stragglers_get_an_error_event_and_waiters_an_error(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.script = {"hold": True}
+    registry.models["acme/cold"] = pb.Model(key="acme/cold")
+    registry.tell(pb.Change(model=registry.models["acme/cold"]))
+    await until(lambda: len(gateway.gateway.watcher.snapshot.models) == 2)
+    await registry.start_instance()
+    registry.hold_loads = True
+    cold = {**STREAM, "model": "acme/cold"}
+    async with asking(gateway, STREAM) as running, asking(gateway, CHAT) as whole, asking(gateway, cold) as waiting:
+        await until(lambda: gateway.gateway.admission.active == 2)
+        await until(lambda: registry.ensured == ["acme/cold"])
+        await gateway.gateway.drain(0.05)
+        streamed = (await asyncio.wait_for(running, PATIENCE)).text
+        refused = [await asyncio.wait_for(each, PATIENCE) for each in (whole, waiting)]
+    assert events_of(streamed)[-1]["error"]["code"] == Draining.code
+    assert "[DONE]" not in streamed
+    assert [(reply.status_code, reply.json()["error"]["code"]) for reply in refused] == [(503, "draining")] * 2
+    assert waiting_or_active(gateway) == 0

@@ -1,0 +1,169 @@
+"""HTTP itself: ids, keys, hosts, sizes, CORS, metrics."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from atelier.config import Config
+from gateway.service import Gateway
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import PATIENCE, RunningGateway, client_of, post_bytes, running_gateway, until
+
+CHAT = {"model": KEY, "messages": [{"role": "user", "content": "one two three"}]}
+
+
+async def reply_to(gateway: RunningGateway, request: bytes) -> bytes:
+    reader, writer = await gateway.raw(request)
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE)
+    finally:
+        writer.close()
+
+
+async def write_forever(writer: asyncio.StreamWriter, chunk: bytes) -> None:
+    while True:
+        writer.write(chunk)
+        await writer.drain()
+
+
+async def test_every_reply_carries_the_requests_id(gateway: RunningGateway) -> None:
+    async with gateway.client(headers={"x-request-id": "mine-1.2_3"}) as http:
+        stream = {**CHAT, "stream": True}
+        replies = [
+            await http.get("/v1/models"),
+            await http.get("/nowhere"),
+            await http.post("/v1/chat/completions", json=stream),
+            await http.get("/healthz", headers={"host": "evil.example"}),
+        ]
+        assert [reply.headers["x-request-id"] for reply in replies] == ["mine-1.2_3"] * 4
+        assert [reply.status_code for reply in replies] == [200, 404, 200, 403]
+        made_up = [(await http.get("/healthz", headers={"x-request-id": "a b"})).headers["x-request-id"] for _ in "ab"]
+    assert all(each.startswith("req_") for each in made_up)
+    assert made_up[0] != made_up[1]
+
+
+async def test_the_server_does_not_say_what_it_is_made_of(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        assert "server" not in (await http.get("/healthz")).headers
+
+
+async def test_an_unforeseen_error_is_a_500_that_tells_nothing(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("gateway.inference.make_plan", explode)
+    async with gateway.client() as http:
+        reply = await http.post("/v1/chat/completions", json=CHAT)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in reply.text
+    assert reply.headers["x-request-id"]
+
+
+async def test_with_a_key_only_health_is_open(registry: FakeRegistry) -> None:
+    async with running_gateway(registry, api_key="secret") as gateway, gateway.client() as http:
+        paths = ["/healthz", "/readyz", "/metrics", "/v1/models", "/docs", "/openapi.json", "/nowhere"]
+        assert [(await http.get(path)).status_code for path in paths] == [200, 200, 401, 401, 401, 401, 401]
+        headers = {"authorization": "Bearer secret"}
+        assert [(await http.get(path, headers=headers)).status_code for path in paths] == [200] * 6 + [404]
+        assert (await http.get("/metrics", headers={"x-api-key": "secret"})).status_code == 200
+
+
+async def test_cors_is_off_or_for_named_origins(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    asks = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    async with gateway.client() as http:
+        assert "access-control-allow-origin" not in (await http.get("/v1/models", headers=asks)).headers
+    async with (
+        running_gateway(registry, cors=["https://chat.example"], api_key="secret") as open_gateway,
+        open_gateway.client() as http,
+    ):
+        preflight = await http.options("/v1/models", headers=asks)
+        assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, asks["origin"])
+        assert "access-control-allow-credentials" not in preflight.headers
+        refused = await http.get("/v1/models", headers=asks)  # the page may read why
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, asks["origin"])
+        stranger = await http.get("/v1/models", headers={**asks, "origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in stranger.headers
+
+
+async def test_a_body_beyond_the_limit_is_refused_at_once(registry: FakeRegistry) -> None:
+    async with running_gateway(registry, body_limit_mb=0.5) as gateway:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        told = await reply_to(gateway, head + b"Content-Length: 99999999\r\n\r\n")
+        chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+        chunked = await reply_to(gateway, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 10)
+        async with gateway.client() as http:
+            assert (await http.get("/healthz")).status_code == 200
+    assert told.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"payload_too_large"' in told
+    assert chunked.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_headers_beyond_the_limit_are_refused(gateway: RunningGateway) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+    endless = await reply_to(gateway, head + b"X-Long: " + b"x" * 100_000)
+    whole = await reply_to(gateway, head + b"X-Long: " + b"x" * 1_000_000 + b"\r\n\r\n")
+    assert endless.startswith(b"HTTP/1.1 431 ")
+    assert whole.startswith(b"HTTP/1.1 431 ")
+    many = b"".join(b"Range: bytes=%d-\r\n" % number for number in range(10_000))
+    assert (await reply_to(gateway, head + many + b"\r\n")).startswith(b"HTTP/1.1 431 ")
+    async with gateway.client() as http:
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_a_body_that_never_ends_after_the_answer_is_cut_off(gateway: RunningGateway) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    reader, writer = await gateway.raw(head)
+    assert (await asyncio.wait_for(reader.readline(), PATIENCE)).startswith(b"HTTP/1.1 404 ")
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(write_forever(writer, chunk), PATIENCE)
+    writer.close()
+
+
+async def test_requests_on_one_connection_are_answered_one_after_another(gateway: RunningGateway) -> None:
+    two = post_bytes("/v1/chat/completions", CHAT) + post_bytes("/v1/chat/completions", CHAT, Connection="close")
+    assert (await reply_to(gateway, two)).count(b'"content":"one two three"') == 2
+
+
+@pytest.mark.parametrize("request_line", [b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"\0\0\0\0\r\n\r\n"])
+async def test_what_is_no_http_is_a_400(gateway: RunningGateway, request_line: bytes) -> None:
+    assert (await reply_to(gateway, request_line)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_paths_are_labels_only_as_they_are_declared(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        await http.get("/v1/models/acme/tiny")
+        await http.get("/v1/models/../../etc/passwd%00")
+        await http.get("/nowhere/secret-path")
+        await http.post("/v1/chat/completions", json=CHAT)
+        text = (await http.get("/metrics")).text
+    assert 'atelier_requests_total{route="/v1/models/{id:path}",status="200"} 1.0' in text
+    assert 'atelier_requests_total{route="unmatched",status="404"} 2.0' in text
+    assert "secret-path" not in text
+    assert 'atelier_completion_tokens_total{model="acme/tiny"} 3.0' in text
+    assert 'atelier_time_to_first_token_seconds_count{model="acme/tiny"} 1.0' in text
+    assert 'atelier_loads_total{outcome="ready"} 1.0' in text
+    assert 'atelier_instances{state="ready"} 1.0' in text
+    assert "atelier_registry_connected 1.0" in text
+    assert "atelier_requests_active 0.0" in text
+
+
+async def test_a_gateway_without_a_registry_is_alive_but_not_ready(registry: FakeRegistry) -> None:
+    await registry.go_away()
+    gateway = Gateway(Config(registry_address=registry.target))
+    await gateway.start()
+    try:
+        async with client_of(gateway) as http:
+            assert (await http.get("/healthz")).status_code == 200
+            assert (await http.get("/readyz")).status_code == 503
+            refused = await http.post("/v1/chat/completions", json=CHAT)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+            await registry.start()
+            await until(lambda: gateway.watcher.connected)
+            assert (await http.get("/readyz")).status_code == 200
+            assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    finally:
+        await gateway.close()

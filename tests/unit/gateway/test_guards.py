@@ -1,0 +1,109 @@
+"""What a request must pass, without a server around it."""
+
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from atelier.errors import AtelierError
+from gateway.account import Account
+from gateway.admission import Admission
+from gateway.errors import error_response
+from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, host_name
+
+
+async def echo_length(scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        body = await Request(scope, receive).body()
+    except AtelierError as error:
+        await error_response(error)(scope, receive, send)
+    else:
+        await PlainTextResponse(str(len(body)))(scope, receive, send)
+
+
+async def ask(guard: ASGIApp, path: str = "/v1/models", **options: Any) -> httpx.Response:
+    async def with_account(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["atelier.account"] = Account("r")
+        await guard(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(with_account), base_url="http://localhost") as client:
+        return await client.post(path, **options)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:1234", "LOCALHOST.", "127.0.0.1:1234", "[::1]:1234", "10.1.2.3", "lab1", "lab1:80"]
+)
+async def test_our_names_and_every_number_are_answered(host: str) -> None:
+    assert (await ask(HostGuard(echo_length, ["lab1"]), headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "lab10", "[evil]", "@"])
+async def test_other_names_are_forbidden(host: str) -> None:
+    reply = await ask(HostGuard(echo_length, ["lab1"]), headers={"host": host})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")
+
+
+async def test_a_star_answers_for_every_name() -> None:
+    assert (await ask(HostGuard(echo_length, ["*"]), headers={"host": "any.example"})).status_code == 200
+
+
+def test_a_hosts_name_is_without_port_brackets_and_case() -> None:
+    hosts = ["Lab1:80", "[::1]:80", "[::1]", "a.b.", ""]
+    assert [host_name(host) for host in hosts] == ["lab1", "::1", "::1", "a.b", ""]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"authorization": "Bearer secret"}, {"authorization": "bearer  secret "}, {"x-api-key": "secret"}]
+)
+async def test_the_key_is_taken_in_each_of_its_forms(headers: dict[str, str]) -> None:
+    assert (await ask(KeyGuard(echo_length, "secret"), headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"authorization": "secret"}, {"authorization": "Basic secret"}, {"x-api-key": ""}, {"x-api-key": "secret2"}],
+)
+async def test_without_the_key_there_is_no_answer(headers: dict[str, str]) -> None:
+    reply = await ask(KeyGuard(echo_length, "secret"), headers=headers)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert reply.headers["www-authenticate"] == "Bearer"
+
+
+async def test_health_needs_no_key_and_metrics_do() -> None:
+    guard = KeyGuard(echo_length, "secret")
+    assert [(await ask(guard, path)).status_code for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 401]
+
+
+async def test_a_body_of_the_limit_passes_and_one_more_byte_does_not() -> None:
+    guard = BodyLimit(echo_length, 10)
+    assert (await ask(guard, content=b"x" * 10)).text == "10"
+    reply = await ask(guard, content=b"x" * 11)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
+    assert reply.headers["connection"] == "close"
+
+
+async def test_a_body_of_untold_length_is_cut_off_at_the_limit() -> None:
+    pieces = 0
+
+    async def endless() -> Any:
+        nonlocal pieces
+        while True:
+            pieces += 1
+            yield b"x" * 4
+
+    assert (await ask(BodyLimit(echo_length, 10), content=endless())).status_code == 413
+    assert pieces <= 4
+
+
+async def test_while_draining_only_health_and_metrics_are_answered() -> None:
+    admission = Admission(1)
+    guard = DrainGuard(echo_length, admission)
+    assert (await ask(guard)).status_code == 200
+    admission.close()
+    reply = await ask(guard)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "draining")
+    assert int(reply.headers["retry-after"]) > 0
+    assert (await ask(guard, "/metrics")).status_code == 200

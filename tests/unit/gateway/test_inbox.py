@@ -1,0 +1,64 @@
+import asyncio
+
+import pytest
+
+from atelier.errors import ContextLengthExceeded, WorkerLost
+from gateway.events import Delta, Finished, Statistics, StopReason
+from gateway.inbox import PARTS_KEPT, Inbox
+
+END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
+
+
+async def test_what_came_while_nobody_took_arrives_as_one_text_for_each_choice() -> None:
+    inbox = Inbox(1)
+    for number in range(3 * PARTS_KEPT):
+        inbox.add_text(number % 2, "ab"[number % 2])
+    inbox.add_end(END)
+    assert await inbox.take() == [Delta(0, "a" * 384), Delta(1, "b" * 384), END]
+
+
+async def test_a_lagging_client_costs_few_pieces_of_memory() -> None:
+    inbox = Inbox(1)
+    for _ in range(100_000):
+        inbox.add_text(0, "x")
+    assert len(inbox._texts[0]) < PARTS_KEPT
+
+
+async def test_text_before_an_error_is_not_lost() -> None:
+    inbox = Inbox(1)
+    inbox.add_text(0, "x")
+    inbox.fail(WorkerLost())
+    assert await inbox.take() == [Delta(0, "x")]
+    with pytest.raises(WorkerLost):
+        await inbox.take()
+
+
+async def test_half_a_code_point_wakes_nobody() -> None:
+    inbox = Inbox(1)
+    taking = asyncio.ensure_future(inbox.take())
+    await asyncio.sleep(0)
+    inbox.add_text(0, "")
+    await asyncio.sleep(0)
+    assert not taking.done()
+    inbox.add_text(0, "é")
+    assert await taking == [Delta(0, "é")]
+
+
+async def test_every_prompt_must_be_accepted() -> None:
+    inbox = Inbox(2)
+    waiting = asyncio.ensure_future(inbox.wait_accepted())
+    inbox.accept(3)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    inbox.accept(4)
+    await waiting
+    assert inbox.prompt_tokens == 7
+
+
+async def test_a_refusal_is_told_to_who_waits() -> None:
+    inbox = Inbox(1)
+    waiting = asyncio.ensure_future(inbox.wait_accepted())
+    await asyncio.sleep(0)
+    inbox.fail(ContextLengthExceeded())
+    with pytest.raises(ContextLengthExceeded):
+        await waiting

@@ -1,0 +1,93 @@
+"""Decisions about where a request goes: no event loop, no wire."""
+
+from typing import Any
+
+from atelier.errors import ModelNotFound, Unavailable
+from atelier.names import InstanceName, ModelName
+from gateway.routing import Circumstances, Decision, Load, Reject, Serve, Wait, decide
+from gateway.snapshot import Instance, Model, Snapshot, State
+
+KEY = "acme/tiny"
+
+
+def instance(id: str = KEY, state: State = State.READY, **facts: Any) -> Instance:
+    given = {"address": f"unix:/{id}", "token": id, "parallel": 4, "model_key": KEY}
+    return Instance(id=id, state=state, **{**given, **facts})
+
+
+def decision(*instances: Instance, target: ModelName | InstanceName | None = None, **now: Any) -> Decision:
+    snapshot = Snapshot({KEY: Model(key=KEY)}, {each.id: each for each in instances})
+    return decide(target or ModelName(KEY), snapshot, Circumstances(**{"in_flight": {}, **now}))
+
+
+def served(found: Decision) -> str:
+    assert isinstance(found, Serve)
+    return found.instance.id
+
+
+def test_a_ready_instance_serves() -> None:
+    assert served(decision(instance())) == KEY
+
+
+def test_the_least_busy_instance_serves() -> None:
+    assert served(decision(instance(), instance(f"{KEY}:2"), in_flight={KEY: 1})) == f"{KEY}:2"
+
+
+def test_busy_is_measured_against_the_number_of_sequences() -> None:
+    big = instance(f"{KEY}:2", parallel=16)
+    assert served(decision(instance(), big, in_flight={KEY: 2, big.id: 4})) == big.id
+
+
+def test_other_gateways_calls_count_by_what_the_instance_reports() -> None:
+    assert served(decision(instance(active=3, queued=1), instance(f"{KEY}:2"), in_flight={f"{KEY}:2": 2})) == f"{KEY}:2"
+
+
+def test_equals_take_turns() -> None:
+    pair = instance(), instance(f"{KEY}:2")
+    assert [served(decision(*pair, turn=turn)) for turn in range(4)] == [KEY, f"{KEY}:2", KEY, f"{KEY}:2"]
+
+
+def test_an_instance_with_a_chosen_identifier_serves_its_model_too() -> None:
+    assert served(decision(instance("fast"))) == "fast"
+
+
+def test_a_named_instance_is_the_only_one_to_serve() -> None:
+    found = decision(instance(), instance(f"{KEY}:2"), target=InstanceName(f"{KEY}:2"), in_flight={f"{KEY}:2": 9})
+    assert served(found) == f"{KEY}:2"
+
+
+def test_an_instance_on_its_way_is_waited_for_even_where_requests_load_nothing() -> None:
+    for state in (State.STARTING, State.LOADING, State.RESTARTING, State.STALLED):
+        assert decision(instance(state=state), load_on_demand=False) == Wait(KEY)
+
+
+def test_a_model_without_instances_is_loaded() -> None:
+    assert decision() == Load(KEY)
+    assert decision(instance(state=State.STOPPING)) == Load(KEY)
+
+
+def test_a_failed_instance_is_tried_afresh() -> None:
+    assert decision(instance(state=State.FAILED)) == Load(KEY)
+    named = decision(instance("fast", State.FAILED), target=InstanceName("fast"), load_on_demand=False)
+    assert named == Load("fast")
+
+
+def test_without_loading_on_demand_a_cold_model_is_refused_with_how_to_load_it() -> None:
+    found = decision(load_on_demand=False)
+    assert isinstance(found, Reject)
+    assert isinstance(found.error, ModelNotFound)
+    assert "atelier load acme/tiny" in found.error.message
+
+
+def test_without_a_registry_loaded_models_serve_and_others_are_unavailable() -> None:
+    assert served(decision(instance(), registry_connected=False)) == KEY
+    found = decision(registry_connected=False)
+    assert isinstance(found, Reject)
+    assert type(found.error) is Unavailable
+
+
+def test_a_process_that_was_lost_is_passed_over_though_it_seems_ready() -> None:
+    lost = instance()
+    assert decision(lost, lost=[lost.launch]) == Wait(KEY)
+    assert served(decision(lost, instance(f"{KEY}:2"), lost=[lost.launch])) == f"{KEY}:2"
+    assert served(decision(instance(token="next"), lost=[lost.launch])) == KEY

@@ -1,0 +1,319 @@
+"""OpenAI's and LM Studio's bodies to the core's calls."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.settings import TABLE
+from gateway.call import Call, Chat, JsonObject, JsonSchema, Text, Tokens
+from gateway.lmstudio.schema import LoadBody, V0ChatBody
+from gateway.lmstudio.translate import load_settings, params_string, v0_chat_call
+from gateway.openai.schema import ChatBody, CompletionBody
+from gateway.openai.translate import chat_call, completion_call
+from gateway.parsing import parse
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def chat(**fields: Any) -> Call:
+    return chat_call(parse(body(**fields), ChatBody))
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": HELLO, **fields}).encode()
+
+
+def completion(**fields: Any) -> Call:
+    return completion_call(parse(json.dumps({"model": "m", **fields}).encode(), CompletionBody))
+
+
+def refusal(raw: bytes, kind: Any = ChatBody) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(raw, kind)
+    return caught.value
+
+
+def messages_of(call: Call) -> list[dict[str, Any]]:
+    (prompt,) = call.prompts
+    assert isinstance(prompt, Chat)
+    return prompt.messages
+
+
+def test_every_sampling_setting_gets_through_under_its_own_name() -> None:
+    values = {
+        "temperature": 0.5,
+        "top_k": 3,
+        "top_p": 0.5,
+        "min_p": 0.1,
+        "repeat_penalty": 1.5,
+        "repeat_last_n": 8,
+        "presence_penalty": 0.25,
+        "frequency_penalty": -0.25,
+        "seed": 7,
+        "max_tokens": 5,
+        "logit_bias": {"5": -1.5},
+        "ignore_eos": True,
+    }
+    assert set(values) == {row.facts.openai for row in TABLE["inference"].values() if row.facts.openai}
+    assert chat(**values, stop=["x"]).settings == {**values, "logit_bias": {5: -1.5}, "stop": ["x"]}
+
+
+def test_what_is_not_set_is_left_to_other_layers() -> None:
+    assert chat().settings == {}
+    assert chat(temperature=None, stop=None, n=None, tools=None).settings == {}
+
+
+def test_max_completion_tokens_is_the_newer_name_of_max_tokens() -> None:
+    assert chat(max_completion_tokens=9, max_tokens=5).settings["max_tokens"] == 9
+
+
+def test_one_stop_string_is_a_list_of_one() -> None:
+    assert chat(stop="end").settings["stop"] == ["end"]
+
+
+def test_developer_is_system_and_text_parts_become_one_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    call = chat(
+        messages=[{"role": "developer", "content": "Be brief"}, {"role": "user", "content": parts, "name": "Ann"}]
+    )
+    assert messages_of(call) == [
+        {"role": "system", "content": "Be brief"},
+        {"role": "user", "content": "a\nb", "name": "Ann"},
+    ]
+
+
+def test_an_assistant_may_have_said_nothing_but_tool_calls() -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    history = [
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "4", "tool_call_id": "1"},
+    ]
+    assert messages_of(chat(messages=history)) == [
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "content": "4", "tool_call_id": "1"},
+    ]
+
+
+def test_a_user_message_needs_content() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(messages=[*HELLO, {"role": "user"}])
+    assert caught.value.param == "messages[1].content"
+
+
+def test_an_image_part_is_refused_by_its_place() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    with pytest.raises(UnsupportedField) as caught:
+        chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, image]}])
+    assert caught.value.param == "messages[0].content[1]"
+
+
+def test_response_formats_become_constraints() -> None:
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+    assert chat(response_format={"type": "text"}).constraint is None
+    assert chat(response_format={"type": "json_object"}).constraint == JsonObject()
+    asked = chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}).constraint
+    assert isinstance(asked, JsonSchema)
+    assert asked.schema == '{"type":"object","properties":{"b":{},"a":{}}}'  # the order of properties is kept
+
+
+def test_a_schema_format_without_a_schema_is_refused() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(response_format={"type": "json_schema"})
+    assert caught.value.param == "response_format.json_schema"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
+        ("functions", [{}]),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("audio", {"voice": "x"}),
+        ("modalities", ["text", "audio"]),
+        ("prediction", {"type": "content"}),
+        ("web_search_options", {}),
+        ("chat_template", "{{ x }}"),
+    ],
+)
+def test_what_is_not_served_yet_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(UnsupportedField) as caught:
+        chat(**{field: value})
+    assert caught.value.param == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("suffix", "x"), ("echo", True), ("best_of", 3), ("logprobs", 0), ("logprobs", 2)]
+)
+def test_what_text_completions_do_not_serve_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(UnsupportedField) as caught:
+        completion(prompt="a", n=2, **{field: value})
+    assert caught.value.param == field
+
+
+def test_values_that_ask_for_nothing_pass() -> None:
+    chat(tools=[], tool_choice="auto", functions=[], logprobs=False, top_logprobs=0, modalities=["text"], audio=None)
+    chat(user="u", metadata={"a": "b"}, store=True, service_tier="auto", nonsense={"x": 1})
+    completion(prompt="a", suffix="", echo=False, best_of=1)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "inputs"),
+    [
+        ("a", [Text("a")]),
+        ("", [Text("")]),
+        (["a"], [Text("a")]),
+        (["a", "b"], [Text("a"), Text("b")]),
+        ([1, 2], [Tokens([1, 2])]),
+        ([[1, 2], [3]], [Tokens([1, 2]), Tokens([3])]),
+    ],
+)
+def test_every_form_of_prompt_is_understood(prompt: Any, inputs: list[Any]) -> None:
+    assert completion(prompt=prompt).prompts == inputs
+
+
+@pytest.mark.parametrize(
+    "prompt", [[], [[]], None, 3, {}, ["a", 1], [1, "a"], [1.5], [-1], [2**31], [True], [[1], "a"]]
+)
+def test_other_forms_of_prompt_are_refused(prompt: Any) -> None:
+    error = refusal(json.dumps({"model": "m", "prompt": prompt}).encode(), CompletionBody)
+    assert str(error.param).startswith("prompt")
+
+
+def test_prompts_times_choices_are_bounded() -> None:
+    with pytest.raises(InvalidRequest, match="prompts times n"):
+        completion(prompt=["a"] * 65, n=2)
+
+
+ODD_NUMBERS = ["-1", "9223372036854775808", "NaN", "Infinity", "-Infinity", '"1"', "1e999", "[]", "{}", "true", "0.5"]
+WHOLE = ["n", "top_k", "seed", "max_tokens", "max_completion_tokens", "repeat_last_n"]
+
+
+@pytest.mark.parametrize("field", WHOLE)
+@pytest.mark.parametrize("number", ODD_NUMBERS)
+def test_an_odd_number_is_refused_by_the_fields_name(field: str, number: str) -> None:
+    error = refusal(f'{{"model":"m","messages":[{{"role":"user","content":"x"}}],"{field}":{number}}}'.encode())
+    assert error.param == field
+    assert error.message.startswith(f"{field}: ")
+
+
+NUMBERS = [(row.facts.openai, row.facts) for row in TABLE["inference"].values() if row.facts.maximum is not None]
+
+
+@given(
+    st.sampled_from(NUMBERS), st.one_of(st.integers(), st.floats(), st.text(), st.booleans(), st.lists(st.integers()))
+)
+def test_any_value_is_either_within_the_tables_bounds_or_refused_by_name(setting: Any, value: Any) -> None:
+    name, facts = setting
+    if name == "logit_bias":
+        return
+    try:
+        given_settings = chat(**{name: value}).settings
+    except InvalidRequest as error:
+        refused = error
+    else:
+        assert facts.minimum <= given_settings[name] <= facts.maximum
+        return
+    assert (refused.param, refused.status) == (name, 400)
+
+
+@pytest.mark.parametrize(
+    "bias", ['{"x":1}', '{"-1":1}', '{"9223372036854775808":1}', '{"5":101}', '{"5":NaN}', '{"5":"1"}', "[]", "3"]
+)
+def test_an_odd_logit_bias_is_refused_by_name(bias: str) -> None:
+    error = refusal(f'{{"model":"m","messages":[{{"role":"user","content":"x"}}],"logit_bias":{bias}}}'.encode())
+    assert str(error.param).startswith("logit_bias")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"nonsense",
+        b"[]",
+        b'"text"',
+        b"null",
+        b"{",
+        b"\xff\xfe",
+        b'{"model": "\\ud800"}',
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b'{"model":"m","messages":[{"role":"user","content":"x"}],"metadata":{"x":NaN}}',
+    ],
+)
+def test_what_is_no_json_object_is_refused_and_not_repeated(raw: bytes) -> None:
+    error = refusal(raw)
+    assert error.status == 400
+    assert len(error.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("messages", []),
+        ("messages", "hello"),
+        ("messages", [{"role": "king", "content": "x"}]),
+        ("messages", [{"role": "user", "content": 3}]),
+        ("messages", [{"role": "user", "content": [3]}]),
+        ("messages", ["x"]),
+        ("model", 3),
+        ("model", None),
+        ("stop", 3),
+        ("stop", ["a"] * 17),
+        ("stop", [""]),
+        ("stop", [1]),
+        ("stream", "yes"),
+        ("stream_options", []),
+        ("n", 9),
+        ("n", 0),
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"schema": "x"}}),
+        ("temperature", 5.1),
+    ],
+)
+def test_wrong_types_are_refused_by_the_fields_name(field: str, value: Any) -> None:
+    error = refusal(body(**{field: value}))
+    assert str(error.param).startswith(field)
+    assert "(" not in str(error.param)
+
+
+def test_a_message_says_what_the_value_must_be() -> None:
+    assert refusal(body(temperature=9)).message == "temperature: must be less than or equal to 5"
+    assert refusal(b"{}").message == "model: is required"
+    assert refusal(b"[]").message == "The body must be an object"
+
+
+def test_v0_takes_minus_one_for_no_limit() -> None:
+    assert "max_tokens" not in v0_chat_call(parse(body(max_tokens=-1), V0ChatBody)).settings
+    assert v0_chat_call(parse(body(max_tokens=4), V0ChatBody)).settings["max_tokens"] == 4
+    for number in (0, -2):
+        with pytest.raises(InvalidRequest) as caught:
+            v0_chat_call(parse(body(max_tokens=number), V0ChatBody))
+        assert caught.value.param == "max_tokens"
+
+
+def test_load_settings_go_by_lm_studios_names() -> None:
+    raw = (
+        b'{"model":"m","context_length":2048,"eval_batch_size":64,"offload_kv_cache_to_gpu":false,"tensor_split":[1,2]}'
+    )
+    assert load_settings(parse(raw, LoadBody)) == {
+        "context_length": 2048,
+        "batch_size": 64,
+        "offload_kv": False,
+        "tensor_split": [1.0, 2.0],
+    }
+
+
+def test_a_load_setting_out_of_bounds_is_refused_by_name() -> None:
+    assert refusal(b'{"model":"m","context_length":1}', LoadBody).param == "context_length"
+    assert refusal(b'{"model":"m","kv_type":"q9"}', LoadBody).param == "kv_type"
+
+
+def test_parameter_counts_are_short() -> None:
+    counts = [134_515_008, 7_241_732_096, 70_000_000_000, 405_000_000_000, 1_000_000, 12]
+    assert [params_string(count) for count in counts] == ["135M", "7.2B", "70B", "405B", "1M", "12"]
