@@ -12,7 +12,7 @@ from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 
 T = TypeVar("T")
-SECONDS = 15.0  # that anything may take on a busy machine
+SECONDS = 50.0  # that anything may take on a busy machine
 
 
 class View:
@@ -92,7 +92,7 @@ class RegistryClient:
     async def watch(self) -> AsyncIterator[View]:
         """A view that follows the registry, its snapshot taken already."""
         view = View()
-        call = self.stub.Watch(pb.WatchRequest(), metadata=self._metadata)
+        call = self.stub.Watch(pb.WatchRequest(), metadata=self._metadata, wait_for_ready=True)
         task = asyncio.create_task(_follow(call, view))
         try:
             await view.until(lambda view: view.changes)

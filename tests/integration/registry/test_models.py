@@ -26,6 +26,10 @@ def left_over(home: Path) -> list[Path]:
     return list((home / "models").rglob(".importing-*"))
 
 
+def same_file(one: str | Path, other: str | Path) -> bool:
+    return Path(one).samefile(other)
+
+
 async def test_files_in_the_folder_are_models(registry: Running) -> None:
     async with registry.client.watch() as view:
         model = view.models[KEY]
@@ -53,14 +57,14 @@ async def test_an_imported_file_is_copied_into_the_folder(registry: Running, tmp
         assert await view.until(lambda view: view.models.get("local/fresh")) == model
     assert model.path == str(home / "models/local/fresh/Fresh-Q4_1.gguf")
     assert filecmp.cmp(model.path, source, shallow=False)
-    assert not os.path.samefile(model.path, source)
+    assert not same_file(model.path, source)
     assert left_over(home) == []
 
 
 async def test_a_link_takes_no_space(registry: Running, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf")
     model = await registry.client.import_model(source, mode=LINK)
-    assert os.path.samefile(model.path, source)
+    assert same_file(model.path, source)
     assert model.path != str(source)
 
 
