@@ -111,6 +111,13 @@ def _model_of(target: ModelName | InstanceName, snapshot: Snapshot) -> Model:
     return snapshot.models.get(key) or Model(key=key)
 
 
+def _json(messages: list[dict[str, Any]]) -> bytes:
+    try:
+        return orjson.dumps(messages)
+    except TypeError as error:  # a number of more than 64 bits among a tool call's arguments
+        raise InvalidRequest(f"messages: {error}", param="messages") from None
+
+
 def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
     """The call as the worker takes it; its number and the instance are the connection's to fill in."""
     submit = pb.Submit(
@@ -121,7 +128,7 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
     )
     match prompt:
         case Chat(messages):
-            submit.chat.messages_json = orjson.dumps(messages)
+            submit.chat.messages_json = _json(messages)
         case Text(text):
             submit.text = text
         case Tokens(ids):

@@ -98,7 +98,7 @@ class WorkerConnection:
                 continue  # cancelled: the worker may not know yet
             kind = event.WhichOneof("event")
             if kind == "delta":
-                submission.inbox.add_text(submission.first_choice + event.choice, event.delta.text)
+                submission.inbox.add_text(submission.first_choice + event.choice, event.delta.text, event.delta.tokens)
             else:
                 self._settle(submission, kind, event)
 

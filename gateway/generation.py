@@ -42,6 +42,7 @@ class Generation:
         self._submissions: list[Submission] = []
         self._lost: set[Launch] = set()
         self._may_begin_again = True
+        self._failure: AtelierError | None = None
         self._sent = False
         self._closed = False
 
@@ -61,7 +62,13 @@ class Generation:
         return sum(end.statistics.cached_tokens for end in firsts if end)
 
     @property
+    def generated_tokens(self) -> int:
+        """Whether or not their choices have ended."""
+        return max(self._inbox.tokens, self.completion_tokens)
+
+    @property
     def completion_tokens(self) -> int:
+        """Of the choices that have ended."""
         return sum(end.statistics.predicted_tokens for end in self.ends.values())
 
     async def begin(self) -> None:
@@ -100,6 +107,7 @@ class Generation:
     def fail(self, error: AtelierError) -> None:
         """End it with an error, wherever it is."""
         self._may_begin_again = False
+        self._failure = error
         self._inbox.fail(error)
 
     def close(self) -> None:
@@ -111,6 +119,8 @@ class Generation:
 
     async def _submit(self) -> None:
         self._instance = await self._dispatcher.find(self.plan.target, self.plan.origin.request_id, self._lost)
+        if self._failure is not None:
+            raise self._failure
         self._connection = self._workers.connect(self._instance)
         self._inbox = Inbox(len(self.plan.call.prompts))
         for number, prompt in enumerate(self.plan.call.prompts):

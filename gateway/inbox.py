@@ -21,13 +21,15 @@ class Inbox:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.prompt_tokens = 0
+        self.tokens = 0  # that the texts stand for
 
     def accept(self, prompt_tokens: int) -> None:
         self.prompt_tokens += prompt_tokens
         self._unaccepted -= 1
         self._wake()
 
-    def add_text(self, choice: int, text: str) -> None:
+    def add_text(self, choice: int, text: str, tokens: int) -> None:
+        self.tokens += tokens
         if not text:  # a token in the middle of a code point
             return
         parts = self._texts.setdefault(choice, [])

@@ -55,7 +55,7 @@ class Inference:
         self._running.discard(generation)
         ticket.leave()
         account.prompt_tokens = generation.prompt_tokens
-        account.completion_tokens = generation.completion_tokens
+        account.completion_tokens = generation.generated_tokens
         self._metrics.count_generation(
             model=account.model,
             prompt_tokens=account.prompt_tokens,

@@ -14,6 +14,7 @@ from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
 from gateway.app import Routes, create_app
 from gateway.catalogue import Catalogue
+from gateway.control import Control
 from gateway.dispatcher import Dispatcher
 from gateway.health import HealthRoutes
 from gateway.inference import Inference
@@ -67,10 +68,11 @@ class Gateway:
 
     def _create_app(self, config: Config) -> FastAPI:
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
+        control = Control(self.registry, self.watcher)
         routes = Routes(
             OpenAIRoutes(self.inference, catalogue),
-            LMStudioRoutes(self.inference, catalogue, self.registry),
-            ManagementRoutes(self.watcher, self.registry, self.admission),
+            LMStudioRoutes(self.inference, catalogue, control),
+            ManagementRoutes(self.watcher, control, self.admission),
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
         return create_app(config, routes, self.admission, self.metrics)

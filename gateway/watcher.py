@@ -14,6 +14,7 @@ from protos.registry_pb2 import WatchRequest
 
 FIRST_DELAY = 0.1  # seconds between attempts, doubled up to the longest
 LONGEST_DELAY = 2.0
+HEARSAY_SECONDS = 2.0  # for a change that the registry has made to get here
 
 _log = structlog.get_logger(__name__)
 
@@ -50,6 +51,12 @@ class Watcher:
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._changed], timeout=seconds)
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Return when the snapshot shows it; after a while all the same, as it may have been undone since."""
+        end = asyncio.get_running_loop().time() + HEARSAY_SECONDS
+        while not condition() and (left := end - asyncio.get_running_loop().time()) > 0:
+            await self.change(left)
 
     async def _follow(self) -> None:
         async for change in self._registry.stub.Watch(WatchRequest(), metadata=self._registry.metadata):

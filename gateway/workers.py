@@ -38,6 +38,7 @@ class Workers:
         known = {instance.launch for instance in snapshot.instances.values()}
         for launch, connection in list(self._connections.items()):
             if launch not in known and not connection.in_flight:
+                del self._connections[launch]
                 task = asyncio.create_task(connection.close())
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)

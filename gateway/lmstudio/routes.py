@@ -6,6 +6,7 @@ from starlette.responses import Response
 from atelier.names import check_identifier
 from gateway.answer import account_of, json_response, stream_answer, whole_answer
 from gateway.catalogue import Catalogue
+from gateway.control import Control
 from gateway.disconnect import while_connected
 from gateway.events import Completion
 from gateway.generation import Generation
@@ -24,14 +25,13 @@ from gateway.openai.routes import wants_usage
 from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer
 from gateway.openai.translate import chat_choices, usage
 from gateway.parsing import read_body
-from gateway.registry_client import RegistryClient
 
 
 class LMStudioRoutes:
-    def __init__(self, inference: Inference, catalogue: Catalogue, registry: RegistryClient) -> None:
+    def __init__(self, inference: Inference, catalogue: Catalogue, control: Control) -> None:
         self._inference = inference
         self._catalogue = catalogue
-        self._registry = registry
+        self._control = control
 
     async def v0_chat_completions(self, request: Request) -> Response:
         body = await read_body(request, V0ChatBody)
@@ -72,7 +72,7 @@ class LMStudioRoutes:
         identifier = check_identifier(body.identifier) if body.identifier is not None else None
         model = self._catalogue.find_model(body.model)
         async with while_connected(request.receive):
-            instance = await self._registry.create(
+            instance = await self._control.load(
                 model.key, identifier, load_settings(body), account_of(request).request_id
             )
         return json_response(load_reply(instance, model, echo=bool(body.echo_load_config)))
@@ -80,5 +80,5 @@ class LMStudioRoutes:
     async def v1_unload(self, request: Request) -> Response:
         body = await read_body(request, UnloadBody)
         instance = self._catalogue.find_instance(body.instance_id)
-        await self._registry.unload(instance.id)
+        await self._control.unload(instance.id)
         return json_response({"instance_id": instance.id})

@@ -10,18 +10,18 @@ from atelier.errors import InvalidRequest
 from atelier.names import check_key
 from gateway.admission import Admission
 from gateway.answer import json_response
+from gateway.control import Control
 from gateway.lmstudio.translate import v1_model
 from gateway.management.schema import ImportBody
 from gateway.management.translate import instance_object
 from gateway.parsing import read_body
-from gateway.registry_client import RegistryClient
 from gateway.watcher import Watcher
 
 
 class ManagementRoutes:
-    def __init__(self, watcher: Watcher, registry: RegistryClient, admission: Admission) -> None:
+    def __init__(self, watcher: Watcher, control: Control, admission: Admission) -> None:
         self._watcher = watcher
-        self._registry = registry
+        self._control = control
         self._admission = admission
         self._started = time.monotonic()
 
@@ -30,7 +30,7 @@ class ManagementRoutes:
         if "\0" in body.path:
             raise InvalidRequest("path: must not contain NUL", param="path")
         key = check_key(body.key) if body.key is not None else None
-        model = await self._registry.import_model(body.path, key, body.mode)
+        model = await self._control.import_model(body.path, key, body.mode)
         return json_response(v1_model(model, self._watcher.snapshot))
 
     async def list_instances(self, request: Request) -> Response:

@@ -1,8 +1,8 @@
 """OpenAI's bodies to the core's calls, and the core's completions to OpenAI's objects. Pure."""
 
+import json
 from typing import Any
 
-import orjson
 from pydantic import BaseModel
 
 from atelier.errors import InvalidRequest, UnsupportedField
@@ -96,7 +96,8 @@ def constraint(asked: ResponseFormat | None) -> Constraint | None:
         raise InvalidRequest("response_format.json_schema: is required", param="response_format.json_schema")
     if asked.json_schema.schema_ is None:
         return JsonObject()
-    return JsonSchema(orjson.dumps(asked.json_schema.schema_).decode())
+    # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
+    return JsonSchema(json.dumps(asked.json_schema.schema_, ensure_ascii=False, separators=(",", ":")))
 
 
 def message_json(message: Message, number: int) -> dict[str, Any]:

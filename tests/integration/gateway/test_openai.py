@@ -163,3 +163,16 @@ async def test_a_model_that_makes_embeddings_does_not_chat(
     await until(lambda: "acme/embed" in gateway.gateway.watcher.snapshot.models)
     with pytest.raises(openai.BadRequestError, match="makes embeddings"):
         await client.chat.completions.create(model="embed", messages=HELLO)
+
+
+async def test_numbers_beyond_64_bits_break_nothing(gateway: RunningGateway) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}", "big": 2**70}}
+    history = [{"role": "assistant", "content": None, "tool_calls": [call]}, *HELLO]
+    schema = {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "maximum": 2**70}}}
+    async with gateway.client() as http:
+        calls = await http.post("/v1/chat/completions", json={"model": KEY, "messages": history})
+        bounds = await http.post(
+            "/v1/chat/completions", json={"model": KEY, "messages": HELLO, "response_format": schema}
+        )
+    assert (calls.status_code, calls.json()["error"]["param"]) == (400, "messages")
+    assert bounds.status_code == 200

@@ -12,7 +12,7 @@ END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 async def test_what_came_while_nobody_took_arrives_as_one_text_for_each_choice() -> None:
     inbox = Inbox(1)
     for number in range(3 * PARTS_KEPT):
-        inbox.add_text(number % 2, "ab"[number % 2])
+        inbox.add_text(number % 2, "ab"[number % 2], 1)
     inbox.add_end(END)
     assert await inbox.take() == [Delta(0, "a" * 384), Delta(1, "b" * 384), END]
 
@@ -20,13 +20,13 @@ async def test_what_came_while_nobody_took_arrives_as_one_text_for_each_choice()
 async def test_a_lagging_client_costs_few_pieces_of_memory() -> None:
     inbox = Inbox(1)
     for _ in range(100_000):
-        inbox.add_text(0, "x")
+        inbox.add_text(0, "x", 1)
     assert len(inbox._texts[0]) < PARTS_KEPT
 
 
 async def test_text_before_an_error_is_not_lost() -> None:
     inbox = Inbox(1)
-    inbox.add_text(0, "x")
+    inbox.add_text(0, "x", 1)
     inbox.fail(WorkerLost())
     assert await inbox.take() == [Delta(0, "x")]
     with pytest.raises(WorkerLost):
@@ -37,10 +37,10 @@ async def test_half_a_code_point_wakes_nobody() -> None:
     inbox = Inbox(1)
     taking = asyncio.ensure_future(inbox.take())
     await asyncio.sleep(0)
-    inbox.add_text(0, "")
+    inbox.add_text(0, "", 1)
     await asyncio.sleep(0)
     assert not taking.done()
-    inbox.add_text(0, "é")
+    inbox.add_text(0, "é", 1)
     assert await taking == [Delta(0, "é")]
 
 
