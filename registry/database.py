@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -43,16 +44,22 @@ class Database:
 
 
 async def open_database(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Database:
-    """The database in this file, for this user alone, with all migrations applied."""
+    """The database in this file, for this user alone, with all migrations applied.
+
+    Unavailable when it is locked for long, damaged, or of a newer version.
+    """
     _make_private_file(path)
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": busy_seconds})
     event.listen(engine.sync_engine, "connect", _set_pragmas)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade)
-    except BaseException:
+    except (DBAPIError, CommandError) as error:
         await engine.dispose()
-        raise
+        reason = str(getattr(error, "orig", None) or error)
+        raise Unavailable(
+            f"The database {path} cannot be used: {reason}. Move it away to begin with a new one."
+        ) from error
     return Database(engine)
 
 

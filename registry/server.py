@@ -52,6 +52,7 @@ class RegistryServer:
         check_target(self._config)
         await self.catalogue.scan()
         await adopt_instances(await self._instances.all(), self.pool, self._launcher, self._instances)
+        self._launcher.clear_all_but(self.pool.addresses())
         add_RegistryServicer_to_server(RegistryServicer(self.catalogue, self.pool, self.feed), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._listen()

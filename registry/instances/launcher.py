@@ -6,8 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -58,6 +57,9 @@ class Launcher(Protocol):
     def clear(self, address: str) -> None:
         """Remove what an ended worker left at its address."""
 
+    def clear_all_but(self, addresses: Collection[str]) -> None:
+        """Remove what workers left that ended while no registry ran; those at `addresses` live."""
+
 
 class LocalWorker(LocalProcess):
     """A worker process of this machine, and its log."""
@@ -96,11 +98,11 @@ class LocalLauncher:
         return LocalWorker(pid, started, log_path(self._logs_dir, instance_id))
 
     def clear(self, address: str) -> None:
-        with suppress(FileNotFoundError):
-            Path(address.removeprefix("unix:")).unlink()
+        socket = Path(address.removeprefix("unix:"))
+        socket.unlink(missing_ok=True)
+        socket.with_suffix(".json").unlink(missing_ok=True)  # there still, if the worker never read it
 
-    def clear_all_but(self, addresses: set[str]) -> None:
-        """Remove what workers left that ended while no registry ran."""
+    def clear_all_but(self, addresses: Collection[str]) -> None:
         for path in self._run_dir.glob("worker-*"):
             if f"unix:{path.with_suffix('.sock')}" not in addresses:
                 path.unlink(missing_ok=True)

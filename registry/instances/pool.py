@@ -89,6 +89,10 @@ class Pool:
         plan = self._plan(model, record.id, record.settings, on_demand=record.on_demand)
         return self._start(plan, (record, process) if process else None)
 
+    def addresses(self) -> set[str]:
+        """Where the workers of all instances listen."""
+        return {supervisor.instance.address for supervisor in self._supervisors.values()}
+
     async def drain(self, grace_seconds: float) -> None:
         """Unload everything, and start nothing more."""
         self._draining = True

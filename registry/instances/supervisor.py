@@ -47,6 +47,7 @@ class Supervisor:
         STARTING    launched or adopted    -> LOADING, READY: it says so
         LOADING                            -> READY: it says so, and health and description agree
         READY                              -> STALLED: silent, or busy without a step
+                                           -> RESTARTING: someone else told it to end
         STALLED                            -> READY: it gets on again
         RESTARTING  its process ended      -> STARTING, after a back-off
         FAILED      its load failed, took too long, or it crashed too often; the end of the task
@@ -197,6 +198,8 @@ class Supervisor:
                 if now >= load_by and self.state not in LOADED:
                     raise LoadFailed(f"The model was not loaded within {self._rules.load_timeout:g} s.")
                 await self._heed(life, status, pulse.stalled(now))
+                if self.state is State.RESTARTING:
+                    return  # it is on its way out: what matters now is its process's end
         finally:
             reading.cancel()
             await asyncio.wait((reading,))

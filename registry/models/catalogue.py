@@ -32,7 +32,7 @@ class Catalogue:
         self._store = store
         self._feed = feed
         self._models: dict[str, Model] = {}
-        self._hidden: set[str] = set()  # keys of models whose files are away or damaged at the moment
+        self._hidden: dict[str, Model] = {}  # models whose files are away or damaged at the moment
         self._changing = asyncio.Lock()
         self._imports: set[asyncio.Task[Model]] = set()
         self._stop = threading.Event()
@@ -54,7 +54,7 @@ class Catalogue:
             await asyncio.to_thread(self._models_dir.mkdir, parents=True, exist_ok=True)
             await asyncio.to_thread(remove_unfinished, self._models_dir)
             known = {model.path: model for model in await self._store.all()}
-            self._hidden = {model.key for model in known.values()}
+            self._hidden = {model.key: model for model in known.values()}
             for model in known.values():
                 await self._renew(model)
             for path in await asyncio.to_thread(find_files, self._models_dir):
@@ -95,7 +95,10 @@ class Catalogue:
                 raise
 
     async def _known(self, request: ImportRequest) -> Model | None:
+        """The model that this file is already; one whose file was damaged or away comes back."""
         stamp = await asyncio.to_thread(stamp_of, request.path)
+        for hidden in [model for model in self._hidden.values() if model.path == request.path]:
+            await self._renew(hidden)
         for model in self._models.values():
             if request.path not in (model.source, model.path) or model.stamp.size != stamp.size:
                 continue
@@ -116,7 +119,7 @@ class Catalogue:
         except FileNotFoundError:
             if model.path.is_relative_to(self._models_dir):  # elsewhere, its disk may only be away
                 await self._store.remove(model.key)
-                self._hidden.discard(model.key)
+                self._hidden.pop(model.key, None)
             _log.info("model_gone", model=model.key, path=str(model.path))
         except (InvalidModelFile, OSError) as error:
             _log.warning("model_skipped", model=model.key, path=str(model.path), reason=str(error))
@@ -148,12 +151,12 @@ class Catalogue:
         return model
 
     def _publish(self, model: Model) -> None:
-        self._hidden.discard(model.key)
+        self._hidden.pop(model.key, None)
         self._models[model.key] = model
         self._feed.publish(model)
 
     def _taken(self) -> Collection[str]:
-        return self._models.keys() | self._hidden
+        return self._models.keys() | self._hidden.keys()
 
 
 async def _read(path: Path) -> Facts:

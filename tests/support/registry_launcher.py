@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -126,7 +126,7 @@ class FakeWorker(InferenceServicer):
 
 
 class FakeLauncher:
-    """Launches fake workers; `new_workers` starts each as a test wants it."""
+    """Launches fake workers: ready at once, unless the test sets otherwise."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -163,6 +163,9 @@ class FakeLauncher:
         """The next worker that is launched, or was and has not been asked for."""
         async with asyncio.timeout(5):
             return await self._launched.get()
+
+    def clear_all_but(self, addresses: Collection[str]) -> None:
+        pass
 
     async def close(self) -> None:
         for worker in self.workers:

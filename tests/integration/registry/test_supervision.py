@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from atelier.errors import LoadFailed, Unavailable
+from protos import inference_pb2 as pb2
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.registry_launcher import FakeLauncher
@@ -100,3 +101,17 @@ async def test_counts_are_published_seldom_but_the_last_one_is(registry: Running
             await asyncio.sleep(0)
         await view.until(lambda view: view.instances[KEY].active == 29)
         assert len(view.changes) <= 4
+
+
+async def test_a_worker_that_someone_else_ends_is_launched_again(start: Any, launcher: FakeLauncher) -> None:
+    registry: Running = await start(load_timeout=0.3, stall_timeout=0.4)
+    await registry.client.ensure(KEY)
+    async with registry.client.watch() as view:
+        launcher.workers[0].fall_silent()
+        await view.until_state(KEY, pb.STALLED)  # now the time for loading is over, and must not count
+        launcher.workers[0].fall_silent(False)
+        launcher.workers[0].say(state=pb2.WORKER_DRAINING)
+        await view.until_state(KEY, pb.RESTARTING)
+        await launcher.workers[0].crash(0)
+        await view.until(lambda view: view.instances[KEY].restarts == 1)
+        await view.until_state(KEY, pb.READY)

@@ -1,0 +1,143 @@
+"""The database: kept, locked, brought up to date."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from atelier.config import Config
+from atelier.errors import Unavailable
+from protos import registry_pb2 as pb
+from registry.database import open_database
+from registry.server import RegistryServer
+from registry.tables import Base
+from tests.integration.registry.conftest import KEY, Running, running
+from tests.support.gguf_files import write_gguf
+from tests.support.registry_client import connect
+from tests.support.registry_launcher import FakeLauncher
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Another process's lock on the database."""
+    with closing(sqlite3.connect(home / "registry.db")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.fixture
+async def impatient(home: Path, launcher: FakeLauncher) -> Any:
+    """A registry that waits a tenth of a second for locks."""
+
+    @asynccontextmanager
+    async def start() -> Any:
+        config = Config(home=home, engine="scripted", shutdown_grace=1)
+        server = RegistryServer(config, await open_database(config.database_path, busy_seconds=0.1), launcher)
+        await server.start()
+        async with connect(config.registry_target) as client:
+            yield Running(config, server, client)
+        await server.drain()
+
+    async with start() as started:
+        yield started
+
+
+async def test_models_keep_their_keys_over_a_restart(home: Path, launcher: FakeLauncher, tmp_path: Path) -> None:
+    async with running(home, launcher) as first:
+        model = await first.client.import_model(write_gguf(tmp_path / "Fresh.gguf"), key="me/mine")
+    async with running(home, launcher) as second, second.client.watch() as view:
+        assert view.models["me/mine"] == model
+        assert set(view.models) == {KEY, "me/mine"}
+
+
+async def test_a_deleted_file_disappears_and_a_file_left_in_place_may_come_back(
+    home: Path, launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    elsewhere = write_gguf(tmp_path / "Fresh.gguf")
+    async with running(home, launcher) as first:
+        await first.client.import_model(elsewhere, key="me/mine", mode=pb.ImportModelRequest.IN_PLACE)
+    elsewhere.rename(tmp_path / "away.gguf")
+    (home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf").unlink()
+    async with running(home, launcher) as second, second.client.watch() as view:
+        assert not view.models
+        (tmp_path / "away.gguf").rename(elsewhere)
+        model = await second.client.import_model(elsewhere, mode=pb.ImportModelRequest.IN_PLACE)
+        assert model.key == "me/mine"
+
+
+async def test_a_file_that_was_replaced_is_read_anew(home: Path, launcher: FakeLauncher) -> None:
+    async with running(home, launcher):
+        pass
+    write_gguf(home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf", context_length=4444, tokens=99)
+    async with running(home, launcher) as second, second.client.watch() as view:
+        assert view.models[KEY].max_context_length == 4444
+
+
+async def test_a_locked_database_refuses_writes_and_serves_the_rest(
+    impatient: Running, launcher: FakeLauncher, home: Path, tmp_path: Path
+) -> None:
+    client = impatient.client
+    ready = await client.ensure(KEY)
+    with locked(home):
+        assert await client.ensure(KEY) == ready
+        async with client.watch() as view:
+            assert set(view.models) == {KEY}
+        for change in (
+            client.create(KEY),
+            client.unload(KEY),
+            client.import_model(write_gguf(tmp_path / "Fresh.gguf")),
+        ):
+            with pytest.raises(Unavailable, match="database"):
+                await change
+        assert len(launcher.workers) == 1
+        assert (await client.ensure(KEY)).state == pb.READY
+    assert (await client.create(KEY)).id == f"{KEY}:2"
+    assert (await client.import_model(tmp_path / "Fresh.gguf")).key == "local/fresh"
+    await client.unload(KEY)
+
+
+async def test_a_worker_is_restarted_while_the_database_is_locked(
+    impatient: Running, launcher: FakeLauncher, home: Path
+) -> None:
+    await impatient.client.ensure(KEY)
+    with locked(home):
+        async with impatient.client.watch() as view:
+            await launcher.workers[0].crash(-9)
+            await view.until(lambda view: view.instances[KEY].restarts == 1)
+            await view.until_state(KEY, pb.READY)
+
+
+async def test_a_damaged_database_is_told_as_such(home: Path) -> None:
+    (home / "registry.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(Unavailable, match=r"registry\.db"):
+        await open_database(home / "registry.db")
+
+
+async def test_a_database_of_a_newer_version_is_told_as_such(home: Path) -> None:
+    await (await open_database(home / "registry.db")).close()
+    with closing(sqlite3.connect(home / "registry.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    with pytest.raises(Unavailable, match="9999"):
+        await open_database(home / "registry.db")
+
+
+async def test_the_migrations_make_the_tables_that_the_code_uses(home: Path) -> None:
+    database = await open_database(home / "registry.db")
+    await database.close()
+
+    def differences() -> list[Any]:
+        engine = create_engine(f"sqlite:///{home / 'registry.db'}")
+        with engine.connect() as connection:
+            found = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+        engine.dispose()
+        return list(found)
+
+    assert await asyncio.to_thread(differences) == []

