@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import structlog
 
 from atelier.config import Config
 from gateway.service import Gateway
@@ -167,3 +168,33 @@ async def test_a_gateway_without_a_registry_is_alive_but_not_ready(registry: Fak
             assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
     finally:
         await gateway.close()
+
+
+async def test_a_request_is_one_line_of_the_log_without_what_was_said(gateway: RunningGateway) -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with gateway.client() as http:
+            await http.post("/v1/chat/completions", json={**CHAT, "stream": True}, headers={"x-request-id": "r1"})
+            await http.post("/v1/chat/completions", json={**CHAT, "model": "secret-name"})
+    answered, refused = [line for line in lines if line["event"] == "request"]
+    assert answered.pop("seconds") >= 0
+    assert answered == {
+        "event": "request",
+        "log_level": "info",
+        "id": "r1",
+        "route": "POST /v1/chat/completions",
+        "status": 200,
+        "model": KEY,
+        "prompt_tokens": 3,
+        "completion_tokens": 3,
+    }
+    assert (refused["status"], refused["error"]) == (404, "model_not_found")
+    assert "one" not in str(lines)
+    assert "secret-name" not in str(lines)
+
+
+async def test_slow_heads_and_idle_connections_do_not_hinder_others(gateway: RunningGateway) -> None:
+    half_open = [await gateway.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ") for _ in range(200)]
+    async with gateway.client() as http:
+        assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    for _, writer in half_open:
+        writer.close()
