@@ -17,7 +17,7 @@ from atelier.settings import Load
 
 VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES", "vulkan": "GGML_VK_VISIBLE_DEVICES"}
 NOTHING = {"cuda": "-1", "rocm": "-1", "vulkan": ""}
-DEVICE = re.compile(r"(?P<backend>cuda|rocm|vulkan)(?::(?P<numbers>\d{1,3}(?:,\d{1,3})*))?")
+DEVICE = re.compile(r"(?P<backend>cuda|rocm|vulkan):(?P<numbers>\d{1,3}(?:,\d{1,3})*)")
 CORE_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
@@ -90,9 +90,7 @@ def format_cores(cores: Collection[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def _shown(backend: str, numbers: str | None) -> dict[str, str]:
-    if numbers is None:
-        return {}
+def _shown(backend: str, numbers: str) -> dict[str, str]:
     chosen = numbers.split(",")
     if len(set(map(int, chosen))) < len(chosen):
         raise InvalidRequest(f"device names the same {backend} device twice.", param="device")

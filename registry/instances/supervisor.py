@@ -1,15 +1,13 @@
 """Keeps one instance running: launches its worker, listens to it, launches it again."""
 
 import asyncio
-import secrets
 import signal
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import grpc.aio
 import structlog
 
-from atelier.errors import AtelierError, LoadFailed, Unavailable, WorkerLost, from_message
+from atelier.errors import AtelierError, LoadFailed, WorkerLost, from_message
 from protos import inference_pb2 as pb
 from registry.feed import Feed
 from registry.instances.backoff import Crashes
@@ -19,24 +17,15 @@ from registry.instances.instance import Instance, State
 from registry.instances.judging import LOADED, judge
 from registry.instances.latest import Latest
 from registry.instances.launcher import Launcher, WorkerProcess
+from registry.instances.lives import Life, Lives, adopted_life
 from registry.instances.plan import Plan, Rules
 from registry.instances.pulse import Pulse
 from registry.instances.store import InstanceRecord, InstanceStore
-from registry.instances.worker_client import WorkerClient
 from registry.pinning import describe
 
 FAILED_EXIT_SECONDS = 2.0  # for a worker whose load failed to end by itself, after SIGTERM
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """One launch of the worker."""
-
-    record: InstanceRecord
-    process: WorkerProcess
-    client: WorkerClient
 
 
 class Supervisor:
@@ -67,11 +56,10 @@ class Supervisor:
     ) -> None:
         self.plan = plan
         self._rules = rules
-        self._launcher = launcher
-        self._store = store
+        self._lives = Lives(plan, rules, launcher, store)
         self._crashes = Crashes(rules.restart_limit)
         self._ready_since: float | None = None
-        self._life = _life(*adopted) if adopted else None
+        self._life = adopted_life(*adopted) if adopted else None
         self._display = Display(_as_launched(plan.new_instance(rules.host), self._life), feed)
         self._task = asyncio.create_task(self._run())
         self._stopping: asyncio.Task[None] | None = None
@@ -133,8 +121,7 @@ class Supervisor:
                 await self._close_life()
 
     async def _launch(self) -> Life:
-        first = self._crashes.in_a_row == 0
-        record = self._new_record()
+        record = self._lives.conceive()
         self._display.enter(
             State.STARTING,
             address=record.address,
@@ -143,45 +130,9 @@ class Supervisor:
             load_progress=0.0,
             error=None,
         )
-        await self._remember(record, required=first)
-        launching = asyncio.create_task(self._start_process(record))
-        try:
-            process = await asyncio.shield(launching)
-        except asyncio.CancelledError:
-            self._life = _life(record, await launching)  # the process must not be lost
-            raise
-        record = replace(record, pid=process.pid, pid_started=process.started)
-        self._display.note(pid=process.pid)
-        self._life = _life(record, process)
-        await self._remember(record, required=False)
-        return self._life
-
-    async def _start_process(self, record: InstanceRecord) -> WorkerProcess:
-        spec = self.plan.spec(self._rules, record.address, record.token)
-        try:
-            return await self._launcher.launch(spec, self.plan.pin.environment)
-        except OSError as error:
-            raise LoadFailed(f"A worker could not be started: {error}.") from error
-
-    def _new_record(self) -> InstanceRecord:
-        return InstanceRecord(
-            id=self.plan.instance_id,
-            model_key=self.plan.model.key,
-            on_demand=self.plan.on_demand,
-            settings=self.plan.requested,
-            started_at=time.time(),
-            token=secrets.token_hex(16),
-            address=self._launcher.new_address(),
-        )
-
-    async def _remember(self, record: InstanceRecord, *, required: bool) -> None:
-        """Write the row. A running model does not fail for want of it; a new one is not begun."""
-        try:
-            await self._store.save(record)
-        except Unavailable:
-            if required:
-                raise
-            _log.warning("instance_not_remembered", instance=record.id)
+        life = await self._lives.begin(record, must_be_written=self._crashes.in_a_row == 0)
+        self._display.note(pid=life.process.pid)
+        return life
 
     async def _follow(self, life: Life) -> None:
         """Keep the state in step with what the worker says, until it is to be given up."""
@@ -278,13 +229,7 @@ class Supervisor:
     async def _close_life(self) -> None:
         life, self._life = self._life, None
         if life is not None:
-            await life.client.close()
-            life.process.release()
-            self._launcher.clear(life.record.address)
-
-
-def _life(record: InstanceRecord, process: WorkerProcess) -> Life:
-    return Life(record, process, WorkerClient(record.id, record.address, record.token))
+            await self._lives.clear(life)
 
 
 def _as_launched(instance: Instance, life: Life | None) -> Instance:

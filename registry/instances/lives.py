@@ -1,0 +1,102 @@
+"""One launch of an instance's worker after the other: begun, written down, cleared away."""
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, replace
+
+import structlog
+
+from atelier.errors import LoadFailed, Unavailable
+from atelier.launch import LaunchSpec
+from registry.instances.ending import kill_worker
+from registry.instances.launcher import Launcher, WorkerProcess
+from registry.instances.plan import Plan, Rules
+from registry.instances.store import InstanceRecord, InstanceStore
+from registry.instances.worker_client import WorkerClient
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A worker, from its launch, or adoption, to its end."""
+
+    record: InstanceRecord
+    process: WorkerProcess
+    client: WorkerClient
+
+
+class Lives:
+    """Begins and clears away the lives of one instance; its supervisor decides when."""
+
+    def __init__(self, plan: Plan, rules: Rules, launcher: Launcher, store: InstanceStore) -> None:
+        self._plan = plan
+        self._rules = rules
+        self._launcher = launcher
+        self._store = store
+
+    def conceive(self) -> InstanceRecord:
+        """Where the next worker will listen, and the token it will ask for."""
+        return InstanceRecord(
+            id=self._plan.instance_id,
+            model_key=self._plan.model.key,
+            on_demand=self._plan.on_demand,
+            settings=self._plan.requested,
+            started_at=time.time(),
+            token=secrets.token_hex(16),
+            address=self._launcher.new_address(),
+        )
+
+    async def begin(self, record: InstanceRecord, *, must_be_written: bool) -> Life:
+        """Launch the worker. Unavailable when its row must, but cannot, be written; LoadFailed.
+
+        The row is there before the process, so that a registry that dies in between leaves a trace.
+        """
+        await self._write(record, required=must_be_written)
+        process = await self._launch(record)
+        record = replace(record, pid=process.pid, pid_started=process.started)
+        try:
+            await self._write(record, required=False)
+        except asyncio.CancelledError:
+            await self._undo(record, process)
+            raise
+        return adopted_life(record, process)
+
+    async def clear(self, life: Life) -> None:
+        """After the worker's end."""
+        await life.client.close()
+        life.process.release()
+        self._launcher.clear(life.record.address)
+
+    async def _launch(self, record: InstanceRecord) -> WorkerProcess:
+        launching = asyncio.create_task(self._launcher.launch(self._spec(record), self._plan.pin.environment))
+        try:
+            return await asyncio.shield(launching)
+        except OSError as error:
+            raise LoadFailed(f"A worker could not be started: {error}.") from error
+        except asyncio.CancelledError:
+            await self._undo(record, await launching)
+            raise
+
+    async def _undo(self, record: InstanceRecord, process: WorkerProcess) -> None:
+        """Told to stop in the middle of a launch: the process must not be lost."""
+        await kill_worker(process)
+        process.release()
+        self._launcher.clear(record.address)
+
+    def _spec(self, record: InstanceRecord) -> LaunchSpec:
+        return self._plan.spec(self._rules, record.address, record.token)
+
+    async def _write(self, record: InstanceRecord, *, required: bool) -> None:
+        try:
+            await self._store.save(record)
+        except Unavailable:
+            if required:
+                raise
+            _log.warning("instance_not_remembered", instance=record.id)
+
+
+def adopted_life(record: InstanceRecord, process: WorkerProcess) -> Life:
+    """The life of a process that runs already."""
+    return Life(record, process, WorkerClient(record.id, record.address, record.token))
