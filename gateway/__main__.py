@@ -38,6 +38,7 @@ async def serve(config: Config, *, exit_with_parent: bool) -> None:
     server = create_server(gateway.app, config)
     await gateway.start()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving.add_done_callback(lambda _: stop.set())  # it ends by itself only when something is wrong
     _log.info("gateway_listening", host=config.host, port=listener.getsockname()[1])
 
     await stop.wait()

@@ -7,8 +7,8 @@ from atelier.errors import WorkerLost
 from atelier.metrics import GatewayMetrics
 from atelier.names import InstanceName, ModelName
 from gateway.registry_client import RegistryClient
-from gateway.routing import Circumstances, Decision, Launch, Reject, Serve, decide
-from gateway.snapshot import Instance
+from gateway.routing import Circumstances, Decision, Reject, Serve, decide
+from gateway.snapshot import Instance, Launch
 from gateway.watcher import Watcher
 from gateway.workers import Workers
 

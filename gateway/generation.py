@@ -11,8 +11,7 @@ from gateway.connection import Submission, WorkerConnection, WorkerRefused
 from gateway.dispatcher import Dispatcher
 from gateway.events import Completion, Delta, Event, Finished
 from gateway.inbox import Inbox
-from gateway.routing import Launch
-from gateway.snapshot import Instance
+from gateway.snapshot import Instance, Launch
 from gateway.workers import Workers
 
 _log = structlog.get_logger(__name__)

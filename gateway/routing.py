@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from atelier.errors import AtelierError, ModelNotFound, Unavailable
 from atelier.names import InstanceName, ModelName
-from gateway.snapshot import Instance, Snapshot, State
-
-Launch = tuple[str, str, str]
+from gateway.snapshot import Instance, Launch, Snapshot, State
 
 COMING = frozenset({State.STARTING, State.LOADING, State.RESTARTING, State.STALLED})
 

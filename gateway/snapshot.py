@@ -12,6 +12,9 @@ from protos import registry_pb2 as pb
 
 T = TypeVar("T")
 
+Launch = tuple[str, str, str]
+"""Instance id, address and token: which process it is."""
+
 
 class State(StrEnum):
     """An instance's state; the value is its name in the REST API."""
@@ -75,8 +78,8 @@ class Instance:
     gpu_layers: int = 0
 
     @property
-    def launch(self) -> tuple[str, str, str]:
-        """Which process it is: a restarted one has another token, often another address."""
+    def launch(self) -> Launch:
+        """A restarted instance has another token, often another address."""
         return self.id, self.address, self.token
 
 

@@ -5,9 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from gateway.connection import WorkerConnection
-from gateway.snapshot import Instance, Snapshot
-
-Launch = tuple[str, str, str]
+from gateway.snapshot import Instance, Launch, Snapshot
 
 
 class Workers:
