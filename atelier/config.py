@@ -81,7 +81,7 @@ class Config(BaseSettings):
         if len(os.fsencode(inside)) + len("/worker-00000000.sock") <= LONGEST_SOCKET_PATH:
             return inside
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"atelier-{os.getuid()}" / digest
+        return Path(tempfile.gettempdir()) / f"atelier-{os.getuid()}-{digest}"
 
     @property
     def registry_target(self) -> str:

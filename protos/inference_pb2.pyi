@@ -297,7 +297,7 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
-    """The prompt is rendered, tokenised and admitted: the call will produce text."""
+    """The prompt is rendered, tokenised and found to fit: the call will be computed, in its turn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -13,13 +13,13 @@ from atelier.errors import AtelierError, LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.rpc import create_server
 from protos.inference_pb2_grpc import add_InferenceServicer_to_server
+from worker.activity import Activity
 from worker.engine import create_engine
 from worker.servicer import InferenceServicer
 from worker.status import Status
 from worker.streams import EventStreams
 
 SERVICE = "atelier.v1.Inference"
-LEASE_CHECK_SECONDS = 1.0
 FAILED_LINGER_SECONDS = 10.0  # long enough for the registry to read why
 
 _log = structlog.get_logger(__name__)
@@ -30,11 +30,14 @@ class WorkerServer:
 
     def __init__(self, spec: LaunchSpec) -> None:
         self._spec = spec
-        self._streams = EventStreams()
+        self._activity = Activity()
+        self._streams = EventStreams(self._activity)
         self.engine = create_engine(spec, self._streams.publish)
         self.status = Status(self.engine)
         self._health = health.aio.HealthServicer()
-        self._servicer = InferenceServicer(spec, self.engine, self.status, self._streams, self._shutdown_asked)
+        self._servicer = InferenceServicer(
+            spec, self.engine, self.status, self._streams, self._activity, self._shutdown_asked
+        )
         self._server = create_server(spec.token)
         self._shutdown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._load_task: asyncio.Task[None] | None = None
@@ -108,16 +111,19 @@ class WorkerServer:
         await asyncio.sleep(FAILED_LINGER_SECONDS)
 
     async def _lease_ended(self) -> None:
-        while (left := self._spec.grace_seconds - self.status.unneeded_seconds) > 0:
-            await asyncio.sleep(max(left, LEASE_CHECK_SECONDS))
-            if self._streams.busy:
-                await self._streams.idle()
-                self.status.needed()
+        left = self._spec.grace_seconds
+        while left > 0:
+            await asyncio.sleep(left)
+            left = self._spec.grace_seconds - self._unneeded_seconds()
         _log.warning("worker_orphaned", grace_s=self._spec.grace_seconds)
+
+    def _unneeded_seconds(self) -> float:
+        """Since a registry last listened or a call last ran, whichever is later."""
+        return min(self.status.unsupervised_seconds, self._activity.idle_seconds)
 
     async def _finish_running(self, grace_seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._streams.idle(), grace_seconds)
+            await asyncio.wait_for(self._activity.idle(), grace_seconds)
 
     def _remove_socket(self) -> None:
         if self._spec.address.startswith("unix:"):

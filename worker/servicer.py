@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+import structlog
+
 from atelier.errors import AtelierError, Draining, InstanceNotFound, InvalidRequest, Unavailable
 from atelier.launch import LaunchSpec
 from atelier.rpc import Context, reported_errors
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceServicer as GeneratedServicer
+from worker.activity import Activity
 from worker.engine.interface import Description, Engine, Failed, Source
 from worker.status import Status
 from worker.streams import EventStream, EventStreams
 from worker.wire import description_message, event_message, read_chat, read_submit
+
+_log = structlog.get_logger(__name__)
 
 
 class InferenceServicer(GeneratedServicer):
@@ -23,12 +28,14 @@ class InferenceServicer(GeneratedServicer):
         engine: Engine,
         status: Status,
         streams: EventStreams,
+        activity: Activity,
         on_shutdown: Callable[[float], None],
     ) -> None:
         self._spec = spec
         self._engine = engine
         self._status = status
         self._streams = streams
+        self._activity = activity
         self._on_shutdown = on_shutdown
         self.description: Description | None = None  # set when the engine is loaded
 
@@ -64,6 +71,9 @@ class InferenceServicer(GeneratedServicer):
             self._engine.submit(stream.begin(submit.call, request.choices), request)
         except AtelierError as error:
             stream.push(submit.call, event_message(submit.call, Failed(error)))
+        except Exception:  # one bad call must not end the stream of all the others
+            _log.exception("submit_failed", request=submit.request_id)
+            stream.push(submit.call, event_message(submit.call, Failed(AtelierError())))
 
     def _cancel(self, stream: EventStream, call: int) -> None:
         if stream.is_open(call):
@@ -75,7 +85,8 @@ class InferenceServicer(GeneratedServicer):
             self._check(request.instance_id)
             self._check_accepting()
             inputs: list[str | list[int]] = [*request.texts, *(list(tokens.ids) for tokens in request.inputs)]
-            vectors, prompt_tokens = await self._engine.embed(inputs)
+            with self._activity.call():
+                vectors, prompt_tokens = await self._engine.embed(inputs)
         return pb.EmbedReply(embeddings=[pb.Embedding(values=v) for v in vectors], prompt_tokens=prompt_tokens)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeReply:
@@ -84,7 +95,8 @@ class InferenceServicer(GeneratedServicer):
             self._check_accepting()
             prompt = read_chat(request.chat) if request.HasField("chat") else request.text
             add_special = request.add_special if request.HasField("add_special") else True
-            tokens = await self._engine.tokenize(prompt, add_special)
+            with self._activity.call():
+                tokens = await self._engine.tokenize(prompt, add_special)
         return pb.TokenizeReply(ids=[id for id, _ in tokens], pieces=[piece for _, piece in tokens])
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.WorkerDescription:

@@ -27,16 +27,16 @@ class Status:
         self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listeners = 0
         self._ended = False
-        self._last_needed = time.monotonic()
+        self._last_listener = time.monotonic()
 
     @property
     def state(self) -> pb.WorkerState.ValueType:
         return self._state
 
     @property
-    def unneeded_seconds(self) -> float:
-        """Time since a registry last held a Supervise stream, or a call last ran."""
-        return 0.0 if self._listeners else time.monotonic() - self._last_needed
+    def unsupervised_seconds(self) -> float:
+        """Since a registry last held a Supervise stream; 0 while one does."""
+        return 0.0 if self._listeners else time.monotonic() - self._last_listener
 
     def progress(self, fraction: float) -> None:
         self._progress = fraction
@@ -54,9 +54,6 @@ class Status:
         self._state, self._error = pb.WORKER_FAILED, error
         self._notify()
 
-    def needed(self) -> None:
-        self._last_needed = time.monotonic()
-
     def ended(self) -> None:
         """Every Supervise stream ends after this."""
         self._ended = True
@@ -67,15 +64,12 @@ class Status:
         self._listeners += 1
         try:
             while not self._ended:
+                change = self._change  # before the message: what changes while it is sent is not missed
                 yield self._message()
-                await self._change_or_pulse()
+                await _within(change, PULSE_SECONDS)
         finally:
             self._listeners -= 1
-            self.needed()
-
-    async def _change_or_pulse(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._change), PULSE_SECONDS)
+            self._last_listener = time.monotonic()
 
     def _notify(self) -> None:
         change, self._change = self._change, asyncio.get_running_loop().create_future()
@@ -92,3 +86,8 @@ class Status:
             load_seconds=self._load_seconds,
             steps=figures.steps,
         )
+
+
+async def _within(change: "asyncio.Future[None]", seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(change), seconds)

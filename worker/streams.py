@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 
 from protos import inference_pb2 as pb
+from worker.activity import Activity
 from worker.engine.interface import Delta, Emitted, Failed, Finished, Source
 from worker.wire import event_message
 
@@ -12,31 +13,27 @@ from worker.wire import event_message
 class EventStream:
     """One gateway's stream. Used on the event loop alone."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, activity: Activity) -> None:
         self.number = number
+        self._activity = activity
         self._open: dict[int, int] = {}  # call -> choices that have not ended
         self._pending: list[pb.Event] = []
         self._wake = asyncio.Event()
         self._ended = False
-        self.idle = asyncio.Event()
-        self.idle.set()
-
-    @property
-    def busy(self) -> bool:
-        return not self.idle.is_set()
 
     def begin(self, call: int, choices: int) -> Source:
         """Register a call before it is submitted; its events come until every choice has ended."""
         self._open[call] = choices
-        self.idle.clear()
+        self._activity.begin()
         return Source(self.number, call)
 
     def is_open(self, call: int) -> bool:
         return call in self._open
 
     def forget(self, call: int) -> None:
-        self._open.pop(call, None)
-        self._note_idle()
+        if self._open.pop(call, None) is not None:
+            self._activity.end()
+            self._wake.set()
 
     def open_calls(self) -> list[int]:
         return list(self._open)
@@ -57,11 +54,7 @@ class EventStream:
         if isinstance(event, Finished):
             self._open[call] -= 1
         if isinstance(event, Failed) or self._open[call] == 0:
-            del self._open[call]
-
-    def _note_idle(self) -> None:
-        if not self._open and not self._pending:
-            self.idle.set()
+            self.forget(call)
 
     def end(self) -> None:
         """No more commands come: `steps` ends when the open calls have."""
@@ -76,7 +69,6 @@ class EventStream:
             if self._pending:
                 events, self._pending = self._pending, []
                 yield pb.Step(events=events)
-                self._note_idle()
             if self._ended and not self._open and not self._pending:
                 return
 
@@ -84,12 +76,13 @@ class EventStream:
 class EventStreams:
     """All streams of this worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, activity: Activity) -> None:
+        self._activity = activity
         self._numbers = itertools.count()
         self._streams: dict[int, EventStream] = {}
 
     def open(self) -> EventStream:
-        stream = EventStream(next(self._numbers))
+        stream = EventStream(next(self._numbers), self._activity)
         self._streams[stream.number] = stream
         return stream
 
@@ -106,12 +99,3 @@ class EventStreams:
         """Let every stream end once its open calls have."""
         for stream in self._streams.values():
             stream.end()
-
-    @property
-    def busy(self) -> bool:
-        return any(stream.busy for stream in self._streams.values())
-
-    async def idle(self) -> None:
-        """Return when no stream has an open call or an event that was not taken."""
-        while busy := [stream for stream in self._streams.values() if stream.busy]:
-            await busy[0].idle.wait()

@@ -56,7 +56,13 @@ def _read_prompt(submit: pb.Submit) -> Prompt:
 
 
 def read_chat(chat: pb.Chat) -> ChatPrompt:
-    messages: Any = orjson.loads(chat.messages_json)
+    """The messages; InvalidRequest when they are not a list of objects."""
+    try:
+        messages: Any = orjson.loads(chat.messages_json)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The messages are not JSON: {error}", param="messages") from None
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InvalidRequest("The messages must be a list of objects.", param="messages")
     return ChatPrompt(messages, chat.template if chat.HasField("template") else None)
 
 

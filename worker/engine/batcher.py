@@ -1,12 +1,11 @@
 """Continuous batching: schedule, run, collect. One step serves every sequence that runs."""
 
-from collections import deque
 from collections.abc import Iterable
 
 from atelier.errors import AtelierError, Draining
 from worker.engine.context import Context
 from worker.engine.interface import Emitted, Failed
-from worker.engine.scheduler import Prefill, Slice, Slot, choose_slot, fits_in_cache, plan_slices
+from worker.engine.scheduler import Prefill, Slice, Slot, choose_slot, fits_in_cache, next_in_turn, plan_slices
 from worker.engine.sequence import Sequence
 
 
@@ -22,7 +21,7 @@ class Batcher:
         self._reuse = reuse
         self._capacity = unified_capacity
         self._free = [Slot(i) for i in range(slots)]
-        self._waiting: deque[Sequence] = deque()
+        self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._admissions = 0
         self._emitted: list[Emitted] = []
@@ -61,10 +60,17 @@ class Batcher:
 
     def _admit(self) -> None:
         while self._waiting and self._free:
-            reserved = sum(sequence.budget for sequence in self._running)
-            if not fits_in_cache(reserved, self._waiting[0].budget, self._capacity):
+            sequence = self._waiting[self._next_in_turn()]
+            reserved = sum(running.budget for running in self._running)
+            if not fits_in_cache(reserved, sequence.budget, self._capacity):
                 return
-            self._place(self._waiting.popleft())
+            self._waiting.remove(sequence)
+            self._place(sequence)
+
+    def _next_in_turn(self) -> int:
+        return next_in_turn(
+            [waiting.fairness_key for waiting in self._waiting], [running.fairness_key for running in self._running]
+        )
 
     def _place(self, sequence: Sequence) -> None:
         placement = choose_slot(sequence.prompt, self._free, self._grid)

@@ -86,7 +86,7 @@ def generation_params(load: Load) -> Any:
     params = ll.llama_context_default_params()
     params.n_ctx = load.context_length * (1 if load.kv_unified else load.parallel)
     params.n_seq_max = load.parallel
-    params.n_batch = load.batch_size
+    params.n_batch = max(load.batch_size, load.parallel)  # one token of each sequence must fit
     params.n_ubatch = min(load.ubatch_size, load.batch_size)
     params.n_threads = params.n_threads_batch = load.threads or physical_cores()
     params.flash_attn_type = _FLASH[load.flash_attention]

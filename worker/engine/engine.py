@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from atelier.errors import AtelierError, InvalidRequest
+from atelier.errors import AtelierError, Draining, InvalidRequest
 from atelier.launch import LaunchSpec
 from worker.engine.interface import (
     Accepted,
@@ -21,7 +21,7 @@ from worker.engine.interface import (
     Request,
     Source,
 )
-from worker.engine.prepare import Prepared, Preparer
+from worker.engine.prepare import Preparer
 from worker.engine.sequence import Sequence as Choice
 from worker.engine.sequence import Ticket
 from worker.engine.thread import EngineThread
@@ -39,18 +39,19 @@ class LlamaEngine:
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._tickets: dict[Source, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._can_generate = True
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
         description = await self._thread.load(on_progress)
         self._vocabulary = self._thread.vocabulary
+        self._description = description
         self._preparer = Preparer(self._vocabulary, description.chat_template, description.context_length)
-        self._can_generate = description.can_generate
         return description
 
     def submit(self, source: Source, request: Request) -> None:
-        if not self._can_generate:
-            raise InvalidRequest("This model makes embeddings and cannot complete prompts.", param="model")
+        if not self._description.can_generate:
+            error = InvalidRequest("This model makes embeddings and cannot complete prompts.", param="model")
+            self._publish([(source, Failed(error))])
+            return
         ticket = self._tickets[source] = Ticket(source, request.choices)
         task = asyncio.create_task(self._start(ticket, request))
         self._tasks.add(task)
@@ -59,22 +60,27 @@ class LlamaEngine:
     async def _start(self, ticket: Ticket, request: Request) -> None:
         loop = asyncio.get_running_loop()
         try:
-            prepared = await loop.run_in_executor(self._beside, self._preparer.prepare, request)
+            choices = await loop.run_in_executor(self._beside, self._prepare, ticket, request)
         except AtelierError as error:
             self._publish_step([(ticket.source, Failed(error))])
-            return
         except Exception:
             _log.exception("prepare_failed", request=request.request_id)
             self._publish_step([(ticket.source, Failed(AtelierError()))])
-            return
-        if not ticket.cancelled:
-            self._publish([(ticket.source, Accepted(len(prepared.tokens)))])
-            self._thread.add(self._choices(ticket, prepared))
+        else:
+            self._begin(ticket, choices)
 
-    def _choices(self, ticket: Ticket, prepared: Prepared) -> list[Choice]:
-        seed = self._seed(prepared.request)
-        count = prepared.request.choices
-        return [Choice(ticket, choice, prepared, seed, self._vocabulary) for choice in range(count)]
+    def _prepare(self, ticket: Ticket, request: Request) -> list[Choice]:
+        """Beside the loop: the call's choices, or none if it was cancelled while it waited for this."""
+        if ticket.cancelled:
+            return []
+        prepared = self._preparer.prepare(request)
+        seed = self._seed(request)
+        return [Choice(ticket, number, prepared, seed, self._vocabulary) for number in range(request.choices)]
+
+    def _begin(self, ticket: Ticket, choices: list[Choice]) -> None:
+        if not ticket.cancelled:
+            self._publish([(ticket.source, Accepted(len(choices[0].prompt)))])
+        self._thread.add(choices)  # it drops what is cancelled
 
     def _seed(self, request: Request) -> int:
         for given in (request.sampling.seed, self._spec.load.load_seed):
@@ -96,6 +102,8 @@ class LlamaEngine:
         return [(token, self._vocabulary.piece(token)) for token in tokens]
 
     async def embed(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
+        if not self._description.can_embed:
+            raise InvalidRequest("This model ranks texts and makes no embeddings.", param="model")
         tokens = [await self._tokens(text, True) for text in inputs]
         return await self._thread.embed(tokens), sum(map(len, tokens))
 
@@ -106,8 +114,12 @@ class LlamaEngine:
         )
 
     async def close(self) -> None:
-        await self._thread.close()
         self._beside.shutdown(wait=False, cancel_futures=True)
+        await self._thread.close()
+        left, self._tickets = self._tickets, {}
+        for ticket in left.values():
+            ticket.cancelled = True
+        self._publish([(source, Failed(Draining("The model was unloaded."))) for source in left])
 
     def _publish_step(self, step: Sequence[Emitted]) -> None:
         for source, event in step:

@@ -27,7 +27,6 @@ class Loaded:
     context: Context | None  # None: the model only makes embeddings
     batcher: Batcher | None
     description: Description
-    log: LlamaLog
 
     def close(self) -> None:
         if self.context is not None:
@@ -35,23 +34,32 @@ class Loaded:
         self.model.close()
 
 
-def load_model(spec: LaunchSpec, on_progress: Callable[[float], bool]) -> Loaded:
+def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], bool]) -> Loaded:
     """Load the model, on the thread that will use it; LoadFailed when it cannot be.
 
     `on_progress` hears 0 to 1 and returns False to give up.
     """
-    log, load = LlamaLog(), spec.load
+    load = spec.load
     ll.llama_backend_init()
     devices = visible_devices()
     require_device(load.device, devices)
     model = Model(spec.model_path, load, log, on_progress)
-    on_device = [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"]
-    description = _describe(model, load, on_device)
-    if model.only_embeds:
-        return Loaded(model, None, None, description, log)
+    try:
+        on_device = [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"]
+        description = _describe(model, load, on_device)
+        context = None if model.only_embeds else _context(model, load, log)
+    except BaseException:
+        model.close()
+        raise
+    return Loaded(model, context, _batcher(model, context, load) if context else None, description)
+
+
+def _context(model: Model, load: Load, log: LlamaLog) -> Context:
+    """Warm: every weight is touched once, so that the first request does not pay for it."""
     context = Context(model, generation_params(load), log)
-    _warm_up(context)
-    return Loaded(model, context, _batcher(model, context, load), description, log)
+    context.decode_prompt(0, [0], 0, "last")
+    context.clear()
+    return context
 
 
 def _batcher(model: Model, context: Context, load: Load) -> Batcher:
@@ -70,12 +78,6 @@ def _slice_grid(load: Load, *, on_gpu: bool) -> int:
     return largest if on_gpu else min(CPU_GRID, largest)
 
 
-def _warm_up(context: Context) -> None:
-    """Touch every weight once, so that the first request does not pay for it."""
-    context.decode_prompt(0, [0], 0, "last")
-    context.clear()
-
-
 def _describe(model: Model, load: Load, devices: list[str]) -> Description:
     return Description(
         engine="llama.cpp",
@@ -87,6 +89,6 @@ def _describe(model: Model, load: Load, devices: list[str]) -> Description:
         vocabulary_size=model.vocabulary.size,
         embedding_length=model.embedding_length,
         can_generate=not model.only_embeds,
-        can_embed=True,
+        can_embed=model.can_embed,
         chat_template=model.chat_template,
     )

@@ -12,6 +12,7 @@ from worker.engine.llama_log import LlamaLog
 from worker.engine.vocabulary import Vocabulary
 
 ALL_LAYERS = -1
+POOLING_RANK = "4"  # enum llama_pooling_type
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")
 
 
@@ -58,6 +59,11 @@ class Model:
     @property
     def only_embeds(self) -> bool:
         return "bert" in self.metadata("general.architecture") or self.pooling not in ("", "0")
+
+    @property
+    def can_embed(self) -> bool:
+        """Whether pooling yields a vector of the embedding length: a reranker's yields scores."""
+        return self.pooling != POOLING_RANK
 
     @property
     def pooling(self) -> str:

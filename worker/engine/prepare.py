@@ -11,6 +11,8 @@ from worker.engine.constraint import ConstraintCompiler, Matcher
 from worker.engine.interface import ChatPrompt, Prompt, Request
 from worker.engine.vocabulary import Vocabulary
 
+CERTAINLY_SHORT = 16  # bytes a token: a text of fewer is tokenised without a look at its length
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -51,12 +53,21 @@ class Preparer:
         elif isinstance(prompt, ChatPrompt):
             text = self._render(prompt)
             has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
-            tokens = self._vocabulary.tokenize(text, add_special=add_special and not has_bos)
+            tokens = self._tokenize_text(text, add_special=add_special and not has_bos)
         else:
-            tokens = self._vocabulary.tokenize(prompt, add_special=add_special)
+            tokens = self._tokenize_text(prompt, add_special=add_special)
         if not tokens:
             raise InvalidRequest("The prompt is empty.", param="prompt")
         return tokens
+
+    def _tokenize_text(self, text: str, *, add_special: bool) -> list[int]:
+        """The text's tokens, unless it is certainly too long: tokenising megabytes takes seconds."""
+        size = len(text.encode())
+        if size > CERTAINLY_SHORT * self._context_length:
+            fewest = size // self._vocabulary.longest_piece
+            if fewest > self._context_length:
+                raise _too_long(f"at least {fewest}", self._context_length)
+        return self._vocabulary.tokenize(text, add_special=add_special)
 
     def _render(self, chat: ChatPrompt) -> str:
         source = chat.template or self._model_template
@@ -74,11 +85,7 @@ class Preparer:
         """Tokens left for the completion."""
         room = self._context_length - prompt_tokens
         if room < 1:
-            raise ContextLengthExceeded(
-                f"The prompt has {prompt_tokens} tokens and the context {self._context_length}: "
-                "shorten the prompt, or load the model with a longer context_length.",
-                param="messages",
-            )
+            raise _too_long(str(prompt_tokens), self._context_length)
         if max_tokens is not None and max_tokens > room:
             raise ContextLengthExceeded(
                 f"The prompt's {prompt_tokens} tokens and max_tokens {max_tokens} are more than the context of "
@@ -86,3 +93,11 @@ class Preparer:
                 param="max_tokens",
             )
         return room
+
+
+def _too_long(tokens: str, context_length: int) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"The prompt has {tokens} tokens and the context {context_length}: "
+        "shorten the prompt, or load the model with a longer context_length.",
+        param="messages",
+    )

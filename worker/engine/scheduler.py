@@ -49,9 +49,15 @@ class Placement:
 
 
 def choose_slot(prompt: Seq[int], free: Seq[Slot], grid: int) -> Placement:
-    """The free slot with the longest reusable prefix; among equals the one unused for longest."""
+    """The free slot whose prefix is worth going on from; without one, the slot unused for longest.
+
+    A long chat is not thrown away for the few tokens of a system prompt that another one shares with it.
+    """
     placements = [Placement(slot, reusable_prefix(slot.cached, prompt, grid)) for slot in free]
-    return max(placements, key=lambda placement: (placement.reused, -placement.slot.last_used))
+    worth = [p for p in placements if p.reused and p.reused * 2 >= len(p.slot.cached)]
+    if worth:
+        return max(worth, key=lambda placement: placement.reused)
+    return min(placements, key=lambda placement: placement.slot.last_used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,16 @@ def plan_slices(prefills: Seq[Prefill], grid: int) -> list[Slice]:
         if left <= 0:
             break
     return planned
+
+
+def next_in_turn(waiting: Seq[str], running: Seq[str]) -> int:
+    """Which of the waiting sequences, given by their fairness keys in order of arrival, starts next.
+
+    The key with the fewest running sequences; among equals the one that came first:
+
+        running: A A B   waiting: A A B C   -->  C, then B, then A, then A
+    """
+    return min(range(len(waiting)), key=lambda i: (running.count(waiting[i]), i))
 
 
 def fits_in_cache(reserved: int, needed: int, capacity: int | None) -> bool:

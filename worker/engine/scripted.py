@@ -7,6 +7,7 @@ For tests of everything around the engine, and for measuring the gateway alone. 
     step_seconds        pause of each step; 0 yields to the event loop
     hold                true: no step is made until `release()`
     load_seconds        how long the load takes
+    load_hold           true: the load waits for `release()`
     load_error          the load fails with this message
     crash_on_load       the process exits in the load
     crash_after_tokens  the process exits after this many tokens
@@ -81,6 +82,8 @@ class ScriptedEngine:
         self._task: asyncio.Task[None] | None = None
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
+        if self._script.get("load_hold"):
+            await self._released.wait()
         for quarter in range(1, 5):
             await asyncio.sleep(self._script.get("load_seconds", 0) / 4)
             on_progress(quarter / 4)
@@ -95,7 +98,7 @@ class ScriptedEngine:
         return Description("scripted", "1", load.context_length, load.parallel, can_embed=True, embedding_length=4)
 
     def release(self) -> None:
-        """Let a script with `hold` go on."""
+        """Let a script with `hold` or `load_hold` go on."""
         self._released.set()
 
     def submit(self, source: Source, request: Request) -> None:

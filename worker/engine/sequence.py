@@ -31,6 +31,7 @@ class Sequence:
         self.choice = choice
         self.prompt = prepared.tokens
         self.limit = prepared.limit
+        self.fairness_key = prepared.request.fairness_key
         self.slot: Slot | None = None
         self.done = 0  # tokens of the prompt in the cache
         self.reused = 0

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
@@ -14,6 +16,7 @@ import structlog
 from atelier.launch import LaunchSpec
 from worker.engine.embedding import Embedder
 from worker.engine.interface import Description, Emitted
+from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import Loaded, load_model
 from worker.engine.sequence import Sequence as Choice
 from worker.engine.vocabulary import Vocabulary
@@ -36,17 +39,20 @@ class EngineThread:
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="llama.cpp", daemon=True)
+        context = contextvars.copy_context()  # the log's fields
+        self._thread = threading.Thread(target=context.run, args=[self._run], name="llama.cpp", daemon=True)
+        self._llama_log = LlamaLog()
         self._outcome: Future[Loaded] = Future()
         self._loaded: Loaded | None = None
         self._embedder: Embedder | None = None
+        self._jobs: deque[Callable[[], None]] = deque()  # the thread's own
         self.steps = 0
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
         """Start the thread and load the model; LoadFailed when it cannot be."""
         self._on_progress = on_progress
         self._thread.start()
-        self._loaded = await asyncio.wrap_future(self._outcome)
+        self._loaded = await asyncio.shield(asyncio.wrap_future(self._outcome))
         return self._loaded.description
 
     @property
@@ -74,14 +80,14 @@ class EngineThread:
             await asyncio.to_thread(self._thread.join)
 
     async def _call(self, job: Callable[[], T]) -> T:
-        """Run a job on the thread, between two steps."""
+        """Run a job on the thread, as a step of its own: streams wait for one at a time."""
         future: Future[T] = Future()
-        self._inbox.put(lambda: _settle(future, job))
+        self._inbox.put(lambda: self._jobs.append(lambda: _settle(future, job)))
         return await asyncio.wrap_future(future)
 
     def _run(self) -> None:
         try:
-            loaded = load_model(self._spec, self._progress)
+            loaded = load_model(self._spec, self._llama_log, self._progress)
         except BaseException as error:
             self._outcome.set_exception(error)
             return
@@ -104,7 +110,10 @@ class EngineThread:
     def _work(self, loaded: Loaded) -> None:
         batcher = loaded.batcher
         while not self._stopping.is_set():
-            self._empty_inbox(wait=batcher is None or batcher.idle)
+            self._empty_inbox(wait=not self._jobs and (batcher is None or batcher.idle))
+            if self._jobs:
+                self._jobs.popleft()()
+                self.steps += 1
             if batcher is not None and not batcher.idle:
                 emitted = batcher.step()
                 self.steps += 1
@@ -126,7 +135,7 @@ class EngineThread:
     def _embed(self, tokens: list[int]) -> list[float]:
         assert self._loaded is not None
         if self._embedder is None:
-            self._embedder = Embedder(self._loaded.model, self._spec.load, self._loaded.log)
+            self._embedder = Embedder(self._loaded.model, self._spec.load, self._llama_log)
         return self._embedder.embed(tokens)
 
 

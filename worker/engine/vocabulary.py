@@ -59,6 +59,11 @@ class Vocabulary:
         return frozenset(t for t in range(self.size) if ll.llama_vocab_is_eog(self.handle, t))
 
     @cached_property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token."""
+        return max(len(self._read_piece(token, special=True)) for token in range(self.size))
+
+    @cached_property
     def suppressed_tokens(self) -> list[int]:
         """Tokens that the model's file forbids to generate."""
         count = ctypes.c_int32()
@@ -76,10 +81,6 @@ class Vocabulary:
     @property
     def eos(self) -> int:
         return int(ll.llama_vocab_eos(self.handle))
-
-    @property
-    def adds_bos(self) -> bool:
-        return bool(ll.llama_vocab_get_add_bos(self.handle))
 
     def _special_text(self, token: int) -> str:
         return "" if token < 0 else self._read_piece(token, special=True).decode(errors="replace")

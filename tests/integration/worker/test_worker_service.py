@@ -28,7 +28,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts scripted workers; `load` and `script` are the launch's."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(load: Load | None = None, **script: Any) -> tuple[WorkerServer, WorkerClient]:
+        async def start_one(
+            load: Load | None = None, grace: float = 60, **script: Any
+        ) -> tuple[WorkerServer, WorkerClient]:
             spec = LaunchSpec(
                 instance_id="a/b",
                 engine="scripted",
@@ -36,7 +38,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 load=load or Load(),
                 address=f"unix:{tmp_path}/w.sock",
                 token="secret",
-                grace_seconds=60,
+                grace_seconds=grace,
                 script=script,
             )
             server = WorkerServer(spec)
@@ -179,13 +181,40 @@ async def test_health_turns_serving_when_the_model_is_loaded_and_off_when_it_dra
 
 
 async def test_the_status_stream_tells_of_loading_then_ready(start: Start) -> None:
-    _, client = await start(load_seconds=0.05)
-    seen = []
-    async for status in client.stub.Supervise(pb.SuperviseRequest(instance_id="a/b"), metadata=client.metadata):
-        seen.append(status.state)
-        if status.state == pb.WORKER_READY:
-            break
-    assert seen[0] == pb.WORKER_LOADING
+    server, client = await start(load_hold=True)
+    statuses = client.stub.Supervise(pb.SuperviseRequest(instance_id="a/b"), metadata=client.metadata)
+    assert (await bounded(statuses.read())).state == pb.WORKER_LOADING
+    release(server)
+    while (await bounded(statuses.read())).state != pb.WORKER_READY:
+        pass
+
+
+async def test_a_worker_without_a_registry_and_without_work_ends_itself(start: Start) -> None:
+    server, _ = await start(grace=0.05)
+    await server.wait_ready()
+    await bounded(server.run(asyncio.Event()))
+
+
+async def test_a_worker_without_a_registry_stays_while_it_works(start: Start) -> None:
+    server, client = await start(grace=0.05, hold=True)
+    await server.wait_ready()
+    await client.submit(1, "one two")
+    await client.next(1)
+    run = asyncio.create_task(server.run(asyncio.Event()))
+    await asyncio.wait([run], timeout=0.3)
+    assert not run.done()
+    release(server)
+    assert (await client.finish(1))[0] == ["one two"]
+    await bounded(run)
+
+
+async def test_a_call_that_is_not_understood_leaves_the_stream_to_the_others(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    await client.submit(1, chat=pb.Chat(messages_json=b"{"))
+    assert (await client.next(1)).failed.error.param == "messages"
+    await client.submit(2, "answered")
+    assert (await client.finish(2))[0] == ["answered"]
 
 
 async def test_a_failed_load_is_told_with_its_reason(start: Start) -> None:

@@ -1,5 +1,7 @@
 """The chat template's sandbox and what Hugging Face's templates expect of it."""
 
+import contextlib
+
 import pytest
 
 from atelier.errors import InvalidTemplate
@@ -51,12 +53,23 @@ def test_a_template_that_refuses_says_why() -> None:
         "{{ cycler.__init__.__globals__ }}",
         "{% for i in range(10**9) %}x{% endfor %}",
         "{% for i in range(90000) %}{% for j in range(90000) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}",
+        "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
         "{{ 1 / 0 }}",
     ],
 )
 def test_a_hostile_template_is_refused(source: str) -> None:
     with pytest.raises(InvalidTemplate):
         render(source, {"role": "user", "content": "x"})
+
+
+@pytest.mark.parametrize("content", [None, 1, ["text"], [{"text": 1}], {"a": 1}])
+def test_content_of_an_odd_type_is_rendered_or_refused(content: object) -> None:
+    with contextlib.suppress(InvalidTemplate):
+        render(CHATML, {"role": "user", "content": content})
+
+
+def test_json_may_be_asked_for_in_ascii() -> None:
+    assert render("{{ messages[0] | tojson(ensure_ascii=True) }}", {"content": "é"}) == '{"content": "\\u00e9"}'
 
 
 def test_a_template_that_does_not_compile_is_refused() -> None:

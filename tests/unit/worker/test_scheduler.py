@@ -12,6 +12,7 @@ from worker.engine.scheduler import (
     Slot,
     choose_slot,
     fits_in_cache,
+    next_in_turn,
     plan_slices,
     reusable_prefix,
     slice_end,
@@ -74,6 +75,12 @@ def test_a_prompt_goes_to_the_slot_that_holds_its_prefix() -> None:
     assert (placement.slot, placement.reused) == (warm, 128)
 
 
+def test_a_long_chat_is_not_thrown_away_for_a_short_prefix() -> None:
+    long_chat, empty = Slot(0, list(range(3000)), last_used=1), Slot(1, [], last_used=0)
+    placement = choose_slot([*range(64), *[9] * 100], [long_chat, empty], GRID)
+    assert placement.slot is empty
+
+
 def test_a_new_prompt_takes_the_slot_unused_for_longest() -> None:
     slots = [Slot(0, [1] * 200, last_used=3), Slot(1, [2] * 200, last_used=1), Slot(2, [3] * 200, last_used=2)]
     assert choose_slot([7] * 100, slots, GRID).slot is slots[1]
@@ -91,6 +98,15 @@ def test_a_long_prompt_takes_one_slice_a_step() -> None:
 def test_the_prompt_that_came_first_is_computed_first() -> None:
     planned = plan_slices([Prefill(3, 0, 40), Prefill(5, 0, 60)], GRID)
     assert [part.index for part in planned] == [3]
+
+
+def test_sequences_start_fair_across_keys_and_in_order_among_equals() -> None:
+    waiting, running, started = list("AABC"), list("AAB"), ""
+    while waiting:
+        key = waiting.pop(next_in_turn(waiting, running))
+        running.append(key)
+        started += key
+    assert started == "CBAA"
 
 
 def test_caches_of_their_own_always_have_room() -> None:

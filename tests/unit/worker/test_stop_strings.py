@@ -22,7 +22,7 @@ def scan(text: str, stops: list[str], cuts: list[int]) -> tuple[str, str | None]
 @given(
     text=letters, stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), cuts=st.lists(st.integers(0, 30))
 )
-def test_the_text_before_a_stop_string_does_not_depend_on_the_cuts(
+def test_no_stop_string_is_shown_and_nothing_before_it_is_lost_however_the_text_is_cut(
     text: str, stops: list[str], cuts: list[int]
 ) -> None:
     shown, found = scan(text, stops, cuts)

@@ -42,6 +42,12 @@ def test_a_chat_carries_its_messages() -> None:
     assert request.prompt == ChatPrompt(messages)
 
 
+@pytest.mark.parametrize("messages", [b"", b"{", b"{}", b"[1]", b'"text"', b"null"])
+def test_messages_of_another_form_are_refused(messages: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read_submit(pb.Submit(chat=pb.Chat(messages_json=messages)))
+
+
 def test_constraints_arrive() -> None:
     assert read_submit(pb.Submit(text="x", json_object=True)).constraint == JsonObject()
     assert read_submit(pb.Submit(text="x", json_schema="{}")).constraint == JsonSchema("{}")
