@@ -120,7 +120,7 @@ class Batcher:
         try:
             if sequence.matcher is not None:
                 sequence.matcher.mask(self._context.logits(index))
-            delta, finished = sequence.advance(sequence.sampler.sample(self._context.handle, index))
+            delta, finished = sequence.advance(sequence.sampler.sample(self._context, index))
         except AtelierError as error:
             self._fail(sequence, error)
             return

@@ -1,12 +1,13 @@
-"""llama.cpp's sampler chain, one per sequence, built from the request's settings."""
+"""The next token of one sequence: biases and penalties, then llama.cpp's sampler chain."""
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 from llama_cpp import llama_cpp as ll
 
 from atelier.settings.groups import Inference
+from worker.engine.context import Context
+from worker.engine.penalties import LogitBias, Penalties
 from worker.engine.vocabulary import Vocabulary
 
 SEEDS = 2**32 - 1  # 2**32 - 1 itself means "draw one" to llama.cpp
@@ -16,42 +17,34 @@ class Sampler:
     """Owns a llama_sampler chain. `close` frees it."""
 
     def __init__(self, settings: Inference, seed: int, vocabulary: Vocabulary) -> None:
-        """The chain in llama.cpp's usual order: biases, penalties, filters, temperature, draw."""
+        """In llama.cpp's usual order: biases, penalties, filters, temperature, draw."""
+        self._bias = LogitBias(_biases(settings, vocabulary))
+        self._penalties = Penalties(settings)
         self._chain = ll.llama_sampler_chain_init(ll.llama_sampler_chain_default_params())
-        self._penalized = settings.repeat_last_n if _penalizes(settings) else 0
-        for stage in _stages(settings, seed, vocabulary):
+        for stage in _stages(settings, seed):
             ll.llama_sampler_chain_add(self._chain, stage)
 
     def read_prompt(self, tokens: Sequence[int]) -> None:
         """Let the penalties know the prompt's last tokens."""
-        for token in tokens[max(0, len(tokens) - self._penalized) :] if self._penalized else ():
-            ll.llama_sampler_accept(self._chain, token)
+        self._penalties.read(tokens)
 
-    def sample(self, context: Any, index: int) -> int:
+    def sample(self, context: Context, index: int) -> int:
         """Draw a token from the logits of the batch's token `index`, and remember it for the penalties."""
-        return int(ll.llama_sampler_sample(self._chain, context, index))
+        logits = context.logits(index)
+        self._bias.apply(logits)
+        self._penalties.apply(logits)
+        token = int(ll.llama_sampler_sample(self._chain, context.handle, index))
+        self._penalties.note(token)
+        return token
 
     def close(self) -> None:
         ll.llama_sampler_free(self._chain)
 
 
-def _stages(settings: Inference, seed: int, vocabulary: Vocabulary) -> list[Any]:
-    stages = []
-    if bias := _biases(settings, vocabulary):
-        array = (ll.llama_logit_bias * len(bias))(*(ll.llama_logit_bias(t, b) for t, b in bias.items()))
-        stages.append(ll.llama_sampler_init_logit_bias(vocabulary.size, len(bias), array))
-    if _penalizes(settings):
-        stages.append(
-            ll.llama_sampler_init_penalties(
-                vocabulary.size,
-                settings.repeat_last_n,
-                settings.repeat_penalty,
-                settings.frequency_penalty,
-                settings.presence_penalty,
-            )
-        )
+def _stages(settings: Inference, seed: int) -> list[Any]:
     if settings.temperature == 0:
-        return [*stages, ll.llama_sampler_init_greedy()]
+        return [ll.llama_sampler_init_greedy()]
+    stages = []
     if settings.top_k > 0:
         stages.append(ll.llama_sampler_init_top_k(settings.top_k))
     if settings.top_p < 1:
@@ -61,16 +54,7 @@ def _stages(settings: Inference, seed: int, vocabulary: Vocabulary) -> list[Any]
     return [*stages, ll.llama_sampler_init_temp(settings.temperature), ll.llama_sampler_init_dist(seed % SEEDS)]
 
 
-def _penalizes(settings: Inference) -> bool:
-    neutral = (1.0, 0.0, 0.0)
-    given = (settings.repeat_penalty, settings.frequency_penalty, settings.presence_penalty)
-    return settings.repeat_last_n > 0 and given != neutral
-
-
 def _biases(settings: Inference, vocabulary: Vocabulary) -> dict[int, float]:
-    never = ctypes.c_float(float("-inf")).value
-    biases = dict(settings.logit_bias)
-    biases |= dict.fromkeys(vocabulary.suppressed_tokens, never)
-    if settings.ignore_eos:
-        biases |= dict.fromkeys(vocabulary.end_tokens, never)
-    return biases
+    biases = {token: bias for token, bias in settings.logit_bias.items() if token < vocabulary.size}
+    forbidden = [*vocabulary.suppressed_tokens, *(vocabulary.end_tokens if settings.ignore_eos else ())]
+    return biases | dict.fromkeys(forbidden, float("-inf"))
