@@ -70,7 +70,8 @@ class WorkerClient:
 
     async def finish(self, call: int, choices: int = 1) -> tuple[list[str], list[pb.Event]]:
         """The choices' texts, and the events that ended them."""
-        texts, ends = [""] * choices, []
+        texts: list[str] = [""] * choices
+        ends: list[pb.Event] = []
         while len(ends) < choices:
             event = await self.next(call)
             if event.HasField("delta"):

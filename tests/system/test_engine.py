@@ -62,10 +62,6 @@ async def client(spec: LaunchSpec) -> AsyncIterator[WorkerClient]:
         yield connected
 
 
-def greedy(max_tokens: int = 24, **sampling: Any) -> pb.Submit:
-    return pb.Submit(sampling={"temperature": 0, "max_tokens": max_tokens, **sampling})
-
-
 async def answer(client: WorkerClient, call: int, text: str, **sampling: Any) -> tuple[str, pb.Finished]:
     await client.submit(call, text, sampling={"max_tokens": 24, **sampling})
     texts, ends = await client.finish(call)
@@ -221,9 +217,9 @@ async def test_a_call_cancelled_in_prefill_is_freed(client: WorkerClient, spec: 
 async def steps(client: WorkerClient, spec: LaunchSpec) -> int:
     """Decode steps that the worker has made."""
     statuses = client.stub.Supervise(pb.SuperviseRequest(instance_id=spec.instance_id), metadata=client.metadata)
-    count = (await statuses.read()).steps
+    status = await anext(aiter(statuses))
     statuses.cancel()
-    return int(count)
+    return status.steps
 
 
 async def idle(client: WorkerClient, spec: LaunchSpec) -> None:

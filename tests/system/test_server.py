@@ -152,6 +152,22 @@ def test_a_killed_worker_is_replaced_and_the_next_request_succeeds(server: Serve
     assert server.instances()[0]["pid"] != before
 
 
+def test_a_killed_worker_leaves_the_streams_of_others_alone(server: Server, client: openai.OpenAI) -> None:
+    client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2)
+    assert server.atelier("load", MODEL, "--identifier", "other", "--context-length", "1024").returncode == 0
+    stream = client.chat.completions.create(
+        model="other", messages=HELLO, stream=True, max_tokens=60, extra_body={"ignore_eos": True}
+    )
+    chunks = iter(stream)
+    next(chunks)
+    victim = next(instance for instance in server.instances() if instance["id"] == KEY)
+    psutil.Process(victim["pid"]).kill()
+    reply = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=4)
+    assert reply.choices
+    assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
+    assert server.atelier("unload", "other").returncode == 0
+
+
 def test_a_worker_killed_in_mid_stream_is_an_error_and_no_false_end(server: Server, client: openai.OpenAI) -> None:
     client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2)
     body = {"model": MODEL, "messages": HELLO, "stream": True, "max_tokens": 2000, "ignore_eos": True}

@@ -168,7 +168,7 @@ async def test_a_call_without_the_launchs_token_is_refused(start: Start) -> None
 
 async def test_health_turns_serving_when_the_model_is_loaded_and_off_when_it_drains(start: Start) -> None:
     server, client = await start(hold=True)
-    health = health_pb2_grpc.HealthStub(client.channel)
+    health: Any = health_pb2_grpc.HealthStub(client.channel)
     await server.wait_ready()
     await client.submit(1, "running")
     await client.next(1)
