@@ -18,6 +18,7 @@ from atelier.config import Config
 from atelier.errors import (
     AlreadyExists,
     AtelierError,
+    Forbidden,
     InstanceNotFound,
     InvalidRequest,
     LoadFailed,
@@ -30,7 +31,7 @@ from atelier.errors import (
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
-from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard
+from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
@@ -43,7 +44,7 @@ from gateway.request_log import RequestLog
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-ALWAYS = (Unauthenticated, Unavailable)
+ALWAYS = (Unauthenticated, Forbidden, Unavailable)
 INFERENCE = (*ALWAYS, InvalidRequest, ModelNotFound, PayloadTooLarge, LoadFailed, WorkerLost)
 WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 
@@ -162,6 +163,7 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 expose_headers=["x-request-id", "retry-after"],
             )
         )
+    layers.append(Middleware(OriginGuard, allowed=config.cors))
     layers.append(Middleware(DrainGuard, admission=admission))
     if config.api_key is not None:
         layers.append(Middleware(KeyGuard, key=config.api_key.get_secret_value()))

@@ -61,6 +61,36 @@ def _is_address(name: str) -> bool:
     return True
 
 
+class OriginGuard:
+    """Answers no web page but our own and those that may call from elsewhere: against forged requests.
+
+    A stranger's page cannot read an answer without CORS, but a POST of plain text is sent unasked,
+    and would load models all the same. Programs send no Origin. Inside of CORS, which answers preflights.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
+        self.app = app
+        self._allowed = frozenset(allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in HEALTH and not self._passes(scope):
+            message = "Web pages of this origin may not call the server; ATELIER_CORS names those that may."
+            await refuse(Forbidden(message), scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+    def _passes(self, scope: Scope) -> bool:
+        origins = header_values(scope, b"origin")
+        return not origins or "*" in self._allowed or self._allowed.union(own_origins(scope)).issuperset(origins)
+
+
+def own_origins(scope: Scope) -> set[str]:
+    """What pages that came from here send as Origin: the Host, over http or behind a proxy's https."""
+    hosts = [host.lower() for host in header_values(scope, b"host") if host]
+    plain = {f"http://{host.removesuffix(':80')}" for host in hosts}
+    return plain | {f"https://{host.removesuffix(':443')}" for host in hosts}
+
+
 class DrainGuard:
     """Once the server stops, refuses everything but questions about its health."""
 

@@ -1,6 +1,7 @@
 """HTTP itself: ids, keys, hosts, sizes, CORS, metrics."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -87,6 +88,23 @@ async def test_cors_is_off_or_for_named_origins(gateway: RunningGateway, registr
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, asks["origin"])
         stranger = await http.get("/v1/models", headers={**asks, "origin": "https://evil.example"})
         assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/models/load", "/api/v1/models/import"])
+async def test_a_strangers_page_changes_nothing(gateway: RunningGateway, registry: FakeRegistry, path: str) -> None:
+    unasked = {"origin": "https://evil.example", "content-type": "text/plain"}  # sent without a preflight
+    body = {**CHAT, "path": "/etc/passwd"}
+    async with gateway.client() as http:
+        reply = await http.post(path, content=json.dumps(body), headers=unasked)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")
+    assert (registry.ensured, registry.created, registry.imported) == ([], [], [])
+
+
+async def test_allowed_pages_and_our_own_may_post(registry: FakeRegistry) -> None:
+    async with running_gateway(registry, cors=["https://chat.example"]) as gateway, gateway.client() as http:
+        for origin in ("https://chat.example", gateway.url):
+            reply = await http.post("/v1/chat/completions", json=CHAT, headers={"origin": origin})
+            assert reply.status_code == 200
 
 
 async def test_a_body_beyond_the_limit_is_refused_at_once(registry: FakeRegistry) -> None:

@@ -12,7 +12,7 @@ from atelier.errors import AtelierError
 from gateway.account import Account
 from gateway.admission import Admission
 from gateway.errors import error_response
-from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, host_name
+from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard, host_name
 
 
 async def echo_length(scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +53,55 @@ async def test_a_star_answers_for_every_name() -> None:
 def test_a_hosts_name_is_without_port_brackets_and_case() -> None:
     hosts = ["Lab1:80", "[::1]:80", "[::1]", "a.b.", ""]
     assert [host_name(host) for host in hosts] == ["lab1", "::1", "::1", "a.b", ""]
+
+
+OUR_PAGES = [
+    ("localhost:1234", "http://localhost:1234"),
+    ("LocalHost:1234", "http://localhost:1234"),
+    ("chat.example", "https://chat.example"),
+    ("chat.example:443", "https://chat.example"),
+    ("[::1]:80", "http://[::1]"),
+]
+OTHERS_PAGES = [
+    ("localhost:1234", "https://evil.example"),
+    ("localhost:1234", "http://localhost:3000"),
+    ("localhost:1234", "http://localhost"),
+    ("localhost:1234", "http://localhost:1234.evil.example"),
+    ("localhost:1234", "null"),
+    ("localhost:1234", ""),
+    ("", "http://"),
+]
+
+
+@pytest.mark.parametrize(("host", "origin"), OUR_PAGES)
+async def test_pages_that_came_from_here_are_answered(host: str, origin: str) -> None:
+    assert (await ask(OriginGuard(echo_length, []), headers={"host": host, "origin": origin})).status_code == 200
+
+
+@pytest.mark.parametrize(("host", "origin"), OTHERS_PAGES)
+async def test_pages_of_other_origins_are_forbidden(host: str, origin: str) -> None:
+    headers = {"host": host, "origin": origin, "content-type": "text/plain"}
+    reply = await ask(OriginGuard(echo_length, ["https://chat.example"]), headers=headers)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")
+    assert "ATELIER_CORS" in reply.json()["error"]["message"]
+
+
+async def test_two_origins_must_both_be_allowed() -> None:
+    two = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "https://evil.example")]
+    assert (await ask(OriginGuard(echo_length, []), headers=two)).status_code == 403
+
+
+async def test_allowed_origins_pass_and_a_star_allows_every_origin() -> None:
+    page = {"origin": "https://chat.example"}
+    assert (await ask(OriginGuard(echo_length, ["https://chat.example"]), headers=page)).status_code == 200
+    assert (await ask(OriginGuard(echo_length, ["*"]), headers={"origin": "null"})).status_code == 200
+
+
+async def test_programs_send_no_origin_and_health_needs_none() -> None:
+    guard = OriginGuard(echo_length, [])
+    assert (await ask(guard)).status_code == 200
+    page = {"origin": "https://evil.example"}
+    assert [(await ask(guard, path, headers=page)).status_code for path in ("/healthz", "/metrics")] == [200, 403]
 
 
 @pytest.mark.parametrize(
