@@ -14,16 +14,17 @@ def service_environment(config: Config, inherited: Mapping[str, str]) -> dict[st
     """What both services need: `inherited`, with every field of the configuration as ATELIER_<FIELD>.
 
     The log is JSON, which `serve` reads; modules of the working directory are not importable there.
+    A variable of a field is looked for in any case, as the services would read it.
     """
-    told = {name: as_text(getattr(config, name)) for name in Config.model_fields}
-    kept = {name: value for name, value in inherited.items() if name.removeprefix(PREFIX).lower() not in told}
-    fields = {PREFIX + name.upper(): text for name, text in told.items() if text}
+    told = {PREFIX + name.upper(): as_text(getattr(config, name)) for name in Config.model_fields}
+    kept = {name: value for name, value in inherited.items() if name.upper() not in told}
+    fields = {name: text for name, text in told.items() if text}
     return {**kept, **fields, f"{PREFIX}LOG_FORMAT": "json", "PYTHONSAFEPATH": "1"}
 
 
 def without_api_key(environment: Mapping[str, str]) -> dict[str, str]:
     """For the registry, and so for the workers that it starts: they never see a client's key."""
-    return {name: value for name, value in environment.items() if name != f"{PREFIX}API_KEY"}
+    return {name: value for name, value in environment.items() if name.upper() != f"{PREFIX}API_KEY"}
 
 
 def as_text(value: Any) -> str:

@@ -16,6 +16,7 @@ from atelier.cli.preflight import check_exposure, check_home_is_free, claim_port
 from atelier.cli.serve import configured
 from atelier.cli.service_log import last_line, set_aside_if_large, told, warning_in
 from atelier.config import Config
+from registry.instances.environment import worker_environment
 from tests.unit.cli.conftest import Atelier
 
 INTERNAL = {"registry_address", "registry_token", "engine", "worker_grace", "log_format", "script"}  # variables only
@@ -115,10 +116,18 @@ def test_the_services_environment_is_the_configuration(monkeypatch: pytest.Monke
     assert Config() == config.model_copy(update={"log_format": "json"})
 
 
+def test_variables_that_only_look_like_the_configurations_are_inherited() -> None:
+    inherited = {"HOME": "/home/me", "PORT": "80", "HOST": "lab1", "ENGINE": "x", "home": "y"}
+    environment = service_environment(configured({}), inherited)
+    assert inherited.items() <= environment.items()
+    assert worker_environment(without_api_key(environment), {})["HOME"] == "/home/me"
+
+
 def test_the_registry_never_sees_the_clients_key() -> None:
-    environment = service_environment(configured({"api_key": "k"}), {})
+    environment = service_environment(configured({"api_key": "k"}), {"atelier_api_key": "k", "Atelier_Port": "5"})
     assert environment["ATELIER_API_KEY"] == "k"
-    assert "ATELIER_API_KEY" not in without_api_key(environment)
+    assert not {"atelier_api_key", "Atelier_Port"} & environment.keys()
+    assert "k" not in without_api_key({**environment, "atelier_api_key": "k"}).values()
 
 
 def test_a_crashed_service_waits_longer_each_time() -> None:
