@@ -26,15 +26,15 @@ from protos import inference_pb2 as protos_dot_inference__pb2
 from protos import settings_pb2 as protos_dot_settings__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/registry.proto\x12\natelier.v1\x1a\x16protos/inference.proto\x1a\x15protos/settings.proto\"\x0e\n\x0cWatchRequest\"\xbf\x01\n\x06\x43hange\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.atelier.v1.SnapshotH\x00\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x11.atelier.v1.ModelH\x00\x12\x17\n\rmodel_removed\x18\x03 \x01(\tH\x00\x12(\n\x08instance\x18\x04 \x01(\x0b\x32\x14.atelier.v1.InstanceH\x00\x12\x1a\n\x10instance_removed\x18\x05 \x01(\tH\x00\x42\x08\n\x06\x63hange\"V\n\x08Snapshot\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.atelier.v1.Model\x12\'\n\tinstances\x18\x02 \x03(\x0b\x32\x14.atelier.v1.Instance\"\x9b\x03\n\x05Model\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\tpublisher\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\x14\n\x0cquantization\x18\x07 \x01(\t\x12\x17\n\x0f\x62its_per_weight\x18\x08 \x01(\x01\x12\x12\n\nsize_bytes\x18\t \x01(\x04\x12\x12\n\nparameters\x18\n \x01(\x04\x12\x1a\n\x12max_context_length\x18\x0b \x01(\r\x12\x1a\n\rchat_template\x18\x0c \x01(\tH\x00\x88\x01\x01\x12\x11\n\tembedding\x18\r \x01(\x08\x12\x13\n\x0bimported_at\x18\x0e \x01(\x01\x12\x37\n\x11sampling_defaults\x18\x0f \x01(\x0b\x32\x1c.atelier.v1.SamplingSettings\x12\x0e\n\x06layers\x18\x10 \x01(\r\x12\x18\n\x10\x65mbedding_length\x18\x11 \x01(\rB\x10\n\x0e_chat_template\"\xb8\x03\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tmodel_key\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.atelier.v1.InstanceState\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12&\n\x04load\x18\x06 \x01(\x0b\x32\x18.atelier.v1.LoadSettings\x12\x0b\n\x03pin\x18\x07 \x01(\t\x12\x0b\n\x03pid\x18\x08 \x01(\r\x12\x15\n\rload_progress\x18\t \x01(\x02\x12\x14\n\x0cload_seconds\x18\n \x01(\x01\x12%\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x11.atelier.v1.ErrorH\x00\x88\x01\x01\x12\x11\n\ton_demand\x18\x0c \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\r \x01(\r\x12\x0e\n\x06queued\x18\x0e \x01(\r\x12\x10\n\x08restarts\x18\x0f \x01(\r\x12\x12\n\nstarted_at\x18\x10 \x01(\x01\x12\x0c\n\x04host\x18\x11 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x12 \x01(\r\x12\x10\n\x08parallel\x18\x13 \x01(\r\x12\x12\n\ngpu_layers\x18\x14 \x01(\rB\x08\n\x06_error\"9\n\x15\x45nsureInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x8e\x01\n\x15\x43reateInstanceRequest\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x17\n\nidentifier\x18\x02 \x01(\tH\x00\x88\x01\x01\x12&\n\x04load\x18\x03 \x01(\x0b\x32\x18.atelier.v1.LoadSettings\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\r\n\x0b_identifier\"Z\n\x15UnloadInstanceRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x1a\n\rgrace_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"\x15\n\x13UnloadInstanceReply\"\xaf\x01\n\x12ImportModelRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x03key\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x31\n\x04mode\x18\x03 \x01(\x0e\x32#.atelier.v1.ImportModelRequest.Mode\">\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43OPY\x10\x01\x12\x08\n\x04LINK\x10\x02\x12\x0c\n\x08IN_PLACE\x10\x03\x42\x06\n\x04_key*\x8c\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x0b\n\x07LOADING\x10\x02\x12\t\n\x05READY\x10\x03\x12\x0b\n\x07STALLED\x10\x04\x12\x0e\n\nRESTARTING\x10\x05\x12\x0c\n\x08STOPPING\x10\x06\x12\n\n\x06\x46\x41ILED\x10\x07\x32\xf1\x02\n\x08Registry\x12\x37\n\x05Watch\x12\x18.atelier.v1.WatchRequest\x1a\x12.atelier.v1.Change0\x01\x12I\n\x0e\x45nsureInstance\x12!.atelier.v1.EnsureInstanceRequest\x1a\x14.atelier.v1.Instance\x12I\n\x0e\x43reateInstance\x12!.atelier.v1.CreateInstanceRequest\x1a\x14.atelier.v1.Instance\x12T\n\x0eUnloadInstance\x12!.atelier.v1.UnloadInstanceRequest\x1a\x1f.atelier.v1.UnloadInstanceReply\x12@\n\x0bImportModel\x12\x1e.atelier.v1.ImportModelRequest\x1a\x11.atelier.v1.Modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15protos/registry.proto\x12\natelier.v1\x1a\x16protos/inference.proto\x1a\x15protos/settings.proto\"\x0e\n\x0cWatchRequest\"\xbf\x01\n\x06\x43hange\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.atelier.v1.SnapshotH\x00\x12\"\n\x05model\x18\x02 \x01(\x0b\x32\x11.atelier.v1.ModelH\x00\x12\x17\n\rmodel_removed\x18\x03 \x01(\tH\x00\x12(\n\x08instance\x18\x04 \x01(\x0b\x32\x14.atelier.v1.InstanceH\x00\x12\x1a\n\x10instance_removed\x18\x05 \x01(\tH\x00\x42\x08\n\x06\x63hange\"V\n\x08Snapshot\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.atelier.v1.Model\x12\'\n\tinstances\x18\x02 \x03(\x0b\x32\x14.atelier.v1.Instance\"\xf3\x02\n\x05Model\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\tpublisher\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\x14\n\x0cquantization\x18\x07 \x01(\t\x12\x17\n\x0f\x62its_per_weight\x18\x08 \x01(\x01\x12\x12\n\nsize_bytes\x18\t \x01(\x04\x12\x12\n\nparameters\x18\n \x01(\x04\x12\x1a\n\x12max_context_length\x18\x0b \x01(\r\x12\x11\n\tembedding\x18\r \x01(\x08\x12\x13\n\x0bimported_at\x18\x0e \x01(\x01\x12\x37\n\x11sampling_defaults\x18\x0f \x01(\x0b\x32\x1c.atelier.v1.SamplingSettings\x12\x0e\n\x06layers\x18\x10 \x01(\r\x12\x18\n\x10\x65mbedding_length\x18\x11 \x01(\rJ\x04\x08\x0c\x10\r\"\xb8\x03\n\x08Instance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\tmodel_key\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.atelier.v1.InstanceState\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12&\n\x04load\x18\x06 \x01(\x0b\x32\x18.atelier.v1.LoadSettings\x12\x0b\n\x03pin\x18\x07 \x01(\t\x12\x0b\n\x03pid\x18\x08 \x01(\r\x12\x15\n\rload_progress\x18\t \x01(\x02\x12\x14\n\x0cload_seconds\x18\n \x01(\x01\x12%\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x11.atelier.v1.ErrorH\x00\x88\x01\x01\x12\x11\n\ton_demand\x18\x0c \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\r \x01(\r\x12\x0e\n\x06queued\x18\x0e \x01(\r\x12\x10\n\x08restarts\x18\x0f \x01(\r\x12\x12\n\nstarted_at\x18\x10 \x01(\x01\x12\x0c\n\x04host\x18\x11 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x12 \x01(\r\x12\x10\n\x08parallel\x18\x13 \x01(\r\x12\x12\n\ngpu_layers\x18\x14 \x01(\rB\x08\n\x06_error\"9\n\x15\x45nsureInstanceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x8e\x01\n\x15\x43reateInstanceRequest\x12\x11\n\tmodel_key\x18\x01 \x01(\t\x12\x17\n\nidentifier\x18\x02 \x01(\tH\x00\x88\x01\x01\x12&\n\x04load\x18\x03 \x01(\x0b\x32\x18.atelier.v1.LoadSettings\x12\x12\n\nrequest_id\x18\x04 \x01(\tB\r\n\x0b_identifier\"Z\n\x15UnloadInstanceRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x1a\n\rgrace_seconds\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_grace_seconds\"\x15\n\x13UnloadInstanceReply\"\xaf\x01\n\x12ImportModelRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x03key\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x31\n\x04mode\x18\x03 \x01(\x0e\x32#.atelier.v1.ImportModelRequest.Mode\">\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x43OPY\x10\x01\x12\x08\n\x04LINK\x10\x02\x12\x0c\n\x08IN_PLACE\x10\x03\x42\x06\n\x04_key*\x8c\x01\n\rInstanceState\x12\x1e\n\x1aINSTANCE_STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STARTING\x10\x01\x12\x0b\n\x07LOADING\x10\x02\x12\t\n\x05READY\x10\x03\x12\x0b\n\x07STALLED\x10\x04\x12\x0e\n\nRESTARTING\x10\x05\x12\x0c\n\x08STOPPING\x10\x06\x12\n\n\x06\x46\x41ILED\x10\x07\x32\xf1\x02\n\x08Registry\x12\x37\n\x05Watch\x12\x18.atelier.v1.WatchRequest\x1a\x12.atelier.v1.Change0\x01\x12I\n\x0e\x45nsureInstance\x12!.atelier.v1.EnsureInstanceRequest\x1a\x14.atelier.v1.Instance\x12I\n\x0e\x43reateInstance\x12!.atelier.v1.CreateInstanceRequest\x1a\x14.atelier.v1.Instance\x12T\n\x0eUnloadInstance\x12!.atelier.v1.UnloadInstanceRequest\x1a\x1f.atelier.v1.UnloadInstanceReply\x12@\n\x0bImportModel\x12\x1e.atelier.v1.ImportModelRequest\x1a\x11.atelier.v1.Modelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.registry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INSTANCESTATE']._serialized_start=1737
-  _globals['_INSTANCESTATE']._serialized_end=1877
+  _globals['_INSTANCESTATE']._serialized_start=1697
+  _globals['_INSTANCESTATE']._serialized_end=1837
   _globals['_WATCHREQUEST']._serialized_start=84
   _globals['_WATCHREQUEST']._serialized_end=98
   _globals['_CHANGE']._serialized_start=101
@@ -42,21 +42,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT']._serialized_start=294
   _globals['_SNAPSHOT']._serialized_end=380
   _globals['_MODEL']._serialized_start=383
-  _globals['_MODEL']._serialized_end=794
-  _globals['_INSTANCE']._serialized_start=797
-  _globals['_INSTANCE']._serialized_end=1237
-  _globals['_ENSUREINSTANCEREQUEST']._serialized_start=1239
-  _globals['_ENSUREINSTANCEREQUEST']._serialized_end=1296
-  _globals['_CREATEINSTANCEREQUEST']._serialized_start=1299
-  _globals['_CREATEINSTANCEREQUEST']._serialized_end=1441
-  _globals['_UNLOADINSTANCEREQUEST']._serialized_start=1443
-  _globals['_UNLOADINSTANCEREQUEST']._serialized_end=1533
-  _globals['_UNLOADINSTANCEREPLY']._serialized_start=1535
-  _globals['_UNLOADINSTANCEREPLY']._serialized_end=1556
-  _globals['_IMPORTMODELREQUEST']._serialized_start=1559
-  _globals['_IMPORTMODELREQUEST']._serialized_end=1734
-  _globals['_IMPORTMODELREQUEST_MODE']._serialized_start=1664
-  _globals['_IMPORTMODELREQUEST_MODE']._serialized_end=1726
-  _globals['_REGISTRY']._serialized_start=1880
-  _globals['_REGISTRY']._serialized_end=2249
+  _globals['_MODEL']._serialized_end=754
+  _globals['_INSTANCE']._serialized_start=757
+  _globals['_INSTANCE']._serialized_end=1197
+  _globals['_ENSUREINSTANCEREQUEST']._serialized_start=1199
+  _globals['_ENSUREINSTANCEREQUEST']._serialized_end=1256
+  _globals['_CREATEINSTANCEREQUEST']._serialized_start=1259
+  _globals['_CREATEINSTANCEREQUEST']._serialized_end=1401
+  _globals['_UNLOADINSTANCEREQUEST']._serialized_start=1403
+  _globals['_UNLOADINSTANCEREQUEST']._serialized_end=1493
+  _globals['_UNLOADINSTANCEREPLY']._serialized_start=1495
+  _globals['_UNLOADINSTANCEREPLY']._serialized_end=1516
+  _globals['_IMPORTMODELREQUEST']._serialized_start=1519
+  _globals['_IMPORTMODELREQUEST']._serialized_end=1694
+  _globals['_IMPORTMODELREQUEST_MODE']._serialized_start=1624
+  _globals['_IMPORTMODELREQUEST_MODE']._serialized_end=1686
+  _globals['_REGISTRY']._serialized_start=1840
+  _globals['_REGISTRY']._serialized_end=2209
 # @@protoc_insertion_point(module_scope)

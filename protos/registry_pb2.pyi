@@ -152,7 +152,6 @@ class Model(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     MAX_CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
-    CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     IMPORTED_AT_FIELD_NUMBER: _builtins.int
     SAMPLING_DEFAULTS_FIELD_NUMBER: _builtins.int
@@ -171,7 +170,6 @@ class Model(_message.Message):
     size_bytes: _builtins.int
     parameters: _builtins.int
     max_context_length: _builtins.int
-    chat_template: _builtins.str
     embedding: _builtins.bool
     imported_at: _builtins.float
     """seconds since the epoch"""
@@ -195,20 +193,17 @@ class Model(_message.Message):
         size_bytes: _builtins.int = ...,
         parameters: _builtins.int = ...,
         max_context_length: _builtins.int = ...,
-        chat_template: _builtins.str | None = ...,
         embedding: _builtins.bool = ...,
         imported_at: _builtins.float = ...,
         sampling_defaults: _settings_pb2.SamplingSettings | None = ...,
         layers: _builtins.int = ...,
         embedding_length: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "chat_template", b"chat_template", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "chat_template", b"chat_template", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "publisher", b"publisher", "quantization", b"quantization", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "publisher", b"publisher", "quantization", b"quantization", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__chat_template: _TypeAlias = _typing.Literal["chat_template"]  # noqa: Y015
-    _WhichOneofArgType__chat_template: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_template) -> _WhichOneofReturnType__chat_template | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
 

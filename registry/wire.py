@@ -30,7 +30,6 @@ def model_message(model: Model) -> pb.Model:
         size_bytes=facts.size_bytes,
         parameters=facts.parameters,
         max_context_length=facts.context_length,
-        chat_template=facts.chat_template,
         embedding=facts.embedding,
         imported_at=model.imported_at,
         sampling_defaults=sampling_message(facts.sampling_defaults),

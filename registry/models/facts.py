@@ -11,6 +11,7 @@ from atelier.errors import InvalidModelFile, InvalidRequest
 from atelier.settings import TABLE
 from registry.models.header import Header
 
+LONGEST_TEXT = 200  # characters of a name: a file may give megabytes, which every watcher would get
 GUESSED = 1024  # a flag in general.file_type
 EMBEDDING_ARCHITECTURES = frozenset(
     {
@@ -46,7 +47,7 @@ SAMPLING_KEYS = {
 class Facts:
     """Of all the parts of one model. A number that the file does not give is 0."""
 
-    title: str  # general.name
+    title: str  # general.name, shortened
     architecture: str
     quantization: str  # such as "Q4_1"
     bits_per_weight: float
@@ -68,7 +69,7 @@ def facts_of(headers: Sequence[Header]) -> Facts:
     if not parameters:
         raise InvalidModelFile("It holds no tensors: it is a vocabulary only, not a model.")
     return Facts(
-        title=_text(metadata, "general.name"),
+        title=_name(metadata, "general.name"),
         architecture=architecture,
         quantization=_quantization(headers),
         bits_per_weight=round(sum(header.tensor_bytes for header in headers) * 8 / parameters, 2),
@@ -85,7 +86,7 @@ def facts_of(headers: Sequence[Header]) -> Facts:
 
 def _architecture(headers: Sequence[Header]) -> str:
     metadata = headers[0].metadata
-    architecture = _text(metadata, "general.architecture")
+    architecture = _name(metadata, "general.architecture")
     kind = _text(metadata, "general.type")
     if other := NOT_MODELS.get(architecture) or NOT_MODELS.get(kind):
         raise InvalidModelFile(f"It is {other}, not a model.")
@@ -124,6 +125,10 @@ def _sampling_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _text(metadata: Mapping[str, Any], key: str) -> str:
     value = metadata.get(key)
     return value.strip("\0") if isinstance(value, str) else ""
+
+
+def _name(metadata: Mapping[str, Any], key: str) -> str:
+    return _text(metadata, key)[:LONGEST_TEXT]
 
 
 def _whole(metadata: Mapping[str, Any], key: str) -> int:

@@ -82,6 +82,13 @@ async def test_the_same_file_twice_is_the_same_model(registry: Running, tmp_path
         await registry.client.import_model(source, key="me/other")
 
 
+async def test_a_long_template_and_title_reach_no_watcher(home: Path, start: Any) -> None:
+    long = "x" * 4_000_000
+    write_gguf(home / "models/model.gguf", name=long, chat_template=long)
+    async with (await start()).client.watch() as view:
+        assert max(model.ByteSize() for model in view.models.values()) < 2000
+
+
 async def test_a_second_quantisation_becomes_a_variant(registry: Running, tmp_path: Path) -> None:
     first = await registry.client.import_model(write_gguf(tmp_path / "a/Fresh-Q4_1.gguf"))
     second = await registry.client.import_model(write_gguf(tmp_path / "b/Fresh-Q8_0.gguf", file_type=7))
