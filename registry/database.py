@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -35,6 +35,8 @@ class Database:
         try:
             async with self._sessions.begin() as session:
                 yield session
+        except IntegrityError:
+            raise  # our mistake: to try again would not help
         except (DBAPIError, PoolTimeout) as error:
             _log.error("database_failed", reason=str(getattr(error, "orig", None) or error))
             raise Unavailable("The registry's database does not answer; nothing was changed. Try again.") from error

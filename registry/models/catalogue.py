@@ -15,7 +15,7 @@ from registry.feed import Feed
 from registry.models.facts import Facts
 from registry.models.importing import ImportRequest, naming_of, place_files
 from registry.models.library import find_files
-from registry.models.model import Model, stamp_of
+from registry.models.model import Model, Stamp, stamp_of
 from registry.models.naming import free_key
 from registry.models.parts import parts_of, read_facts
 from registry.models.placing import remove_unfinished
@@ -95,10 +95,9 @@ class Catalogue:
                 raise
 
     async def _known(self, request: ImportRequest) -> Model | None:
-        """The model that this file is already; one whose file was damaged or away comes back."""
+        """The model that this file is already, as it is now: replaced, or back after it was damaged or away."""
         stamp = await asyncio.to_thread(stamp_of, request.path)
-        for hidden in [model for model in self._hidden.values() if model.path == request.path]:
-            await self._renew(hidden)
+        await self._renew_at(request.path, stamp)
         for model in self._models.values():
             if request.path not in (model.source, model.path) or model.stamp.size != stamp.size:
                 continue
@@ -106,6 +105,13 @@ class Catalogue:
                 raise AlreadyExists(f'This file is imported already, as "{model.key}".', param="key")
             return model
         return None
+
+    async def _renew_at(self, path: Path, stamp: Stamp) -> None:
+        """A path is one model's for as long as it lies there, whatever is written to it."""
+        hidden = [model for model in self._hidden.values() if model.path == path]
+        replaced = [model for model in self._models.values() if model.path == path and model.stamp != stamp]
+        for model in [*hidden, *replaced]:
+            await self._renew(model)
 
     async def _renew(self, model: Model) -> None:
         """Take a model from the database, if its file is still there; forget it, if it was deleted."""

@@ -11,13 +11,14 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
 
 from atelier.config import Config
 from atelier.errors import Unavailable
 from protos import registry_pb2 as pb
 from registry.database import open_database
 from registry.server import RegistryServer
-from registry.tables import Base
+from registry.tables import Base, ModelRow
 from tests.integration.registry.conftest import KEY, Running, running
 from tests.support.gguf_files import write_gguf
 from tests.support.registry_client import connect
@@ -112,6 +113,14 @@ async def test_a_worker_is_restarted_while_the_database_is_locked(
             await launcher.workers[0].crash(-9)
             await view.until(lambda view: view.instances[KEY].restarts == 1)
             await view.until_state(KEY, pb.READY)
+
+
+async def test_a_write_that_contradicts_the_database_is_no_outage(home: Path) -> None:
+    database = await open_database(home / "registry.db")
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            session.add(ModelRow(key="a/b"))
+    await database.close()
 
 
 async def test_a_damaged_database_is_told_as_such(home: Path) -> None:

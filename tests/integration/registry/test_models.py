@@ -82,6 +82,20 @@ async def test_the_same_file_twice_is_the_same_model(registry: Running, tmp_path
         await registry.client.import_model(source, key="me/other")
 
 
+@pytest.mark.parametrize("tokens", [16, 99])
+async def test_a_file_in_place_that_was_replaced_is_the_same_model_anew(
+    registry: Running, tmp_path: Path, tokens: int
+) -> None:
+    source = write_gguf(tmp_path / "Fresh.gguf", context_length=1111)
+    first = await registry.client.import_model(source, mode=IN_PLACE)
+    write_gguf(source, context_length=4444, tokens=tokens)
+    async with registry.client.watch() as view:
+        second = await registry.client.import_model(source, mode=IN_PLACE)
+        assert (second.key, second.path, second.max_context_length) == (first.key, first.path, 4444)
+        assert await view.until(lambda view: view.models[first.key]) == second
+        assert set(view.models) == {KEY, first.key}
+
+
 async def test_a_long_template_and_title_reach_no_watcher(home: Path, start: Any) -> None:
     long = "x" * 4_000_000
     write_gguf(home / "models/model.gguf", name=long, chat_template=long)
