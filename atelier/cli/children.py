@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from atelier.cli.failure import Failure
@@ -88,7 +89,8 @@ class Child:
         process.terminate()
         if not await _ends_within(process, grace, hasten):
             self._say(f"{self.name} does not end: killing it.")
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError, PermissionError):  # it ended just now; macOS says so by the latter
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 

@@ -96,6 +96,22 @@ async def test_a_service_that_does_not_end_is_killed(tmp_path: Path, grace: floa
     assert standin.said == ["standin does not end: killing it."]
 
 
+async def test_a_service_that_ends_before_it_is_killed_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killpg = os.killpg
+
+    def too_late(group: int, number: int) -> None:
+        killpg(group, number)
+        raise ProcessLookupError
+
+    monkeypatch.setattr("atelier.cli.children.os.killpg", too_late)
+    standin = Standin(tmp_path, DEAF)
+    keeping = asyncio.create_task(standin.child.keep_running())
+    await standin.logged("up")
+    await stopped(keeping, standin, grace=0.05)
+
+
 async def test_a_service_runs_in_a_session_of_its_own(tmp_path: Path) -> None:
     standin = Standin(
         tmp_path, "import os, sys; print('session', os.getsid(0) == os.getpid(), flush=True); sys.stdin.read()"
