@@ -26,10 +26,10 @@ def place(parts: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: 
     Blocks; for a thread. The first part, which stands for the model, appears last. On failure
     nothing is left behind. DiskFull when the disk is full; Abandoned when `stop` is set meanwhile.
     """
-    _make_inside(folder, root)
-    names = _free_names(parts, folder)
     placed: list[Path] = []
     try:
+        _make_inside(folder, root)
+        names = _free_names(parts, folder)
         for part, name in reversed(list(zip(parts, names, strict=True))):
             _place_one(part, folder / name, link, stop)
             placed.append(folder / name)

@@ -159,12 +159,26 @@ async def test_split_files_are_imported_together(registry: Running, tmp_path: Pa
     assert Path(model.path).with_name("Big-00002-of-00002.gguf").exists()
 
 
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_a_folder_that_cannot_be_made_is_reported(
+    registry: Running, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_gguf(tmp_path / "Fresh.gguf")
+    with monkeypatch.context() as disk:
+        disk.setattr("registry.models.placing.Path.mkdir", full)
+        with pytest.raises(DiskFull):
+            await registry.client.import_model(source)
+    (home / "models/local").write_text("in the way")
+    with pytest.raises(InvalidRequest, match="could not be imported"):
+        await registry.client.import_model(source)
+
+
 async def test_a_full_disk_is_reported_and_leaves_nothing(
     registry: Running, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     source = write_gguf(tmp_path / "Fresh.gguf")
     monkeypatch.setattr("registry.models.placing.os.fsync", full)
     with pytest.raises(DiskFull):
