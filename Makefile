@@ -14,7 +14,8 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: setup model ## set up, fetch the starter model, and serve on http://localhost:1234
+run: setup ## set up, fetch the starter model if it can be had, and serve on http://localhost:1234
+	@$(BIN)/python -m registry.starter || true
 	@exec $(BIN)/atelier serve
 
 setup: ## make .venv, with llama.cpp compiled for this machine (ATELIER_BACKEND=cpu|cuda|rocm|vulkan|metal overrides)
