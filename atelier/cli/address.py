@@ -1,16 +1,6 @@
-"""Addresses: which hosts are this machine, and how this machine reaches its own server."""
+"""How this machine reaches its own server."""
 
-import ipaddress
-
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host, by name or by number."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+from atelier.exposure import WILDCARDS
 
 
 def local_url(host: str, port: int) -> str:

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from atelier.cli.address import is_loopback
 from atelier.cli.failure import Failure
+from atelier.exposure import is_loopback
 
 DEFAULT_URL = "http://127.0.0.1:1234"
 CONNECT_SECONDS = 5.0

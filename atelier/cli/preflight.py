@@ -1,22 +1,18 @@
 """What would make the server fail is found, and said, before anything starts."""
 
-import errno
 import os
 import socket
 from pathlib import Path
 
-from atelier.cli.address import is_loopback
 from atelier.cli.failure import Failure
 from atelier.config import Config, make_private
+from atelier.exposure import exposure_fault, listen_fault, unknown_host
 
 
 def check_exposure(config: Config) -> None:
-    """A server that other machines reach needs a key, or somebody's word that it shall be open."""
-    if not (is_loopback(config.host) or config.api_key or config.allow_open):
-        raise Failure(
-            f"Other machines can reach {config.host}, so the server needs a key. "
-            "Set ATELIER_API_KEY, or give --allow-open to let everyone in."
-        )
+    fault = exposure_fault(config.host, has_key=config.api_key is not None, allow_open=config.allow_open)
+    if fault is not None:
+        raise Failure(fault)
 
 
 def prepare_home(config: Config) -> None:
@@ -49,20 +45,12 @@ def claim_port(host: str, port: int) -> int:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError:
-        raise Failure(f"There is no host {host} to listen on.") from None
+        raise Failure(unknown_host(host)) from None
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
             probe.listen()
         except OSError as error:
-            raise Failure(_cannot_listen(host, port, error)) from None
+            raise Failure(listen_fault(host, port, error)) from None
         return int(probe.getsockname()[1])
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"Port {port} is in use. Choose another one with --port, or stop the program that listens there."
-    if error.errno == errno.EACCES:
-        return f"Port {port} is reserved for the administrator. Choose one above 1023 with --port."
-    return f"Cannot listen on {host}, port {port}: {error.strerror}."

@@ -63,7 +63,7 @@ def test_a_port_in_use_is_said_before_anything_starts(atelier: Atelier, taken_po
     assert result.exit_code == 1
     assert result.stderr == (
         f"atelier: Port {taken_port} is in use. "
-        "Choose another one with --port, or stop the program that listens there.\n"
+        "Choose another one with --port (ATELIER_PORT), or stop the program that listens there.\n"
     )
     assert list((home / "logs").iterdir()) == []
 
