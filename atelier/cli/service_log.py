@@ -6,26 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from atelier.log_file import read_new, set_aside_if_larger, tail
+
 POLL_SECONDS = 0.25
 KEPT_BYTES = 20 * 2**20  # a larger file is set aside when the server starts
-TAIL_BYTES = 4096
 TOLD_LEVELS = ("warning", "error", "critical")
 BOOKKEEPING = ("level", "timestamp", "service", "event", "exception")
 
 
 def set_aside_if_large(path: Path) -> None:
-    """Keep one older file, so that logs do not fill the disk over many starts."""
-    if path.exists() and path.stat().st_size > KEPT_BYTES:
-        path.replace(path.with_suffix(".log.1"))
+    set_aside_if_larger(path, KEPT_BYTES)
 
 
 def last_line(path: Path) -> str:
     """What the service wrote last, told for people."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    written = [line.strip() for line in lines if line.strip()]
-    return told(written[-1]) or written[-1] if written else ""
+    written = tail(path)
+    return told(written[-1]) or written[-1].strip() if written else ""
 
 
 async def tell_warnings(name: str, path: Path, say: Callable[[str], None]) -> None:
@@ -38,7 +34,7 @@ async def tell_warnings(name: str, path: Path, say: Callable[[str], None]) -> No
         file.seek(0, 2)
         unfinished = b""
         while True:
-            *lines, unfinished = (unfinished + file.read()).split(b"\n")
+            *lines, unfinished = (unfinished + read_new(file)).split(b"\n")
             for line in lines:
                 if words := warning_in(line.decode(errors="replace")):
                     say(f"{name}: {words}")

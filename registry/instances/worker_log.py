@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+from atelier.log_file import set_aside_if_larger, tail
+
 LARGEST = 10 * 2**20  # bytes, at launch; then the file becomes the previous one
-TAIL_BYTES = 4096
 TAIL_LINES = 5
 LONGEST_TAIL = 600  # characters
 
@@ -17,18 +18,10 @@ def log_path(logs_dir: Path, instance_id: str) -> Path:
 def open_log(path: Path) -> int:
     """A descriptor that appends to the log, after making room."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.exists() and path.stat().st_size > LARGEST:
-        path.replace(path.with_suffix(".log.1"))
+    set_aside_if_larger(path, LARGEST)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 def last_lines(path: Path, since: int = 0) -> str:
     """The last lines written after byte `since`; empty when there are none."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(since, size - TAIL_BYTES))
-            lines = file.read(TAIL_BYTES).decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join([line for line in lines if line.strip()][-TAIL_LINES:])[-LONGEST_TAIL:]
+    return "\n".join(tail(path, since)[-TAIL_LINES:])[-LONGEST_TAIL:]

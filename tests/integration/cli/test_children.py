@@ -138,5 +138,8 @@ async def test_warnings_are_told_as_they_are_logged(tmp_path: Path) -> None:
         file.write('ning", "worker": 7}\n')
     async with asyncio.timeout(BOUND):
         await told.wait()
+        told.clear()
+        log.write_text('{"event": "x", "level": "error"}\n')  # as logrotate's copytruncate leaves it
+        await told.wait()
     telling.cancel()
-    assert said == ["gateway: stalled worker=7"]
+    assert said == ["gateway: stalled worker=7", "gateway: x"]

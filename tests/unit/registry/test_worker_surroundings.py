@@ -48,5 +48,11 @@ def test_last_words_are_those_of_this_launch(tmp_path: Path) -> None:
     assert last_lines(path, since).splitlines() == [f"line {number}" for number in range(15, 20)]
 
 
+def test_last_words_are_found_after_the_log_was_emptied(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("of this launch\n")
+    assert last_lines(path, since=1000) == "of this launch"
+
+
 def test_a_log_that_is_not_there_has_no_last_words(tmp_path: Path) -> None:
     assert last_lines(tmp_path / "none.log") == ""
