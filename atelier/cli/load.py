@@ -13,6 +13,8 @@ from atelier.cli.failure import Failure
 from atelier.cli.flags import settings_body, with_settings
 from atelier.cli.options import AsJSON
 from atelier.cli.output import show_json
+from atelier.errors import ModelNotFound
+from atelier.names import ModelName, find_name
 
 POLL_SECONDS = 0.2
 
@@ -69,12 +71,13 @@ def share(text: str) -> float:
 
 
 def _layers_of(server: Server, model: str) -> int:
-    wanted = model.lower()
-    for entry in server.get("/api/v1/models")["models"]:
-        key = entry["key"].lower()
-        if wanted in (key, key.rpartition("/")[2]):
-            return int(entry["layers"])
-    raise Failure(f"A share of the layers needs the model's full key, and no model is called {model}: see atelier ls")
+    entries = {entry["key"]: entry for entry in server.get("/api/v1/models")["models"]}
+    try:
+        found = find_name(model, entries, [])
+    except ModelNotFound as error:
+        raise Failure(error.message) from None
+    assert isinstance(found, ModelName)
+    return int(entries[found.key]["layers"])
 
 
 @contextmanager

@@ -70,7 +70,29 @@ def test_a_value_that_cannot_be_is_a_usage_error(server: ScriptedServer, atelier
 
 def test_a_share_needs_a_model_that_is_listed(atelier: Atelier) -> None:
     result = atelier("load", "other", "--gpu", "0.5")
-    assert (result.exit_code, "no model is called other" in result.stderr) == (1, True)
+    assert (result.exit_code, 'There is no model "other"' in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("acme/tiny", 5), ("Tiny@Q8_0", 10)])
+def test_a_share_is_of_the_model_that_the_name_means(
+    server: ScriptedServer, atelier: Atelier, name: str, layers: int
+) -> None:
+    variants = [model("acme/tiny", layers=10), model("acme/tiny@q8_0", layers=20)]
+    server.answers("GET /api/v1/models", {"models": variants})
+    assert atelier("load", name, "--gpu", "0.5").exit_code == 0
+    assert sent(server)["gpu_layers"] == layers
+
+
+def test_a_share_takes_a_variants_short_form(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/models", {"models": [model("acme/tiny@q8_0", layers=20)]})
+    assert atelier("load", "tiny", "--gpu", "0.5").exit_code == 0
+    assert sent(server)["gpu_layers"] == 10
+
+
+def test_a_share_of_an_ambiguous_name_is_refused(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/models", {"models": [model("acme/tiny"), model("other/tiny")]})
+    result = atelier("load", "tiny", "--gpu", "0.5")
+    assert (result.exit_code, "acme/tiny, other/tiny" in result.stderr) == (1, True)
 
 
 def test_load_json_is_the_servers_reply(atelier: Atelier) -> None:
