@@ -7,6 +7,7 @@ import pytest
 
 from atelier import __version__
 from atelier.cli.main import VERBS, app, command_of
+from tests.support.cli_facts import instance
 from tests.support.cli_server import ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
@@ -69,14 +70,23 @@ def test_a_missing_key_says_where_to_put_it(server: ScriptedServer, atelier: Ate
 
 def test_status_tells_how_the_server_is(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/status", STATUS)
+    server.answers(
+        "GET /api/v1/instances", {"instances": [instance("a"), instance("b"), instance("c", state="failed")]}
+    )
     assert atelier("status").stdout.splitlines() == [
         f"LM Atelier 0.1.0 at {server.url}, up for 1 h 1 min",
         "registry  connected",
         "models    2",
-        "loaded    1",
+        "instances 2 ready, 1 failed",
         "requests  3 active, 4 waiting",
     ]
     assert json.loads(atelier("status", "--json").stdout) == STATUS
+
+
+def test_status_of_an_idle_server_counts_none(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/status", STATUS)
+    server.answers("GET /api/v1/instances", {"instances": []})
+    assert "instances none" in atelier("status").stdout
 
 
 def test_version_is_the_packages(atelier: Atelier) -> None:
