@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from atelier import __version__
@@ -30,7 +30,7 @@ from atelier.errors import (
 )
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
-from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
+from gateway.errors import BodyTooSlow, ClientGone, handle_client_gone, handle_error, handle_http_exception
 from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
@@ -70,6 +70,7 @@ def create_app(config: Config, routes: Routes, admission: Admission, metrics: Ga
             AtelierError: handle_error,
             HTTPException: handle_http_exception,
             ClientGone: handle_client_gone,
+            ClientDisconnect: handle_client_gone,  # while its body was read
         },
         redirect_slashes=False,
     )
@@ -87,7 +88,16 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         path: str, endpoint: Endpoint, body: type[BaseModel], summary: str, errors: tuple[type[AtelierError], ...]
     ) -> None:
         bodies.append(body)
-        _add(app, "POST", path, endpoint, summary, (*ALWAYS, InvalidRequest, *errors), openapi_extra=body_of(body))
+        errors = (*ALWAYS, InvalidRequest, BodyTooSlow, *errors)
+        _add(
+            app,
+            "POST",
+            path,
+            endpoint,
+            summary,
+            (*ALWAYS, InvalidRequest, BodyTooSlow, *errors),
+            openapi_extra=body_of(body),
+        )
 
     openai, lmstudio, ours, health = routes.openai, routes.lmstudio, routes.management, routes.health
 

@@ -19,6 +19,13 @@ class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
+class BodyTooSlow(InvalidRequest):
+    """The request's body did not arrive in time."""
+
+    status = 408
+    code = "body_too_slow"
+
+
 def envelope(error: AtelierError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
@@ -37,7 +44,7 @@ def error_headers(error: AtelierError) -> dict[str, str]:
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
-    if isinstance(error, PayloadTooLarge):
+    if isinstance(error, PayloadTooLarge | BodyTooSlow):
         headers["connection"] = "close"  # the rest of the body is not read
     return headers
 

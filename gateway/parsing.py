@@ -1,5 +1,6 @@
 """Request bodies as pydantic models."""
 
+import asyncio
 from typing import TypeVar
 
 import orjson
@@ -7,14 +8,20 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from atelier.errors import InvalidRequest
-from gateway.errors import from_validation
+from gateway.errors import BodyTooSlow, from_validation
+
+BODY_SECONDS = 60.0  # for a body to arrive
 
 M = TypeVar("M", bound=BaseModel)
 
 
 async def read_body(request: Request, kind: type[M]) -> M:
-    """The body; InvalidRequest naming the field at fault. The content type is not asked for."""
-    body = await request.body()
+    """The body; InvalidRequest naming the field at fault, BodyTooSlow. The content type is not asked for."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.body()
+    except TimeoutError:
+        raise BodyTooSlow() from None
     return parse(body, kind)
 
 

@@ -1,13 +1,12 @@
 """uvicorn's HTTP protocol with bounds on what a client may send, and an end that lets it read the answer."""
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MOST_HEAD_BYTES = 64 * 2**10  # request line and headers
+MOST_HEAD_BYTES = 64 * 2**10  # request line and headers; trailers; what frames the chunks of a body
 MOST_UNREAD_BYTES = 4 * 2**20  # of a request that is answered already
-HEAD_SECONDS = 60.0  # for a connection's first request to get its headers through
 LINGER_SECONDS = 1.0
 
 TOO_LARGE = (
@@ -21,50 +20,82 @@ BODY = (
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """httptools itself bounds neither headers nor what follows an answer that needed no body."""
+    """httptools itself bounds neither headers nor what follows an answer that needed no body.
+
+    While nothing is being answered a timer runs: uvicorn's, which the first byte ends, or the one here,
+    which only a whole head ends. So a connection cannot stay by sending a byte now and then.
+    """
+
+    head_seconds: ClassVar[float] = 60.0  # for the rest of a body that was answered already, and the next head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._bare_transport = transport
-        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._bare_bytes = 0  # since the last that were part of a body
         self._in_head = True
         self._unread_bytes = 0
         self._discarding = False
         super().connection_made(_LingeringTransport(transport, self._close))  # type: ignore[arg-type]
-        self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_expecting()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._discarding:
             self._discard(len(data))
             return
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._bare_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MOST_HEAD_BYTES:
+        if self._bare_bytes > MOST_HEAD_BYTES:
             self._refuse_head()
+        elif not self._is_answering():
+            self._expect_head()
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():  # refused by us
             super().send_400_response(msg)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # what comes after the body are trailers, which nobody here reads
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         # What arrived with the head may be body, so that here the headers themselves are counted.
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MOST_HEAD_BYTES:
             self._refuse_head()
             raise ValueError("too large")  # stops the parser
-        self._in_head, self._head_bytes, self._unread_bytes = False, 0, 0
+        self._in_head, self._bare_bytes, self._unread_bytes = False, 0, 0
+        self._stop_expecting()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._bare_bytes = 0
         if self.cycle.response_complete:
             self._discard(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_head = True
+        self._in_head, self._bare_bytes = True, 0
         super().on_message_complete()
 
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _stop_expecting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
     def _refuse_head(self) -> None:
-        if not self.transport.is_closing():
+        if self._is_answering() or not self._in_head:
+            self._bare_transport.close()  # it would land in the middle of another answer
+        elif not self.transport.is_closing():
             self.transport.write(TOO_LARGE % (len(BODY), BODY))
             self.transport.close()
 
@@ -76,7 +107,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         """Close, but read on for a moment if the client still sends: a close with unread data is a
         reset, and a reset destroys the answer before the client has read it."""
-        if self._in_head and not self._head_bytes:
+        if self._in_head and not self._bare_bytes:
             self._bare_transport.close()
             return
         self._discarding = True

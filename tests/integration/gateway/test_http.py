@@ -1,6 +1,7 @@
 """HTTP itself: ids, keys, hosts, sizes, CORS, metrics."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import structlog
 
 from atelier.config import Config
+from gateway.protocol import BoundedProtocol
 from gateway.service import Gateway
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, client_of, post_bytes, running_gateway, until
@@ -132,6 +134,25 @@ async def test_headers_beyond_the_limit_are_refused(gateway: RunningGateway) -> 
         assert (await http.get("/healthz")).status_code == 200
 
 
+CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(("opening", "more"), [(b"", b"X-More: yes\r\n" * 4096), (b"X-More: ", b"x" * 65536)])
+async def test_trailers_that_never_end_are_cut_off(gateway: RunningGateway, opening: bytes, more: bytes) -> None:
+    _, writer = await gateway.raw(CHUNKED + b"1\r\n{\r\n0\r\n" + opening)
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(write_forever(writer, more), PATIENCE)
+    writer.close()
+
+
+async def test_a_body_in_many_small_chunks_with_trailers_is_read(gateway: RunningGateway) -> None:
+    content = json.dumps({**CHAT, "user": "x" * 40_000}).encode()  # framing and body are beyond a head's limit
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in content)
+    closing = CHUNKED.replace(b"Host:", b"Connection: close\r\nHost:")
+    reply = await reply_to(gateway, closing + chunks + b"0\r\nX-Checksum: 1\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_body_that_never_ends_after_the_answer_is_cut_off(gateway: RunningGateway) -> None:
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     reader, writer = await gateway.raw(head)
@@ -210,9 +231,63 @@ async def test_a_request_is_one_line_of_the_log_without_what_was_said(gateway: R
     assert "secret-name" not in str(lines)
 
 
-async def test_slow_heads_and_idle_connections_do_not_hinder_others(gateway: RunningGateway) -> None:
+async def test_half_open_connections_hinder_nobody_and_do_not_stay(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.5)
     half_open = [await gateway.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ") for _ in range(200)]
     async with gateway.client() as http:
         assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    async with asyncio.timeout(PATIENCE):
+        assert [await reader.read() for reader, _ in half_open] == [b""] * 200
     for _, writer in half_open:
         writer.close()
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+async def test_a_byte_now_and_then_does_not_keep_a_connection(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.2)
+    reader, writer = await gateway.raw(before)
+    if before:
+        await reader.readuntil(b'"}')
+    writer.write(b"GET /")
+    with contextlib.closing(writer):
+        async with asyncio.timeout(PATIENCE):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+
+
+async def test_an_answer_may_take_longer_than_a_head(
+    gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.05)
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    reader, writer = await gateway.raw(post_bytes("/v1/chat/completions", CHAT, Connection="close"))
+    await until(lambda: gateway.gateway.admission.active == 1)
+    writer.write(b"\r\n")  # as old clients do after a body
+    await asyncio.sleep(0.2)
+    registry.workers[KEY].engine.release()  # type: ignore[attr-defined]
+    assert b"one two three" in await asyncio.wait_for(reader.read(), PATIENCE)
+    writer.close()
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.parsing.BODY_SECONDS", 0.1)
+    whole = post_bytes("/v1/chat/completions", CHAT)
+    reply = await reply_to(gateway, whole[:-1])
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"body_too_slow"' in reply
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_ours(gateway: RunningGateway) -> None:
+    with structlog.testing.capture_logs() as lines:
+        _, writer = await gateway.raw(post_bytes("/v1/chat/completions", CHAT)[:-1])
+        writer.close()
+        await until(lambda: lines)
+    assert [(line["event"], line["status"]) for line in lines] == [("request", 499)]
