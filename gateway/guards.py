@@ -1,5 +1,6 @@
 """What a request must pass before any route sees it. Pure ASGI: streams flow through untouched."""
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -110,7 +111,8 @@ class KeyGuard:
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self.app = app
-        self._digest = _digest(key)
+        forms = key_forms(key.strip())  # a key from a file ends with a newline, which no header can hold
+        self._digests = [hashlib.sha256(form).digest() for form in forms]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in HEALTH and not self._proves(scope):
@@ -120,17 +122,23 @@ class KeyGuard:
 
     def _proves(self, scope: Scope) -> bool:
         # Digests have one length, so that the comparison's time says nothing of the key's.
-        return any(hmac.compare_digest(_digest(key), self._digest) for key in given_keys(scope))
+        given = [hashlib.sha256(key).digest() for key in given_keys(scope)]
+        return any(hmac.compare_digest(key, ours) for key in given for ours in self._digests)
 
 
-def given_keys(scope: Scope) -> list[str]:
-    schemes = (value.partition(" ") for value in header_values(scope, b"authorization"))
-    bearers = [key.strip() for scheme, _, key in schemes if scheme.lower() == "bearer"]
-    return bearers + header_values(scope, b"x-api-key")
+def given_keys(scope: Scope) -> list[bytes]:
+    headers = [(name, value.strip()) for name, value in scope["headers"]]
+    schemes = (value.partition(b" ") for name, value in headers if name == b"authorization")
+    bearers = [key.strip() for scheme, _, key in schemes if scheme.lower() == b"bearer"]
+    return bearers + [value for name, value in headers if name == b"x-api-key"]
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def key_forms(key: str) -> set[bytes]:
+    """The key as clients may send it: most in UTF-8, browsers and Python's own in Latin-1. None of no key."""
+    forms = {key.encode("utf-8", "surrogateescape")}
+    with contextlib.suppress(UnicodeEncodeError):
+        forms.add(key.encode("latin-1"))
+    return forms - {b""}
 
 
 class BodyLimit:

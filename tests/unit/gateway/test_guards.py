@@ -121,6 +121,23 @@ async def test_without_the_key_there_is_no_answer(headers: dict[str, str]) -> No
     assert reply.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("header", [(b"authorization", b"Bearer "), (b"x-api-key", b"")])
+async def test_a_key_beyond_ascii_is_taken_in_either_encoding(encoding: str, header: tuple[bytes, bytes]) -> None:
+    name, scheme = header
+    headers = [(name, scheme + "schlüssel-à".encode(encoding))]
+    assert (await ask(KeyGuard(echo_length, "schlüssel-à"), headers=headers)).status_code == 200
+
+
+async def test_a_configured_key_is_without_the_newline_of_its_file() -> None:
+    assert (await ask(KeyGuard(echo_length, " secret\n"), headers={"x-api-key": "secret"})).status_code == 200
+
+
+async def test_a_blank_configured_key_lets_nobody_in() -> None:
+    for headers in ({"x-api-key": ""}, {"authorization": "Bearer "}, {"x-api-key": " "}):
+        assert (await ask(KeyGuard(echo_length, " \n"), headers=headers)).status_code == 401
+
+
 async def test_health_needs_no_key_and_metrics_do() -> None:
     guard = KeyGuard(echo_length, "secret")
     assert [(await ask(guard, path)).status_code for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 401]
