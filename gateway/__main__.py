@@ -6,6 +6,7 @@ import sys
 
 import structlog
 import uvloop
+from pydantic import ValidationError
 
 from atelier.config import Config
 from atelier.lifecycle import stop_event
@@ -20,15 +21,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
     parser.add_argument("--exit-with-parent", action="store_true", help="stop when standard input closes")
     arguments = parser.parse_args()
-    config = Config()
-    configure_logs(config, "gateway")
     try:
+        config = Config()
+        configure_logs(config, "gateway")
         check_exposure(config)
         uvloop.run(serve(config, exit_with_parent=arguments.exit_with_parent))
     except CannotListen as reason:
-        print(f"gateway: {reason}", file=sys.stderr)
-        return 1
+        return refuse(str(reason))
+    except ValidationError as error:
+        return refuse(wrong_setting(error))
     return 0
+
+
+def refuse(reason: str) -> int:
+    print(f"gateway: {reason}", file=sys.stderr)
+    return 1
+
+
+def wrong_setting(error: ValidationError) -> str:
+    """The first variable at fault and why; not its value, which may be a secret."""
+    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"ATELIER_{str(fault['loc'][0]).upper()}: {fault['msg']}"
 
 
 async def serve(config: Config, *, exit_with_parent: bool) -> None:

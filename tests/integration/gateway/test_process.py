@@ -66,6 +66,12 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1() -> None:
     assert said.count("\n") == 1
 
 
+async def test_a_wrong_setting_is_one_line_that_names_its_variable() -> None:
+    said = await said_at_refusal(port="many")
+    assert said.startswith("gateway: ATELIER_PORT: ")
+    assert said.count("\n") == 1
+
+
 async def test_listening_to_others_without_a_key_is_refused_with_what_to_set() -> None:
     said = await said_at_refusal(host="0.0.0.0", port=0)
     assert "ATELIER_API_KEY" in said
