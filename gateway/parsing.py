@@ -11,6 +11,7 @@ from atelier.errors import InvalidRequest
 from gateway.errors import BodyTooSlow, from_validation
 
 BODY_SECONDS = 60.0  # for a body to arrive
+LARGE_BYTES = 2**20  # a body whose parsing would be felt by the streams
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -22,6 +23,9 @@ async def read_body(request: Request, kind: type[M]) -> M:
             body = await request.body()
     except TimeoutError:
         raise BodyTooSlow() from None
+    if len(body) > LARGE_BYTES:
+        # The parser holds the interpreter's lock for most of its time: a thread shortens the pause, no more.
+        return await asyncio.to_thread(parse, body, kind)
     return parse(body, kind)
 
 

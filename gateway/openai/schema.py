@@ -9,6 +9,7 @@ from atelier.settings.schema import MAX_TOKEN_ID, fields_model
 
 MOST_CHOICES = 8
 MOST_PROMPTS = 128
+MOST_MESSAGES = 10_000
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
 
 MAX_TOKENS = TABLE["inference"]["max_tokens"].facts
@@ -111,14 +112,17 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
+    ttl: Any = Field(None, description="Ignored: models stay loaded until they are unloaded.")
 
     # Not done yet: a value that asks for something is refused by name.
     logprobs: Any = None
     top_logprobs: Any = None
+    preset: Any = None
+    draft_model: Any = None
 
 
 class ChatBody(Common):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)] | None = None
 
     tools: list[Any] | None = None

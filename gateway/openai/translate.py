@@ -25,6 +25,8 @@ SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
+    "preset": (),
+    "draft_model": (),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),

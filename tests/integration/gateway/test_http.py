@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+import threading
 from typing import Any
 
 import pytest
 import structlog
 
 from atelier.config import Config
+from gateway.parsing import parse
 from gateway.protocol import BoundedProtocol
 from gateway.service import Gateway
 from tests.support.gateway_registry import KEY, FakeRegistry
@@ -251,7 +253,7 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection(
     monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.2)
     reader, writer = await gateway.raw(before)
     if before:
-        await reader.readuntil(b'"}')
+        await reader.readuntil(b"}}")
     writer.write(b"GET /")
     with contextlib.closing(writer):
         async with asyncio.timeout(PATIENCE):
@@ -283,6 +285,22 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     reply = await reply_to(gateway, whole[:-1])
     assert reply.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"body_too_slow"' in reply
+
+
+async def test_a_large_body_is_parsed_beside_the_streams(
+    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def noting(body: bytes, kind: Any) -> Any:
+        threads.append(threading.current_thread())
+        return parse(body, kind)
+
+    monkeypatch.setattr("gateway.parsing.parse", noting)
+    async with gateway.client() as http:
+        for size in (1, 2**20):
+            assert (await http.post("/v1/chat/completions", json={**CHAT, "user": "x" * size})).status_code == 200
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_ours(gateway: RunningGateway) -> None:

@@ -317,3 +317,21 @@ def test_a_load_setting_out_of_bounds_is_refused_by_name() -> None:
 def test_parameter_counts_are_short() -> None:
     counts = [134_515_008, 7_241_732_096, 70_000_000_000, 405_000_000_000, 1_000_000, 12]
     assert [params_string(count) for count in counts] == ["135M", "7.2B", "70B", "405B", "1M", "12"]
+
+
+def test_a_chat_has_ten_thousand_messages_at_most() -> None:
+    assert len(messages_of(chat(messages=HELLO * 10_000))) == 10_000
+    assert refusal(body(messages=HELLO * 10_001)).param == "messages"
+
+
+@pytest.mark.parametrize("field", ["preset", "draft_model"])
+def test_what_lm_studio_names_beside_the_model_is_refused_by_name(field: str) -> None:
+    with pytest.raises(UnsupportedField) as caught:
+        chat(**{field: "mine"})
+    assert caught.value.param == field
+    assert chat(**{field: None}).settings == {}
+
+
+def test_ttl_is_ignored_and_the_schema_says_so() -> None:
+    assert chat(ttl=300).settings == {}
+    assert "Ignored" in ChatBody.model_json_schema()["properties"]["ttl"]["description"]
