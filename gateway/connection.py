@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Callable
 import grpc.aio
 import structlog
 
-from atelier.errors import AtelierError, WorkerLost, from_message
-from atelier.rpc import from_rpc_error, open_channel, token_metadata
+from atelier.errors import AtelierError, PayloadTooLarge, WorkerLost, from_message
+from atelier.rpc import MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
 from gateway.events import read_finished
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceStub
+
+MOST_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 4 * 2**20
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +50,8 @@ class WorkerConnection:
         """Send the call; its events come to the inbox. WorkerLost when the stream has ended."""
         if self.ended:
             raise WorkerLost()
+        if submit.ByteSize() > MOST_SUBMIT_BYTES:  # gRPC would end the stream, and everybody's calls with it
+            raise PayloadTooLarge("The prompt is larger than a worker takes in one message.")
         submission = Submission(next(self._numbers), inbox, first_choice, submit.choices)
         submit.call = submission.number
         submit.instance_id = self.instance.id

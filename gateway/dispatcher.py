@@ -1,5 +1,6 @@
 """Performs what `routing.decide` decides."""
 
+import asyncio
 import itertools
 from collections.abc import Collection
 
@@ -13,7 +14,7 @@ from gateway.watcher import Watcher
 from gateway.workers import Workers
 
 CHANGE_SECONDS = 0.5  # longest wait for the registry to notice a death before it is asked again
-ATTEMPTS = 8
+RESTART_SECONDS = 10.0  # longest wait for another process in a lost one's place
 
 
 class Dispatcher:
@@ -37,7 +38,9 @@ class Dispatcher:
 
     async def find(self, target: ModelName | InstanceName, request_id: str, lost: Collection[Launch] = ()) -> Instance:
         """A ready instance that is none of the lost processes; raises what stands against it."""
-        for _ in range(ATTEMPTS):
+        now = asyncio.get_running_loop().time
+        end = now() + RESTART_SECONDS
+        while True:
             match self._decide(target, lost):
                 case Serve(instance):
                     return instance
@@ -47,9 +50,10 @@ class Dispatcher:
                     instance = await self._ensure(decision.name, request_id)
             if instance.launch not in lost:
                 return instance
-            # The registry has not noticed yet what this request has seen.
+            # The registry has not noticed yet what this request has seen. Its changes are of other things too.
+            if now() > end:
+                raise WorkerLost()
             await self._watcher.change(CHANGE_SECONDS)
-        raise WorkerLost()
 
     def _decide(self, target: ModelName | InstanceName, lost: Collection[Launch]) -> Decision:
         now = Circumstances(

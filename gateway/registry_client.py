@@ -32,7 +32,7 @@ class RegistryClient:
     async def ensure(self, name: str, request_id: str) -> Instance:
         """A ready instance for an exact model key or instance id, loaded if need be."""
         request = pb.EnsureInstanceRequest(name=name, request_id=request_id)
-        return read_instance(await self._reply(self.stub.EnsureInstance, request))
+        return read_instance(await self._reply(self.stub.EnsureInstance, request, self._load_timeout))
 
     async def create(
         self, model_key: str, identifier: str | None, load: Mapping[str, Any], request_id: str
@@ -41,15 +41,17 @@ class RegistryClient:
         request = pb.CreateInstanceRequest(
             model_key=model_key, identifier=identifier, load=load_message(load), request_id=request_id
         )
-        return read_instance(await self._reply(self.stub.CreateInstance, request))
+        return read_instance(await self._reply(self.stub.CreateInstance, request, self._load_timeout))
 
     async def unload(self, instance_id: str) -> None:
-        await self._reply(self.stub.UnloadInstance, pb.UnloadInstanceRequest(instance_id=instance_id))
+        request = pb.UnloadInstanceRequest(instance_id=instance_id)
+        await self._reply(self.stub.UnloadInstance, request, self._load_timeout)
 
     async def import_model(self, path: str, key: str | None, mode: str) -> Model:
+        """Without a deadline: a large file on slow storage takes as long as it takes."""
         number = pb.ImportModelRequest.Mode.Value(mode.upper())
         request = pb.ImportModelRequest(path=path, key=key, mode=number)
-        return read_model(await self._reply(self.stub.ImportModel, request))
+        return read_model(await self._reply(self.stub.ImportModel, request, None))
 
     async def close(self) -> None:
         """End the calls that are on their way, with Draining, and the channel."""
@@ -58,8 +60,8 @@ class RegistryClient:
             call.cancel()
         await self._channel.close()
 
-    async def _reply(self, method: Any, request: Any) -> Any:
-        call = method(request, metadata=self.metadata, timeout=self._load_timeout)
+    async def _reply(self, method: Any, request: Any, seconds: float | None) -> Any:
+        call = method(request, metadata=self.metadata, timeout=seconds)
         self._calls.add(call)
         try:
             return await call

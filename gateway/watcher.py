@@ -41,6 +41,9 @@ class Watcher:
                 await self._follow()
             except grpc.aio.AioRpcError as error:
                 self._note_lost(from_rpc_error(error).message)
+            except Exception:  # nobody would see this task end, and the snapshot would grow old unnoticed
+                _log.exception("watch_failed")
+                self._note_lost("a change could not be taken")
             else:
                 self._note_lost("the stream ended")
             await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
@@ -59,8 +62,12 @@ class Watcher:
             await self.change(left)
 
     async def _follow(self) -> None:
-        async for change in self._registry.stub.Watch(WatchRequest(), metadata=self._registry.metadata):
-            self._take(apply(self.snapshot, change))
+        changes = self._registry.stub.Watch(WatchRequest(), metadata=self._registry.metadata)
+        try:
+            async for change in changes:
+                self._take(apply(self.snapshot, change))
+        finally:
+            changes.cancel()
 
     def _take(self, snapshot: Snapshot) -> None:
         if not self.connected:
@@ -73,6 +80,8 @@ class Watcher:
             self._changed = None
 
     def _note_lost(self, reason: str) -> None:
-        if self.connected or not self.has_snapshot:
+        if self.connected:
             _log.warning("registry_away", reason=reason)
+        elif not self.has_snapshot:
+            _log.info("registry_away", reason=reason)  # they start together, and it may take longer
         self.connected = False

@@ -39,6 +39,7 @@ class FakeRegistry(RegistryServicer):
         self.ensured: list[str] = []
         self.created: list[pb.CreateInstanceRequest] = []
         self.imported: list[pb.ImportModelRequest] = []
+        self.import_deadlines: list[float | None] = []  # seconds that were left
         self.unloaded: list[str] = []
         self.loads = 0
         self.fail_with: AtelierError | None = None
@@ -177,6 +178,7 @@ class FakeRegistry(RegistryServicer):
 
     async def ImportModel(self, request: pb.ImportModelRequest, context: Context) -> pb.Model:
         self.imported.append(request)
+        self.import_deadlines.append(context.time_remaining())
         async with reported_errors(context):
             if self.fail_with:
                 raise self.fail_with

@@ -7,8 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
+from atelier.config import Config
 from atelier.errors import Draining
+from gateway.service import Gateway
 from protos import registry_pb2 as pb
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, post_bytes, running_gateway, until
@@ -133,6 +136,91 @@ async def test_a_death_that_the_registry_has_not_noticed_is_waited_out(
         await worker.stop(0)
     assert reply.status_code == 200
     assert registry.instances[KEY].token != before.token
+
+
+async def test_other_changes_do_not_shorten_the_wait_for_a_restart(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with asking(gateway) as request:
+        await until(lambda: gateway.gateway.admission.active == 1)
+        worker = registry.workers.pop(KEY)
+        await worker._server.stop(None)
+        for asked in range(1, 20):
+            await until(lambda asked=asked: len(registry.ensured) >= asked)
+            registry.tell(pb.Change(model=registry.models[KEY]))
+        registry.script = {}
+        registry.set_instance(pb.Instance(id=KEY, model_key=KEY, state=pb.RESTARTING))
+        assert (await asyncio.wait_for(request, PATIENCE)).status_code == 200
+        await worker.stop(0)
+
+
+async def test_a_restart_that_does_not_come_is_an_error(
+    gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.dispatcher.RESTART_SECONDS", 0.05)
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with asking(gateway) as request:
+        await until(lambda: gateway.gateway.admission.active == 1)
+        worker = registry.workers.pop(KEY)
+        await worker._server.stop(None)
+        reply = await asyncio.wait_for(request, PATIENCE)
+        await worker.stop(0)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "worker_lost")
+    assert len(registry.ensured) == 2
+
+
+async def test_a_prompt_too_large_for_the_worker_costs_nobody_else_their_stream(
+    gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.connection.MOST_SUBMIT_BYTES", 4096)
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with asking(gateway) as other, gateway.client() as http:
+        await until(lambda: gateway.gateway.admission.active == 1)
+        reply = await ask(http, {**CHAT, "messages": [{"role": "user", "content": "x" * 5000}]})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (413, "payload_too_large")
+        assert figures(registry) == (0, 1)
+        registry.workers[KEY].engine.release()  # type: ignore[attr-defined]
+        assert (await asyncio.wait_for(other, PATIENCE)).status_code == 200
+    assert waiting_or_active(gateway) == 0
+
+
+async def test_a_change_that_cannot_be_taken_is_logged_and_the_watch_begins_again(
+    gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = gateway.gateway.watcher
+    with structlog.testing.capture_logs() as lines:
+        with monkeypatch.context() as broken:
+            broken.setattr("gateway.watcher.apply", lambda *_: 1 / 0)
+            registry.tell(pb.Change(model=registry.models[KEY]))
+            await until(lambda: not watcher.connected)
+        await until(lambda: watcher.connected)
+    assert "watch_failed" in [line["event"] for line in lines]
+
+
+async def test_a_registry_that_starts_later_is_no_warning(registry: FakeRegistry) -> None:
+    await registry.go_away()
+    gateway = Gateway(Config(registry_address=registry.target))
+    with structlog.testing.capture_logs() as lines:
+        await gateway.start()
+        await until(lambda: lines)
+        await registry.start()
+        await until(lambda: gateway.watcher.connected)
+        await registry.go_away()
+        await until(lambda: not gateway.watcher.connected)
+        await gateway.close()
+    levels = [line["log_level"] for line in lines if line["event"] == "registry_away"]
+    assert levels[0] == "info"
+    assert [level for level in levels if level != "info"] == ["warning"]
+
+
+async def test_an_import_may_take_longer_than_a_load(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    async with gateway.client() as http:
+        assert (await http.post("/api/v1/models/import", json={"path": "/m.gguf"})).status_code == 200
+    assert registry.import_deadlines == [None]
 
 
 async def test_a_worker_that_is_being_unloaded_passes_its_requests_on(
