@@ -63,6 +63,13 @@ class InvalidModelFile(InvalidRequest):
     code = "invalid_model_file"
 
 
+class BodyTooSlow(InvalidRequest):
+    """The request's body did not arrive in time."""
+
+    status = 408
+    code = "body_too_slow"
+
+
 class Unauthenticated(AtelierError):
     """Send the server's key as "Authorization: Bearer KEY"."""
 
@@ -73,7 +80,7 @@ class Unauthenticated(AtelierError):
 
 
 class Forbidden(AtelierError):
-    """The request's Host is not one that this server answers for."""
+    """The request's Host or Origin is not one that this server answers to."""
 
     status = 403
     grpc_code = "PERMISSION_DENIED"

@@ -28,9 +28,10 @@ from atelier.errors import (
     Unavailable,
     WorkerLost,
 )
+from atelier.exposure import WILDCARDS
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
-from gateway.errors import BodyTooSlow, ClientGone, handle_client_gone, handle_error, handle_http_exception
+from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
 from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
@@ -46,7 +47,6 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 ALWAYS = (Unauthenticated, Forbidden, Unavailable)
 INFERENCE = (*ALWAYS, InvalidRequest, ModelNotFound, PayloadTooLarge, LoadFailed, WorkerLost)
-WILDCARDS = frozenset({"0.0.0.0", "::", ""})
 
 
 @dataclass(frozen=True, slots=True)

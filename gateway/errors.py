@@ -19,13 +19,6 @@ class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
-class BodyTooSlow(InvalidRequest):
-    """The request's body did not arrive in time."""
-
-    status = 408
-    code = "body_too_slow"
-
-
 def envelope(error: AtelierError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 

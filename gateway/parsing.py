@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from atelier.errors import InvalidRequest
-from gateway.errors import BodyTooSlow, from_validation
+from gateway.errors import from_validation
 
 BODY_SECONDS = 60.0  # for a body to arrive
 LARGE_BYTES = 2**20  # a body whose parsing would be felt by the streams

@@ -1,7 +1,5 @@
 """The HTTP server around the application: its socket, and its end."""
 
-import errno
-import ipaddress
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +8,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from atelier.config import Config
+from atelier.exposure import exposure_fault, listen_fault, unknown_host
 from gateway.protocol import BoundedProtocol
 
 BACKLOG = 2048
@@ -48,19 +47,10 @@ def create_server(app: ASGIApp, config: Config) -> Server:
 
 
 def check_exposure(config: Config) -> None:
-    """A server that others can reach needs a key, or somebody's word that it shall be open."""
-    if not (_is_loopback(config.host) or config.api_key or config.allow_open):
-        raise CannotListen(
-            f"Other machines can reach {config.host or 'this server'}, so it needs a key: set ATELIER_API_KEY, "
-            "or ATELIER_ALLOW_OPEN=true to let everyone in."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    """CannotListen when others could reach the server without a key."""
+    fault = exposure_fault(config.host, has_key=config.api_key is not None, allow_open=config.allow_open)
+    if fault:
+        raise CannotListen(fault)
 
 
 def listen(config: Config) -> socket.socket:
@@ -69,8 +59,8 @@ def listen(config: Config) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(
             config.host or None, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
-        raise CannotListen(f"There is no address {config.host} to listen on: {error.strerror}.") from None
+    except OSError:
+        raise CannotListen(unknown_host(config.host)) from None
     listener = socket.socket(family, kind)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -78,12 +68,6 @@ def listen(config: Config) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise CannotListen(_reason(config, error)) from None
+        raise CannotListen(listen_fault(config.host, config.port, error)) from None
     listener.setblocking(False)
     return listener
-
-
-def _reason(config: Config, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"Port {config.port} is in use: set ATELIER_PORT, or stop the program that listens there."
-    return f"Cannot listen on {config.host}, port {config.port}: {error.strerror}."
