@@ -18,6 +18,7 @@ from atelier.config import Config
 from atelier.errors import (
     AlreadyExists,
     AtelierError,
+    BodyTooSlow,
     Forbidden,
     InstanceNotFound,
     InvalidRequest,

@@ -9,7 +9,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atelier.errors import AtelierError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, Unauthenticated
+from atelier.errors import (
+    AtelierError,
+    BodyTooSlow,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    Unauthenticated,
+)
 from gateway.account import Account
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it, but the log has it

@@ -7,7 +7,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from atelier.errors import InvalidRequest
+from atelier.errors import BodyTooSlow, InvalidRequest
 from gateway.errors import from_validation
 
 BODY_SECONDS = 60.0  # for a body to arrive
