@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -59,6 +60,12 @@ class Terminal:
         return bool(data)
 
 
+def _take_terminal() -> None:
+    """In the child: the terminal's Ctrl-C is a signal for it, and heard even if our own parent ignores it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(*arguments: str, environment: Mapping[str, str], width: int = 80) -> Iterator[Terminal]:
     """`python -c "the command"` with these arguments on a new terminal; killed at the end if need be."""
@@ -71,7 +78,7 @@ def terminal(*arguments: str, environment: Mapping[str, str], width: int = 80) -
         stderr=theirs,
         env={**os.environ, "TERM": "xterm-256color", **environment},
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+        preexec_fn=_take_terminal,
     )
     os.close(theirs)
     try:
