@@ -95,10 +95,15 @@ def _not_found(name: str, known: list[str]) -> str:
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known names most like `name`, best first."""
-    by_form = {form: candidate for candidate in known for form in _short_forms(candidate.lower())}
-    close = difflib.get_close_matches(name[:LONGEST_NAME].lower(), by_form, n=limit * 4, cutoff=0.5)
-    return list(dict.fromkeys(by_form[form] for form in close))[:limit]
+    """The known names most like `name`, or beginning most like it; best first."""
+    wanted = name[:LONGEST_NAME].lower()
+    by_form: dict[str, list[str]] = {}
+    for candidate in known:
+        for form in _short_forms(candidate.lower()):
+            for compared in {form, form[: len(wanted)]}:
+                by_form.setdefault(compared, []).append(candidate)
+    close = difflib.get_close_matches(wanted, by_form, n=limit * 4, cutoff=0.6)
+    return list(dict.fromkeys(candidate for form in close for candidate in by_form[form]))[:limit]
 
 
 def _shown(name: str) -> str:

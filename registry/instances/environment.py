@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 KEPT = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "ATELIER_LOG_LEVEL"})
 KEPT_PREFIXES = (
-    "CUDA_", "DYLD_", "GGML_", "HIP_", "HSA_", "KMP_", "LC_", "NVIDIA_", "OMP_", "PYTHON", "ROCR_", "VK_", "XDG_",
-)  # fmt: skip
+    *("CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCR_", "VK_", "GGML_"),
+    *("OMP_", "GOMP_", "KMP_"),
+    *("PYTHON", "DYLD_", "LC_", "XDG_"),
+)
 
 
 def worker_environment(inherited: Mapping[str, str], pinned: Mapping[str, str]) -> dict[str, str]:

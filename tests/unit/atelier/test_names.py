@@ -48,6 +48,11 @@ def test_an_unknown_model_names_near_ones() -> None:
         find_name("smolm2-135m", KEYS, [])
 
 
+@pytest.mark.parametrize("beginning", ["smolm", "smollm3", "huggingfacetb/smol", "SmolLM"])
+def test_a_name_that_only_begins_like_a_model_has_it_near(beginning: str) -> None:
+    assert near_names(beginning, KEYS) == [SMOL]
+
+
 def test_an_unknown_instance_of_a_known_model_is_not_the_model() -> None:
     with pytest.raises(ModelNotFound):
         find_name(f"{SMOL}:9", KEYS, INSTANCES)
