@@ -132,13 +132,15 @@ async def run_stream(client: httpx.AsyncClient, options: Any, number: int, start
 
 
 def report(rounds: dict[int, list[Round]]) -> None:
-    base = statistics.median(r.tokens_per_second for r in next(iter(rounds.values())))
+    """Medians; the ratio is that of each round to the first column of the same round."""
+    base = [r.tokens_per_second for r in next(iter(rounds.values()))]
     print(f"{'streams':>7}  {'tokens/s':>8}  {'ratio':>5}  {'TTFT s':>6}  {'slowest/fastest':>15}")
     for count, measured in rounds.items():
         rate = statistics.median(r.tokens_per_second for r in measured)
+        ratio = statistics.median(r.tokens_per_second / b for r, b in zip(measured, base, strict=True))
         first = statistics.median(r.time_to_first_token for r in measured)
         spread = statistics.median(r.spread for r in measured)
-        print(f"{count:>7}  {rate:>8.1f}  {rate / base:>5.2f}  {first:>6.2f}  {spread:>15.2f}")
+        print(f"{count:>7}  {rate:>8.1f}  {ratio:>5.2f}  {first:>6.2f}  {spread:>15.2f}")
 
 
 if __name__ == "__main__":
