@@ -86,12 +86,17 @@ def _short_forms(name: str) -> set[str]:
 
 
 def _not_found(name: str, known: list[str]) -> str:
-    near = near_names(name, known)
-    if near:
-        return f'There is no model "{_shown(name)}". Near names: {", ".join(near)}.'
+    if hint := near_hint(name, known):
+        return f'There is no model "{_shown(name)}".{hint}'
     if known:
         return f'There is no model "{_shown(name)}". GET /v1/models lists those there are.'
     return f'There is no model "{_shown(name)}": none is imported yet. Import one with: atelier import FILE'
+
+
+def near_hint(name: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: " Near names: a, b.", or nothing."""
+    near = near_names(name, known)
+    return f" Near names: {', '.join(near)}." if near else ""
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:

@@ -1,7 +1,7 @@
 """What requests may name, for the routes that list it."""
 
 from atelier.errors import InstanceNotFound
-from atelier.names import InstanceName, find_name, near_names
+from atelier.names import InstanceName, find_name, near_hint
 from gateway.snapshot import LOADED, Instance, Model, Snapshot
 from gateway.watcher import Watcher
 
@@ -48,8 +48,7 @@ class Catalogue:
         """The instance of exactly this id: what is to be changed is not guessed at."""
         if instance := self.snapshot.instances.get(name):
             return instance
-        near = near_names(name, self.snapshot.instances)
-        hint = f" Near names: {', '.join(near)}." if near else ""
+        hint = near_hint(name, self.snapshot.instances)
         raise InstanceNotFound(f'No instance "{name[:200]}" is loaded.{hint}', param="instance_id")
 
     def _model_of(self, instance: Instance) -> Model:

@@ -87,18 +87,18 @@ class WorkerServer:
         try:
             self._servicer.description = await self.engine.load(self.status.progress)
         except AtelierError as error:
-            await self._load_failed(error)
+            self._load_failed(error)
             raise
         except Exception as error:
             _log.exception("load_failed")
-            await self._load_failed(LoadFailed(f"The model could not be loaded: {error}"))
+            self._load_failed(LoadFailed(f"The model could not be loaded: {error}"))
             raise
         seconds = time.monotonic() - started
         await self._set_serving(True)
         self.status.ready(seconds)
         _log.info("worker_ready", load_s=round(seconds, 3))
 
-    async def _load_failed(self, error: AtelierError) -> None:
+    def _load_failed(self, error: AtelierError) -> None:
         _log.error("load_failed", reason=error.message)
         self.status.failed(error)
 

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from atelier.errors import InvalidRequest, to_message
+from atelier.limits import MOST_CHOICES
 from atelier.settings.groups import Load
 from atelier.settings.wire import load_message, sampling_settings
 from protos import inference_pb2 as pb
@@ -23,8 +24,6 @@ from worker.engine.interface import (
     Request,
     Statistics,
 )
-
-MOST_CHOICES = 8
 
 
 def read_submit(submit: pb.Submit) -> Request:

@@ -2,7 +2,7 @@
 
 from atelier.settings.groups import Inference, Load, Prompt
 from atelier.settings.resolve import Layer, Resolved, resolve
-from atelier.settings.table import TABLE, Group, Setting, defaults
+from atelier.settings.table import TABLE, Group, Setting
 
 __all__ = [
     "TABLE",
@@ -13,6 +13,5 @@ __all__ = [
     "Prompt",
     "Resolved",
     "Setting",
-    "defaults",
     "resolve",
 ]

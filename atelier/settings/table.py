@@ -93,8 +93,3 @@ TABLE: Mapping[Group, Mapping[str, Setting]] = MappingProxyType({group: _rows(gr
 def rows_of(kind: type[Load | Prompt | Inference]) -> Mapping[str, Setting]:
     """The table's rows for a group's dataclass."""
     return next(TABLE[group] for group, declared in GROUPS.items() if declared is kind)
-
-
-def defaults(group: Group) -> dict[str, Any]:
-    """The built-in default of every setting of a group."""
-    return {row.name: row.default for row in TABLE[group].values()}

@@ -27,10 +27,6 @@ def sampling_values(message: SamplingSettings) -> dict[str, Any]:
     return _present(message, [*TABLE["inference"], "stop"])
 
 
-def load_settings(message: LoadSettings) -> Load:
-    return Load(**load_values(message))
-
-
 def sampling_settings(message: SamplingSettings) -> tuple[Inference, list[str]]:
     """The sampling settings, defaults filled in, and the stop strings."""
     values = sampling_values(message)

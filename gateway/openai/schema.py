@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from atelier.limits import MOST_CHOICES
 from atelier.settings import TABLE
 from atelier.settings.schema import MAX_TOKEN_ID, fields_model
 
-MOST_CHOICES = 8
 MOST_PROMPTS = 128
 MOST_MESSAGES = 10_000
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items

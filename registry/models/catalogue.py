@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from atelier.errors import AlreadyExists, InvalidModelFile, InvalidRequest, ModelNotFound
-from atelier.names import near_names
+from atelier.names import near_hint
 from registry.feed import Feed
 from registry.models.facts import Facts
 from registry.models.importing import ImportRequest, naming_of, place_files
@@ -44,9 +44,7 @@ class Catalogue:
         """The model of exactly this key; ModelNotFound, with near names, when there is none."""
         if model := self._models.get(key):
             return model
-        near = near_names(key, self._models)
-        hint = f" Near names: {', '.join(near)}." if near else ""
-        raise ModelNotFound(f'There is no model "{key[:200]}".{hint}', param="model")
+        raise ModelNotFound(f'There is no model "{key[:200]}".{near_hint(key, self._models)}', param="model")
 
     async def scan(self) -> None:
         """Make the catalogue agree with the files: new ones appear, deleted ones disappear."""

@@ -7,7 +7,6 @@ is cached by accident; a round measures each number of streams once, and medians
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -19,8 +18,8 @@ from typing import Any
 
 import httpx
 
-from registry.starter import NAME, ensure_starter
 from tests.support.server_process import MODEL, put_starter, serving
+from tests.support.starter_model import starter_file
 
 TOPICS = (
     "rivers",
@@ -86,10 +85,8 @@ def _server(url: str | None) -> Iterator[str]:
     if url is not None:
         yield url
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lm-atelier" / "starter"
-    ensure_starter(cache)
     with tempfile.TemporaryDirectory() as directory:
-        put_starter(Path(directory) / "home", cache / NAME)
+        put_starter(Path(directory) / "home", starter_file())
         with serving(Path(directory) / "home") as server:
             yield server.url
 

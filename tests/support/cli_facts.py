@@ -73,3 +73,15 @@ def answer(*texts: str, **stats: Any) -> list[Any]:
     """The events of one streamed answer."""
     last = {"model": KEY, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "stats": {**STATS, **stats}}
     return [*(piece(text) for text in texts), last, "[DONE]"]
+
+
+STATISTICS = [
+    "stopReason",
+    "tokensPerSecond",
+    "numGpuLayers",
+    "timeToFirstTokenSec",
+    "totalTimeSec",
+    "promptTokensCount",
+    "predictedTokensCount",
+    "totalTokensCount",
+]

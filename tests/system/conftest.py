@@ -1,21 +1,18 @@
 """The real model, fetched once a machine."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from registry.starter import NAME, ensure_starter
 from tests.support.server_process import Server, put_starter, serving
+from tests.support.starter_model import starter_file
 
 
 @pytest.fixture(scope="session")
 def starter_model() -> Path:
     """The starter model's file: SmolLM2-135M-Instruct, Q4_1."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lm-atelier" / "starter"
-    ensure_starter(cache)
-    return cache / NAME
+    return starter_file()
 
 
 @pytest.fixture

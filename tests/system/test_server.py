@@ -12,7 +12,9 @@ import openai
 import psutil
 import pytest
 
+from tests.support.cli_facts import STATISTICS
 from tests.support.server_process import KEY, MODEL, Server
+from tests.support.waiting import reaches
 
 pytestmark = pytest.mark.system
 
@@ -112,16 +114,6 @@ def test_a_client_that_leaves_frees_its_sequence(server: Server, client: openai.
     next(iter(stream))
     stream.close()
     assert reaches(lambda: all(instance["active"] == 0 for instance in server.instances()))
-
-
-def reaches(condition: Any, seconds: float = 15) -> bool:
-    """Whether the condition comes true in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_a_second_instance_is_loaded_addressed_and_unloaded(server: Server, client: openai.OpenAI) -> None:
@@ -246,16 +238,7 @@ def test_an_imported_model_answers(server: Server, client: openai.OpenAI, starte
 def test_chat_prints_the_statistics_that_lm_studio_shows(server: Server) -> None:
     chat = server.atelier("chat", MODEL, "-p", "hi", "--stats")
     assert chat.returncode == 0, chat.stderr
-    for name in (
-        "stopReason",
-        "tokensPerSecond",
-        "numGpuLayers",
-        "timeToFirstTokenSec",
-        "totalTimeSec",
-        "promptTokensCount",
-        "predictedTokensCount",
-        "totalTokensCount",
-    ):
+    for name in STATISTICS:
         assert name in chat.stdout + chat.stderr
 
 

@@ -15,7 +15,10 @@ class Batcher:
     def __init__(
         self, context: Context, slots: int, grid: int, *, reuse: bool, unified_capacity: int | None = None
     ) -> None:
-        """`grid`: tokens of a prompt slice. `unified_capacity`: cells of a cache that all slots share."""
+        """`grid`: tokens of a prompt slice. `unified_capacity`: cells of a cache that all slots share.
+
+        `reuse`: keep prompts in the cache after their sequences; not in a shared one, whose cells others need.
+        """
         self._context = context
         self._grid = grid
         self._reuse = reuse
@@ -74,7 +77,7 @@ class Batcher:
 
     def _place(self, sequence: Sequence) -> None:
         placement = choose_slot(sequence.prompt, self._free, self._grid)
-        slot, reused = placement.slot, placement.reused if self._reuse else 0
+        slot, reused = placement.slot, placement.reused
         self._free.remove(slot)
         self._context.keep_prefix(slot.id, reused)
         slot.cached = slot.cached[:reused]
@@ -150,7 +153,7 @@ class Batcher:
         sequence.close()
 
     def _release(self, slot: Slot) -> None:
-        if self._capacity is not None or not self._reuse:  # cells of a shared cache are needed by others
+        if not self._reuse:
             slot.cached = []
             self._context.keep_prefix(slot.id, 0)
         self._free.append(slot)

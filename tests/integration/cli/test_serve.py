@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.cli_standins import BROKEN, DEAF, LOUD, standin_environment
 from tests.support.cli_terminal import BOUND, CTRL_C, Terminal, terminal
+from tests.support.waiting import reaches
 
 KEY = "sk-a-key-of-clients"
 Serve = Callable[..., AbstractContextManager[Terminal]]
@@ -38,10 +39,7 @@ class Home:
         return [pid for pid in started if psutil.pid_exists(pid)]
 
     def wait_until(self, happened: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + BOUND
-        while not happened():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        assert reaches(happened, BOUND)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,22 +13,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from atelier.cli.main import app
+from tests.support.cli_facts import STATISTICS
 from tests.support.cli_terminal import BOUND, CTRL_C, Terminal, terminal
 from tests.support.gguf_files import write_gguf
+from tests.support.waiting import reaches
 
 Atelier = Callable[..., Result]
 
 KEY = "lab/tiny"
-STATISTICS = [
-    "stopReason",
-    "tokensPerSecond",
-    "numGpuLayers",
-    "timeToFirstTokenSec",
-    "totalTimeSec",
-    "promptTokensCount",
-    "predictedTokensCount",
-    "totalTokensCount",
-]
 
 
 @contextmanager
@@ -157,9 +148,6 @@ def test_a_killed_registry_comes_back_and_the_model_goes_on(server: Terminal) ->
     os.kill(registry.pid, signal.SIGKILL)
     server.wait_for("registry was killed by SIGKILL")
     assert atelier("chat", KEY, "-p", "still here").stdout == "still here\n"
-    deadline = time.monotonic() + BOUND
-    while asked(atelier, "status")["registry"] != "connected":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert reaches(lambda: asked(atelier, "status")["registry"] == "connected", BOUND)
     (after,) = asked(atelier, "ps")["instances"]
     assert after["pid"] == before["pid"]

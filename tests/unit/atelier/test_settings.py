@@ -13,7 +13,7 @@ from atelier.errors import InvalidRequest
 from atelier.settings import TABLE, Group, Inference, Layer, Load, Prompt, resolve
 from atelier.settings.resolve import BUILT_IN
 from atelier.settings.schema import fields_model
-from atelier.settings.wire import load_message, load_settings, sampling_message, sampling_settings
+from atelier.settings.wire import load_message, load_values, sampling_message, sampling_settings
 from protos.settings_pb2 import LoadSettings, SamplingSettings
 
 temperatures = st.none() | st.floats(0, 5)
@@ -72,7 +72,7 @@ def test_the_wire_has_exactly_the_declared_settings() -> None:
     assert descriptor_names(SamplingSettings.DESCRIPTOR) == {*TABLE["inference"], "stop"}
 
 
-load_values = st.builds(
+loads = st.builds(
     Load,
     context_length=st.integers(128, 2**24),
     cores=st.none() | st.just("0-3"),
@@ -81,7 +81,7 @@ load_values = st.builds(
     flash_attention=st.none() | st.booleans(),
     mmap=st.booleans(),
 )
-inference_values = st.builds(
+inferences = st.builds(
     Inference,
     temperature=st.floats(0, 5),
     seed=st.none() | st.integers(0, 2**32 - 2),
@@ -91,12 +91,12 @@ inference_values = st.builds(
 )
 
 
-@given(load=load_values)
+@given(load=loads)
 def test_load_settings_survive_the_wire(load: Load) -> None:
-    assert load_settings(LoadSettings.FromString(load_message(load).SerializeToString())) == load
+    assert Load(**load_values(LoadSettings.FromString(load_message(load).SerializeToString()))) == load
 
 
-@given(inference=inference_values, stop=st.lists(st.text(), max_size=3))
+@given(inference=inferences, stop=st.lists(st.text(), max_size=3))
 def test_sampling_settings_survive_the_wire(inference: Inference, stop: list[str]) -> None:
     message = SamplingSettings.FromString(sampling_message(inference, stop).SerializeToString())
     assert sampling_settings(message) == (inference, stop)
