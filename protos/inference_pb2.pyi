@@ -102,11 +102,18 @@ class Submit(_message.Message):
     CHAT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    INFILL_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     JSON_OBJECT_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    LARK_FIELD_NUMBER: _builtins.int
+    GBNF_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
     CHOICES_FIELD_NUMBER: _builtins.int
     FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    PROMPT_PROGRESS_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """the caller's number for it, unique within the stream"""
     request_id: _builtins.str
@@ -118,14 +125,27 @@ class Submit(_message.Message):
     """any JSON object"""
     json_schema: _builtins.str
     """a JSON Schema, as JSON"""
+    regex: _builtins.str
+    lark: _builtins.str
+    """a grammar in llguidance's Lark dialect"""
+    gbnf: _builtins.str
+    """a grammar in llama.cpp's notation"""
+    strict: _builtins.bool
+    """For json_schema: a keyword that cannot be enforced is an error. Otherwise Accepted names it."""
     choices: _builtins.int
     """completions to produce for the prompt (1 when unset)"""
     fairness_key: _builtins.str
     """whose share of the worker this call uses"""
+    logprobs: _builtins.int
+    """wanted for every token, with this many of the likeliest tokens"""
+    prompt_progress: _builtins.bool
+    """PromptProgress events are wanted"""
     @_builtins.property
     def chat(self) -> Global___Chat: ...
     @_builtins.property
     def tokens(self) -> Global___Tokens: ...
+    @_builtins.property
+    def infill(self) -> Global___Infill: ...
     @_builtins.property
     def sampling(self) -> _settings_pb2.SamplingSettings: ...
     def __init__(
@@ -137,28 +157,47 @@ class Submit(_message.Message):
         chat: Global___Chat | None = ...,
         text: _builtins.str = ...,
         tokens: Global___Tokens | None = ...,
+        infill: Global___Infill | None = ...,
         sampling: _settings_pb2.SamplingSettings | None = ...,
         json_object: _builtins.bool = ...,
         json_schema: _builtins.str = ...,
+        regex: _builtins.str = ...,
+        lark: _builtins.str = ...,
+        gbnf: _builtins.str = ...,
+        strict: _builtins.bool | None = ...,
         choices: _builtins.int | None = ...,
         fairness_key: _builtins.str | None = ...,
+        logprobs: _builtins.int | None = ...,
+        prompt_progress: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "json_object", b"json_object", "json_schema", b"json_schema", "prompt", b"prompt", "sampling", b"sampling", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_prompt_progress", b"_prompt_progress", "_strict", b"_strict", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "regex", b"regex", "sampling", b"sampling", "strict", b"strict", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_prompt_progress", b"_prompt_progress", "_strict", b"_strict", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__choices: _TypeAlias = _typing.Literal["choices"]  # noqa: Y015
     _WhichOneofArgType__choices: _TypeAlias = _typing.Literal["_choices", b"_choices"]  # noqa: Y015
     _WhichOneofReturnType__fairness_key: _TypeAlias = _typing.Literal["fairness_key"]  # noqa: Y015
     _WhichOneofArgType__fairness_key: _TypeAlias = _typing.Literal["_fairness_key", b"_fairness_key"]  # noqa: Y015
-    _WhichOneofReturnType_constraint: _TypeAlias = _typing.Literal["json_object", "json_schema"]  # noqa: Y015
+    _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
+    _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_progress: _TypeAlias = _typing.Literal["prompt_progress"]  # noqa: Y015
+    _WhichOneofArgType__prompt_progress: _TypeAlias = _typing.Literal["_prompt_progress", b"_prompt_progress"]  # noqa: Y015
+    _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
+    _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
+    _WhichOneofReturnType_constraint: _TypeAlias = _typing.Literal["json_object", "json_schema", "regex", "lark", "gbnf"]  # noqa: Y015
     _WhichOneofArgType_constraint: _TypeAlias = _typing.Literal["constraint", b"constraint"]  # noqa: Y015
-    _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "tokens"]  # noqa: Y015
+    _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "tokens", "infill"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__choices) -> _WhichOneofReturnType__choices | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fairness_key) -> _WhichOneofReturnType__fairness_key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_progress) -> _WhichOneofReturnType__prompt_progress | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strict) -> _WhichOneofReturnType__strict | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_constraint) -> _WhichOneofReturnType_constraint | None: ...
     @_typing.overload
@@ -213,6 +252,30 @@ class Tokens(_message.Message):
 Global___Tokens: _TypeAlias = Tokens  # noqa: Y015
 
 @_typing.final
+class Infill(_message.Message):
+    """Text to find the middle of, for models trained to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    SUFFIX_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    suffix: _builtins.str
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        suffix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "suffix", b"suffix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Infill: _TypeAlias = Infill  # noqa: Y015
+
+@_typing.final
 class Cancel(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -261,6 +324,7 @@ class Event(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    PROMPT_PROGRESS_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     choice: _builtins.int
     @_builtins.property
@@ -275,6 +339,8 @@ class Event(_message.Message):
     def failed(self) -> Global___Failed:
         """of the whole call"""
 
+    @_builtins.property
+    def prompt_progress(self) -> Global___PromptProgress: ...
     def __init__(
         self,
         *,
@@ -284,12 +350,13 @@ class Event(_message.Message):
         delta: Global___Delta | None = ...,
         finished: Global___Finished | None = ...,
         failed: Global___Failed | None = ...,
+        prompt_progress: Global___PromptProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "prompt_progress", b"prompt_progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "choice", b"choice", "delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "choice", b"choice", "delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "prompt_progress", b"prompt_progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "finished", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "finished", "failed", "prompt_progress"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -302,19 +369,54 @@ class Accepted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    UNENFORCED_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
+    @_builtins.property
+    def unenforced(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """keywords of the schema that the completion may violate"""
+
     def __init__(
         self,
         *,
         prompt_tokens: _builtins.int = ...,
+        unenforced: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_tokens", b"prompt_tokens", "unenforced", b"unenforced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Accepted: _TypeAlias = Accepted  # noqa: Y015
+
+@_typing.final
+class PromptProgress(_message.Message):
+    """How far a prompt is computed, sent after each of its slices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    DONE_TOKENS_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    cached_tokens: _builtins.int
+    """taken from the KV cache"""
+    done_tokens: _builtins.int
+    """cached ones included"""
+    def __init__(
+        self,
+        *,
+        prompt_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        done_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "done_tokens", b"done_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptProgress: _TypeAlias = PromptProgress  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
@@ -322,23 +424,64 @@ class Delta(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """whole code points; may be empty"""
     tokens: _builtins.int
     """tokens it stands for"""
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """one per token, when they are wanted"""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         tokens: _builtins.int = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Delta: _TypeAlias = Delta  # noqa: Y015
+
+@_typing.final
+class TokenLogprob(_message.Message):
+    """Of the model's own distribution: before penalties, constraints and temperature."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    piece: _builtins.bytes
+    """may be part of a code point"""
+    logprob: _builtins.float
+    """natural logarithm of the probability"""
+    @_builtins.property
+    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """the likeliest tokens, likeliest first"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        piece: _builtins.bytes = ...,
+        logprob: _builtins.float = ...,
+        top: _abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "logprob", b"logprob", "piece", b"piece", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
@@ -379,6 +522,8 @@ class Statistics(_message.Message):
     TIME_TO_FIRST_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
     GENERATION_SECONDS_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     cached_tokens: _builtins.int
     """of the prompt's, taken from the KV cache"""
@@ -391,6 +536,10 @@ class Statistics(_message.Message):
     """first token to last"""
     tokens_per_second: _builtins.float
     """predicted tokens after the first, per generation second"""
+    draft_tokens: _builtins.int
+    """guessed ahead by speculation"""
+    accepted_draft_tokens: _builtins.int
+    """and found right"""
     def __init__(
         self,
         *,
@@ -401,10 +550,12 @@ class Statistics(_message.Message):
         time_to_first_token_seconds: _builtins.float = ...,
         generation_seconds: _builtins.float = ...,
         tokens_per_second: _builtins.float = ...,
+        draft_tokens: _builtins.int = ...,
+        accepted_draft_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "generation_seconds", b"generation_seconds", "predicted_tokens", b"predicted_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_draft_tokens", b"accepted_draft_tokens", "cached_tokens", b"cached_tokens", "draft_tokens", b"draft_tokens", "generation_seconds", b"generation_seconds", "predicted_tokens", b"predicted_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -468,8 +619,11 @@ class EmbedRequest(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     instance_id: _builtins.str
+    dimensions: _builtins.int
+    """keep this many numbers of each vector; all when unset"""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tokens]: ...
     @_builtins.property
@@ -483,12 +637,15 @@ class EmbedRequest(_message.Message):
         instance_id: _builtins.str = ...,
         inputs: _abc.Iterable[Global___Tokens] | None = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        dimensions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "instance_id", b"instance_id", "request_id", b"request_id", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "dimensions", b"dimensions", "inputs", b"inputs", "instance_id", b"instance_id", "request_id", b"request_id", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
@@ -536,6 +693,60 @@ class Embedding(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
+
+@_typing.final
+class RerankRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    instance_id: _builtins.str
+    query: _builtins.str
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        instance_id: _builtins.str = ...,
+        query: _builtins.str = ...,
+        documents: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "instance_id", b"instance_id", "query", b"query", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
+
+@_typing.final
+class RerankReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """in the order of the documents; higher is better"""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
+        prompt_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_tokens", b"prompt_tokens", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankReply: _TypeAlias = RerankReply  # noqa: Y015
 
 @_typing.final
 class TokenizeRequest(_message.Message):
@@ -639,6 +850,8 @@ class WorkerDescription(_message.Message):
     CAN_GENERATE_FIELD_NUMBER: _builtins.int
     CAN_EMBED_FIELD_NUMBER: _builtins.int
     CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    CAN_RERANK_FIELD_NUMBER: _builtins.int
+    CAN_INFILL_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     engine: _builtins.str
     """"llama.cpp" or "scripted" """
@@ -653,6 +866,8 @@ class WorkerDescription(_message.Message):
     can_generate: _builtins.bool
     can_embed: _builtins.bool
     chat_template: _builtins.str
+    can_rerank: _builtins.bool
+    can_infill: _builtins.bool
     @_builtins.property
     def load(self) -> _settings_pb2.LoadSettings:
         """as applied"""
@@ -675,10 +890,12 @@ class WorkerDescription(_message.Message):
         can_generate: _builtins.bool = ...,
         can_embed: _builtins.bool = ...,
         chat_template: _builtins.str | None = ...,
+        can_rerank: _builtins.bool = ...,
+        can_infill: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "chat_template", b"chat_template", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "can_embed", b"can_embed", "can_generate", b"can_generate", "chat_template", b"chat_template", "context_length", b"context_length", "devices", b"devices", "embedding_length", b"embedding_length", "engine", b"engine", "engine_version", b"engine_version", "gpu_layers", b"gpu_layers", "instance_id", b"instance_id", "load", b"load", "parallel", b"parallel", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "can_embed", b"can_embed", "can_generate", b"can_generate", "can_infill", b"can_infill", "can_rerank", b"can_rerank", "chat_template", b"chat_template", "context_length", b"context_length", "devices", b"devices", "embedding_length", b"embedding_length", "engine", b"engine", "engine_version", b"engine_version", "gpu_layers", b"gpu_layers", "instance_id", b"instance_id", "load", b"load", "parallel", b"parallel", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_template: _TypeAlias = _typing.Literal["chat_template"]  # noqa: Y015
     _WhichOneofArgType__chat_template: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template"]  # noqa: Y015

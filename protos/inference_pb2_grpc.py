@@ -44,6 +44,11 @@ class InferenceStub:
                 request_serializer=protos_dot_inference__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=protos_dot_inference__pb2.EmbedReply.FromString,
                 _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/atelier.v1.Inference/Rerank',
+                request_serializer=protos_dot_inference__pb2.RerankRequest.SerializeToString,
+                response_deserializer=protos_dot_inference__pb2.RerankReply.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/atelier.v1.Inference/Tokenize',
                 request_serializer=protos_dot_inference__pb2.TokenizeRequest.SerializeToString,
@@ -79,6 +84,13 @@ class InferenceServicer:
 
     def Embed(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """How well each document answers a query, by a model made for ranking.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -122,6 +134,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=protos_dot_inference__pb2.EmbedRequest.FromString,
                     response_serializer=protos_dot_inference__pb2.EmbedReply.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=protos_dot_inference__pb2.RerankRequest.FromString,
+                    response_serializer=protos_dot_inference__pb2.RerankReply.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -198,6 +215,33 @@ class Inference:
             '/atelier.v1.Inference/Embed',
             protos_dot_inference__pb2.EmbedRequest.SerializeToString,
             protos_dot_inference__pb2.EmbedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Inference/Rerank',
+            protos_dot_inference__pb2.RerankRequest.SerializeToString,
+            protos_dot_inference__pb2.RerankReply.FromString,
             options,
             channel_credentials,
             insecure,

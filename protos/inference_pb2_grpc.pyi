@@ -36,6 +36,8 @@ class InferenceStub:
     decode step, with the events of all this stream's calls, comes down.
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedReply]
+    Rerank: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankReply]
+    """How well each document answers a query, by a model made for ranking."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]
     Describe: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]
     Supervise: _grpc.UnaryStreamMultiCallable[_inference_pb2.SuperviseRequest, _inference_pb2.WorkerStatus]
@@ -53,6 +55,8 @@ class InferenceAsyncStub(InferenceStub):
     decode step, with the events of all this stream's calls, comes down.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedReply]  # type: ignore[assignment]
+    Rerank: _aio.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankReply]  # type: ignore[assignment]
+    """How well each document answers a query, by a model made for ranking."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]  # type: ignore[assignment]
     Describe: _aio.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]  # type: ignore[assignment]
     Supervise: _aio.UnaryStreamMultiCallable[_inference_pb2.SuperviseRequest, _inference_pb2.WorkerStatus]  # type: ignore[assignment]
@@ -79,6 +83,14 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.EmbedReply, _abc.Awaitable[_inference_pb2.EmbedReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _inference_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.RerankReply, _abc.Awaitable[_inference_pb2.RerankReply]]:
+        """How well each document answers a query, by a model made for ranking."""
 
     @_abc_1.abstractmethod
     def Tokenize(
