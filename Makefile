@@ -9,7 +9,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup model test test-unit test-integration test-system lint protos protos-check bench format lock clean
+.PHONY: help run setup model test test-unit test-integration test-system lint protos protos-check bench bench-gateway format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,11 @@ protos-check: setup
 	diff -r -x '*.proto' -x __init__.py -x __pycache__ $$made/protos protos || \
 	{ echo "the stubs in protos/ are not what \`make protos\` generates" >&2; exit 1; }
 
-bench: setup ## measure streams
-	$(BIN)/python -m tests.bench.streams
+bench: setup ## this server and its peers side by side (BENCH_ARGS="--scenarios streams-1,streams-8"; LLAMA_SERVER=PATH adds one)
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-gateway: setup ## the gateway alone, over a scripted engine (BENCH_ARGS="--streams 1,512")
+	$(BIN)/python -m tests.bench.gateway $(BENCH_ARGS)
 
 format: setup ## write the code as ruff formats it
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,79 @@
+"""The peers there are: xllamacpp's server, llama-cpp-python's, and a native llama-server."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.peer_environment import PYTHON, ROOT
+from tests.bench.servers.contender import Json, Settings, unchanged
+
+LAUNCHERS = ROOT / "tests" / "bench" / "launchers"
+
+
+class Xllamacpp:
+    name = "xllamacpp"
+
+    def command(self, settings: Settings, model: Path, port: int, *, embeddings: bool) -> list[str]:
+        sizes = map(str, (port, settings.context, settings.slots, settings.threads))
+        return [
+            str(PYTHON),
+            str(LAUNCHERS / "xllamacpp_server.py"),
+            str(model),
+            *sizes,
+            *(["--embeddings"] if embeddings else []),
+        ]
+
+    def adapt(self, body: Json) -> Json:
+        return unchanged(body)
+
+
+class LlamaCppPython:
+    """It has one sequence. When a second request comes, it ends the stream that runs."""
+
+    name = "llama_cpp"
+
+    def command(self, settings: Settings, model: Path, port: int, *, embeddings: bool) -> list[str]:
+        options = {
+            "model": model,
+            "host": "127.0.0.1",
+            "port": port,
+            "n_ctx": settings.context,
+            "n_threads": settings.threads,
+            "n_threads_batch": settings.threads,
+            "embedding": embeddings,
+            "logits_all": False,  # its default computes logits that nobody asked for
+            "verbose": False,
+        }
+        flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [str(PYTHON), str(LAUNCHERS / "llama_cpp_server.py"), *flags]
+
+    def adapt(self, body: Json) -> Json:
+        """Its schema stands elsewhere; of usage in streams it knows nothing."""
+        body = {name: value for name, value in body.items() if name != "stream_options"}
+        if "response_format" in body:
+            schema = body["response_format"]["json_schema"]["schema"]
+            body["response_format"] = {"type": "json_object", "schema": schema}
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A llama-server that was built for this machine."""
+
+    program: Path
+    name: str = "llama-server"
+
+    def command(self, settings: Settings, model: Path, port: int, *, embeddings: bool) -> list[str]:
+        options = {
+            "--model": model,
+            "--host": "127.0.0.1",
+            "--port": port,
+            "--ctx-size": settings.context * settings.slots,
+            "--parallel": settings.slots,
+            "--threads": settings.threads,
+            "--threads-batch": settings.threads,
+        }
+        flags = [str(word) for pair in options.items() for word in pair]
+        return [str(self.program), *flags, *(["--embeddings", "--pooling", "mean"] if embeddings else [])]
+
+    def adapt(self, body: Json) -> Json:
+        return unchanged(body)

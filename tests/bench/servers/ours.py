@@ -1,0 +1,48 @@
+"""This project's server, as a user starts it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+
+from registry.starter import FOLDER, NAME
+from tests.bench.servers.contender import Ask, Running, Settings
+from tests.bench.servers.model_copy import copy_of
+from tests.support.server_process import MODEL, serving
+
+
+class Ours:
+    """Its own defaults are the settings of all: 8 sequences of 4096 tokens, a thread a physical core."""
+
+    name = "ours"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @contextmanager
+    def started(self) -> Iterator[Running]:
+        home = self._settings.directory / "home"
+        copy_of(self._settings.model, home / FOLDER / NAME)
+        with serving(home) as server:
+            port = urlsplit(server.url).port
+            assert port is not None
+            yield Running(self.name, server.process.pid, port, MODEL)
+
+    @contextmanager
+    def embedding(self, running: Running) -> Iterator[Running]:
+        yield running
+
+    async def load_cold(self, running: Running, ask: Ask) -> float:
+        """The server runs; the request finds its model unloaded and has it loaded."""
+        unload_all(f"http://127.0.0.1:{running.port}")
+        started = time.monotonic()
+        trace = await ask(running.client())
+        return float(trace.first - started)
+
+
+def unload_all(url: str) -> None:
+    for instance in httpx.get(f"{url}/api/v1/instances", timeout=10).raise_for_status().json()["instances"]:
+        body = {"instance_id": instance["id"]}
+        httpx.post(f"{url}/api/v1/models/unload", json=body, timeout=60).raise_for_status()

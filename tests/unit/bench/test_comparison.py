@@ -1,0 +1,66 @@
+"""From turns to the table."""
+
+import math
+
+from tests.bench.comparison import Row, compare, with_speedups
+from tests.bench.outcomes import Turn
+from tests.bench.table import notes, table
+
+OURS, PEER = "ours", "peer"
+
+
+def turn(server: str, round: int, speed: float | None, scenario: str = "streams-1", status: str = "ok") -> Turn:
+    figures = {} if speed is None else {"tokens_per_second": speed}
+    return Turn(scenario, server, round, status, "" if status == "ok" else "because", figures=figures)
+
+
+def only_row(*turns: Turn) -> Row:
+    (row,) = compare(turns, [OURS, PEER], OURS)
+    return row
+
+
+def test_a_ratio_is_of_figures_of_the_same_round() -> None:
+    """The machine became twice as fast in the second round: the ratios do not show it, the medians do."""
+    row = only_row(turn(OURS, 0, 30), turn(PEER, 0, 10), turn(OURS, 1, 60), turn(PEER, 1, 20))
+    assert row.cells[OURS].value == 45
+    assert row.cells[PEER].value == 15
+    assert row.cells[PEER].ratio == 3
+
+
+def test_a_round_that_only_one_finished_gives_no_ratio() -> None:
+    row = only_row(turn(OURS, 0, 30), turn(PEER, 0, 10), turn(OURS, 1, 99), turn(PEER, 1, None, status="timeout"))
+    assert row.cells[PEER].ratio == 3
+    only_theirs = only_row(turn(OURS, 0, None, status="failed"), turn(PEER, 0, 10))
+    assert math.isnan(only_theirs.cells[PEER].ratio)
+
+
+def test_a_server_without_a_figure_is_shown_by_its_status() -> None:
+    row = only_row(turn(OURS, 0, 30), turn(PEER, 0, None, status="interrupts"))
+    assert row.cells[PEER].status == "interrupts"
+
+
+def test_a_scenario_that_nobody_can_do_keeps_a_row() -> None:
+    row = only_row(turn(OURS, 0, None, status="n/a"), turn(PEER, 0, None, status="failed"))
+    assert [row.cells[name].status for name in (OURS, PEER)] == ["n/a", "failed"]
+
+
+def test_speed_over_one_stream_is_of_the_same_server_and_round() -> None:
+    turns = [turn(OURS, 0, 10), turn(OURS, 1, 20), turn(OURS, 0, 40, "streams-8"), turn(OURS, 1, 60, "streams-8")]
+    assert [t.figures.get("over_streams_1") for t in with_speedups(turns)] == [None, None, 4, 3]
+
+
+def test_without_one_stream_there_is_no_speed_over_it() -> None:
+    assert "over_streams_1" not in with_speedups([turn(OURS, 0, 40, "streams-8")])[0].figures
+
+
+def test_the_table_has_figures_ratios_and_statuses() -> None:
+    turns = [
+        *(turn(OURS, 0, 30), turn(PEER, 0, 10)),
+        *(turn(OURS, 0, 9, "json-1"), turn(PEER, 0, None, "json-1", "n/a")),
+    ]
+    text = table(compare(turns, [OURS, PEER], OURS), {"json-1": "A schema"}, [OURS, PEER], OURS)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["tokens/s", "30.0", "10.0", "3.00"] in lines
+    assert ["json-1:", "A", "schema"] in lines
+    assert ["tokens/s", "9.0", "n/a"] in lines
+    assert notes(turns) == "json-1, peer: n/a: because"

@@ -1,0 +1,47 @@
+"""Figures of streams, of chats and of a newcomer, from made-up times."""
+
+import pytest
+
+from tests.bench.outcomes import NoFigures
+from tests.bench.stream_figures import stream_figures
+from tests.bench.trace import Trace
+from tests.bench.workloads.chat import turn_figures
+from tests.bench.workloads.newcomer import newcomer_figures, overlapping_gaps
+
+
+def trace(sent: float, *arrivals: float) -> Trace:
+    return Trace(sent, arrivals, "x" * len(arrivals), len(arrivals), finish_reason="length")
+
+
+def test_tokens_per_second_run_from_the_first_request_to_the_last_token() -> None:
+    figures = stream_figures([trace(0.0, 1.0, 2.0), trace(1.0, 3.0, 4.0)])
+    assert figures["tokens_per_second"] == 1.0
+
+
+def test_gaps_are_those_within_streams() -> None:
+    figures = stream_figures([trace(0.0, 1.0, 1.5), trace(0.0, 10.0, 13.0)])
+    assert figures["longest_gap"] == 3.0
+    assert figures["itl_median"] == 1.75
+    assert figures["slowest_over_fastest"] == pytest.approx(13 / 1.5)
+
+
+def test_a_chats_first_turn_stands_apart() -> None:
+    figures = turn_figures([trace(0.0, 9.0, 9.5), trace(0.0, 1.0, 1.5), trace(0.0, 3.0, 3.5)])
+    assert figures["ttft_turn_1"] == 9.0
+    assert figures["ttft_later_turns"] == 2.0
+
+
+def test_a_gap_counts_in_full_when_the_newcomer_came_within_it() -> None:
+    assert overlapping_gaps((1.0, 2.0, 5.0, 6.0, 7.0), begin=2.5, end=5.5) == [3.0, 1.0]
+
+
+def test_a_newcomers_cost_is_the_longest_gap_over_the_usual_one() -> None:
+    running = trace(0.0, 1.0, 2.0, 3.0, 7.0, 8.0, 9.0)
+    figures = newcomer_figures(trace(0.0, 2.0), trace(3.5, 7.5), [running], came=3.5)
+    assert figures["others_longest_over_median_gap"] == 4.0
+    assert figures["newcomer_slowdown"] == 2.0
+
+
+def test_streams_that_ended_too_early_give_no_figures() -> None:
+    with pytest.raises(NoFigures):
+        newcomer_figures(trace(0.0, 2.0), trace(9.5, 10.5), [trace(0.0, 1.0, 2.0)], came=9.5)
