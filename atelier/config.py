@@ -44,6 +44,11 @@ class Config(BaseSettings):
     stall_timeout: float = Field(20, gt=0, description="Seconds without a sign of life before a worker is passed over.")
     restart_limit: int = Field(5, ge=0, description="Crashes in a row before an instance is given up.")
 
+    spare_worker: bool = Field(
+        True,
+        description="Keep a process ready for the next load, which begins sooner for about 60 MB of memory.",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 

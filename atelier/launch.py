@@ -1,4 +1,7 @@
-"""What a worker is told when it is launched: a private file that the launcher writes and the worker reads."""
+"""What a worker is told when it is launched: a private file that the launcher writes and the worker reads.
+
+A worker that was started ahead gets an order first, one line on its standard input: where that file is.
+"""
 
 import dataclasses
 import json
@@ -37,3 +40,20 @@ def take_spec(path: Path) -> LaunchSpec:
     data = json.loads(path.read_text())
     path.unlink()
     return LaunchSpec(**{**data, "load": Load(**data["load"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a waiting process cannot have inherited."""
+
+    spec: str  # the path of the spec's file
+    environment: dict[str, str]  # pins it to its devices: set before any device is looked at
+    log: str  # the path of the file that it writes to
+
+
+def order_line(order: Order) -> bytes:
+    return json.dumps(dataclasses.asdict(order)).encode() + b"\n"
+
+
+def read_order(line: bytes) -> Order:
+    return Order(**json.loads(line))

@@ -6,6 +6,7 @@ from typing import Any
 from gateway.registry_client import RegistryClient
 from gateway.snapshot import LOADED, Instance, Model, Snapshot
 from gateway.watcher import Watcher
+from protos import registry_pb2 as pb
 
 
 class Control:
@@ -28,6 +29,9 @@ class Control:
         instance = await self._registry.create(model_key, identifier, load, request_id)
         await self._heard(lambda snapshot: _is_loaded(snapshot, instance.id))
         return instance
+
+    async def estimate(self, model_key: str, load: Mapping[str, Any]) -> pb.MemoryEstimate:
+        return await self._registry.estimate(model_key, load)
 
     async def unload(self, instance_id: str) -> None:
         await self._registry.unload(instance_id)

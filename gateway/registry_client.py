@@ -14,6 +14,7 @@ from gateway.snapshot import Instance, Model, read_instance, read_model
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 
+ESTIMATE_SECONDS = 10.0
 MARGIN_SECONDS = 30.0  # beyond the time that a load may take: the registry is to say first that it took too long
 
 
@@ -42,6 +43,12 @@ class RegistryClient:
             model_key=model_key, identifier=identifier, load=load_message(load), request_id=request_id
         )
         return read_instance(await self._reply(self.stub.CreateInstance, request, self._load_timeout))
+
+    async def estimate(self, model_key: str, load: Mapping[str, Any]) -> pb.MemoryEstimate:
+        """The memory that one more instance of the model would take, in bytes."""
+        request = pb.EstimateMemoryRequest(model_key=model_key, load=load_message(load))
+        reply: pb.MemoryEstimate = await self._reply(self.stub.EstimateMemory, request, ESTIMATE_SECONDS)
+        return reply
 
     async def unload(self, instance_id: str) -> None:
         request = pb.UnloadInstanceRequest(instance_id=instance_id)

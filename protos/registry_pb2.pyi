@@ -350,6 +350,56 @@ class CreateInstanceRequest(_message.Message):
 Global___CreateInstanceRequest: _TypeAlias = CreateInstanceRequest  # noqa: Y015
 
 @_typing.final
+class EstimateMemoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    model_key: _builtins.str
+    @_builtins.property
+    def load(self) -> _settings_pb2.LoadSettings: ...
+    def __init__(
+        self,
+        *,
+        model_key: _builtins.str = ...,
+        load: _settings_pb2.LoadSettings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "model_key", b"model_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateMemoryRequest: _TypeAlias = EstimateMemoryRequest  # noqa: Y015
+
+@_typing.final
+class MemoryEstimate(_message.Message):
+    """In bytes, over all devices together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    KV_CACHE_FIELD_NUMBER: _builtins.int
+    COMPUTE_FIELD_NUMBER: _builtins.int
+    weights: _builtins.int
+    kv_cache: _builtins.int
+    compute: _builtins.int
+    def __init__(
+        self,
+        *,
+        weights: _builtins.int = ...,
+        kv_cache: _builtins.int = ...,
+        compute: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "kv_cache", b"kv_cache", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryEstimate: _TypeAlias = MemoryEstimate  # noqa: Y015
+
+@_typing.final
 class UnloadInstanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -49,6 +49,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.CreateInstanceRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Instance.FromString,
                 _registered_method=True)
+        self.EstimateMemory = channel.unary_unary(
+                '/atelier.v1.Registry/EstimateMemory',
+                request_serializer=protos_dot_registry__pb2.EstimateMemoryRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.MemoryEstimate.FromString,
+                _registered_method=True)
         self.UnloadInstance = channel.unary_unary(
                 '/atelier.v1.Registry/UnloadInstance',
                 request_serializer=protos_dot_registry__pb2.UnloadInstanceRequest.SerializeToString,
@@ -86,6 +91,13 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EstimateMemory(self, request, context):
+        """How much memory such an instance would take, from the header of the model's file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UnloadInstance(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -115,6 +127,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.CreateInstance,
                     request_deserializer=protos_dot_registry__pb2.CreateInstanceRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Instance.SerializeToString,
+            ),
+            'EstimateMemory': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateMemory,
+                    request_deserializer=protos_dot_registry__pb2.EstimateMemoryRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.MemoryEstimate.SerializeToString,
             ),
             'UnloadInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.UnloadInstance,
@@ -208,6 +225,33 @@ class Registry:
             '/atelier.v1.Registry/CreateInstance',
             protos_dot_registry__pb2.CreateInstanceRequest.SerializeToString,
             protos_dot_registry__pb2.Instance.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateMemory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/EstimateMemory',
+            protos_dot_registry__pb2.EstimateMemoryRequest.SerializeToString,
+            protos_dot_registry__pb2.MemoryEstimate.FromString,
             options,
             channel_credentials,
             insecure,

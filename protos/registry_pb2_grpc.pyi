@@ -39,6 +39,8 @@ class RegistryStub:
     """
     CreateInstance: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CreateInstanceRequest, _registry_pb2.Instance]
     """Start one more instance of a model. Returns when it is ready."""
+    EstimateMemory: _grpc.UnaryUnaryMultiCallable[_registry_pb2.EstimateMemoryRequest, _registry_pb2.MemoryEstimate]
+    """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]
     ImportModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]
 
@@ -53,6 +55,8 @@ class RegistryAsyncStub(RegistryStub):
     """
     CreateInstance: _aio.UnaryUnaryMultiCallable[_registry_pb2.CreateInstanceRequest, _registry_pb2.Instance]  # type: ignore[assignment]
     """Start one more instance of a model. Returns when it is ready."""
+    EstimateMemory: _aio.UnaryUnaryMultiCallable[_registry_pb2.EstimateMemoryRequest, _registry_pb2.MemoryEstimate]  # type: ignore[assignment]
+    """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _aio.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]  # type: ignore[assignment]
     ImportModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]  # type: ignore[assignment]
 
@@ -82,6 +86,14 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Instance, _abc.Awaitable[_registry_pb2.Instance]]:
         """Start one more instance of a model. Returns when it is ready."""
+
+    @_abc_1.abstractmethod
+    def EstimateMemory(
+        self,
+        request: _registry_pb2.EstimateMemoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.MemoryEstimate, _abc.Awaitable[_registry_pb2.MemoryEstimate]]:
+        """How much memory such an instance would take, from the header of the model's file."""
 
     @_abc_1.abstractmethod
     def UnloadInstance(

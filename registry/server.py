@@ -58,12 +58,14 @@ class RegistryServer:
         self._listen()
         await self._server.start()
         await self._set_serving(True)
+        self._launcher.prepare()
         _log.info("registry_ready", address=self._config.registry_target)
 
     async def drain(self) -> None:
         """Take no more calls, let workers finish and end, leave no process and no socket."""
         await self._set_serving(False)
         await self.pool.drain(self._config.shutdown_grace)
+        await self._launcher.close()
         await self.catalogue.close()
         self.feed.close()
         await self._server.stop(LAST_CALLS_SECONDS)

@@ -8,10 +8,11 @@ from atelier.settings.wire import load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
 from registry.feed import Feed
+from registry.instances.load import estimate_for
 from registry.instances.pool import Pool
 from registry.models.catalogue import Catalogue
 from registry.models.importing import check_import
-from registry.wire import MODES, change_message, instance_message, model_message
+from registry.wire import MODES, change_message, estimate_message, instance_message, model_message
 
 
 class RegistryServicer(GeneratedServicer):
@@ -36,6 +37,11 @@ class RegistryServicer(GeneratedServicer):
             identifier = request.identifier if request.HasField("identifier") else None
             instance = await self._pool.create(request.model_key, identifier, load_values(request.load))
             return instance_message(instance)
+
+    async def EstimateMemory(self, request: pb.EstimateMemoryRequest, context: Context) -> pb.MemoryEstimate:
+        async with reported_errors(context):
+            model = self._catalogue.require(request.model_key)
+            return estimate_message(estimate_for(model, load_values(request.load)))
 
     async def UnloadInstance(self, request: pb.UnloadInstanceRequest, context: Context) -> pb.UnloadInstanceReply:
         async with reported_errors(context):

@@ -5,8 +5,11 @@ from atelier.settings.wire import load_message, sampling_message
 from protos import registry_pb2 as pb
 from registry.feed import Change, InstanceRemoved, ModelRemoved, Snapshot
 from registry.instances.instance import Instance
+from registry.models.estimate import Estimate
 from registry.models.importing import Mode
 from registry.models.model import Model
+
+MOST_BYTES = 2**63  # a header may say anything
 
 MODES = {
     pb.ImportModelRequest.MODE_UNSPECIFIED: Mode.COPY,
@@ -61,6 +64,11 @@ def instance_message(instance: Instance) -> pb.Instance:
         parallel=instance.parallel,
         gpu_layers=instance.gpu_layers,
     )
+
+
+def estimate_message(estimate: Estimate) -> pb.MemoryEstimate:
+    parts = {"weights": estimate.weights, "kv_cache": estimate.kv_cache, "compute": estimate.compute}
+    return pb.MemoryEstimate(**{name: min(value, MOST_BYTES) for name, value in parts.items()})
 
 
 def change_message(change: Change) -> pb.Change:

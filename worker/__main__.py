@@ -1,24 +1,66 @@
-"""`python -m worker --spec FILE`: the registry starts one for each instance."""
+"""`python -m worker --spec FILE`: the registry starts one for each instance, or has one wait with `--spare`."""
 
 import argparse
 import asyncio
+import importlib
 import os
+import sys
 from pathlib import Path
 
-from atelier.config import Config
-from atelier.launch import LaunchSpec, take_spec
-from atelier.lifecycle import stop_event
-from atelier.logs import configure_logs
+from atelier.launch import LaunchSpec, Order, read_order, take_spec
+
+# What the engine will import, but for llama.cpp: loading that reads the environment that pins it.
+AHEAD = (
+    *("atelier.config", "atelier.lifecycle", "atelier.logs", "worker.server"),
+    *("numpy", "numpy.typing", "jinja2.sandbox", "jinja2.ext", "llguidance.numpy"),
+    *("concurrent.futures.thread", "diskcache", "multiprocessing.context"),
+)
 
 
 def main() -> None:
+    limit_threads()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    parser.add_argument("--spec", type=Path, required=True, help="the launch file that the registry wrote")
-    spec = take_spec(parser.parse_args().spec)
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--spec", type=Path, help="the launch file that the registry wrote")
+    way.add_argument("--spare", metavar="RUN_DIR", help="import all that can be, then wait for an order")
+    arguments = parser.parse_args()
+    if path := arguments.spec or await_order():
+        run(take_spec(path))
+
+
+def run(spec: LaunchSpec) -> None:
+    from atelier.config import Config
+    from atelier.logs import configure_logs
+
     configure_logs(Config(), "worker", instance=spec.instance_id)
     pin_to_cores(spec.cores)
-    shorten_spinning()
     asyncio.run(serve(spec))
+
+
+def await_order() -> Path | None:
+    """Be useful for waiting: the spec's path once the order is there; None when there will be none."""
+    for name in AHEAD:
+        importlib.import_module(name)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return None  # the registry has ended
+    order = read_order(line)
+    obey(order)
+    return Path(order.spec)
+
+
+def obey(order: Order) -> None:
+    """Make this process what it would be if it had been started for the order."""
+    os.environ.update(order.environment)
+    redirect(order.log, os.O_WRONLY | os.O_APPEND, 1, 2)
+    redirect(os.devnull, os.O_RDONLY, 0)
+
+
+def redirect(path: str, flags: int, *descriptors: int) -> None:
+    opened = os.open(path, flags)
+    for descriptor in descriptors:
+        os.dup2(opened, descriptor)
+    os.close(opened)
 
 
 def pin_to_cores(cores: list[int]) -> None:
@@ -27,16 +69,19 @@ def pin_to_cores(cores: list[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-def shorten_spinning() -> None:
-    """Before llama.cpp's OpenMP is loaded: its threads wait for one another in a loop.
+def limit_threads() -> None:
+    """Before numpy and llama.cpp are loaded, which read these at that moment.
 
-    On cores that something else uses too, a long loop keeps away the very thread it waits for: two
-    busy workers on the same two cores lose nine tenths of their speed to it. A short one costs nothing.
+    OpenMP's threads wait for one another in a loop. On cores that something else uses too, a long loop
+    keeps away the very thread it waits for: two busy workers on the same two cores lose nine tenths of
+    their speed to it. A short one costs nothing. numpy's own threads have nothing to do here.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 async def serve(spec: LaunchSpec) -> None:
+    from atelier.lifecycle import stop_event
     from worker.server import WorkerServer  # llama.cpp is loaded only now, when devices and cores are fixed
 
     stop = stop_event()

@@ -13,10 +13,12 @@ from atelier.cli.failure import Failure
 from atelier.cli.flags import settings_body, with_settings
 from atelier.cli.options import AsJSON
 from atelier.cli.output import show_json
+from atelier.cli.tables import Column, listing
 from atelier.errors import ModelNotFound
 from atelier.names import ModelName, find_name
 
 POLL_SECONDS = 0.2
+ESTIMATED = (("Weights", "weights"), ("KV cache", "kv_cache"), ("Compute", "compute"), ("Total", "total"))
 
 Gpu = Annotated[
     str | None,
@@ -32,6 +34,9 @@ def load(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
     identifier: Annotated[str | None, typer.Option(help="What to call the instance: its model's key.")] = None,
     gpu: Gpu = None,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate-only", help="Load nothing: say how much memory it would take.")
+    ] = False,
     as_json: AsJSON = False,
     **settings: Any,
 ) -> None:
@@ -41,12 +46,24 @@ def load(
     with Server.from_environment() as server:
         if (layers := gpu_layers(gpu, server, model)) is not None:
             body["gpu_layers"] = layers
+        if estimate_only:
+            show_estimate(server.post("/api/v1/models/load", {**body, "estimate_only": True}), as_json=as_json)
+            return
         with shown_progress(server, model):
             reply = server.post("/api/v1/models/load", body, patient=True)
     if as_json:
         show_json(reply)
     else:
         typer.echo(f"Loaded {reply['instance_id']} in {reply['load_time_seconds']:.1f} s")
+
+
+def show_estimate(reply: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(reply)
+        return
+    memory = reply["memory_bytes"]
+    rows = [[title, f"{memory[name] / 2**20:,.0f} MiB"] for title, name in ESTIMATED]
+    typer.echo(listing([Column("MEMORY"), Column("ESTIMATE", right=True)], rows, None))
 
 
 def gpu_layers(gpu: str | None, server: Server, model: str) -> int | None:

@@ -36,6 +36,9 @@ def serve(
         Number, typer.Option(help="Seconds of silence before a worker is passed over.  [20]")
     ] = None,
     restart_limit: Annotated[int | None, typer.Option(help="Crashes before an instance is given up.  [5]")] = None,
+    spare_worker: Annotated[
+        bool | None, typer.Option(help="Keep a worker process ready for the next load.  [on]")
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Option(help="How much the logs say.  [info]")
     ] = None,

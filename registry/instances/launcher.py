@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from atelier.config import Config, make_private
-from atelier.launch import LaunchSpec, write_spec
+from atelier.launch import LaunchSpec, Order, write_spec
 from registry.instances.environment import worker_environment
 from registry.instances.process import LocalProcess, start_time
+from registry.instances.spare import Spare, SpareShelf
 from registry.instances.worker_log import last_lines, log_path, open_log
 
 SOCKET = "worker-{}.sock"
@@ -43,7 +44,11 @@ class WorkerProcess(Protocol):
 
 
 class Launcher(Protocol):
-    """Places workers."""
+    """Places workers. Between `prepare` and `close` it may keep what makes launches quick."""
+
+    def prepare(self) -> None: ...
+
+    async def close(self) -> None: ...
 
     def new_address(self) -> str:
         """Where the next worker shall listen."""
@@ -85,12 +90,22 @@ class LocalLauncher:
     def __init__(self, config: Config) -> None:
         self._run_dir = make_private(config.run_dir)
         self._logs_dir = config.logs_dir
+        self._shelf = SpareShelf(self._run_dir, worker_environment(os.environ, {})) if config.spare_worker else None
+
+    def prepare(self) -> None:
+        if self._shelf is not None:
+            self._shelf.restock()
+
+    async def close(self) -> None:
+        if self._shelf is not None:
+            await self._shelf.close()
 
     def new_address(self) -> str:
         return f"unix:{self._run_dir / SOCKET.format(secrets.token_hex(4))}"
 
     async def launch(self, spec: LaunchSpec, environment: Mapping[str, str]) -> LocalWorker:
-        return await asyncio.to_thread(self._launch, spec, worker_environment(os.environ, environment))
+        spare = self._shelf.take() if self._shelf is not None else None
+        return await asyncio.to_thread(self._launch, spec, environment, spare)
 
     async def attach(self, instance_id: str, pid: int, started: str) -> LocalWorker | None:
         if start_time(pid) != started:
@@ -107,21 +122,34 @@ class LocalLauncher:
             if f"unix:{path.with_suffix('.sock')}" not in addresses:
                 path.unlink(missing_ok=True)
 
-    def _launch(self, spec: LaunchSpec, environment: dict[str, str]) -> LocalWorker:
+    def _launch(self, spec: LaunchSpec, pinned: Mapping[str, str], spare: Spare | None) -> LocalWorker:
         log = log_path(self._logs_dir, spec.instance_id)
         spec_path = Path(spec.address.removeprefix("unix:")).with_suffix(".json")
         output = open_log(log)
         try:
             log_start = os.fstat(output).st_size
             write_spec(spec, spec_path)
-            child = subprocess.Popen(
-                [sys.executable, "-m", "worker", "--spec", str(spec_path)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,
-            )
+            child = _employ(spare, Order(spec=str(spec_path), environment=dict(pinned), log=str(log)))
+            child = child or _start(spec_path, worker_environment(os.environ, pinned), output)
         finally:
             os.close(output)
         return LocalWorker(child.pid, start_time(child.pid) or "", log, log_start, child)
+
+
+def _employ(spare: Spare | None, order: Order) -> "subprocess.Popen[bytes] | None":
+    """The spare as this worker; None when there is none that lives."""
+    try:
+        return spare.become(order) if spare is not None else None
+    except OSError:
+        return None
+
+
+def _start(spec_path: Path, environment: dict[str, str], output: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "worker", "--spec", str(spec_path)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=environment,
+        start_new_session=True,
+    )

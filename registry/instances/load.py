@@ -5,6 +5,7 @@ from typing import Any
 
 from atelier.errors import InvalidRequest
 from atelier.settings import TABLE, Layer, Load, resolve
+from registry.models.estimate import Estimate, estimate_memory
 from registry.models.model import Model
 
 
@@ -17,6 +18,12 @@ def resolve_load(model: Model, requested: Mapping[str, Any]) -> Load:
             f"context_length is at most {longest} for {model.key}, not {wanted}.", param="context_length"
         )
     return resolve(Load, [Layer("request", requested), Layer("model file", _of_file(longest))]).build()
+
+
+def estimate_for(model: Model, requested: Mapping[str, Any]) -> Estimate:
+    """The memory of an instance with these settings; InvalidRequest as when it would be started."""
+    assert model.facts.shape is not None  # the catalogue reads old models' headers anew
+    return estimate_memory(model.facts.shape, resolve_load(model, requested), embeds_only=model.facts.embedding)
 
 
 def _of_file(longest: int) -> dict[str, Any]:

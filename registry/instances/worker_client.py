@@ -15,7 +15,7 @@ from protos.inference_pb2_grpc import InferenceStub
 
 ANSWER_SECONDS = 5.0  # for calls that a live worker answers at once
 RETRY_SECONDS = 0.1
-SOCKET_POLL_SECONDS = 0.02
+SOCKET_POLL_SECONDS = 0.005
 
 
 class WorkerClient:

@@ -115,7 +115,7 @@ class Catalogue:
         """Take a model from the database, if its file is still there; forget it, if it was deleted."""
         try:
             stamp = await asyncio.to_thread(stamp_of, model.path)
-            if stamp != model.stamp:
+            if stamp != model.stamp or model.facts.shape is None:
                 facts = await asyncio.to_thread(read_facts, model.path)
                 model = replace(model, facts=facts, stamp=stamp)
                 await self._store.save(model)

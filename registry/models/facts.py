@@ -10,6 +10,7 @@ from gguf import LlamaFileType
 from atelier.errors import InvalidModelFile, InvalidRequest
 from atelier.settings import TABLE
 from registry.models.header import Header
+from registry.models.shape import Shape, shape_of
 
 LONGEST_TEXT = 200  # characters of a name: a file may give megabytes, which every watcher would get
 GUESSED = 1024  # a flag in general.file_type
@@ -59,6 +60,7 @@ class Facts:
     chat_template: str | None = None
     embedding: bool = False
     sampling_defaults: dict[str, Any] = field(default_factory=dict)
+    shape: Shape | None = None  # unset: read by an earlier version
 
 
 def facts_of(headers: Sequence[Header]) -> Facts:
@@ -81,6 +83,7 @@ def facts_of(headers: Sequence[Header]) -> Facts:
         chat_template=_text(metadata, "tokenizer.chat_template") or None,
         embedding=architecture in EMBEDDING_ARCHITECTURES or _whole(metadata, f"{architecture}.pooling_type") > 0,
         sampling_defaults=_sampling_defaults(metadata),
+        shape=shape_of(headers, architecture),
     )
 
 

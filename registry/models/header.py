@@ -26,10 +26,13 @@ VERSIONS = (2, 3)
 MOST_ENTRIES = 65_536  # metadata entries, and tensors; real files have some hundreds
 MOST_STRINGS = 1_600_000  # in all arrays together; twice the largest vocabulary with its merges
 LONGEST_KEY = 4096  # bytes
+MOST_NUMBERS = 1024  # of an array that is kept: one for each layer, not for each token
 LONGEST_TENSOR_NAME = 256  # bytes
 MOST_KEPT = 16 * 2**20  # bytes of metadata held in memory
 MOST_DIMENSIONS = 4
 LARGEST_ALIGNMENT = 2**20
+OF_TOKENS = "tokenizer."
+TOKENS = "tokenizer.ggml.tokens"
 DEFAULT_ALIGNMENT = 32
 
 SCALARS = {
@@ -49,13 +52,14 @@ SCALARS = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One file's header. `metadata` has the scalars and strings, not the arrays."""
+    """One file's header. `metadata` has the scalars, the strings and, as tuples, short arrays of numbers."""
 
     metadata: Mapping[str, Any]
     file_bytes: int
     tensors: int
     parameters: int
     tensor_bytes: int
+    vocabulary: int  # tokens
     main_type: str  # of most parameters, such as "Q4_1"; empty without tensors
 
 
@@ -82,7 +86,7 @@ def read_header(path: Path) -> Header:
 def _parse(window: Window, size: int) -> Header:
     _check_magic(window, size)
     tensor_count, entry_count = _count(window, "tensors"), _count(window, "metadata entries")
-    metadata = _read_metadata(window, entry_count)
+    metadata, vocabulary = _read_metadata(window, entry_count)
     alignment = _alignment(metadata)
     tensors = _read_tensors(window, tensor_count)
     data_start = -(-window.position // alignment) * alignment
@@ -96,6 +100,7 @@ def _parse(window: Window, size: int) -> Header:
         tensors=len(tensors),
         parameters=by_type.total(),
         tensor_bytes=sum(tensor.size for tensor in tensors),
+        vocabulary=vocabulary,
         main_type=by_type.most_common(1)[0][0] if by_type else "",
     )
 
@@ -118,9 +123,10 @@ def _count(window: Window, of_what: str) -> int:
     return count
 
 
-def _read_metadata(window: Window, count: int) -> dict[str, Any]:
+def _read_metadata(window: Window, count: int) -> tuple[dict[str, Any], int]:
+    """The metadata, and how many tokens the vocabulary has."""
     metadata: dict[str, Any] = {}
-    kept, strings_left = 0, MOST_STRINGS
+    kept, strings_left, vocabulary = 0, MOST_STRINGS, 0
     for _ in range(count):
         key = window.string(LONGEST_KEY).decode(errors="replace")
         if key in metadata:
@@ -128,14 +134,16 @@ def _read_metadata(window: Window, count: int) -> dict[str, Any]:
         start = window.position
         kind = _value_type(window.number(U32))
         if kind is GGUFValueType.ARRAY:
-            strings_left -= _skip_array(window, strings_left)
-            metadata[key] = None
+            most = 0 if key.startswith(OF_TOKENS) else MOST_NUMBERS
+            metadata[key], strings = _read_array(window, strings_left, most)
+            strings_left -= strings
+            vocabulary = strings if key == TOKENS else vocabulary
         else:
             metadata[key] = _read_value(window, kind)
-            kept += window.position - start
+        kept += window.position - start if metadata[key] is not None else 0
         if (kept := kept + len(key)) > MOST_KEPT:
             raise InvalidModelFile("The header is damaged: its metadata is larger than any model's.")
-    return {key: value for key, value in metadata.items() if value is not None}
+    return {key: value for key, value in metadata.items() if value is not None}, vocabulary
 
 
 def _value_type(number: int) -> GGUFValueType:
@@ -153,19 +161,21 @@ def _read_value(window: Window, kind: GGUFValueType) -> Any:
     return window.number(SCALARS[kind])
 
 
-def _skip_array(window: Window, strings_left: int) -> int:
-    """Pass over an array; how many strings it held."""
+def _read_array(window: Window, strings_left: int, most_numbers: int) -> tuple[tuple[Any, ...] | None, int]:
+    """An array's numbers if they are no more than that, otherwise None; and how many strings it held."""
     kind = _value_type(window.number(U32))
     count = window.number(U64)
     if kind is GGUFValueType.ARRAY:
         raise InvalidModelFile("The header is damaged: it has an array of arrays. Download the file again.")
     if kind is not GGUFValueType.STRING:
+        if count <= most_numbers:
+            return tuple(window.number(SCALARS[kind]) for _ in range(count)), 0
         window.skip(count * SCALARS[kind].size)
-        return 0
+        return None, 0
     if count > min(strings_left, window.left // U64.size):
         raise InvalidModelFile(f"The header is damaged: it has an array of {count} strings. Download the file again.")
     window.skip_strings(count)
-    return int(count)
+    return None, int(count)
 
 
 def _alignment(metadata: Mapping[str, Any]) -> int:

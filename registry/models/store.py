@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import delete, select
 
 from registry.database import Database
 from registry.models.facts import Facts
 from registry.models.model import Model, Stamp
+from registry.models.shape import Shape
 from registry.tables import ModelRow
 
 
@@ -44,13 +46,18 @@ def _to_row(model: Model) -> ModelRow:
     )
 
 
+def _to_facts(values: dict[str, Any]) -> Facts:
+    shape = values.get("shape")
+    return Facts(**{**values, "shape": Shape.from_json(shape) if shape else None})
+
+
 def _to_model(row: ModelRow) -> Model:
     return Model(
         key=row.key,
         path=Path(row.path),
         source=Path(row.source),
         display_name=row.display_name,
-        facts=Facts(**row.facts),
+        facts=_to_facts(row.facts),
         stamp=Stamp(row.size, row.changed),
         imported_at=row.imported_at,
     )

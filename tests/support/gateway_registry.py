@@ -166,6 +166,9 @@ class FakeRegistry(RegistryServicer):
             identifier = request.identifier if request.HasField("identifier") else None
             return await self.start_instance(request.model_key, identifier, **load_values(request.load))
 
+    async def EstimateMemory(self, request: pb.EstimateMemoryRequest, context: Context) -> pb.MemoryEstimate:
+        return pb.MemoryEstimate(weights=1000, kv_cache=request.load.context_length, compute=10)
+
     async def UnloadInstance(self, request: pb.UnloadInstanceRequest, context: Context) -> pb.UnloadInstanceReply:
         async with reported_errors(context):
             if request.instance_id not in self.instances:

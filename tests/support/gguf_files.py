@@ -19,13 +19,14 @@ def write_gguf(
     extra: Mapping[str, Any] | None = None,
     tokens: int = 16,
     tensor_count: int = 2,
+    layers: int = 2,
 ) -> Path:
-    """A model file at `path`, folders made as needed. `extra` holds further metadata: str, int, float or bool."""
+    """A model file at `path`, folders made as needed. `extra` holds further metadata: scalars, texts, lists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = GGUFWriter(path, architecture)
     writer.add_name(name)
     writer.add_file_type(file_type)
-    writer.add_block_count(2)
+    writer.add_block_count(layers)
     writer.add_context_length(context_length)
     writer.add_embedding_length(32)
     writer.add_token_list([f"token {number}" for number in range(tokens)])
@@ -46,6 +47,8 @@ def write_gguf(
 def _add(writer: GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, str):
         writer.add_string(key, value)
+    elif isinstance(value, list):
+        writer.add_array(key, value)
     elif isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, int):

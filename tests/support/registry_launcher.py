@@ -137,6 +137,9 @@ class FakeLauncher:
         self.load_error: AtelierError | None = None
         self.crash_code: int | None = None  # of workers that end before they say anything
 
+    def prepare(self) -> None:
+        pass
+
     def new_address(self) -> str:
         return f"unix:{self._folder}/w{next(self._numbers)}.sock"
 

@@ -33,6 +33,7 @@ class RegistryProcess:
 async def launch_registry(home: Path, *options: str, **settings: object) -> asyncio.subprocess.Process:
     """The process alone, its standard input and error open to the test."""
     environment = {**os.environ, "ATELIER_HOME": str(home), "ATELIER_ENGINE": "scripted", "ATELIER_LOG_FORMAT": "json"}
+    environment["ATELIER_SPARE_WORKER"] = "off"  # its tests are those of the launcher
     environment |= {f"ATELIER_{name.upper()}": str(value) for name, value in settings.items()}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "registry", *options),

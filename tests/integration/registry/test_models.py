@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atelier.errors import AlreadyExists, DiskFull, InvalidModelFile, InvalidRequest
+from atelier.errors import AlreadyExists, DiskFull, InvalidModelFile, InvalidRequest, ModelNotFound
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
@@ -186,3 +186,13 @@ async def test_a_full_disk_is_reported_and_leaves_nothing(
     monkeypatch.undo()
     assert list((home / "models/local/fresh").iterdir()) == []
     assert await keys(registry) == {KEY}
+
+
+async def test_memory_is_estimated_from_the_file_and_the_settings(registry: Running) -> None:
+    small, large = [await registry.client.estimate(KEY, context_length=length) for length in (512, 1024)]
+    assert small.weights == large.weights > 0
+    assert small.compute > 0
+    with pytest.raises(InvalidRequest):
+        await registry.client.estimate(KEY, context_length=2**20)
+    with pytest.raises(ModelNotFound):
+        await registry.client.estimate("no/such")

@@ -30,7 +30,7 @@ def test_every_setting_has_a_flag_and_travels_by_its_rest_name(server: ScriptedS
     flags = (
         "--identifier mine -c 2048 --parallel 2 --device cuda:1 --cores 0-3 --threads 4 --gpu off --tensor-split 3,1 "
         "--kv-type q8_0 --no-flash-attention --batch-size 512 --ubatch-size 128 --no-mmap --mlock --no-offload-kv "
-        "--kv-unified --load-seed 7"
+        "--kv-unified --load-seed 7 --speculation prompt_lookup --draft-tokens 6"
     )
     result = atelier("load", KEY, *flags.split())
     assert result.exit_code == 0, result.output
@@ -111,3 +111,18 @@ def test_progress_is_that_of_the_newest_load() -> None:
     newer = instance("b", state="loading", load_progress=0.3, started_at=2.0)
     assert load_progress([older, newer, instance("c", started_at=3.0)]) == 0.3
     assert load_progress([instance()]) == 0
+
+
+def test_estimate_only_shows_the_memory_and_loads_nothing(server: ScriptedServer, atelier: Atelier) -> None:
+    memory = {"weights": 92 * 2**20, "kv_cache": 720 * 2**20, "compute": 100 * 2**20, "total": 912 * 2**20}
+    server.answers("POST /api/v1/models/load", {"model": KEY, "status": "estimated", "memory_bytes": memory})
+    result = atelier("load", KEY, "--estimate-only", "-c", "2048")
+    assert sent(server) == {"model": KEY, "context_length": 2048, "estimate_only": True}
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines == [
+        ["MEMORY", "ESTIMATE"],
+        ["Weights", "92", "MiB"],
+        ["KV", "cache", "720", "MiB"],
+        ["Compute", "100", "MiB"],
+        ["Total", "912", "MiB"],
+    ]
