@@ -51,6 +51,12 @@ class InvalidSchema(InvalidRequest):
     code = "invalid_json_schema"
 
 
+class InvalidGrammar(InvalidRequest):
+    """The grammar or the regular expression cannot be used to constrain a completion."""
+
+    code = "invalid_grammar"
+
+
 class InvalidTemplate(InvalidRequest):
     """The chat template failed on these messages."""
 

@@ -1,7 +1,8 @@
 """From a call to an HTTP response, the same for every dialect."""
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -16,9 +17,19 @@ from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.sse import EventStream, Renderer
 
+UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
+KEYWORD = re.compile(r"[$A-Za-z]{1,40}")
+MOST_KEYWORDS = 16
 
-def json_response(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
+
+def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), headers=headers, media_type="application/json")
+
+
+def answer_headers(generation: Generation) -> dict[str, str]:
+    """What a client should know of an answer beside its text."""
+    keywords = [keyword for keyword in generation.unenforced if KEYWORD.fullmatch(keyword)]
+    return {UNENFORCED_HEADER: ", ".join(keywords[:MOST_KEYWORDS])} if keywords else {}
 
 
 def account_of(request: Request) -> Account:
@@ -38,7 +49,7 @@ async def stream_answer(
     """The stream of a generation that a worker has accepted: refusals come before the headers."""
     async with while_connected(request.receive):
         generation = await inference.start(call, origin_of(request), account_of(request))
-        return EventStream(generation, renderer(generation))
+        return EventStream(generation, renderer(generation), answer_headers(generation))
 
 
 async def whole_answer(
@@ -48,6 +59,7 @@ async def whole_answer(
     async with while_connected(request.receive):
         generation = await inference.start(call, origin_of(request), account_of(request))
         try:
-            return json_response(render(generation, await generation.collect()))
+            value = render(generation, await generation.collect())
+            return json_response(value, answer_headers(generation))
         finally:
             generation.close()

@@ -45,12 +45,37 @@ class JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class JsonSchema:
-    """The completion is to be JSON of this schema (itself JSON text)."""
+    """The completion is to be JSON of this schema (itself JSON text).
+
+    `strict`: keywords that cannot be enforced are an error.
+    """
 
     schema: str
+    strict: bool | None = None
 
 
-Constraint = JsonObject | JsonSchema
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """The completion is to match this regular expression, as a whole."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lark:
+    """The completion is to follow this grammar, in llguidance's Lark dialect."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gbnf:
+    """The completion is to follow this grammar, in llama.cpp's notation."""
+
+    text: str
+
+
+Constraint = JsonObject | JsonSchema | Regex | Lark | Gbnf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +158,21 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
             submit.text = text
         case Tokens(ids):
             submit.tokens.ids.extend(ids)
-    match plan.call.constraint:
+    _set_constraint(submit, plan.call.constraint)
+    return submit
+
+
+def _set_constraint(submit: pb.Submit, constraint: Constraint | None) -> None:
+    match constraint:
         case JsonObject():
             submit.json_object = True
-        case JsonSchema(schema):
+        case JsonSchema(schema, strict):
             submit.json_schema = schema
-    return submit
+            if strict is not None:
+                submit.strict = strict
+        case Regex(pattern):
+            submit.regex = pattern
+        case Lark(text):
+            submit.lark = text
+        case Gbnf(text):
+            submit.gbnf = text

@@ -109,7 +109,7 @@ class WorkerConnection:
     def _settle(self, submission: Submission, kind: str | None, event: pb.Event) -> None:
         match kind:
             case "accepted":
-                submission.inbox.accept(event.accepted.prompt_tokens)
+                submission.inbox.accept(event.accepted.prompt_tokens, event.accepted.unenforced)
             case "finished":
                 submission.inbox.add_end(read_finished(event.finished, submission.first_choice + event.choice))
                 submission.choices_left -= 1

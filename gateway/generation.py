@@ -55,6 +55,11 @@ class Generation:
         return self._inbox.prompt_tokens
 
     @property
+    def unenforced(self) -> tuple[str, ...]:
+        """Keywords of the schema that the answer may violate; known when it has begun."""
+        return self._inbox.unenforced
+
+    @property
     def cached_tokens(self) -> int:
         """Of all prompts; each is counted once, however many choices it has."""
         firsts = (self.ends.get(number) for number in range(0, self.plan.choices, self.plan.call.choices))

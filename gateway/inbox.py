@@ -1,6 +1,7 @@
 """One request's events between the stream that brings them and the task that sends them on."""
 
 import asyncio
+from collections.abc import Iterable
 
 from gateway.events import Delta, Event, Finished
 
@@ -21,10 +22,12 @@ class Inbox:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.prompt_tokens = 0
+        self.unenforced: tuple[str, ...] = ()  # keywords of the schema that the texts may violate
         self.tokens = 0  # that the texts stand for
 
-    def accept(self, prompt_tokens: int) -> None:
+    def accept(self, prompt_tokens: int, unenforced: Iterable[str] = ()) -> None:
         self.prompt_tokens += prompt_tokens
+        self.unenforced = tuple(dict.fromkeys((*self.unenforced, *unenforced)))
         self._unaccepted -= 1
         self._wake()
 

@@ -1,5 +1,6 @@
 """Server-sent events: framing, and the response that streams a generation."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import structlog
@@ -46,10 +47,10 @@ class EventStream(Response):
     full. An error after the headers is an event; then the stream ends without the end marker.
     """
 
-    def __init__(self, generation: Generation, renderer: Renderer) -> None:
+    def __init__(self, generation: Generation, renderer: Renderer, headers: Mapping[str, str]) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers(HEADERS)
+        self.init_headers({**HEADERS, **headers})
         self._generation = generation
         self._renderer = renderer
 

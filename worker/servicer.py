@@ -85,9 +85,18 @@ class InferenceServicer(GeneratedServicer):
             self._check(request.instance_id)
             self._check_accepting()
             inputs: list[str | list[int]] = [*request.texts, *(list(tokens.ids) for tokens in request.inputs)]
+            dimensions = request.dimensions if request.HasField("dimensions") else None
             with self._activity.call():
-                vectors, prompt_tokens = await self._engine.embed(inputs)
+                vectors, prompt_tokens = await self._engine.embed(inputs, dimensions)
         return pb.EmbedReply(embeddings=[pb.Embedding(values=v) for v in vectors], prompt_tokens=prompt_tokens)
+
+    async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            self._check_accepting()
+            with self._activity.call():
+                scores, prompt_tokens = await self._engine.rerank(request.query, list(request.documents))
+        return pb.RerankReply(scores=scores, prompt_tokens=prompt_tokens)
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeReply:
         async with reported_errors(context):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from protos import inference_pb2 as pb
 from worker.activity import Activity
-from worker.engine.interface import Delta, Emitted, Failed, Finished, Source
+from worker.engine.interface import Emitted, Failed, Finished, Source
 from worker.wire import event_message
 
 
@@ -46,7 +46,7 @@ class EventStream:
         source, event = emitted
         if source.call not in self._open:
             return
-        if not isinstance(event, Delta):
+        if isinstance(event, (Finished, Failed)):
             self._count_end(source.call, event)
         self.push(source.call, event_message(source.call, event))
 

@@ -18,11 +18,17 @@ from worker.engine.interface import (
     Event,
     Failed,
     Finished,
+    Gbnf,
+    InfillPrompt,
     JsonObject,
     JsonSchema,
+    Lark,
     Prompt,
+    PromptProgress,
+    Regex,
     Request,
     Statistics,
+    TokenLogprob,
 )
 
 
@@ -38,6 +44,8 @@ def read_submit(submit: pb.Submit) -> Request:
         stop=stop,
         constraint=_read_constraint(submit),
         choices=choices,
+        logprobs=submit.logprobs if submit.HasField("logprobs") else None,
+        prompt_progress=submit.prompt_progress,
         request_id=submit.request_id,
         fairness_key=submit.fairness_key,
     )
@@ -51,6 +59,8 @@ def _read_prompt(submit: pb.Submit) -> Prompt:
             return submit.text
         case "tokens":
             return list(submit.tokens.ids)
+        case "infill":
+            return InfillPrompt(submit.infill.prefix, submit.infill.suffix)
     raise InvalidRequest("The call has no prompt.", param="messages")
 
 
@@ -70,14 +80,21 @@ def _read_constraint(submit: pb.Submit) -> Constraint:
         case "json_object":
             return JsonObject() if submit.json_object else None
         case "json_schema":
-            return JsonSchema(submit.json_schema)
+            return JsonSchema(submit.json_schema, submit.strict if submit.HasField("strict") else None)
+        case "regex":
+            return Regex(submit.regex)
+        case "lark":
+            return Lark(submit.lark)
+        case "gbnf":
+            return Gbnf(submit.gbnf)
     return None
 
 
 def event_message(call: int, event: Event) -> pb.Event:
     match event:
-        case Delta(choice, text, tokens):
-            return pb.Event(call=call, choice=choice, delta=pb.Delta(text=text, tokens=tokens))
+        case Delta(choice, text, tokens, logprobs):
+            delta = pb.Delta(text=text, tokens=tokens, logprobs=map(_logprob_message, logprobs))
+            return pb.Event(call=call, choice=choice, delta=delta)
         case Finished(choice, reason, stop_string, statistics):
             finished = pb.Finished(
                 reason=pb.StopReason.ValueType(reason.value),
@@ -85,10 +102,22 @@ def event_message(call: int, event: Event) -> pb.Event:
                 statistics=_statistics_message(statistics),
             )
             return pb.Event(call=call, choice=choice, finished=finished)
-        case Accepted(prompt_tokens):
-            return pb.Event(call=call, accepted=pb.Accepted(prompt_tokens=prompt_tokens))
+        case Accepted(prompt_tokens, unenforced):
+            accepted = pb.Accepted(prompt_tokens=prompt_tokens, unenforced=unenforced)
+            return pb.Event(call=call, accepted=accepted)
+        case PromptProgress(prompt_tokens, cached_tokens, done_tokens):
+            progress = pb.PromptProgress(
+                prompt_tokens=prompt_tokens, cached_tokens=cached_tokens, done_tokens=done_tokens
+            )
+            return pb.Event(call=call, prompt_progress=progress)
         case Failed(error):
             return pb.Event(call=call, failed=pb.Failed(error=to_message(error)))
+
+
+def _logprob_message(logprob: TokenLogprob) -> pb.TokenLogprob:
+    return pb.TokenLogprob(
+        id=logprob.id, piece=logprob.piece, logprob=logprob.logprob, top=map(_logprob_message, logprob.top)
+    )
 
 
 def _statistics_message(statistics: Statistics) -> pb.Statistics:
@@ -109,5 +138,7 @@ def description_message(instance_id: str, load: Load, description: Description) 
         embedding_length=description.embedding_length,
         can_generate=description.can_generate,
         can_embed=description.can_embed,
+        can_infill=description.can_infill,
+        can_rerank=description.can_rerank,
         chat_template=description.chat_template,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from atelier.settings.declare import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+SPECULATIONS = ("off", "prompt_lookup")
 MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
 
 
@@ -137,6 +138,21 @@ class Load:
         lmstudio="kv_unified",
         preset_key="llm.load.useUnifiedKvCache",
     )
+    speculation: str = setting(
+        "off",
+        "Guess tokens ahead and check several at once: prompt_lookup takes what followed the same words before. "
+        "The text stays the same.",
+        choices=SPECULATIONS,
+        lmstudio="speculation",
+    )
+    draft_tokens: int = setting(
+        4,
+        "Most tokens to guess ahead.",
+        minimum=1,
+        maximum=16,
+        unit="tokens",
+        lmstudio="draft_tokens",
+    )
     load_seed: int | None = setting(
         None,
         "Seed of requests that name none; unset: a new one for each request.",
@@ -212,6 +228,88 @@ class Inference:
         lmstudio="min_p",
         preset_key="llm.prediction.minPSampling",
     )
+    typical_p: float = setting(
+        1.0,
+        "Sample from the tokens whose surprise is nearest to the average, up to this probability together; 1 is off.",
+        minimum=0,
+        maximum=1,
+        llama="typ_p",
+        openai="typical_p",
+        lmstudio="typical_p",
+    )
+    top_n_sigma: float = setting(
+        -1.0,
+        "Keep tokens whose logits are within this many standard deviations of the highest; 0 or less is off.",
+        minimum=-1,
+        maximum=1000,
+        llama="top_n_sigma",
+        openai="top_n_sigma",
+        lmstudio="top_n_sigma",
+    )
+    xtc_probability: float = setting(
+        0.0,
+        "Chance that all likely tokens but the least likely of them are left out of a draw; 0 is off.",
+        minimum=0,
+        maximum=1,
+        llama="xtc_probability",
+        openai="xtc_probability",
+        lmstudio="xtc_probability",
+    )
+    xtc_threshold: float = setting(
+        0.1,
+        "Probability from which XTC holds a token for likely; above 0.5 it is off.",
+        minimum=0,
+        maximum=1,
+        llama="xtc_threshold",
+        openai="xtc_threshold",
+        lmstudio="xtc_threshold",
+    )
+    dynatemp_range: float = setting(
+        0.0,
+        "The temperature goes up and down by this much with the entropy of the tokens; 0 is off.",
+        minimum=0,
+        maximum=5,
+        llama="dynatemp_range",
+        openai="dynatemp_range",
+        lmstudio="dynatemp_range",
+    )
+    dynatemp_exponent: float = setting(
+        1.0,
+        "How entropy becomes temperature, with dynatemp_range.",
+        minimum=0,
+        maximum=10,
+        llama="dynatemp_exponent",
+        openai="dynatemp_exponent",
+        lmstudio="dynatemp_exponent",
+    )
+    mirostat: int = setting(
+        0,
+        "Aim at an average surprise instead of filtering: Mirostat version 1 or 2; 0 is off.",
+        minimum=0,
+        maximum=2,
+        llama="mirostat",
+        openai="mirostat",
+        lmstudio="mirostat",
+    )
+    mirostat_tau: float = setting(
+        5.0,
+        "The surprise that Mirostat aims at.",
+        minimum=0,
+        maximum=100,
+        unit="bits",
+        llama="mirostat_tau",
+        openai="mirostat_tau",
+        lmstudio="mirostat_tau",
+    )
+    mirostat_eta: float = setting(
+        0.1,
+        "How fast Mirostat adapts.",
+        minimum=0,
+        maximum=1,
+        llama="mirostat_eta",
+        openai="mirostat_eta",
+        lmstudio="mirostat_eta",
+    )
     repeat_penalty: float = setting(
         1.1,
         "Divides the logits of recent tokens; 1 is off.",
@@ -251,6 +349,52 @@ class Inference:
         openai="frequency_penalty",
         lmstudio="frequency_penalty",
         preset_key="llm.prediction.llama.frequencyPenalty",
+    )
+    dry_multiplier: float = setting(
+        0.0,
+        "Strength of DRY, which keeps a text from repeating sequences of tokens; 0 is off.",
+        minimum=0,
+        maximum=100,
+        llama="dry_multiplier",
+        openai="dry_multiplier",
+        lmstudio="dry_multiplier",
+    )
+    dry_base: float = setting(
+        1.75,
+        "DRY multiplies its penalty by this for each further token of a repetition.",
+        minimum=1,
+        maximum=100,
+        llama="dry_base",
+        openai="dry_base",
+        lmstudio="dry_base",
+    )
+    dry_allowed_length: int = setting(
+        2,
+        "Repetitions of up to this length cost nothing.",
+        minimum=0,
+        maximum=2**16,
+        unit="tokens",
+        llama="dry_allowed_length",
+        openai="dry_allowed_length",
+        lmstudio="dry_allowed_length",
+    )
+    dry_penalty_last_n: int = setting(
+        64,
+        "Recent tokens in which DRY looks for repetitions; 0 is off.",
+        minimum=0,
+        maximum=2**16,
+        unit="tokens",
+        llama="dry_penalty_last_n",
+        openai="dry_penalty_last_n",
+        lmstudio="dry_penalty_last_n",
+    )
+    dry_sequence_breakers: list[str] = setting(
+        ["\n", ":", '"', "*"],
+        "Strings that DRY lets no repetition extend across.",
+        max_items=16,
+        llama="dry_sequence_breakers",
+        openai="dry_sequence_breakers",
+        lmstudio="dry_sequence_breakers",
     )
     seed: int | None = setting(
         None,

@@ -9,6 +9,7 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, create_model
 from atelier.settings.table import Setting
 
 MAX_TOKEN_ID = 2**31 - 1  # llama_token is an int32
+LONGEST_STRING = 40  # characters of a list's entry: llama.cpp cuts DRY's breakers there
 
 
 def fields_model(name: str, rows: Iterable[tuple[str, Setting]]) -> type[BaseModel]:
@@ -28,6 +29,9 @@ def annotation(row: Setting) -> Any:
     if kind == list[float]:
         number = Annotated[(float, *_bounds(row, float))]
         return Annotated[list[number], Field(description=_describe(row), max_length=facts.max_items)]
+    if kind == list[str]:
+        entry = Annotated[str, Field(min_length=1, max_length=LONGEST_STRING)]
+        return Annotated[list[entry], Field(description=_describe(row), min_length=1, max_length=facts.max_items)]
     if get_origin(kind) is Mapping:
         token: Any = Annotated[int, Ge(0), Le(MAX_TOKEN_ID)]
         bias: Any = Annotated[(float, *_bounds(row, float))]

@@ -14,6 +14,7 @@ from gateway.inference import Inference
 from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
 from gateway.lmstudio.translate import (
     end_facts,
+    estimate_reply,
     first_end,
     load_reply,
     load_settings,
@@ -71,6 +72,8 @@ class LMStudioRoutes:
         body = await read_body(request, LoadBody)
         identifier = check_identifier(body.identifier) if body.identifier is not None else None
         model = self._catalogue.find_model(body.model)
+        if body.estimate_only:
+            return json_response(estimate_reply(model, await self._control.estimate(model.key, load_settings(body))))
         async with while_connected(request.receive):
             instance = await self._control.load(
                 model.key, identifier, load_settings(body), account_of(request).request_id

@@ -25,6 +25,7 @@ class LoadBody(LoadSettings):  # type: ignore[misc, valid-type]
     model: str = Field(description="Key of a model, or its short form.")
     identifier: str | None = Field(None, description="What to call the instance; otherwise its model's key.")
     echo_load_config: bool | None = Field(None, description="Answer with the settings as resolved.")
+    estimate_only: bool | None = Field(None, description="Load nothing: answer with the memory that it would take.")
     num_experts: Any = Field(None, description="Not supported yet.")
 
 

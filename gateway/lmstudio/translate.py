@@ -13,6 +13,7 @@ from gateway.generation import Generation
 from gateway.lmstudio.schema import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody
 from gateway.openai.translate import chat_call
 from gateway.snapshot import LOADED, Instance, Model, Snapshot
+from protos import registry_pb2 as pb
 
 STOP_REASONS = {
     StopReason.EOS_FOUND: "eosFound",
@@ -154,3 +155,8 @@ def load_reply(instance: Instance, model: Model, *, echo: bool) -> Json:
         "status": "loaded",
     }
     return {**reply, "load_config": load_config(instance)} if echo else reply
+
+
+def estimate_reply(model: Model, estimate: pb.MemoryEstimate) -> Json:
+    parts = {"weights": estimate.weights, "kv_cache": estimate.kv_cache, "compute": estimate.compute}
+    return {"model": model.key, "status": "estimated", "memory_bytes": {**parts, "total": sum(parts.values())}}

@@ -109,6 +109,8 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     stop: Stop | None = None
     response_format: ResponseFormat | None = None
+    grammar: str | None = Field(None, description="GBNF, or llguidance's Lark where it begins with %llguidance.")
+    regex: str | None = Field(None, description="A regular expression that the completion matches as a whole.")
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None

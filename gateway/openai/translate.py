@@ -7,7 +7,19 @@ from pydantic import BaseModel
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
-from gateway.call import Call, Chat, Constraint, JsonObject, JsonSchema, PromptInput, Text, Tokens
+from gateway.call import (
+    Call,
+    Chat,
+    Constraint,
+    Gbnf,
+    JsonObject,
+    JsonSchema,
+    Lark,
+    PromptInput,
+    Regex,
+    Text,
+    Tokens,
+)
 from gateway.events import Completion, StopReason
 from gateway.generation import Generation
 from gateway.openai.schema import MOST_PROMPTS, ChatBody, Common, CompletionBody, ContentPart, Message, ResponseFormat
@@ -51,7 +63,7 @@ def chat_call(body: ChatBody) -> Call:
         model=body.model,
         prompts=[Chat([message_json(message, number) for number, message in enumerate(body.messages)])],
         settings=settings,
-        constraint=constraint(body.response_format),
+        constraint=constraint(body),
         choices=body.n or 1,
     )
 
@@ -68,7 +80,7 @@ def completion_call(body: CompletionBody) -> Call:
         model=body.model,
         prompts=prompts,
         settings=sampling_settings(body),
-        constraint=constraint(body.response_format),
+        constraint=constraint(body),
         choices=choices,
     )
 
@@ -89,7 +101,26 @@ def sampling_settings(body: Common) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def constraint(asked: ResponseFormat | None) -> Constraint | None:
+def constraint(body: Common) -> Constraint | None:
+    """What the completion must follow; InvalidRequest when it is asked for twice."""
+    wishes = {
+        "response_format": format_constraint(body.response_format),
+        "grammar": None if body.grammar is None else grammar_constraint(body.grammar),
+        "regex": None if body.regex is None else Regex(body.regex),
+    }
+    asked = [(name, wish) for name, wish in wishes.items() if wish is not None]
+    if len(asked) > 1:
+        name = asked[1][0]
+        raise InvalidRequest(f"{name}: {asked[0][0]} constrains the completion already; leave one out", param=name)
+    return asked[0][1] if asked else None
+
+
+def grammar_constraint(text: str) -> Constraint:
+    """llama.cpp's notation, unless the text says that it is llguidance's."""
+    return Lark(text) if text.lstrip().startswith("%llguidance") else Gbnf(text)
+
+
+def format_constraint(asked: ResponseFormat | None) -> Constraint | None:
     if asked is None or asked.type == "text":
         return None
     if asked.type == "json_object":
@@ -99,7 +130,8 @@ def constraint(asked: ResponseFormat | None) -> Constraint | None:
     if asked.json_schema.schema_ is None:
         return JsonObject()
     # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
-    return JsonSchema(json.dumps(asked.json_schema.schema_, ensure_ascii=False, separators=(",", ":")))
+    text = json.dumps(asked.json_schema.schema_, ensure_ascii=False, separators=(",", ":"))
+    return JsonSchema(text, asked.json_schema.strict)
 
 
 def message_json(message: Message, number: int) -> dict[str, Any]:

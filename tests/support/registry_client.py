@@ -81,6 +81,10 @@ class RegistryClient:
         request = pb.CreateInstanceRequest(model_key=model_key, identifier=identifier, load=load)  # type: ignore[arg-type]
         return await self._call(self.stub.CreateInstance, request)
 
+    async def estimate(self, model_key: str, **load: Any) -> pb.MemoryEstimate:
+        request = pb.EstimateMemoryRequest(model_key=model_key, load=load)  # type: ignore[arg-type]
+        return await self._call(self.stub.EstimateMemory, request)
+
     async def unload(self, instance_id: str, grace_seconds: float = 0.0) -> None:
         request = pb.UnloadInstanceRequest(instance_id=instance_id, grace_seconds=grace_seconds)
         await self._call(self.stub.UnloadInstance, request)

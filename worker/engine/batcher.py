@@ -1,29 +1,64 @@
-"""Continuous batching: schedule, run, collect. One step serves every sequence that runs."""
+"""Continuous batching: admit, decode, prefill. One step serves every sequence that runs."""
 
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
 from worker.engine.context import Context
+from worker.engine.costs import Costs
 from worker.engine.interface import Emitted, Failed
-from worker.engine.scheduler import Prefill, Slice, Slot, choose_slot, fits_in_cache, next_in_turn, plan_slices
+from worker.engine.prefixes import PrefixTree
+from worker.engine.scheduler import (
+    Begin,
+    FreeSlot,
+    Prefill,
+    begin_or_wait,
+    choose_slot,
+    fits_in_cache,
+    next_in_turn,
+    plan_prefill,
+    prefill_budget,
+    together,
+)
 from worker.engine.sequence import Sequence
+
+MOST_DRAFT_ROWS = 16  # guessed tokens of a step
 
 
 class Batcher:
     """Owns the slots and the sequences. Used on the engine's thread alone."""
 
     def __init__(
-        self, context: Context, slots: int, grid: int, *, reuse: bool, unified_capacity: int | None = None
+        self,
+        context: Context,
+        slots: int,
+        costs: Costs,
+        *,
+        reuse: bool,
+        exact: bool = False,
+        batch_size: int = 2048,
+        keep_decoded: bool = False,
+        unified_capacity: int | None = None,
+        draft_tokens: int = 0,
     ) -> None:
-        """`grid`: tokens of a prompt slice. `unified_capacity`: cells of a cache that all slots share.
+        """`unified_capacity`: cells of a cache that all slots share. `draft_tokens`: most to guess ahead by.
 
         `reuse`: keep prompts in the cache after their sequences; not in a shared one, whose cells others need.
+        `exact`: slices computed together, up to `batch_size` tokens, give what they give one by one.
+        `keep_decoded`: so do decoded tokens.
         """
         self._context = context
-        self._grid = grid
+        self._costs = costs
         self._reuse = reuse
+        self._exact = exact
+        self._batch_size = batch_size
+        self._keep_decoded = reuse and keep_decoded
         self._capacity = unified_capacity
-        self._free = [Slot(i) for i in range(slots)]
+        self._draft_tokens = draft_tokens
+        self._prefixes = PrefixTree()
+        self._free = dict.fromkeys(range(slots), 0)  # slot -> number of the admission that used it last
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._admissions = 0
@@ -45,8 +80,7 @@ class Batcher:
         self._drop_cancelled()
         self._admit()
         self._decode()
-        for sequence, part in self._plan():
-            self._prefill(sequence, part)
+        self._prefill()
         emitted, self._emitted = self._emitted, []
         return emitted
 
@@ -60,6 +94,8 @@ class Batcher:
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in (*self._running, *self._waiting) if s.ticket.cancelled]:
             self._remove(sequence)
+
+    # Admission: a slot for the next in turn.
 
     def _admit(self) -> None:
         while self._waiting and self._free:
@@ -76,63 +112,164 @@ class Batcher:
         )
 
     def _place(self, sequence: Sequence) -> None:
-        placement = choose_slot(sequence.prompt, self._free, self._grid)
-        slot, reused = placement.slot, placement.reused
-        self._free.remove(slot)
-        self._context.keep_prefix(slot.id, reused)
-        slot.cached = slot.cached[:reused]
-        self._admissions += 1
-        slot.last_used = self._admissions
-        sequence.place(slot, reused)
+        slot = choose_slot([self._free_slot(number, sequence) for number in self._free])
+        del self._free[slot.id]
+        self._prefixes.cut(slot.id, slot.common)
+        self._context.keep_prefix(slot.id, slot.common)
+        sequence.slot = slot.id
         self._running.append(sequence)
 
-    def _plan(self) -> list[tuple[Sequence, Slice]]:
-        unread = [sequence for sequence in self._running if sequence.next_token is None]
-        prefills = [Prefill(i, sequence.done, len(sequence.prompt)) for i, sequence in enumerate(unread)]
-        return [(unread[part.index], part) for part in plan_slices(prefills, self._grid)]
+    def _free_slot(self, number: int, sequence: Sequence) -> FreeSlot:
+        common = self._prefixes.common(number, sequence.pieces)
+        return FreeSlot(number, self._prefixes.tokens(number), common, self._free[number])
 
-    def _prefill(self, sequence: Sequence, part: Slice) -> None:
-        assert sequence.slot is not None
-        tokens = sequence.prompt[part.start : part.end]
-        last = part.end == len(sequence.prompt)
-        try:
-            self._context.decode_prompt(sequence.slot.id, tokens, part.start, "last" if last else "none")
-        except AtelierError as error:
-            self._fail(sequence, error)
+    # Prefill: slices of prompts, each in a call of its own.
+
+    def _prefill(self) -> None:
+        for sequence in self._running:
+            if not sequence.begun:
+                self._begin(sequence)
+        unread = [sequence for sequence in self._running if sequence.in_prefill]
+        now = time.monotonic()
+        prefills = [Prefill(sequence.slices_left, now - sequence.ticket.submitted) for sequence in unread]
+        streaming = any(sequence.pending for sequence in self._running)
+        budget = prefill_budget(self._costs.decode_seconds if streaming else None)
+        planned = Counter(plan_prefill(prefills, self._costs.token_seconds, budget))
+        for index, slices in planned.items():
+            self._compute(unread[index], slices)
+
+    def _begin(self, sequence: Sequence) -> None:
+        slot = _slot(sequence)
+        own = self._prefixes.tokens(slot)
+        match = self._prefixes.match(sequence.claims)
+        decision = begin_or_wait(own, match, worth_copying=self._costs.worth_copying)
+        if not isinstance(decision, Begin):
             return
-        sequence.done = part.end
-        sequence.slot.cached.extend(tokens)
+        if decision.source is not None:
+            self._context.copy(decision.source, slot)
+            self._context.keep_prefix(slot, decision.tokens)
+            self._prefixes.copy(decision.source, slot, decision.tokens)
+        sequence.begin(decision.tokens)
+        if self._draft_tokens:
+            sequence.speculate()
+        self._prefixes.claim(slot, sequence.claims[len(sequence.pieces) - self._pieces_after(sequence) :])
+
+    def _pieces_after(self, sequence: Sequence) -> int:
+        """How many of the sequence's pieces are not computed."""
+        return max(0, len(sequence.slices_left) - 1) if sequence.pieces else 0
+
+    def _compute(self, sequence: Sequence, slices: int) -> None:
+        lengths = sequence.slices_left[:slices]
+        for length in together(lengths, self._batch_size) if self._exact else lengths:
+            if sequence.slot is not None:
+                self._compute_slice(sequence, length)
+
+    def _compute_slice(self, sequence: Sequence, length: int) -> None:
+        slot = _slot(sequence)
+        tokens = sequence.prompt[sequence.done : sequence.done + length]
+        last = sequence.done + length == len(sequence.prompt)
+        with self._failing([sequence]), self._costs.prefill(length):
+            self._context.decode_prompt(slot, tokens, sequence.done, "last" if last else "none")
+        if sequence.slot is None:
+            return
+        for end in sequence.slices[:-1] if sequence.pieces else ():
+            if sequence.done < end <= sequence.done + length:
+                self._prefixes.fulfil(slot)
+        sequence.done += length
+        if sequence.wants_progress:
+            self._emitted.append((sequence.ticket.source, sequence.progress()))
         if last:
-            self._sample(sequence, len(tokens) - 1)
+            self._finish_prefill(sequence, length - 1)
+
+    def _finish_prefill(self, sequence: Sequence, index: int) -> None:
+        """The first token, of this sequence and of all that wait with the very same prompt."""
+        slot = _slot(sequence)
+        self._prefixes.unclaim(slot)
+        twins = [other for other in self._running if not other.begun and other.prompt == sequence.prompt]
+        for twin in twins:
+            self._context.copy(slot, _slot(twin))
+            self._prefixes.copy(slot, _slot(twin), len(twin.prompt))
+            twin.begin(len(twin.prompt))
+        logits = self._context.logits(index)
+        untouched = logits.copy() if twins else logits
+        for each in (sequence, *twins):
+            logits[:] = untouched
+            self._sample(each, index)
+
+    # Decode: one call for everybody's next token; several tokens of one sequence have a call of their own.
 
     def _decode(self) -> None:
-        decoding = [s for s in self._running if s.next_token is not None]
-        if not decoding:
-            return
-        entries = [(s.slot.id, s.next_token, s.position) for s in decoding if s.slot and s.next_token is not None]
-        try:
+        decoding = [sequence for sequence in self._running if sequence.pending]
+        runs = [(sequence, [*sequence.pending, *self._draft(sequence, len(decoding))]) for sequence in decoding]
+        single = [sequence for sequence, run in runs if len(run) == 1]
+        if single:
+            self._decode_together(single)
+        for sequence, run in runs:
+            if len(run) > 1:
+                self._decode_run(sequence, run)
+
+    def _draft(self, sequence: Sequence, streams: int) -> list[int]:
+        """Guesses are worth their rows while few streams share the machine."""
+        return sequence.propose(self._draft_tokens) if 0 < self._draft_tokens * streams <= MOST_DRAFT_ROWS else []
+
+    def _decode_together(self, sequences: list[Sequence]) -> None:
+        entries = [(_slot(sequence), sequence.pending[0], sequence.position) for sequence in sequences]
+        with self._failing(sequences), self._costs.decode():
             self._context.decode_next(entries)
-        except AtelierError as error:
-            for sequence in decoding:
-                self._fail(sequence, error)
-            return
-        for index, sequence in enumerate(decoding):
+        for index, sequence in enumerate(sequences):
+            if sequence.slot is not None:
+                self._sample(sequence, index)
+
+    def _decode_run(self, sequence: Sequence, run: list[int]) -> None:
+        """The pending tokens, and guesses at what follows: these hold as long as sampling agrees with them."""
+        slot, known = _slot(sequence), len(sequence.pending)
+        with self._failing([sequence]):
+            self._context.decode_prompt(slot, run, sequence.position, "last" if len(run) == known else "all")
+        sequence.drafted += len(run) - known
+        for index in range(known - 1, len(run)):
+            if sequence.slot is None:
+                return
+            sequence.accepted += index >= known
             self._sample(sequence, index)
+            if sequence.pending != run[index + 1 : index + 2]:
+                break
+        if sequence.slot is not None and len(run) > known:
+            self._context.keep_prefix(slot, sequence.position)
 
     def _sample(self, sequence: Sequence, index: int) -> None:
-        try:
+        """Draw the next token from the logits of the last call's token `index`."""
+        with self._failing([sequence]):
+            logits = self._context.logits(index)
+            raw = logits.copy() if sequence.wants_logprobs else None
             if sequence.matcher is not None:
-                sequence.matcher.mask(self._context.logits(index))
-            delta, finished = sequence.advance(sequence.sampler.sample(self._context, index))
+                sequence.matcher.mask(logits)
+            token = sequence.sampler.sample(self._context, index)
+            logprob = sequence.logprob(raw, token) if raw is not None else None
+            delta, finished = sequence.take(token, logprob)
+            source = sequence.ticket.source
+            if delta is not None:
+                self._emitted.append((source, delta))
+            if finished is not None:
+                self._emitted.append((source, finished))
+                self._keep_completion(sequence)
+                self._remove(sequence)
+
+    # The end of a sequence.
+
+    def _keep_completion(self, sequence: Sequence) -> None:
+        """What decoding computed serves the conversation's next prompt, if computing it as a prompt gives the same."""
+        if self._keep_decoded and sequence.slot is not None:
+            held = self._prefixes.tokens(sequence.slot)
+            self._prefixes.hold(sequence.slot, sequence.blocks(held))
+
+    @contextmanager
+    def _failing(self, sequences: list[Sequence]) -> Iterator[None]:
+        """What goes wrong in the block ends these sequences, and not the thread."""
+        try:
+            yield
         except AtelierError as error:
-            self._fail(sequence, error)
-            return
-        source = sequence.ticket.source
-        if delta is not None:
-            self._emitted.append((source, delta))
-        if finished is not None:
-            self._emitted.append((source, finished))
-            self._remove(sequence)
+            for sequence in sequences:
+                self._fail(sequence, error)
 
     def _fail(self, sequence: Sequence, error: AtelierError) -> None:
         """A failed call has no other choices: they go too, at the next step at the latest."""
@@ -140,7 +277,7 @@ class Batcher:
             sequence.ticket.cancelled = True
             self._emitted.append((sequence.ticket.source, Failed(error)))
         if sequence.slot is not None:
-            sequence.slot.cached = []
+            self._prefixes.cut(sequence.slot, 0)
         self._remove(sequence)
 
     def _remove(self, sequence: Sequence) -> None:
@@ -150,10 +287,18 @@ class Batcher:
         else:
             self._running.remove(sequence)
             self._release(sequence.slot)
+            sequence.slot = None
         sequence.close()
 
-    def _release(self, slot: Slot) -> None:
+    def _release(self, slot: int) -> None:
+        self._prefixes.unclaim(slot)
         if not self._reuse:
-            slot.cached = []
-            self._context.keep_prefix(slot.id, 0)
-        self._free.append(slot)
+            self._prefixes.cut(slot, 0)
+            self._context.keep_prefix(slot, 0)
+        self._admissions += 1
+        self._free[slot] = self._admissions
+
+
+def _slot(sequence: Sequence) -> int:
+    assert sequence.slot is not None
+    return sequence.slot

@@ -1,109 +1,230 @@
 """Constrained decoding: llguidance decides which tokens may come next, over llama.cpp's logits."""
 
 import threading
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import orjson
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 from llguidance.llamacpp import lltokenizer_from_vocab
-from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from llguidance.numpy import allocate_token_bitmask
 from numpy.typing import NDArray
 
-from atelier.errors import InvalidSchema
-from worker.engine.interface import Constraint, JsonObject, JsonSchema
+from atelier.errors import InvalidGrammar, InvalidRequest, InvalidSchema
+from worker.engine.gbnf import GbnfError
+from worker.engine.gbnf_lark import gbnf_to_lark
+from worker.engine.interface import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
+from worker.engine.json_schema import PARAM, one_line, schema_grammar, unenforced_keywords
+from worker.engine.trial import GrammarTrial, Pieces, start_matcher
 from worker.engine.vocabulary import Vocabulary
 
-DEEPEST_SCHEMA = 64  # levels
-LONGEST_SCHEMA = 2**20  # bytes
-# One space after a comma or a colon, as models write it: free white space lets small ones loop in it.
-_JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+LONGEST_GRAMMAR = 2**16  # bytes
+KEPT = 16  # constraints that need not be compiled again
+MOST_FORCED = 24  # tokens: with the sampled one they fit into the smallest batch
+ANY_OBJECT = '{"type": "object"}'
+
+Refusal = Callable[[str], InvalidRequest]
+
+
+class Matcher:
+    """Where one sequence stands in its grammar.
+
+    A mask is computed once for each place: ahead of the logits if somebody has the time.
+    """
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        vocabulary_size: int,
+        refusal: Refusal,
+        unenforced: tuple[str, ...] = (),
+        forbidden: "NDArray[np.bool_] | None" = None,
+    ) -> None:
+        self.unenforced = unenforced  # keywords of the schema that the text may violate
+        self._matcher = matcher
+        self._size = vocabulary_size
+        self._refusal = refusal
+        self._bits = allocate_token_bitmask(1, vocabulary_size)
+        self._address = self._bits.ctypes.data
+        self._forbidden = forbidden  # of the place where it stands
+        self._ahead: tuple[int, ...] = ()  # tokens that were found to be forced
+        self._taken = 0  # of these
+
+    def copy(self) -> "Matcher":
+        copy = Matcher(self._matcher.deep_copy(), self._size, self._refusal, self.unenforced, self._forbidden)
+        copy._ahead, copy._taken = self._ahead, self._taken
+        return copy
+
+    def compute_mask(self) -> None:
+        """Find what may come next. Needs no logits, and leaves the interpreter's lock for most of its time."""
+        if self._forbidden is not None:
+            return
+        if self._taken < len(self._ahead):
+            self._forbidden = np.ones(self._size, np.bool_)
+            self._forbidden[self._ahead[self._taken]] = False
+            return
+        self._matcher.unsafe_compute_mask_ptr(self._address, self._bits.nbytes)
+        self._check()
+        forbidden = np.unpackbits(~self._bits.view(np.uint8)[0], count=self._size, bitorder="little")
+        self._forbidden = forbidden.view(np.bool_)
+
+    def apply(self, logits: NDArray[np.float32]) -> None:
+        """Forbid, in place, every token that may not come next."""
+        self.compute_mask()
+        assert self._forbidden is not None
+        np.copyto(logits, np.float32(-np.inf), where=self._forbidden)
+
+    mask = apply
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, in this order, the first few of them; they are not consumed."""
+        if self._taken == len(self._ahead):  # it takes a tenth of a second for a text of 100,000 bytes
+            self._ahead, self._taken = tuple(self._matcher.compute_ff_tokens()), 0
+            self._check()
+        return list(self._ahead[self._taken : self._taken + MOST_FORCED])
+
+    def consume(self, token: int) -> bool:
+        """Advance by a token; False when the text is complete."""
+        return self.consume_all([token])
+
+    def consume_all(self, tokens: Sequence[int]) -> bool:
+        """Advance by tokens; False when the text is complete."""
+        self._forbidden = None
+        self._pass(tokens)
+        if not self._matcher.consume_tokens(list(tokens)):
+            self._check()
+        return not self._matcher.is_stopped()
+
+    def acceptable(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens could come next, one after the other; none is consumed."""
+        count: int = self._matcher.validate_tokens(list(tokens))
+        return count
+
+    def rollback(self, tokens: int) -> None:
+        """Take back the last tokens that were consumed."""
+        self._forbidden = None
+        self._ahead, self._taken = (), 0
+        if not self._matcher.rollback(tokens):
+            self._check()
+
+    def _pass(self, tokens: Sequence[int]) -> None:
+        """Keep what is known to be forced after these tokens."""
+        end = self._taken + len(tokens)
+        if self._ahead[self._taken : end] == tuple(tokens):
+            self._taken = end
+        else:
+            self._ahead, self._taken = (), 0
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise self._refusal(f"The constraint failed: {one_line(self._matcher.get_error())}")
 
 
 class ConstraintCompiler:
-    """Compiles constraints for one vocabulary. Its table is built at the first use."""
+    """Compiles constraints for one vocabulary, one at a time. Its tables are built at the first use."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None
-        self._building = threading.Lock()
+        self._trial = GrammarTrial(lambda: _pieces(self._table()))
+        self._known: OrderedDict[Constraint, Matcher | InvalidRequest] = OrderedDict()
+        self._compiling = threading.Lock()
 
-    def compile(self, constraint: Constraint) -> "Matcher | None":
-        """A matcher at its start; InvalidSchema when nothing could ever match."""
-        match constraint:
-            case None:
-                return None
-            case JsonObject():
-                schema = '{"type": "object"}'
-            case JsonSchema(schema):
-                _check_size(schema)
+    def compile(self, constraint: Constraint) -> Matcher | None:
+        """A matcher at its start; InvalidSchema or InvalidGrammar when nothing could ever match."""
+        if constraint is None:
+            return None
+        with self._compiling:
+            outcome = self._known.get(constraint) or self._outcome(constraint)
+            self._known[constraint] = outcome
+            self._known.move_to_end(constraint)
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        if isinstance(outcome, InvalidRequest):
+            raise type(outcome)(outcome.message, param=outcome.param)
+        return outcome.copy()
+
+    def close(self) -> None:
+        self._trial.close()
+
+    def _outcome(self, constraint: Constraint) -> Matcher | InvalidRequest:
         try:
-            grammar = LLMatcher.grammar_from_json_schema(schema, defaults=_JSON_STYLE)
-        except ValueError as error:
-            raise InvalidSchema(f"The schema cannot be used: {_one_line(str(error))}", param=_PARAM) from None
-        matcher = LLMatcher(self._table(), grammar, log_level=0, limits=LLParserLimits())
+            matcher = self._compile(constraint)
+            if isinstance(constraint, JsonSchema) and constraint.strict and matcher.unenforced:
+                named = ", ".join(matcher.unenforced)
+                return InvalidSchema(f"Not enforced, which strict forbids: {named}. Leave it out.", param=PARAM)
+            matcher.compute_mask()
+        except InvalidRequest as error:
+            return error
+        return matcher
+
+    def _compile(self, constraint: Constraint) -> Matcher:
+        grammar, refusal = _grammar(constraint)
+        if not isinstance(constraint, JsonObject):
+            self._trial.start()  # beside the table
+        tokenizer = self._table()
+        if not isinstance(constraint, JsonObject) and (fault := self._trial.error(grammar)) is not None:
+            raise refusal(one_line(fault))
+        matcher = start_matcher(tokenizer, grammar)
         if matcher.is_error():
-            raise InvalidSchema(f"The schema cannot be used: {_one_line(matcher.get_error())}", param=_PARAM)
-        return Matcher(matcher, self._vocabulary.size)
+            raise refusal(one_line(matcher.get_error()))
+        unenforced = unenforced_keywords(matcher.get_grammar_warnings()) if isinstance(constraint, JsonSchema) else ()
+        return Matcher(matcher, self._vocabulary.size, refusal, unenforced)
 
     def _table(self) -> LLTokenizer:
-        with self._building:
-            if self._tokenizer is None:
-                ends = [self._vocabulary.eos, *sorted(self._vocabulary.end_tokens - {self._vocabulary.eos})]
-                self._tokenizer = lltokenizer_from_vocab(
-                    self._vocabulary.handle, eos_token=[token for token in ends if token >= 0]
-                )
-            return self._tokenizer
+        if self._tokenizer is None:
+            ends = [self._vocabulary.eos, *sorted(self._vocabulary.end_tokens - {self._vocabulary.eos})]
+            self._tokenizer = lltokenizer_from_vocab(
+                self._vocabulary.handle, eos_token=[token for token in ends if token >= 0]
+            )
+        return self._tokenizer
 
 
-_PARAM = "response_format"
+def _pieces(tokenizer: LLTokenizer) -> Pieces:
+    tokens = range(tokenizer.vocab_size)
+    return Pieces(
+        tokens=[tokenizer.decode_bytes([token]) for token in tokens],
+        special=[token for token in tokens if tokenizer.is_special_token(token)],
+        eos=tokenizer.eos_tokens,
+    )
 
 
-class Matcher:
-    """Where one sequence stands in its grammar."""
-
-    def __init__(self, matcher: LLMatcher, vocabulary_size: int) -> None:
-        self._matcher = matcher
-        self._size = vocabulary_size
-        self._mask = allocate_token_bitmask(1, vocabulary_size)
-
-    def copy(self) -> "Matcher":
-        return Matcher(self._matcher.deep_copy(), self._size)
-
-    def mask(self, logits: NDArray[np.float32]) -> None:
-        """Forbid, in place, every token that may not come next."""
-        fill_next_token_bitmask(self._matcher, self._mask)
-        allowed = np.unpackbits(self._mask.view(np.uint8)[0], count=self._size, bitorder="little")
-        logits[allowed == 0] = -np.inf
-
-    def consume(self, token: int) -> bool:
-        """Advance by a token; False when the text is complete."""
-        if not self._matcher.consume_token(token):
-            raise InvalidSchema(f"The constraint failed: {_one_line(self._matcher.get_error())}", param=_PARAM)
-        return not self._matcher.is_stopped()
+def _grammar(constraint: Constraint) -> tuple[str, Refusal]:
+    """The constraint as a grammar of llguidance, and the error that says what is wrong with it."""
+    match constraint:
+        case JsonObject():
+            return schema_grammar(ANY_OBJECT), _bad_schema
+        case JsonSchema(schema):
+            return schema_grammar(schema), _bad_schema
+        case Regex(pattern):
+            return LLMatcher.grammar_from_regex(_short(pattern, _bad_regex)), _bad_regex
+        case Lark(text):
+            return LLMatcher.grammar_from_lark(_short(text, _bad_grammar)), _bad_grammar
+        case Gbnf(text):
+            return LLMatcher.grammar_from_lark(_lark(_short(text, _bad_grammar))), _bad_grammar
+    raise AssertionError(constraint)
 
 
-def _check_size(schema: str) -> None:
-    if len(schema) > LONGEST_SCHEMA:
-        raise InvalidSchema(f"The schema is longer than {LONGEST_SCHEMA} bytes.", param=_PARAM)
+def _lark(text: str) -> str:
     try:
-        parsed = orjson.loads(schema)
-    except orjson.JSONDecodeError as error:
-        raise InvalidSchema(f"The schema is not JSON: {error}", param=_PARAM) from None
-    if _depth(parsed) > DEEPEST_SCHEMA:
-        raise InvalidSchema(f"The schema is nested deeper than {DEEPEST_SCHEMA} levels.", param=_PARAM)
+        return gbnf_to_lark(text)
+    except GbnfError as error:
+        raise _bad_grammar(str(error)) from None
 
 
-def _depth(value: Any) -> int:
-    """Levels of nesting, counted without recursion."""
-    deepest, level = 0, [value]
-    while level:
-        children: list[Any] = []
-        for node in level:
-            children.extend(node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())
-        deepest, level = deepest + 1, children
-    return deepest
+def _short(text: str, refusal: Refusal) -> str:
+    if len(text.encode()) > LONGEST_GRAMMAR:
+        raise refusal(f"it is longer than {LONGEST_GRAMMAR} bytes")
+    return text
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.split())[:500] or "no reason given"
+def _bad_schema(reason: str) -> InvalidRequest:
+    return InvalidSchema(f"The schema cannot be used: {reason}", param=PARAM)
+
+
+def _bad_regex(reason: str) -> InvalidRequest:
+    return InvalidGrammar(f"The regular expression cannot be used: {reason}", param="regex")
+
+
+def _bad_grammar(reason: str) -> InvalidRequest:
+    return InvalidGrammar(f"The grammar cannot be used: {reason}", param="grammar")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
 from worker.engine.devices import physical_cores
+from worker.engine.exactness import value_type
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
 
@@ -51,6 +52,14 @@ class Context:
         self._batch.n_tokens = len(entries)
         self._decode()
 
+    def decode_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
+        """Compute whole texts, each as the sequence of its number, with embeddings for all tokens."""
+        entries = ((slot, position, token) for slot, text in enumerate(inputs) for position, token in enumerate(text))
+        for i, (slot, position, token) in enumerate(entries):
+            self._put(i, token, position, slot, True)
+        self._batch.n_tokens = sum(map(len, inputs))
+        self._decode()
+
     def _put(self, i: int, token: int, position: int, slot: int, output: bool) -> None:
         batch = self._batch
         batch.token[i] = token
@@ -62,6 +71,7 @@ class Context:
     def _decode(self) -> None:
         if (code := ll.llama_decode(self.handle, self._batch)) != 0:
             raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
+        ll.llama_synchronize(self.handle)  # a GPU's work would otherwise be counted where its result is read
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """The logits of the batch's token `index`, as a writable view of shape [vocabulary]."""
@@ -73,15 +83,21 @@ class Context:
         if not ll.llama_memory_seq_rm(self._memory, slot, tokens, -1):
             raise DecodeFailed(f"The cache of sequence {slot} cannot be cut at {tokens} tokens.")
 
+    def copy(self, source: int, slot: int) -> None:
+        """Put what one sequence holds into another, in place of its own."""
+        ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        ll.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+
     def clear(self) -> None:
-        ll.llama_memory_clear(self._memory, True)
+        """Forget all sequences. Their numbers stay where they are: to write zeros over a large cache takes long."""
+        ll.llama_memory_clear(self._memory, False)
 
     def close(self) -> None:
         ll.llama_batch_free(self._batch)
         ll.llama_free(self.handle)
 
 
-def generation_params(load: Load) -> Any:
+def generation_params(load: Load, *, on_gpu: bool) -> Any:
     """llama_context_params for completing prompts with these settings."""
     params = ll.llama_context_default_params()
     params.n_ctx = load.context_length * (1 if load.kv_unified else load.parallel)
@@ -90,8 +106,10 @@ def generation_params(load: Load) -> Any:
     params.n_ubatch = min(load.ubatch_size, load.batch_size)
     params.n_threads = params.n_threads_batch = load.threads or physical_cores()
     params.flash_attn_type = _FLASH[load.flash_attention]
-    params.type_k = params.type_v = _KV_TYPES[load.kv_type]
+    params.type_k = _KV_TYPES[load.kv_type]
+    params.type_v = _KV_TYPES[value_type(load, on_gpu=on_gpu)]
     params.offload_kqv = load.offload_kv
     params.kv_unified = load.kv_unified
+    params.swa_full = False  # layers with a sliding window hold no more than it: their cache is never cut
     params.no_perf = True
     return params

@@ -9,19 +9,19 @@ import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest
 from atelier.launch import LaunchSpec
+from worker.engine.embedding import check_dimensions, check_lengths, unit_vectors
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
-    Delta,
     Description,
     Emitted,
     Failed,
     Figures,
+    Finished,
     Publish,
     Request,
     Source,
 )
-from worker.engine.prepare import Preparer
 from worker.engine.sequence import Sequence as Choice
 from worker.engine.sequence import Ticket
 from worker.engine.thread import EngineThread
@@ -44,7 +44,7 @@ class LlamaEngine:
         description = await self._thread.load(on_progress)
         self._vocabulary = self._thread.vocabulary
         self._description = description
-        self._preparer = Preparer(self._vocabulary, description.chat_template, description.context_length)
+        self._preparer = self._thread.preparer
         return description
 
     def submit(self, source: Source, request: Request) -> None:
@@ -79,7 +79,9 @@ class LlamaEngine:
 
     def _begin(self, ticket: Ticket, choices: list[Choice]) -> None:
         if not ticket.cancelled:
-            self._publish([(ticket.source, Accepted(len(choices[0].prompt)))])
+            matcher = choices[0].matcher
+            accepted = Accepted(len(choices[0].prompt), matcher.unenforced if matcher else ())
+            self._publish([(ticket.source, accepted)])
         self._thread.add(choices)  # it drops what is cancelled
 
     def _seed(self, request: Request) -> int:
@@ -101,11 +103,37 @@ class LlamaEngine:
         tokens = await self._tokens(prompt, add_special)
         return [(token, self._vocabulary.piece(token)) for token in tokens]
 
-    async def embed(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
+    async def embed(
+        self, inputs: list[str | list[int]], dimensions: int | None = None
+    ) -> tuple[list[list[float]], int]:
         if not self._description.can_embed:
             raise InvalidRequest("This model ranks texts and makes no embeddings.", param="model")
-        tokens = [await self._tokens(text, True) for text in inputs]
-        return await self._thread.embed(tokens), sum(map(len, tokens))
+        check_dimensions(dimensions, self._description.embedding_length)
+        if not inputs:
+            return [], 0
+        tokens = [await self._input_tokens(number, text) for number, text in enumerate(inputs)]
+        check_lengths(tokens, self._thread.longest_input, "input")
+        return unit_vectors(await self._thread.pool(tokens), dimensions), sum(map(len, tokens))
+
+    async def _input_tokens(self, number: int, text: str | list[int]) -> list[int]:
+        try:
+            return await self._tokens(text, True)
+        except InvalidRequest as error:
+            raise type(error)(f"Input {number}: {error.message}", param="input") from None
+
+    async def rerank(self, query: str, documents: list[str]) -> tuple[list[float], int]:
+        if not self._description.can_rerank:
+            raise InvalidRequest("This model ranks no documents: use one that was made for reranking.", param="model")
+        if not documents:
+            return [], 0
+        pairs = await self._pairs(query, documents)
+        check_lengths(pairs, self._thread.longest_input, "document")
+        scores = await self._thread.pool(pairs)
+        return scores[:, 0].tolist(), sum(map(len, pairs))
+
+    async def _pairs(self, query: str, documents: list[str]) -> list[list[int]]:
+        loop, reader = asyncio.get_running_loop(), self._thread.pair_reader
+        return [await loop.run_in_executor(self._beside, reader.tokens, query, each) for each in documents]
 
     async def _tokens(self, prompt: ChatPrompt | str | list[int], add_special: bool) -> list[int]:
         loop = asyncio.get_running_loop()
@@ -123,7 +151,7 @@ class LlamaEngine:
 
     def _publish_step(self, step: Sequence[Emitted]) -> None:
         for source, event in step:
-            if not isinstance(event, Delta):
+            if isinstance(event, (Finished, Failed)):
                 self._count_end(source, failed=isinstance(event, Failed))
         self._publish(step)
 

@@ -17,8 +17,16 @@ class ChatPrompt:
     template: str | None = None
 
 
-Prompt = ChatPrompt | str | list[int]
-"""A chat, plain text, or token ids."""
+@dataclass(frozen=True, slots=True)
+class InfillPrompt:
+    """Text before and after a gap, for models trained to fill it."""
+
+    prefix: str
+    suffix: str
+
+
+Prompt = ChatPrompt | InfillPrompt | str | list[int]
+"""A chat, a text with a gap, plain text, or token ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +36,37 @@ class JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class JsonSchema:
-    """Constrain the completion to what this JSON Schema (JSON text) describes."""
+    """Constrain the completion to what this JSON Schema (JSON text) describes.
+
+    `strict`: a keyword that cannot be enforced is an error; otherwise Accepted names it.
+    """
 
     schema: str
+    strict: bool | None = None
 
 
-Constraint = JsonObject | JsonSchema | None
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """Constrain the completion to a regular expression, from its beginning to its end."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lark:
+    """Constrain the completion to a grammar in llguidance's Lark dialect."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gbnf:
+    """Constrain the completion to a grammar in llama.cpp's notation."""
+
+    text: str
+
+
+Constraint = JsonObject | JsonSchema | Regex | Lark | Gbnf | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +86,8 @@ class Request:
     stop: list[str] = field(default_factory=list)
     constraint: Constraint = None
     choices: int = 1
+    logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
+    prompt_progress: bool = False  # PromptProgress is wanted
     request_id: str = ""
     fairness_key: str = ""
 
@@ -75,11 +110,33 @@ class Statistics:
     time_to_first_token_seconds: float
     generation_seconds: float
     tokens_per_second: float
+    draft_tokens: int = 0  # guessed ahead by speculation
+    accepted_draft_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     prompt_tokens: int
+    unenforced: Sequence[str] = ()  # keywords of the schema that the completion may violate
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """How far a prompt is computed, in tokens; `done` includes the cached ones."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    done_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Of the model's own distribution: before penalties, constraints and temperature."""
+
+    id: int
+    piece: bytes
+    logprob: float
+    top: Sequence["TokenLogprob"] = ()  # the likeliest tokens, likeliest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +144,7 @@ class Delta:
     choice: int
     text: str
     tokens: int
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +160,7 @@ class Failed:
     error: AtelierError
 
 
-Event = Accepted | Delta | Finished | Failed
+Event = Accepted | PromptProgress | Delta | Finished | Failed
 Emitted = tuple[Source, Event]
 Publish = Callable[[Sequence[Emitted]], None]
 """Called on the event loop, once per decode step, with the events of all calls."""
@@ -122,6 +180,8 @@ class Description:
     embedding_length: int = 0
     can_generate: bool = True
     can_embed: bool = False
+    can_infill: bool = False
+    can_rerank: bool = False
     chat_template: str | None = None
 
 
@@ -151,8 +211,13 @@ class Engine(Protocol):
     async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
         """Token ids with the bytes that each stands for."""
 
-    async def embed(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
-        """Unit vectors, one per input, and the number of tokens read."""
+    async def embed(
+        self, inputs: list[str | list[int]], dimensions: int | None = None
+    ) -> tuple[list[list[float]], int]:
+        """Unit vectors, one per input, of so many dimensions, and the number of tokens read."""
+
+    async def rerank(self, query: str, documents: list[str]) -> tuple[list[float], int]:
+        """How well each document answers the query, higher is better, and the number of tokens read."""
 
     async def close(self) -> None:
         """Stop working and free everything. Calls that still run get a Failed."""

@@ -10,13 +10,19 @@ from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from worker.engine.batcher import Batcher
 from worker.engine.context import Context, generation_params
+from worker.engine.costs import Costs
 from worker.engine.devices import gpus, require_device, visible_devices
+from worker.engine.exactness import Exactness, exactness
 from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
-from worker.engine.scheduler import SMALLEST_SLICE
+from worker.engine.prepare import Preparer
+from worker.engine.slices import TAIL, Slicing
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
+GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message
+CPU_COPY_SPEED = 4e9  # bytes/s
+GPU_COPY_SPEED = 200e9  # bytes/s
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +32,11 @@ class Loaded:
     model: Model
     context: Context | None  # None: the model only makes embeddings
     batcher: Batcher | None
+    preparer: Preparer
     description: Description
 
     def close(self) -> None:
+        self.preparer.close()
         if self.context is not None:
             self.context.close()
         self.model.close()
@@ -51,31 +59,63 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
     except BaseException:
         model.close()
         raise
-    return Loaded(model, context, _batcher(model, context, load) if context else None, description)
+    exact = exactness(load, model.metadata("general.file_type"), on_gpu=model.gpu_layers > 0)
+    reusable = model.can_reuse_prefix and not load.kv_unified
+    slicing = _slicing(model, load, exact)
+    return Loaded(
+        model=model,
+        context=context,
+        batcher=_batcher(model, context, load, exact, reuse=reusable) if context else None,
+        preparer=_preparer(model, description, slicing, reusable=reusable),
+        description=description,
+    )
 
 
 def _context(model: Model, load: Load, log: LlamaLog) -> Context:
     """Warm: every weight is touched once, so that the first request does not pay for it."""
-    context = Context(model, generation_params(load), log)
+    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log)
     context.decode_prompt(0, [0], 0, "last")
     context.clear()
     return context
 
 
-def _batcher(model: Model, context: Context, load: Load) -> Batcher:
+def _batcher(model: Model, context: Context, load: Load, exact: Exactness, *, reuse: bool) -> Batcher:
     return Batcher(
         context,
         slots=load.parallel,
-        grid=_slice_grid(load, on_gpu=model.gpu_layers > 0),
-        reuse=model.can_reuse_prefix and not load.kv_unified,
+        costs=Costs(_copy_seconds(model, load)),
+        reuse=reuse,
+        exact=exact.slices,
+        batch_size=load.batch_size,
+        keep_decoded=exact.decode,
+        draft_tokens=load.draft_tokens if load.speculation == "prompt_lookup" and reuse else 0,
         unified_capacity=load.context_length if load.kv_unified else None,
     )
 
 
-def _slice_grid(load: Load, *, on_gpu: bool) -> int:
-    """Tokens of a prompt slice. A last slice is up to 15 longer, and must fit into one compute graph."""
-    largest = min(load.batch_size, load.ubatch_size) - SMALLEST_SLICE
-    return largest if on_gpu else min(CPU_GRID, largest)
+def _copy_seconds(model: Model, load: Load) -> float:
+    """Of a slot's whole cache, at the speed of the memory that it is in."""
+    cells = 0 if load.kv_unified else load.context_length
+    return cells * model.kv_bytes_per_token / (GPU_COPY_SPEED if model.gpu_layers else CPU_COPY_SPEED)
+
+
+def _preparer(model: Model, description: Description, slicing: Slicing, *, reusable: bool) -> Preparer:
+    return Preparer(model.vocabulary, description.chat_template, description.context_length, slicing, reusable=reusable)
+
+
+def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:
+    """Short slices that are computed together, where that changes nothing; long ones otherwise.
+
+    A last slice is up to TAIL longer than the grid, and must fit into one compute graph. A GPU is
+    idle for most of a short slice, so there messages share slices.
+    """
+    if exact.slices:
+        return Slicing(TAIL)
+    largest = min(load.batch_size, load.ubatch_size) - TAIL
+    on_gpu = model.gpu_layers > 0
+    grid = largest if on_gpu else min(CPU_GRID, largest)
+    shortest = min(GPU_SHORTEST, largest) if on_gpu else TAIL
+    return Slicing(grid, shortest, model.vocabulary.is_control)
 
 
 def _describe(model: Model, load: Load, devices: list[str]) -> Description:
@@ -87,8 +127,10 @@ def _describe(model: Model, load: Load, devices: list[str]) -> Description:
         gpu_layers=model.gpu_layers,
         devices=devices,
         vocabulary_size=model.vocabulary.size,
-        embedding_length=model.embedding_length,
+        embedding_length=model.pooled_length if model.can_embed else model.embedding_length,
         can_generate=not model.only_embeds,
         can_embed=model.can_embed,
+        can_rerank=model.can_rerank,
+        can_infill=model.vocabulary.infill_tokens is not None,
         chat_template=model.chat_template,
     )

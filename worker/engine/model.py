@@ -12,7 +12,8 @@ from worker.engine.llama_log import LlamaLog
 from worker.engine.vocabulary import Vocabulary
 
 ALL_LAYERS = -1
-POOLING_RANK = "4"  # enum llama_pooling_type
+NO_POOLING = ("", "-1", "0")  # enum llama_pooling_type
+POOLING_RANK = "4"
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")
 
 
@@ -51,6 +52,13 @@ class Model:
         return int(ll.llama_model_n_embd(self.handle))
 
     @property
+    def kv_bytes_per_token(self) -> int:
+        """Of all layers, with keys and values of 16 bits: a measure, not an account."""
+        heads = max(1, int(ll.llama_model_n_head(self.handle)))
+        width = int(ll.llama_model_n_embd(self.handle)) // heads * int(ll.llama_model_n_head_kv(self.handle))
+        return self.layers * width * 2 * 2
+
+    @property
     def can_reuse_prefix(self) -> bool:
         """Whether a sequence's cache may be cut at any token: not with recurrent state or a sliding window."""
         stateful = ll.llama_model_is_recurrent(self.handle) or ll.llama_model_is_hybrid(self.handle)
@@ -58,12 +66,28 @@ class Model:
 
     @property
     def only_embeds(self) -> bool:
-        return "bert" in self.metadata("general.architecture") or self.pooling not in ("", "0")
+        return "bert" in self.metadata("general.architecture") or self.pooling not in NO_POOLING
 
     @property
     def can_embed(self) -> bool:
         """Whether pooling yields a vector of the embedding length: a reranker's yields scores."""
-        return self.pooling != POOLING_RANK
+        return not self.can_rerank
+
+    @property
+    def can_rerank(self) -> bool:
+        return self.pooling == POOLING_RANK
+
+    @property
+    def pooled_length(self) -> int:
+        """Numbers that pooling makes of an input."""
+        if self.can_rerank:
+            return int(ll.llama_model_n_cls_out(self.handle))
+        return int(ll.llama_model_n_embd_out(self.handle))
+
+    @property
+    def trained_length(self) -> int:
+        """Tokens of the longest text that it was trained for; 0 when it does not say."""
+        return max(0, int(ll.llama_model_n_ctx_train(self.handle)))
 
     @property
     def pooling(self) -> str:
@@ -72,7 +96,14 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        template = ll.llama_model_chat_template(self.handle, None)
+        return self._template(None)
+
+    @property
+    def rerank_template(self) -> str | None:
+        return self._template(b"rerank")
+
+    def _template(self, name: bytes | None) -> str | None:
+        template = ll.llama_model_chat_template(self.handle, name)
         return template.decode(errors="replace") if template else None
 
     def metadata(self, key: str) -> str:

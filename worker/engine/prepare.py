@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from worker.engine.chat_template import ChatTemplate
 from worker.engine.constraint import ConstraintCompiler, Matcher
-from worker.engine.interface import ChatPrompt, Prompt, Request
+from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt, Request
+from worker.engine.slices import Slicing
 from worker.engine.vocabulary import Vocabulary
 
 CERTAINLY_SHORT = 16  # bytes a token: a text of fewer is tokenised without a look at its length
@@ -23,13 +24,19 @@ class Prepared:
     limit: int  # most tokens to predict
     limited_by_context: bool  # the limit is the context's end, not the request's max_tokens
     matcher: Matcher | None
+    slices: list[int]  # ends of the prompt's slices
+    reusable: bool  # the cache of such a prompt may be cut at its slices and gone on from
 
 
 class Preparer:
-    def __init__(self, vocabulary: Vocabulary, template: str | None, context_length: int) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, template: str | None, context_length: int, slicing: Slicing, *, reusable: bool
+    ) -> None:
         self._vocabulary = vocabulary
         self._model_template = template
         self._context_length = context_length
+        self._slicing = slicing
+        self._reusable = reusable
         self._compiler = ConstraintCompiler(vocabulary)
         self._templates: dict[str, ChatTemplate] = {}
 
@@ -44,6 +51,8 @@ class Preparer:
             limit=room if wanted is None else wanted,
             limited_by_context=wanted is None,
             matcher=self._compiler.compile(request.constraint),
+            slices=self._slicing.cut(tokens),
+            reusable=self._reusable,
         )
 
     def tokenize(self, prompt: Prompt, *, add_special: bool) -> list[int]:
@@ -54,6 +63,8 @@ class Preparer:
             text = self._render(prompt)
             has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
             tokens = self._tokenize_text(text, add_special=add_special and not has_bos)
+        elif isinstance(prompt, InfillPrompt):
+            tokens = self._infill(prompt)
         else:
             tokens = self._tokenize_text(prompt, add_special=add_special)
         if not tokens:
@@ -69,6 +80,14 @@ class Preparer:
                 raise _too_long(f"at least {fewest}", self._context_length)
         return self._vocabulary.tokenize(text, add_special=add_special)
 
+    def _infill(self, prompt: InfillPrompt) -> list[int]:
+        if (marks := self._vocabulary.infill_tokens) is None:
+            raise InvalidRequest("This model was not trained to fill gaps: leave suffix out.", param="suffix")
+        before, after, middle = marks
+        prefix = self._tokenize_text(prompt.prefix, add_special=False)
+        suffix = self._tokenize_text(prompt.suffix, add_special=False)
+        return [before, *prefix, after, *suffix, middle]
+
     def _render(self, chat: ChatPrompt) -> str:
         source = chat.template or self._model_template
         if source is None:
@@ -80,6 +99,9 @@ class Preparer:
         return self._templates[source].render(
             chat.messages, bos=self._vocabulary.bos_text, eos=self._vocabulary.eos_text
         )
+
+    def close(self) -> None:
+        self._compiler.close()
 
     def _room(self, prompt_tokens: int, max_tokens: int | None) -> int:
         """Tokens left for the completion."""

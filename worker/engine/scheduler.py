@@ -1,98 +1,109 @@
-"""What a step computes: pure decisions, no llama.cpp.
-
-A prompt is computed in slices that end on a grid of `grid` tokens; the last slice runs to the
-prompt's end and is never tiny, because kernels for a few tokens round differently from those for
-many. Slices depend on the prompt alone, each has a llama_decode call of its own, and a cached
-prefix is reused up to a grid line only: so a text does not depend on what else runs or ran.
-"""
+"""What a step computes, and where: pure decisions, no llama.cpp."""
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-SMALLEST_SLICE = 16  # tokens; from here on a slice's result does not depend on its length
+from worker.engine.prefixes import Match
 
-
-def slice_end(start: int, total: int, grid: int) -> int:
-    """Where the slice that starts at `start` ends, in a prompt of `total` tokens."""
-    line = (start // grid + 1) * grid
-    return total if total - line < SMALLEST_SLICE else line
-
-
-def reusable_prefix(cached: Seq[int], prompt: Seq[int], grid: int) -> int:
-    """Tokens of the prompt that need not be computed when `cached` is in the KV cache."""
-    common = _common_prefix(cached, prompt)
-    longest = max(0, len(prompt) - SMALLEST_SLICE)
-    return min(common, longest) // grid * grid
-
-
-def _common_prefix(a: Seq[int], b: Seq[int]) -> int:
-    shorter = min(len(a), len(b))
-    for i in range(shorter):
-        if a[i] != b[i]:
-            return i
-    return shorter
-
-
-@dataclass(slots=True)
-class Slot:
-    """One sequence of the KV cache, and the prompt tokens in it that may be reused."""
-
-    id: int
-    cached: list[int] = field(default_factory=list)
-    last_used: int = 0  # number of the admission
+STREAM_PAUSE = 2.0  # most prefill beside running streams, in decode steps
+LONGEST_STEP = 0.25  # seconds of prefill while nobody decodes: new calls and cancellations wait this long
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    slot: Slot
-    reused: int  # tokens
+class FreeSlot:
+    """A sequence of the KV cache that nobody uses."""
+
+    id: int
+    held: int  # tokens of a former prompt
+    common: int  # of those, how many the new prompt begins with
+    last_used: int  # number of the admission
 
 
-def choose_slot(prompt: Seq[int], free: Seq[Slot], grid: int) -> Placement:
-    """The free slot whose prefix is worth going on from; without one, the slot unused for longest.
+def choose_slot(free: Seq[FreeSlot]) -> FreeSlot:
+    """The free slot whose beginning is worth going on from; without one, the slot unused for longest.
 
     A long chat is not thrown away for the few tokens of a system prompt that another one shares with it.
     """
-    placements = [Placement(slot, reusable_prefix(slot.cached, prompt, grid)) for slot in free]
-    worth = [p for p in placements if p.reused and p.reused * 2 >= len(p.slot.cached)]
+    worth = [slot for slot in free if slot.common and slot.common * 2 >= slot.held]
     if worth:
-        return max(worth, key=lambda placement: placement.reused)
-    return min(placements, key=lambda placement: placement.slot.last_used)
+        return max(worth, key=lambda slot: (slot.common, -slot.held))
+    return min(free, key=lambda slot: slot.last_used)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another sequence is computing the beginning of this prompt: it will be copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Compute from here on, after copying the tokens before from another slot if one is named."""
+
+    tokens: int
+    source: int | None = None
+
+
+def begin_or_wait(own: int, match: Match, *, worth_copying: int) -> Begin | Wait:
+    """How a prompt begins whose slot holds its first `own` tokens.
+
+    1. What another sequence computes is waited for rather than computed twice.
+    2. What another slot holds is copied.
+    3. Otherwise the prompt goes on from what its own slot holds.
+
+    `worth_copying`: tokens that take longer to compute than a slot's cache to copy.
+    """
+    if match.claimed - own >= worth_copying and match.claimed > match.held:
+        return Wait()
+    if match.held - own >= worth_copying:
+        return Begin(match.held, source=min(match.holders))
+    return Begin(own)
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """How far a sequence's prompt is computed, in tokens."""
+    """What is left of a prompt: the tokens of each slice that is not computed yet."""
 
-    index: int  # of the sequence, for the caller to know it by
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    index: int
-    start: int
-    end: int
+    slices: Seq[int]
+    waited: float  # seconds since it was submitted
 
 
-def plan_slices(prefills: Seq[Prefill], grid: int) -> list[Slice]:
-    """The slices of this step: first come, first served, about `grid` tokens together.
+def plan_prefill(prefills: Seq[Prefill], seconds_per_token: float, budget: float) -> list[int]:
+    """Whose slices this step computes, as indices, one for each slice.
 
-    Running streams wait for these, so one long prompt costs them a slice a step and no more,
-    while several short prompts share a step.
+    The shortest rest goes first, and every second of waiting counts like a second less to compute:
+    a short prompt does not wait behind a long one, and a long one is not passed for ever. At least
+    one slice is computed, and no more than take `budget` seconds.
     """
-    planned: list[Slice] = []
-    left = grid
-    for prefill in prefills:
-        end = slice_end(prefill.done, prefill.total, grid)
-        if planned and end - prefill.done > left:
-            break
-        planned.append(Slice(prefill.index, prefill.done, end))
-        left -= end - prefill.done
-        if left <= 0:
-            break
+    in_turn = sorted(range(len(prefills)), key=lambda i: _urgency(prefills[i], seconds_per_token))
+    planned: list[int] = []
+    spent = 0.0
+    for index in in_turn:
+        for tokens in prefills[index].slices:
+            spent += tokens * seconds_per_token
+            if planned and spent > budget:
+                return planned
+            planned.append(index)
     return planned
+
+
+def _urgency(prefill: Prefill, seconds_per_token: float) -> float:
+    return sum(prefill.slices) * seconds_per_token - prefill.waited
+
+
+def prefill_budget(decode_seconds: float | None) -> float:
+    """Seconds of prefill in a step whose decode takes `decode_seconds`; None: nobody decodes."""
+    return LONGEST_STEP if decode_seconds is None else STREAM_PAUSE * decode_seconds
+
+
+def together(slices: Seq[int], batch_size: int) -> list[int]:
+    """Neighbouring slices in as few calls as `batch_size` allows, as the tokens of each call."""
+    calls: list[int] = []
+    for tokens in slices:
+        if calls and calls[-1] + tokens <= batch_size:
+            calls[-1] += tokens
+        else:
+            calls.append(tokens)
+    return calls
 
 
 def next_in_turn(waiting: Seq[str], running: Seq[str]) -> int:

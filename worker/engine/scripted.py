@@ -4,6 +4,7 @@ For tests of everything around the engine, and for measuring the gateway alone. 
 (`LaunchSpec.script`) understands:
 
     text                reply; by default the last user message comes back
+    unenforced          keywords that every call is told are not enforced
     step_seconds        pause of each step; 0 yields to the event loop
     hold                true: no step is made until `release()`
     load_seconds        how long the load takes
@@ -34,6 +35,7 @@ from worker.engine.interface import (
     Failed,
     Figures,
     Finished,
+    InfillPrompt,
     Prompt,
     Publish,
     Request,
@@ -95,7 +97,9 @@ class ScriptedEngine:
             self._released.set()
         self._task = asyncio.create_task(self._make_steps())
         load = self._load_settings
-        return Description("scripted", "1", load.context_length, load.parallel, can_embed=True, embedding_length=4)
+        return Description(
+            "scripted", "1", load.context_length, load.parallel, can_embed=True, can_rerank=True, embedding_length=4
+        )
 
     def release(self) -> None:
         """Let a script with `hold` or `load_hold` go on."""
@@ -111,7 +115,7 @@ class ScriptedEngine:
             )
             self._publish([(source, Failed(error))])
             return
-        self._publish([(source, Accepted(prompt_tokens))])
+        self._publish([(source, Accepted(prompt_tokens, self._script.get("unenforced", ())))])
         reply = self._script.get("text", text)
         for index in range(request.choices):
             words = iter(TOKEN.findall(reply))
@@ -130,8 +134,15 @@ class ScriptedEngine:
     async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
         return [(sum(word.encode()), word.encode()) for word in TOKEN.findall(prompt_text(prompt))]
 
-    async def embed(self, inputs: list[str | list[int]]) -> tuple[list[list[float]], int]:
-        return [[1.0, 0.0, 0.0, 0.0] for _ in inputs], len(inputs)
+    async def embed(
+        self, inputs: list[str | list[int]], dimensions: int | None = None
+    ) -> tuple[list[list[float]], int]:
+        return [[1.0, 0.0, 0.0, 0.0][:dimensions] for _ in inputs], len(inputs)
+
+    async def rerank(self, query: str, documents: list[str]) -> tuple[list[float], int]:
+        """By the words that a document has in common with the query."""
+        words = set(TOKEN.findall(query))
+        return [float(len(words & set(TOKEN.findall(document)))) for document in documents], len(documents)
 
     async def close(self) -> None:
         if self._task is not None:
@@ -201,6 +212,8 @@ def prompt_text(prompt: Prompt) -> str:
         return next((_content(m) for m in reversed(prompt.messages) if m.get("role") == "user"), "")
     if isinstance(prompt, str):
         return prompt
+    if isinstance(prompt, InfillPrompt):
+        return prompt.prefix
     return " ".join(str(token) for token in prompt)
 
 

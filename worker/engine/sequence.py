@@ -1,16 +1,25 @@
 """One choice of one request, from its prompt to its last token. Owned by the engine's thread."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from worker.engine.constraint import Matcher
 from worker.engine.detokenizer import Detokenizer
-from worker.engine.interface import Delta, Finished, Source, Statistics, StopReason
+from worker.engine.interface import Delta, Finished, PromptProgress, Source, Statistics, StopReason, TokenLogprob
+from worker.engine.logprobs import token_logprobs
+from worker.engine.lookup import PromptLookup
+from worker.engine.prefixes import Piece
 from worker.engine.prepare import Prepared
 from worker.engine.sampler import Sampler
-from worker.engine.scheduler import Slot
+from worker.engine.slices import TAIL
 from worker.engine.stop_strings import StopScanner
 from worker.engine.vocabulary import Vocabulary
+
+WHOLE = -1  # stands for the end of a prompt, where it is a piece of one
 
 
 @dataclass(slots=True)
@@ -24,26 +33,47 @@ class Ticket:
 
 
 class Sequence:
-    """WAITING (no slot) -> PREFILL (done < prompt) -> DECODE (next_token) -> finished."""
+    """WAITING (no slot) -> PLACED (slot) -> PREFILL (begun) -> DECODE (pending) -> finished.
 
-    def __init__(self, ticket: Ticket, choice: int, prepared: Prepared, seed: int, vocabulary: Vocabulary) -> None:
+    `pending` are the tokens that are decided and not in the cache yet: the sampled one, and after
+    it those that a constraint leaves no choice about.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        choice: int,
+        prepared: Prepared,
+        seed: int,
+        vocabulary: Vocabulary,
+    ) -> None:
+        request = prepared.request
         self.ticket = ticket
         self.choice = choice
         self.prompt = prepared.tokens
+        self.slices = prepared.slices  # ends of the prompt's slices
+        self.pieces = _pieces(self.prompt, self.slices) if prepared.reusable else []
+        # The end of the prompt is claimed too: nobody can go on from it, but its twins can start with it.
+        self.claims = [*self.pieces, (*self.prompt[sum(map(len, self.pieces)) :], WHOLE)]
         self.limit = prepared.limit
-        self.fairness_key = prepared.request.fairness_key
-        self.slot: Slot | None = None
+        self.fairness_key = request.fairness_key
+        self._logprobs = request.logprobs
+        self.wants_progress = request.prompt_progress
+        self.slot: int | None = None
+        self.begun = False
         self.done = 0  # tokens of the prompt in the cache
         self.reused = 0
-        self.next_token: int | None = None  # sampled, not yet in the cache
+        self.pending: list[int] = []
         self.matcher: Matcher | None = prepared.matcher.copy() if prepared.matcher else None
-        self.sampler = Sampler(prepared.request.sampling, seed + choice, vocabulary)
+        self.sampler = Sampler(request.sampling, seed + choice, vocabulary)
         self.sampler.read_prompt(self.prompt)
+        self._lookup: PromptLookup | None = None
+        self.drafted = self.accepted = 0  # tokens guessed ahead, and found right
         self._vocabulary = vocabulary
         self._limited_by_context = prepared.limited_by_context
         self._text = Detokenizer(vocabulary)
-        self._scanner = StopScanner(prepared.request.stop)
-        self._predicted = 0
+        self._scanner = StopScanner(request.stop)
+        self._completion: list[int] = []
         self._started = 0.0
         self._first_token = 0.0
 
@@ -53,43 +83,116 @@ class Sequence:
         return len(self.prompt) + self.limit
 
     @property
-    def position(self) -> int:
-        """Where `next_token` goes in the sequence."""
-        return len(self.prompt) + self._predicted - 1
+    def in_prefill(self) -> bool:
+        return self.begun and not self.pending
 
-    def place(self, slot: Slot, reused: int) -> None:
-        self.slot, self.done, self.reused = slot, reused, reused
+    @property
+    def slices_left(self) -> list[int]:
+        """The lengths of the slices that are not computed yet."""
+        ends = [end for end in self.slices if end > self.done]
+        return [end - start for start, end in zip([self.done, *ends], ends, strict=False)]
+
+    @property
+    def position(self) -> int:
+        """Where the first pending token goes in the sequence."""
+        return len(self.prompt) + self._predicted - len(self.pending)
+
+    def begin(self, cached: int) -> None:
+        """Its first `cached` tokens are in its slot."""
+        self.begun = True
+        self.done = self.reused = cached
         self._started = time.monotonic()
 
-    def advance(self, token: int) -> tuple[Delta | None, Finished | None]:
-        """Take a sampled token: the text that it makes certain, and the end, if it is one."""
+    def speculate(self) -> None:
+        """Guess ahead from now on, where guesses can be checked: a constraint's tokens and their odds cannot."""
+        if self.matcher is None and not self.wants_logprobs:
+            self._lookup = PromptLookup(self.prompt)
+
+    def propose(self, count: int) -> list[int]:
+        """Tokens that may follow the pending one; never more than the completion may have."""
+        if self._lookup is None or len(self.pending) != 1:
+            return []
+        return self._lookup.propose(min(count, self.limit - self._predicted - 1))
+
+    def blocks(self, start: int) -> list[Piece]:
+        """What the cache holds of the text from token `start` on, in pieces as prompts are cut into."""
+        text = [*self.prompt, *self._completion][: self.position]
+        ends = range(start + TAIL, len(text) + 1, TAIL)
+        return [tuple(text[end - TAIL : end]) for end in ends]
+
+    def progress(self) -> PromptProgress:
+        return PromptProgress(len(self.prompt), self.reused, self.done)
+
+    def take(self, token: int, logprob: TokenLogprob | None = None) -> tuple[Delta | None, Finished | None]:
+        """Take a sampled token, and those that a constraint forces after it: their text, and the end if it comes."""
+        before = self._predicted
+        self.pending = []
+        shown, end = self._advance(token)
+        if end is None and self.matcher is not None and self._logprobs is None:
+            more, end = self._take_forced(self.matcher)
+            shown += more
         now = time.monotonic()
         self._first_token = self._first_token or now
+        delta = Delta(self.choice, shown, self._predicted - before, (logprob,) if logprob else ())
+        if end is None:
+            return delta, None
+        delta = replace(delta, text=shown + self._rest())
+        finished = Finished(self.choice, end, self._scanner.found, self._statistics(now))
+        return (delta if delta.text or delta.tokens else None), finished
+
+    @property
+    def _predicted(self) -> int:
+        return len(self._completion)
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return self._logprobs is not None
+
+    def logprob(self, logits: NDArray[np.float32], token: int) -> TokenLogprob:
+        """The token's log-probability among these logits, with those of as many tokens as were asked for."""
+        own, likeliest = token_logprobs(logits, token, self._logprobs or 0)
+        piece = self._vocabulary.piece
+        top = [TokenLogprob(each, piece(each), value) for each, value in likeliest]
+        return TokenLogprob(token, piece(token), own, top)
+
+    def _take_forced(self, matcher: Matcher) -> tuple[str, StopReason | None]:
+        shown = ""
+        for token in matcher.forced():
+            self.sampler.accept(token)
+            more, end = self._advance(token)
+            shown += more
+            if end is not None:
+                return shown, end
+        return shown, None
+
+    def _advance(self, token: int) -> tuple[str, StopReason | None]:
+        """One token further: the text that it makes certain, and the reason if it is the last."""
         complete = self.matcher is not None and not self.matcher.consume(token)
         if self._vocabulary.is_end(token):
-            return self._end(StopReason.EOS_FOUND, "", 0, now)
-        self._predicted += 1
-        self.next_token = token
+            return "", StopReason.EOS_FOUND
+        self.pending.append(token)
+        self._completion.append(token)
+        if self._lookup is not None:
+            self._lookup.push(token)
         shown = self._scanner.push(self._text.push(token))
         if self._scanner.found is not None:
-            return self._end(StopReason.STOP_STRING_FOUND, shown, 1, now)
+            return shown, StopReason.STOP_STRING_FOUND
         if complete:
-            return self._end(StopReason.EOS_FOUND, shown, 1, now)
+            return shown, StopReason.EOS_FOUND
         if self._predicted >= self.limit:
-            return self._end(self._limit_reason(), shown, 1, now)
-        return Delta(self.choice, shown, 1), None
+            return shown, self._limit_reason()
+        return shown, None
+
+    def _rest(self) -> str:
+        """What was held back, once no more text comes."""
+        if self._scanner.found is not None:
+            return ""
+        return self._scanner.push(self._text.flush()) + self._scanner.flush()
 
     def _limit_reason(self) -> StopReason:
         if self._limited_by_context:
             return StopReason.CONTEXT_LENGTH_REACHED
         return StopReason.MAX_PREDICTED_TOKENS_REACHED
-
-    def _end(self, reason: StopReason, shown: str, tokens: int, now: float) -> tuple[Delta | None, Finished]:
-        if self._scanner.found is None:
-            shown += self._scanner.push(self._text.flush())
-            shown += self._scanner.flush()
-        finished = Finished(self.choice, reason, self._scanner.found, self._statistics(now))
-        return (Delta(self.choice, shown, tokens) if shown or tokens else None), finished
 
     def _statistics(self, now: float) -> Statistics:
         generation = now - self._first_token
@@ -101,7 +204,15 @@ class Sequence:
             time_to_first_token_seconds=self._first_token - self.ticket.submitted,
             generation_seconds=generation,
             tokens_per_second=(self._predicted - 1) / generation if self._predicted > 1 and generation > 0 else 0.0,
+            draft_tokens=self.drafted,
+            accepted_draft_tokens=self.accepted,
         )
 
     def close(self) -> None:
         self.sampler.close()
+
+
+def _pieces(prompt: Seq[int], ends: Seq[int]) -> list[Piece]:
+    """The tokens of every slice but the last, which is computed anew even if it is known: its logits are not kept."""
+    starts = [0, *ends]
+    return [tuple(prompt[start:end]) for start, end in zip(starts, ends[:-1], strict=False)]

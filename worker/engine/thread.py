@@ -11,13 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
+import numpy as np
 import structlog
 
 from atelier.launch import LaunchSpec
-from worker.engine.embedding import Embedder
+from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
 from worker.engine.interface import Description, Emitted
 from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import Loaded, load_model
+from worker.engine.prepare import Preparer
+from worker.engine.ranking import PairReader
 from worker.engine.sequence import Sequence as Choice
 from worker.engine.vocabulary import Vocabulary
 
@@ -62,6 +65,18 @@ class EngineThread:
         return self._loaded.model.vocabulary
 
     @property
+    def preparer(self) -> Preparer:
+        """What prepares calls for this thread, in another one."""
+        assert self._loaded is not None
+        return self._loaded.preparer
+
+    @property
+    def pair_reader(self) -> PairReader:
+        """Read-only, and so for any thread."""
+        assert self._loaded is not None
+        return PairReader(self._loaded.model.vocabulary, self._loaded.model.rerank_template)
+
+    @property
     def active(self) -> int:
         return self._loaded.batcher.active if self._loaded and self._loaded.batcher else 0
 
@@ -70,8 +85,18 @@ class EngineThread:
         assert self._loaded.batcher is not None
         self._inbox.put(functools.partial(self._loaded.batcher.add, choices))
 
-    async def embed(self, inputs: list[list[int]]) -> list[list[float]]:
-        return [await self._call(functools.partial(self._embed, tokens)) for tokens in inputs]
+    @property
+    def longest_input(self) -> int:
+        """Tokens of the longest text that `pool` takes."""
+        assert self._loaded is not None
+        return longest_input(self._loaded.model, self._spec.load)
+
+    async def pool(self, inputs: Sequence[Tokens]) -> Vectors:
+        """What the model makes of each input as a whole: a vector, or a score."""
+        assert self._loaded is not None
+        room = batch_tokens(self._loaded.model, self._spec.load)
+        rows = [await self._call(functools.partial(self._pool, batch)) for batch in batches(inputs, room)]
+        return np.concatenate(rows)
 
     async def close(self) -> None:
         self._stopping.set()
@@ -132,11 +157,11 @@ class EngineThread:
         if emitted:
             self._loop.call_soon_threadsafe(self._publish, emitted)
 
-    def _embed(self, tokens: list[int]) -> list[float]:
+    def _pool(self, batch: Sequence[Tokens]) -> Vectors:
         assert self._loaded is not None
         if self._embedder is None:
             self._embedder = Embedder(self._loaded.model, self._spec.load, self._llama_log)
-        return self._embedder.embed(tokens)
+        return self._embedder.pool(batch)
 
 
 def _settle(future: "Future[T]", job: Callable[[], T]) -> None:

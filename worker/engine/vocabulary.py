@@ -19,11 +19,18 @@ class Vocabulary:
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Token ids. Special tokens written out in the text are recognised."""
+        return self._tokenize(text, add_special=add_special, read_special=True)
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        """Token ids of the text alone, whatever it looks like."""
+        return self._tokenize(text, add_special=False, read_special=False)
+
+    def _tokenize(self, text: str, *, add_special: bool, read_special: bool) -> list[int]:
         data = text.encode()
         room = len(data) + 8
         while True:
             tokens = (ll.llama_token * room)()
-            count: int = ll.llama_tokenize(self.handle, data, len(data), tokens, room, add_special, True)
+            count: int = ll.llama_tokenize(self.handle, data, len(data), tokens, room, add_special, read_special)
             if count >= 0:
                 return list(tokens[:count])
             room = -count
@@ -50,8 +57,12 @@ class Vocabulary:
                 return buffer.raw[:count]
             room = -count
 
+    def is_control(self, token: int) -> bool:
+        """Whether a token stands for no text: a border of a message, say."""
+        return bool(ll.llama_vocab_is_control(self.handle, token))
+
     def is_end(self, token: int) -> bool:
-        return token in self.end_tokens
+        return bool(ll.llama_vocab_is_eog(self.handle, token))
 
     @cached_property
     def end_tokens(self) -> frozenset[int]:
@@ -77,6 +88,16 @@ class Vocabulary:
     @cached_property
     def eos_text(self) -> str:
         return self._special_text(ll.llama_vocab_eos(self.handle))
+
+    @property
+    def infill_tokens(self) -> tuple[int, int, int] | None:
+        """The tokens before a prefix, before a suffix and before the middle; None for models without."""
+        tokens = (
+            ll.llama_vocab_fim_pre(self.handle),
+            ll.llama_vocab_fim_suf(self.handle),
+            ll.llama_vocab_fim_mid(self.handle),
+        )
+        return None if min(tokens) < 0 else tokens
 
     @property
     def eos(self) -> int:

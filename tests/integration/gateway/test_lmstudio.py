@@ -51,6 +51,15 @@ async def test_v0_streams_have_the_statistics_in_the_last_chunk(
     assert last["stats"].get("stop_string") == fields.get("stop")
 
 
+async def test_an_estimate_loads_nothing(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    async with gateway.client() as http:
+        body = {"model": "tiny", "context_length": 2048, "estimate_only": True}
+        reply = (await http.post("/api/v1/models/load", json=body)).json()
+    memory = {"weights": 1000, "kv_cache": 2048, "compute": 10, "total": 3058}
+    assert reply == {"model": KEY, "status": "estimated", "memory_bytes": memory}
+    assert registry.created == []
+
+
 async def test_a_model_is_loaded_listed_and_unloaded(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with gateway.client() as http:
         body = {"model": "tiny", "context_length": 2048, "eval_batch_size": 64, "echo_load_config": True}

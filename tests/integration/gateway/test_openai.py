@@ -176,3 +176,28 @@ async def test_numbers_beyond_64_bits_break_nothing(gateway: RunningGateway) -> 
         )
     assert (calls.status_code, calls.json()["error"]["param"]) == (400, "messages")
     assert bounds.status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_of_a_schema_is_not_enforced_stands_in_a_header(
+    registry: FakeRegistry, gateway: RunningGateway, stream: bool
+) -> None:
+    registry.script = {"unenforced": ["not", "uniqueItems", "evil\r\nheader: 1"]}
+    async with gateway.client() as http:
+        for route, prompt in (("chat/completions", {"messages": HELLO}), ("completions", {"prompt": ["a", "b"]})):
+            reply = await http.post(f"/v1/{route}", json={"model": KEY, "stream": stream, **prompt})
+            assert (reply.status_code, reply.headers["x-atelier-unenforced"]) == (200, "not, uniqueItems")
+
+
+async def test_an_answer_that_keeps_to_everything_has_no_such_header(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "regex": "a"})
+    assert reply.status_code == 200
+    assert "x-atelier-unenforced" not in reply.headers
+
+
+async def test_two_constraints_are_refused(gateway: RunningGateway) -> None:
+    body = {"model": KEY, "messages": HELLO, "regex": "a", "grammar": 'root ::= "a"'}
+    async with gateway.client() as http:
+        reply = await http.post("/v1/chat/completions", json=body)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "regex")

@@ -273,3 +273,24 @@ async def test_tokenize_gives_ids_with_their_bytes(start: Start) -> None:
     request = pb.TokenizeRequest(instance_id="a/b", text="héllo wörld")
     reply = await client.stub.Tokenize(request, metadata=client.metadata)
     assert b"".join(reply.pieces).decode() == "héllo wörld"
+
+
+async def test_inputs_are_embedded_with_as_many_dimensions_as_wanted(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    request = pb.EmbedRequest(instance_id="a/b", texts=["one", "two"], dimensions=2)
+    reply = await bounded(client.stub.Embed(request, metadata=client.metadata))
+    assert [list(embedding.values) for embedding in reply.embeddings] == [[1, 0], [1, 0]]
+    assert reply.prompt_tokens == 2
+
+
+async def test_documents_are_ranked_in_their_order(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    request = pb.RerankRequest(instance_id="a/b", query="blue sea", documents=["bread", "blue sea", "blue sky"])
+    scores = (await bounded(client.stub.Rerank(request, metadata=client.metadata))).scores
+    assert scores[1] > scores[2] > scores[0]
+    request.instance_id = "x/y"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await bounded(client.stub.Rerank(request, metadata=client.metadata))
+    assert isinstance(from_rpc_error(caught.value), InstanceNotFound)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
-from gateway.call import Call, Chat, JsonObject, JsonSchema, Text, Tokens
+from gateway.call import Call, Chat, Gbnf, JsonObject, JsonSchema, Lark, Regex, Text, Tokens
 from gateway.lmstudio.schema import LoadBody, V0ChatBody
 from gateway.lmstudio.translate import load_settings, params_string, v0_chat_call
 from gateway.openai.schema import ChatBody, CompletionBody
@@ -57,6 +57,20 @@ def test_every_sampling_setting_gets_through_under_its_own_name() -> None:
         "max_tokens": 5,
         "logit_bias": {"5": -1.5},
         "ignore_eos": True,
+        "typical_p": 0.9,
+        "top_n_sigma": 1.5,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.2,
+        "dynatemp_range": 0.3,
+        "dynatemp_exponent": 1.5,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.2,
+        "dry_multiplier": 0.8,
+        "dry_base": 2.0,
+        "dry_allowed_length": 3,
+        "dry_penalty_last_n": 100,
+        "dry_sequence_breakers": ["x"],
     }
     assert set(values) == {row.facts.openai for row in TABLE["inference"].values() if row.facts.openai}
     assert chat(**values, stop=["x"]).settings == {**values, "logit_bias": {5: -1.5}, "stop": ["x"]}
@@ -118,6 +132,45 @@ def test_response_formats_become_constraints() -> None:
     asked = chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}).constraint
     assert isinstance(asked, JsonSchema)
     assert asked.schema == '{"type":"object","properties":{"b":{},"a":{}}}'  # the order of properties is kept
+
+
+@pytest.mark.parametrize("strict", [None, False, True])
+def test_a_schema_says_whether_it_is_strict(strict: bool | None) -> None:
+    asked = {"type": "json_schema", "json_schema": {"schema": {}, "strict": strict}}
+    assert chat(response_format=asked).constraint == JsonSchema("{}", strict)
+
+
+def test_grammars_and_regular_expressions_become_constraints() -> None:
+    assert chat(regex="a+").constraint == Regex("a+")
+    assert completion(prompt="x", grammar='root ::= "a"').constraint == Gbnf('root ::= "a"')
+    assert chat(grammar='\n%llguidance {}\nstart: "a"').constraint == Lark('\n%llguidance {}\nstart: "a"')
+
+
+def test_an_empty_grammar_is_a_grammar() -> None:
+    assert chat(grammar="").constraint == Gbnf("")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"regex": "a", "grammar": 'root ::= "a"'}, "regex"),
+        ({"response_format": {"type": "json_object"}, "grammar": 'root ::= "a"'}, "grammar"),
+        ({"response_format": {"type": "json_object"}, "regex": ""}, "regex"),
+    ],
+)
+def test_two_constraints_are_one_too_many(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest, match="constrains the completion already") as caught:
+        chat(**fields)
+    assert caught.value.param == param
+
+
+def test_a_text_format_leaves_room_for_a_grammar() -> None:
+    assert chat(response_format={"type": "text"}, regex="a").constraint == Regex("a")
+
+
+@pytest.mark.parametrize("breakers", [[], [""], ["x" * 41], ["x"] * 17, "x"])
+def test_sequence_breakers_are_bounded(breakers: Any) -> None:
+    assert "dry_sequence_breakers" in str(refusal(body(dry_sequence_breakers=breakers)).param)
 
 
 def test_a_schema_format_without_a_schema_is_refused() -> None:

@@ -1,103 +1,198 @@
 """What a step computes, decided without llama.cpp."""
 
-import itertools
+from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.engine.prefixes import Match
 from worker.engine.scheduler import (
-    SMALLEST_SLICE,
+    LONGEST_STEP,
+    STREAM_PAUSE,
+    Begin,
+    FreeSlot,
     Prefill,
-    Slice,
-    Slot,
+    Wait,
+    begin_or_wait,
     choose_slot,
     fits_in_cache,
     next_in_turn,
-    plan_slices,
-    reusable_prefix,
-    slice_end,
+    plan_prefill,
+    prefill_budget,
 )
 
-GRID = 64
-lengths = st.integers(1, 2000)
+few = settings(max_examples=40, deadline=None)
+SECOND = 0.001  # a token's
+tokens = st.integers(0, 4000)
+free_slots = st.lists(
+    st.builds(lambda held, share, used: FreeSlot(0, held, int(held * share), used), tokens, st.floats(0, 1), tokens),
+    min_size=1,
+    max_size=6,
+).map(lambda slots: [replace(slot, id=number) for number, slot in enumerate(slots)])
+prefills = st.lists(
+    st.builds(Prefill, st.lists(st.integers(1, 80), min_size=1, max_size=10), st.floats(0, 10)), max_size=8
+)
 
 
-def slices_of(total: int, start: int = 0) -> list[tuple[int, int]]:
-    found = []
-    while start < total:
-        end = slice_end(start, total, GRID)
-        found.append((start, end))
-        start = end
-    return found
+# A slot.
 
 
-@given(total=lengths)
-def test_slices_cover_a_prompt_without_gaps(total: int) -> None:
-    slices = slices_of(total)
-    assert slices[0][0] == 0
-    assert slices[-1][1] == total
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(slices))
+def test_a_prompt_goes_to_the_slot_that_holds_its_beginning() -> None:
+    warm, cold = FreeSlot(0, 128, 128, last_used=9), FreeSlot(1, 0, 0, last_used=1)
+    assert choose_slot([cold, warm]) == warm
 
 
-@given(total=lengths)
-def test_only_a_short_prompt_has_a_tiny_slice(total: int) -> None:
-    assert all(end - start >= min(total, SMALLEST_SLICE) for start, end in slices_of(total))
+def test_a_long_chat_is_not_thrown_away_for_a_short_beginning() -> None:
+    long_chat, empty = FreeSlot(0, 3000, 64, last_used=2), FreeSlot(1, 0, 0, last_used=1)
+    assert choose_slot([long_chat, empty]) == empty
 
 
-@given(total=lengths)
-def test_no_slice_outgrows_the_grid_by_more_than_a_tiny_rest(total: int) -> None:
-    assert all(end - start < GRID + SMALLEST_SLICE for start, end in slices_of(total))
+def test_a_slot_is_worth_going_on_from_when_half_of_it_is_common() -> None:
+    half, other = FreeSlot(0, 200, 100, last_used=9), FreeSlot(1, 0, 0, last_used=0)
+    assert choose_slot([half, other]) == half
+    assert choose_slot([replace(half, common=99), other]) == other
 
 
-@given(total=st.integers(100, 1000), lines=st.integers(0, 10))
-def test_a_reused_prefix_leaves_the_slices_where_they_were(total: int, lines: int) -> None:
-    reused = reusable_prefix(range(lines * GRID), range(total), GRID)
-    assert set(slices_of(total, reused)) <= set(slices_of(total))
-
-
-def test_a_prefix_is_reused_up_to_a_grid_line() -> None:
-    assert reusable_prefix(list(range(100)), list(range(200)), GRID) == 64
-
-
-def test_a_prompt_that_is_cached_whole_leaves_a_slice_to_compute() -> None:
-    prompt = list(range(128))
-    assert reusable_prefix(prompt, prompt, GRID) == 64
-
-
-def test_a_prefix_ends_where_the_tokens_differ() -> None:
-    cached = [*range(70), 9999, *range(71, 300)]
-    assert reusable_prefix(cached, list(range(300)), GRID) == 64
-
-
-def test_a_prompt_goes_to_the_slot_that_holds_its_prefix() -> None:
-    warm, cold = Slot(0, list(range(128)), last_used=9), Slot(1, [], last_used=1)
-    placement = choose_slot(list(range(200)), [cold, warm], GRID)
-    assert (placement.slot, placement.reused) == (warm, 128)
-
-
-def test_a_long_chat_is_not_thrown_away_for_a_short_prefix() -> None:
-    long_chat, empty = Slot(0, list(range(3000)), last_used=1), Slot(1, [], last_used=0)
-    placement = choose_slot([*range(64), *[9] * 100], [long_chat, empty], GRID)
-    assert placement.slot is empty
+def test_among_equal_beginnings_the_slot_that_loses_least_is_chosen() -> None:
+    longer, shorter = FreeSlot(0, 200, 128, last_used=0), FreeSlot(1, 128, 128, last_used=1)
+    assert choose_slot([longer, shorter]) == shorter
 
 
 def test_a_new_prompt_takes_the_slot_unused_for_longest() -> None:
-    slots = [Slot(0, [1] * 200, last_used=3), Slot(1, [2] * 200, last_used=1), Slot(2, [3] * 200, last_used=2)]
-    assert choose_slot([7] * 100, slots, GRID).slot is slots[1]
+    slots = [FreeSlot(0, 200, 0, last_used=3), FreeSlot(1, 200, 0, last_used=1), FreeSlot(2, 200, 0, last_used=2)]
+    assert choose_slot(slots) == slots[1]
 
 
-def test_short_prompts_share_a_step() -> None:
-    planned = plan_slices([Prefill(0, 0, 20), Prefill(1, 0, 30), Prefill(2, 0, 30)], GRID)
-    assert planned == [Slice(0, 0, 20), Slice(1, 0, 30)]
+@few
+@given(free_slots)
+def test_no_slot_worth_going_on_from_holds_more_of_the_prompt_than_the_chosen_one(free: list[FreeSlot]) -> None:
+    chosen = choose_slot(free)
+    worth = [slot for slot in free if slot.common and slot.common * 2 >= slot.held]
+    assert chosen in free
+    assert chosen.common >= max((slot.common for slot in worth), default=0)
+    assert worth or chosen.last_used == min(slot.last_used for slot in free)
 
 
-def test_a_long_prompt_takes_one_slice_a_step() -> None:
-    assert plan_slices([Prefill(0, 64, 5000), Prefill(1, 0, 20)], GRID) == [Slice(0, 64, 128)]
+# How a prompt begins.
 
 
-def test_the_prompt_that_came_first_is_computed_first() -> None:
-    planned = plan_slices([Prefill(3, 0, 40), Prefill(5, 0, 60)], GRID)
-    assert [part.index for part in planned] == [3]
+def test_a_prompt_waits_for_what_another_sequence_computes() -> None:
+    assert begin_or_wait(0, Match(0, frozenset(), 64, frozenset([3])), worth_copying=10) == Wait()
+
+
+def test_a_prompt_does_not_wait_for_few_tokens() -> None:
+    assert begin_or_wait(60, Match(60, frozenset([1]), 64, frozenset([3])), worth_copying=10) == Begin(60)
+
+
+def test_a_prompt_begins_with_a_copy_of_what_another_slot_holds() -> None:
+    assert begin_or_wait(64, Match(256, frozenset([5, 3]), 256), worth_copying=100) == Begin(256, source=3)
+
+
+def test_few_tokens_are_not_copied() -> None:
+    assert begin_or_wait(64, Match(128, frozenset([3]), 128), worth_copying=100) == Begin(64)
+
+
+def test_a_prompt_goes_on_from_what_its_own_slot_holds() -> None:
+    assert begin_or_wait(128, Match(128, frozenset([0]), 128), worth_copying=1) == Begin(128)
+
+
+@few
+@given(st.tuples(tokens, tokens, tokens).map(sorted), st.integers(1, 500))
+def test_a_beginning_is_the_best_there_is_within_what_copying_costs(known: list[int], worth: int) -> None:
+    own, held, claimed = known
+    match = Match(held, frozenset([4, 7]), claimed, frozenset([9]) if claimed > held else frozenset())
+    decision = begin_or_wait(own, match, worth_copying=worth)
+    if isinstance(decision, Wait):
+        assert claimed > held
+        assert claimed - own >= worth
+    elif decision.source is None:
+        assert decision.tokens == own
+        assert held - own < worth
+    else:
+        assert decision == Begin(held, source=4)
+        assert held - own >= worth
+
+
+# The prefill of a step.
+
+
+def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
+    long, short = Prefill([64] * 50, waited=0.5), Prefill([20], waited=0)
+    assert plan_prefill([long, short], SECOND, 0.1) == [1, 0]
+
+
+def test_a_prompt_that_waited_long_goes_before_a_short_one() -> None:
+    long, short = Prefill([64] * 50, waited=4), Prefill([20], waited=0)
+    assert plan_prefill([long, short], SECOND, 0.1)[0] == 0
+
+
+def test_a_slice_longer_than_the_budget_is_computed_alone() -> None:
+    assert plan_prefill([Prefill([500, 10], 0), Prefill([600], 0)], SECOND, 0.1) == [0]
+
+
+def test_several_slices_of_a_prompt_share_a_step() -> None:
+    assert plan_prefill([Prefill([64, 64, 64, 64], 0)], SECOND, 0.2) == [0, 0, 0]
+
+
+@few
+@given(prefills, st.floats(0, 1))
+def test_a_plan_does_something_whenever_there_is_something_to_do(waiting: list[Prefill], budget: float) -> None:
+    assert bool(plan_prefill(waiting, SECOND, budget)) == bool(waiting)
+
+
+@few
+@given(prefills, st.floats(0, 1))
+def test_a_plan_keeps_to_its_budget_after_the_first_slice(waiting: list[Prefill], budget: float) -> None:
+    planned = plan_prefill(waiting, SECOND, budget)
+    spent = sum(tokens * SECOND for tokens in _tokens(waiting, planned))
+    assert len(planned) <= 1 or spent <= budget + 1e-9
+
+
+@few
+@given(prefills, st.floats(0, 1))
+def test_a_plan_finishes_a_prompt_before_it_turns_to_the_next(waiting: list[Prefill], budget: float) -> None:
+    planned = plan_prefill(waiting, SECOND, budget)
+    in_turn = list(dict.fromkeys(planned))
+    assert planned == sorted(planned, key=in_turn.index)
+    assert all(planned.count(index) == len(waiting[index].slices) for index in in_turn[:-1])
+    assert all(planned.count(index) <= len(waiting[index].slices) for index in in_turn)
+
+
+@few
+@given(prefills)
+def test_all_is_planned_when_there_is_time_for_it(waiting: list[Prefill]) -> None:
+    assert len(plan_prefill(waiting, SECOND, 1e9)) == sum(len(prefill.slices) for prefill in waiting)
+
+
+def test_a_long_prompt_is_not_passed_for_ever() -> None:
+    """A short prompt arrives with every step and would fill it."""
+    left: dict[float, list[int]] = {0.0: [64] * 60}  # when it came -> its slices
+    now = 0.0
+    for _ in range(400):
+        now += 0.064
+        left[now] = [64]
+        came = list(left)
+        for index in plan_prefill([Prefill(left[at], now - at) for at in came], SECOND, 0.1):
+            left[came[index]] = left[came[index]][1:]
+        left = {at: slices for at, slices in left.items() if slices}
+        if 0.0 not in left:
+            return
+    raise AssertionError(f"{len(left[0.0])} slices are left")
+
+
+def _tokens(waiting: list[Prefill], planned: list[int]) -> list[int]:
+    return [waiting[index].slices[planned[:at].count(index)] for at, index in enumerate(planned)]
+
+
+def test_prefill_beside_streams_is_bounded_by_their_step() -> None:
+    assert prefill_budget(0.05) == STREAM_PAUSE * 0.05
+
+
+def test_prefill_that_nobody_waits_for_is_longer_and_still_bounded() -> None:
+    assert prefill_budget(None) == LONGEST_STEP
+
+
+# Whose turn it is.
 
 
 def test_sequences_start_fair_across_keys_and_in_order_among_equals() -> None:
@@ -107,6 +202,15 @@ def test_sequences_start_fair_across_keys_and_in_order_among_equals() -> None:
         running.append(key)
         started += key
     assert started == "CBAA"
+
+
+@few
+@given(st.text("ABCD", min_size=1, max_size=12), st.text("ABCD", max_size=12))
+def test_no_key_has_fewer_running_than_the_one_that_starts(waiting: str, running: str) -> None:
+    chosen = next_in_turn(waiting, running)
+    fewest = min(running.count(key) for key in waiting)
+    assert running.count(waiting[chosen]) == fewest
+    assert all(running.count(key) > fewest for key in waiting[:chosen])
 
 
 def test_caches_of_their_own_always_have_room() -> None:

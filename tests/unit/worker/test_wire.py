@@ -6,12 +6,16 @@ import pytest
 from atelier.errors import ContextLengthExceeded, InvalidRequest, from_message
 from protos import inference_pb2 as pb
 from worker.engine.interface import (
+    Accepted,
     ChatPrompt,
     Delta,
     Failed,
     Finished,
+    Gbnf,
     JsonObject,
     JsonSchema,
+    Lark,
+    Regex,
     Statistics,
     StopReason,
 )
@@ -51,6 +55,15 @@ def test_messages_of_another_form_are_refused(messages: bytes) -> None:
 def test_constraints_arrive() -> None:
     assert read_submit(pb.Submit(text="x", json_object=True)).constraint == JsonObject()
     assert read_submit(pb.Submit(text="x", json_schema="{}")).constraint == JsonSchema("{}")
+    assert read_submit(pb.Submit(text="x", json_schema="{}", strict=True)).constraint == JsonSchema("{}", True)
+    assert read_submit(pb.Submit(text="x", regex="a+")).constraint == Regex("a+")
+    assert read_submit(pb.Submit(text="x", gbnf="root ::= x")).constraint == Gbnf("root ::= x")
+    assert read_submit(pb.Submit(text="x", lark="start: x")).constraint == Lark("start: x")
+
+
+def test_an_acceptance_names_what_is_not_enforced() -> None:
+    accepted = event_message(1, Accepted(3, ("not", "uniqueItems"))).accepted
+    assert (accepted.prompt_tokens, list(accepted.unenforced)) == (3, ["not", "uniqueItems"])
 
 
 def test_a_call_without_a_prompt_is_refused() -> None:

@@ -1,0 +1,62 @@
+"""Grammars that would hang or crash a worker, in the process that is there for it."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from llguidance import LLMatcher
+
+from tests.support.byte_vocabulary import END, TOKENS
+from worker.engine.json_schema import schema_grammar
+from worker.engine.trial import GrammarTrial, Pieces
+
+
+@pytest.fixture(scope="module")
+def trial() -> Iterator[GrammarTrial]:
+    opened = GrammarTrial(lambda: Pieces(TOKENS, [END], [END]))
+    yield opened
+    opened.close()
+
+
+def chain_of_rules(length: int) -> str:
+    rules = "\n".join(f'r{i}: "x" r{i + 1} | "y"' for i in range(length))
+    return LLMatcher.grammar_from_lark(f'start: r0\n{rules}\nr{length}: "z"')
+
+
+def chain_of_references(length: int) -> str:
+    definitions = {f"d{i}": {"type": "array", "items": {"$ref": f"#/$defs/d{i + 1}"}} for i in range(length)}
+    definitions[f"d{length}"] = {"type": "string"}
+    return schema_grammar(json.dumps({"$ref": "#/$defs/d0", "$defs": definitions}))
+
+
+def many_pattern_properties() -> str:
+    patterns = {f"^a{i}_[a-z]{{1,30}}$": {"type": "string"} for i in range(1000)}
+    return schema_grammar(json.dumps({"type": "object", "patternProperties": patterns}))
+
+
+@pytest.mark.parametrize("hostile", [chain_of_rules(20_000), chain_of_references(10_000), many_pattern_properties()])
+def test_a_grammar_that_ends_the_process_is_refused_and_the_next_one_tried(trial: GrammarTrial, hostile: str) -> None:
+    assert "too much time or memory" in (trial.error(hostile) or "")
+    assert trial.error(chain_of_rules(10)) is None
+
+
+@pytest.mark.parametrize("pattern", ["(", "[^\\s\\S]"])
+def test_a_grammar_that_cannot_match_is_refused(trial: GrammarTrial, pattern: str) -> None:
+    assert trial.error(LLMatcher.grammar_from_regex(pattern))
+
+
+def test_large_repetitions_compile(trial: GrammarTrial) -> None:
+    assert trial.error(schema_grammar('{"type": "array", "items": {"type": "integer"}, "maxItems": 100000000}')) is None
+    assert trial.error(LLMatcher.grammar_from_regex("a{1,100000000}")) is None
+
+
+def test_the_process_ends_when_its_worker_does() -> None:
+    command = [sys.executable, "-m", "worker.engine.trial"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        pickle.dump(Pieces(TOKENS, [END], [END]), process.stdin)
+        process.stdin.close()
+        assert process.wait(30) == 0

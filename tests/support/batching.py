@@ -1,0 +1,188 @@
+"""A batcher on a fake context: calls in, their tokens out."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from atelier.errors import AtelierError
+from atelier.settings.groups import Inference
+from tests.support.fake_context import FakeContext, FakeVocabulary
+from worker.engine.batcher import Batcher
+from worker.engine.constraint import Matcher
+from worker.engine.costs import Costs
+from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source
+from worker.engine.prepare import Prepared
+from worker.engine.sequence import Sequence, Ticket
+from worker.engine.slices import TAIL, Slicing
+
+GRID = 64
+BORDER = 1  # the token around messages
+SLICING = Slicing(GRID, is_border=lambda token: token == BORDER)
+EXACT_SLICING = Slicing(TAIL)
+SEED = 7
+VOCABULARY: Any = FakeVocabulary()
+MOST_STEPS = 2000
+
+
+class SteadyCosts(Costs):
+    """Costs that are given, and not measured."""
+
+    token_seconds = 0.001
+    decode_seconds = 0.05  # prefill beside streams: 100 tokens
+    worth_copying = 1
+
+    def __init__(self, **given: float) -> None:
+        vars(self).update(given)
+
+    def prefill(self, tokens: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def decode(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@dataclass(slots=True)
+class Call:
+    """A submitted call and what became of it."""
+
+    ticket: Ticket
+    prompt: tuple[int, ...]
+    max_tokens: int
+    texts: list[str]
+    counts: list[int]
+    finished: dict[int, Finished] = field(default_factory=dict)
+    progress: list[PromptProgress] = field(default_factory=list)
+    error: AtelierError | None = None
+
+    def cancel(self) -> None:
+        self.ticket.cancelled = True
+
+    def tokens(self, choice: int = 0) -> list[int]:
+        return [int(number) for number in self.texts[choice].split()]
+
+    def deliver(self, event: Event) -> None:
+        """After a Failed nothing is heard, as with a stream."""
+        if self.error is not None:
+            return
+        match event:
+            case Delta(choice, text, tokens):
+                assert choice not in self.finished
+                self.texts[choice] += text
+                self.counts[choice] += tokens
+            case Finished(choice):
+                assert choice not in self.finished
+                assert event.statistics.predicted_tokens == self.counts[choice]
+                self.finished[choice] = event
+            case PromptProgress():
+                self.progress.append(event)
+            case Failed(error):
+                self.error = error
+
+    @property
+    def complete(self) -> bool:
+        return len(self.finished) == len(self.texts)
+
+
+class Batching:
+    def __init__(
+        self,
+        slots: int = 4,
+        *,
+        reuse: bool = True,
+        capacity: int | None = None,
+        costs: Costs | None = None,
+        exact: bool = False,
+        draft_tokens: int = 0,
+        mumbles: bool = False,
+    ) -> None:
+        """`exact`: what is computed does not depend on the size of the call, which the batcher makes use of."""
+        self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles)
+        context: Any = self.context
+        self.batcher = Batcher(
+            context,
+            slots,
+            costs or SteadyCosts(),
+            reuse=reuse,
+            exact=exact,
+            keep_decoded=exact,
+            unified_capacity=capacity,
+            draft_tokens=draft_tokens,
+        )
+        self.calls: list[Call] = []
+        self._slots = slots
+        self._slicing = EXACT_SLICING if exact else SLICING
+        self._reuse = reuse
+
+    def submit(
+        self,
+        prompt: list[int] | tuple[int, ...],
+        *,
+        max_tokens: int = 8,
+        choices: int = 1,
+        key: str = "",
+        seed: int = SEED,
+        matcher: Matcher | None = None,
+        logprobs: int | None = None,
+        progress: bool = False,
+        temperature: float = 0.0,
+    ) -> Call:
+        request = Request(
+            list(prompt),
+            Inference(temperature=temperature, max_tokens=max_tokens),
+            choices=choices,
+            logprobs=logprobs,
+            prompt_progress=progress,
+            fairness_key=key,
+        )
+        prepared = Prepared(
+            request, list(prompt), max_tokens, False, matcher, self._slicing.cut(prompt), reusable=self._reuse
+        )
+        ticket = Ticket(Source(0, len(self.calls)), choices)
+        call = Call(ticket, tuple(prompt), max_tokens, [""] * choices, [0] * choices)
+        self.calls.append(call)
+        self.batcher.add([Sequence(ticket, number, prepared, seed, VOCABULARY) for number in range(choices)])
+        return call
+
+    def step(self) -> None:
+        for source, event in self.batcher.step():
+            self.calls[source.call].deliver(event)
+
+    def finish(self) -> None:
+        for _ in range(MOST_STEPS):
+            if self.batcher.idle:
+                return
+            self.step()
+        raise AssertionError("it does not end")
+
+    def run(self, prompt: list[int] | tuple[int, ...], **options: Any) -> list[int]:
+        """The tokens of a call, once everything is done."""
+        call = self.submit(prompt, **options)
+        self.finish()
+        assert call.complete
+        return call.tokens()
+
+    def free_slots(self) -> int:
+        """How many calls could start at once: asked of an idle batcher, and by starting them."""
+        assert self.batcher.idle
+        calls = [self.submit([number] * 2, max_tokens=1) for number in range(self._slots + 1)]
+        before = len(self.context.calls)
+        self.step()
+        started = len(self.context.calls) - before
+        self.finish()
+        assert all(call.complete for call in calls)
+        return started
+
+
+@lru_cache(maxsize=4096)
+def solo(
+    prompt: tuple[int, ...],
+    max_tokens: int = 8,
+    choice: int = 0,
+    temperature: float = 0.0,
+    exact: bool = False,
+    mumbles: bool = False,
+) -> list[int]:
+    """What a choice comes to where nothing else runs or has run."""
+    batching = Batching(1, reuse=False, exact=exact, mumbles=mumbles)
+    return batching.run(prompt, max_tokens=max_tokens, seed=SEED + choice, temperature=temperature)

@@ -1,0 +1,117 @@
+"""A llama.cpp context without a model: its logits tell how every token in the cache came to be there.
+
+Each cell's digest is of the cells before it, of its token, and of the call that computed it. So a cache that was
+reused, copied or cut wrongly, or a prompt that was cut elsewhere, gives other tokens.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atelier.errors import DecodeFailed
+from tests.support import byte_vocabulary
+
+SPREAD = 8.0  # of the logits
+FAVOURITES = [65, 66, 67]  # of a context that mumbles
+END_BONUS = 0.6  # makes about one token in a dozen the last
+
+
+class FakeVocabulary:
+    """Bytes and an end. The piece of a token is its number, so that a text tells its tokens."""
+
+    size = byte_vocabulary.SIZE
+    end_tokens = frozenset([byte_vocabulary.END])
+    suppressed_tokens: tuple[int, ...] = ()
+
+    def piece(self, token: int) -> bytes:
+        return b"%d " % token
+
+    def is_end(self, token: int) -> bool:
+        return token in self.end_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A decode call."""
+
+    kind: str  # "prompt" or "next"
+    slots: tuple[int, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    token: int
+    digest: bytes
+
+
+class FakeContext:
+    def __init__(
+        self, slots: int, *, capacity: int | None = None, rounding: bool = True, mumbles: bool = False
+    ) -> None:
+        """`rounding`: what is computed depends on the size of the call, as with kernels.
+
+        `mumbles`: repeats a few tokens, so that guesses at the next ones come true.
+        """
+        self.cells: list[list[Cell]] = [[] for _ in range(slots)]
+        self.calls: list[Computed] = []
+        self.copies: list[tuple[int, int]] = []
+        self.fails: Callable[[Computed], bool] = lambda call: False
+        self._capacity = capacity
+        self._rounding = rounding
+        self._mumbles = mumbles
+        self._logits: dict[int, NDArray[np.float32]] = {}
+
+    def decode_prompt(self, slot: int, tokens: Sequence[int], start: int, outputs: str) -> None:
+        shape = (start, len(tokens)) if self._rounding else ()
+        self._compute(Computed("prompt", (slot,), len(tokens)))
+        for at, token in enumerate(tokens):
+            self._put(slot, token, start + at, shape)
+        wanted = {"none": [], "last": [len(tokens) - 1], "all": range(len(tokens))}[outputs]
+        self._logits = {index: self._outputs(self.cells[slot][start + index]) for index in wanted}
+
+    def decode_next(self, entries: Sequence[tuple[int, int, int]]) -> None:
+        slots = tuple(slot for slot, _, _ in entries)
+        assert len(set(slots)) == len(slots)
+        self._compute(Computed("next", slots, len(slots)))
+        for slot, token, position in entries:
+            self._put(slot, token, position, ())
+        self._logits = {index: self._outputs(self.cells[slot][-1]) for index, slot in enumerate(slots)}
+
+    def logits(self, index: int) -> NDArray[np.float32]:
+        return self._logits[index]
+
+    def keep_prefix(self, slot: int, tokens: int) -> None:
+        assert 0 <= tokens <= len(self.cells[slot]), "kept more than there is"
+        del self.cells[slot][tokens:]
+
+    def copy(self, source: int, slot: int) -> None:
+        assert source != slot
+        self.copies.append((source, slot))
+        self.cells[slot] = list(self.cells[source])
+
+    def _compute(self, call: Computed) -> None:
+        self.calls.append(call)
+        if self.fails(call):
+            for slot in call.slots:
+                self.cells[slot] = [Cell(-1, b"spoilt") for _ in range(len(self.cells[slot]) + call.tokens)]
+            raise DecodeFailed
+        if self._capacity is not None:
+            assert sum(map(len, self.cells)) + call.tokens <= self._capacity, "more than the cache holds"
+
+    def _put(self, slot: int, token: int, position: int, shape: tuple[int, ...]) -> None:
+        cells = self.cells[slot]
+        assert position == len(cells), "a gap or an overlap"
+        before = cells[-1].digest if cells else b""
+        cells.append(Cell(token, hashlib.blake2b(before + repr((token, shape)).encode(), digest_size=16).digest()))
+
+    def _outputs(self, cell: Cell) -> NDArray[np.float32]:
+        noise = hashlib.shake_128(cell.digest).digest(2 * FakeVocabulary.size)
+        logits = np.frombuffer(noise, dtype="<u2").astype(np.float32) * np.float32(SPREAD / 2**16)
+        logits[byte_vocabulary.END] += END_BONUS
+        if self._mumbles:
+            logits[FAVOURITES] += SPREAD
+        return logits

@@ -1,0 +1,80 @@
+"""What computing is measured to cost, by a clock that is set."""
+
+from contextlib import AbstractContextManager
+
+import pytest
+
+from atelier.errors import DecodeFailed
+from worker.engine import costs as module
+from worker.engine.costs import FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs
+
+
+class Clock:
+    now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_an_average_is_nothing_before_its_first_value() -> None:
+    assert Average().value is None
+
+
+def test_an_average_begins_with_its_first_value_and_moves_towards_the_others() -> None:
+    average = Average()
+    average.add(10)
+    assert average.value == 10
+    average.add(20)
+    assert average.value == pytest.approx(10 + WEIGHT * 10)
+
+
+def test_costs_are_guessed_until_they_are_measured() -> None:
+    costs = Costs(copy_seconds=1.0)
+    assert (costs.token_seconds, costs.decode_seconds) == (FIRST_TOKEN_SECONDS, None)
+
+
+def test_a_slice_is_measured_by_the_token(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    with costs.prefill(64):
+        clock.now += 0.64
+    assert costs.token_seconds == pytest.approx(0.01)
+
+
+def test_a_decode_step_is_measured_as_a_whole(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    with costs.decode():
+        clock.now += 0.05
+    assert costs.decode_seconds == pytest.approx(0.05)
+
+
+def test_a_call_that_fails_is_not_measured(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    for measuring in (costs.prefill(1), costs.decode()):
+        with pytest.raises(DecodeFailed):
+            _fail(measuring, clock)
+    assert (costs.token_seconds, costs.decode_seconds) == (FIRST_TOKEN_SECONDS, None)
+
+
+def _fail(measuring: AbstractContextManager[None], clock: Clock) -> None:
+    with measuring:
+        clock.now += 9
+        raise DecodeFailed
+
+
+def test_more_tokens_are_worth_copying_where_computing_is_cheap(clock: Clock) -> None:
+    costs = Costs(copy_seconds=0.105)
+    assert costs.worth_copying == 22
+    with costs.prefill(1000):
+        clock.now += 1
+    assert costs.worth_copying == 106
+
+
+def test_a_free_copy_is_worth_a_single_token() -> None:
+    assert Costs(copy_seconds=0).worth_copying == 1

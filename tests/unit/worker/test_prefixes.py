@@ -1,0 +1,170 @@
+"""The tree of prompt beginnings against lists that are compared one by one."""
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from worker.engine.prefixes import Match, Piece, PrefixTree
+
+SLOTS = range(3)
+slots = st.sampled_from(SLOTS)
+pieces = st.sampled_from([(1,), (2,), (1, 2), (2, 1, 1)])
+paths = st.lists(pieces, max_size=4)
+
+
+def length(path: list[Piece]) -> int:
+    return sum(map(len, path))
+
+
+class TreeMachine(RuleBasedStateMachine):
+    """`held` and `claimed`: what each slot's lists would be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tree = PrefixTree()
+        self.held: dict[int, list[Piece]] = {slot: [] for slot in SLOTS}
+        self.claimed: dict[int, list[Piece]] = {slot: [] for slot in SLOTS}
+
+    @rule(slot=slots, path=paths)
+    def claim(self, slot: int, path: list[Piece]) -> None:
+        if not self.claimed[slot]:
+            self.tree.claim(slot, path)
+            self.claimed[slot] = path
+
+    @precondition(lambda self: any(self.claimed.values()))
+    @rule(data=st.data())
+    def fulfil(self, data: Any) -> None:
+        slot = data.draw(st.sampled_from([slot for slot in SLOTS if self.claimed[slot]]))
+        self.tree.fulfil(slot)
+        self.held[slot] = [*self.held[slot], self.claimed[slot][0]]
+        self.claimed[slot] = self.claimed[slot][1:]
+
+    @rule(slot=slots, path=paths)
+    def hold(self, slot: int, path: list[Piece]) -> None:
+        if not self.claimed[slot]:
+            self.tree.hold(slot, path)
+            self.held[slot] = self.held[slot] + path
+
+    @rule(slot=slots)
+    def unclaim(self, slot: int) -> None:
+        self.tree.unclaim(slot)
+        self.claimed[slot] = []
+
+    @rule(slot=slots, tokens=st.integers(0, 10))
+    def cut(self, slot: int, tokens: int) -> None:
+        self.tree.cut(slot, tokens)
+        self.held[slot] = self.first(slot, tokens)
+        self.claimed[slot] = []
+
+    @rule(source=slots, slot=slots, tokens=st.integers(0, 10))
+    def copy(self, source: int, slot: int, tokens: int) -> None:
+        if source != slot:
+            self.tree.copy(source, slot, tokens)
+            self.held[slot] = self.first(source, tokens)
+            self.claimed[slot] = []
+
+    def first(self, slot: int, tokens: int) -> list[Piece]:
+        path = self.held[slot]
+        return path[: sum(length(path[: count + 1]) <= tokens for count in range(len(path)))]
+
+    @rule(path=paths)
+    def match(self, path: list[Piece]) -> None:
+        assert self.tree.match(path) == self.expected(path)
+
+    @rule(slot=slots, rest=paths)
+    def match_what_a_slot_is_at(self, slot: int, rest: list[Piece]) -> None:
+        self.match([*self.held[slot], *self.claimed[slot], *rest])
+
+    def expected(self, path: list[Piece]) -> Match:
+        held, holders = self.longest(path, self.held)
+        both = {slot: self.held[slot] + self.claimed[slot] for slot in SLOTS if self.claimed[slot]}
+        claimed, _ = self.longest(path, both)
+        if claimed <= held:
+            return Match(held, holders, held)
+        claimers = {slot for slot in both if length(self.common(path, both[slot])) >= claimed}
+        return Match(held, holders, claimed, frozenset(claimers - self.holding(path, claimed)))
+
+    def longest(self, path: list[Piece], of: dict[int, list[Piece]]) -> tuple[int, frozenset[int]]:
+        commons = {slot: length(self.common(path, own)) for slot, own in of.items()}
+        most = max(commons.values(), default=0)
+        return most, frozenset(slot for slot in commons if commons[slot] == most and most)
+
+    def holding(self, path: list[Piece], tokens: int) -> set[int]:
+        return {slot for slot in SLOTS if length(self.common(path, self.held[slot])) >= tokens}
+
+    def common(self, path: list[Piece], own: list[Piece]) -> list[Piece]:
+        count = 0
+        while count < min(len(path), len(own)) and path[count] == own[count]:
+            count += 1
+        return path[:count]
+
+    @rule(slot=slots, path=paths)
+    def common_of_a_slot(self, slot: int, path: list[Piece]) -> None:
+        assert self.tree.common(slot, path) == length(self.common(path, self.held[slot]))
+
+    @invariant()
+    def counts_what_is_held(self) -> None:
+        assert [self.tree.tokens(slot) for slot in SLOTS] == [length(self.held[slot]) for slot in SLOTS]
+
+    @invariant()
+    def keeps_nothing_that_nobody_needs(self) -> None:
+        needed = {
+            tuple(path[: count + 1])
+            for slot in SLOTS
+            for path in [self.held[slot] + self.claimed[slot]]
+            for count in range(len(path))
+        }
+        assert _size(self.tree) == len(needed)
+
+    def teardown(self) -> None:
+        for slot in SLOTS:
+            self.tree.cut(slot, 0)
+        assert _size(self.tree) == 0
+
+
+def _size(tree: PrefixTree) -> int:
+    """Nodes below the root: that there are no more than needed shows nowhere else."""
+    count, nodes = 0, [tree._root]
+    while nodes:
+        children = list(nodes.pop().children.values())
+        count += len(children)
+        nodes += children
+    return count
+
+
+TestTree = TreeMachine.TestCase
+TestTree.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+
+A, B, C = (1, 2), (3, 4), (5, 6)
+
+
+def test_nothing_is_known_at_first() -> None:
+    assert PrefixTree().match([A, B]) == Match(0)
+
+
+def test_what_is_claimed_is_not_held_yet() -> None:
+    tree = PrefixTree()
+    tree.claim(0, [A, B])
+    tree.fulfil(0)
+    assert tree.match([A, B, C]) == Match(2, frozenset([0]), 4, frozenset([0]))
+
+
+def test_a_beginning_survives_the_claims_after_it() -> None:
+    tree = PrefixTree()
+    tree.claim(0, [A, B])
+    tree.fulfil(0)
+    tree.unclaim(0)
+    assert tree.match([A, B]) == Match(2, frozenset([0]), 2)
+
+
+def test_what_one_slot_forgets_another_may_still_hold() -> None:
+    tree = PrefixTree()
+    tree.claim(0, [A, B])
+    tree.fulfil(0)
+    tree.fulfil(0)
+    tree.copy(0, 1, 2)
+    tree.cut(0, 0)
+    assert tree.match([A, B]) == Match(2, frozenset([1]), 2)
+    assert (tree.tokens(0), tree.common(1, [A, C])) == (0, 2)

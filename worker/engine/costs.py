@@ -1,0 +1,56 @@
+"""What computing costs on this machine, as measured while it works."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WEIGHT = 0.2  # of the newest measurement
+FIRST_TOKEN_SECONDS = 0.005  # until something has been measured
+
+
+class Average:
+    """An exponential moving average; None until the first value."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def add(self, value: float) -> None:
+        self.value = value if self.value is None else self.value + WEIGHT * (value - self.value)
+
+
+class Costs:
+    """Seconds of a prompt's token and of a decode step. Owned by the batcher."""
+
+    def __init__(self, copy_seconds: float) -> None:
+        """`copy_seconds`: estimate for copying one slot's cache to another."""
+        self._copy_seconds = copy_seconds
+        self._prefill = Average()
+        self._decode = Average()
+
+    @property
+    def token_seconds(self) -> float:
+        """Of one prompt token."""
+        return FIRST_TOKEN_SECONDS if self._prefill.value is None else self._prefill.value
+
+    @property
+    def decode_seconds(self) -> float | None:
+        return self._decode.value
+
+    @property
+    def worth_copying(self) -> int:
+        """Tokens from which on copying a slot's cache is cheaper than computing them; at least one."""
+        return int(self._copy_seconds / self.token_seconds) + 1
+
+    @contextmanager
+    def prefill(self, tokens: int) -> Iterator[None]:
+        """Measure the computing of a slice."""
+        started = time.perf_counter()
+        yield
+        self._prefill.add((time.perf_counter() - started) / tokens)
+
+    @contextmanager
+    def decode(self) -> Iterator[None]:
+        """Measure a decode step."""
+        started = time.perf_counter()
+        yield
+        self._decode.add(time.perf_counter() - started)

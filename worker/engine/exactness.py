@@ -1,0 +1,39 @@
+"""Whether results depend on how tokens are grouped into llama_decode calls.
+
+On a CPU they need not: every row of a matrix product is computed by itself. Two things spoil it.
+
+1. Flash attention over keys and values of one type has three code paths with different rounding: for
+   64 and more tokens of a sequence, for one token with more than 512 cells, and for the rest. With values
+   of another type than the keys the first two are never taken (ggml-cpu/ops.cpp, flash_attn_ext). bfloat16
+   takes the room of float16, and is summed up in 32 bits instead of 16.
+2. Weights that are not quantised are multiplied by another kernel for one token than for several.
+
+GPUs choose kernels by the number of tokens: there grouping always matters.
+"""
+
+from dataclasses import dataclass
+
+from atelier.settings.groups import Load
+
+_UNQUANTISED = {"0", "1", "32"}  # general.file_type of F32, F16 and BF16
+_SPLIT_PATHS = {"f16", "f32"}  # types of which flash attention has more than one path
+
+
+@dataclass(frozen=True, slots=True)
+class Exactness:
+    """`slices`: prompt slices computed together give the same bits as one by one. `decode`: so do single tokens."""
+
+    slices: bool
+    decode: bool
+
+
+def value_type(load: Load, *, on_gpu: bool) -> str:
+    """The type of the cache's values: not the keys' own where that would cost reproducibility."""
+    return "bf16" if load.kv_type == "f16" and not on_gpu and load.flash_attention is not False else load.kv_type
+
+
+def exactness(load: Load, file_type: str, *, on_gpu: bool) -> Exactness:
+    """What can be relied on with these settings, for a file of this general.file_type."""
+    one_path = load.flash_attention is False or value_type(load, on_gpu=on_gpu) != load.kv_type
+    slices = not on_gpu and (one_path or load.kv_type not in _SPLIT_PATHS)
+    return Exactness(slices, slices and file_type not in _UNQUANTISED)

@@ -1,0 +1,30 @@
+"""Prompt lookup: guess the next tokens from what followed the same few tokens earlier in the text."""
+
+from collections.abc import Iterable
+
+LONGEST, SHORTEST = 4, 2  # tokens that must repeat
+
+
+class PromptLookup:
+    """The text of one sequence, prompt and completion, indexed by its n-grams."""
+
+    def __init__(self, tokens: Iterable[int]) -> None:
+        self._tokens: list[int] = []
+        self._last: dict[tuple[int, ...], int] = {}  # n-gram -> where the text went on after it, last time
+        for token in tokens:
+            self.push(token)
+
+    def push(self, token: int) -> None:
+        """The text is one token longer."""
+        # What precedes this token is indexed only now, so that a lookup never finds the text's own end.
+        end = len(self._tokens)
+        for length in range(SHORTEST, min(LONGEST, end) + 1):
+            self._last[tuple(self._tokens[end - length :])] = end
+        self._tokens.append(token)
+
+    def propose(self, count: int) -> list[int]:
+        """Up to `count` tokens that may come next; none where nothing repeats."""
+        for length in range(min(LONGEST, len(self._tokens)), SHORTEST - 1, -1):
+            if (at := self._last.get(tuple(self._tokens[-length:]))) is not None:
+                return self._tokens[at : at + count]
+        return []

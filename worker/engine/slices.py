@@ -1,0 +1,45 @@
+"""Where a prompt is cut: places that depend on the prompt alone, so that its results do.
+
+Between two such places a prompt's cache can be taken over from another prompt, and the computing
+can be interrupted for others. How many tokens one llama_decode call computes changes its rounding on
+some devices (see exactness.py); there each slice has a call of its own, and is never tiny, because
+the kernels for one or two tokens differ most. Where slices are long they end with messages:
+
+    <bos>system: You are ... <end>|user: Hello<end>assistant:     the next prompt shares the first slice
+    word word ... |word word ... |the rest                        a long text is cut evenly
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+TAIL = 16  # tokens; a prompt's last slice is no shorter, unless the prompt is
+
+
+@dataclass(frozen=True, slots=True)
+class Slicing:
+    """`grid`: most tokens of a slice, but for the last one, which takes a tail shorter than TAIL along.
+
+    `shortest`: tokens from which on a slice ends before a border token.
+    `is_border`: tells the vocabulary's control tokens, which chat templates put around messages.
+    """
+
+    grid: int
+    shortest: int = TAIL
+    is_border: Callable[[int], bool] = lambda token: False
+
+    def cut(self, prompt: Sequence[int]) -> list[int]:
+        """The ends of the prompt's slices; the last is its length."""
+        ends: list[int] = []
+        start, total = 0, len(prompt)
+        while start < total:
+            end = self._end(prompt, start)
+            start = total if total - end < TAIL else end
+            ends.append(start)
+        return ends
+
+    def _end(self, prompt: Sequence[int], start: int) -> int:
+        longest = start + self.grid
+        for at in range(start + self.shortest, min(longest, len(prompt))):
+            if self.is_border(prompt[at]):
+                return at
+        return longest
