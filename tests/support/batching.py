@@ -11,7 +11,7 @@ from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batcher import Batcher
 from worker.engine.constraint import Matcher
 from worker.engine.costs import Costs
-from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source
+from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source, TokenLogprob
 from worker.engine.prepare import Prepared
 from worker.engine.sequence import Sequence, Ticket
 from worker.engine.slices import TAIL, Slicing
@@ -51,6 +51,7 @@ class Call:
     max_tokens: int
     texts: list[str]
     counts: list[int]
+    logprobs: list[tuple[int, TokenLogprob]] = field(default_factory=list)  # with the choice
     finished: dict[int, Finished] = field(default_factory=dict)
     progress: list[PromptProgress] = field(default_factory=list)
     error: AtelierError | None = None
@@ -66,10 +67,11 @@ class Call:
         if self.error is not None:
             return
         match event:
-            case Delta(choice, text, tokens):
+            case Delta(choice, text, tokens, logprobs):
                 assert choice not in self.finished
                 self.texts[choice] += text
                 self.counts[choice] += tokens
+                self.logprobs += [(choice, logprob) for logprob in logprobs]
             case Finished(choice):
                 assert choice not in self.finished
                 assert event.statistics.predicted_tokens == self.counts[choice]
@@ -126,10 +128,11 @@ class Batching:
         logprobs: int | None = None,
         progress: bool = False,
         temperature: float = 0.0,
+        **sampling: Any,
     ) -> Call:
         request = Request(
             list(prompt),
-            Inference(temperature=temperature, max_tokens=max_tokens),
+            Inference(temperature=temperature, max_tokens=max_tokens, **sampling),
             choices=choices,
             logprobs=logprobs,
             prompt_progress=progress,

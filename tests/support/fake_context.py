@@ -58,6 +58,7 @@ class FakeContext:
         """
         self.cells: list[list[Cell]] = [[] for _ in range(slots)]
         self.calls: list[Computed] = []
+        self.most_cells = 0  # that a slot ever held
         self.copies: list[tuple[int, int]] = []
         self.fails: Callable[[Computed], bool] = lambda call: False
         self._capacity = capacity
@@ -107,6 +108,7 @@ class FakeContext:
         assert position == len(cells), "a gap or an overlap"
         before = cells[-1].digest if cells else b""
         cells.append(Cell(token, hashlib.blake2b(before + repr((token, shape)).encode(), digest_size=16).digest()))
+        self.most_cells = max(self.most_cells, len(cells))
 
     def _outputs(self, cell: Cell) -> NDArray[np.float32]:
         noise = hashlib.shake_128(cell.digest).digest(2 * FakeVocabulary.size)

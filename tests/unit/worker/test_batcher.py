@@ -97,6 +97,17 @@ def test_a_beginning_is_copied_from_the_slot_of_a_running_sequence() -> None:
     assert len(batching.context.copies) == 1
 
 
+def test_what_is_computed_after_a_copy_is_reused_with_it() -> None:
+    batching = Batching(2)
+    batching.submit(CHAT, max_tokens=30)
+    batching.run(SYSTEM + prompt(3, 200))
+    assert batching.context.copies
+    again = batching.submit(SYSTEM + prompt(3, 300))
+    batching.finish()
+    assert agrees(again)
+    assert again.finished[0].statistics.cached_tokens == SYSTEM_END + 2 * GRID
+
+
 def test_a_prompt_submitted_while_another_computes_its_beginning_gives_the_same_tokens() -> None:
     batching = Batching(4)
     long = SYSTEM + prompt(5, 900)
@@ -173,6 +184,25 @@ def test_twins_of_a_random_sampling_differ_as_they_do_alone(reuse: bool) -> None
     assert len(set(map(tuple, tokens))) > 1
 
 
+def test_what_one_twin_samples_does_not_touch_the_odds_of_another() -> None:
+    batching = Batching(3)
+    call = batching.submit(CHAT, choices=3, logprobs=2, repeat_penalty=2.0)
+    batching.finish()
+    of_choice = [[logprob for choice, logprob in call.logprobs if choice == each] for each in range(3)]
+    assert of_choice[0] == of_choice[1] == of_choice[2]
+    assert len(of_choice[0]) == call.counts[0]
+
+
+def test_a_twin_keeps_the_prompt_in_the_cache_as_well() -> None:
+    batching = Batching(2)
+    batching.submit(CHAT, choices=2)
+    batching.finish()
+    batching.run(prompt(3, 100))  # in the slot of the first
+    again = batching.submit(CHAT)
+    batching.finish()
+    assert again.finished[0].statistics.cached_tokens == SYSTEM_END
+
+
 @pytest.mark.parametrize("length", [1, 2, TAIL, GRID, GRID + TAIL - 1, GRID + TAIL, 1000])
 def test_a_prompt_of_any_length_gives_the_same_tokens_again(length: int) -> None:
     batching = Batching(2)
@@ -226,6 +256,13 @@ def test_guesses_that_hold_save_calls_and_change_no_token(draft_tokens: int) -> 
     assert len(batching.context.calls) == 1 + 59 - statistics.accepted_draft_tokens
 
 
+def test_guesses_need_no_more_cells_than_the_completion() -> None:
+    for most in range(1, 12):
+        batching = Batching(1, exact=True, draft_tokens=8, mumbles=True)
+        batching.run(CHAT, max_tokens=most)
+        assert batching.context.most_cells <= len(CHAT) + most - 1
+
+
 def test_what_followed_a_wrong_guess_is_not_reused() -> None:
     batching = Batching(1, exact=True, draft_tokens=4, mumbles=True)
     for length in range(20, 40):
@@ -254,12 +291,13 @@ def record() -> Matcher:
 
 
 def test_forced_tokens_change_no_token_and_save_calls(record: Matcher) -> None:
-    one_by_one = Batching(1, exact=True)
-    jumping = Batching(1, exact=True)
-    expected = one_by_one.run(CHAT, matcher=record, max_tokens=60, logprobs=0)
-    assert jumping.run(CHAT, matcher=record, max_tokens=60) == expected
-    assert bytes(expected).startswith(b'{"name": "')
-    assert bytes(expected).endswith(b"}")
+    one_by_one, jumping = Batching(1, exact=True), Batching(1, exact=True)
+    for kind in range(8):
+        options = {"matcher": record, "max_tokens": 60, "frequency_penalty": 2.0}
+        expected = one_by_one.run(prompt(kind, 30), logprobs=0, **options)
+        assert jumping.run(prompt(kind, 30), **options) == expected
+        assert bytes(expected).startswith(b'{"name": "')
+        assert bytes(expected).endswith(b"}")
     assert 2 * len(jumping.context.calls) < len(one_by_one.context.calls)
 
 

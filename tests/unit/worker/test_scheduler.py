@@ -1,6 +1,7 @@
 """What a step computes, decided without llama.cpp."""
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from worker.engine.scheduler import (
     next_in_turn,
     plan_prefill,
     prefill_budget,
+    together,
 )
 
 few = settings(max_examples=40, deadline=None)
@@ -182,6 +184,20 @@ def test_a_long_prompt_is_not_passed_for_ever() -> None:
 
 def _tokens(waiting: list[Prefill], planned: list[int]) -> list[int]:
     return [waiting[index].slices[planned[:at].count(index)] for at, index in enumerate(planned)]
+
+
+def test_neighbouring_slices_share_a_call_up_to_a_batch() -> None:
+    assert together([16, 16, 16, 16, 31], 48) == [48, 47]
+
+
+@few
+@given(st.lists(st.integers(1, 64), max_size=30), st.integers(64, 200))
+def test_calls_are_whole_slices_in_order_and_end_when_the_next_does_not_fit(slices: list[int], batch: int) -> None:
+    calls = together(slices, batch)
+    assert all(tokens <= batch for tokens in calls)
+    assert set(accumulate(calls)) <= set(accumulate(slices))
+    assert sum(calls) == sum(slices)
+    assert all(one + other > batch for one, other in pairwise(calls))
 
 
 def test_prefill_beside_streams_is_bounded_by_their_step() -> None:
