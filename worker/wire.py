@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from atelier.errors import InvalidRequest, to_message
-from atelier.limits import MOST_CHOICES
+from atelier.limits import MOST_CHOICES, MOST_LOGPROBS
 from atelier.settings.groups import Load
 from atelier.settings.wire import load_message, sampling_settings
 from protos import inference_pb2 as pb
@@ -38,6 +38,8 @@ def read_submit(submit: pb.Submit) -> Request:
     choices = submit.choices if submit.HasField("choices") else 1
     if not 1 <= choices <= MOST_CHOICES:
         raise InvalidRequest(f"n must be between 1 and {MOST_CHOICES}", param="n")
+    if submit.logprobs > MOST_LOGPROBS:
+        raise InvalidRequest(f"logprobs must be at most {MOST_LOGPROBS}", param="logprobs")
     return Request(
         prompt=_read_prompt(submit),
         sampling=sampling,
@@ -93,7 +95,9 @@ def _read_constraint(submit: pb.Submit) -> Constraint:
 def event_message(call: int, event: Event) -> pb.Event:
     match event:
         case Delta(choice, text, tokens, logprobs):
-            delta = pb.Delta(text=text, tokens=tokens, logprobs=map(_logprob_message, logprobs))
+            delta = pb.Delta(text=text, tokens=tokens)
+            if logprobs:
+                delta.logprobs.extend(map(_logprob_message, logprobs))
             return pb.Event(call=call, choice=choice, delta=delta)
         case Finished(choice, reason, stop_string, statistics):
             finished = pb.Finished(

@@ -16,6 +16,7 @@ from worker.engine.scheduler import (
     Prefill,
     begin_or_wait,
     choose_slot,
+    finer,
     fits_in_cache,
     next_in_turn,
     plan_prefill,
@@ -131,7 +132,7 @@ class Batcher:
                 self._begin(sequence)
         unread = [sequence for sequence in self._running if sequence.in_prefill]
         now = time.monotonic()
-        prefills = [Prefill(sequence.slices_left, now - sequence.ticket.submitted) for sequence in unread]
+        prefills = [Prefill(self._slices(sequence), now - sequence.ticket.submitted) for sequence in unread]
         streaming = any(sequence.pending for sequence in self._running)
         budget = prefill_budget(self._costs.decode_seconds if streaming else None)
         planned = Counter(plan_prefill(prefills, self._costs.token_seconds, budget))
@@ -158,8 +159,11 @@ class Batcher:
         """How many of the sequence's pieces are not computed."""
         return max(0, len(sequence.slices_left) - 1) if sequence.pieces else 0
 
+    def _slices(self, sequence: Sequence) -> list[int]:
+        return finer(sequence.slices_left) if self._exact else sequence.slices_left
+
     def _compute(self, sequence: Sequence, slices: int) -> None:
-        lengths = sequence.slices_left[:slices]
+        lengths = self._slices(sequence)[:slices]
         for length in together(lengths, self._batch_size) if self._exact else lengths:
             if sequence.slot is not None:
                 self._compute_slice(sequence, length)
@@ -176,10 +180,13 @@ class Batcher:
             if sequence.done < end <= sequence.done + length:
                 self._prefixes.fulfil(slot)
         sequence.done += length
-        if sequence.wants_progress:
-            self._emitted.append((sequence.ticket.source, sequence.progress()))
+        self._report(sequence)
         if last:
             self._finish_prefill(sequence, length - 1)
+
+    def _report(self, sequence: Sequence) -> None:
+        if sequence.wants_progress:
+            self._emitted.append((sequence.ticket.source, sequence.progress()))
 
     def _finish_prefill(self, sequence: Sequence, index: int) -> None:
         """The first token, of this sequence and of all that wait with the very same prompt."""
@@ -190,6 +197,7 @@ class Batcher:
             self._context.copy(slot, _slot(twin))
             self._prefixes.copy(slot, _slot(twin), len(twin.prompt))
             twin.begin(len(twin.prompt))
+            self._report(twin)
         logits = self._context.logits(index)
         untouched = logits.copy() if twins else logits
         for each in (sequence, *twins):

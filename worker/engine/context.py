@@ -23,6 +23,7 @@ _FLASH = {
     False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
 Outputs = Literal["none", "last", "all"]
+_Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are wanted
 
 
 class Context:
@@ -34,42 +35,37 @@ class Context:
             raise load_error(log, "No context could be created for the model")
         self._vocabulary_size = model.vocabulary.size
         self._memory = ll.llama_get_memory(self.handle)
-        self._batch = ll.llama_batch_init(ll.llama_n_batch(self.handle), 0, 1)
+        self._room: int = ll.llama_n_batch(self.handle)
+        self._batch = ll.llama_batch_init(self._room, 0, 1)
 
     def decode_prompt(self, slot: int, tokens: Sequence[int], start: int, outputs: Outputs) -> None:
         """Compute consecutive tokens of one sequence, with logits or embeddings for some of them."""
-        batch = self._batch
         last = len(tokens) - 1
-        for i, token in enumerate(tokens):
-            self._put(i, token, start + i, slot, outputs == "all" or (outputs == "last" and i == last))
-        batch.n_tokens = len(tokens)
-        self._decode()
+        wanted = {"none": (), "last": (last,), "all": range(len(tokens))}[outputs]
+        self._decode([(slot, token, start + i, i in wanted) for i, token in enumerate(tokens)])
 
     def decode_next(self, entries: Sequence[tuple[int, int, int]]) -> None:
         """Compute one token for each of several sequences: (slot, token, position), all with logits."""
-        for i, (slot, token, position) in enumerate(entries):
-            self._put(i, token, position, slot, True)
-        self._batch.n_tokens = len(entries)
-        self._decode()
+        self._decode([(*entry, True) for entry in entries])
 
     def decode_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
         """Compute whole texts, each as the sequence of its number, with embeddings for all tokens."""
-        entries = ((slot, position, token) for slot, text in enumerate(inputs) for position, token in enumerate(text))
-        for i, (slot, position, token) in enumerate(entries):
-            self._put(i, token, position, slot, True)
-        self._batch.n_tokens = sum(map(len, inputs))
-        self._decode()
+        self._decode(
+            [(slot, token, position, True) for slot, text in enumerate(inputs) for position, token in enumerate(text)]
+        )
 
-    def _put(self, i: int, token: int, position: int, slot: int, output: bool) -> None:
+    def _decode(self, entries: Sequence[_Entry]) -> None:
+        if len(entries) > self._room:  # llama.cpp's arrays are written to without any check
+            raise DecodeFailed(f"{len(entries)} tokens were to be computed at once, and {self._room} fit.")
         batch = self._batch
-        batch.token[i] = token
-        batch.pos[i] = position
-        batch.n_seq_id[i] = 1
-        batch.seq_id[i][0] = slot
-        batch.logits[i] = output
-
-    def _decode(self) -> None:
-        if (code := ll.llama_decode(self.handle, self._batch)) != 0:
+        for i, (slot, token, position, output) in enumerate(entries):
+            batch.token[i] = token
+            batch.pos[i] = position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = slot
+            batch.logits[i] = output
+        batch.n_tokens = len(entries)
+        if (code := ll.llama_decode(self.handle, batch)) != 0:
             raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
         ll.llama_synchronize(self.handle)  # a GPU's work would otherwise be counted where its result is read
 

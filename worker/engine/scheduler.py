@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from worker.engine.prefixes import Match
 
-STREAM_PAUSE = 2.0  # most prefill beside running streams, in decode steps
+UNIT = 4  # tokens; fewer cost nearly as much as these
+STREAM_PAUSE = 2.5  # most prefill beside running streams, in decode steps
 LONGEST_STEP = 0.25  # seconds of prefill while nobody decodes: new calls and cancellations wait this long
 
 
@@ -93,6 +94,11 @@ def _urgency(prefill: Prefill, seconds_per_token: float) -> float:
 def prefill_budget(decode_seconds: float | None) -> float:
     """Seconds of prefill in a step whose decode takes `decode_seconds`; None: nobody decodes."""
     return LONGEST_STEP if decode_seconds is None else STREAM_PAUSE * decode_seconds
+
+
+def finer(slices: Seq[int]) -> list[int]:
+    """The slices in pieces of at most UNIT tokens, so that a step's prefill fills its time and no more."""
+    return [min(UNIT, tokens - done) for tokens in slices for done in range(0, tokens, UNIT)]
 
 
 def together(slices: Seq[int], batch_size: int) -> list[int]:

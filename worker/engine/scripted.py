@@ -5,8 +5,11 @@ For tests of everything around the engine, and for measuring the gateway alone. 
 
     text                reply; by default the last user message comes back
     unenforced          keywords that every call is told are not enforced
+    slice_tokens        of a prompt whose progress is wanted; 2 by default
+    draft_tokens        [guessed, right], in every choice's statistics
+    refuse_inputs       message of the error that answers Embed and Rerank
     step_seconds        pause of each step; 0 yields to the event loop
-    hold                true: no step is made until `release()`
+    hold                true: no step is made until `release()`, nor an Embed or Rerank answered
     load_seconds        how long the load takes
     load_hold           true: the load waits for `release()`
     load_error          the load fails with this message
@@ -20,11 +23,11 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from atelier.errors import ContextLengthExceeded, Draining, LoadFailed
+from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, LoadFailed
 from atelier.launch import LaunchSpec
 from worker.engine.interface import (
     Accepted,
@@ -37,16 +40,19 @@ from worker.engine.interface import (
     Finished,
     InfillPrompt,
     Prompt,
+    PromptProgress,
     Publish,
     Request,
     Source,
     Statistics,
     StopReason,
+    TokenLogprob,
 )
 from worker.engine.stop_strings import StopScanner
 
 CRASH_EXIT_CODE = 3
 TOKEN = re.compile(r"\s*\S+|\s+")
+DIMENSIONS = 4
 
 
 @dataclass(slots=True)
@@ -55,6 +61,7 @@ class _Choice:
     index: int
     request: Request
     prompt_tokens: int
+    slices: Iterator[int]  # ends of the prompt's slices, where its progress is wanted
     words: Iterator[str]
     scanner: StopScanner
     submitted: float
@@ -98,7 +105,13 @@ class ScriptedEngine:
         self._task = asyncio.create_task(self._make_steps())
         load = self._load_settings
         return Description(
-            "scripted", "1", load.context_length, load.parallel, can_embed=True, can_rerank=True, embedding_length=4
+            "scripted",
+            "1",
+            load.context_length,
+            load.parallel,
+            can_embed=True,
+            can_rerank=True,
+            embedding_length=DIMENSIONS,
         )
 
     def release(self) -> None:
@@ -120,9 +133,14 @@ class ScriptedEngine:
         for index in range(request.choices):
             words = iter(TOKEN.findall(reply))
             scanner = StopScanner(request.stop)
-            choice = _Choice(source, index, request, prompt_tokens, words, scanner, time.monotonic())
+            slices = iter(self._slices(prompt_tokens) if request.prompt_progress else [])
+            choice = _Choice(source, index, request, prompt_tokens, slices, words, scanner, time.monotonic())
             self._waiting.append(choice)
         self._work.set()
+
+    def _slices(self, prompt_tokens: int) -> list[int]:
+        length = self._script.get("slice_tokens", 2)
+        return [*range(length, prompt_tokens, length), prompt_tokens]
 
     def cancel(self, source: Source) -> None:
         self._running = [choice for choice in self._running if choice.source != source]
@@ -132,17 +150,26 @@ class ScriptedEngine:
         return Figures(len(self._running), len(self._waiting), self._steps)
 
     async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
-        return [(sum(word.encode()), word.encode()) for word in TOKEN.findall(prompt_text(prompt))]
+        return [(_token_id(word), word.encode()) for word in TOKEN.findall(prompt_text(prompt))]
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None
     ) -> tuple[list[list[float]], int]:
+        await self._read_inputs()
+        if dimensions is not None and dimensions > DIMENSIONS:
+            raise InvalidRequest(f"dimensions is between 1 and {DIMENSIONS} for this model.", param="dimensions")
         return [[1.0, 0.0, 0.0, 0.0][:dimensions] for _ in inputs], len(inputs)
 
     async def rerank(self, query: str, documents: list[str]) -> tuple[list[float], int]:
         """By the words that a document has in common with the query."""
+        await self._read_inputs()
         words = set(TOKEN.findall(query))
         return [float(len(words & set(TOKEN.findall(document)))) for document in documents], len(documents)
+
+    async def _read_inputs(self) -> None:
+        await self._released.wait()
+        if message := self._script.get("refuse_inputs"):
+            raise InvalidRequest(message, param="model")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -182,26 +209,30 @@ class ScriptedEngine:
             self._released.clear()
 
     def _advance(self, choice: _Choice, step: _Step) -> None:
+        if (done := next(choice.slices, None)) is not None:
+            step.emitted.append((choice.source, PromptProgress(choice.prompt_tokens, 0, done)))
+            return
         word = next(choice.words, None)
         if word is None:
-            self._finish(choice, StopReason.EOS_FOUND, choice.scanner.flush(), 0, step)
+            self._finish(choice, StopReason.EOS_FOUND, Delta(choice.index, choice.scanner.flush(), 0), step)
             return
         choice.predicted += 1
         self._tokens += 1
         choice.first_token = choice.first_token or time.monotonic()
-        shown = choice.scanner.push(word)
+        delta = Delta(choice.index, choice.scanner.push(word), 1, _logprobs(word, choice.request.logprobs))
         if choice.scanner.found is not None:
-            self._finish(choice, StopReason.STOP_STRING_FOUND, shown, 1, step)
+            self._finish(choice, StopReason.STOP_STRING_FOUND, delta, step)
         elif choice.predicted == choice.request.sampling.max_tokens:
-            held = choice.scanner.flush()
-            self._finish(choice, StopReason.MAX_PREDICTED_TOKENS_REACHED, shown + held, 1, step)
+            delta = replace(delta, text=delta.text + choice.scanner.flush())
+            self._finish(choice, StopReason.MAX_PREDICTED_TOKENS_REACHED, delta, step)
         else:
-            step.emitted.append((choice.source, Delta(choice.index, shown, 1)))
+            step.emitted.append((choice.source, delta))
 
-    def _finish(self, choice: _Choice, reason: StopReason, text: str, tokens: int, step: _Step) -> None:
-        if text or tokens:
-            step.emitted.append((choice.source, Delta(choice.index, text, tokens)))
-        finished = Finished(choice.index, reason, choice.scanner.found, _statistics(choice))
+    def _finish(self, choice: _Choice, reason: StopReason, last: Delta, step: _Step) -> None:
+        if last.text or last.tokens:
+            step.emitted.append((choice.source, last))
+        statistics = _statistics(choice, *self._script.get("draft_tokens", (0, 0)))
+        finished = Finished(choice.index, reason, choice.scanner.found, statistics)
         step.emitted.append((choice.source, finished))
         step.ended.append(choice)
 
@@ -222,9 +253,27 @@ def _content(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def _statistics(choice: _Choice) -> Statistics:
+def _logprobs(word: str, top: int | None) -> tuple[TokenLogprob, ...]:
+    """The word is the likeliest of all; others are worth half a nat less each."""
+    if top is None:
+        return ()
+    words = [word, *(f" other{number}" for number in range(1, top))][:top]
+    likeliest = [_logprob(each, -0.5 * (number + 1)) for number, each in enumerate(words)]
+    return (_logprob(word, -0.5, likeliest),)
+
+
+def _logprob(word: str, logprob: float, top: Sequence[TokenLogprob] = ()) -> TokenLogprob:
+    return TokenLogprob(_token_id(word), word.encode(), logprob, top)
+
+
+def _token_id(word: str) -> int:
+    return sum(word.encode())
+
+
+def _statistics(choice: _Choice, guessed: int, right: int) -> Statistics:
     now = time.monotonic()
     first = choice.first_token or now
     generation = now - first
     rate = (choice.predicted - 1) / generation if generation > 0 and choice.predicted > 1 else 0.0
-    return Statistics(choice.prompt_tokens, 0, choice.predicted, 0.0, first - choice.submitted, generation, rate)
+    waited = first - choice.submitted
+    return Statistics(choice.prompt_tokens, 0, choice.predicted, 0.0, waited, generation, rate, guessed, right)

@@ -10,12 +10,14 @@ from worker.engine.prefixes import Match
 from worker.engine.scheduler import (
     LONGEST_STEP,
     STREAM_PAUSE,
+    UNIT,
     Begin,
     FreeSlot,
     Prefill,
     Wait,
     begin_or_wait,
     choose_slot,
+    finer,
     fits_in_cache,
     next_in_turn,
     plan_prefill,
@@ -236,3 +238,12 @@ def test_caches_of_their_own_always_have_room() -> None:
 def test_a_unified_cache_admits_what_fits_and_no_more() -> None:
     assert fits_in_cache(3000, 1096, 4096)
     assert not fits_in_cache(3000, 1097, 4096)
+
+
+@given(st.lists(st.integers(min_value=1, max_value=100), max_size=20))
+def test_finer_slices_cover_the_same_tokens_in_units(slices: list[int]) -> None:
+    units = finer(slices)
+    assert sum(units) == sum(slices)
+    assert all(0 < unit <= UNIT for unit in units)
+    ends, borders = set(accumulate(units)), set(accumulate(slices))
+    assert borders <= ends, "a slice's end stays one"
