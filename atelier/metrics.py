@@ -43,6 +43,15 @@ class GatewayMetrics:
         self.completion_tokens = Counter(
             "atelier_completion_tokens_total", "Tokens generated.", ["model"], registry=registry
         )
+        self.draft_tokens = Counter(
+            "atelier_draft_tokens_total", "Tokens guessed ahead by speculation.", ["model"], registry=registry
+        )
+        self.accepted_draft_tokens = Counter(
+            "atelier_accepted_draft_tokens_total",
+            "Those of them that the model would have generated.",
+            ["model"],
+            registry=registry,
+        )
         self.retries = Counter(
             "atelier_request_retries_total", "Requests begun again because their worker was lost.", registry=registry
         )
@@ -76,6 +85,8 @@ class GatewayMetrics:
         prompt_tokens: int,
         cached_tokens: int,
         completion_tokens: int,
+        draft_tokens: int,
+        accepted_draft_tokens: int,
         first_text_seconds: float | None,
         begun_again: bool,
     ) -> None:
@@ -83,9 +94,16 @@ class GatewayMetrics:
         self.prompt_tokens.labels(model).inc(prompt_tokens)
         self.cached_tokens.labels(model).inc(cached_tokens)
         self.completion_tokens.labels(model).inc(completion_tokens)
+        self.draft_tokens.labels(model).inc(draft_tokens)
+        self.accepted_draft_tokens.labels(model).inc(accepted_draft_tokens)
         self.retries.inc(begun_again)
         if first_text_seconds is not None:
             self.time_to_first_token.labels(model).observe(first_text_seconds)
+
+    def count_reading(self, *, model: str, prompt_tokens: int, begun_again: bool) -> None:
+        """One call that read texts and generated none, however it ended."""
+        self.prompt_tokens.labels(model).inc(prompt_tokens)
+        self.retries.inc(begun_again)
 
     @contextmanager
     def load_wait(self) -> Iterator[None]:

@@ -41,7 +41,7 @@ from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
 from gateway.management.routes import ManagementRoutes
 from gateway.management.schema import ImportBody
 from gateway.openai.routes import OpenAIRoutes
-from gateway.openai.schema import ChatBody, CompletionBody
+from gateway.openai.schema import ChatBody, CompletionBody, EmbeddingBody, RerankBody
 from gateway.openapi import body_of, describe, error_replies
 from gateway.request_log import RequestLog
 
@@ -105,6 +105,9 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
 
     post("/v1/chat/completions", openai.chat_completions, ChatBody, "Answer a chat (OpenAI)", INFERENCE)
     post("/v1/completions", openai.completions, CompletionBody, "Continue a text (OpenAI)", INFERENCE)
+    post("/v1/embeddings", openai.embeddings, EmbeddingBody, "Texts to vectors (OpenAI)", INFERENCE)
+    for path in ("/v1/rerank", "/rerank"):
+        post(path, openai.rerank, RerankBody, "Documents by how well they answer a query (Jina, Cohere)", INFERENCE)
     get("/v1/models", openai.list_models, "List what requests may name (OpenAI)")
     get("/v1/models/{id:path}", openai.get_model, "One model (OpenAI)", ModelNotFound)
 

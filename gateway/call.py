@@ -35,7 +35,15 @@ class Tokens:
     ids: list[int]
 
 
-PromptInput = Chat | Text | Tokens
+@dataclass(frozen=True, slots=True)
+class Infill:
+    """Text before and after a gap that the model fills."""
+
+    prefix: str
+    suffix: str
+
+
+PromptInput = Chat | Text | Tokens | Infill
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,8 @@ class Call:
     settings: Mapping[str, Any] = field(default_factory=dict)
     constraint: Constraint | None = None
     choices: int = 1  # for each prompt
+    logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
+    prompt_progress: bool = False  # events of it are wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +120,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """What the reply calls the model: the key, or the instance that the request named."""
-        return self.target.key if isinstance(self.target, ModelName) else self.target.id
+        return told_name(self.target)
 
     @property
     def choices(self) -> int:
@@ -121,8 +130,7 @@ class Plan:
 
 def make_plan(call: Call, origin: Origin, snapshot: Snapshot) -> Plan:
     """Resolve names and settings; ModelNotFound or InvalidRequest when that fails."""
-    target = find_name(call.model, snapshot.models, snapshot.instances)
-    model = _model_of(target, snapshot)
+    target, model = find_target(call.model, snapshot)
     if model.embedding:
         raise InvalidRequest(f'"{model.key}" makes embeddings; it does not generate text.', param="model")
     layers = [Layer("request", call.settings), Layer("model file", model.sampling_defaults)]
@@ -130,10 +138,17 @@ def make_plan(call: Call, origin: Origin, snapshot: Snapshot) -> Plan:
     return Plan(call, origin, target, model, resolve(Inference, layers).build(), stop)
 
 
-def _model_of(target: ModelName | InstanceName, snapshot: Snapshot) -> Model:
+def find_target(name: str, snapshot: Snapshot) -> tuple[ModelName | InstanceName, Model]:
+    """What the client's words mean, and the model behind it; ModelNotFound."""
+    target = find_name(name, snapshot.models, snapshot.instances)
     key = target.key if isinstance(target, ModelName) else snapshot.instances[target.id].model_key
     # An instance may outlive its model's entry: it is served all the same.
-    return snapshot.models.get(key) or Model(key=key)
+    return target, snapshot.models.get(key) or Model(key=key)
+
+
+def told_name(target: ModelName | InstanceName) -> str:
+    """What the reply calls the model: the key, or the instance that the request named."""
+    return target.key if isinstance(target, ModelName) else target.id
 
 
 def _json(messages: list[dict[str, Any]]) -> bytes:
@@ -150,6 +165,8 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
         sampling=sampling_message(plan.sampling, plan.stop),
         choices=plan.call.choices,
         fairness_key=plan.origin.fairness_key,
+        logprobs=plan.call.logprobs,
+        prompt_progress=plan.call.prompt_progress or None,
     )
     match prompt:
         case Chat(messages):
@@ -158,6 +175,8 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
             submit.text = text
         case Tokens(ids):
             submit.tokens.ids.extend(ids)
+        case Infill(prefix, suffix):
+            submit.infill.prefix, submit.infill.suffix = prefix, suffix
     _set_constraint(submit, plan.call.constraint)
     return submit
 

@@ -3,13 +3,14 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
 
 import grpc.aio
 import structlog
 
 from atelier.errors import AtelierError, PayloadTooLarge, WorkerLost, from_message
-from atelier.rpc import MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
-from gateway.events import read_finished
+from atelier.rpc import ERROR_KEY, MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
+from gateway.events import read_finished, read_logprobs
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
@@ -23,13 +24,14 @@ _log = structlog.get_logger(__name__)
 class Submission:
     """One call on the stream: where its events go, and how many choices are to come."""
 
-    __slots__ = ("choices_left", "first_choice", "inbox", "number")
+    __slots__ = ("choices_left", "first_choice", "inbox", "number", "wants_logprobs")
 
-    def __init__(self, number: int, inbox: Inbox, first_choice: int, choices: int) -> None:
+    def __init__(self, number: int, inbox: Inbox, first_choice: int, choices: int, *, wants_logprobs: bool) -> None:
         self.number = number
         self.inbox = inbox
         self.first_choice = first_choice  # the request's number of this call's choice 0
         self.choices_left = choices
+        self.wants_logprobs = wants_logprobs
 
 
 class WorkerConnection:
@@ -37,22 +39,24 @@ class WorkerConnection:
 
     def __init__(self, instance: Instance, on_end: Callable[["WorkerConnection"], None]) -> None:
         self.instance = instance
-        self.in_flight = 0  # choices that have not ended
+        self.in_flight = 0  # choices that have not ended, and calls with one answer
         self.ended = False
         self._on_end = on_end
         self._calls: dict[int, Submission] = {}
         self._numbers = itertools.count(1)
         self._commands: asyncio.Queue[pb.Command | None] = asyncio.Queue()
         self._channel = open_channel(instance.address)
+        self._stub = InferenceStub(self._channel)
         self._reader = asyncio.create_task(self._read())
 
     def submit(self, submit: pb.Submit, inbox: Inbox, first_choice: int) -> Submission:
         """Send the call; its events come to the inbox. WorkerLost when the stream has ended."""
         if self.ended:
             raise WorkerLost()
-        if submit.ByteSize() > MOST_SUBMIT_BYTES:  # gRPC would end the stream, and everybody's calls with it
-            raise PayloadTooLarge("The prompt is larger than a worker takes in one message.")
-        submission = Submission(next(self._numbers), inbox, first_choice, submit.choices)
+        _check_size(submit)  # gRPC would end the stream, and everybody's calls with it
+        submission = Submission(
+            next(self._numbers), inbox, first_choice, submit.choices, wants_logprobs=submit.HasField("logprobs")
+        )
         submit.call = submission.number
         submit.instance_id = self.instance.id
         self._calls[submission.number] = submission
@@ -66,15 +70,34 @@ class WorkerConnection:
             self._forget(submission)
             self._commands.put_nowait(pb.Command(cancel=pb.Cancel(call=submission.number)))
 
+    async def ask(self, method: Literal["Embed", "Rerank"], request: Any, seconds: float) -> Any:
+        """A call with one answer. WorkerLost or WorkerRefused where another worker may answer it."""
+        if self.ended:
+            raise WorkerLost()
+        _check_size(request)
+        request.instance_id = self.instance.id
+        self.in_flight += 1
+        try:
+            metadata = token_metadata(self.instance.token)
+            return await getattr(self._stub, method)(request, metadata=metadata, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            raise _unanswered(error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise WorkerLost() from None  # the channel was closed, as the stream on it had ended
+        finally:
+            self.in_flight -= 1
+
     async def close(self) -> None:
         self._commands.put_nowait(None)
         self._reader.cancel()
         await asyncio.wait([self._reader])
 
     async def _read(self) -> None:
-        stub = InferenceStub(self._channel)
         try:
-            steps = stub.Generate(self._outgoing(), metadata=token_metadata(self.instance.token))
+            steps = self._stub.Generate(self._outgoing(), metadata=token_metadata(self.instance.token))
             async for step in steps:
                 self._deliver(step)
         except grpc.aio.AioRpcError as error:
@@ -103,6 +126,8 @@ class WorkerConnection:
             kind = event.WhichOneof("event")
             if kind == "delta":
                 submission.inbox.add_text(submission.first_choice + event.choice, event.delta.text, event.delta.tokens)
+                if submission.wants_logprobs:
+                    submission.inbox.add_logprobs(submission.first_choice + event.choice, read_logprobs(event.delta))
             else:
                 self._settle(submission, kind, event)
 
@@ -110,6 +135,11 @@ class WorkerConnection:
         match kind:
             case "accepted":
                 submission.inbox.accept(event.accepted.prompt_tokens, event.accepted.unenforced)
+            case "prompt_progress":
+                progress = event.prompt_progress
+                submission.inbox.add_progress(
+                    submission.first_choice, progress.prompt_tokens, progress.cached_tokens, progress.done_tokens
+                )
             case "finished":
                 submission.inbox.add_end(read_finished(event.finished, submission.first_choice + event.choice))
                 submission.choices_left -= 1
@@ -136,3 +166,22 @@ class WorkerRefused(Exception):
 def refusal(error: AtelierError) -> Exception:
     """Errors that are about the worker's state rather than about the call become WorkerRefused."""
     return WorkerRefused(error) if error.code in {"draining", "instance_not_found", "unavailable"} else error
+
+
+def as_told(error: WorkerLost | WorkerRefused) -> AtelierError:
+    """As the client should see it, when there is no other worker to try."""
+    return error.error if isinstance(error, WorkerRefused) else error
+
+
+def _check_size(message: Any) -> None:
+    if message.ByteSize() > MOST_SUBMIT_BYTES:
+        raise PayloadTooLarge("The prompt is larger than a worker takes in one message.")
+
+
+def _unanswered(error: grpc.aio.AioRpcError) -> Exception:
+    told = any(key == ERROR_KEY for key, _ in error.trailing_metadata() or ())
+    if error.code() is grpc.StatusCode.UNAVAILABLE and not told:
+        return WorkerLost()
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not told:
+        return PayloadTooLarge("The answer is larger than a worker gives in one message: ask for less at once.")
+    return refusal(from_rpc_error(error))

@@ -1,5 +1,6 @@
 """What a worker tells of a request, as every dialect's renderer takes it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -29,14 +30,37 @@ class Statistics:
     time_to_first_token_seconds: float = 0.0
     generation_seconds: float = 0.0
     tokens_per_second: float = 0.0
+    draft_tokens: int = 0  # guessed ahead by speculation
+    accepted_draft_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Of one token, whose bytes may be part of a code point."""
+
+    piece: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()  # the likeliest tokens, likeliest first
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """How far a prompt is computed, in tokens; `done` includes the cached ones."""
+
+    choice: int  # the prompt's first
+    prompt_tokens: int
+    cached_tokens: int
+    done_tokens: int
+    seconds: float  # since the worker accepted the prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text that was added to a choice; never empty."""
+    """Text that was added to a choice; never empty, unless log-probabilities are wanted."""
 
     choice: int
     text: str
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +73,7 @@ class Finished:
     statistics: Statistics
 
 
-Event = Delta | Finished
+Event = PromptProgress | Delta | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +82,7 @@ class Completion:
 
     text: str
     finished: Finished
+    logprobs: Sequence[TokenLogprob] | None = None  # None: not wanted
 
 
 def read_finished(message: pb.Finished, choice: int) -> Finished:
@@ -71,3 +96,12 @@ _REASONS = frozenset(int(reason) for reason in StopReason)
 
 def read_statistics(message: pb.Statistics) -> Statistics:
     return Statistics(*(getattr(message, name) for name in Statistics.__slots__))
+
+
+def read_logprobs(message: pb.Delta) -> list[TokenLogprob]:
+    """Of the tokens that the delta stands for: the one that ends a completion is no part of it."""
+    return [_read_logprob(each) for each in message.logprobs[: message.tokens]]
+
+
+def _read_logprob(message: pb.TokenLogprob) -> TokenLogprob:
+    return TokenLogprob(message.piece, message.logprob, tuple(map(_read_logprob, message.top)))

@@ -7,9 +7,9 @@ import structlog
 
 from atelier.errors import AtelierError, WorkerLost
 from gateway.call import Plan, submit_message
-from gateway.connection import Submission, WorkerConnection, WorkerRefused
+from gateway.connection import Submission, WorkerConnection, WorkerRefused, as_told
 from gateway.dispatcher import Dispatcher
-from gateway.events import Completion, Delta, Event, Finished
+from gateway.events import Completion, Delta, Event, Finished, PromptProgress, TokenLogprob
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance, Launch
 from gateway.workers import Workers
@@ -42,7 +42,6 @@ class Generation:
         self._lost: set[Launch] = set()
         self._may_begin_again = True
         self._failure: AtelierError | None = None
-        self._sent = False
         self._closed = False
 
     @property
@@ -75,6 +74,15 @@ class Generation:
         """Of the choices that have ended."""
         return sum(end.statistics.predicted_tokens for end in self.ends.values())
 
+    @property
+    def draft_tokens(self) -> int:
+        """Of the choices that have ended, guessed ahead by speculation."""
+        return sum(end.statistics.draft_tokens for end in self.ends.values())
+
+    @property
+    def accepted_draft_tokens(self) -> int:
+        return sum(end.statistics.accepted_draft_tokens for end in self.ends.values())
+
     async def begin(self) -> None:
         """Return when a worker has accepted every prompt; raises why none does."""
         try:
@@ -89,11 +97,10 @@ class Generation:
         try:
             batch = await self._inbox.take()
         except (WorkerLost, WorkerRefused) as error:
-            if self._sent:
-                raise _as_told(error) from None
+            if self.first_text is not None:  # it was sent
+                raise as_told(error) from None
             await self._begin_again(error)
             return await self.next_batch()
-        self._sent = True
         self._note(batch)
         return batch
 
@@ -136,7 +143,7 @@ class Generation:
     async def _begin_again(self, error: WorkerLost | WorkerRefused) -> None:
         """Once, on another worker or on the one that takes the lost one's place."""
         if not self._may_begin_again:
-            raise _as_told(error) from None
+            raise as_told(error) from None
         self._may_begin_again, self.begun_again = False, True
         _log.info("request_begins_again", request_id=self.plan.origin.request_id, instance=self.instance.id)
         self._withdraw()
@@ -155,21 +162,23 @@ class Generation:
 
     async def _collect_once(self) -> list[Completion]:
         texts: list[list[str]] = [[] for _ in range(self.plan.choices)]
+        logprobs: list[list[TokenLogprob]] = [[] for _ in range(self.plan.choices)]
         while len(self.ends) < self.plan.choices:
             batch = await self._inbox.take()
             self._note(batch)
             for event in batch:
                 if isinstance(event, Delta):
                     texts[event.choice].append(event.text)
-        return [Completion("".join(text), self.ends[choice]) for choice, text in enumerate(texts)]
+                    logprobs[event.choice].extend(event.logprobs)
+        wanted = self.plan.call.logprobs is not None
+        return [
+            Completion("".join(text), self.ends[choice], logprobs[choice] if wanted else None)
+            for choice, text in enumerate(texts)
+        ]
 
     def _note(self, batch: list[Event]) -> None:
-        if self.first_text is None:
+        if self.first_text is None and not isinstance(batch[-1], PromptProgress):  # it comes first in a batch
             self.first_text = time.monotonic()
         for event in batch:
             if isinstance(event, Finished):
                 self.ends[event.choice] = event
-
-
-def _as_told(error: WorkerLost | WorkerRefused) -> AtelierError:
-    return error.error if isinstance(error, WorkerRefused) else error

@@ -1,9 +1,10 @@
 """One request's events between the stream that brings them and the task that sends them on."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 
-from gateway.events import Delta, Event, Finished
+from gateway.events import Delta, Event, Finished, PromptProgress, TokenLogprob
 
 PARTS_KEPT = 256  # pieces of text of a choice before they become one string
 
@@ -17,7 +18,11 @@ class Inbox:
 
     def __init__(self, submissions: int) -> None:
         self._unaccepted = submissions
+        self._accepted_at = 0.0  # of the last submission
         self._texts: dict[int, list[str]] = {}
+        self._logprobs: dict[int, list[TokenLogprob]] = {}  # of choices that have texts
+        self._progress: dict[int, PromptProgress] = {}
+        self._computed: dict[int, int] = {}  # tokens of a prompt, by its first choice
         self._ends: list[Finished] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -29,7 +34,16 @@ class Inbox:
         self.prompt_tokens += prompt_tokens
         self.unenforced = tuple(dict.fromkeys((*self.unenforced, *unenforced)))
         self._unaccepted -= 1
+        self._accepted_at = time.monotonic()
         self._wake()
+
+    def add_progress(self, choice: int, prompt_tokens: int, cached_tokens: int, done_tokens: int) -> None:
+        """The prompt's other choices, which are computed after the first, tell nothing new."""
+        if done_tokens > self._computed.get(choice, 0):
+            self._computed[choice] = done_tokens
+            seconds = time.monotonic() - self._accepted_at
+            self._progress[choice] = PromptProgress(choice, prompt_tokens, cached_tokens, done_tokens, seconds)
+            self._wake()
 
     def add_text(self, choice: int, text: str, tokens: int) -> None:
         self.tokens += tokens
@@ -40,6 +54,13 @@ class Inbox:
         if len(parts) >= PARTS_KEPT:
             parts[:] = ["".join(parts)]
         self._wake()
+
+    def add_logprobs(self, choice: int, logprobs: list[TokenLogprob]) -> None:
+        """Of the tokens whose text was added, or will be."""
+        if logprobs:
+            self._texts.setdefault(choice, [])
+            self._logprobs.setdefault(choice, []).extend(logprobs)
+            self._wake()
 
     def add_end(self, end: Finished) -> None:
         self._ends.append(end)
@@ -58,13 +79,19 @@ class Inbox:
             await self._wait()
 
     async def take(self) -> list[Event]:
-        """What has come, at least one event; raises what the inbox failed with."""
-        while not self._texts and not self._ends:
+        """What has come, at least one event, prompts' progress first; raises what the inbox failed with."""
+        while not self._texts and not self._ends and not self._progress:
             if self._error:
                 raise self._error
             await self._wait()
-        taken: list[Event] = [Delta(choice, "".join(parts)) for choice, parts in self._texts.items()]
+        texts, logprobs = self._texts, self._logprobs
+        taken: list[Event] = [
+            Delta(choice, "".join(parts), logprobs.pop(choice, ())) for choice, parts in texts.items()
+        ]
         taken += self._ends
+        if self._progress:
+            taken[:0] = self._progress.values()
+            self._progress = {}
         self._texts, self._ends = {}, []
         return taken
 

@@ -1,6 +1,6 @@
 """The one core that every dialect calls: resolve, admit, route, stream, account."""
 
-from atelier.errors import AtelierError, Unavailable
+from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
 from gateway.account import Account
 from gateway.admission import Admission, Ticket
@@ -29,9 +29,7 @@ class Inference:
 
         Raises what stands against it, as the client should see it.
         """
-        if not self._watcher.has_snapshot:
-            raise Unavailable("The server is starting: it has not heard of any models yet.")
-        plan = make_plan(call, origin, self._watcher.snapshot)
+        plan = make_plan(call, origin, self._watcher.known())
         account.model = plan.model.key
         ticket = self._admission.enter()
         generation = Generation(
@@ -61,6 +59,8 @@ class Inference:
             prompt_tokens=account.prompt_tokens,
             cached_tokens=generation.cached_tokens,
             completion_tokens=account.completion_tokens,
+            draft_tokens=generation.draft_tokens,
+            accepted_draft_tokens=generation.accepted_draft_tokens,
             first_text_seconds=generation.first_text - account.started if generation.first_text else None,
             begun_again=generation.begun_again,
         )

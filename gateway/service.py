@@ -23,6 +23,7 @@ from gateway.management.routes import ManagementRoutes
 from gateway.openai.routes import OpenAIRoutes
 from gateway.registry_client import RegistryClient
 from gateway.snapshot import Snapshot, State
+from gateway.unary import Unary
 from gateway.watcher import Watcher
 from gateway.workers import Workers
 
@@ -41,7 +42,9 @@ class Gateway:
         dispatcher = Dispatcher(
             self.watcher, self.registry, self.workers, self.metrics, load_on_demand=config.load_on_demand
         )
-        self.inference = Inference(self.watcher, dispatcher, self.workers, self.admission, self.metrics)
+        core = (self.watcher, dispatcher, self.workers, self.admission, self.metrics)
+        self.inference = Inference(*core)
+        self.unary = Unary(*core)
         self.app = self._create_app(config)
         self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
         self.metrics.registry_connected.set_function(lambda: self.watcher.connected)
@@ -56,7 +59,9 @@ class Gateway:
         _log.info("draining", requests=self.admission.active + self.admission.waiting)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.admission.idle(), grace_seconds)
-        self.inference.end_all(Draining("The server stopped before the answer was complete; send the request again."))
+        too_late = Draining("The server stopped before the answer was complete; send the request again.")
+        self.inference.end_all(too_late)
+        self.unary.end_all(too_late)
         await self.registry.close()  # ends those that wait for a load
 
     async def close(self) -> None:
@@ -70,7 +75,7 @@ class Gateway:
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
         control = Control(self.registry, self.watcher)
         routes = Routes(
-            OpenAIRoutes(self.inference, catalogue),
+            OpenAIRoutes(self.inference, self.unary, catalogue),
             LMStudioRoutes(self.inference, catalogue, control),
             ManagementRoutes(self.watcher, control, self.admission),
             HealthRoutes(self.watcher, self.admission, self.metrics),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import grpc.aio
 import structlog
 
+from atelier.errors import Unavailable
 from atelier.rpc import from_rpc_error
 from gateway.registry_client import RegistryClient
 from gateway.snapshot import Snapshot, apply
@@ -48,6 +49,12 @@ class Watcher:
                 self._note_lost("the stream ended")
             await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
             self._delay = min(self._delay * 2, LONGEST_DELAY)
+
+    def known(self) -> Snapshot:
+        """The snapshot; Unavailable before there is one."""
+        if not self.has_snapshot:
+            raise Unavailable("The server is starting: it has not heard of any models yet.")
+        return self.snapshot
 
     async def change(self, seconds: float) -> None:
         """Return at the next change, or after so many seconds without one."""

@@ -8,7 +8,7 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from gateway.account import Account
 from gateway.call import Call
-from gateway.events import Completion, Finished, StopReason
+from gateway.events import Completion, Finished, Statistics, StopReason
 from gateway.generation import Generation
 from gateway.lmstudio.schema import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody
 from gateway.openai.translate import chat_call
@@ -51,7 +51,7 @@ def end_facts(generation: Generation, account: Account, finished: Finished) -> J
 def stats(finished: Finished, instance: Instance, total_seconds: float) -> Json:
     """LM Studio's four figures, and those of its chat page under names in the same style."""
     figures = finished.statistics
-    values = {
+    values: Json = {
         "tokens_per_second": figures.tokens_per_second,
         "time_to_first_token": figures.time_to_first_token_seconds,
         "generation_time": figures.generation_seconds,
@@ -63,7 +63,18 @@ def stats(finished: Finished, instance: Instance, total_seconds: float) -> Json:
         "total_time_sec": total_seconds,
         "num_gpu_layers": instance.gpu_layers,
     }
+    if figures.draft_tokens:
+        values |= draft_stats(figures)
     return values if finished.stop_string is None else {**values, "stop_string": finished.stop_string}
+
+
+def draft_stats(figures: Statistics) -> Json:
+    """As LM Studio tells them of a draft model, which is not named: there is none."""
+    return {
+        "total_draft_tokens_count": figures.draft_tokens,
+        "accepted_draft_tokens_count": figures.accepted_draft_tokens,
+        "rejected_draft_tokens_count": figures.draft_tokens - figures.accepted_draft_tokens,
+    }
 
 
 def model_info(model: Model, instance: Instance) -> Json:

@@ -1,24 +1,30 @@
 """OpenAI's routes: parse, one call, render."""
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.answer import json_response, stream_answer, whole_answer
+from gateway.answer import account_of, json_response, origin_of, stream_answer, whole_answer
 from gateway.catalogue import Catalogue
+from gateway.disconnect import while_connected
 from gateway.generation import Generation
 from gateway.inference import Inference
+from gateway.openai.embeddings import embed_call, embedding_list
 from gateway.openai.models import model_object
-from gateway.openai.schema import ChatBody, Common, CompletionBody
+from gateway.openai.rerank import rerank_call, rerank_reply
+from gateway.openai.schema import ChatBody, Common, CompletionBody, EmbeddingBody, RerankBody
 from gateway.openai.stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
-from gateway.openai.translate import chat_call, chat_choices, completion_call, text_choices, usage
+from gateway.openai.translate import chat_call, chat_choices, completion_call, echoes, text_choices, usage
 from gateway.parsing import read_body
+from gateway.unary import Unary
 
 
 class OpenAIRoutes:
-    def __init__(self, inference: Inference, catalogue: Catalogue) -> None:
+    def __init__(self, inference: Inference, unary: Unary, catalogue: Catalogue) -> None:
         self._inference = inference
+        self._unary = unary
         self._catalogue = catalogue
 
     async def chat_completions(self, request: Request) -> Response:
@@ -43,21 +49,35 @@ class OpenAIRoutes:
     async def completions(self, request: Request) -> Response:
         body = await read_body(request, CompletionBody)
         call = completion_call(body)
+        openings = echoes(call) if body.echo else []
         if not body.stream:
             return await whole_answer(
                 request,
                 self._inference,
                 call,
                 lambda generation, completions: text_head(generation.plan.name).with_choices(
-                    text_choices(completions), usage=usage(generation)
+                    text_choices(completions, openings), usage=usage(generation)
                 ),
             )
 
         def renderer(generation: Generation) -> ChunkRenderer:
             head = text_head(generation.plan.name)
-            return text_renderer(head, generation.plan.choices, include_usage=wants_usage(body))
+            return text_renderer(head, generation.plan.choices, include_usage=wants_usage(body), openings=openings)
 
         return await stream_answer(request, self._inference, call, renderer)
+
+    async def embeddings(self, request: Request) -> Response:
+        body = await read_body(request, EmbeddingBody)
+        async with while_connected(request.receive):
+            found = await self._unary.embed(embed_call(body), origin_of(request), account_of(request))
+            # Thousands of vectors take a while to write down: the streams go on meanwhile.
+            return await asyncio.to_thread(lambda: json_response(embedding_list(found, body.encoding_format)))
+
+    async def rerank(self, request: Request) -> Response:
+        body = await read_body(request, RerankBody)
+        async with while_connected(request.receive):
+            scores = await self._unary.rerank(rerank_call(body), origin_of(request), account_of(request))
+            return json_response(rerank_reply(scores, body))
 
     async def list_models(self, request: Request) -> Response:
         entries: list[Any] = [model_object(*entry) for entry in self._catalogue.served()]

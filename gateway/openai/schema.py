@@ -4,11 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from atelier.limits import MOST_CHOICES
+from atelier.limits import MOST_CHOICES, MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.schema import MAX_TOKEN_ID, fields_model
 
 MOST_PROMPTS = 128
+MOST_INPUTS = 2048  # of embeddings, and documents to rank
 MOST_MESSAGES = 10_000
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
 
@@ -115,10 +116,9 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     ttl: Any = Field(None, description="Ignored: models stay loaded until they are unloaded.")
+    return_progress: bool | None = Field(None, description="A stream tells how far its prompt is computed.")
 
     # Not done yet: a value that asks for something is refused by name.
-    logprobs: Any = None
-    top_logprobs: Any = None
     preset: Any = None
     draft_model: Any = None
 
@@ -126,6 +126,11 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
 class ChatBody(Common):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)] | None = None
+
+    logprobs: bool | None = Field(None, description="Tell every token's log-probability.")
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = Field(
+        None, description="And those of so many of the likeliest tokens; with logprobs."
+    )
 
     tools: list[Any] | None = None
     tool_choice: Any = None
@@ -141,6 +146,59 @@ class ChatBody(Common):
 
 class CompletionBody(Common):
     prompt: Prompt
-    suffix: str | None = None
-    echo: bool | None = None
+    suffix: str | None = Field(None, description="Text after the completion, for models trained to fill gaps.")
+    echo: bool | None = Field(None, description="Begin the answer with the prompt.")
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None, description="Tell every token's log-probability, and those of so many of the likeliest tokens."
+    )
     best_of: Annotated[int, Field(ge=1)] | None = None
+
+
+InputText = Annotated[str, Field(min_length=1)]
+InputTokens = Annotated[list[TokenId], Field(min_length=1)]
+
+Input = Annotated[
+    Annotated[InputText, Tag("(text)")]
+    | Annotated[list[InputText], Field(min_length=1, max_length=MOST_INPUTS), Tag("(list)")]
+    | Annotated[InputTokens, Tag("(numbers)")]
+    | Annotated[list[InputTokens], Field(max_length=MOST_INPUTS), Tag("(lists)")],
+    Discriminator(
+        _kind,
+        custom_error_type="input",
+        custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
+    ),
+]
+
+
+class EmbeddingBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    input: Input
+    dimensions: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+        None, description="Keep so many numbers of each vector."
+    )
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: of the numbers as 32-bit floats, least significant byte first."
+    )
+    user: str | None = None
+
+
+class DocumentText(Body):
+    text: str
+
+
+Document = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[DocumentText, Tag("(object)")],
+    Discriminator(
+        lambda value: {str: "(text)", dict: "(object)"}.get(type(value), "(neither)"),
+        custom_error_type="document",
+        custom_error_message="must be a string or an object with text",
+    ),
+]
+
+
+class RerankBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    query: Annotated[str, Field(min_length=1)]
+    documents: Annotated[list[Document], Field(min_length=1, max_length=MOST_INPUTS)]
+    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="Tell the best ones only.")
+    return_documents: bool | None = Field(None, description="Have the documents in the reply.")

@@ -2,14 +2,15 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from gateway.events import Delta, Event, Finished
+from gateway.events import Delta, Event, Finished, PromptProgress, TokenLogprob
 from gateway.generation import Generation
+from gateway.openai.logprobs import TextLogprobs, chat_logprobs
 from gateway.openai.translate import finish_reason, usage
 from gateway.sse import DONE, frame
 
@@ -56,29 +57,34 @@ class ChunkRenderer:
         choices: int,
         body: Callable[[str], Json],
         *,
-        opening_body: Json | None = None,
+        openings: Sequence[Json] = (),
         closing_body: Json,
+        logprobs: Sequence[Callable[[Sequence[TokenLogprob]], Json]] = (),
         include_usage: bool = False,
         at_end: Callable[[Finished], Json] = lambda finished: {},
     ) -> None:
         self._head = head
         self._no_usage: Json = {"usage": None} if include_usage else {}
-        self._opening_body = opening_body
+        self._body = body
+        self._openings = openings  # of each choice, or of none
         self._closing_body = closing_body
+        self._logprobs = logprobs  # of each choice, or of none
         self._include_usage = include_usage
         self._at_end = at_end
         self._around_text = [self._split(index, body(HOLE)) for index in range(choices)]
 
     def opening(self) -> bytes:
-        """The role, for each choice of a chat."""
-        if self._opening_body is None:
-            return b""
-        return b"".join(self._chunk(index, self._opening_body, None) for index in range(len(self._around_text)))
+        """The role of each choice of a chat, the prompt of each text that echoes it."""
+        return b"".join(self._chunk(index, body, None) for index, body in enumerate(self._openings))
 
     def event(self, event: Event) -> bytes:
         if isinstance(event, Delta):
+            if event.logprobs:
+                return self._with_logprobs(event)
             before, after = self._around_text[event.choice]
             return before + orjson.dumps(event.text) + after
+        if isinstance(event, PromptProgress):
+            return self._chunk(event.choice, self._closing_body, None, prompt_progress=progress_object(event))
         reason = finish_reason(event.reason)
         return self._chunk(event.choice, self._closing_body, reason, **self._at_end(event))
 
@@ -87,8 +93,12 @@ class ChunkRenderer:
             return DONE
         return frame(orjson.dumps(self._head.with_choices([], usage=usage(generation)))) + DONE
 
-    def _chunk(self, index: int, body: Json, reason: str | None, **more: Any) -> bytes:
-        choice = {"index": index, **body, "logprobs": None, "finish_reason": reason}
+    def _with_logprobs(self, event: Delta) -> bytes:
+        logprobs = self._logprobs[event.choice](event.logprobs)
+        return self._chunk(event.choice, self._body(event.text), None, logprobs)
+
+    def _chunk(self, index: int, body: Json, reason: str | None, logprobs: Json | None = None, **more: Any) -> bytes:
+        choice = {"index": index, **body, "logprobs": logprobs, "finish_reason": reason}
         return frame(orjson.dumps(self._head.with_choices([choice], **self._no_usage, **more)))
 
     def _split(self, index: int, body: Json) -> tuple[bytes, bytes]:
@@ -107,14 +117,32 @@ def chat_renderer(
         head,
         choices,
         lambda text: {"delta": {"content": text}},
-        opening_body={"delta": {"role": "assistant", "content": ""}},
+        openings=[{"delta": {"role": "assistant", "content": ""}}] * choices,
         closing_body={"delta": {}},
+        logprobs=[chat_logprobs] * choices,
         include_usage=include_usage,
         at_end=at_end,
     )
 
 
-def text_renderer(head: Head, choices: int, *, include_usage: bool) -> ChunkRenderer:
+def text_renderer(head: Head, choices: int, *, include_usage: bool, openings: Sequence[str] = ()) -> ChunkRenderer:
+    """`openings`: what each choice's text begins with."""
     return ChunkRenderer(
-        head, choices, lambda text: {"text": text}, closing_body={"text": ""}, include_usage=include_usage
+        head,
+        choices,
+        lambda text: {"text": text},
+        openings=[{"text": text} for text in openings],
+        closing_body={"text": ""},
+        logprobs=[TextLogprobs().render for _ in range(choices)],
+        include_usage=include_usage,
     )
+
+
+def progress_object(progress: PromptProgress) -> Json:
+    """As llama.cpp's server tells it."""
+    return {
+        "total": progress.prompt_tokens,
+        "cache": progress.cached_tokens,
+        "processed": progress.done_tokens,
+        "time_ms": round(progress.seconds * 1000),
+    }

@@ -12,6 +12,7 @@ from gateway.call import (
     Chat,
     Constraint,
     Gbnf,
+    Infill,
     JsonObject,
     JsonSchema,
     Lark,
@@ -22,6 +23,7 @@ from gateway.call import (
 )
 from gateway.events import Completion, StopReason
 from gateway.generation import Generation
+from gateway.openai.logprobs import TextLogprobs, chat_logprobs
 from gateway.openai.schema import MOST_PROMPTS, ChatBody, Common, CompletionBody, ContentPart, Message, ResponseFormat
 
 FINISH_REASONS = {
@@ -35,8 +37,6 @@ SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if
 
 # What the fields that are not served yet may hold all the same, because it asks for nothing.
 HARMLESS: dict[str, tuple[Any, ...]] = {
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "preset": (),
     "draft_model": (),
     "tools": ([],),
@@ -49,8 +49,6 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
     "chat_template": (),
     "chat_template_kwargs": ({},),
-    "suffix": ("",),
-    "echo": (False,),
 }
 
 
@@ -65,7 +63,22 @@ def chat_call(body: ChatBody) -> Call:
         settings=settings,
         constraint=constraint(body),
         choices=body.n or 1,
+        logprobs=wanted_logprobs(body),
+        prompt_progress=wants_progress(body),
     )
+
+
+def wanted_logprobs(body: ChatBody) -> int | None:
+    """For how many of the likeliest tokens beside each token; None: not at all."""
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
+    return None
+
+
+def wants_progress(body: Common) -> bool:
+    return bool(body.stream and body.return_progress)
 
 
 def completion_call(body: CompletionBody) -> Call:
@@ -73,7 +86,7 @@ def completion_call(body: CompletionBody) -> Call:
     choices = body.n or 1
     if (body.best_of or choices) > choices:
         raise UnsupportedField("best_of: more than n are not tried here; leave it out.", param="best_of")
-    prompts = prompt_inputs(body.prompt)
+    prompts = completion_prompts(body)
     if len(prompts) * choices > MOST_PROMPTS:
         raise InvalidRequest(f"prompt: prompts times n may be {MOST_PROMPTS} at most", param="prompt")
     return Call(
@@ -82,7 +95,44 @@ def completion_call(body: CompletionBody) -> Call:
         settings=sampling_settings(body),
         constraint=constraint(body),
         choices=choices,
+        logprobs=body.logprobs,
+        prompt_progress=wants_progress(body),
     )
+
+
+def completion_prompts(body: CompletionBody) -> list[PromptInput]:
+    prompts = prompt_inputs(body.prompt)
+    if body.echo:
+        refuse_odd_echo(body, prompts)
+    return [infill(prompts, body.suffix)] if body.suffix else prompts
+
+
+def infill(prompts: list[PromptInput], suffix: str) -> Infill:
+    match prompts:
+        case [Text(text)]:
+            return Infill(text, suffix)
+        case [_]:
+            raise UnsupportedField("suffix: not supported with a prompt of token ids; send text.", param="suffix")
+    raise UnsupportedField("suffix: not supported with several prompts; send one.", param="suffix")
+
+
+def refuse_odd_echo(body: CompletionBody, prompts: list[PromptInput]) -> None:
+    if body.logprobs is not None:  # the prompt's would be expected too
+        raise UnsupportedField("echo: not supported together with logprobs; leave one out.", param="echo")
+    if any(isinstance(prompt, Tokens) for prompt in prompts):
+        raise UnsupportedField("echo: not supported with prompts of token ids; send text.", param="echo")
+
+
+def echoes(call: Call) -> list[str]:
+    """What each choice's text begins with, where the prompt is to be echoed."""
+    return [prompt_text(prompt) for prompt in call.prompts for _ in range(call.choices)]
+
+
+def prompt_text(prompt: PromptInput) -> str:
+    match prompt:
+        case Text(text) | Infill(text):
+            return text
+    return ""
 
 
 def refuse_unsupported(body: BaseModel) -> None:
@@ -189,19 +239,20 @@ def chat_choices(completions: list[Completion]) -> list[dict[str, Any]]:
         {
             "index": index,
             "message": {"role": "assistant", "content": completion.text, "refusal": None},
-            "logprobs": None,
+            "logprobs": None if completion.logprobs is None else chat_logprobs(completion.logprobs),
             "finish_reason": finish_reason(completion.finished.reason),
         }
         for index, completion in enumerate(completions)
     ]
 
 
-def text_choices(completions: list[Completion]) -> list[dict[str, Any]]:
+def text_choices(completions: list[Completion], openings: list[str] | None = None) -> list[dict[str, Any]]:
+    """`openings`: what each choice's text begins with."""
     return [
         {
             "index": index,
-            "text": completion.text,
-            "logprobs": None,
+            "text": openings[index] + completion.text if openings else completion.text,
+            "logprobs": None if completion.logprobs is None else TextLogprobs().render(completion.logprobs),
             "finish_reason": finish_reason(completion.finished.reason),
         }
         for index, completion in enumerate(completions)

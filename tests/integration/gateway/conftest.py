@@ -1,9 +1,10 @@
 from collections.abc import AsyncIterator
 
+import openai
 import pytest
 
 from tests.support.gateway_registry import FakeRegistry, fake_registry
-from tests.support.gateway_server import RunningGateway, running_gateway, short_directory
+from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory
 
 
 @pytest.fixture
@@ -17,3 +18,11 @@ async def registry() -> AsyncIterator[FakeRegistry]:
 async def gateway(registry: FakeRegistry) -> AsyncIterator[RunningGateway]:
     async with running_gateway(registry) as running:
         yield running
+
+
+@pytest.fixture
+async def client(gateway: RunningGateway) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(
+        base_url=f"{gateway.url}/v1", api_key="none", timeout=PATIENCE, max_retries=0, http_client=gateway.client()
+    ) as opened:
+        yield opened

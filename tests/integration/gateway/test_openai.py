@@ -1,24 +1,14 @@
 """OpenAI's dialect over the real wire, with the official client."""
 
-from collections.abc import AsyncIterator
-
 import openai
 import pytest
 
 from protos import registry_pb2 as pb
 from protos.settings_pb2 import SamplingSettings
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
-from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, until
+from tests.support.gateway_server import RunningGateway, events_of, until
 
 HELLO = [{"role": "user", "content": "one two three"}]
-
-
-@pytest.fixture
-async def client(gateway: RunningGateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=f"{gateway.url}/v1", api_key="none", timeout=PATIENCE, max_retries=0, http_client=gateway.client()
-    ) as opened:
-        yield opened
 
 
 async def test_chat_completion_has_the_reply_and_its_usage(client: openai.AsyncOpenAI) -> None:

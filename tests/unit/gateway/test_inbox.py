@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from atelier.errors import ContextLengthExceeded, WorkerLost
-from gateway.events import Delta, Finished, Statistics, StopReason
+from gateway.events import Delta, Event, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
 from gateway.inbox import PARTS_KEPT, Inbox
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
@@ -62,3 +62,47 @@ async def test_a_refusal_is_told_to_who_waits() -> None:
     inbox.fail(ContextLengthExceeded())
     with pytest.raises(ContextLengthExceeded):
         await waiting
+
+
+async def test_log_probabilities_come_with_their_choices_text_or_without_any() -> None:
+    inbox = Inbox(1)
+    first, second = TokenLogprob(b"a", -1.0), TokenLogprob(b"\xc3", -2.0)
+    inbox.add_text(0, "a", 1)
+    inbox.add_logprobs(0, [first])
+    inbox.add_text(1, "b", 1)
+    inbox.add_text(0, "", 1)
+    inbox.add_logprobs(0, [second])
+    assert await inbox.take() == [Delta(0, "a", [first, second]), Delta(1, "b")]
+    inbox.add_logprobs(1, [second])
+    assert await inbox.take() == [Delta(1, "", [second])]
+
+
+async def test_of_a_prompts_progress_only_the_latest_is_kept_and_comes_first() -> None:
+    inbox = Inbox(2)
+    inbox.accept(8)
+    inbox.accept(4)
+    inbox.add_text(2, "x", 1)
+    for done in (2, 4, 6, 6):
+        inbox.add_progress(0, 8, 1, done)
+    inbox.add_progress(2, 4, 0, 4)
+    *told, text = await inbox.take()
+    assert [facts(each) for each in told] == [(0, 8, 1, 6), (2, 4, 0, 4)]
+    assert text == Delta(2, "x")
+
+
+async def test_progress_that_tells_nothing_new_wakes_nobody() -> None:
+    inbox = Inbox(1)
+    inbox.add_progress(0, 8, 0, 8)
+    await inbox.take()
+    taking = asyncio.ensure_future(inbox.take())
+    await asyncio.sleep(0)
+    inbox.add_progress(0, 8, 0, 4)  # of another choice of the same prompt
+    await asyncio.sleep(0)
+    assert not taking.done()
+    inbox.add_end(END)
+    assert await taking == [END]
+
+
+def facts(event: Event) -> tuple[int, int, int, int]:
+    assert isinstance(event, PromptProgress)
+    return event.choice, event.prompt_tokens, event.cached_tokens, event.done_tokens

@@ -1,9 +1,11 @@
 """The bytes of OpenAI's chunks."""
 
+from typing import Any
+
 import orjson
 import pytest
 
-from gateway.events import Delta, Finished, Statistics, StopReason
+from gateway.events import Delta, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
 from gateway.openai.stream import Head, chat_renderer, text_renderer
 
 HEAD = Head("chat.completion.chunk", 'pub/"odd"-name', "chatcmpl-1", 1_700_000_000)
@@ -59,3 +61,38 @@ def test_every_choice_of_a_chat_opens_with_its_role() -> None:
     chunks = [orjson.loads(frame.removeprefix(b"data: ")) for frame in frames]
     assert [chunk["choices"][0]["index"] for chunk in chunks] == [0, 1]
     assert all(chunk["choices"][0]["delta"] == {"role": "assistant", "content": ""} for chunk in chunks)
+
+
+def test_a_text_that_echoes_its_prompt_opens_with_it() -> None:
+    head = Head("text_completion", "m", "cmpl-1")
+    frames = text_renderer(head, 2, include_usage=False, openings=["a", "b"]).opening().split(b"\n\n")[:-1]
+    choices = [orjson.loads(frame.removeprefix(b"data: "))["choices"][0] for frame in frames]
+    assert [(choice["index"], choice["text"]) for choice in choices] == [(0, "a"), (1, "b")]
+
+
+def test_tokens_without_text_of_their_own_are_told_all_the_same() -> None:
+    half = TokenLogprob(b"\xc3", -0.5)
+    chunk = decoded(chat_renderer(HEAD, 1, include_usage=True).event(Delta(0, "", [half])))
+    assert isinstance(chunk, dict)
+    assert chunk["usage"] is None
+    (choice,) = chunk["choices"]
+    assert choice["delta"] == {"content": ""}
+    assert choice["logprobs"] == {
+        "content": [{"token": "\ufffd", "logprob": -0.5, "bytes": [0xC3], "top_logprobs": []}],
+        "refusal": None,
+    }
+
+
+def test_offsets_go_on_from_chunk_to_chunk_of_each_choice() -> None:
+    renderer = text_renderer(Head("text_completion", "m", "cmpl-1"), 2, include_usage=False)
+    events = [Delta(number, "é1", [TokenLogprob("é".encode(), -1), TokenLogprob(b"1", -1)]) for number in (0, 1, 0)]
+    chunks = [orjson.loads(renderer.event(event).removeprefix(b"data: ")) for event in events]
+    assert [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in chunks] == [[0, 1], [0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(("render", "body"), [(chat_renderer, {"delta": {}}), (text_renderer, {"text": ""})])
+def test_progress_comes_with_an_empty_choice_of_its_prompt(render: Any, body: Any) -> None:
+    chunk = decoded(render(HEAD, 2, include_usage=False).event(PromptProgress(1, 237, 10, 128, 0.181)))
+    assert isinstance(chunk, dict)
+    assert chunk["choices"] == [{"index": 1, **body, "logprobs": None, "finish_reason": None}]
+    assert chunk["prompt_progress"] == {"total": 237, "cache": 10, "processed": 128, "time_ms": 181}

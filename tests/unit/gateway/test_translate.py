@@ -9,12 +9,29 @@ from hypothesis import strategies as st
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
-from gateway.call import Call, Chat, Gbnf, JsonObject, JsonSchema, Lark, Regex, Text, Tokens
+from gateway.call import (
+    Call,
+    Chat,
+    Gbnf,
+    Infill,
+    JsonObject,
+    JsonSchema,
+    Lark,
+    Origin,
+    Regex,
+    Text,
+    Tokens,
+    make_plan,
+    submit_message,
+)
+from gateway.events import Finished, Statistics, StopReason
 from gateway.lmstudio.schema import LoadBody, V0ChatBody
-from gateway.lmstudio.translate import load_settings, params_string, v0_chat_call
+from gateway.lmstudio.translate import load_settings, params_string, stats, v0_chat_call
 from gateway.openai.schema import ChatBody, CompletionBody
-from gateway.openai.translate import chat_call, completion_call
+from gateway.openai.translate import chat_call, completion_call, echoes
 from gateway.parsing import parse
+from gateway.snapshot import Instance, Model, Snapshot
+from protos import inference_pb2 as pb
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -185,8 +202,6 @@ def test_a_schema_format_without_a_schema_is_refused() -> None:
         ("tools", [{"type": "function"}]),
         ("tool_choice", "required"),
         ("functions", [{}]),
-        ("logprobs", True),
-        ("top_logprobs", 3),
         ("audio", {"voice": "x"}),
         ("modalities", ["text", "audio"]),
         ("prediction", {"type": "content"}),
@@ -201,12 +216,89 @@ def test_what_is_not_served_yet_is_refused_by_name(field: str, value: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("suffix", "x"), ("echo", True), ("best_of", 3), ("logprobs", 0), ("logprobs", 2)]
+    ("field", "fields"),
+    [
+        ("best_of", {"prompt": "a", "best_of": 3}),
+        ("suffix", {"prompt": ["a", "b"], "suffix": "x"}),
+        ("suffix", {"prompt": [1, 2], "suffix": "x"}),
+        ("echo", {"prompt": [1, 2], "echo": True}),
+        ("echo", {"prompt": [[1], [2]], "echo": True}),
+        ("echo", {"prompt": "a", "echo": True, "logprobs": 0}),
+        ("echo", {"prompt": "a", "echo": True, "logprobs": 0, "suffix": "x"}),
+    ],
 )
-def test_what_text_completions_do_not_serve_is_refused_by_name(field: str, value: Any) -> None:
+def test_what_text_completions_do_not_serve_is_refused_by_name(field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedField) as caught:
-        completion(prompt="a", n=2, **{field: value})
+        completion(n=2, **fields)
     assert caught.value.param == field
+
+
+def test_log_probabilities_are_wanted_with_as_many_others_as_are_named() -> None:
+    assert chat().logprobs is None
+    assert chat(logprobs=False, top_logprobs=0).logprobs is None
+    assert chat(logprobs=True).logprobs == 0
+    assert chat(logprobs=True, top_logprobs=20).logprobs == 20
+    assert completion(prompt="a").logprobs is None
+    assert completion(prompt="a", logprobs=0).logprobs == 0
+    assert completion(prompt="a", logprobs=5).logprobs == 5
+
+
+def test_likeliest_tokens_alone_are_refused() -> None:
+    for fields in ({"top_logprobs": 1}, {"top_logprobs": 1, "logprobs": False}):
+        with pytest.raises(InvalidRequest) as caught:
+            chat(**fields)
+        assert (caught.value.param, caught.value.status) == ("top_logprobs", 400)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (ChatBody, "logprobs", 1),
+        (ChatBody, "logprobs", "yes"),
+        (ChatBody, "top_logprobs", 21),
+        (ChatBody, "top_logprobs", -1),
+        (CompletionBody, "logprobs", 6),
+        (CompletionBody, "logprobs", -1),
+        (CompletionBody, "logprobs", True),
+        (CompletionBody, "echo", "yes"),
+        (CompletionBody, "suffix", 1),
+    ],
+)
+def test_odd_wishes_for_log_probabilities_are_refused_by_name(kind: Any, field: str, value: Any) -> None:
+    raw = json.dumps({"model": "m", "messages": HELLO, "prompt": "a", field: value}).encode()
+    assert refusal(raw, kind).param == field
+
+
+def test_a_suffix_makes_the_prompt_a_gap_to_fill() -> None:
+    assert completion(prompt="a", suffix="b").prompts == [Infill("a", "b")]
+    assert completion(prompt=["a"], suffix="b").prompts == [Infill("a", "b")]
+    assert completion(prompt=["a", "b"], suffix="").prompts == [Text("a"), Text("b")]
+
+
+def test_every_choice_of_a_prompt_echoes_it() -> None:
+    assert echoes(completion(prompt=["a", "b"], n=2, echo=True)) == ["a", "a", "b", "b"]
+    assert echoes(completion(prompt="a", suffix="b", echo=True)) == ["a"]
+
+
+def test_progress_is_told_in_streams_alone() -> None:
+    assert chat(stream=True, return_progress=True).prompt_progress
+    assert completion(prompt="a", stream=True, return_progress=True).prompt_progress
+    assert not chat(return_progress=True).prompt_progress
+    assert not chat(stream=True).prompt_progress
+
+
+def test_a_call_goes_to_the_worker_with_what_it_wants_told() -> None:
+    def sent(call: Call) -> pb.Submit:
+        plan = make_plan(call, Origin("id", "key"), Snapshot({"m": Model(key="m")}, {}))
+        return submit_message(plan, call.prompts[0])
+
+    plain = sent(completion(prompt="a"))
+    assert not plain.HasField("logprobs")
+    assert not plain.HasField("prompt_progress")
+    wishful = sent(completion(prompt="a", suffix="b", logprobs=0, stream=True, return_progress=True))
+    assert (wishful.infill.prefix, wishful.infill.suffix) == ("a", "b")
+    assert wishful.HasField("logprobs")
+    assert (wishful.logprobs, wishful.prompt_progress) == (0, True)
 
 
 def test_values_that_ask_for_nothing_pass() -> None:
@@ -388,3 +480,17 @@ def test_what_lm_studio_names_beside_the_model_is_refused_by_name(field: str) ->
 def test_ttl_is_ignored_and_the_schema_says_so() -> None:
     assert chat(ttl=300).settings == {}
     assert "Ignored" in ChatBody.model_json_schema()["properties"]["ttl"]["description"]
+
+
+def test_lm_studios_statistics_tell_of_guessed_tokens_where_there_were_any() -> None:
+    def told(**figures: int) -> dict[str, Any]:
+        finished = Finished(0, StopReason.EOS_FOUND, None, Statistics(**figures))
+        return stats(finished, Instance(id="m", model_key="m"), 1.0)
+
+    assert not any("draft" in name for name in told())
+    found = told(draft_tokens=9, accepted_draft_tokens=6)
+    assert {name: value for name, value in found.items() if "draft" in name} == {
+        "total_draft_tokens_count": 9,
+        "accepted_draft_tokens_count": 6,
+        "rejected_draft_tokens_count": 3,
+    }

@@ -1,0 +1,33 @@
+"""Reranking as Jina and Cohere have it, to the core's call and back. Pure."""
+
+from typing import Any
+
+from gateway.openai.embeddings import reading_usage
+from gateway.openai.schema import RerankBody
+from gateway.unary import RerankCall, Scores
+
+
+def rerank_call(body: RerankBody) -> RerankCall:
+    return RerankCall(model=body.model, query=body.query, documents=document_texts(body))
+
+
+def rerank_reply(scores: Scores, body: RerankBody) -> dict[str, Any]:
+    """The best first; of equals the earlier."""
+    values = list(scores.values)
+    best = sorted(range(len(values)), key=lambda index: -values[index])[: body.top_n]
+    texts = document_texts(body) if body.return_documents else None
+    return {
+        "object": "list",
+        "model": scores.model,
+        "results": [result(index, values[index], texts) for index in best],
+        "usage": reading_usage(scores.prompt_tokens),
+    }
+
+
+def result(index: int, score: float, texts: list[str] | None) -> dict[str, Any]:
+    entry = {"index": index, "relevance_score": score}
+    return entry if texts is None else {**entry, "document": {"text": texts[index]}}
+
+
+def document_texts(body: RerankBody) -> list[str]:
+    return [each if isinstance(each, str) else each.text for each in body.documents]

@@ -1,0 +1,142 @@
+"""Calls with one answer, where nothing is generated: texts to vectors, documents to scores."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from atelier.errors import AtelierError, WorkerLost
+from atelier.metrics import GatewayMetrics
+from atelier.names import InstanceName, ModelName
+from gateway.account import Account
+from gateway.admission import Admission
+from gateway.call import Origin, find_target, told_name
+from gateway.connection import WorkerRefused, as_told
+from gateway.dispatcher import Dispatcher
+from gateway.snapshot import Launch
+from gateway.watcher import Watcher
+from gateway.workers import Workers
+from protos import inference_pb2 as pb
+
+CALL_SECONDS = 600.0  # that a worker may take for one call
+
+Method = Literal["Embed", "Rerank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedCall:
+    """Texts or token ids, of which each becomes a vector."""
+
+    model: str  # as the client wrote it
+    texts: Sequence[str] = ()
+    tokens: Sequence[Sequence[int]] = ()
+    dimensions: int | None = None  # of each vector; all that the model makes when unset
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    model: str
+    vectors: list[Sequence[float]]  # of unit length, in the inputs' order
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankCall:
+    """Documents to hold against a query."""
+
+    model: str
+    query: str
+    documents: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    model: str
+    values: Sequence[float]  # in the documents' order; higher is better
+    prompt_tokens: int
+
+
+class Unary:
+    """Finds the instance, asks it once, and once more elsewhere where it was lost. Owns the calls on their way."""
+
+    def __init__(
+        self, watcher: Watcher, dispatcher: Dispatcher, workers: Workers, admission: Admission, metrics: GatewayMetrics
+    ) -> None:
+        self._watcher = watcher
+        self._dispatcher = dispatcher
+        self._workers = workers
+        self._admission = admission
+        self._metrics = metrics
+        self._running: set[asyncio.Timeout] = set()
+        self._end: AtelierError | None = None
+
+    async def embed(self, call: EmbedCall, origin: Origin, account: Account) -> Embeddings:
+        """Raises what stands against it, as the client should see it; so does `rerank`."""
+        name, reply = await self._answer("Embed", embed_message(call, origin), call.model, account)
+        return Embeddings(name, [each.values for each in reply.embeddings], reply.prompt_tokens)
+
+    async def rerank(self, call: RerankCall, origin: Origin, account: Account) -> Scores:
+        name, reply = await self._answer("Rerank", rerank_message(call, origin), call.model, account)
+        return Scores(name, reply.scores, reply.prompt_tokens)
+
+    def end_all(self, error: AtelierError) -> None:
+        """Every call that is on its way ends with this error."""
+        self._end = error
+        for call in self._running:
+            call.reschedule(0)
+
+    async def _answer(self, method: Method, message: Any, model: str, account: Account) -> tuple[str, Any]:
+        target, found = find_target(model, self._watcher.known())
+        account.model = found.key
+        ticket = self._admission.enter()
+        lost: set[Launch] = set()
+        try:
+            async with self._until_ended():
+                reply = await self._ask(method, message, target, lost, ticket.begin)
+            account.prompt_tokens = reply.prompt_tokens
+        finally:
+            ticket.leave()
+            self._metrics.count_reading(model=found.key, prompt_tokens=account.prompt_tokens, begun_again=bool(lost))
+        return told_name(target), reply
+
+    async def _ask(
+        self,
+        method: Method,
+        message: Any,
+        target: ModelName | InstanceName,
+        lost: set[Launch],
+        on_found: Callable[[], None],
+    ) -> Any:
+        while True:
+            instance = await self._dispatcher.find(target, message.request_id, lost)
+            on_found()
+            try:
+                return await self._workers.connect(instance).ask(method, message, CALL_SECONDS)
+            except (WorkerLost, WorkerRefused) as error:
+                if lost:
+                    raise as_told(error) from None
+                lost.add(instance.launch)
+
+    @asynccontextmanager
+    async def _until_ended(self) -> AsyncIterator[None]:
+        """Inside, `end_all` ends the work with its error."""
+        async with asyncio.timeout(None) as call:
+            self._running.add(call)
+            try:
+                yield
+            except asyncio.CancelledError:
+                if self._end is not None and call.expired():
+                    raise self._end from None
+                raise
+            finally:
+                self._running.discard(call)
+
+
+def embed_message(call: EmbedCall, origin: Origin) -> pb.EmbedRequest:
+    inputs = [pb.Tokens(ids=ids) for ids in call.tokens]
+    return pb.EmbedRequest(request_id=origin.request_id, texts=call.texts, inputs=inputs, dimensions=call.dimensions)
+
+
+def rerank_message(call: RerankCall, origin: Origin) -> pb.RerankRequest:
+    return pb.RerankRequest(request_id=origin.request_id, query=call.query, documents=call.documents)

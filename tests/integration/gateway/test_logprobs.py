@@ -1,0 +1,120 @@
+"""What an answer tells beside its text: log-probabilities, the prompt itself, how far it is computed."""
+
+from typing import Any
+
+import openai
+import pytest
+
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import RunningGateway, events_of
+
+HELLO: Any = [{"role": "user", "content": "one two three"}]
+WORDS = ["one", " two", " three"]
+
+
+async def test_a_chat_tells_every_tokens_log_probability(client: openai.AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model=KEY, messages=HELLO, n=2, logprobs=True, top_logprobs=2)
+    for choice in reply.choices:
+        assert choice.logprobs
+        assert choice.logprobs.content
+        assert [entry.token for entry in choice.logprobs.content] == WORDS
+        assert [bytes(entry.bytes or []).decode() for entry in choice.logprobs.content] == WORDS
+        top = choice.logprobs.content[1].top_logprobs
+        assert [(each.token, each.logprob) for each in top] == [(" two", -0.5), (" other1", -1.0)]
+
+
+async def test_a_streamed_chat_tells_the_same(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(model=KEY, messages=HELLO, logprobs=True, stream=True)
+    choices = [chunk.choices[0] async for chunk in stream]
+    told = [entry for choice in choices if choice.logprobs for entry in choice.logprobs.content or []]
+    assert [entry.token for entry in told] == WORDS
+    assert all(entry.top_logprobs == [] for entry in told)
+    assert "".join(choice.delta.content or "" for choice in choices) == "one two three"
+
+
+async def test_a_text_tells_tokens_with_their_offsets(client: openai.AsyncOpenAI) -> None:
+    reply = await client.completions.create(model=KEY, prompt=["one two", "é x"], logprobs=2)
+    first, second = (choice.logprobs for choice in reply.choices)
+    assert first
+    assert (first.tokens, first.token_logprobs, first.text_offset) == (["one", " two"], [-0.5, -0.5], [0, 3])
+    assert first.top_logprobs == [{"one": -0.5, " other1": -1.0}, {" two": -0.5, " other1": -1.0}]
+    assert second
+    assert (second.tokens, second.text_offset) == (["é", " x"], [0, 1])
+
+
+async def test_a_streamed_text_tells_the_same(client: openai.AsyncOpenAI) -> None:
+    stream = await client.completions.create(model=KEY, prompt="one two three", logprobs=0, stream=True)
+    told = [chunk.choices[0].logprobs async for chunk in stream]
+    assert [token for each in told if each for token in each.tokens or []] == WORDS
+    assert [offset for each in told if each for offset in each.text_offset or []] == [0, 3, 7]
+
+
+async def test_tokens_whose_text_is_held_back_are_told(client: openai.AsyncOpenAI) -> None:
+    reply = await client.chat.completions.create(model=KEY, messages=HELLO, logprobs=True, stop=["two three"])
+    (choice,) = reply.choices
+    assert choice.message.content == "one "
+    assert choice.logprobs
+    assert [entry.token for entry in choice.logprobs.content or []] == WORDS
+
+
+async def test_nobody_is_told_who_did_not_ask(client: openai.AsyncOpenAI) -> None:
+    assert (await client.chat.completions.create(model=KEY, messages=HELLO)).choices[0].logprobs is None
+    assert (await client.completions.create(model=KEY, prompt="a")).choices[0].logprobs is None
+
+
+async def test_lm_studios_chat_tells_log_probabilities_too(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        reply = await http.post("/api/v0/chat/completions", json={"model": KEY, "messages": HELLO, "logprobs": True})
+    assert [entry["token"] for entry in reply.json()["choices"][0]["logprobs"]["content"]] == WORDS
+
+
+async def test_an_echo_puts_the_prompt_before_every_choice(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+    registry.script = {"text": " c"}
+    reply = await client.completions.create(model=KEY, prompt=["a", "b"], n=2, echo=True)
+    assert [choice.text for choice in reply.choices] == ["a c", "a c", "b c", "b c"]
+    texts = ["", ""]
+    async for chunk in await client.completions.create(model=KEY, prompt=["a", "b"], echo=True, stream=True):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == ["a c", "b c"]
+
+
+async def test_a_suffix_reaches_the_worker(client: openai.AsyncOpenAI) -> None:
+    reply = await client.completions.create(model=KEY, prompt="a b", suffix="c", echo=True)
+    assert reply.choices[0].text == "a ba b"  # the scripted engine repeats what is before the gap
+
+
+@pytest.mark.parametrize(
+    ("route", "prompt"), [("chat/completions", {"messages": HELLO}), ("completions", {"prompt": "one two three"})]
+)
+async def test_a_stream_tells_how_far_its_prompt_is_computed(
+    gateway: RunningGateway, registry: FakeRegistry, route: str, prompt: dict[str, Any]
+) -> None:
+    # A step takes a while, so that each is told before the next.
+    registry.script = {"step_seconds": 0.01}
+    body = {"model": KEY, "stream": True, "return_progress": True, "n": 2, **prompt}
+    async with gateway.client() as http:
+        *chunks, done = events_of((await http.post(f"/v1/{route}", json=body)).text)
+    assert done == "[DONE]"
+    told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+    assert [(each["total"], each["cache"], each["processed"]) for each in told] == [(3, 0, 2), (3, 0, 3)]
+    assert all(each["time_ms"] >= 0 for each in told)
+    empty = [chunk["choices"][0] for chunk in chunks if "prompt_progress" in chunk]
+    assert all(choice.get("delta") == {} or choice.get("text") == "" for choice in empty)
+
+
+async def test_progress_is_told_to_nobody_who_did_not_ask(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        streamed = await http.post("/v1/completions", json={"model": KEY, "prompt": "a b c", "stream": True})
+        whole = await http.post("/v1/completions", json={"model": KEY, "prompt": "a b c", "return_progress": True})
+    assert "prompt_progress" not in streamed.text
+    assert (whole.status_code, "prompt_progress" in whole.json()) == (200, False)
+
+
+async def test_guessed_tokens_are_counted_by_model(
+    gateway: RunningGateway, client: openai.AsyncOpenAI, registry: FakeRegistry
+) -> None:
+    registry.script = {"draft_tokens": [5, 3]}
+    await client.chat.completions.create(model=KEY, messages=HELLO, n=2)
+    metrics = gateway.gateway.metrics.registry
+    assert metrics.get_sample_value("atelier_draft_tokens_total", {"model": KEY}) == 10
+    assert metrics.get_sample_value("atelier_accepted_draft_tokens_total", {"model": KEY}) == 6

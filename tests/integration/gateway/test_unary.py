@@ -1,0 +1,141 @@
+"""Embeddings and reranking over the real wire."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import httpx
+import openai
+import pytest
+
+from atelier.errors import LoadFailed
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import PATIENCE, RunningGateway, post_bytes, until
+
+EMBED = {"model": KEY, "input": ["a", "b"]}
+RANK = {"model": "tiny", "query": "blue sea", "documents": ["red", {"text": "blue sea"}, "blue"]}
+
+
+@contextlib.asynccontextmanager
+async def embedding(gateway: RunningGateway) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
+    """A request on its way."""
+    async with gateway.client() as http:
+        task = asyncio.create_task(http.post("/v1/embeddings", json=EMBED))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def test_the_official_client_gets_vectors_in_its_own_encoding(
+    client: openai.AsyncOpenAI, registry: FakeRegistry
+) -> None:
+    reply = await client.embeddings.create(model="tiny", input=["a", "b"])
+    assert [(entry.index, entry.embedding) for entry in reply.data] == [(0, [1, 0, 0, 0]), (1, [1, 0, 0, 0])]
+    assert (reply.object, reply.model, reply.usage.prompt_tokens, reply.usage.total_tokens) == ("list", KEY, 2, 2)
+    assert registry.ensured == [KEY]  # the model was loaded for it
+
+
+async def test_vectors_come_as_numbers_with_as_many_dimensions_as_wanted(client: openai.AsyncOpenAI) -> None:
+    reply = await client.embeddings.create(model=KEY, input=[[5, 6], [7]], dimensions=2, encoding_format="float")
+    assert [entry.embedding for entry in reply.data] == [[1, 0], [1, 0]]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.embeddings.create(model=KEY, input="a", dimensions=5)
+    assert caught.value.param == "dimensions"
+
+
+async def test_what_is_wrong_with_a_call_is_named(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+    with pytest.raises(openai.NotFoundError, match="Near names: acme/tiny"):
+        await client.embeddings.create(model="acme/tinny", input="a")
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.embeddings.create(model=KEY, input="")
+    assert caught.value.param == "input"
+    assert registry.ensured == []
+
+
+async def test_a_model_that_makes_no_vectors_is_a_400(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+    registry.script = {"refuse_inputs": "This model makes no embeddings."}
+    with pytest.raises(openai.BadRequestError, match="makes no embeddings") as caught:
+        await client.embeddings.create(model=KEY, input="a")
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "model")
+
+
+async def test_a_load_that_fails_says_why(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+    registry.fail_with = LoadFailed("The file is cut off.")
+    with pytest.raises(openai.InternalServerError, match="cut off"):
+        await client.embeddings.create(model=KEY, input="a")
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank"])
+async def test_documents_are_ranked(gateway: RunningGateway, path: str) -> None:
+    async with gateway.client() as http:
+        reply = (await http.post(path, json=RANK)).json()
+        best = (await http.post(path, json={**RANK, "top_n": 1, "return_documents": True})).json()
+    assert reply["model"] == KEY
+    assert [(each["index"], each["relevance_score"]) for each in reply["results"]] == [(1, 2.0), (2, 1.0), (0, 0.0)]
+    assert reply["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    assert best["results"] == [{"index": 1, "relevance_score": 2.0, "document": {"text": "blue sea"}}]
+
+
+async def test_calls_for_a_key_are_spread_over_its_instances(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    await registry.start_instance()
+    await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
+    async with embedding(gateway) as first, embedding(gateway) as second:
+        await until(lambda: sorted(gateway.gateway.workers.in_flight().values()) == [1, 1])
+        for worker in registry.workers.values():
+            worker.engine.release()
+        replies = await asyncio.wait_for(asyncio.gather(first, second), PATIENCE)
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert gateway.gateway.admission.active == 0
+
+
+async def test_a_lost_worker_is_replaced_unseen(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with embedding(gateway) as request:
+        await until(lambda: gateway.gateway.workers.in_flight().get(KEY))
+        registry.script = {}
+        await registry.kill_worker(KEY)
+        reply = await asyncio.wait_for(request, PATIENCE)
+    assert reply.status_code == 200
+    assert gateway.gateway.metrics.registry.get_sample_value("atelier_request_retries_total") == 1
+
+
+async def test_two_losses_are_an_error(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with embedding(gateway) as request:
+        for _ in range(2):
+            await until(lambda: KEY in registry.workers and gateway.gateway.workers.in_flight().get(KEY))
+            await registry.kill_worker(KEY)
+        reply = await asyncio.wait_for(request, PATIENCE)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "worker_lost")
+
+
+async def test_a_client_that_leaves_ends_its_call(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    _, writer = await gateway.raw(post_bytes("/v1/embeddings", EMBED))
+    await until(lambda: gateway.gateway.workers.in_flight().get(KEY))
+    writer.close()
+    await until(lambda: not gateway.gateway.workers.in_flight().get(KEY))
+    await until(lambda: gateway.gateway.admission.active == 0)
+
+
+async def test_a_server_that_stops_tells_those_that_wait(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"hold": True}
+    await registry.start_instance()
+    async with embedding(gateway) as request:
+        await until(lambda: gateway.gateway.workers.in_flight().get(KEY))
+        await gateway.gateway.drain(0)
+        reply = await asyncio.wait_for(request, PATIENCE)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "draining")
+
+
+async def test_the_tokens_that_were_read_are_counted(gateway: RunningGateway, client: openai.AsyncOpenAI) -> None:
+    await client.embeddings.create(model=KEY, input=["a", "b", "c"])
+    metrics = gateway.gateway.metrics.registry
+    assert metrics.get_sample_value("atelier_prompt_tokens_total", {"model": KEY}) == 3

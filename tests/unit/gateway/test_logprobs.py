@@ -1,0 +1,55 @@
+"""Log-probabilities in OpenAI's two forms."""
+
+import math
+
+from gateway.events import TokenLogprob, read_logprobs
+from gateway.openai.logprobs import TextLogprobs, chat_logprobs
+from protos import inference_pb2 as pb
+
+SMILE = "😀".encode()
+TOKENS = [
+    TokenLogprob(b"a", -0.5, (TokenLogprob(b"a", -0.5), TokenLogprob(b"b", -1.5))),
+    TokenLogprob(SMILE[:2], -0.25, (TokenLogprob(b"\xff", -0.125),)),
+    TokenLogprob(SMILE[2:], -3.0),
+    TokenLogprob(b"!", -math.inf),
+]
+
+
+def test_a_chats_tokens_have_their_exact_bytes() -> None:
+    content = chat_logprobs(TOKENS)["content"]
+    assert [entry["token"] for entry in content] == ["a", "\ufffd", "\ufffd\ufffd", "!"]
+    assert b"".join(bytes(entry["bytes"]) for entry in content) == "a😀!".encode()
+    assert content[0]["top_logprobs"] == [
+        {"token": "a", "logprob": -0.5, "bytes": [97]},
+        {"token": "b", "logprob": -1.5, "bytes": [98]},
+    ]
+    assert content[2]["top_logprobs"] == []
+
+
+def test_what_is_impossible_has_a_number_that_json_has() -> None:
+    assert chat_logprobs(TOKENS)["content"][3]["logprob"] == -9999.0
+
+
+def test_a_texts_tokens_have_offsets_in_characters() -> None:
+    told = TextLogprobs().render(TOKENS)
+    assert told["tokens"] == ["a", "\ufffd", "\ufffd\ufffd", "!"]
+    assert told["token_logprobs"] == [-0.5, -0.25, -3.0, -9999.0]
+    assert told["text_offset"] == [0, 1, 1, 2]
+
+
+def test_a_texts_likeliest_tokens_hold_the_token_itself_and_of_equal_texts_the_likelier() -> None:
+    told = TextLogprobs().render(TOKENS)
+    assert told["top_logprobs"] == [{"a": -0.5, "b": -1.5}, {"\ufffd": -0.125}, {"\ufffd\ufffd": -3.0}, {"!": -9999.0}]
+
+
+def test_the_token_that_ends_a_completion_is_not_told() -> None:
+    end = pb.TokenLogprob(id=2, piece=b"", logprob=-0.5)
+    assert read_logprobs(pb.Delta(text="held back", tokens=0, logprobs=[end])) == []
+
+
+def test_a_workers_log_probabilities_are_read_whole() -> None:
+    top = [pb.TokenLogprob(id=5, piece=b"\xc3", logprob=-0.5)]
+    message = pb.TokenLogprob(id=5, piece=b"\xc3", logprob=-0.5, top=top)
+    assert read_logprobs(pb.Delta(text="", tokens=1, logprobs=[message])) == [
+        TokenLogprob(b"\xc3", -0.5, (TokenLogprob(b"\xc3", -0.5),))
+    ]
