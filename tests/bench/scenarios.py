@@ -40,7 +40,7 @@ SCENARIOS = {
         shared(400, 6),
         shared(1500, 12),
         Scenario("chat", "One user, 6 turns", Chat(turns=6, words=24, tokens=64), 5),
-        Scenario("newcomer", "A long prompt among 4 streams", Newcomer(4, 400, 40, 3560), 35),
+        Scenario("newcomer", "A long prompt among 4 streams", Newcomer(4, 400, 40, 3560), 120, limit=600),
         Scenario("json-1", "JSON Schema, 1 stream", Documents(1, 4), 8),
         Scenario("json-4", "JSON Schema, 4 streams", Documents(4, 8), 10),
         Scenario("cold-load", "First token from a model not loaded", ColdLoad(), 3),

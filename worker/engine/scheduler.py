@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from worker.engine.prefixes import Match
 
-UNIT = 4  # tokens; fewer cost nearly as much as these
-STREAM_PAUSE = 2.5  # most prefill beside running streams, in decode steps
+UNIT = 2  # tokens; far into a long context each takes as long as a decode step
+STREAM_PAUSE = 2.0  # most prefill beside running streams, in decode steps
 LONGEST_STEP = 0.25  # seconds of prefill while nobody decodes: new calls and cancellations wait this long
 
 
