@@ -9,6 +9,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atelier.constraint import KEYWORD, MOST_KEYWORDS
 from gateway.account import Account
 from gateway.call import Call, Origin
 from gateway.disconnect import while_connected
@@ -18,8 +19,6 @@ from gateway.inference import Inference
 from gateway.sse import EventStream, Renderer
 
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
-KEYWORD = re.compile(r"[$A-Za-z]{1,40}")
-MOST_KEYWORDS = 16
 
 
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
@@ -28,7 +27,7 @@ def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Respo
 
 def answer_headers(generation: Generation) -> dict[str, str]:
     """What a client should know of an answer beside its text."""
-    keywords = [keyword for keyword in generation.unenforced if KEYWORD.fullmatch(keyword)]
+    keywords = [keyword for keyword in generation.unenforced if re.fullmatch(KEYWORD, keyword)]
     return {UNENFORCED_HEADER: ", ".join(keywords[:MOST_KEYWORDS])} if keywords else {}
 
 

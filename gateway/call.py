@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from atelier.constraint import Constraint, set_constraint
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName, find_name
 from atelier.settings import Inference, Layer, Prompt, resolve
@@ -44,46 +45,6 @@ class Infill:
 
 
 PromptInput = Chat | Text | Tokens | Infill
-
-
-@dataclass(frozen=True, slots=True)
-class JsonObject:
-    """The completion is to be a JSON object, whichever."""
-
-
-@dataclass(frozen=True, slots=True)
-class JsonSchema:
-    """The completion is to be JSON of this schema (itself JSON text).
-
-    `strict`: keywords that cannot be enforced are an error.
-    """
-
-    schema: str
-    strict: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Regex:
-    """The completion is to match this regular expression, as a whole."""
-
-    pattern: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lark:
-    """The completion is to follow this grammar, in llguidance's Lark dialect."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gbnf:
-    """The completion is to follow this grammar, in llama.cpp's notation."""
-
-    text: str
-
-
-Constraint = JsonObject | JsonSchema | Regex | Lark | Gbnf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,21 +138,5 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
             submit.tokens.ids.extend(ids)
         case Infill(prefix, suffix):
             submit.infill.prefix, submit.infill.suffix = prefix, suffix
-    _set_constraint(submit, plan.call.constraint)
+    set_constraint(submit, plan.call.constraint)
     return submit
-
-
-def _set_constraint(submit: pb.Submit, constraint: Constraint | None) -> None:
-    match constraint:
-        case JsonObject():
-            submit.json_object = True
-        case JsonSchema(schema, strict):
-            submit.json_schema = schema
-            if strict is not None:
-                submit.strict = strict
-        case Regex(pattern):
-            submit.regex = pattern
-        case Lark(text):
-            submit.lark = text
-        case Gbnf(text):
-            submit.gbnf = text

@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from atelier.constraint import read_constraint
 from atelier.errors import InvalidRequest, to_message
 from atelier.limits import MOST_CHOICES, MOST_LOGPROBS
 from atelier.settings.groups import Load
@@ -12,20 +13,14 @@ from protos import inference_pb2 as pb
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
-    Constraint,
     Delta,
     Description,
     Event,
     Failed,
     Finished,
-    Gbnf,
     InfillPrompt,
-    JsonObject,
-    JsonSchema,
-    Lark,
     Prompt,
     PromptProgress,
-    Regex,
     Request,
     Statistics,
     TokenLogprob,
@@ -44,7 +39,7 @@ def read_submit(submit: pb.Submit) -> Request:
         prompt=_read_prompt(submit),
         sampling=sampling,
         stop=stop,
-        constraint=_read_constraint(submit),
+        constraint=read_constraint(submit),
         choices=choices,
         logprobs=submit.logprobs if submit.HasField("logprobs") else None,
         prompt_progress=submit.prompt_progress,
@@ -75,21 +70,6 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidRequest("The messages must be a list of objects.", param="messages")
     return ChatPrompt(messages, chat.template if chat.HasField("template") else None)
-
-
-def _read_constraint(submit: pb.Submit) -> Constraint:
-    match submit.WhichOneof("constraint"):
-        case "json_object":
-            return JsonObject() if submit.json_object else None
-        case "json_schema":
-            return JsonSchema(submit.json_schema, submit.strict if submit.HasField("strict") else None)
-        case "regex":
-            return Regex(submit.regex)
-        case "lark":
-            return Lark(submit.lark)
-        case "gbnf":
-            return Gbnf(submit.gbnf)
-    return None
 
 
 def event_message(call: int, event: Event) -> pb.Event:

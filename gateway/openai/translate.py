@@ -5,19 +5,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from gateway.call import (
     Call,
     Chat,
-    Constraint,
-    Gbnf,
     Infill,
-    JsonObject,
-    JsonSchema,
-    Lark,
     PromptInput,
-    Regex,
     Text,
     Tokens,
 )

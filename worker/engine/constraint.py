@@ -10,10 +10,10 @@ from llguidance.llamacpp import lltokenizer_from_vocab
 from llguidance.numpy import allocate_token_bitmask
 from numpy.typing import NDArray
 
+from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidGrammar, InvalidRequest, InvalidSchema
 from worker.engine.gbnf import GbnfError
 from worker.engine.gbnf_lark import gbnf_to_lark
-from worker.engine.interface import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from worker.engine.json_schema import PARAM, one_line, schema_grammar, unenforced_keywords
 from worker.engine.trial import GrammarTrial, Pieces, start_matcher
 from worker.engine.vocabulary import Vocabulary
@@ -130,7 +130,7 @@ class ConstraintCompiler:
         self._known: OrderedDict[Constraint, Matcher | InvalidRequest] = OrderedDict()
         self._compiling = threading.Lock()
 
-    def compile(self, constraint: Constraint) -> Matcher | None:
+    def compile(self, constraint: Constraint | None) -> Matcher | None:
         """A matcher at its start; InvalidSchema or InvalidGrammar when nothing could ever match."""
         if constraint is None:
             return None

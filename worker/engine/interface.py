@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from atelier.constraint import Constraint
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
 
@@ -30,46 +31,6 @@ Prompt = ChatPrompt | InfillPrompt | str | list[int]
 
 
 @dataclass(frozen=True, slots=True)
-class JsonObject:
-    """Constrain the completion to any JSON object."""
-
-
-@dataclass(frozen=True, slots=True)
-class JsonSchema:
-    """Constrain the completion to what this JSON Schema (JSON text) describes.
-
-    `strict`: a keyword that cannot be enforced is an error; otherwise Accepted names it.
-    """
-
-    schema: str
-    strict: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Regex:
-    """Constrain the completion to a regular expression, from its beginning to its end."""
-
-    pattern: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lark:
-    """Constrain the completion to a grammar in llguidance's Lark dialect."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gbnf:
-    """Constrain the completion to a grammar in llama.cpp's notation."""
-
-    text: str
-
-
-Constraint = JsonObject | JsonSchema | Regex | Lark | Gbnf | None
-
-
-@dataclass(frozen=True, slots=True)
 class Source:
     """Whose call it is: a Generate stream and the caller's number on it."""
 
@@ -84,7 +45,7 @@ class Request:
     prompt: Prompt
     sampling: Inference
     stop: list[str] = field(default_factory=list)
-    constraint: Constraint = None
+    constraint: Constraint | None = None
     choices: int = 1
     logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
     prompt_progress: bool = False  # PromptProgress is wanted

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from llguidance import LLMatcher
 
+from atelier.constraint import KEYWORD, MOST_KEYWORDS
 from atelier.errors import InvalidSchema
 from worker.engine.one_of import settle_one_of
 
@@ -17,14 +18,11 @@ PARAM = "response_format"
 DEEPEST = 64  # levels
 LONGEST = 2**20  # bytes
 MOST_MULTIPLE = 100_000  # a lexer for multiples of n has n states, and llguidance makes them at once
-MOST_KEYWORDS = 16
 
 # One space after a comma or a colon, as models write it: free white space lets small ones loop in it.
 STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 # Unsupported keywords become warnings, whatever the schema's own x-guidance says.
 LENIENT: Any = {"lenient": True}
-
-_KEYWORD = re.compile(r"[$A-Za-z]{1,40}")
 
 
 def schema_grammar(schema: str) -> str:
@@ -49,12 +47,12 @@ def unenforced_keywords(warnings: list[str]) -> tuple[str, ...]:
 
 def _keywords(warning: str) -> list[str]:
     if warning.startswith("Unimplemented keys: "):
-        return _KEYWORD.findall(warning.removeprefix("Unimplemented keys: "))
+        return re.findall(KEYWORD, warning.removeprefix("Unimplemented keys: "))
     if warning.startswith("min/maxProperties"):
         return ["minProperties", "maxProperties"]
     if "format" in warning.lower():
         return ["format"]
-    return _KEYWORD.findall(warning)[:1]
+    return re.findall(KEYWORD, warning)[:1]
 
 
 def _read(schema: str) -> Any:

@@ -7,18 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atelier.constraint import Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from gateway.call import (
     Call,
     Chat,
-    Gbnf,
     Infill,
-    JsonObject,
-    JsonSchema,
-    Lark,
     Origin,
-    Regex,
     Text,
     Tokens,
     make_plan,

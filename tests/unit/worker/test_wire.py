@@ -3,6 +3,7 @@
 import orjson
 import pytest
 
+from atelier.constraint import Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import ContextLengthExceeded, InvalidRequest, from_message
 from protos import inference_pb2 as pb
 from worker.engine.interface import (
@@ -11,11 +12,6 @@ from worker.engine.interface import (
     Delta,
     Failed,
     Finished,
-    Gbnf,
-    JsonObject,
-    JsonSchema,
-    Lark,
-    Regex,
     Statistics,
     StopReason,
 )
