@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
@@ -59,10 +60,9 @@ class Batcher:
         self._capacity = unified_capacity
         self._draft_tokens = draft_tokens
         self._prefixes = PrefixTree()
-        self._free = dict.fromkeys(range(slots), 0)  # slot -> number of the admission that used it last
+        self._free = list(range(slots))  # the one unused for longest first
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
-        self._admissions = 0
         self._emitted: list[Emitted] = []
 
     @property
@@ -113,16 +113,16 @@ class Batcher:
         )
 
     def _place(self, sequence: Sequence) -> None:
-        slot = choose_slot([self._free_slot(number, sequence) for number in self._free])
-        del self._free[slot.id]
+        slot = choose_slot([self._free_slot(age, number, sequence) for age, number in enumerate(self._free)])
+        self._free.remove(slot.id)
         self._prefixes.cut(slot.id, slot.common)
         self._context.keep_prefix(slot.id, slot.common)
         sequence.slot = slot.id
         self._running.append(sequence)
 
-    def _free_slot(self, number: int, sequence: Sequence) -> FreeSlot:
+    def _free_slot(self, last_used: int, number: int, sequence: Sequence) -> FreeSlot:
         common = self._prefixes.common(number, sequence.pieces)
-        return FreeSlot(number, self._prefixes.tokens(number), common, self._free[number])
+        return FreeSlot(number, self._prefixes.tokens(number), common, last_used)
 
     # Prefill: slices of prompts, each in a call of its own.
 
@@ -137,7 +137,7 @@ class Batcher:
         budget = prefill_budget(self._costs.decode_seconds if streaming else None)
         planned = Counter(plan_prefill(prefills, self._costs.token_seconds, budget))
         for index, slices in planned.items():
-            self._compute(unread[index], slices)
+            self._compute(unread[index], prefills[index].slices[:slices])
 
     def _begin(self, sequence: Sequence) -> None:
         slot = _slot(sequence)
@@ -150,21 +150,19 @@ class Batcher:
             self._context.copy(decision.source, slot)
             self._context.keep_prefix(slot, decision.tokens)
             self._prefixes.copy(decision.source, slot, decision.tokens)
-        sequence.begin(decision.tokens)
+        self._start(sequence, decision.tokens)
+        self._prefixes.claim(slot, sequence.claims[self._prefixes.depth(slot) :])
+
+    def _start(self, sequence: Sequence, cached: int) -> None:
+        sequence.begin(cached)
         if self._draft_tokens:
             sequence.speculate()
-        self._prefixes.claim(slot, sequence.claims[len(sequence.pieces) - self._pieces_after(sequence) :])
-
-    def _pieces_after(self, sequence: Sequence) -> int:
-        """How many of the sequence's pieces are not computed."""
-        return max(0, len(sequence.slices_left) - 1) if sequence.pieces else 0
 
     def _slices(self, sequence: Sequence) -> list[int]:
         return finer(sequence.slices_left) if self._exact else sequence.slices_left
 
-    def _compute(self, sequence: Sequence, slices: int) -> None:
-        lengths = self._slices(sequence)[:slices]
-        for length in together(lengths, self._batch_size) if self._exact else lengths:
+    def _compute(self, sequence: Sequence, slices: Seq[int]) -> None:
+        for length in together(slices, self._batch_size) if self._exact else slices:
             if sequence.slot is not None:
                 self._compute_slice(sequence, length)
 
@@ -176,7 +174,7 @@ class Batcher:
             self._context.decode_prompt(slot, tokens, sequence.done, "last" if last else "none")
         if sequence.slot is None:
             return
-        for end in sequence.slices[:-1] if sequence.pieces else ():
+        for end in sequence.slices[: len(sequence.pieces)]:
             if sequence.done < end <= sequence.done + length:
                 self._prefixes.fulfil(slot)
         sequence.done += length
@@ -196,7 +194,7 @@ class Batcher:
         for twin in twins:
             self._context.copy(slot, _slot(twin))
             self._prefixes.copy(slot, _slot(twin), len(twin.prompt))
-            twin.begin(len(twin.prompt))
+            self._start(twin, len(twin.prompt))
             self._report(twin)
         logits = self._context.logits(index)
         untouched = logits.copy() if twins else logits
@@ -303,8 +301,7 @@ class Batcher:
         if not self._reuse:
             self._prefixes.cut(slot, 0)
             self._context.keep_prefix(slot, 0)
-        self._admissions += 1
-        self._free[slot] = self._admissions
+        self._free.append(slot)
 
 
 def _slot(sequence: Sequence) -> int:

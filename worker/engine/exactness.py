@@ -3,9 +3,9 @@
 On a CPU they need not: every row of a matrix product is computed by itself. Two things spoil it.
 
 1. Flash attention over keys and values of one type has three code paths with different rounding: for
-   64 and more tokens of a sequence, for one token with more than 512 cells, and for the rest. With values
-   of another type than the keys the first two are never taken (ggml-cpu/ops.cpp, flash_attn_ext). bfloat16
-   takes the room of float16, and is summed up in 32 bits instead of 16.
+   64 and more tokens of a sequence, for one token of a lone sequence over more than 256 cells, and for
+   the rest. With values of another type than the keys the first two are never taken (ggml-cpu/ops.cpp,
+   flash_attn_ext). bfloat16 takes the room of float16, and is summed up in 32 bits instead of 16.
 2. Weights that are not quantised are multiplied by another kernel for one token than for several.
 
 GPUs choose kernels by the number of tokens: there grouping always matters.

@@ -59,6 +59,10 @@ class PrefixTree:
         path = self._held.get(slot)
         return path[-1].tokens if path else 0
 
+    def depth(self, slot: int) -> int:
+        """How many pieces the slot holds."""
+        return len(self._held.get(slot, ()))
+
     def common(self, slot: int, pieces: Sequence[Piece]) -> int:
         """How many tokens of the pieces' beginning this slot holds."""
         tokens = 0

@@ -17,7 +17,7 @@ class FreeSlot:
     id: int
     held: int  # tokens of a former prompt
     common: int  # of those, how many the new prompt begins with
-    last_used: int  # number of the admission
+    last_used: int  # the lower, the longer ago
 
 
 def choose_slot(free: Seq[FreeSlot]) -> FreeSlot:
