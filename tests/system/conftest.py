@@ -1,12 +1,17 @@
-"""The real model, fetched once a machine."""
+"""The real model, fetched once a machine; a worker that runs it, and a server."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from atelier.launch import LaunchSpec
+from atelier.settings import Load
 from tests.support.server_process import Server, put_starter, serving
 from tests.support.starter_model import starter_file
+from tests.support.worker_client import WorkerClient
+from tests.support.worker_process import worker_process
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +34,18 @@ def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Ite
     put_starter(home, starter_model)
     with serving(home) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def spec(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LaunchSpec]:
+    """One worker process for the tests of a module."""
+    directory = tmp_path_factory.mktemp("worker")
+    async with worker_process(directory, starter_model, Load(context_length=1024)) as launched:
+        yield launched
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(spec: LaunchSpec) -> AsyncIterator[WorkerClient]:
+    """A gateway's side of a stream to that worker."""
+    async with WorkerClient(spec) as connected:
+        yield connected

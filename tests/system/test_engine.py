@@ -2,19 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import pytest_asyncio
 
 from atelier.launch import LaunchSpec
-from atelier.settings import Load
 from protos import inference_pb2 as pb
 from tests.support.worker_client import WorkerClient
-from tests.support.worker_process import worker_process
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
@@ -47,19 +42,6 @@ PROMPTS = [
     "Say hello in Spanish.",
     "What is two plus two?",
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def spec(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LaunchSpec]:
-    directory = tmp_path_factory.mktemp("worker")
-    async with worker_process(directory, starter_model, Load(context_length=1024)) as launched:
-        yield launched
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(spec: LaunchSpec) -> AsyncIterator[WorkerClient]:
-    async with WorkerClient(spec) as connected:
-        yield connected
 
 
 async def answer(client: WorkerClient, call: int, text: str, **sampling: Any) -> tuple[str, pb.Finished]:

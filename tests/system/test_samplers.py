@@ -1,16 +1,10 @@
 """llama.cpp's samplers with the real model: each does what it says, and none does anything at temperature 0."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from atelier.launch import LaunchSpec
-from atelier.settings import Load
 from tests.support.worker_client import WorkerClient
-from tests.support.worker_process import worker_process
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
@@ -18,19 +12,6 @@ STORY = "Once upon a time there was a"
 CIRCLE = "red green blue red green blue red green blue red green blue red green"
 OPEN = {"temperature": 2.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 NEUTRAL = {"repeat_penalty": 1.0, "max_tokens": 16, "ignore_eos": True, "seed": 11}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def spec(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LaunchSpec]:
-    directory = tmp_path_factory.mktemp("worker")
-    async with worker_process(directory, starter_model, Load(context_length=512)) as launched:
-        yield launched
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(spec: LaunchSpec) -> AsyncIterator[WorkerClient]:
-    async with WorkerClient(spec) as connected:
-        yield connected
 
 
 async def text(client: WorkerClient, prompt: str, **sampling: Any) -> str:
