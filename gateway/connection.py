@@ -17,6 +17,8 @@ from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceStub
 
 MOST_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 4 * 2**20
+# What gRPC says of itself when the worker goes: no connection, or a call that its server dropped.
+_LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 _log = structlog.get_logger(__name__)
 
@@ -180,7 +182,7 @@ def _check_size(message: Any) -> None:
 
 def _unanswered(error: grpc.aio.AioRpcError) -> Exception:
     told = any(key == ERROR_KEY for key, _ in error.trailing_metadata() or ())
-    if error.code() is grpc.StatusCode.UNAVAILABLE and not told:
+    if error.code() in _LOST and not told:
         return WorkerLost()
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not told:
         return PayloadTooLarge("The answer is larger than a worker gives in one message: ask for less at once.")

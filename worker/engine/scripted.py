@@ -88,6 +88,7 @@ class ScriptedEngine:
         self._released = asyncio.Event()
         self._steps = 0
         self._tokens = 0
+        self._reading = 0  # calls with one answer that `hold` keeps
         self._task: asyncio.Task[None] | None = None
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
@@ -147,7 +148,7 @@ class ScriptedEngine:
         self._waiting = deque(choice for choice in self._waiting if choice.source != source)
 
     def figures(self) -> Figures:
-        return Figures(len(self._running), len(self._waiting), self._steps)
+        return Figures(len(self._running), len(self._waiting) + self._reading, self._steps)
 
     async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
         return [(_token_id(word), word.encode()) for word in TOKEN.findall(prompt_text(prompt))]
@@ -167,7 +168,11 @@ class ScriptedEngine:
         return [float(len(words & set(TOKEN.findall(document)))) for document in documents], len(documents)
 
     async def _read_inputs(self) -> None:
-        await self._released.wait()
+        self._reading += 1
+        try:
+            await self._released.wait()
+        finally:
+            self._reading -= 1
         if message := self._script.get("refuse_inputs"):
             raise InvalidRequest(message, param="model")
 
