@@ -11,7 +11,10 @@ from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batcher import Batcher
 from worker.engine.constraint import Matcher
 from worker.engine.costs import Costs
+from worker.engine.drafting import Drafter, Speculation
+from worker.engine.exactness import Exactness
 from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source, TokenLogprob
+from worker.engine.lookup import LookupDrafter
 from worker.engine.prepare import Prepared
 from worker.engine.sequence import Sequence, Ticket
 from worker.engine.slices import TAIL, Slicing
@@ -96,9 +99,14 @@ class Batching:
         costs: Costs | None = None,
         exact: bool = False,
         draft_tokens: int = 0,
+        drafter: Drafter | None = None,
         mumbles: bool = False,
+        batch_size: int = 2048,
     ) -> None:
-        """`exact`: what is computed does not depend on the size of the call, which the batcher makes use of."""
+        """`exact`: what is computed does not depend on the size of the call, which the batcher makes use of.
+
+        `drafter`: who guesses, up to `draft_tokens` tokens; otherwise each sequence's own text.
+        """
         self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles)
         context: Any = self.context
         self.batcher = Batcher(
@@ -106,10 +114,10 @@ class Batching:
             slots,
             costs or SteadyCosts(),
             reuse=reuse,
-            exact=exact,
-            keep_decoded=exact,
+            exact=Exactness(exact, exact),
+            batch_size=batch_size,
             unified_capacity=capacity,
-            draft_tokens=draft_tokens,
+            speculation=Speculation(drafter or LookupDrafter(), draft_tokens) if draft_tokens else None,
         )
         self.calls: list[Call] = []
         self._slots = slots

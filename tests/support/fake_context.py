@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from atelier.errors import DecodeFailed
 from tests.support import byte_vocabulary
+from worker.engine.runs import Run
 
 SPREAD = 8.0  # of the logits
 FAVOURITES = [65, 66, 67]  # of a context that mumbles
@@ -74,13 +75,20 @@ class FakeContext:
         wanted = {"none": [], "last": [len(tokens) - 1], "all": range(len(tokens))}[outputs]
         self._logits = {index: self._outputs(self.cells[slot][start + index]) for index in wanted}
 
-    def decode_next(self, entries: Sequence[tuple[int, int, int]]) -> None:
-        slots = tuple(slot for slot, _, _ in entries)
-        assert len(set(slots)) == len(slots)
-        self._compute(Computed("next", slots, len(slots)))
-        for slot, token, position in entries:
-            self._put(slot, token, position, ())
-        self._logits = {index: self._outputs(self.cells[slot][-1]) for index, slot in enumerate(slots)}
+    def decode_runs(self, runs: Sequence[Run]) -> None:
+        slots = tuple(run.slot for run in runs)
+        assert list(slots) == sorted(set(slots)), "llama.cpp computes only neighbouring streams at once"
+        self._compute(Computed("next", slots, sum(map(len, runs))))
+        rows = [(run, at) for run in runs for at in range(len(run))]
+        for run, at in rows:
+            shape = (run.start, len(run)) if self._rounding and len(run) > 1 else ()
+            self._put(run.slot, run.tokens[at], run.start + at, shape)
+        assert not self._rounding or len(runs) in (1, len(rows)), "a run of several tokens has its own call"
+        self._logits = {
+            index: self._outputs(self.cells[run.slot][run.start + at])
+            for index, (run, at) in enumerate(rows)
+            if at >= run.silent
+        }
 
     def logits(self, index: int) -> NDArray[np.float32]:
         return self._logits[index]

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from atelier.errors import AtelierError, Draining
 from worker.engine.context import Context
 from worker.engine.costs import Costs
+from worker.engine.drafting import Speculation
+from worker.engine.exactness import NOT_EXACT, Exactness
 from worker.engine.interface import Emitted, Failed
 from worker.engine.prefixes import PrefixTree
+from worker.engine.runs import Run, plan_calls
 from worker.engine.scheduler import (
     Begin,
     FreeSlot,
@@ -26,8 +29,6 @@ from worker.engine.scheduler import (
 )
 from worker.engine.sequence import Sequence
 
-MOST_DRAFT_ROWS = 16  # guessed tokens of a step
-
 
 class Batcher:
     """Owns the slots and the sequences. Used on the engine's thread alone."""
@@ -39,26 +40,24 @@ class Batcher:
         costs: Costs,
         *,
         reuse: bool,
-        exact: bool = False,
+        exact: Exactness = NOT_EXACT,
         batch_size: int = 2048,
-        keep_decoded: bool = False,
         unified_capacity: int | None = None,
-        draft_tokens: int = 0,
+        speculation: Speculation | None = None,
     ) -> None:
-        """`unified_capacity`: cells of a cache that all slots share. `draft_tokens`: most to guess ahead by.
+        """`unified_capacity`: cells of a cache that all slots share. `batch_size`: most tokens of a call.
 
         `reuse`: keep prompts in the cache after their sequences; not in a shared one, whose cells others need.
-        `exact`: slices computed together, up to `batch_size` tokens, give what they give one by one.
-        `keep_decoded`: so do decoded tokens.
         """
         self._context = context
         self._costs = costs
         self._reuse = reuse
         self._exact = exact
         self._batch_size = batch_size
-        self._keep_decoded = reuse and keep_decoded
+        self._room = max(batch_size, slots)  # a token of each must fit into a call
+        self._keep_decoded = reuse and exact.decode
         self._capacity = unified_capacity
-        self._draft_tokens = draft_tokens
+        self._speculation = speculation
         self._prefixes = PrefixTree()
         self._free = list(range(slots))  # the one unused for longest first
         self._waiting: list[Sequence] = []
@@ -150,19 +149,14 @@ class Batcher:
             self._context.copy(decision.source, slot)
             self._context.keep_prefix(slot, decision.tokens)
             self._prefixes.copy(decision.source, slot, decision.tokens)
-        self._start(sequence, decision.tokens)
+        sequence.begin(decision.tokens)
         self._prefixes.claim(slot, sequence.claims[self._prefixes.depth(slot) :])
 
-    def _start(self, sequence: Sequence, cached: int) -> None:
-        sequence.begin(cached)
-        if self._draft_tokens:
-            sequence.speculate()
-
     def _slices(self, sequence: Sequence) -> list[int]:
-        return finer(sequence.slices_left) if self._exact else sequence.slices_left
+        return finer(sequence.slices_left) if self._exact.slices else sequence.slices_left
 
     def _compute(self, sequence: Sequence, slices: Seq[int]) -> None:
-        for length in together(slices, self._batch_size) if self._exact else slices:
+        for length in together(slices, self._batch_size) if self._exact.slices else slices:
             if sequence.slot is not None:
                 self._compute_slice(sequence, length)
 
@@ -194,7 +188,7 @@ class Batcher:
         for twin in twins:
             self._context.copy(slot, _slot(twin))
             self._prefixes.copy(slot, _slot(twin), len(twin.prompt))
-            self._start(twin, len(twin.prompt))
+            twin.begin(len(twin.prompt))
             self._report(twin)
         logits = self._context.logits(index)
         untouched = logits.copy() if twins else logits
@@ -202,45 +196,48 @@ class Batcher:
             logits[:] = untouched
             self._sample(each, index)
 
-    # Decode: one call for everybody's next token; several tokens of one sequence have a call of their own.
+    # Decode: everybody's next token, with what a constraint leaves no choice about, and guesses.
 
     def _decode(self) -> None:
-        decoding = [sequence for sequence in self._running if sequence.pending]
-        runs = [(sequence, [*sequence.pending, *self._draft(sequence, len(decoding))]) for sequence in decoding]
-        single = [sequence for sequence, run in runs if len(run) == 1]
-        if single:
-            self._decode_together(single)
+        guesses = self._guesses([sequence for sequence in self._running if sequence.pending])
+        decoding = {_slot(sequence): sequence for sequence in self._running if sequence.pending}
+        runs = [sequence.run(guesses.get(slot, [])) for slot, sequence in decoding.items()]
+        for call in plan_calls(runs, self._room, joined=self._exact.decode):
+            # A run whose first piece failed has no second.
+            self._decode_call([(decoding[run.slot], run) for run in call if decoding[run.slot].slot is not None])
+
+    def _guesses(self, decoding: list[Sequence]) -> dict[int, list[int]]:
+        """Guesses at what follows the pending tokens, by slot."""
+        if self._speculation is not None:
+            with self._failing([sequence for sequence in decoding if sequence.guess_room]):
+                return self._speculation.guesses(decoding)
+        return {}
+
+    def _decode_call(self, runs: list[tuple[Sequence, Run]]) -> None:
+        if not runs:
+            return
+        with self._failing([sequence for sequence, _ in runs]), self._costs.decode():
+            self._context.decode_runs([run for _, run in runs])
+        first = 0
         for sequence, run in runs:
-            if len(run) > 1:
-                self._decode_run(sequence, run)
-
-    def _draft(self, sequence: Sequence, streams: int) -> list[int]:
-        """Guesses are worth their rows while few streams share the machine."""
-        return sequence.propose(self._draft_tokens) if 0 < self._draft_tokens * streams <= MOST_DRAFT_ROWS else []
-
-    def _decode_together(self, sequences: list[Sequence]) -> None:
-        entries = [(_slot(sequence), sequence.pending[0], sequence.position) for sequence in sequences]
-        with self._failing(sequences), self._costs.decode():
-            self._context.decode_next(entries)
-        for index, sequence in enumerate(sequences):
             if sequence.slot is not None:
-                self._sample(sequence, index)
+                self._take(sequence, run, first)
+            first += len(run)
 
-    def _decode_run(self, sequence: Sequence, run: list[int]) -> None:
-        """The pending tokens, and guesses at what follows: these hold as long as sampling agrees with them."""
-        slot, known = _slot(sequence), len(sequence.pending)
-        with self._failing([sequence]):
-            self._context.decode_prompt(slot, run, sequence.position, "last" if len(run) == known else "all")
-        sequence.drafted += len(run) - known
-        for index in range(known - 1, len(run)):
-            if sequence.slot is None:
-                return
-            sequence.accepted += index >= known
-            self._sample(sequence, index)
-            if sequence.pending != run[index + 1 : index + 2]:
+    def _take(self, sequence: Sequence, run: Run, first: int) -> None:
+        """Sample what follows the run, whose tokens are in the last call from `first` on.
+
+        Guesses hold as long as sampling agrees with them.
+        """
+        guessed = len(run) - run.silent - 1
+        sequence.drafted += max(0, guessed)
+        for at in range(run.silent, len(run)):
+            sequence.accepted += at > run.silent
+            self._sample(sequence, first + at)
+            if sequence.slot is None or sequence.pending != run.tokens[at + 1 : at + 2]:
                 break
-        if sequence.slot is not None and len(run) > known:
-            self._context.keep_prefix(slot, sequence.position)
+        if guessed > 0 and sequence.slot is not None:
+            self._context.keep_prefix(sequence.slot, sequence.position)
 
     def _sample(self, sequence: Sequence, index: int) -> None:
         """Draw the next token from the logits of the last call's token `index`."""
@@ -298,6 +295,8 @@ class Batcher:
 
     def _release(self, slot: int) -> None:
         self._prefixes.unclaim(slot)
+        if self._speculation is not None:
+            self._speculation.drafter.forget(slot)
         if not self._reuse:
             self._prefixes.cut(slot, 0)
             self._context.keep_prefix(slot, 0)

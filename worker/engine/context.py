@@ -13,6 +13,7 @@ from worker.engine.devices import physical_cores
 from worker.engine.exactness import value_type
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
+from worker.engine.runs import Run
 
 _KV_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
@@ -44,9 +45,11 @@ class Context:
         wanted = {"none": (), "last": (last,), "all": range(len(tokens))}[outputs]
         self._decode([(slot, token, start + i, i in wanted) for i, token in enumerate(tokens)])
 
-    def decode_next(self, entries: Sequence[tuple[int, int, int]]) -> None:
-        """Compute one token for each of several sequences: (slot, token, position), all with logits."""
-        self._decode([(*entry, True) for entry in entries])
+    def decode_runs(self, runs: Sequence[Run]) -> None:
+        """Compute what comes next in several sequences. `logits` counts the tokens of all runs."""
+        self._decode(
+            [(run.slot, token, run.start + i, i >= run.silent) for run in runs for i, token in enumerate(run.tokens)]
+        )
 
     def decode_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
         """Compute whole texts, each as the sequence of its number, with embeddings for all tokens."""

@@ -27,6 +27,9 @@ class Exactness:
     decode: bool
 
 
+NOT_EXACT = Exactness(slices=False, decode=False)
+
+
 def value_type(load: Load, *, on_gpu: bool) -> str:
     """The type of the cache's values: not the keys' own where that would cost reproducibility."""
     return "bf16" if load.kv_type == "f16" and not on_gpu and load.flash_attention is not False else load.kv_type

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 import llama_cpp
 from llama_cpp import llama_cpp as ll
 
+from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from worker.engine.batcher import Batcher
 from worker.engine.context import Context, generation_params
 from worker.engine.costs import Costs
 from worker.engine.devices import gpus, require_device, visible_devices
+from worker.engine.drafting import Speculation
 from worker.engine.exactness import Exactness, exactness
 from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
+from worker.engine.lookup import LookupDrafter
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
 from worker.engine.slices import TAIL, Slicing
@@ -53,6 +56,7 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
     require_device(load.device, devices)
     model = Model(spec.model_path, load, log, on_progress)
     try:
+        _check_speculation(model, load)
         on_device = [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"]
         description = _describe(model, load, on_device)
         context = None if model.only_embeds else _context(model, load, log)
@@ -60,7 +64,7 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         model.close()
         raise
     exact = exactness(load, model.metadata("general.file_type"), on_gpu=model.gpu_layers > 0)
-    reusable = model.can_reuse_prefix and not load.kv_unified
+    reusable = model.can_cut and not load.kv_unified
     slicing = _slicing(model, load, exact)
     return Loaded(
         model=model,
@@ -69,6 +73,18 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         preparer=_preparer(model, description, slicing, reusable=reusable),
         description=description,
     )
+
+
+def _check_speculation(model: Model, load: Load) -> None:
+    if load.speculation == "off":
+        return
+    if model.only_embeds:
+        raise LoadFailed("This model completes no prompts, so there is nothing to guess: load it with speculation off.")
+    if not model.can_cut:
+        raise LoadFailed(
+            "This model keeps a recurrent state or a sliding window, from which a wrong guess cannot be taken back: "
+            "load it with speculation off."
+        )
 
 
 def _context(model: Model, load: Load, log: LlamaLog) -> Context:
@@ -85,10 +101,9 @@ def _batcher(model: Model, context: Context, load: Load, exact: Exactness, *, re
         slots=load.parallel,
         costs=Costs(_copy_seconds(model, load)),
         reuse=reuse,
-        exact=exact.slices,
+        exact=exact,
         batch_size=load.batch_size,
-        keep_decoded=exact.decode,
-        draft_tokens=load.draft_tokens if load.speculation == "prompt_lookup" and reuse else 0,
+        speculation=Speculation(LookupDrafter(), load.draft_tokens) if load.speculation == "prompt_lookup" else None,
         unified_capacity=load.context_length if load.kv_unified else None,
     )
 

@@ -1,8 +1,29 @@
 """Prompt lookup: guess the next tokens from what followed the same few tokens earlier in the text."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from worker.engine.drafting import Wish
 
 LONGEST, SHORTEST = 4, 2  # tokens that must repeat
+
+
+class LookupDrafter:
+    """Guesses from each sequence's own text, which it indexes as it grows."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, PromptLookup] = {}  # by slot
+
+    def propose(self, wishes: Sequence[Wish]) -> list[list[int]]:
+        return [self._follow(wish).propose(wish.count) for wish in wishes]
+
+    def forget(self, slot: int) -> None:
+        self._texts.pop(slot, None)
+
+    def _follow(self, wish: Wish) -> "PromptLookup":
+        known = self._texts.setdefault(wish.slot, PromptLookup(()))
+        for token in wish.text.text_from(len(known)):
+            known.push(token)
+        return known
 
 
 class PromptLookup:
@@ -13,6 +34,9 @@ class PromptLookup:
         self._last: dict[tuple[int, ...], int] = {}  # n-gram -> where the text went on after it, last time
         for token in tokens:
             self.push(token)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
 
     def push(self, token: int) -> None:
         """The text is one token longer."""

@@ -59,7 +59,7 @@ class Model:
         return self.layers * width * 2 * 2
 
     @property
-    def can_reuse_prefix(self) -> bool:
+    def can_cut(self) -> bool:
         """Whether a sequence's cache may be cut at any token: not with recurrent state or a sliding window."""
         stateful = ll.llama_model_is_recurrent(self.handle) or ll.llama_model_is_hybrid(self.handle)
         return not stateful and ll.llama_model_n_swa(self.handle) == 0

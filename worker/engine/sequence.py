@@ -11,9 +11,9 @@ from worker.engine.constraint import Matcher
 from worker.engine.detokenizer import Detokenizer
 from worker.engine.interface import Delta, Finished, PromptProgress, Source, Statistics, StopReason, TokenLogprob
 from worker.engine.logprobs import token_logprobs
-from worker.engine.lookup import PromptLookup
 from worker.engine.prefixes import Piece
 from worker.engine.prepare import Prepared
+from worker.engine.runs import Run
 from worker.engine.sampler import Sampler
 from worker.engine.slices import TAIL
 from worker.engine.stop_strings import StopScanner
@@ -67,7 +67,6 @@ class Sequence:
         self.matcher: Matcher | None = prepared.matcher.copy() if prepared.matcher else None
         self.sampler = Sampler(request.sampling, seed + choice, vocabulary)
         self.sampler.read_prompt(self.prompt)
-        self._lookup: PromptLookup | None = None
         self.drafted = self.accepted = 0  # tokens guessed ahead, and found right
         self._vocabulary = vocabulary
         self._limited_by_context = prepared.limited_by_context
@@ -103,20 +102,30 @@ class Sequence:
         self.done = self.reused = cached
         self._started = time.monotonic()
 
-    def speculate(self) -> None:
-        """Guess ahead from now on, where guesses can be checked: a constraint's tokens and their odds cannot."""
-        if self.matcher is None and not self.wants_logprobs:
-            self._lookup = PromptLookup(self.prompt)
+    def run(self, guesses: Seq[int]) -> Run:
+        """Its pending tokens, of which the last one's logits count, and guesses, whose logits tell if they hold."""
+        assert self.slot is not None
+        return Run(self.slot, [*self.pending, *guesses], self.position, len(self.pending) - 1)
 
-    def propose(self, count: int) -> list[int]:
-        """Tokens that may follow the pending one; never more than the completion may have."""
-        if self._lookup is None or len(self.pending) != 1:
-            return []
-        return self._lookup.propose(min(count, self.limit - self._predicted - 1))
+    @property
+    def guess_room(self) -> int:
+        """Guesses after the pending token that could be checked: a constraint's tokens and their odds cannot."""
+        if self.matcher is not None or self.wants_logprobs or len(self.pending) != 1:
+            return 0
+        return self.limit - self._predicted - 1
+
+    @property
+    def text_length(self) -> int:
+        return len(self.prompt) + self._predicted
+
+    def text_from(self, start: int) -> list[int]:
+        """Its tokens from number `start` on, prompt and completion."""
+        into = start - len(self.prompt)
+        return self._completion[into:] if into >= 0 else [*self.prompt[start:], *self._completion]
 
     def blocks(self, start: int) -> list[Piece]:
         """What the cache holds of the text from token `start` on, in pieces as prompts are cut into."""
-        text = [*self.prompt, *self._completion][: self.position]
+        text = self.text_from(0)[: self.position]
         ends = range(start + TAIL, len(text) + 1, TAIL)
         return [tuple(text[end - TAIL : end]) for end in ends]
 
@@ -172,8 +181,6 @@ class Sequence:
             return "", StopReason.EOS_FOUND
         self.pending.append(token)
         self._completion.append(token)
-        if self._lookup is not None:
-            self._lookup.push(token)
         shown = self._scanner.push(self._text.push(token))
         if self._scanner.found is not None:
             return shown, StopReason.STOP_STRING_FOUND

@@ -280,6 +280,30 @@ def test_many_streams_are_decoded_together_rather_than_guessed_at() -> None:
     assert all(call.finished[0].statistics.draft_tokens == 0 for call in calls)
 
 
+def test_the_guesses_of_all_streams_are_checked_in_one_call() -> None:
+    batching = Batching(4, exact=True, draft_tokens=4, mumbles=True)
+    calls = [batching.submit(prompt(kind, 20), max_tokens=60) for kind in range(4)]
+    while not all(call.counts[0] for call in calls):
+        batching.step()
+    before = len(batching.context.calls)
+    batching.step()
+    assert len(batching.context.calls) == before + 1
+    batching.finish()
+    assert all(call.tokens() == solo(call.prompt, 60, exact=True, mumbles=True) for call in calls)
+    assert max(call.tokens for call in batching.context.calls if call.kind == "next") > 4
+
+
+def test_where_grouping_changes_results_each_run_of_guesses_has_a_call_of_its_own() -> None:
+    """The context would refuse others beside it."""
+    batching = Batching(3, draft_tokens=4, mumbles=True)
+    calls = [batching.submit(prompt(kind, 20), max_tokens=40) for kind in range(3)]
+    batching.finish()
+    assert all(call.complete for call in calls)
+    runs = [call for call in batching.context.calls if call.kind == "next" and call.tokens > len(call.slots)]
+    assert runs
+    assert all(len(call.slots) == 1 for call in runs)
+
+
 # Constraints.
 
 
@@ -308,6 +332,29 @@ def test_a_constrained_sequence_gives_the_same_tokens_in_company(record: Matcher
     call = batching.submit(CHAT, matcher=record, max_tokens=60, choices=2)
     batching.finish()
     assert [call.tokens(0), call.tokens(1)] == [alone, alone]
+
+
+def test_forced_tokens_share_a_call_with_what_others_decode(record: Matcher) -> None:
+    alone = Batching(1, exact=True).run(CHAT, matcher=record, max_tokens=60)
+    batching = Batching(2, exact=True)
+    stream = batching.submit(endless(0, exact=True), max_tokens=LONG_RUN)
+    while not stream.counts[0]:
+        batching.step()
+    call = batching.submit(CHAT, matcher=record, max_tokens=60)
+    batching.finish()
+    assert call.tokens() == alone
+    assert stream.tokens() == solo(stream.prompt, LONG_RUN, exact=True)
+    assert any(call.slots == (0, 1) and call.tokens > 2 for call in batching.context.calls)
+
+
+def test_forced_tokens_that_are_more_than_a_batch_are_computed_in_several() -> None:
+    matcher = Matcher(start_matcher(TOKENIZER, f'start: "{"ab" * 50}"'), SIZE, InvalidGrammar)
+    for exact in (True, False):
+        batching = Batching(2, exact=exact, batch_size=32)
+        stream = batching.submit(endless(0), max_tokens=40)
+        assert bytes(batching.run(prompt(1, 20), matcher=matcher.copy(), max_tokens=120)) == b"ab" * 50
+        assert stream.complete
+        assert max(call.tokens for call in batching.context.calls) <= 32
 
 
 def test_forced_tokens_keep_to_the_limit(record: Matcher) -> None:
@@ -555,21 +602,22 @@ actions = st.lists(
 @given(
     actions=actions,
     slots=st.integers(1, 4),
-    mode=st.sampled_from(["own caches", "unified", "exact", "guessing"]),
+    mode=st.sampled_from(["own caches", "unified", "exact", "guessing", "unified, guessing"]),
     worth_copying=st.sampled_from([1, 80]),
 )
 def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
     actions: list[Any], slots: int, mode: str, worth_copying: int
 ) -> None:
-    exact, unified = mode in ("exact", "guessing"), mode == "unified"
+    guessing, unified = "guessing" in mode, "unified" in mode
+    exact = guessing or mode == "exact"
     batching = Batching(
         slots,
         reuse=not unified,
         capacity=700 if unified else None,
         costs=SteadyCosts(worth_copying=worth_copying),
         exact=exact,
-        draft_tokens=3 if mode == "guessing" else 0,
-        mumbles=mode == "guessing",
+        draft_tokens=3 if guessing else 0,
+        mumbles=guessing,
     )
     injected = _act(batching, actions)
     batching.finish()
@@ -578,7 +626,7 @@ def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
     for call in batching.calls:
         assert call.complete or call.error is not None or call.ticket.cancelled
         for choice in call.finished:
-            assert call.tokens(choice) == solo(call.prompt, call.max_tokens, choice, 0.0, exact, mode == "guessing")
+            assert call.tokens(choice) == solo(call.prompt, call.max_tokens, choice, 0.0, exact, guessing)
     batching.context.fails = lambda call: False
     assert batching.free_slots() == slots
 

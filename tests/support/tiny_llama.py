@@ -1,0 +1,85 @@
+"""A generative model with random weights, small enough to be made by a test: real tensors, nonsense for text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gguf import GGUFWriter, TokenType
+
+WIDTH = 32  # of an embedding
+INNER = 64
+HEADS = 2
+LAYERS = 2
+LONGEST = 512  # tokens
+SLIDING_WINDOW = 64  # tokens; of gemma2 alone
+SPECIAL = ("<unk>", "<s>", "</s>")
+BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+
+
+def write_tiny_llama(
+    path: Path, *, architecture: str = "llama", letters: Sequence[str] = LETTERS, bos: int = 1, seed: int = 0
+) -> Path:
+    """A model file at `path`. The architecture may be gemma2 too, whose every other layer has a sliding window.
+
+    `letters`: the tokens that are neither special nor bytes.
+    """
+    writer = GGUFWriter(path, architecture)
+    _describe(writer, architecture)
+    _give_vocabulary(writer, letters, bos)
+    vocabulary = len(SPECIAL) + len(BYTES) + len(letters)
+    _give_weights(writer, np.random.default_rng(seed), vocabulary, is_gemma=architecture == "gemma2")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _describe(writer: GGUFWriter, architecture: str) -> None:
+    writer.add_name("Tiny")
+    writer.add_context_length(LONGEST)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(INNER)
+    writer.add_block_count(LAYERS)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_key_length(WIDTH // HEADS)
+    writer.add_value_length(WIDTH // HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_file_type(0)
+    if architecture == "gemma2":
+        writer.add_sliding_window(SLIDING_WINDOW)
+
+
+def _give_vocabulary(writer: GGUFWriter, letters: Sequence[str], bos: int) -> None:
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([*SPECIAL, *BYTES, *letters])
+    writer.add_token_scores([0.0] * len(SPECIAL) + [-100.0] * len(BYTES) + [-1.0] * len(letters))
+    kinds = [TokenType.CONTROL] * len(SPECIAL) + [TokenType.BYTE] * len(BYTES) + [TokenType.NORMAL] * len(letters)
+    writer.add_token_types(kinds)
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(bos)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(True)
+
+
+def _give_weights(writer: GGUFWriter, random: np.random.Generator, vocabulary: int, *, is_gemma: bool) -> None:
+    def weight(name: str, out: int, into: int) -> None:
+        writer.add_tensor(f"{name}.weight", random.normal(0, 0.3, (out, into)).astype(np.float32))
+
+    def norm(name: str) -> None:
+        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+
+    weight("token_embd", vocabulary, WIDTH)
+    if not is_gemma:  # whose output layer is the embedding's
+        weight("output", vocabulary, WIDTH)
+    norm("output_norm")
+    for layer in range(LAYERS):
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            weight(f"blk.{layer}.{part}", WIDTH, WIDTH)
+        for part in ("ffn_gate", "ffn_up"):
+            weight(f"blk.{layer}.{part}", INNER, WIDTH)
+        weight(f"blk.{layer}.ffn_down", WIDTH, INNER)
+        for part in ("attn_norm", "ffn_norm", *(("post_attention_norm", "post_ffw_norm") if is_gemma else ())):
+            norm(f"blk.{layer}.{part}")

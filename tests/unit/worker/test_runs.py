@@ -1,0 +1,52 @@
+"""How what is to be decoded goes into calls."""
+
+from collections import defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.engine.runs import Run, plan_calls
+
+lengths = st.dictionaries(st.integers(0, 9), st.tuples(st.integers(1, 20), st.integers(0, 19)), max_size=8)
+
+
+def runs_of(wanted: dict[int, tuple[int, int]]) -> list[Run]:
+    """Of each slot: how many tokens, and how many of them are silent, of which the last never is."""
+    return [
+        Run(slot, [slot * 100 + at for at in range(length)], 7 * slot, min(silent, length - 1))
+        for slot, (length, silent) in wanted.items()
+    ]
+
+
+def shape(calls: list[list[Run]]) -> list[list[tuple[int, int]]]:
+    """Slots and numbers of tokens, call by call."""
+    return [[(run.slot, len(run)) for run in call] for call in calls]
+
+
+def test_rows_that_do_not_depend_on_one_another_share_a_call_in_the_order_of_their_slots() -> None:
+    wanted = {3: (1, 0), 0: (5, 0), 2: (3, 2)}
+    assert shape(plan_calls(runs_of(wanted), 32, joined=True)) == [[(0, 5), (2, 3), (3, 1)]]
+
+
+def test_elsewhere_single_tokens_share_a_call_and_longer_runs_have_their_own() -> None:
+    wanted = {3: (1, 0), 0: (5, 0), 2: (3, 2), 1: (1, 0)}
+    assert shape(plan_calls(runs_of(wanted), 32, joined=False)) == [[(1, 1), (3, 1)], [(0, 5)], [(2, 3)]]
+
+
+def test_nothing_to_decode_needs_no_call() -> None:
+    assert plan_calls([], 32, joined=True) == plan_calls([], 32, joined=False) == []
+
+
+@given(wanted=lengths, room=st.integers(1, 24), joined=st.booleans())
+def test_every_token_is_computed_once_in_order_and_no_call_is_too_large(
+    wanted: dict[int, tuple[int, int]], room: int, joined: bool
+) -> None:
+    runs = runs_of(wanted)
+    computed: dict[int, list[tuple[int, int, bool]]] = defaultdict(list)
+    for call in plan_calls(runs, room, joined=joined):
+        assert 0 < sum(map(len, call)) <= room
+        for run in call:
+            computed[run.slot] += [(run.start + at, token, at >= run.silent) for at, token in enumerate(run.tokens)]
+    assert computed == {
+        run.slot: [(run.start + at, token, at >= run.silent) for at, token in enumerate(run.tokens)] for run in runs
+    }

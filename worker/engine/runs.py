@@ -1,0 +1,54 @@
+"""What a decode step computes of each sequence, and how that goes into llama_decode calls. Pure."""
+
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tokens of one slot. The logits of the first `silent` ones are not needed."""
+
+    slot: int
+    tokens: Seq[int]
+    start: int  # where the first one goes in the sequence
+    silent: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def plan_calls(runs: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
+    """The runs by the calls that compute them, none with more than `room` tokens.
+
+    `joined`: a row's result does not depend on the call's other rows, so that they may all share calls.
+    Otherwise only single tokens do, and a run of several has calls of its own:
+
+        A  BBB  C  DD   -->  joined: A BBB C DD     else: A C, BBB, DD
+
+    In the order of the slots: llama.cpp computes rows of neighbouring streams at once, and only of those.
+    """
+    in_order = sorted(runs, key=lambda run: run.slot)
+    if joined:
+        return list(_packed((piece for run in in_order for piece in _pieces(run, room)), room))
+    single = [run for run in in_order if len(run) == 1]
+    longer = [[piece] for run in in_order if len(run) > 1 for piece in _pieces(run, room)]
+    return [*_packed(single, room), *longer]
+
+
+def _pieces(run: Run, room: int) -> Iterator[Run]:
+    """The run, cut where it is longer than a call may be."""
+    for at in range(0, len(run), room):
+        tokens = run.tokens[at : at + room]
+        yield Run(run.slot, tokens, run.start + at, min(len(tokens), max(0, run.silent - at)))
+
+
+def _packed(runs: Iterable[Run], room: int) -> Iterator[list[Run]]:
+    call: list[Run] = []
+    for run in runs:
+        if call and sum(map(len, call)) + len(run) > room:
+            yield call
+            call = []
+        call.append(run)
+    if call:
+        yield call
