@@ -32,6 +32,11 @@ class Config(BaseSettings):
     allow_open: bool = Field(False, description="Listen beyond this machine without a key.")
     body_limit_mb: float = Field(32, gt=0, description="Largest request body, in MiB.")
     max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
+    queue_timeout: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that a request may wait for its turn at a model before it gets 503.",
+    )
     load_on_demand: bool = Field(True, description="Load a model when a request names it.")
     shutdown_grace: float = Field(30, ge=0, description="Seconds that running requests get when the server stops.")
 

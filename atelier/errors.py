@@ -211,6 +211,14 @@ class DeadlineExceeded(AtelierError):
     code = "timeout"
 
 
+class QueueTimeout(DeadlineExceeded):
+    """The model had no place for the request in time; try again."""
+
+    status = 503
+    code = "queue_timeout"
+    retry_after = 5
+
+
 def _tree(root: type[AtelierError]) -> Iterator[type[AtelierError]]:
     yield root
     for child in root.__subclasses__():

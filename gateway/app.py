@@ -19,6 +19,7 @@ from atelier.errors import (
     AlreadyExists,
     AtelierError,
     BodyTooSlow,
+    DeadlineExceeded,
     Forbidden,
     InstanceNotFound,
     InvalidRequest,
@@ -48,7 +49,7 @@ from gateway.request_log import RequestLog
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 ALWAYS = (Unauthenticated, Forbidden, Unavailable)
-INFERENCE = (*ALWAYS, InvalidRequest, ModelNotFound, PayloadTooLarge, LoadFailed, WorkerLost)
+INFERENCE = (*ALWAYS, InvalidRequest, ModelNotFound, PayloadTooLarge, LoadFailed, WorkerLost, DeadlineExceeded)
 
 
 @dataclass(frozen=True, slots=True)

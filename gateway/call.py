@@ -58,6 +58,8 @@ class Call:
     choices: int = 1  # for each prompt
     logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
     prompt_progress: bool = False  # events of it are wanted
+    priority: int | None = None  # the lower, the sooner it starts
+    timeout: float | None = None  # seconds from the request's head to the answer's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
         fairness_key=plan.origin.fairness_key,
         logprobs=plan.call.logprobs,
         prompt_progress=plan.call.prompt_progress or None,
+        priority=plan.call.priority,
     )
     match prompt:
         case Chat(messages):

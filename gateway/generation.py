@@ -8,6 +8,7 @@ import structlog
 from atelier.errors import AtelierError, WorkerLost
 from gateway.call import Plan, submit_message
 from gateway.connection import Submission, WorkerConnection, WorkerRefused, as_told
+from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
 from gateway.events import Completion, Delta, Event, Finished, PromptProgress, TokenLogprob
 from gateway.inbox import Inbox
@@ -26,7 +27,12 @@ class Generation:
     """
 
     def __init__(
-        self, plan: Plan, dispatcher: Dispatcher, workers: Workers, on_close: Callable[["Generation"], None]
+        self,
+        plan: Plan,
+        deadline: Deadline,
+        dispatcher: Dispatcher,
+        workers: Workers,
+        on_close: Callable[["Generation"], None],
     ) -> None:
         self.plan = plan
         self.ends: dict[int, Finished] = {}
@@ -35,6 +41,8 @@ class Generation:
         self._dispatcher = dispatcher
         self._workers = workers
         self._on_close = on_close
+        self._deadline = deadline
+        self._alarm = deadline.watch(self.fail)
         self._inbox = Inbox(0)
         self._instance: Instance | None = None
         self._connection: WorkerConnection | None = None
@@ -125,11 +133,14 @@ class Generation:
         """Stop what still runs and settle; a second time does nothing."""
         if not self._closed:
             self._closed = True
+            if self._alarm is not None:
+                self._alarm.cancel()
             self._withdraw()
             self._on_close(self)
 
     async def _submit(self) -> None:
-        self._instance = await self._dispatcher.find(self.plan.target, self.plan.origin.request_id, self._lost)
+        async with self._deadline.enforced():
+            self._instance = await self._dispatcher.find(self.plan.target, self.plan.origin.request_id, self._lost)
         if self._failure is not None:
             raise self._failure
         self._connection = self._workers.connect(self._instance)
@@ -137,6 +148,7 @@ class Generation:
         for number, prompt in enumerate(self.plan.call.prompts):
             first_choice = number * self.plan.call.choices
             message = submit_message(self.plan, prompt)
+            self._deadline.tell(message)
             self._submissions.append(self._connection.submit(message, self._inbox, first_choice))
         await self._inbox.wait_accepted()
 

@@ -5,6 +5,7 @@ from atelier.metrics import GatewayMetrics
 from gateway.account import Account
 from gateway.admission import Admission, Ticket
 from gateway.call import Call, Origin, make_plan
+from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
 from gateway.generation import Generation
 from gateway.watcher import Watcher
@@ -15,13 +16,22 @@ class Inference:
     """Starts generations. Owns the set of those that run."""
 
     def __init__(
-        self, watcher: Watcher, dispatcher: Dispatcher, workers: Workers, admission: Admission, metrics: GatewayMetrics
+        self,
+        watcher: Watcher,
+        dispatcher: Dispatcher,
+        workers: Workers,
+        admission: Admission,
+        metrics: GatewayMetrics,
+        *,
+        queue_timeout: float | None = None,
     ) -> None:
+        """`queue_timeout`: seconds that a worker may let a request wait for its turn."""
         self._watcher = watcher
         self._dispatcher = dispatcher
         self._workers = workers
         self._admission = admission
         self._metrics = metrics
+        self._queue_timeout = queue_timeout
         self._running: set[Generation] = set()
 
     async def start(self, call: Call, origin: Origin, account: Account) -> Generation:
@@ -33,7 +43,11 @@ class Inference:
         account.model = plan.model.key
         ticket = self._admission.enter()
         generation = Generation(
-            plan, self._dispatcher, self._workers, on_close=lambda closed: self._settle(closed, ticket, account)
+            plan,
+            self._deadline(call, account),
+            self._dispatcher,
+            self._workers,
+            on_close=lambda closed: self._settle(closed, ticket, account),
         )
         self._running.add(generation)
         try:
@@ -48,6 +62,10 @@ class Inference:
         """Every generation that runs ends with this error."""
         for generation in list(self._running):
             generation.fail(error)
+
+    def _deadline(self, call: Call, account: Account) -> Deadline:
+        end = account.started + call.timeout if call.timeout is not None else None
+        return Deadline(end, self._queue_timeout)
 
     def _settle(self, generation: Generation, ticket: Ticket, account: Account) -> None:
         self._running.discard(generation)

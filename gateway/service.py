@@ -43,7 +43,7 @@ class Gateway:
             self.watcher, self.registry, self.workers, self.metrics, load_on_demand=config.load_on_demand
         )
         core = (self.watcher, dispatcher, self.workers, self.admission, self.metrics)
-        self.inference = Inference(*core)
+        self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
         self.app = self._create_app(config)
         self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)

@@ -114,6 +114,9 @@ class Submit(_message.Message):
     FAIRNESS_KEY_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     PROMPT_PROGRESS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """the caller's number for it, unique within the stream"""
     request_id: _builtins.str
@@ -140,6 +143,14 @@ class Submit(_message.Message):
     """wanted for every token, with this many of the likeliest tokens"""
     prompt_progress: _builtins.bool
     """PromptProgress events are wanted"""
+    priority: _builtins.int
+    """the lower, the sooner it starts (0 when unset)"""
+    timeout_seconds: _builtins.float
+    """Durations from the moment the worker reads this, since clocks differ between machines.
+    left for the whole call
+    """
+    queue_timeout_seconds: _builtins.float
+    """that it may wait for a sequence"""
     @_builtins.property
     def chat(self) -> Global___Chat: ...
     @_builtins.property
@@ -169,10 +180,13 @@ class Submit(_message.Message):
         fairness_key: _builtins.str | None = ...,
         logprobs: _builtins.int | None = ...,
         prompt_progress: _builtins.bool | None = ...,
+        priority: _builtins.int | None = ...,
+        timeout_seconds: _builtins.float | None = ...,
+        queue_timeout_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_prompt_progress", b"_prompt_progress", "_strict", b"_strict", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "regex", b"regex", "sampling", b"sampling", "strict", b"strict", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_prompt_progress", b"_prompt_progress", "_strict", b"_strict", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__choices: _TypeAlias = _typing.Literal["choices"]  # noqa: Y015
     _WhichOneofArgType__choices: _TypeAlias = _typing.Literal["_choices", b"_choices"]  # noqa: Y015
@@ -180,10 +194,16 @@ class Submit(_message.Message):
     _WhichOneofArgType__fairness_key: _TypeAlias = _typing.Literal["_fairness_key", b"_fairness_key"]  # noqa: Y015
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__prompt_progress: _TypeAlias = _typing.Literal["prompt_progress"]  # noqa: Y015
     _WhichOneofArgType__prompt_progress: _TypeAlias = _typing.Literal["_prompt_progress", b"_prompt_progress"]  # noqa: Y015
+    _WhichOneofReturnType__queue_timeout_seconds: _TypeAlias = _typing.Literal["queue_timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__queue_timeout_seconds: _TypeAlias = _typing.Literal["_queue_timeout_seconds", b"_queue_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
     _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType_constraint: _TypeAlias = _typing.Literal["json_object", "json_schema", "regex", "lark", "gbnf"]  # noqa: Y015
     _WhichOneofArgType_constraint: _TypeAlias = _typing.Literal["constraint", b"constraint"]  # noqa: Y015
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "tokens", "infill"]  # noqa: Y015
@@ -195,9 +215,15 @@ class Submit(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_progress) -> _WhichOneofReturnType__prompt_progress | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_timeout_seconds) -> _WhichOneofReturnType__queue_timeout_seconds | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__strict) -> _WhichOneofReturnType__strict | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_constraint) -> _WhichOneofReturnType_constraint | None: ...
     @_typing.overload

@@ -6,10 +6,11 @@ import orjson
 
 from atelier.constraint import read_constraint
 from atelier.errors import InvalidRequest, to_message
-from atelier.limits import MOST_CHOICES, MOST_LOGPROBS
+from atelier.limits import MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings.groups import Load
 from atelier.settings.wire import load_message, sampling_settings
 from protos import inference_pb2 as pb
+from worker.engine.deadlines import Deadlines
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
@@ -35,6 +36,8 @@ def read_submit(submit: pb.Submit) -> Request:
         raise InvalidRequest(f"n must be between 1 and {MOST_CHOICES}", param="n")
     if submit.logprobs > MOST_LOGPROBS:
         raise InvalidRequest(f"logprobs must be at most {MOST_LOGPROBS}", param="logprobs")
+    if abs(submit.priority) > MOST_PRIORITY:
+        raise InvalidRequest(f"priority must be between {-MOST_PRIORITY} and {MOST_PRIORITY}", param="priority")
     return Request(
         prompt=_read_prompt(submit),
         sampling=sampling,
@@ -45,6 +48,15 @@ def read_submit(submit: pb.Submit) -> Request:
         prompt_progress=submit.prompt_progress,
         request_id=submit.request_id,
         fairness_key=submit.fairness_key,
+        priority=submit.priority,
+        deadlines=_read_deadlines(submit),
+    )
+
+
+def _read_deadlines(submit: pb.Submit) -> Deadlines:
+    return Deadlines(
+        end=submit.timeout_seconds if submit.HasField("timeout_seconds") else None,
+        start=submit.queue_timeout_seconds if submit.HasField("queue_timeout_seconds") else None,
     )
 
 

@@ -29,6 +29,9 @@ def serve(
     allow_open: Annotated[bool | None, typer.Option(help="Listen beyond this machine without a key.")] = None,
     body_limit_mb: Annotated[Number, typer.Option(help="Largest request body, in MiB.  [32]")] = None,
     max_queued: Annotated[int | None, typer.Option(help="Requests in work or waiting before a 503.  [256]")] = None,
+    queue_timeout: Annotated[
+        Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")
+    ] = None,
     load_on_demand: Annotated[bool | None, typer.Option(help="Load a model when a request names it.  [on]")] = None,
     shutdown_grace: Annotated[Number, typer.Option(help="Seconds that running requests get at a stop.  [30]")] = None,
     load_timeout: Annotated[Number, typer.Option(help="Seconds that a model may take to load.  [600]")] = None,

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from atelier.limits import MOST_CHOICES, MOST_LOGPROBS
+from atelier.limits import LONGEST_TIMEOUT, MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings import TABLE
 from atelier.settings.schema import MAX_TOKEN_ID, fields_model
 
@@ -116,6 +116,12 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     ttl: Any = Field(None, description="Ignored: models stay loaded until they are unloaded.")
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
+        None, description="Requests with a lower one start sooner; 0 when unset."
+    )
+    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
+        None, description="Seconds after which the request fails rather than goes on."
+    )
     return_progress: bool | None = Field(None, description="A stream tells how far its prompt is computed.")
 
     # Not done yet: a value that asks for something is refused by name.

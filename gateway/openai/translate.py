@@ -60,6 +60,8 @@ def chat_call(body: ChatBody) -> Call:
         choices=body.n or 1,
         logprobs=wanted_logprobs(body),
         prompt_progress=wants_progress(body),
+        priority=body.priority,
+        timeout=body.timeout,
     )
 
 
@@ -92,6 +94,8 @@ def completion_call(body: CompletionBody) -> Call:
         choices=choices,
         logprobs=body.logprobs,
         prompt_progress=wants_progress(body),
+        priority=body.priority,
+        timeout=body.timeout,
     )
 
 

@@ -11,13 +11,15 @@ from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batcher import Batcher
 from worker.engine.constraint import Matcher
 from worker.engine.costs import Costs
+from worker.engine.deadlines import NO_DEADLINES, Deadlines
 from worker.engine.drafting import Drafter, Speculation
 from worker.engine.exactness import Exactness
 from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source, TokenLogprob
 from worker.engine.lookup import LookupDrafter
 from worker.engine.prepare import Prepared
-from worker.engine.sequence import Sequence, Ticket
+from worker.engine.sequence import Sequence
 from worker.engine.slices import TAIL, Slicing
+from worker.engine.ticket import Ticket
 
 GRID = 64
 BORDER = 1  # the token around messages
@@ -131,6 +133,8 @@ class Batching:
         max_tokens: int = 8,
         choices: int = 1,
         key: str = "",
+        priority: int = 0,
+        deadlines: Deadlines = NO_DEADLINES,
         seed: int = SEED,
         matcher: Matcher | None = None,
         logprobs: int | None = None,
@@ -145,11 +149,12 @@ class Batching:
             logprobs=logprobs,
             prompt_progress=progress,
             fairness_key=key,
+            priority=priority,
         )
         prepared = Prepared(
             request, list(prompt), max_tokens, False, matcher, self._slicing.cut(prompt), reusable=self._reuse
         )
-        ticket = Ticket(Source(0, len(self.calls)), choices)
+        ticket = Ticket(Source(0, len(self.calls)), choices, deadlines)
         call = Call(ticket, tuple(prompt), max_tokens, [""] * choices, [0] * choices)
         self.calls.append(call)
         self.batcher.add([Sequence(ticket, number, prepared, seed, VOCABULARY) for number in range(choices)])

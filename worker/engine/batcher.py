@@ -22,12 +22,13 @@ from worker.engine.scheduler import (
     choose_slot,
     finer,
     fits_in_cache,
-    next_in_turn,
     plan_prefill,
     prefill_budget,
     together,
 )
 from worker.engine.sequence import Sequence
+from worker.engine.ticket import cancel_overdue
+from worker.engine.turns import next_in_turn
 
 
 class Batcher:
@@ -92,7 +93,10 @@ class Batcher:
         return emitted
 
     def _drop_cancelled(self) -> None:
-        for sequence in [s for s in (*self._running, *self._waiting) if s.ticket.cancelled]:
+        """Those that nobody waits for any more, or may."""
+        everyone = [*self._running, *self._waiting]
+        self._emitted += cancel_overdue((sequence.ticket for sequence in everyone), time.monotonic())
+        for sequence in [each for each in everyone if each.ticket.cancelled]:
             self._remove(sequence)
 
     # Admission: a slot for the next in turn.
@@ -107,8 +111,9 @@ class Batcher:
             self._place(sequence)
 
     def _next_in_turn(self) -> int:
+        now = time.monotonic()
         return next_in_turn(
-            [waiting.fairness_key for waiting in self._waiting], [running.fairness_key for running in self._running]
+            [waiting.bid(now) for waiting in self._waiting], [running.fairness_key for running in self._running]
         )
 
     def _place(self, sequence: Sequence) -> None:
@@ -116,7 +121,7 @@ class Batcher:
         self._free.remove(slot.id)
         self._prefixes.cut(slot.id, slot.common)
         self._context.keep_prefix(slot.id, slot.common)
-        sequence.slot = slot.id
+        sequence.place(slot.id)
         self._running.append(sequence)
 
     def _free_slot(self, last_used: int, number: int, sequence: Sequence) -> FreeSlot:
@@ -131,7 +136,7 @@ class Batcher:
                 self._begin(sequence)
         unread = [sequence for sequence in self._running if sequence.in_prefill]
         now = time.monotonic()
-        prefills = [Prefill(self._slices(sequence), now - sequence.ticket.submitted) for sequence in unread]
+        prefills = [Prefill(self._slices(each), each.ticket.age(now), each.priority) for each in unread]
         streaming = any(sequence.pending for sequence in self._running)
         budget = prefill_budget(self._costs.decode_seconds if streaming else None)
         planned = Counter(plan_prefill(prefills, self._costs.token_seconds, budget))

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,8 +24,8 @@ from worker.engine.interface import (
     Source,
 )
 from worker.engine.sequence import Sequence as Choice
-from worker.engine.sequence import Ticket
 from worker.engine.thread import EngineThread
+from worker.engine.ticket import Ticket
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class LlamaEngine:
             error = InvalidRequest("This model makes embeddings and cannot complete prompts.", param="model")
             self._publish([(source, Failed(error))])
             return
-        ticket = self._tickets[source] = Ticket(source, request.choices)
+        ticket = self._tickets[source] = Ticket(source, request.choices, request.deadlines)
         task = asyncio.create_task(self._start(ticket, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -73,6 +74,8 @@ class LlamaEngine:
         """Beside the loop: the call's choices, or none if it was cancelled while it waited for this."""
         if ticket.cancelled:
             return []
+        if (error := ticket.missed(time.monotonic())) is not None:
+            raise error
         prepared = self._preparer.prepare(request)
         seed = self._seed(request)
         return [Choice(ticket, number, prepared, seed, self._vocabulary) for number in range(request.choices)]

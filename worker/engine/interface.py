@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from atelier.constraint import Constraint
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
+from worker.engine.deadlines import NO_DEADLINES, Deadlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Request:
     prompt_progress: bool = False  # PromptProgress is wanted
     request_id: str = ""
     fairness_key: str = ""
+    priority: int = 0  # the lower, the sooner it starts
+    deadlines: Deadlines = NO_DEADLINES
 
 
 class StopReason(Enum):

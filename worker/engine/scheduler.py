@@ -4,6 +4,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from worker.engine.prefixes import Match
+from worker.engine.turns import Bid, levels
 
 UNIT = 2  # tokens; far into a long context each takes as long as a decode step
 STREAM_PAUSE = 2.0  # most prefill beside running streams, in decode steps
@@ -66,16 +67,20 @@ class Prefill:
 
     slices: Seq[int]
     waited: float  # seconds since it was submitted
+    priority: int = 0  # the lower goes first
 
 
 def plan_prefill(prefills: Seq[Prefill], seconds_per_token: float, budget: float) -> list[int]:
     """Whose slices this step computes, as indices, one for each slice.
 
-    The shortest rest goes first, and every second of waiting counts like a second less to compute:
-    a short prompt does not wait behind a long one, and a long one is not passed for ever. At least
-    one slice is computed, and no more than take `budget` seconds.
+    The most urgent level goes first. Within it, the shortest rest does, and every second of waiting
+    counts like a second less to compute: a short prompt does not wait behind a long one, and a long
+    one is not passed for ever. At least one slice is computed, and no more than take `budget` seconds.
     """
-    in_turn = sorted(range(len(prefills)), key=lambda i: _urgency(prefills[i], seconds_per_token))
+    level = levels([Bid(prefill.priority, prefill.waited) for prefill in prefills])
+    in_turn = sorted(
+        range(len(prefills)), key=lambda i: (level[prefills[i].priority], _urgency(prefills[i], seconds_per_token))
+    )
     planned: list[int] = []
     spent = 0.0
     for index in in_turn:
@@ -110,16 +115,6 @@ def together(slices: Seq[int], batch_size: int) -> list[int]:
         else:
             calls.append(tokens)
     return calls
-
-
-def next_in_turn(waiting: Seq[str], running: Seq[str]) -> int:
-    """Which of the waiting sequences, given by their fairness keys in order of arrival, starts next.
-
-    The key with the fewest running sequences; among equals the one that came first:
-
-        running: A A B   waiting: A A B C   -->  C, then B, then A, then A
-    """
-    return min(range(len(waiting)), key=lambda i: (running.count(waiting[i]), i))
 
 
 def fits_in_cache(reserved: int, needed: int, capacity: int | None) -> bool:

@@ -22,7 +22,6 @@ import asyncio
 import os
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,6 +48,7 @@ from worker.engine.interface import (
     TokenLogprob,
 )
 from worker.engine.stop_strings import StopScanner
+from worker.engine.turns import Bid, next_in_turn
 
 CRASH_EXIT_CODE = 3
 TOKEN = re.compile(r"\s*\S+|\s+")
@@ -68,6 +68,9 @@ class _Choice:
     first_token: float = 0.0
     predicted: int = 0
 
+    def bid(self, now: float) -> Bid:
+        return Bid(self.request.priority, now - self.submitted, self.request.fairness_key)
+
 
 @dataclass(slots=True)
 class _Step:
@@ -83,7 +86,7 @@ class ScriptedEngine:
         self._script = spec.script
         self._publish = publish
         self._running: list[_Choice] = []
-        self._waiting: deque[_Choice] = deque()
+        self._waiting: list[_Choice] = []
         self._work = asyncio.Event()
         self._released = asyncio.Event()
         self._steps = 0
@@ -145,7 +148,7 @@ class ScriptedEngine:
 
     def cancel(self, source: Source) -> None:
         self._running = [choice for choice in self._running if choice.source != source]
-        self._waiting = deque(choice for choice in self._waiting if choice.source != source)
+        self._waiting = [choice for choice in self._waiting if choice.source != source]
 
     def figures(self) -> Figures:
         return Figures(len(self._running), len(self._waiting) + self._reading, self._steps)
@@ -181,11 +184,12 @@ class ScriptedEngine:
             self._task.cancel()
         left = {choice.source for choice in [*self._running, *self._waiting]}
         self._publish([(source, Failed(Draining("The model was unloaded."))) for source in left])
-        self._running, self._waiting = [], deque()
+        self._running, self._waiting = [], []
 
     async def _make_steps(self) -> None:
         while True:
             await self._released.wait()
+            self._fail_overdue()
             self._admit()
             if not self._running:
                 self._work.clear()
@@ -196,7 +200,18 @@ class ScriptedEngine:
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._load_settings.parallel:
-            self._running.append(self._waiting.popleft())
+            now = time.monotonic()
+            keys = [running.request.fairness_key for running in self._running]
+            self._running.append(self._waiting.pop(next_in_turn([waiting.bid(now) for waiting in self._waiting], keys)))
+
+    def _fail_overdue(self) -> None:
+        now = time.monotonic()
+        started = {choice.source for choice in self._running}
+        for choice in {choice.source: choice for choice in [*self._running, *self._waiting]}.values():
+            deadlines, age = choice.request.deadlines, now - choice.submitted
+            if (error := deadlines.missed(age, started=choice.source in started)) is not None:
+                self.cancel(choice.source)
+                self._publish([(choice.source, Failed(error))])
 
     def _step(self) -> None:
         step = _Step()

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worker.engine.constraint import Matcher
 from worker.engine.detokenizer import Detokenizer
-from worker.engine.interface import Delta, Finished, PromptProgress, Source, Statistics, StopReason, TokenLogprob
+from worker.engine.interface import Delta, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
 from worker.engine.logprobs import token_logprobs
 from worker.engine.prefixes import Piece
 from worker.engine.prepare import Prepared
@@ -17,19 +17,11 @@ from worker.engine.runs import Run
 from worker.engine.sampler import Sampler
 from worker.engine.slices import TAIL
 from worker.engine.stop_strings import StopScanner
+from worker.engine.ticket import Ticket
+from worker.engine.turns import Bid
 from worker.engine.vocabulary import Vocabulary
 
 WHOLE = -1  # stands for the end of a prompt, where it is a piece of one
-
-
-@dataclass(slots=True)
-class Ticket:
-    """What the event loop and the engine's thread share about a call: whether anyone still wants it."""
-
-    source: Source
-    open_choices: int
-    submitted: float = field(default_factory=time.monotonic)
-    cancelled: bool = False
 
 
 class Sequence:
@@ -57,6 +49,7 @@ class Sequence:
         self.claims = [*self.pieces, (*self.prompt[sum(map(len, self.pieces)) :], WHOLE)]
         self.limit = prepared.limit
         self.fairness_key = request.fairness_key
+        self.priority = request.priority
         self._logprobs = request.logprobs
         self.wants_progress = request.prompt_progress
         self.slot: int | None = None
@@ -95,6 +88,14 @@ class Sequence:
     def position(self) -> int:
         """Where the first pending token goes in the sequence."""
         return len(self.prompt) + self._predicted - len(self.pending)
+
+    def bid(self, now: float) -> Bid:
+        return Bid(self.priority, self.ticket.age(now), self.fairness_key)
+
+    def place(self, slot: int) -> None:
+        """It waits no more: a slot is its own."""
+        self.slot = slot
+        self.ticket.started = True
 
     def begin(self, cached: int) -> None:
         """Its first `cached` tokens are in its slot."""

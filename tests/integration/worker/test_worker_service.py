@@ -103,6 +103,53 @@ async def test_more_calls_than_sequences_wait_their_turn(start: Start) -> None:
         assert texts == ["a b c"]
 
 
+async def test_a_call_with_a_lower_priority_starts_first(start: Start) -> None:
+    server, client = await start(Load(parallel=1), hold=True)
+    await server.wait_ready()
+    for call, priority in enumerate((3, 0, -3)):
+        await client.submit(call, "a b", priority=priority)
+        await client.next(call)
+    release(server)
+    for call in range(3):
+        await client.finish(call)
+    ends = [event.call for step in client.steps for event in step.events if event.HasField("finished")]
+    assert ends == [2, 1, 0]
+
+
+async def test_a_priority_out_of_bounds_is_refused(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    await client.submit(1, "a", priority=-11)
+    assert (await client.next(1)).failed.error.param == "priority"
+
+
+ENDLESS = {"text": "word " * 100_000, "step_seconds": 0.001}
+
+
+async def test_a_call_out_of_time_fails_in_the_middle_of_its_answer(start: Start) -> None:
+    server, client = await start(**ENDLESS)
+    await server.wait_ready()
+    await client.submit(1, "a", timeout_seconds=0.1)
+    texts, ends = await client.finish(1)
+    assert texts[0].startswith("word word")
+    assert ends[0].failed.error.code == "timeout"
+    assert server.engine.figures().active == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [("timeout_seconds", "timeout"), ("queue_timeout_seconds", "queue_timeout")]
+)
+async def test_a_call_out_of_time_fails_while_it_waits_for_its_turn(start: Start, limit: str, code: str) -> None:
+    server, client = await start(Load(parallel=1), **ENDLESS)
+    await server.wait_ready()
+    await client.submit(1, "a")
+    await client.next(1)
+    await client.submit(2, "b", **{limit: 0.05})
+    assert (await client.next(2)).HasField("accepted")
+    assert (await client.next(2)).failed.error.code == code
+    assert (server.engine.figures().active, server.engine.figures().queued) == (1, 0)
+
+
 async def test_a_cancelled_call_frees_its_sequence(start: Start) -> None:
     server, client = await start(Load(parallel=1), hold=True)
     await server.wait_ready()

@@ -6,6 +6,7 @@ from itertools import accumulate, pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atelier.limits import MOST_PRIORITY
 from worker.engine.prefixes import Match
 from worker.engine.scheduler import (
     LONGEST_STEP,
@@ -19,11 +20,11 @@ from worker.engine.scheduler import (
     choose_slot,
     finer,
     fits_in_cache,
-    next_in_turn,
     plan_prefill,
     prefill_budget,
     together,
 )
+from worker.engine.turns import LEVEL_SECONDS
 
 few = settings(max_examples=40, deadline=None)
 SECOND = 0.001  # a token's
@@ -130,6 +131,19 @@ def test_a_prompt_that_waited_long_goes_before_a_short_one() -> None:
     assert plan_prefill([long, short], SECOND, 0.1)[0] == 0
 
 
+def test_an_urgent_prompt_goes_first_however_long_it_is() -> None:
+    urgent, short = Prefill([64] * 50, 0, priority=-1), Prefill([20], 3)
+    assert plan_prefill([short, urgent], SECOND, 0.1)[0] == 1
+
+
+def test_a_prompt_that_can_wait_is_not_passed_for_ever_by_urgent_ones() -> None:
+    patient, urgent = (
+        Prefill([64] * 50, LEVEL_SECONDS * 2 * MOST_PRIORITY, MOST_PRIORITY),
+        Prefill([20], 0, -MOST_PRIORITY),
+    )
+    assert plan_prefill([urgent, patient], SECOND, 0.1)[0] == 1
+
+
 def test_a_slice_longer_than_the_budget_is_computed_alone() -> None:
     assert plan_prefill([Prefill([500, 10], 0), Prefill([600], 0)], SECOND, 0.1) == [0]
 
@@ -210,25 +224,7 @@ def test_prefill_that_nobody_waits_for_is_longer_and_still_bounded() -> None:
     assert prefill_budget(None) == LONGEST_STEP
 
 
-# Whose turn it is.
-
-
-def test_sequences_start_fair_across_keys_and_in_order_among_equals() -> None:
-    waiting, running, started = list("AABC"), list("AAB"), ""
-    while waiting:
-        key = waiting.pop(next_in_turn(waiting, running))
-        running.append(key)
-        started += key
-    assert started == "CBAA"
-
-
-@few
-@given(st.text("ABCD", min_size=1, max_size=12), st.text("ABCD", max_size=12))
-def test_no_key_has_fewer_running_than_the_one_that_starts(waiting: str, running: str) -> None:
-    chosen = next_in_turn(waiting, running)
-    fewest = min(running.count(key) for key in waiting)
-    assert running.count(waiting[chosen]) == fewest
-    assert all(running.count(key) > fewest for key in waiting[:chosen])
+# A cache that all share.
 
 
 def test_caches_of_their_own_always_have_room() -> None:
