@@ -19,6 +19,7 @@ from gateway.inference import Inference
 from gateway.sse import EventStream, Renderer
 
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
+TRUNCATED_HEADER = "x-atelier-truncated"  # what was left out of the prompts, to make them fit
 
 
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
@@ -27,8 +28,12 @@ def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Respo
 
 def answer_headers(generation: Generation) -> dict[str, str]:
     """What a client should know of an answer beside its text."""
-    keywords = [keyword for keyword in generation.unenforced if re.fullmatch(KEYWORD, keyword)]
-    return {UNENFORCED_HEADER: ", ".join(keywords[:MOST_KEYWORDS])} if keywords else {}
+    headers: dict[str, str] = {}
+    if keywords := [keyword for keyword in generation.unenforced if re.fullmatch(KEYWORD, keyword)]:
+        headers[UNENFORCED_HEADER] = ", ".join(keywords[:MOST_KEYWORDS])
+    if dropped := generation.dropped:
+        headers[TRUNCATED_HEADER] = f"messages={dropped.messages}, tokens={dropped.tokens}"
+    return headers
 
 
 def account_of(request: Request) -> Account:

@@ -33,7 +33,7 @@ from atelier.errors import (
 from atelier.exposure import WILDCARDS
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
-from gateway.answer import UNENFORCED_HEADER
+from gateway.answer import TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
 from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
@@ -176,7 +176,7 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 allow_origins=config.cors,
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after", UNENFORCED_HEADER],
+                expose_headers=["x-request-id", "retry-after", UNENFORCED_HEADER, TRUNCATED_HEADER],
             )
         )
     layers.append(Middleware(OriginGuard, allowed=config.cors))

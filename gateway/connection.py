@@ -10,7 +10,7 @@ import structlog
 
 from atelier.errors import AtelierError, PayloadTooLarge, WorkerLost, from_message
 from atelier.rpc import ERROR_KEY, MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
-from gateway.events import read_finished, read_logprobs
+from gateway.events import Dropped, read_finished, read_logprobs
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
@@ -136,7 +136,9 @@ class WorkerConnection:
     def _settle(self, submission: Submission, kind: str | None, event: pb.Event) -> None:
         match kind:
             case "accepted":
-                submission.inbox.accept(event.accepted.prompt_tokens, event.accepted.unenforced)
+                accepted = event.accepted
+                dropped = Dropped(accepted.dropped_messages, accepted.dropped_tokens)
+                submission.inbox.accept(accepted.prompt_tokens, accepted.unenforced, dropped)
             case "prompt_progress":
                 progress = event.prompt_progress
                 submission.inbox.add_progress(

@@ -35,6 +35,23 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """What was left out of a prompt that was too long: whole messages of a chat, and tokens out of what remained."""
+
+    messages: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: "Dropped") -> "Dropped":
+        return Dropped(self.messages + other.messages, self.tokens + other.tokens)
+
+    def __bool__(self) -> bool:
+        return bool(self.messages or self.tokens)
+
+
+NOTHING = Dropped()
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """Of one token, whose bytes may be part of a code point."""
 

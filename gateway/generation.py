@@ -10,7 +10,7 @@ from gateway.call import Plan, submit_message
 from gateway.connection import Submission, WorkerConnection, WorkerRefused, as_told
 from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
-from gateway.events import Completion, Delta, Event, Finished, PromptProgress, TokenLogprob
+from gateway.events import Completion, Delta, Dropped, Event, Finished, PromptProgress, TokenLogprob
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance, Launch
 from gateway.workers import Workers
@@ -65,6 +65,11 @@ class Generation:
     def unenforced(self) -> tuple[str, ...]:
         """Keywords of the schema that the answer may violate; known when it has begun."""
         return self._inbox.unenforced
+
+    @property
+    def dropped(self) -> Dropped:
+        """From the prompts, to make them fit; known when it has begun."""
+        return self._inbox.dropped
 
     @property
     def cached_tokens(self) -> int:

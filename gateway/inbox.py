@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from gateway.events import Delta, Event, Finished, PromptProgress, TokenLogprob
+from gateway.events import NOTHING, Delta, Dropped, Event, Finished, PromptProgress, TokenLogprob
 
 PARTS_KEPT = 256  # pieces of text of a choice before they become one string
 
@@ -28,10 +28,12 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self.prompt_tokens = 0
         self.unenforced: tuple[str, ...] = ()  # keywords of the schema that the texts may violate
+        self.dropped = NOTHING  # of all prompts together
         self.tokens = 0  # that the texts stand for
 
-    def accept(self, prompt_tokens: int, unenforced: Iterable[str] = ()) -> None:
+    def accept(self, prompt_tokens: int, unenforced: Iterable[str] = (), dropped: Dropped = NOTHING) -> None:
         self.prompt_tokens += prompt_tokens
+        self.dropped += dropped
         self.unenforced = tuple(dict.fromkeys((*self.unenforced, *unenforced)))
         self._unaccepted -= 1
         self._accepted_at = time.monotonic()

@@ -396,7 +396,14 @@ class Accepted(_message.Message):
 
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     UNENFORCED_FIELD_NUMBER: _builtins.int
+    DROPPED_MESSAGES_FIELD_NUMBER: _builtins.int
+    DROPPED_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
+    dropped_messages: _builtins.int
+    """What the prompt was made to fit by (SamplingSettings.context_overflow): whole messages of a chat
+    that were left out, and tokens that were cut from the rest.
+    """
+    dropped_tokens: _builtins.int
     @_builtins.property
     def unenforced(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """keywords of the schema that the completion may violate"""
@@ -406,10 +413,12 @@ class Accepted(_message.Message):
         *,
         prompt_tokens: _builtins.int = ...,
         unenforced: _abc.Iterable[_builtins.str] | None = ...,
+        dropped_messages: _builtins.int = ...,
+        dropped_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prompt_tokens", b"prompt_tokens", "unenforced", b"unenforced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped_messages", b"dropped_messages", "dropped_tokens", b"dropped_tokens", "prompt_tokens", b"prompt_tokens", "unenforced", b"unenforced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

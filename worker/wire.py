@@ -98,8 +98,13 @@ def event_message(call: int, event: Event) -> pb.Event:
                 statistics=_statistics_message(statistics),
             )
             return pb.Event(call=call, choice=choice, finished=finished)
-        case Accepted(prompt_tokens, unenforced):
-            accepted = pb.Accepted(prompt_tokens=prompt_tokens, unenforced=unenforced)
+        case Accepted(prompt_tokens, unenforced, dropped):
+            accepted = pb.Accepted(
+                prompt_tokens=prompt_tokens,
+                unenforced=unenforced,
+                dropped_messages=dropped.messages,
+                dropped_tokens=dropped.tokens,
+            )
             return pb.Event(call=call, accepted=accepted)
         case PromptProgress(prompt_tokens, cached_tokens, done_tokens):
             progress = pb.PromptProgress(

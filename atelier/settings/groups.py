@@ -10,6 +10,7 @@ from atelier.settings.declare import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPECULATIONS = ("off", "prompt_lookup")
+STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
 MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
 
 
@@ -415,6 +416,15 @@ class Inference:
         openai="max_tokens",
         lmstudio="max_output_tokens",
         preset_key="llm.prediction.maxPredictedTokens",
+    )
+    context_overflow: str = setting(
+        STOP_AT_LIMIT,
+        "What becomes of a prompt that leaves no room for its answer: stopAtLimit refuses it, truncateMiddle keeps "
+        "its beginning and its end, rollingWindow its end. Of chats, the system's messages stay.",
+        choices=(STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW),
+        openai="context_overflow",
+        lmstudio="context_overflow",
+        preset_key="llm.prediction.contextOverflowPolicy",
     )
     logit_bias: Mapping[int, float] = setting(
         {},

@@ -82,8 +82,8 @@ class LlamaEngine:
 
     def _begin(self, ticket: Ticket, choices: list[Choice]) -> None:
         if not ticket.cancelled:
-            matcher = choices[0].matcher
-            accepted = Accepted(len(choices[0].prompt), matcher.unenforced if matcher else ())
+            first = choices[0]
+            accepted = Accepted(len(first.prompt), first.matcher.unenforced if first.matcher else (), first.dropped)
             self._publish([(ticket.source, accepted)])
         self._thread.add(choices)  # it drops what is cancelled
 

@@ -79,9 +79,21 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """What was left out of a prompt: whole messages of a chat, and tokens out of what remained."""
+
+    tokens: int = 0
+    messages: int = 0
+
+
+NOTHING = Dropped()
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     prompt_tokens: int
     unenforced: Sequence[str] = ()  # keywords of the schema that the completion may violate
+    dropped: Dropped = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

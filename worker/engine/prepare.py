@@ -3,12 +3,16 @@
 Runs in a thread of its own, beside the decode loop: it reads the vocabulary and nothing else.
 """
 
+import functools
 from dataclasses import dataclass
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
+from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from worker.engine.chat_template import ChatTemplate
 from worker.engine.constraint import ConstraintCompiler, Matcher
-from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt, Request
+from worker.engine.fitting import Fitted, fit
+from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request
+from worker.engine.overflow import prompt_rooms
 from worker.engine.slices import Slicing
 from worker.engine.vocabulary import Vocabulary
 
@@ -26,6 +30,7 @@ class Prepared:
     matcher: Matcher | None
     slices: list[int]  # ends of the prompt's slices
     reusable: bool  # the cache of such a prompt may be cut at its slices and gone on from
+    dropped: Dropped = NOTHING  # from the prompt, to make it fit
 
 
 class Preparer:
@@ -42,9 +47,10 @@ class Preparer:
 
     def prepare(self, request: Request) -> Prepared:
         """The request, ready to run; an InvalidRequest says what to change."""
-        tokens = self.tokenize(request.prompt, add_special=True)
-        room = self._room(len(tokens), request.sampling.max_tokens)
         wanted = request.sampling.max_tokens
+        fitted = self._fit(request.prompt, request.sampling.context_overflow, wanted)
+        tokens = fitted.tokens
+        room = self._room(len(tokens), wanted)
         return Prepared(
             request=request,
             tokens=tokens,
@@ -53,7 +59,16 @@ class Preparer:
             matcher=self._compiler.compile(request.constraint),
             slices=self._slicing.cut(tokens),
             reusable=self._reusable,
+            dropped=fitted.dropped,
         )
+
+    def _fit(self, prompt: Prompt, policy: str, max_tokens: int | None) -> Fitted:
+        """The prompt as it is, or where the policy says so, what there is room for."""
+        tokenize = functools.partial(self.tokenize, add_special=True)
+        if policy == STOP_AT_LIMIT:
+            return Fitted(tokenize(prompt))
+        rooms = prompt_rooms(self._context_length, max_tokens)
+        return fit(prompt, rooms, middle=policy == TRUNCATE_MIDDLE, bos=self._vocabulary.bos, tokenize=tokenize)
 
     def tokenize(self, prompt: Prompt, *, add_special: bool) -> list[int]:
         """The prompt's tokens, at least one."""

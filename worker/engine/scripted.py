@@ -5,6 +5,7 @@ For tests of everything around the engine, and for measuring the gateway alone. 
 
     text                reply; by default the last user message comes back
     unenforced          keywords that every call is told are not enforced
+    dropped             [messages, tokens] that every call is told were left out of its prompt
     slice_tokens        of a prompt whose progress is wanted; 2 by default
     draft_tokens        [guessed, right], in every choice's statistics
     refuse_inputs       message of the error that answers Embed and Rerank
@@ -33,6 +34,7 @@ from worker.engine.interface import (
     ChatPrompt,
     Delta,
     Description,
+    Dropped,
     Emitted,
     Failed,
     Figures,
@@ -132,7 +134,9 @@ class ScriptedEngine:
             )
             self._publish([(source, Failed(error))])
             return
-        self._publish([(source, Accepted(prompt_tokens, self._script.get("unenforced", ())))])
+        messages, tokens = self._script.get("dropped", (0, 0))
+        accepted = Accepted(prompt_tokens, self._script.get("unenforced", ()), Dropped(tokens, messages))
+        self._publish([(source, accepted)])
         reply = self._script.get("text", text)
         for index in range(request.choices):
             words = iter(TOKEN.findall(reply))

@@ -48,6 +48,7 @@ class Sequence:
         # The end of the prompt is claimed too: nobody can go on from it, but its twins can start with it.
         self.claims = [*self.pieces, (*self.prompt[sum(map(len, self.pieces)) :], WHOLE)]
         self.limit = prepared.limit
+        self.dropped = prepared.dropped
         self.fairness_key = request.fairness_key
         self.priority = request.priority
         self._logprobs = request.logprobs

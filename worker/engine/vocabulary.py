@@ -100,6 +100,11 @@ class Vocabulary:
         return None if min(tokens) < 0 else tokens
 
     @property
+    def bos(self) -> int:
+        """The token that texts begin with; negative: they begin with none."""
+        return int(ll.llama_vocab_bos(self.handle))
+
+    @property
     def eos(self) -> int:
         return int(ll.llama_vocab_eos(self.handle))
 

@@ -191,3 +191,23 @@ async def test_two_constraints_are_refused(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json=body)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "regex")
+
+
+async def test_a_reply_says_what_was_left_out_of_its_prompts(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"dropped": [4, 812]}
+    await registry.start_instance()
+    chat = {"model": KEY, "messages": HELLO, "context_overflow": "truncateMiddle"}
+    async with gateway.client() as http:
+        for body in (chat, {**chat, "stream": True}):
+            reply = await http.post("/v1/chat/completions", json=body)
+            assert (reply.status_code, reply.headers["x-atelier-truncated"]) == (200, "messages=4, tokens=812")
+        both = await http.post("/v1/completions", json={"model": KEY, "prompt": ["a", "b"]})
+        assert both.headers["x-atelier-truncated"] == "messages=8, tokens=1624"
+        refused = await http.post("/v1/chat/completions", json={**chat, "context_overflow": "forget"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "context_overflow")
+
+
+async def test_a_reply_to_a_whole_prompt_has_no_such_header(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO})
+    assert "x-atelier-truncated" not in reply.headers

@@ -84,6 +84,7 @@ def test_every_sampling_setting_gets_through_under_its_own_name() -> None:
         "dry_allowed_length": 3,
         "dry_penalty_last_n": 100,
         "dry_sequence_breakers": ["x"],
+        "context_overflow": "rollingWindow",
     }
     assert set(values) == {row.facts.openai for row in TABLE["inference"].values() if row.facts.openai}
     assert chat(**values, stop=["x"]).settings == {**values, "logit_bias": {5: -1.5}, "stop": ["x"]}
