@@ -134,6 +134,12 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
 
     post("/api/v1/models/import", ours.import_model, ImportBody, "Import a GGUF file", (AlreadyExists,))
     get("/api/v1/instances", ours.list_instances, "List the instances")
+    get(
+        "/api/v1/instances/{id:path}/sequences",
+        ours.list_sequences,
+        "What an instance has in work",
+        *(InstanceNotFound, WorkerLost, DeadlineExceeded),
+    )
     get("/api/v1/status", ours.status, "How the server is")
 
     get("/healthz", health.alive, "Whether the process is alive")

@@ -72,7 +72,7 @@ class WorkerConnection:
             self._forget(submission)
             self._commands.put_nowait(pb.Command(cancel=pb.Cancel(call=submission.number)))
 
-    async def ask(self, method: Literal["Embed", "Rerank"], request: Any, seconds: float) -> Any:
+    async def ask(self, method: Literal["Embed", "Rerank", "ListSequences"], request: Any, seconds: float) -> Any:
         """A call with one answer. WorkerLost or WorkerRefused where another worker may answer it."""
         if self.ended:
             raise WorkerLost()

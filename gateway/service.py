@@ -22,6 +22,7 @@ from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.management.routes import ManagementRoutes
 from gateway.openai.routes import OpenAIRoutes
 from gateway.registry_client import RegistryClient
+from gateway.sequences import Sequences
 from gateway.snapshot import Snapshot, State
 from gateway.unary import Unary
 from gateway.watcher import Watcher
@@ -77,7 +78,7 @@ class Gateway:
         routes = Routes(
             OpenAIRoutes(self.inference, self.unary, catalogue),
             LMStudioRoutes(self.inference, catalogue, control),
-            ManagementRoutes(self.watcher, control, self.admission),
+            ManagementRoutes(self.watcher, control, Sequences(catalogue, self.workers), self.admission),
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
         return create_app(config, routes, self.admission, self.metrics)

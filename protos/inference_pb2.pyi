@@ -45,6 +45,29 @@ USER_STOPPED: StopReason.ValueType  # 5
 MODEL_UNLOADED: StopReason.ValueType  # 6
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
+class _SequenceState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SequenceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SequenceState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEQUENCE_STATE_UNSPECIFIED: _SequenceState.ValueType  # 0
+    SEQUENCE_WAITING: _SequenceState.ValueType  # 1
+    """for its turn"""
+    SEQUENCE_PREFILL: _SequenceState.ValueType  # 2
+    """its prompt is being computed, or the beginning of it by another sequence"""
+    SEQUENCE_DECODE: _SequenceState.ValueType  # 3
+
+class SequenceState(_SequenceState, metaclass=_SequenceStateEnumTypeWrapper): ...
+
+SEQUENCE_STATE_UNSPECIFIED: SequenceState.ValueType  # 0
+SEQUENCE_WAITING: SequenceState.ValueType  # 1
+"""for its turn"""
+SEQUENCE_PREFILL: SequenceState.ValueType  # 2
+"""its prompt is being computed, or the beginning of it by another sequence"""
+SEQUENCE_DECODE: SequenceState.ValueType  # 3
+Global___SequenceState: _TypeAlias = SequenceState  # noqa: Y015
+
 class _WorkerState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -937,6 +960,95 @@ class WorkerDescription(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_template) -> _WhichOneofReturnType__chat_template | None: ...
 
 Global___WorkerDescription: _TypeAlias = WorkerDescription  # noqa: Y015
+
+@_typing.final
+class ListSequencesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSequencesRequest: _TypeAlias = ListSequencesRequest  # noqa: Y015
+
+@_typing.final
+class ListSequencesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sequence]:
+        """those that run, then those that wait"""
+
+    def __init__(
+        self,
+        *,
+        sequences: _abc.Iterable[Global___Sequence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequences", b"sequences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSequencesReply: _TypeAlias = ListSequencesReply  # noqa: Y015
+
+@_typing.final
+class Sequence(_message.Message):
+    """One choice of one call: how far it is, and nothing of what it says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    DONE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    PREDICTED_TOKENS_FIELD_NUMBER: _builtins.int
+    AGE_SECONDS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    choice: _builtins.int
+    state: Global___SequenceState.ValueType
+    priority: _builtins.int
+    prompt_tokens: _builtins.int
+    done_tokens: _builtins.int
+    """of the prompt, computed or taken from the KV cache"""
+    cached_tokens: _builtins.int
+    """of these, taken from the KV cache"""
+    predicted_tokens: _builtins.int
+    age_seconds: _builtins.float
+    """since it was submitted"""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        choice: _builtins.int = ...,
+        state: Global___SequenceState.ValueType = ...,
+        priority: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        done_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        predicted_tokens: _builtins.int = ...,
+        age_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "cached_tokens", b"cached_tokens", "choice", b"choice", "done_tokens", b"done_tokens", "predicted_tokens", b"predicted_tokens", "priority", b"priority", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sequence: _TypeAlias = Sequence  # noqa: Y015
 
 @_typing.final
 class SuperviseRequest(_message.Message):

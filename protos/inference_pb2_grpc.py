@@ -59,6 +59,11 @@ class InferenceStub:
                 request_serializer=protos_dot_inference__pb2.DescribeRequest.SerializeToString,
                 response_deserializer=protos_dot_inference__pb2.WorkerDescription.FromString,
                 _registered_method=True)
+        self.ListSequences = channel.unary_unary(
+                '/atelier.v1.Inference/ListSequences',
+                request_serializer=protos_dot_inference__pb2.ListSequencesRequest.SerializeToString,
+                response_deserializer=protos_dot_inference__pb2.ListSequencesReply.FromString,
+                _registered_method=True)
         self.Supervise = channel.unary_stream(
                 '/atelier.v1.Inference/Supervise',
                 request_serializer=protos_dot_inference__pb2.SuperviseRequest.SerializeToString,
@@ -107,6 +112,13 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSequences(self, request, context):
+        """What is in work at the moment, for people: taken between two steps, when it is asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Supervise(self, request, context):
         """Held open by the registry: a lease on the worker and its pulse. A status is sent when
         something changed and at least every second.
@@ -149,6 +161,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Describe,
                     request_deserializer=protos_dot_inference__pb2.DescribeRequest.FromString,
                     response_serializer=protos_dot_inference__pb2.WorkerDescription.SerializeToString,
+            ),
+            'ListSequences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSequences,
+                    request_deserializer=protos_dot_inference__pb2.ListSequencesRequest.FromString,
+                    response_serializer=protos_dot_inference__pb2.ListSequencesReply.SerializeToString,
             ),
             'Supervise': grpc.unary_stream_rpc_method_handler(
                     servicer.Supervise,
@@ -296,6 +313,33 @@ class Inference:
             '/atelier.v1.Inference/Describe',
             protos_dot_inference__pb2.DescribeRequest.SerializeToString,
             protos_dot_inference__pb2.WorkerDescription.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSequences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Inference/ListSequences',
+            protos_dot_inference__pb2.ListSequencesRequest.SerializeToString,
+            protos_dot_inference__pb2.ListSequencesReply.FromString,
             options,
             channel_credentials,
             insecure,

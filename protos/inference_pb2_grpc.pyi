@@ -40,6 +40,8 @@ class InferenceStub:
     """How well each document answers a query, by a model made for ranking."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]
     Describe: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]
+    ListSequences: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListSequencesRequest, _inference_pb2.ListSequencesReply]
+    """What is in work at the moment, for people: taken between two steps, when it is asked for."""
     Supervise: _grpc.UnaryStreamMultiCallable[_inference_pb2.SuperviseRequest, _inference_pb2.WorkerStatus]
     """Held open by the registry: a lease on the worker and its pulse. A status is sent when
     something changed and at least every second.
@@ -59,6 +61,8 @@ class InferenceAsyncStub(InferenceStub):
     """How well each document answers a query, by a model made for ranking."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]  # type: ignore[assignment]
     Describe: _aio.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]  # type: ignore[assignment]
+    ListSequences: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListSequencesRequest, _inference_pb2.ListSequencesReply]  # type: ignore[assignment]
+    """What is in work at the moment, for people: taken between two steps, when it is asked for."""
     Supervise: _aio.UnaryStreamMultiCallable[_inference_pb2.SuperviseRequest, _inference_pb2.WorkerStatus]  # type: ignore[assignment]
     """Held open by the registry: a lease on the worker and its pulse. A status is sent when
     something changed and at least every second.
@@ -105,6 +109,14 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.DescribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.WorkerDescription, _abc.Awaitable[_inference_pb2.WorkerDescription]]: ...
+
+    @_abc_1.abstractmethod
+    def ListSequences(
+        self,
+        request: _inference_pb2.ListSequencesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ListSequencesReply, _abc.Awaitable[_inference_pb2.ListSequencesReply]]:
+        """What is in work at the moment, for people: taken between two steps, when it is asked for."""
 
     @_abc_1.abstractmethod
     def Supervise(

@@ -14,7 +14,7 @@ from worker.activity import Activity
 from worker.engine.interface import Description, Engine, Failed, Source
 from worker.status import Status
 from worker.streams import EventStream, EventStreams
-from worker.wire import description_message, event_message, read_chat, read_submit
+from worker.wire import description_message, event_message, read_chat, read_submit, sequence_message
 
 _log = structlog.get_logger(__name__)
 
@@ -114,6 +114,12 @@ class InferenceServicer(GeneratedServicer):
             if self.description is None:
                 raise Unavailable("The model is still being loaded.")
         return description_message(self._spec.instance_id, self._spec.load, self.description)
+
+    async def ListSequences(self, request: pb.ListSequencesRequest, context: Context) -> pb.ListSequencesReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            sequences = await self._engine.sequences() if self.description is not None else []
+        return pb.ListSequencesReply(sequences=map(sequence_message, sequences))
 
     async def Supervise(self, request: pb.SuperviseRequest, context: Context) -> AsyncIterator[pb.WorkerStatus]:
         async with reported_errors(context):

@@ -23,6 +23,7 @@ from worker.engine.interface import (
     Prompt,
     PromptProgress,
     Request,
+    SequenceFigures,
     Statistics,
     TokenLogprob,
 )
@@ -123,6 +124,20 @@ def _logprob_message(logprob: TokenLogprob) -> pb.TokenLogprob:
 
 def _statistics_message(statistics: Statistics) -> pb.Statistics:
     return pb.Statistics(**{name: getattr(statistics, name) for name in Statistics.__slots__})
+
+
+def sequence_message(figures: SequenceFigures) -> pb.Sequence:
+    return pb.Sequence(
+        request_id=figures.request_id,
+        choice=figures.choice,
+        state=pb.SequenceState.ValueType(figures.state.value),
+        priority=figures.priority,
+        prompt_tokens=figures.prompt_tokens,
+        done_tokens=figures.done_tokens,
+        cached_tokens=figures.cached_tokens,
+        predicted_tokens=figures.predicted_tokens,
+        age_seconds=figures.age_seconds,
+    )
 
 
 def description_message(instance_id: str, load: Load, description: Description) -> pb.WorkerDescription:

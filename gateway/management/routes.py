@@ -13,15 +13,17 @@ from gateway.answer import json_response
 from gateway.control import Control
 from gateway.lmstudio.translate import v1_model
 from gateway.management.schema import ImportBody
-from gateway.management.translate import instance_object
+from gateway.management.translate import instance_object, sequence_object
 from gateway.parsing import read_body
+from gateway.sequences import Sequences
 from gateway.watcher import Watcher
 
 
 class ManagementRoutes:
-    def __init__(self, watcher: Watcher, control: Control, admission: Admission) -> None:
+    def __init__(self, watcher: Watcher, control: Control, sequences: Sequences, admission: Admission) -> None:
         self._watcher = watcher
         self._control = control
+        self._sequences = sequences
         self._admission = admission
         self._started = time.monotonic()
 
@@ -36,6 +38,10 @@ class ManagementRoutes:
     async def list_instances(self, request: Request) -> Response:
         instances = sorted(self._watcher.snapshot.instances.items())
         return json_response({"instances": [instance_object(instance) for _, instance in instances]})
+
+    async def list_sequences(self, request: Request) -> Response:
+        sequences = await self._sequences.of(request.path_params["id"])
+        return json_response({"sequences": [sequence_object(sequence) for sequence in sequences]})
 
     async def status(self, request: Request) -> Response:
         snapshot = self._watcher.snapshot

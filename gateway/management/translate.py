@@ -5,6 +5,7 @@ from typing import Any
 from gateway.errors import envelope
 from gateway.lmstudio.translate import load_config
 from gateway.snapshot import Instance
+from protos import inference_pb2 as pb
 
 PLAIN = (
     *("id", "pin", "pid", "host", "context_length", "parallel", "gpu_layers"),
@@ -21,4 +22,18 @@ def instance_object(instance: Instance) -> dict[str, Any]:
         "started_at": instance.started_at,
         "error": envelope(instance.error)["error"] if instance.error else None,
         "config": load_config(instance),
+    }
+
+
+SEQUENCE_STATES = {pb.SEQUENCE_WAITING: "waiting", pb.SEQUENCE_PREFILL: "prefill", pb.SEQUENCE_DECODE: "decode"}
+SEQUENCE_PLAIN = (
+    *("request_id", "choice", "priority", "prompt_tokens"),
+    *("done_tokens", "cached_tokens", "predicted_tokens", "age_seconds"),
+)
+
+
+def sequence_object(sequence: pb.Sequence) -> dict[str, Any]:
+    return {
+        **{name: getattr(sequence, name) for name in SEQUENCE_PLAIN},
+        "state": SEQUENCE_STATES.get(sequence.state, "unknown"),
     }

@@ -11,7 +11,7 @@ from worker.engine.context import Context
 from worker.engine.costs import Costs
 from worker.engine.drafting import Speculation
 from worker.engine.exactness import NOT_EXACT, Exactness
-from worker.engine.interface import Emitted, Failed
+from worker.engine.interface import Emitted, Failed, SequenceFigures
 from worker.engine.prefixes import PrefixTree
 from worker.engine.runs import Run, plan_calls
 from worker.engine.scheduler import (
@@ -72,6 +72,10 @@ class Batcher:
     @property
     def idle(self) -> bool:
         return not self._running and not self._waiting
+
+    def figures(self, now: float) -> list[SequenceFigures]:
+        """Of those that run, then of those that wait."""
+        return [sequence.figures(now) for sequence in (*self._running, *self._waiting)]
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         self._waiting.extend(sequences)

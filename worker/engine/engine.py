@@ -21,6 +21,7 @@ from worker.engine.interface import (
     Finished,
     Publish,
     Request,
+    SequenceFigures,
     Source,
 )
 from worker.engine.sequence import Sequence as Choice
@@ -101,6 +102,9 @@ class LlamaEngine:
         active = self._thread.active
         wanted = sum(ticket.open_choices for ticket in self._tickets.values())
         return Figures(active, max(0, wanted - active), self._thread.steps)
+
+    async def sequences(self) -> list[SequenceFigures]:
+        return await self._thread.sequences()
 
     async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
         tokens = await self._tokens(prompt, add_special)

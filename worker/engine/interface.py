@@ -170,6 +170,27 @@ class Figures:
     steps: int  # decode steps so far
 
 
+class SequenceState(Enum):
+    WAITING = 1  # for its turn
+    PREFILL = 2  # its prompt is being computed, or the beginning of it by another sequence
+    DECODE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceFigures:
+    """How far one choice of one call is, and nothing of what it says."""
+
+    request_id: str
+    choice: int
+    state: SequenceState
+    priority: int
+    prompt_tokens: int
+    done_tokens: int  # of the prompt, computed or taken from the KV cache
+    cached_tokens: int
+    predicted_tokens: int
+    age_seconds: float
+
+
 class Engine(Protocol):
     """All methods are called on the event loop and do not block it."""
 
@@ -183,6 +204,9 @@ class Engine(Protocol):
         """Forget a call, within a step; nothing more is published for it."""
 
     def figures(self) -> Figures: ...
+
+    async def sequences(self) -> list[SequenceFigures]:
+        """What runs and what waits, as it is between two steps."""
 
     async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
         """Token ids with the bytes that each stands for."""

@@ -44,6 +44,8 @@ from worker.engine.interface import (
     PromptProgress,
     Publish,
     Request,
+    SequenceFigures,
+    SequenceState,
     Source,
     Statistics,
     StopReason,
@@ -72,6 +74,19 @@ class _Choice:
 
     def bid(self, now: float) -> Bid:
         return Bid(self.request.priority, now - self.submitted, self.request.fairness_key)
+
+    def figures(self, state: SequenceState, now: float) -> SequenceFigures:
+        return SequenceFigures(
+            request_id=self.request.request_id,
+            choice=self.index,
+            state=state,
+            priority=self.request.priority,
+            prompt_tokens=self.prompt_tokens,
+            done_tokens=0 if state is SequenceState.WAITING else self.prompt_tokens,
+            cached_tokens=0,
+            predicted_tokens=self.predicted,
+            age_seconds=now - self.submitted,
+        )
 
 
 @dataclass(slots=True)
@@ -156,6 +171,12 @@ class ScriptedEngine:
 
     def figures(self) -> Figures:
         return Figures(len(self._running), len(self._waiting) + self._reading, self._steps)
+
+    async def sequences(self) -> list[SequenceFigures]:
+        """Without a prompt to compute: what runs decodes."""
+        now = time.monotonic()
+        running = [choice.figures(SequenceState.DECODE, now) for choice in self._running]
+        return running + [choice.figures(SequenceState.WAITING, now) for choice in self._waiting]
 
     async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
         return [(_token_id(word), word.encode()) for word in TOKEN.findall(prompt_text(prompt))]

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from worker.engine.constraint import Matcher
 from worker.engine.detokenizer import Detokenizer
-from worker.engine.interface import Delta, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
+from worker.engine.interface import (
+    Delta,
+    Finished,
+    PromptProgress,
+    SequenceFigures,
+    SequenceState,
+    Statistics,
+    StopReason,
+    TokenLogprob,
+)
 from worker.engine.logprobs import token_logprobs
 from worker.engine.prefixes import Piece
 from worker.engine.prepare import Prepared
@@ -51,6 +60,7 @@ class Sequence:
         self.dropped = prepared.dropped
         self.fairness_key = request.fairness_key
         self.priority = request.priority
+        self.request_id = request.request_id
         self._logprobs = request.logprobs
         self.wants_progress = request.prompt_progress
         self.slot: int | None = None
@@ -133,6 +143,25 @@ class Sequence:
 
     def progress(self) -> PromptProgress:
         return PromptProgress(len(self.prompt), self.reused, self.done)
+
+    @property
+    def state(self) -> SequenceState:
+        if self.slot is None:
+            return SequenceState.WAITING
+        return SequenceState.DECODE if self.pending else SequenceState.PREFILL
+
+    def figures(self, now: float) -> SequenceFigures:
+        return SequenceFigures(
+            request_id=self.request_id,
+            choice=self.choice,
+            state=self.state,
+            priority=self.priority,
+            prompt_tokens=len(self.prompt),
+            done_tokens=self.done,
+            cached_tokens=self.reused,
+            predicted_tokens=self._predicted,
+            age_seconds=self.ticket.age(now),
+        )
 
     def take(self, token: int, logprob: TokenLogprob | None = None) -> tuple[Delta | None, Finished | None]:
         """Take a sampled token, and those that a constraint forces after it: their text, and the end if it comes."""

@@ -6,6 +6,7 @@ import contextvars
 import functools
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -16,7 +17,7 @@ import structlog
 
 from atelier.launch import LaunchSpec
 from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
-from worker.engine.interface import Description, Emitted
+from worker.engine.interface import Description, Emitted, SequenceFigures
 from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import Loaded, load_model
 from worker.engine.prepare import Preparer
@@ -84,6 +85,16 @@ class EngineThread:
         assert self._loaded is not None
         assert self._loaded.batcher is not None
         self._inbox.put(functools.partial(self._loaded.batcher.add, choices))
+
+    async def sequences(self) -> list[SequenceFigures]:
+        """Between two steps: the thread alone may look at what it works with."""
+        assert self._loaded is not None
+        batcher = self._loaded.batcher
+        if batcher is None:
+            return []
+        future: Future[list[SequenceFigures]] = Future()
+        self._inbox.put(lambda: _settle(future, lambda: batcher.figures(time.monotonic())))
+        return await asyncio.wrap_future(future)
 
     @property
     def longest_input(self) -> int:

@@ -175,6 +175,37 @@ async def test_instances_are_listed_with_all_there_is_to_know(gateway: RunningGa
     assert (bad["state"], bad["error"]["message"]) == ("failed", "it is no model")
 
 
+async def test_what_an_instance_has_in_work_is_listed(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
+    await registry.start_instance(parallel=1)
+    await registry.start_instance()
+    await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
+    path = f"/api/v1/instances/{KEY}:2/sequences"
+    body = {"model": f"{KEY}:2", "messages": HELLO, "stream": True}
+    async with gateway.client() as http:
+        async with http.stream("POST", "/v1/chat/completions", json=body, headers={"x-request-id": "req-7"}) as reply:
+            pieces = reply.aiter_raw()
+            await anext(pieces)
+            (sequence,) = (await http.get(path)).json()["sequences"]
+        assert set(sequence) == {
+            *("request_id", "choice", "state", "priority", "prompt_tokens"),
+            *("done_tokens", "cached_tokens", "predicted_tokens", "age_seconds"),
+        }
+        assert (sequence["request_id"], sequence["state"], sequence["prompt_tokens"]) == ("req-7", "decode", 3)
+        await until(lambda: registry.workers[f"{KEY}:2"].engine.figures().active == 0)
+        assert (await http.get(path)).json() == {"sequences": []}
+        assert (await http.get("/api/v1/instances/acme/other/sequences")).status_code == 404
+
+
+async def test_an_instance_that_is_not_loaded_has_nothing_in_work(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.set_instance(pb.Instance(id="coming", model_key=KEY, state=pb.LOADING))
+    await until(lambda: gateway.gateway.watcher.snapshot.instances)
+    async with gateway.client() as http:
+        assert (await http.get("/api/v1/instances/coming/sequences")).json() == {"sequences": []}
+
+
 async def test_status_says_how_the_server_is(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with gateway.client() as http:
         status = (await http.get("/api/v1/status")).json()

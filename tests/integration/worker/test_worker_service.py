@@ -314,6 +314,35 @@ async def test_describe_tells_what_was_loaded(start: Start) -> None:
     assert reply.load.context_length == 2048
 
 
+async def test_what_is_in_work_is_told_without_what_it_says(start: Start) -> None:
+    server, client = await start(Load(parallel=1), **ENDLESS)
+    await server.wait_ready()
+    await client.submit(1, "my secret", request_id="first", priority=-1)
+    while not (await client.next(1)).HasField("delta"):
+        pass
+    await client.submit(2, "another secret", request_id="second", choices=2)
+    await client.next(2)
+    request = pb.ListSequencesRequest(instance_id="a/b")
+    reply = await bounded(client.stub.ListSequences(request, metadata=client.metadata))
+    running, *waiting = reply.sequences
+    assert (running.request_id, running.state, running.priority) == ("first", pb.SEQUENCE_DECODE, -1)
+    assert (running.prompt_tokens, running.done_tokens) == (2, 2)
+    assert running.predicted_tokens > 0
+    assert [(each.request_id, each.choice, each.state) for each in waiting] == [
+        ("second", 0, pb.SEQUENCE_WAITING),
+        ("second", 1, pb.SEQUENCE_WAITING),
+    ]
+    assert running.age_seconds >= waiting[0].age_seconds >= 0
+    assert b"secret" not in reply.SerializeToString()
+
+
+async def test_a_worker_that_loads_has_nothing_in_work(start: Start) -> None:
+    _, client = await start(load_hold=True)
+    request = pb.ListSequencesRequest(instance_id="a/b")
+    reply = await bounded(client.stub.ListSequences(request, metadata=client.metadata))
+    assert not reply.sequences
+
+
 async def test_tokenize_gives_ids_with_their_bytes(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()

@@ -28,6 +28,46 @@ def test_ps_json_is_the_servers_reply(server: ScriptedServer, atelier: Atelier) 
     assert json.loads(atelier("ps", "--json").stdout) == {"instances": [instance()]}
 
 
+SEQUENCE = {
+    "request_id": "req-1",
+    "choice": 0,
+    "state": "decode",
+    "priority": -2,
+    "prompt_tokens": 900,
+    "done_tokens": 900,
+    "cached_tokens": 640,
+    "predicted_tokens": 17,
+    "age_seconds": 3.25,
+}
+
+
+def test_ps_lists_what_each_instance_has_in_work(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/instances", {"instances": [instance("a/b:2"), instance("idle")]})
+    server.answers("GET /api/v1/instances/a/b%3A2/sequences", {"sequences": [SEQUENCE]})
+    server.answers("GET /api/v1/instances/idle/sequences", {"sequences": []})
+    *_, titles, row = atelier("ps", "-v").stdout.splitlines()
+    assert titles.split()[:3] == ["REQUEST", "INSTANCE", "STATE"]
+    assert row.split() == ["req-1#0", "a/b:2", "decode", "-2", "900", "900", "640", "17", "3.2", "s"]
+
+
+def test_ps_json_has_the_sequences_with_their_instance(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/instances", {"instances": [instance("a")]})
+    server.answers("GET /api/v1/instances/a/sequences", {"sequences": [SEQUENCE]})
+    reply = json.loads(atelier("ps", "--sequences", "--json").stdout)
+    assert reply["instances"][0]["sequences"] == [SEQUENCE]
+
+
+def test_ps_shows_the_rest_when_a_worker_does_not_answer(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/instances", {"instances": [instance("gone"), instance("stuck"), instance("c")]})
+    server.refuses("GET /api/v1/instances/gone/sequences", 404, "No such instance.")
+    server.refuses("GET /api/v1/instances/stuck/sequences", 504, "It took longer than it may.")
+    server.answers("GET /api/v1/instances/c/sequences", {"sequences": [SEQUENCE]})
+    result = atelier("ps", "-v")
+    assert result.exit_code == 0
+    assert "req-1#0" in result.stdout
+    assert result.stderr == "stuck: It took longer than it may.\n"
+
+
 def test_ps_of_an_idle_server_says_how_to_load(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/instances", {"instances": []})
     assert "atelier load MODEL" in atelier("ps").stderr
