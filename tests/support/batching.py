@@ -34,7 +34,7 @@ class SteadyCosts(Costs):
     """Costs that are given, and not measured."""
 
     token_seconds = 0.001
-    decode_seconds = 0.05  # prefill beside streams: 100 tokens
+    step_seconds = 0.05  # prefill beside streams: 100 tokens
     worth_copying = 1
 
     def __init__(self, **given: float) -> None:
@@ -43,7 +43,10 @@ class SteadyCosts(Costs):
     def prefill(self, tokens: int) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def decode(self) -> AbstractContextManager[None]:
+    def decode_seconds(self, tokens: int) -> float:
+        return self.step_seconds
+
+    def decode(self, tokens: int) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -184,7 +187,7 @@ class Batching:
         calls = [self.submit([number] * 2, max_tokens=1) for number in range(self._slots + 1)]
         before = len(self.context.calls)
         self.step()
-        started = len(self.context.calls) - before
+        started = len({slot for call in self.context.calls[before:] for slot in call.slots})
         self.finish()
         assert all(call.complete for call in calls)
         return started

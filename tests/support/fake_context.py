@@ -49,6 +49,11 @@ class Cell:
     digest: bytes
 
 
+def _is_prompt(run: Run) -> bool:
+    """Several tokens of which one's logits count at most; so are those that a constraint leaves no choice about."""
+    return len(run) > 1 and len(run) - run.silent <= 1
+
+
 class FakeContext:
     def __init__(
         self, slots: int, *, capacity: int | None = None, rounding: bool = True, mumbles: bool = False
@@ -67,18 +72,10 @@ class FakeContext:
         self._mumbles = mumbles
         self._logits: dict[int, NDArray[np.float32]] = {}
 
-    def decode_prompt(self, slot: int, tokens: Sequence[int], start: int, outputs: str) -> None:
-        shape = (start, len(tokens)) if self._rounding else ()
-        self._compute(Computed("prompt", (slot,), len(tokens)))
-        for at, token in enumerate(tokens):
-            self._put(slot, token, start + at, shape)
-        wanted = {"none": [], "last": [len(tokens) - 1], "all": range(len(tokens))}[outputs]
-        self._logits = {index: self._outputs(self.cells[slot][start + index]) for index in wanted}
-
     def decode_runs(self, runs: Sequence[Run]) -> None:
         slots = tuple(run.slot for run in runs)
         assert list(slots) == sorted(set(slots)), "llama.cpp computes only neighbouring streams at once"
-        self._compute(Computed("next", slots, sum(map(len, runs))))
+        self._compute(Computed("prompt" if any(map(_is_prompt, runs)) else "next", slots, sum(map(len, runs))))
         rows = [(run, at) for run in runs for at in range(len(run))]
         for run, at in rows:
             shape = (run.start, len(run)) if self._rounding and len(run) > 1 else ()

@@ -1,9 +1,7 @@
 """Continuous batching: admit, decode, prefill. One step serves every sequence that runs."""
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from collections.abc import Sequence as Seq
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
@@ -24,7 +22,6 @@ from worker.engine.scheduler import (
     fits_in_cache,
     plan_prefill,
     prefill_budget,
-    together,
 )
 from worker.engine.sequence import Sequence
 from worker.engine.ticket import cancel_overdue
@@ -54,7 +51,6 @@ class Batcher:
         self._costs = costs
         self._reuse = reuse
         self._exact = exact
-        self._batch_size = batch_size
         self._room = max(batch_size, slots)  # a token of each must fit into a call
         self._keep_decoded = reuse and exact.decode
         self._capacity = unified_capacity
@@ -121,31 +117,44 @@ class Batcher:
         )
 
     def _place(self, sequence: Sequence) -> None:
-        slot = choose_slot([self._free_slot(age, number, sequence) for age, number in enumerate(self._free)])
+        used = {_slot(running) for running in self._running}
+        slot = choose_slot([self._free_slot(age, number, sequence, used) for age, number in enumerate(self._free)])
         self._free.remove(slot.id)
         self._prefixes.cut(slot.id, slot.common)
         self._context.keep_prefix(slot.id, slot.common)
         sequence.place(slot.id)
         self._running.append(sequence)
 
-    def _free_slot(self, last_used: int, number: int, sequence: Sequence) -> FreeSlot:
+    def _free_slot(self, last_used: int, number: int, sequence: Sequence, used: set[int]) -> FreeSlot:
         common = self._prefixes.common(number, sequence.pieces)
-        return FreeSlot(number, self._prefixes.tokens(number), common, last_used)
+        neighbours = len(used & {number - 1, number + 1})
+        return FreeSlot(number, self._prefixes.tokens(number), common, last_used, neighbours)
 
-    # Prefill: slices of prompts, each in a call of its own.
+    # Prefill: slices of prompts, in one call where that gives the same as a call each.
 
     def _prefill(self) -> None:
         for sequence in self._running:
             if not sequence.begun:
                 self._begin(sequence)
-        unread = [sequence for sequence in self._running if sequence.in_prefill]
+        unread = {_slot(sequence): sequence for sequence in self._running if sequence.in_prefill}
+        if unread:
+            runs = self._prefill_runs(unread)
+            calls = plan_calls(runs, self._room, joined=True) if self._exact.slices else [[run] for run in runs]
+            for call in calls:
+                self._prefill_call([(unread[run.slot], run) for run in call if unread[run.slot].slot is not None])
+
+    def _prefill_runs(self, unread: Mapping[int, Sequence]) -> list[Run]:
+        """What this step computes of the prompts, by slot: each slice where it matters how they are cut."""
         now = time.monotonic()
-        prefills = [Prefill(self._slices(each), each.ticket.age(now), each.priority) for each in unread]
-        streaming = any(sequence.pending for sequence in self._running)
-        budget = prefill_budget(self._costs.decode_seconds if streaming else None)
-        planned = Counter(plan_prefill(prefills, self._costs.token_seconds, budget))
-        for index, slices in planned.items():
-            self._compute(unread[index], prefills[index].slices[:slices])
+        prefills = {
+            slot: Prefill(self._slices(each), each.ticket.age(now), each.priority) for slot, each in unread.items()
+        }
+        streams = sum(1 for sequence in self._running if sequence.pending)
+        budget = prefill_budget(self._costs.decode_seconds(streams + len(unread)) if streams else None)
+        planned = plan_prefill(prefills, self._costs.token_seconds, budget)
+        if self._exact.slices:
+            return [unread[slot].prompt_run(sum(slices)) for slot, slices in planned.items()]
+        return [run for slot, slices in planned.items() for run in unread[slot].prompt_runs(slices)]
 
     def _begin(self, sequence: Sequence) -> None:
         slot = _slot(sequence)
@@ -164,26 +173,26 @@ class Batcher:
     def _slices(self, sequence: Sequence) -> list[int]:
         return finer(sequence.slices_left) if self._exact.slices else sequence.slices_left
 
-    def _compute(self, sequence: Sequence, slices: Seq[int]) -> None:
-        for length in together(slices, self._batch_size) if self._exact.slices else slices:
-            if sequence.slot is not None:
-                self._compute_slice(sequence, length)
-
-    def _compute_slice(self, sequence: Sequence, length: int) -> None:
-        slot = _slot(sequence)
-        tokens = sequence.prompt[sequence.done : sequence.done + length]
-        last = sequence.done + length == len(sequence.prompt)
-        with self._failing([sequence]), self._costs.prefill(length):
-            self._context.decode_prompt(slot, tokens, sequence.done, "last" if last else "none")
-        if sequence.slot is None:
+    def _prefill_call(self, runs: list[tuple[Sequence, Run]]) -> None:
+        if not runs:
             return
+        with self._failing([sequence for sequence, _ in runs]), self._costs.prefill(sum(len(run) for _, run in runs)):
+            self._context.decode_runs([run for _, run in runs])
+        end = 0
+        for sequence, run in runs:
+            end += len(run)
+            if sequence.slot is not None:
+                self._note_computed(sequence, len(run))
+                if sequence.done == len(sequence.prompt):
+                    self._finish_prefill(sequence, end - 1)
+
+    def _note_computed(self, sequence: Sequence, tokens: int) -> None:
+        """The cache holds so many more tokens of the prompt."""
         for end in sequence.slices[: len(sequence.pieces)]:
-            if sequence.done < end <= sequence.done + length:
-                self._prefixes.fulfil(slot)
-        sequence.done += length
+            if sequence.done < end <= sequence.done + tokens:
+                self._prefixes.fulfil(_slot(sequence))
+        sequence.done += tokens
         self._report(sequence)
-        if last:
-            self._finish_prefill(sequence, length - 1)
 
     def _report(self, sequence: Sequence) -> None:
         if sequence.wants_progress:
@@ -225,7 +234,7 @@ class Batcher:
     def _decode_call(self, runs: list[tuple[Sequence, Run]]) -> None:
         if not runs:
             return
-        with self._failing([sequence for sequence, _ in runs]), self._costs.decode():
+        with self._failing([sequence for sequence, _ in runs]), self._costs.decode(sum(len(run) for _, run in runs)):
             self._context.decode_runs([run for _, run in runs])
         first = 0
         for sequence, run in runs:

@@ -1,7 +1,7 @@
 """A llama.cpp context: the KV cache and the decode call. Used on the engine's thread alone."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as ll
@@ -23,7 +23,6 @@ _FLASH = {
     True: ll.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
-Outputs = Literal["none", "last", "all"]
 _Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are wanted
 
 
@@ -38,12 +37,6 @@ class Context:
         self._memory = ll.llama_get_memory(self.handle)
         self._room: int = ll.llama_n_batch(self.handle)
         self._batch = ll.llama_batch_init(self._room, 0, 1)
-
-    def decode_prompt(self, slot: int, tokens: Sequence[int], start: int, outputs: Outputs) -> None:
-        """Compute consecutive tokens of one sequence, with logits or embeddings for some of them."""
-        last = len(tokens) - 1
-        wanted = {"none": (), "last": (last,), "all": range(len(tokens))}[outputs]
-        self._decode([(slot, token, start + i, i in wanted) for i, token in enumerate(tokens)])
 
     def decode_runs(self, runs: Sequence[Run]) -> None:
         """Compute what comes next in several sequences. `logits` counts the tokens of all runs."""

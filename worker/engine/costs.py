@@ -25,16 +25,17 @@ class Costs:
         """`copy_seconds`: estimate for copying one slot's cache to another."""
         self._copy_seconds = copy_seconds
         self._prefill = Average()
-        self._decode = Average()
+        self._decode: dict[int, Average] = {}  # by the number of tokens
 
     @property
     def token_seconds(self) -> float:
         """Of one prompt token."""
         return FIRST_TOKEN_SECONDS if self._prefill.value is None else self._prefill.value
 
-    @property
-    def decode_seconds(self) -> float | None:
-        return self._decode.value
+    def decode_seconds(self, tokens: int) -> float | None:
+        """Of a decode step of so many tokens, or of the nearest number below that was measured, or of any."""
+        fewer = max((known for known in self._decode if known <= tokens), default=min(self._decode, default=None))
+        return None if fewer is None else self._decode[fewer].value
 
     @property
     def worth_copying(self) -> int:
@@ -49,8 +50,8 @@ class Costs:
         self._prefill.add((time.perf_counter() - started) / tokens)
 
     @contextmanager
-    def decode(self) -> Iterator[None]:
+    def decode(self, tokens: int) -> Iterator[None]:
         """Measure a decode step."""
         started = time.perf_counter()
         yield
-        self._decode.add(time.perf_counter() - started)
+        self._decode.setdefault(tokens, Average()).add(time.perf_counter() - started)

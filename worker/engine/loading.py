@@ -20,6 +20,7 @@ from worker.engine.llama_log import LlamaLog
 from worker.engine.lookup import LookupDrafter
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
+from worker.engine.runs import Run
 from worker.engine.slices import TAIL, Slicing
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
@@ -90,7 +91,7 @@ def _check_speculation(model: Model, load: Load) -> None:
 def _context(model: Model, load: Load, log: LlamaLog) -> Context:
     """Warm: every weight is touched once, so that the first request does not pay for it."""
     context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log)
-    context.decode_prompt(0, [0], 0, "last")
+    context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
     context.clear()
     return context
 

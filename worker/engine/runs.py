@@ -1,4 +1,4 @@
-"""What a decode step computes of each sequence, and how that goes into llama_decode calls. Pure."""
+"""What a step computes of each sequence, and how that goes into llama_decode calls. Pure."""
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
@@ -16,6 +16,11 @@ class Run:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def piece(self, at: int, most: int) -> "Run":
+        """Up to `most` of its tokens, from token `at` on."""
+        tokens = self.tokens[at : at + most]
+        return Run(self.slot, tokens, self.start + at, min(len(tokens), max(0, self.silent - at)))
 
 
 def plan_calls(runs: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
@@ -38,9 +43,7 @@ def plan_calls(runs: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
 
 def _pieces(run: Run, room: int) -> Iterator[Run]:
     """The run, cut where it is longer than a call may be."""
-    for at in range(0, len(run), room):
-        tokens = run.tokens[at : at + room]
-        yield Run(run.slot, tokens, run.start + at, min(len(tokens), max(0, run.silent - at)))
+    return (run.piece(at, room) for at in range(0, len(run), room))
 
 
 def _packed(runs: Iterable[Run], room: int) -> Iterator[list[Run]]:

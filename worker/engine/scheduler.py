@@ -1,5 +1,6 @@
 """What a step computes, and where: pure decisions, no llama.cpp."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -19,17 +20,21 @@ class FreeSlot:
     held: int  # tokens of a former prompt
     common: int  # of those, how many the new prompt begins with
     last_used: int  # the lower, the longer ago
+    neighbours: int = 0  # slots beside it that are in use
 
 
 def choose_slot(free: Seq[FreeSlot]) -> FreeSlot:
-    """The free slot whose beginning is worth going on from; without one, the slot unused for longest.
+    """The free slot whose beginning is worth going on from; without one, of the half unused for longest the one
+    with the most neighbours.
 
-    A long chat is not thrown away for the few tokens of a system prompt that another one shares with it.
+    A long chat is not thrown away for the few tokens of a system prompt that another one shares with it. Only
+    slots that lie side by side are computed in one graph, so that each gap between those in use costs a step time.
     """
     worth = [slot for slot in free if slot.common and slot.common * 2 >= slot.held]
     if worth:
-        return max(worth, key=lambda slot: (slot.common, -slot.held))
-    return min(free, key=lambda slot: slot.last_used)
+        return max(worth, key=lambda slot: (slot.common, -slot.held, slot.neighbours))
+    oldest = sorted(free, key=lambda slot: slot.last_used)[: (len(free) + 1) // 2]
+    return min(oldest, key=lambda slot: (-slot.neighbours, slot.last_used))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +75,25 @@ class Prefill:
     priority: int = 0  # the lower goes first
 
 
-def plan_prefill(prefills: Seq[Prefill], seconds_per_token: float, budget: float) -> list[int]:
-    """Whose slices this step computes, as indices, one for each slice.
+def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
+    """The slices that this step computes, by slot, most urgent first.
 
     The most urgent level goes first. Within it, the shortest rest does, and every second of waiting
     counts like a second less to compute: a short prompt does not wait behind a long one, and a long
     one is not passed for ever. At least one slice is computed, and no more than take `budget` seconds.
     """
-    level = levels([Bid(prefill.priority, prefill.waited) for prefill in prefills])
+    level = levels([Bid(prefill.priority, prefill.waited) for prefill in prefills.values()])
     in_turn = sorted(
-        range(len(prefills)), key=lambda i: (level[prefills[i].priority], _urgency(prefills[i], seconds_per_token))
+        prefills, key=lambda slot: (level[prefills[slot].priority], _urgency(prefills[slot], seconds_per_token))
     )
-    planned: list[int] = []
+    planned: dict[int, list[int]] = {}
     spent = 0.0
-    for index in in_turn:
-        for tokens in prefills[index].slices:
+    for slot in in_turn:
+        for tokens in prefills[slot].slices:
             spent += tokens * seconds_per_token
             if planned and spent > budget:
                 return planned
-            planned.append(index)
+            planned.setdefault(slot, []).append(tokens)
     return planned
 
 
@@ -97,24 +102,17 @@ def _urgency(prefill: Prefill, seconds_per_token: float) -> float:
 
 
 def prefill_budget(decode_seconds: float | None) -> float:
-    """Seconds of prefill in a step whose decode takes `decode_seconds`; None: nobody decodes."""
+    """Seconds of prefill in a step; None: nobody decodes.
+
+    `decode_seconds`: of a step once the prompts have joined the streams. That is the pace which the streams are
+    about to have, so many short prompts that come together are read at once rather than between a lone stream's tokens.
+    """
     return LONGEST_STEP if decode_seconds is None else STREAM_PAUSE * decode_seconds
 
 
 def finer(slices: Seq[int]) -> list[int]:
     """The slices in pieces of at most UNIT tokens, so that a step's prefill fills its time and no more."""
     return [min(UNIT, tokens - done) for tokens in slices for done in range(0, tokens, UNIT)]
-
-
-def together(slices: Seq[int], batch_size: int) -> list[int]:
-    """Neighbouring slices in as few calls as `batch_size` allows, as the tokens of each call."""
-    calls: list[int] = []
-    for tokens in slices:
-        if calls and calls[-1] + tokens <= batch_size:
-            calls[-1] += tokens
-        else:
-            calls.append(tokens)
-    return calls
 
 
 def fits_in_cache(reserved: int, needed: int, capacity: int | None) -> bool:

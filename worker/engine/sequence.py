@@ -114,6 +114,19 @@ class Sequence:
         self.done = self.reused = cached
         self._started = time.monotonic()
 
+    def prompt_run(self, tokens: int) -> Run:
+        """The next so many tokens of the prompt; its last one's logits count."""
+        assert self.slot is not None
+        end = self.done + tokens
+        silent = tokens - 1 if end == len(self.prompt) else tokens
+        return Run(self.slot, self.prompt[self.done : end], self.done, silent)
+
+    def prompt_runs(self, slices: Seq[int]) -> list[Run]:
+        """The next slices of the prompt, one by one."""
+        run = self.prompt_run(sum(slices))
+        starts = [sum(slices[:number]) for number in range(len(slices))]
+        return [run.piece(start, length) for start, length in zip(starts, slices, strict=True)]
+
     def run(self, guesses: Seq[int]) -> Run:
         """Its pending tokens, of which the last one's logits count, and guesses, whose logits tell if they hold."""
         assert self.slot is not None

@@ -226,6 +226,15 @@ def test_slices_that_are_computed_together_fit_into_one_batch() -> None:
     assert max(call.tokens for call in batching.context.calls) <= 2048  # a model's batch_size, unless it is set
 
 
+def test_short_prompts_that_come_together_share_a_call_where_that_changes_nothing() -> None:
+    batching = Batching(4, exact=True)
+    calls = [batching.submit(prompt(kind, 30)) for kind in range(1, 5)]
+    batching.step()
+    assert [(call.slots, call.tokens) for call in batching.context.calls] == [((0, 1, 2, 3), 120)]
+    batching.finish()
+    assert [call.tokens() for call in calls] == [solo(call.prompt, exact=True) for call in calls]
+
+
 def test_a_conversation_goes_on_from_what_was_decoded() -> None:
     batching = Batching(1, exact=True)
     first = endless(0, exact=True)
@@ -521,7 +530,7 @@ def test_a_unified_cache_never_holds_more_than_its_capacity() -> None:
 
 
 def test_streams_get_a_token_every_step_while_a_long_prompt_is_computed() -> None:
-    batching = Batching(4, costs=SteadyCosts(token_seconds=0.001, decode_seconds=0.1))
+    batching = Batching(4, costs=SteadyCosts(token_seconds=0.001, step_seconds=0.1))
     streams = streaming(batching, 3)
     long = batching.submit(prompt(1, 3600), max_tokens=1)
     for before, after in pairwise(_steps(batching, streams, long)):
@@ -548,7 +557,7 @@ def test_a_prompt_takes_long_steps_while_nobody_decodes() -> None:
     """Twins that wait for it do not decode."""
     computed = []
     for choices in (1, 3):
-        batching = Batching(4, costs=SteadyCosts(token_seconds=0.001, decode_seconds=0.01))
+        batching = Batching(4, costs=SteadyCosts(token_seconds=0.001, step_seconds=0.01))
         batching.submit(prompt(1, 3600), choices=choices)
         batching.step()
         computed.append(_computed(batching))

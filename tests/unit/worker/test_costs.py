@@ -37,7 +37,7 @@ def test_an_average_begins_with_its_first_value_and_moves_towards_the_others() -
 
 def test_costs_are_guessed_until_they_are_measured() -> None:
     costs = Costs(copy_seconds=1.0)
-    assert (costs.token_seconds, costs.decode_seconds) == (FIRST_TOKEN_SECONDS, None)
+    assert (costs.token_seconds, costs.decode_seconds(8)) == (FIRST_TOKEN_SECONDS, None)
 
 
 def test_a_slice_is_measured_by_the_token(clock: Clock) -> None:
@@ -49,17 +49,26 @@ def test_a_slice_is_measured_by_the_token(clock: Clock) -> None:
 
 def test_a_decode_step_is_measured_as_a_whole(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
-    with costs.decode():
+    with costs.decode(8):
         clock.now += 0.05
-    assert costs.decode_seconds == pytest.approx(0.05)
+    assert costs.decode_seconds(8) == pytest.approx(0.05)
+
+
+def test_a_step_of_a_size_that_is_not_known_takes_what_the_nearest_smaller_one_does(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    for tokens, seconds in ((2, 0.02), (4, 0.03), (8, 0.05)):
+        with costs.decode(tokens):
+            clock.now += seconds
+    known = [costs.decode_seconds(tokens) for tokens in (1, 2, 3, 7, 8, 100)]
+    assert known == pytest.approx([0.02, 0.02, 0.02, 0.03, 0.05, 0.05])
 
 
 def test_a_call_that_fails_is_not_measured(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
-    for measuring in (costs.prefill(1), costs.decode()):
+    for measuring in (costs.prefill(1), costs.decode(8)):
         with pytest.raises(DecodeFailed):
             _fail(measuring, clock)
-    assert (costs.token_seconds, costs.decode_seconds) == (FIRST_TOKEN_SECONDS, None)
+    assert (costs.token_seconds, costs.decode_seconds(8)) == (FIRST_TOKEN_SECONDS, None)
 
 
 def _fail(measuring: AbstractContextManager[None], clock: Clock) -> None:
