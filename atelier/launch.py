@@ -20,6 +20,7 @@ class LaunchSpec:
     instance_id: str
     engine: str  # "llama" or "scripted"
     model_path: str
+    draft_model_path: str | None = None  # of the model that load.draft_model names
     load: Load
     address: str  # to listen on: unix:/path or host:port
     token: str

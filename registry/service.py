@@ -41,7 +41,7 @@ class RegistryServicer(GeneratedServicer):
     async def EstimateMemory(self, request: pb.EstimateMemoryRequest, context: Context) -> pb.MemoryEstimate:
         async with reported_errors(context):
             model = self._catalogue.require(request.model_key)
-            return estimate_message(estimate_for(model, load_values(request.load)))
+            return estimate_message(estimate_for(model, load_values(request.load), self._catalogue.find))
 
     async def UnloadInstance(self, request: pb.UnloadInstanceRequest, context: Context) -> pb.UnloadInstanceReply:
         async with reported_errors(context):

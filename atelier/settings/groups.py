@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from atelier.settings.declare import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-SPECULATIONS = ("off", "prompt_lookup")
+SPECULATIONS = ("off", "prompt_lookup", "draft_model")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
 MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
 
@@ -141,10 +141,16 @@ class Load:
     )
     speculation: str = setting(
         "off",
-        "Guess tokens ahead and check several at once: prompt_lookup takes what followed the same words before. "
-        "The text stays the same.",
+        "Guess tokens ahead and check several at once: prompt_lookup takes what followed the same words before, "
+        "draft_model what a smaller model says, and is meant where a draft_model is named. "
+        "With quantised weights on a CPU the text stays the same.",
         choices=SPECULATIONS,
         lmstudio="speculation",
+    )
+    draft_model: str | None = setting(
+        None,
+        "Key, or its short form, of a small model with the same vocabulary, which guesses ahead.",
+        lmstudio="draft_model",
     )
     draft_tokens: int = setting(
         4,

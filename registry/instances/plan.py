@@ -35,6 +35,7 @@ class Plan:
 
     instance_id: str
     model: Model
+    draft: Model | None  # guesses ahead for the model
     requested: dict[str, Any]  # load settings, as asked for
     load: Load  # as resolved
     pin: Pin
@@ -55,6 +56,7 @@ class Plan:
             instance_id=self.instance_id,
             engine=rules.engine,
             model_path=str(self.model.path),
+            draft_model_path=str(self.draft.path) if self.draft else None,
             load=self.load,
             address=address,
             token=token,

@@ -124,11 +124,13 @@ class Pool:
         return supervisor
 
     def _plan(self, model: Model, instance_id: str, requested: Mapping[str, Any], *, on_demand: bool) -> Plan:
-        load = resolve_load(model, requested)
+        load, draft = resolve_load(model, requested, self._catalogue.find)
         return Plan(
             instance_id=instance_id,
             model=model,
-            requested=dict(requested),
+            draft=draft,
+            # By its key: a short form may come to mean several models before this is read again.
+            requested={**requested, "draft_model": draft.key} if draft else dict(requested),
             load=load,
             pin=pin(load, self._rules.cores),
             on_demand=on_demand,

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from atelier.errors import AlreadyExists, InvalidModelFile, InvalidRequest, ModelNotFound
-from atelier.names import near_hint
+from atelier.names import ModelName, find_name, near_hint
 from registry.feed import Feed
 from registry.models.facts import Facts
 from registry.models.importing import ImportRequest, naming_of, place_files
@@ -45,6 +45,12 @@ class Catalogue:
         if model := self._models.get(key):
             return model
         raise ModelNotFound(f'There is no model "{key[:200]}".{near_hint(key, self._models)}', param="model")
+
+    def find(self, name: str) -> Model:
+        """The model that a key or its short form means; ModelNotFound, with near names, when there is none."""
+        found = find_name(name, self._models, ())
+        assert isinstance(found, ModelName)
+        return self._models[found.key]
 
     async def scan(self) -> None:
         """Make the catalogue agree with the files: new ones appear, deleted ones disappear."""

@@ -26,6 +26,10 @@ class Estimate:
     kv_cache: int
     compute: int
 
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """Of two models that are loaded together."""
+        return Estimate(self.weights + other.weights, self.kv_cache + other.kv_cache, self.compute + other.compute)
+
     @property
     def total(self) -> int:
         return self.weights + self.kv_cache + self.compute

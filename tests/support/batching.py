@@ -10,8 +10,9 @@ from atelier.settings.groups import Inference
 from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batcher import Batcher
 from worker.engine.constraint import Matcher
-from worker.engine.costs import Costs
+from worker.engine.costs import FIRST_TOKEN_SECONDS, Costs
 from worker.engine.deadlines import NO_DEADLINES, Deadlines
+from worker.engine.draft_model import DraftModel
 from worker.engine.drafting import Drafter, Speculation
 from worker.engine.exactness import Exactness
 from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source, TokenLogprob
@@ -48,6 +49,15 @@ class SteadyCosts(Costs):
 
     def decode(self, tokens: int) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+def draft_model(
+    context: FakeContext, *, read: int = 2048, room: int = 2048, keep: bool = True, slots: int = 4
+) -> DraftModel:
+    """One on a fake context, which reads about so many tokens of a text in each step."""
+    own: Any = context
+    costs = SteadyCosts(step_seconds=read * FIRST_TOKEN_SECONDS)
+    return DraftModel(own, slots, VOCABULARY.size, VOCABULARY.is_end, costs, room=room, keep=keep)
 
 
 @dataclass(slots=True)
@@ -201,7 +211,9 @@ def solo(
     temperature: float = 0.0,
     exact: bool = False,
     mumbles: bool = False,
+    plainly: bool = False,
 ) -> list[int]:
-    """What a choice comes to where nothing else runs or has run."""
+    """What a choice comes to where nothing else runs or has run; `plainly`: without any penalty."""
     batching = Batching(1, reuse=False, exact=exact, mumbles=mumbles)
-    return batching.run(prompt, max_tokens=max_tokens, seed=SEED + choice, temperature=temperature)
+    sampling = {"repeat_penalty": 1.0} if plainly else {}
+    return batching.run(prompt, max_tokens=max_tokens, seed=SEED + choice, temperature=temperature, **sampling)

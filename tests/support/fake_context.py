@@ -56,11 +56,18 @@ def _is_prompt(run: Run) -> bool:
 
 class FakeContext:
     def __init__(
-        self, slots: int, *, capacity: int | None = None, rounding: bool = True, mumbles: bool = False
+        self,
+        slots: int,
+        *,
+        capacity: int | None = None,
+        rounding: bool = True,
+        mumbles: bool = False,
+        sharpness: float = 1.0,
     ) -> None:
         """`rounding`: what is computed depends on the size of the call, as with kernels.
 
         `mumbles`: repeats a few tokens, so that guesses at the next ones come true.
+        `sharpness`: multiplies the logits; a sharp context is sure of its likeliest token.
         """
         self.cells: list[list[Cell]] = [[] for _ in range(slots)]
         self.calls: list[Computed] = []
@@ -70,6 +77,7 @@ class FakeContext:
         self._capacity = capacity
         self._rounding = rounding
         self._mumbles = mumbles
+        self._sharpness = np.float32(sharpness)
         self._logits: dict[int, NDArray[np.float32]] = {}
 
     def decode_runs(self, runs: Sequence[Run]) -> None:
@@ -121,4 +129,4 @@ class FakeContext:
         logits[byte_vocabulary.END] += END_BONUS
         if self._mumbles:
             logits[FAVOURITES] += SPREAD
-        return logits
+        return logits * self._sharpness

@@ -21,12 +21,15 @@ Statuses = Any  # a grpc.aio.UnaryStreamCall of WorkerStatus; generic in the stu
 
 
 @asynccontextmanager
-async def worker_process(directory: Path, model: Path, load: Load) -> AsyncIterator[LaunchSpec]:
+async def worker_process(
+    directory: Path, model: Path, load: Load, draft: Path | None = None
+) -> AsyncIterator[LaunchSpec]:
     """`python -m worker` with the model loaded; killed at the end if it does not stop by itself."""
     spec = LaunchSpec(
         instance_id="test/model",
         engine="llama",
         model_path=str(model),
+        draft_model_path=str(draft) if draft else None,
         load=load,
         address=f"unix:{directory}/worker-{secrets.token_hex(4)}.sock",
         token=secrets.token_hex(16),

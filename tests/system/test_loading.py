@@ -1,5 +1,6 @@
 """What a worker refuses to load, with models that are made for it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from tests.support.tiny_bert import write_tiny_bert
-from tests.support.tiny_llama import write_tiny_llama
+from tests.support.tiny_llama import LETTERS, write_tiny_llama
 from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import load_model
 
@@ -22,11 +23,12 @@ def log() -> LlamaLog:
     return LlamaLog()
 
 
-def try_to_load(path: Path, log: LlamaLog, **load: Any) -> None:
+def try_to_load(path: Path, log: LlamaLog, draft: Path | None = None, **load: Any) -> None:
     spec = LaunchSpec(
         instance_id="test/model",
         engine="llama",
         model_path=str(path),
+        draft_model_path=str(draft) if draft else None,
         load=Load(context_length=256, parallel=2, **load),
         address="",
         token="",
@@ -53,3 +55,46 @@ def test_a_model_that_makes_embeddings_guesses_nothing(tmp_path: Path, log: Llam
 def test_other_models_guess_with_any_kind_of_cache(tmp_path: Path, log: LlamaLog, kv_unified: bool) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")
     try_to_load(path, log, speculation="prompt_lookup", kv_unified=kv_unified)
+
+
+def test_a_model_of_the_same_vocabulary_guesses_for_another(tmp_path: Path, log: LlamaLog) -> None:
+    main = write_tiny_llama(tmp_path / "main.gguf")
+    draft = write_tiny_llama(tmp_path / "draft.gguf", seed=1)
+    try_to_load(main, log, draft, speculation="draft_model")
+    padded = write_tiny_llama(tmp_path / "padded.gguf", letters=[*LETTERS, "unused"])
+    try_to_load(main, log, padded, speculation="draft_model")
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "reason"),
+    [
+        ({"letters": LETTERS[::-1]}, 'token 259 means "z" to it, and "a" to this model'),
+        (
+            {"letters": [f"word{number}" for number in range(200)]},
+            "its vocabulary has 459 tokens, and this model's 285",
+        ),
+        ({"bos": 2}, "it begins or ends its texts with another token"),
+        ({"architecture": "gemma2"}, "sliding window"),
+    ],
+)
+def test_a_model_that_cannot_guess_for_another_is_refused_with_the_reason(
+    tmp_path: Path, log: LlamaLog, vocabulary: dict[str, Any], reason: str
+) -> None:
+    main = write_tiny_llama(tmp_path / "main.gguf")
+    draft = write_tiny_llama(tmp_path / "draft.gguf", **vocabulary)
+    with pytest.raises(LoadFailed, match=re.escape(reason)) as caught:
+        try_to_load(main, log, draft, speculation="draft_model")
+    assert "draft_model" in caught.value.message
+
+
+def test_a_model_that_makes_embeddings_cannot_guess_for_another(tmp_path: Path, log: LlamaLog) -> None:
+    main = write_tiny_llama(tmp_path / "main.gguf")
+    with pytest.raises(LoadFailed, match="embeddings"):
+        try_to_load(main, log, write_tiny_bert(tmp_path / "bert.gguf", PoolingType.MEAN), speculation="draft_model")
+
+
+def test_a_draft_model_that_is_no_model_is_refused(tmp_path: Path, log: LlamaLog) -> None:
+    main, broken = write_tiny_llama(tmp_path / "main.gguf"), tmp_path / "broken.gguf"
+    broken.write_bytes(main.read_bytes()[:2000])
+    with pytest.raises(LoadFailed, match="The draft model: The model could not be loaded"):
+        try_to_load(main, log, broken, speculation="draft_model")

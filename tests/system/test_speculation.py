@@ -21,7 +21,7 @@ PROMPTS = [f"Repeat this: {LIST}", "Count from one to twenty.", "Name three colo
 SCHEMA = json.dumps({"enum": ["a long answer that leaves no choice", "another answer"]})
 GREEDY = {"temperature": 0, "repeat_penalty": 1.0}
 DRAWN = {"temperature": 0.8, "seed": 5, "repeat_penalty": 1.0}
-SPECULATIONS: dict[str, dict[str, Any]] = {"prompt_lookup": {"speculation": "prompt_lookup"}}
+SPECULATIONS = ("prompt_lookup", "draft_model")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -36,9 +36,10 @@ async def plain(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -
 async def guessing(
     request: pytest.FixtureRequest, starter_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[WorkerClient]:
-    load = Load(context_length=1024, parallel=4, **SPECULATIONS[request.param])
-    directory = tmp_path_factory.mktemp("guessing")
-    async with worker_process(directory, starter_model, load) as spec, WorkerClient(spec) as it:
+    """A worker that guesses; as a draft model the model guesses for itself."""
+    load = Load(context_length=1024, parallel=4, speculation=request.param)
+    directory, draft = tmp_path_factory.mktemp("guessing"), starter_model if request.param == "draft_model" else None
+    async with worker_process(directory, starter_model, load, draft) as spec, WorkerClient(spec) as it:
         yield it
 
 
@@ -64,6 +65,14 @@ async def test_guessing_changes_no_text(plain: WorkerClient, guessing: WorkerCli
     assert [text for text, _ in alone] == expected
     assert [text for text, _ in together] == expected
     assert sum(end.statistics.accepted_draft_tokens for _, end in (*alone, *together)) > 0
+
+
+@pytest.mark.parametrize("guessing", ["draft_model"], indirect=True)
+async def test_a_model_that_guesses_for_itself_is_right(guessing: WorkerClient) -> None:
+    ends = [end.statistics for _, end in await answers(guessing, 600, GREEDY)]
+    drafted, accepted = (sum(getattr(end, name) for end in ends) for name in ("draft_tokens", "accepted_draft_tokens"))
+    assert accepted > 20
+    assert accepted / drafted > 0.95
 
 
 async def test_sequences_that_cannot_guess_run_beside_those_that_do(

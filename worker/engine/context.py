@@ -89,6 +89,14 @@ class Context:
         ll.llama_free(self.handle)
 
 
+def open_context(model: Model, load: Load, log: LlamaLog) -> Context:
+    """For completing prompts. Warm: every weight is touched once, so that the first request does not pay for it."""
+    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log)
+    context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
+    context.clear()
+    return context
+
+
 def generation_params(load: Load, *, on_gpu: bool) -> Any:
     """llama_context_params for completing prompts with these settings."""
     params = ll.llama_context_default_params()

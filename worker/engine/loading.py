@@ -1,26 +1,25 @@
 """From a launch's settings to a model that can work: devices, weights, context, batcher."""
 
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import llama_cpp
 from llama_cpp import llama_cpp as ll
 
-from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from worker.engine.batcher import Batcher
-from worker.engine.context import Context, generation_params
+from worker.engine.context import Context, open_context
 from worker.engine.costs import Costs
 from worker.engine.devices import gpus, require_device, visible_devices
+from worker.engine.drafters import check_speculation, open_speculation
 from worker.engine.drafting import Speculation
 from worker.engine.exactness import Exactness, exactness
 from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
-from worker.engine.lookup import LookupDrafter
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
-from worker.engine.runs import Run
 from worker.engine.slices import TAIL, Slicing
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
@@ -34,16 +33,14 @@ class Loaded:
     """What the engine's thread works with. `close` frees it all."""
 
     model: Model
-    context: Context | None  # None: the model only makes embeddings
-    batcher: Batcher | None
+    batcher: Batcher | None  # None: the model only makes embeddings
     preparer: Preparer
     description: Description
+    opened: ExitStack  # closes the contexts and the models
 
     def close(self) -> None:
         self.preparer.close()
-        if self.context is not None:
-            self.context.close()
-        self.model.close()
+        self.opened.close()
 
 
 def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], bool]) -> Loaded:
@@ -55,56 +52,36 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
     ll.llama_backend_init()
     devices = visible_devices()
     require_device(load.device, devices)
-    model = Model(spec.model_path, load, log, on_progress)
-    try:
-        _check_speculation(model, load)
-        on_device = [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"]
-        description = _describe(model, load, on_device)
-        context = None if model.only_embeds else _context(model, load, log)
-    except BaseException:
-        model.close()
-        raise
-    exact = exactness(load, model.metadata("general.file_type"), on_gpu=model.gpu_layers > 0)
-    reusable = model.can_cut and not load.kv_unified
-    slicing = _slicing(model, load, exact)
-    return Loaded(
-        model=model,
-        context=context,
-        batcher=_batcher(model, context, load, exact, reuse=reusable) if context else None,
-        preparer=_preparer(model, description, slicing, reusable=reusable),
-        description=description,
-    )
+    with ExitStack() as opened:
+        model = opened.enter_context(closing(Model(spec.model_path, load, log, on_progress)))
+        check_speculation(model, load)
+        exact = exactness(load, model.metadata("general.file_type"), on_gpu=model.gpu_layers > 0)
+        batcher = None
+        if not model.only_embeds:
+            context = opened.enter_context(closing(open_context(model, load, log)))
+            costs = Costs(_copy_seconds(model, load))
+            speculation = open_speculation(spec, model, costs, log, on_progress, opened)
+            batcher = _batcher(model, context, costs, load, exact, speculation)
+        description = _describe(model, load, [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"])
+        preparer = _preparer(model, description, _slicing(model, load, exact), reusable=_reuses(model, load))
+        return Loaded(model, batcher, preparer, description, opened.pop_all())
 
 
-def _check_speculation(model: Model, load: Load) -> None:
-    if load.speculation == "off":
-        return
-    if model.only_embeds:
-        raise LoadFailed("This model completes no prompts, so there is nothing to guess: load it with speculation off.")
-    if not model.can_cut:
-        raise LoadFailed(
-            "This model keeps a recurrent state or a sliding window, from which a wrong guess cannot be taken back: "
-            "load it with speculation off."
-        )
+def _reuses(model: Model, load: Load) -> bool:
+    return model.can_cut and not load.kv_unified
 
 
-def _context(model: Model, load: Load, log: LlamaLog) -> Context:
-    """Warm: every weight is touched once, so that the first request does not pay for it."""
-    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log)
-    context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
-    context.clear()
-    return context
-
-
-def _batcher(model: Model, context: Context, load: Load, exact: Exactness, *, reuse: bool) -> Batcher:
+def _batcher(
+    model: Model, context: Context, costs: Costs, load: Load, exact: Exactness, speculation: Speculation | None
+) -> Batcher:
     return Batcher(
         context,
         slots=load.parallel,
-        costs=Costs(_copy_seconds(model, load)),
-        reuse=reuse,
+        costs=costs,
+        reuse=_reuses(model, load),
         exact=exact,
         batch_size=load.batch_size,
-        speculation=Speculation(LookupDrafter(), load.draft_tokens) if load.speculation == "prompt_lookup" else None,
+        speculation=speculation,
         unified_capacity=load.context_length if load.kv_unified else None,
     )
 

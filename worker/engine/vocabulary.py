@@ -57,6 +57,21 @@ class Vocabulary:
                 return buffer.raw[:count]
             room = -count
 
+    @property
+    def kind(self) -> int:
+        """How it was made: enum llama_vocab_type."""
+        return int(ll.llama_vocab_type(self.handle))
+
+    @property
+    def borders(self) -> tuple[int | None, int | None]:
+        """The tokens that are put before and after every text; None for no token."""
+        begins, ends = ll.llama_vocab_get_add_bos(self.handle), ll.llama_vocab_get_add_eos(self.handle)
+        return ll.llama_vocab_bos(self.handle) if begins else None, self.eos if ends else None
+
+    def text(self, token: int) -> bytes:
+        """The token as the model's file writes it."""
+        return bytes(ll.llama_vocab_get_text(self.handle, token))
+
     def is_control(self, token: int) -> bool:
         """Whether a token stands for no text: a border of a message, say."""
         return bool(ll.llama_vocab_is_control(self.handle, token))

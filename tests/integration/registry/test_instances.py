@@ -1,6 +1,7 @@
 """Instances: ensured, created, unloaded. Real gRPC, scripted workers."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +150,48 @@ async def test_settings_that_cannot_be_are_refused_by_name(
     with pytest.raises(InvalidRequest) as refusal:
         await registry.client.create(KEY, **{param: value})
     assert refusal.value.param == param
+    assert launcher.workers == []
+
+
+async def test_a_draft_model_reaches_the_worker_as_a_file(start: Any, home: Path, launcher: FakeLauncher) -> None:
+    small = write_gguf(home / "models/Acme/Small-GGUF/Small.Q4_1.gguf")
+    registry = await start()
+    instance = await registry.client.create(KEY, draft_model="small")
+    assert (instance.load.draft_model, instance.load.speculation) == ("acme/small", "draft_model")
+    assert launcher.workers[0].spec.draft_model_path == str(small)
+    plain = await registry.client.create(KEY)
+    assert not plain.load.HasField("draft_model")
+    assert launcher.workers[1].spec.draft_model_path is None
+
+
+async def test_a_draft_model_that_is_unknown_is_not_found_with_near_names(
+    start: Any, home: Path, launcher: FakeLauncher
+) -> None:
+    write_gguf(home / "models/Acme/Small-GGUF/Small.Q4_1.gguf")
+    registry = await start()
+    with pytest.raises(ModelNotFound, match=r"draft_model.*acme/small") as refusal:
+        await registry.client.create(KEY, draft_model="smalk")
+    assert refusal.value.param == "draft_model"
+    assert launcher.workers == []
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        {"speculation": "draft_model"},
+        {"speculation": "prompt_lookup", "draft_model": KEY},
+        {"speculation": "off", "draft_model": KEY},
+        {"draft_model": "embedder"},
+    ],
+)
+async def test_a_draft_model_that_cannot_be_used_is_refused(
+    start: Any, home: Path, launcher: FakeLauncher, load: dict[str, str]
+) -> None:
+    write_gguf(home / "models/acme/embedder/embedder.gguf", architecture="bert")
+    registry = await start()
+    with pytest.raises(InvalidRequest) as refusal:
+        await registry.client.create(KEY, **load)
+    assert refusal.value.param == "draft_model"
     assert launcher.workers == []
 
 

@@ -192,6 +192,8 @@ async def test_memory_is_estimated_from_the_file_and_the_settings(registry: Runn
     small, large = [await registry.client.estimate(KEY, context_length=length) for length in (512, 1024)]
     assert small.weights == large.weights > 0
     assert small.compute > 0
+    guessing = await registry.client.estimate(KEY, context_length=512, draft_model=KEY)
+    assert (guessing.weights, guessing.kv_cache) == (2 * small.weights, 2 * small.kv_cache)
     with pytest.raises(InvalidRequest):
         await registry.client.estimate(KEY, context_length=2**20)
     with pytest.raises(ModelNotFound):

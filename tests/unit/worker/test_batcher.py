@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import DecodeFailed, Draining, InvalidGrammar
-from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, solo
+from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
-from tests.support.fake_context import Computed
+from tests.support.fake_context import Computed, FakeContext
 from worker.engine.constraint import Matcher
 from worker.engine.interface import StopReason
 from worker.engine.slices import TAIL
@@ -611,14 +611,18 @@ actions = st.lists(
 @given(
     actions=actions,
     slots=st.integers(1, 4),
-    mode=st.sampled_from(["own caches", "unified", "exact", "guessing", "unified, guessing"]),
+    mode=st.sampled_from(
+        ["own caches", "unified", "exact", "guessing", "unified, guessing", "drafting", "unified, drafting"]
+    ),
     worth_copying=st.sampled_from([1, 80]),
 )
 def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
     actions: list[Any], slots: int, mode: str, worth_copying: int
 ) -> None:
-    guessing, unified = "guessing" in mode, "unified" in mode
+    drafting, unified = "drafting" in mode, "unified" in mode
+    guessing = drafting or "guessing" in mode
     exact = guessing or mode == "exact"
+    sure = FakeContext(slots, rounding=False, mumbles=True, sharpness=1e6, capacity=700 if unified else None)
     batching = Batching(
         slots,
         reuse=not unified,
@@ -626,6 +630,7 @@ def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
         costs=SteadyCosts(worth_copying=worth_copying),
         exact=exact,
         draft_tokens=3 if guessing else 0,
+        drafter=draft_model(sure, read=100, slots=slots, keep=not unified) if drafting else None,
         mumbles=guessing,
     )
     injected = _act(batching, actions)
