@@ -64,6 +64,11 @@ def find_name(name: str, keys: Collection[str], instance_ids: Collection[str]) -
     raise ModelNotFound(_not_found(name, [*keys, *instance_ids]), param="model")
 
 
+def may_mean(name: str, key: str) -> bool:
+    """Whether `name` is this key or a short form of it."""
+    return name.lower() in _short_forms(key.lower())
+
+
 def numbered_id(key: str, taken: Collection[str]) -> str:
     """The first free instance id of a model: `key`, `key:2`, `key:3`, ..."""
     number = 1

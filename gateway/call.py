@@ -60,6 +60,7 @@ class Call:
     prompt_progress: bool = False  # events of it are wanted
     priority: int | None = None  # the lower, the sooner it starts
     timeout: float | None = None  # seconds from the request's head to the answer's end
+    draft_model: str | None = None  # that shall guess ahead, as the client wrote it
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ import asyncio
 import itertools
 from collections.abc import Collection
 
-from atelier.errors import WorkerLost
+from atelier.errors import Unavailable, WorkerLost
 from atelier.metrics import GatewayMetrics
 from atelier.names import InstanceName, ModelName
 from gateway.registry_client import RegistryClient
-from gateway.routing import Circumstances, Decision, Reject, Serve, decide
+from gateway.routing import Circumstances, Decision, Reject, Serve, decide, guesses_with
 from gateway.snapshot import Instance, Launch
 from gateway.watcher import Watcher
 from gateway.workers import Workers
@@ -36,32 +36,43 @@ class Dispatcher:
         self._load_on_demand = load_on_demand
         self._turns = itertools.count()
 
-    async def find(self, target: ModelName | InstanceName, request_id: str, lost: Collection[Launch] = ()) -> Instance:
-        """A ready instance that is none of the lost processes; raises what stands against it."""
+    async def find(
+        self,
+        target: ModelName | InstanceName,
+        request_id: str,
+        lost: Collection[Launch] = (),
+        draft_model: str | None = None,
+    ) -> Instance:
+        """A ready instance that is none of the lost processes; raises what stands against it.
+
+        `draft_model`: the instance's shall be this one.
+        """
         now = asyncio.get_running_loop().time
         end = now() + RESTART_SECONDS
         while True:
-            match self._decide(target, lost):
+            match self._decide(target, lost, draft_model):
                 case Serve(instance):
                     return instance
                 case Reject(error):
                     raise error
                 case decision:
                     instance = await self._ensure(decision.name, request_id)
-            if instance.launch not in lost:
+            if instance.launch not in lost and guesses_with(instance, draft_model):
                 return instance
-            # The registry has not noticed yet what this request has seen. Its changes are of other things too.
+            # The registry has not noticed yet what this request has seen, or has another instance of the model
+            # ready than the one that has this draft model. Its changes are of other things too.
             if now() > end:
-                raise WorkerLost()
+                raise WorkerLost() if instance.launch in lost else Unavailable()
             await self._watcher.change(CHANGE_SECONDS)
 
-    def _decide(self, target: ModelName | InstanceName, lost: Collection[Launch]) -> Decision:
+    def _decide(self, target: ModelName | InstanceName, lost: Collection[Launch], draft_model: str | None) -> Decision:
         now = Circumstances(
             in_flight=self._workers.in_flight(),
             load_on_demand=self._load_on_demand,
             registry_connected=self._watcher.connected,
             lost=lost,
             turn=next(self._turns),
+            draft_model=draft_model,
         )
         return decide(target, self._watcher.snapshot, now)
 

@@ -144,8 +144,11 @@ class Generation:
             self._on_close(self)
 
     async def _submit(self) -> None:
+        plan = self.plan
         async with self._deadline.enforced():
-            self._instance = await self._dispatcher.find(self.plan.target, self.plan.origin.request_id, self._lost)
+            self._instance = await self._dispatcher.find(
+                plan.target, plan.origin.request_id, self._lost, plan.call.draft_model
+            )
         if self._failure is not None:
             raise self._failure
         self._connection = self._workers.connect(self._instance)

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from atelier.errors import AtelierError, ModelNotFound, Unavailable
-from atelier.names import InstanceName, ModelName
+from atelier.errors import AtelierError, InvalidRequest, ModelNotFound, Unavailable
+from atelier.names import InstanceName, ModelName, may_mean
 from gateway.snapshot import Instance, Launch, Snapshot, State
 
 COMING = frozenset({State.STARTING, State.LOADING, State.RESTARTING, State.STALLED})
@@ -48,16 +48,20 @@ class Circumstances:
     registry_connected: bool = True
     lost: Collection[Launch] = ()  # processes that this request has seen die
     turn: int = 0  # counts decisions: equals take turns
+    draft_model: str | None = None  # as the request names it: this one shall guess, and no other
 
 
 def decide(target: ModelName | InstanceName, snapshot: Snapshot, now: Circumstances) -> Decision:
-    """
+    """Of a request that names a draft model, only instances that were loaded with it count.
+
     1. An instance that is ready serves; of several, the least busy.
     2. Without a registry nothing can be loaded.
     3. One that is on its way is waited for.
     4. Otherwise one is loaded, if a request may do that; an instance that was named may be always.
     """
-    candidates = _candidates(target, snapshot)
+    candidates = [each for each in _candidates(target, snapshot) if guesses_with(each, now.draft_model)]
+    if now.draft_model is not None and not candidates:
+        return Reject(_not_loaded_with(now.draft_model, target))
     ready = [each for each in candidates if each.state is State.READY and each.launch not in now.lost]
     if ready:
         return Serve(least_busy(ready, now.in_flight, now.turn))
@@ -69,6 +73,12 @@ def decide(target: ModelName | InstanceName, snapshot: Snapshot, now: Circumstan
     if now.load_on_demand or isinstance(target, InstanceName):
         return Load(name)
     return Reject(_not_loaded(name))
+
+
+def guesses_with(instance: Instance, draft_model: str | None) -> bool:
+    """Whether the instance's draft model is the one of this name; None: any or none will do."""
+    own = instance.load.get("draft_model")
+    return draft_model is None or (own is not None and may_mean(draft_model, own))
 
 
 def least_busy(instances: list[Instance], in_flight: Mapping[str, int], turn: int) -> Instance:
@@ -89,6 +99,15 @@ def _candidates(target: ModelName | InstanceName, snapshot: Snapshot) -> list[In
         return snapshot.instances_of(target.key)
     named = snapshot.instances.get(target.id)
     return [named] if named else []
+
+
+def _not_loaded_with(draft_model: str, target: ModelName | InstanceName) -> InvalidRequest:
+    name = target.key if isinstance(target, ModelName) else target.id
+    return InvalidRequest(
+        f'draft_model: "{name}" is not loaded with the draft model "{draft_model[:200]}". Load it so, with the load '
+        "setting draft_model (atelier load MODEL --draft-model DRAFT), or leave draft_model out of the request.",
+        param="draft_model",
+    )
 
 
 def _not_loaded(name: str) -> ModelNotFound:

@@ -20,6 +20,11 @@ STATISTICS = {
     "promptTokensCount": "prompt_tokens_count",
     "predictedTokensCount": "predicted_tokens_count",
     "totalTokensCount": "total_tokens_count",
+    "usedDraftModelKey": "draft_model",
+    "totalDraftTokensCount": "total_draft_tokens_count",
+    "acceptedDraftTokensCount": "accepted_draft_tokens_count",
+    "rejectedDraftTokensCount": "rejected_draft_tokens_count",
+    "ignoredDraftTokensCount": "ignored_draft_tokens_count",
 }
 
 

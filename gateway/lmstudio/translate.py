@@ -63,17 +63,21 @@ def stats(finished: Finished, instance: Instance, total_seconds: float) -> Json:
         "total_time_sec": total_seconds,
         "num_gpu_layers": instance.gpu_layers,
     }
-    if figures.draft_tokens:
+    draft_model = instance.load.get("draft_model")
+    if draft_model:
+        values["draft_model"] = draft_model
+    if draft_model or figures.draft_tokens:
         values |= draft_stats(figures)
     return values if finished.stop_string is None else {**values, "stop_string": finished.stop_string}
 
 
 def draft_stats(figures: Statistics) -> Json:
-    """As LM Studio tells them of a draft model, which is not named: there is none."""
+    """As LM Studio tells them of a draft model. Those that it never checks it calls ignored; here all are checked."""
     return {
         "total_draft_tokens_count": figures.draft_tokens,
         "accepted_draft_tokens_count": figures.accepted_draft_tokens,
         "rejected_draft_tokens_count": figures.draft_tokens - figures.accepted_draft_tokens,
+        "ignored_draft_tokens_count": 0,
     }
 
 

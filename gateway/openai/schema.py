@@ -124,9 +124,12 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     )
     return_progress: bool | None = Field(None, description="A stream tells how far its prompt is computed.")
 
+    draft_model: str | None = Field(
+        None, description="Must be the one that the model is loaded with: the load setting draft_model."
+    )
+
     # Not done yet: a value that asks for something is refused by name.
     preset: Any = None
-    draft_model: Any = None
 
 
 class ChatBody(Common):

@@ -33,7 +33,6 @@ SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if
 # What the fields that are not served yet may hold all the same, because it asks for nothing.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "preset": (),
-    "draft_model": (),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
@@ -62,6 +61,7 @@ def chat_call(body: ChatBody) -> Call:
         prompt_progress=wants_progress(body),
         priority=body.priority,
         timeout=body.timeout,
+        draft_model=body.draft_model,
     )
 
 
@@ -96,6 +96,7 @@ def completion_call(body: CompletionBody) -> Call:
         prompt_progress=wants_progress(body),
         priority=body.priority,
         timeout=body.timeout,
+        draft_model=body.draft_model,
     )
 
 

@@ -76,6 +76,21 @@ def test_choices_are_as_many_as_asked_for(client: openai.OpenAI) -> None:
     assert [choice.index for choice in reply.choices] == [0, 1, 2]
 
 
+def test_a_model_that_is_loaded_with_a_draft_model_tells_of_its_guesses(server: Server) -> None:
+    loaded = server.atelier("load", MODEL, "--draft-model", MODEL, "--identifier", "guessing", "-c", "512")
+    assert loaded.returncode == 0, loaded.stderr
+    told = server.atelier("chat", "guessing", "-p", "Count from one to ten.", "--temperature", "0", "--stats")
+    assert f"usedDraftModelKey: {KEY}" in told.stdout
+    assert "acceptedDraftTokensCount: 0" not in told.stdout
+    body = {"model": "guessing", "messages": HELLO, "max_tokens": 2}
+    named = [
+        httpx.post(f"{server.url}/v1/chat/completions", json={**body, "draft_model": name}, timeout=60)
+        for name in (MODEL, "another")
+    ]
+    assert [reply.status_code for reply in named] == [200, 400]
+    assert server.atelier("unload", "guessing").returncode == 0
+
+
 def test_a_plain_completion_goes_on_from_the_prompt(client: openai.OpenAI) -> None:
     reply = client.completions.create(model=MODEL, prompt="The capital of France is", temperature=0, max_tokens=8)
     assert "Paris" in reply.choices[0].text

@@ -51,6 +51,28 @@ async def test_v0_streams_have_the_statistics_in_the_last_chunk(
     assert last["stats"].get("stop_string") == fields.get("stop")
 
 
+async def test_an_instances_own_draft_model_may_be_named_and_no_other(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    registry.script = {"draft_tokens": [5, 3]}
+    body = {"model": KEY, "messages": HELLO}
+    async with gateway.client() as http:
+        await http.post("/api/v1/models/load", json={"model": KEY, "draft_model": "acme/small"})
+        own = await http.post("/api/v0/chat/completions", json={**body, "draft_model": "small"})
+        other = await http.post("/api/v0/chat/completions", json={**body, "draft_model": "large"})
+    assert own.status_code == 200
+    told = {name: value for name, value in own.json()["stats"].items() if "draft" in name}
+    assert told == {
+        "draft_model": "acme/small",
+        "total_draft_tokens_count": 5,
+        "accepted_draft_tokens_count": 3,
+        "rejected_draft_tokens_count": 2,
+        "ignored_draft_tokens_count": 0,
+    }
+    assert (other.status_code, other.json()["error"]["param"]) == (400, "draft_model")
+    assert "--draft-model" in other.json()["error"]["message"]
+
+
 async def test_an_estimate_loads_nothing(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with gateway.client() as http:
         body = {"model": "tiny", "context_length": 2048, "estimate_only": True}

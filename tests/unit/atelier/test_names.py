@@ -13,6 +13,7 @@ from atelier.names import (
     check_identifier,
     check_key,
     find_name,
+    may_mean,
     near_names,
     numbered_id,
 )
@@ -56,6 +57,11 @@ def test_a_name_that_only_begins_like_a_model_has_it_near(beginning: str) -> Non
 def test_an_unknown_instance_of_a_known_model_is_not_the_model() -> None:
     with pytest.raises(ModelNotFound):
         find_name(f"{SMOL}:9", KEYS, INSTANCES)
+
+
+@pytest.mark.parametrize(("name", "means"), [("a/b@q4", True), ("B", True), ("a/b", True), ("c", False), ("", False)])
+def test_a_name_may_mean_a_key_that_it_shortens(name: str, means: bool) -> None:
+    assert may_mean(name, "a/b@q4") is means
 
 
 def test_without_models_the_error_says_how_to_get_one() -> None:

@@ -67,6 +67,19 @@ def test_stats_name_the_stop_string_that_was_found(server: ScriptedServer, ateli
     assert lines[2:4] == ["stopReason: stopStringFound", 'stopString: "\\n\\n"']
 
 
+def test_stats_tell_of_the_draft_model_and_its_guesses(server: ScriptedServer, atelier: Atelier) -> None:
+    counts = {f"{kind}_draft_tokens_count": number for number, kind in enumerate(("ignored", "rejected", "accepted"))}
+    found = answer("Hi", draft_model="acme/small", total_draft_tokens_count=3, **counts)
+    server.answers(f"POST {PATH}", Reply(events=found))
+    assert atelier("chat", "-p", "Hi", "--stats").stdout.splitlines()[-5:] == [
+        "usedDraftModelKey: acme/small",
+        "totalDraftTokensCount: 3",
+        "acceptedDraftTokensCount: 2",
+        "rejectedDraftTokensCount: 1",
+        "ignoredDraftTokensCount: 0",
+    ]
+
+
 def test_json_holds_the_answer_and_its_stats(atelier: Atelier) -> None:
     reply = json.loads(atelier("chat", "-p", "Hi", "--stats", "--json").stdout)
     assert (reply["model"], reply["content"], reply["finish_reason"]) == (KEY, "Hello!", "stop")

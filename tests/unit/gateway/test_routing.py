@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from atelier.errors import ModelNotFound, Unavailable
+import pytest
+
+from atelier.errors import InvalidRequest, ModelNotFound, Unavailable
 from atelier.names import InstanceName, ModelName
 from gateway.routing import Circumstances, Decision, Load, Reject, Serve, Wait, decide
 from gateway.snapshot import Instance, Model, Snapshot, State
@@ -54,6 +56,30 @@ def test_an_instance_with_a_chosen_identifier_serves_its_model_too() -> None:
 def test_a_named_instance_is_the_only_one_to_serve() -> None:
     found = decision(instance(), instance(f"{KEY}:2"), target=InstanceName(f"{KEY}:2"), in_flight={f"{KEY}:2": 9})
     assert served(found) == f"{KEY}:2"
+
+
+def test_a_named_draft_model_is_that_of_the_instance_that_serves() -> None:
+    pair = instance(), instance(f"{KEY}:2", load={"draft_model": "acme/small@q4"})
+    for name in ("acme/small@q4", "small", "Acme/Small"):
+        assert served(decision(*pair, draft_model=name, in_flight={f"{KEY}:2": 3})) == f"{KEY}:2"
+    assert served(decision(pair[1])) == f"{KEY}:2"
+
+
+@pytest.mark.parametrize("load", [None, {}, {"draft_model": "acme/other"}])
+def test_a_draft_model_that_no_instance_has_is_refused_with_how_to_load_it(load: dict[str, str] | None) -> None:
+    loaded = [] if load is None else [instance(load=load)]
+    for target in (ModelName(KEY), InstanceName(KEY)):
+        for name in ("small", ""):
+            found = decision(*loaded, target=target, draft_model=name)
+            assert isinstance(found, Reject)
+            assert isinstance(found.error, InvalidRequest)
+            assert found.error.param == "draft_model"
+            assert "--draft-model" in found.error.message
+
+
+def test_an_instance_with_the_draft_model_is_waited_for() -> None:
+    coming = instance(f"{KEY}:2", State.LOADING, load={"draft_model": "acme/small"})
+    assert decision(instance(), coming, draft_model="small") == Wait(KEY)
 
 
 def test_an_instance_on_its_way_is_waited_for_even_where_requests_load_nothing() -> None:

@@ -466,12 +466,16 @@ def test_a_chat_has_ten_thousand_messages_at_most() -> None:
     assert refusal(body(messages=HELLO * 10_001)).param == "messages"
 
 
-@pytest.mark.parametrize("field", ["preset", "draft_model"])
-def test_what_lm_studio_names_beside_the_model_is_refused_by_name(field: str) -> None:
+def test_a_preset_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedField) as caught:
-        chat(**{field: "mine"})
-    assert caught.value.param == field
-    assert chat(**{field: None}).settings == {}
+        chat(preset="mine")
+    assert caught.value.param == "preset"
+    assert chat(preset=None).settings == {}
+
+
+def test_a_draft_model_is_named_for_the_routing() -> None:
+    assert (chat(draft_model="tiny").draft_model, chat().draft_model) == ("tiny", None)
+    assert refusal(body(draft_model=["tiny"])).param == "draft_model"
 
 
 def test_ttl_is_ignored_and_the_schema_says_so() -> None:
@@ -480,14 +484,19 @@ def test_ttl_is_ignored_and_the_schema_says_so() -> None:
 
 
 def test_lm_studios_statistics_tell_of_guessed_tokens_where_there_were_any() -> None:
-    def told(**figures: int) -> dict[str, Any]:
+    def told(load: dict[str, Any], **figures: int) -> dict[str, Any]:
         finished = Finished(0, StopReason.EOS_FOUND, None, Statistics(**figures))
-        return stats(finished, Instance(id="m", model_key="m"), 1.0)
+        told = stats(finished, Instance(id="m", model_key="m", load=load), 1.0)
+        return {name: value for name, value in told.items() if "draft" in name}
 
-    assert not any("draft" in name for name in told())
-    found = told(draft_tokens=9, accepted_draft_tokens=6)
-    assert {name: value for name, value in found.items() if "draft" in name} == {
+    counts = {
         "total_draft_tokens_count": 9,
         "accepted_draft_tokens_count": 6,
         "rejected_draft_tokens_count": 3,
+        "ignored_draft_tokens_count": 0,
     }
+    assert told({}) == {}
+    assert told({}, draft_tokens=9, accepted_draft_tokens=6) == counts
+    with_draft = {"draft_model": "acme/small"}
+    assert told(with_draft, draft_tokens=9, accepted_draft_tokens=6) == {**counts, **with_draft}
+    assert told(with_draft) == {**dict.fromkeys(counts, 0), **with_draft}
