@@ -1,5 +1,6 @@
 """A llama.cpp context: the KV cache and the decode call. Used on the engine's thread alone."""
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class Context:
         self._memory = ll.llama_get_memory(self.handle)
         self._room: int = ll.llama_n_batch(self.handle)
         self._batch = ll.llama_batch_init(self._room, 0, 1)
+        self._views: dict[int, NDArray[np.float32]] = {}  # by address: making one takes longer than finding it
 
     def decode_runs(self, runs: Sequence[Run]) -> None:
         """Compute what comes next in several sequences. `logits` counts the tokens of all runs."""
@@ -67,8 +69,12 @@ class Context:
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """The logits of the batch's token `index`, as a writable view of shape [vocabulary]."""
-        pointer = ll.llama_get_logits_ith(self.handle, index)
-        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary_size,))
+        address = ctypes.cast(ll.llama_get_logits_ith(self.handle, index), ctypes.c_void_p).value
+        assert address is not None, "a token whose logits were not wanted"
+        if (view := self._views.get(address)) is None:
+            row = (ctypes.c_float * self._vocabulary_size).from_address(address)
+            view = self._views[address] = np.ctypeslib.as_array(row)
+        return view
 
     def keep_prefix(self, slot: int, tokens: int) -> None:
         """Drop from a sequence everything after its first `tokens` tokens."""
