@@ -84,6 +84,11 @@ class Config(BaseSettings):
     def logs_dir(self) -> Path:
         return self.home / "logs"
 
+    @property
+    def cache_dir(self) -> Path:
+        """Saved KV cache of prompts, a directory for each instance."""
+        return self.home / "cache"
+
     @cached_property
     def run_dir(self) -> Path:
         """Private directory for sockets; a short one elsewhere when the home's path is too long for a socket."""

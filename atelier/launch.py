@@ -25,6 +25,7 @@ class LaunchSpec:
     address: str  # to listen on: unix:/path or host:port
     token: str
     grace_seconds: float  # without a registry and without work, after which it ends itself
+    cache_dir: str = ""  # this instance's own, for what outlasts the worker; empty: it has none
     cores: list[int] = field(default_factory=list)  # CPU affinity; empty: as inherited
     script: dict[str, Any] = field(default_factory=dict)  # for the scripted engine
 

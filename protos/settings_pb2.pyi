@@ -47,6 +47,8 @@ class LoadSettings(_message.Message):
     SPECULATION_FIELD_NUMBER: _builtins.int
     DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     DRAFT_MODEL_FIELD_NUMBER: _builtins.int
+    CACHE_RAM_FIELD_NUMBER: _builtins.int
+    CACHE_DISK_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """tokens per sequence"""
     parallel: _builtins.int
@@ -76,6 +78,10 @@ class LoadSettings(_message.Message):
     draft_tokens: _builtins.int
     draft_model: _builtins.str
     """key of the model that guesses"""
+    cache_ram: _builtins.int
+    """MiB"""
+    cache_disk: _builtins.int
+    """MiB"""
     @_builtins.property
     def tensor_split(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """share of each device"""
@@ -102,13 +108,19 @@ class LoadSettings(_message.Message):
         speculation: _builtins.str | None = ...,
         draft_tokens: _builtins.int | None = ...,
         draft_model: _builtins.str | None = ...,
+        cache_ram: _builtins.int | None = ...,
+        cache_disk: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "tensor_split", b"tensor_split", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "tensor_split", b"tensor_split", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__cache_disk: _TypeAlias = _typing.Literal["cache_disk"]  # noqa: Y015
+    _WhichOneofArgType__cache_disk: _TypeAlias = _typing.Literal["_cache_disk", b"_cache_disk"]  # noqa: Y015
+    _WhichOneofReturnType__cache_ram: _TypeAlias = _typing.Literal["cache_ram"]  # noqa: Y015
+    _WhichOneofArgType__cache_ram: _TypeAlias = _typing.Literal["_cache_ram", b"_cache_ram"]  # noqa: Y015
     _WhichOneofReturnType__context_length: _TypeAlias = _typing.Literal["context_length"]  # noqa: Y015
     _WhichOneofArgType__context_length: _TypeAlias = _typing.Literal["_context_length", b"_context_length"]  # noqa: Y015
     _WhichOneofReturnType__cores: _TypeAlias = _typing.Literal["cores"]  # noqa: Y015
@@ -145,6 +157,10 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__ubatch_size: _TypeAlias = _typing.Literal["_ubatch_size", b"_ubatch_size"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_disk) -> _WhichOneofReturnType__cache_disk | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_ram) -> _WhichOneofReturnType__cache_ram | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__context_length) -> _WhichOneofReturnType__context_length | None: ...
     @_typing.overload

@@ -139,6 +139,22 @@ class Load:
         lmstudio="kv_unified",
         preset_key="llm.load.useUnifiedKvCache",
     )
+    cache_ram: int = setting(
+        0,
+        "Host memory for beginnings of prompts that lost their place in the KV cache; 0: none.",
+        minimum=0,
+        maximum=2**24,
+        unit="MiB",
+        lmstudio="cache_ram",
+    )
+    cache_disk: int = setting(
+        0,
+        "Room on the disk, below the home, for those that host memory has none for; it outlasts the worker; 0: none.",
+        minimum=0,
+        maximum=2**24,
+        unit="MiB",
+        lmstudio="cache_disk",
+    )
     speculation: str = setting(
         "off",
         "Guess tokens ahead and check several at once: prompt_lookup takes what followed the same words before, "

@@ -43,3 +43,8 @@ class Instance:
     context_length: int = 0
     parallel: int = 0
     gpu_layers: int = 0
+
+
+def file_name(instance_id: str) -> str:
+    """How files and directories of an instance are called: `publisher--name~2` for `publisher/name:2`."""
+    return instance_id.replace("/", "--").replace(":", "~")

@@ -4,12 +4,13 @@ import json
 import os
 import platform
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from atelier.config import Config
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
-from registry.instances.instance import Instance
+from registry.instances.instance import Instance, file_name
 from registry.models.model import Model
 from registry.pinning import Pin
 
@@ -24,6 +25,7 @@ class Rules:
     stall_timeout: float
     restart_limit: int
     shutdown_grace: float
+    cache_dir: Path
     script: dict[str, Any] = field(default_factory=dict)
     host: str = field(default_factory=platform.node)
     cores: frozenset[int] = field(default_factory=lambda: available_cores())
@@ -61,6 +63,7 @@ class Plan:
             address=address,
             token=token,
             grace_seconds=rules.worker_grace,
+            cache_dir=str(rules.cache_dir / file_name(self.instance_id)),
             cores=self.pin.cores,
             script=rules.script,
         )
@@ -76,6 +79,7 @@ def rules_of(config: Config) -> Rules:
         stall_timeout=config.stall_timeout,
         restart_limit=config.restart_limit,
         shutdown_grace=config.shutdown_grace,
+        cache_dir=config.cache_dir,
     )
 
 

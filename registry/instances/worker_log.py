@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from atelier.log_file import set_aside_if_larger, tail
+from registry.instances.instance import file_name
 
 LARGEST = 10 * 2**20  # bytes, at launch; then the file becomes the previous one
 TAIL_LINES = 5
@@ -11,8 +12,7 @@ LONGEST_TAIL = 600  # characters
 
 
 def log_path(logs_dir: Path, instance_id: str) -> Path:
-    """`publisher/name:2` is logged to `publisher--name~2.log`."""
-    return logs_dir / f"{instance_id.replace('/', '--').replace(':', '~')}.log"
+    return logs_dir / f"{file_name(instance_id)}.log"
 
 
 def open_log(path: Path) -> int:

@@ -9,6 +9,7 @@ from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
 from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batcher import Batcher
+from worker.engine.cache_tier import CacheTier
 from worker.engine.constraint import Matcher
 from worker.engine.costs import FIRST_TOKEN_SECONDS, Costs
 from worker.engine.deadlines import NO_DEADLINES, Deadlines
@@ -18,8 +19,10 @@ from worker.engine.exactness import Exactness
 from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source, TokenLogprob
 from worker.engine.lookup import LookupDrafter
 from worker.engine.prepare import Prepared
+from worker.engine.saved_states import SavedStates
 from worker.engine.sequence import Sequence
 from worker.engine.slices import TAIL, Slicing
+from worker.engine.state_directory import StateDirectory
 from worker.engine.ticket import Ticket
 
 GRID = 64
@@ -117,22 +120,30 @@ class Batching:
         drafter: Drafter | None = None,
         mumbles: bool = False,
         batch_size: int = 2048,
+        cache_ram: int = 0,
+        directory: StateDirectory | None = None,
+        cache_disk: int = 0,
     ) -> None:
         """`exact`: what is computed does not depend on the size of the call, which the batcher makes use of.
 
         `drafter`: who guesses, up to `draft_tokens` tokens; otherwise each sequence's own text.
+        `cache_ram`, `cache_disk`: bytes of the tier that saves what slots lose.
         """
         self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles)
         context: Any = self.context
+        costs = costs or SteadyCosts()
+        self.states = SavedStates(cache_ram, cache_disk)
+        self.tier = CacheTier(context, costs, self.states, directory) if cache_ram or directory else None
         self.batcher = Batcher(
             context,
             slots,
-            costs or SteadyCosts(),
+            costs,
             reuse=reuse,
             exact=Exactness(exact, exact),
             batch_size=batch_size,
             unified_capacity=capacity,
             speculation=Speculation(drafter or LookupDrafter(), draft_tokens) if draft_tokens else None,
+            tier=self.tier,
         )
         self.calls: list[Call] = []
         self._slots = slots

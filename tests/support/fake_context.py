@@ -19,6 +19,8 @@ SPREAD = 8.0  # of the logits
 FAVOURITES = [65, 66, 67]  # of a context that mumbles
 END_BONUS = 0.6  # makes about one token in a dozen the last
 
+CELL = np.dtype([("token", "<i4"), ("digest", "V16")])  # of a saved state
+
 
 class FakeVocabulary:
     """Bytes and an end. The piece of a token is its number, so that a text tells its tokens."""
@@ -73,6 +75,9 @@ class FakeContext:
         self.calls: list[Computed] = []
         self.most_cells = 0  # that a slot ever held
         self.copies: list[tuple[int, int]] = []
+        self.saved: list[int] = []
+        self.restored: list[int] = []
+        self.refuses_states = False
         self.fails: Callable[[Computed], bool] = lambda call: False
         self._capacity = capacity
         self._rounding = rounding
@@ -106,6 +111,20 @@ class FakeContext:
         assert source != slot
         self.copies.append((source, slot))
         self.cells[slot] = list(self.cells[source])
+
+    def state_size(self, slot: int) -> int:
+        return CELL.itemsize * len(self.cells[slot])
+
+    def state(self, slot: int) -> NDArray[np.uint8]:
+        self.saved.append(slot)
+        return np.array([(cell.token, cell.digest) for cell in self.cells[slot]], CELL).view(np.uint8)
+
+    def put_state(self, slot: int, state: NDArray[np.uint8]) -> None:
+        self.restored.append(slot)
+        self.cells[slot] = []
+        if self.refuses_states:
+            raise DecodeFailed
+        self.cells[slot] = [Cell(int(token), bytes(digest)) for token, digest in state.view(CELL)]
 
     def _compute(self, call: Computed) -> None:
         self.calls.append(call)

@@ -34,6 +34,7 @@ async def worker_process(
         address=f"unix:{directory}/worker-{secrets.token_hex(4)}.sock",
         token=secrets.token_hex(16),
         grace_seconds=60,
+        cache_dir=str(directory / "cache"),
     )
     path = directory / f"{secrets.token_hex(4)}.json"
     write_spec(spec, path)

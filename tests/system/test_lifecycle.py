@@ -66,6 +66,32 @@ def test_a_killed_registry_comes_back_and_keeps_its_workers(home: Path) -> None:
         assert server.instances()[0]["pid"] == before
 
 
+def test_a_prompt_outlasts_the_server_where_the_disk_keeps_it(home: Path) -> None:
+    words = " ".join(f"Item {number} is a word." for number in range(40))
+    replies = []
+    for _ in range(2):
+        with serving(home) as server:
+            server.atelier("load", MODEL, "--cache-disk", "64", "-c", "1024")
+            replies.append(ask(server, f"{words} What is it?"))
+            assert server.stop() == 0
+        (directory,) = (home / "cache").iterdir()
+        assert directory.stat().st_mode & 0o777 == 0o700
+    (first, _), (second, cached) = replies
+    assert second == first
+    assert cached > 100
+
+
+def ask(server: Server, text: str) -> tuple[str, int]:
+    """The answer at temperature 0, and how many tokens of the prompt were cached."""
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        reply = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": text}], max_tokens=8, temperature=0
+        )
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens_details is not None
+    return reply.choices[0].message.content or "", reply.usage.prompt_tokens_details.cached_tokens or 0
+
+
 def test_a_second_server_runs_beside_the_first(home: Path, tmp_path: Path, starter_model: Path) -> None:
     put_starter(tmp_path / "second", starter_model)
     with serving(home) as first, serving(tmp_path / "second") as second:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 from gguf import PoolingType
 
 from atelier.errors import LoadFailed
@@ -42,6 +43,13 @@ def test_a_model_with_a_sliding_window_takes_back_no_guesses(tmp_path: Path, log
     try_to_load(path, log)
     with pytest.raises(LoadFailed, match=r"sliding window.*speculation off"):
         try_to_load(path, log, speculation="prompt_lookup")
+
+
+def test_a_model_with_a_sliding_window_saves_no_prompts_and_says_so(tmp_path: Path, log: LlamaLog) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf", architecture="gemma2")
+    with structlog.testing.capture_logs() as logs:
+        try_to_load(path, log, cache_ram=1, cache_disk=1)
+    assert "cache_tier_off" in [entry["event"] for entry in logs]
 
 
 def test_a_model_that_makes_embeddings_guesses_nothing(tmp_path: Path, log: LlamaLog) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
+from worker.engine.cache_tier import CacheTier
 from worker.engine.context import Context
 from worker.engine.costs import Costs
 from worker.engine.drafting import Speculation
@@ -42,10 +43,12 @@ class Batcher:
         batch_size: int = 2048,
         unified_capacity: int | None = None,
         speculation: Speculation | None = None,
+        tier: CacheTier | None = None,
     ) -> None:
         """`unified_capacity`: cells of a cache that all slots share. `batch_size`: most tokens of a call.
 
         `reuse`: keep prompts in the cache after their sequences; not in a shared one, whose cells others need.
+        `tier`: where what slots lose is saved.
         """
         self._context = context
         self._costs = costs
@@ -55,6 +58,7 @@ class Batcher:
         self._keep_decoded = reuse and exact.decode
         self._capacity = unified_capacity
         self._speculation = speculation
+        self._tier = tier
         self._prefixes = PrefixTree()
         self._free = list(range(slots))  # the one unused for longest first
         self._waiting: list[Sequence] = []
@@ -92,6 +96,11 @@ class Batcher:
         emitted, self._emitted = self._emitted, []
         return emitted
 
+    def close(self) -> None:
+        """Nothing runs any more: what the slots hold is saved where it outlasts them."""
+        if self._tier is not None:
+            self._tier.close(self._free, self._prefixes)
+
     def _drop_cancelled(self) -> None:
         """Those that nobody waits for any more, or may."""
         everyone = [*self._running, *self._waiting]
@@ -120,6 +129,8 @@ class Batcher:
         used = {_slot(running) for running in self._running}
         slot = choose_slot([self._free_slot(age, number, sequence, used) for age, number in enumerate(self._free)])
         self._free.remove(slot.id)
+        if self._tier is not None:
+            self._tier.save(slot.id, self._prefixes, sequence.claims)
         self._prefixes.cut(slot.id, slot.common)
         self._context.keep_prefix(slot.id, slot.common)
         sequence.place(slot.id)
@@ -158,6 +169,8 @@ class Batcher:
 
     def _begin(self, sequence: Sequence) -> None:
         slot = _slot(sequence)
+        if self._tier is not None and not self._tier.restore(slot, sequence.claims, self._prefixes):
+            return
         own = self._prefixes.tokens(slot)
         match = self._prefixes.match(sequence.claims)
         decision = begin_or_wait(own, match, worth_copying=self._costs.worth_copying)

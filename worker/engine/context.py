@@ -86,6 +86,23 @@ class Context:
         ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
         ll.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
 
+    def state_size(self, slot: int) -> int:
+        """Bytes of what `state` gives."""
+        return int(ll.llama_state_seq_get_size(self.handle, slot))
+
+    def state(self, slot: int) -> NDArray[np.uint8]:
+        """What a sequence holds, as bytes that can be put into any other of such a context."""
+        state = np.empty(self.state_size(slot), np.uint8)
+        if ll.llama_state_seq_get_data(self.handle, _bytes(state), state.size, slot) != state.size:
+            raise DecodeFailed(f"The cache of sequence {slot} could not be saved.")
+        return state
+
+    def put_state(self, slot: int, state: NDArray[np.uint8]) -> None:
+        """Put saved bytes into a sequence, in place of what it holds."""
+        if ll.llama_state_seq_set_data(self.handle, _bytes(state), state.size, slot) != state.size:
+            ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
+            raise DecodeFailed(f"The cache of sequence {slot} could not be restored.")
+
     def clear(self) -> None:
         """Forget all sequences. Their numbers stay where they are: to write zeros over a large cache takes long."""
         ll.llama_memory_clear(self._memory, False)
@@ -101,6 +118,10 @@ def open_context(model: Model, load: Load, log: LlamaLog) -> Context:
     context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
     context.clear()
     return context
+
+
+def _bytes(array: NDArray[np.uint8]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def generation_params(load: Load, *, on_gpu: bool) -> Any:

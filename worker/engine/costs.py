@@ -18,6 +18,29 @@ class Average:
         self.value = value if self.value is None else self.value + WEIGHT * (value - self.value)
 
 
+class Speed:
+    """Of moving bytes: a guess that measurements correct, so that a single bad one does not end the moving."""
+
+    def __init__(self, guess: float) -> None:
+        """`guess`: bytes/s."""
+        self._byte_seconds = Average()
+        self._byte_seconds.add(1 / guess)
+
+    def seconds(self, size: int) -> float:
+        """That so many bytes take."""
+        assert self._byte_seconds.value is not None
+        return size * self._byte_seconds.value
+
+    def add(self, size: int, seconds: float) -> None:
+        self._byte_seconds.add(seconds / size)
+
+    @contextmanager
+    def measure(self, size: int) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.add(size, time.perf_counter() - started)
+
+
 class Costs:
     """Seconds of a prompt's token and of a decode step. Owned by the batcher."""
 

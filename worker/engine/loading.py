@@ -10,6 +10,7 @@ from llama_cpp import llama_cpp as ll
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from worker.engine.batcher import Batcher
+from worker.engine.cache_tier import CacheTier
 from worker.engine.context import Context, open_context
 from worker.engine.costs import Costs
 from worker.engine.devices import gpus, require_device, visible_devices
@@ -21,6 +22,7 @@ from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
 from worker.engine.slices import TAIL, Slicing
+from worker.engine.tier_opening import open_tier
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
 GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message
@@ -55,14 +57,18 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
     with ExitStack() as opened:
         model = opened.enter_context(closing(Model(spec.model_path, load, log, on_progress)))
         check_speculation(model, load)
+        on_device = [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"]
         exact = exactness(load, model.metadata("general.file_type"), on_gpu=model.gpu_layers > 0)
         batcher = None
         if not model.only_embeds:
             context = opened.enter_context(closing(open_context(model, load, log)))
             costs = Costs(_copy_seconds(model, load))
             speculation = open_speculation(spec, model, costs, log, on_progress, opened)
-            batcher = _batcher(model, context, costs, load, exact, speculation)
-        description = _describe(model, load, [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"])
+            tier = open_tier(
+                spec, context, costs, reuse=_reuses(model, load), gpu_layers=model.gpu_layers, devices=on_device
+            )
+            batcher = _batcher(model, context, costs, load, exact, speculation, tier)
+        description = _describe(model, load, on_device)
         preparer = _preparer(model, description, _slicing(model, load, exact), reusable=_reuses(model, load))
         return Loaded(model, batcher, preparer, description, opened.pop_all())
 
@@ -72,7 +78,13 @@ def _reuses(model: Model, load: Load) -> bool:
 
 
 def _batcher(
-    model: Model, context: Context, costs: Costs, load: Load, exact: Exactness, speculation: Speculation | None
+    model: Model,
+    context: Context,
+    costs: Costs,
+    load: Load,
+    exact: Exactness,
+    speculation: Speculation | None,
+    tier: CacheTier | None,
 ) -> Batcher:
     return Batcher(
         context,
@@ -83,6 +95,7 @@ def _batcher(
         batch_size=load.batch_size,
         speculation=speculation,
         unified_capacity=load.context_length if load.kv_unified else None,
+        tier=tier,
     )
 
 

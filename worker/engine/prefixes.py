@@ -2,9 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 Piece = tuple[int, ...]
 """The tokens of one slice."""
+
+
+def beginning(pieces: Sequence[Piece], tokens: int) -> list[Piece]:
+    """The first pieces, as many as have no more than these tokens together."""
+    ends = accumulate(map(len, pieces))
+    return [piece for piece, end in zip(pieces, ends, strict=True) if end <= tokens]
 
 
 @dataclass(eq=False, slots=True)
@@ -63,6 +70,10 @@ class PrefixTree:
         """How many pieces the slot holds."""
         return len(self._held.get(slot, ()))
 
+    def pieces(self, slot: int) -> list[Piece]:
+        """What the slot holds."""
+        return [node.piece for node in self._held.get(slot, [])]
+
     def common(self, slot: int, pieces: Sequence[Piece]) -> int:
         """How many tokens of the pieces' beginning this slot holds."""
         tokens = 0
@@ -71,6 +82,17 @@ class PrefixTree:
                 break
             tokens = node.tokens
         return tokens
+
+    def within(self, pieces: Sequence[Piece]) -> list[int]:
+        """The slots that hold nothing but a beginning of the pieces."""
+        found: list[int] = []
+        node: _Node | None = self._root
+        for piece in pieces:
+            node = node.children.get(piece) if node else None
+            if node is None:
+                break
+            found += [slot for slot in node.holders if self._held[slot][-1] is node]
+        return found
 
     def claim(self, slot: int, pieces: Iterable[Piece]) -> None:
         """The slot is going to compute these after what it holds."""

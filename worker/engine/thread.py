@@ -156,6 +156,7 @@ class EngineThread:
                 self._send(emitted)
         if batcher is not None:
             self._send(batcher.abandon())
+            batcher.close()
 
     def _empty_inbox(self, *, wait: bool) -> None:
         if wait:

@@ -136,6 +136,15 @@ async def test_settings_reach_the_worker(registry: Running, launcher: FakeLaunch
     assert (instance.load.context_length, instance.pin) == (512, "cpu cores 0")
 
 
+async def test_each_instance_has_a_cache_directory_of_its_own(
+    registry: Running, launcher: FakeLauncher, home: Path
+) -> None:
+    for _ in range(2):
+        await registry.client.create(KEY)
+    directories = [Path(worker.spec.cache_dir) for worker in launcher.workers]
+    assert directories == [home / "cache/acme--tiny", home / "cache/acme--tiny~2"]
+
+
 async def test_the_context_is_the_models_when_that_is_shorter_than_the_default(registry: Running) -> None:
     assert (await registry.client.ensure(KEY)).load.context_length == 2048
 

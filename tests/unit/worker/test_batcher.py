@@ -615,9 +615,10 @@ actions = st.lists(
         ["own caches", "unified", "exact", "guessing", "unified, guessing", "drafting", "unified, drafting"]
     ),
     worth_copying=st.sampled_from([1, 80]),
+    cache_ram=st.sampled_from([0, 8_000]),
 )
 def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
-    actions: list[Any], slots: int, mode: str, worth_copying: int
+    actions: list[Any], slots: int, mode: str, worth_copying: int, cache_ram: int
 ) -> None:
     drafting, unified = "drafting" in mode, "unified" in mode
     guessing = drafting or "guessing" in mode
@@ -632,6 +633,7 @@ def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
         draft_tokens=3 if guessing else 0,
         drafter=draft_model(sure, read=100, slots=slots, keep=not unified) if drafting else None,
         mumbles=guessing,
+        cache_ram=0 if unified else cache_ram,
     )
     injected = _act(batching, actions)
     batching.finish()

@@ -6,7 +6,7 @@ import pytest
 
 from atelier.errors import DecodeFailed
 from worker.engine import costs as module
-from worker.engine.costs import FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs
+from worker.engine.costs import FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs, Speed
 
 
 class Clock:
@@ -87,3 +87,11 @@ def test_more_tokens_are_worth_copying_where_computing_is_cheap(clock: Clock) ->
 
 def test_a_free_copy_is_worth_a_single_token() -> None:
     assert Costs(copy_seconds=0).worth_copying == 1
+
+
+def test_a_speed_is_corrected_by_what_is_measured(clock: Clock) -> None:
+    speed = Speed(guess=100)
+    assert speed.seconds(50) == pytest.approx(0.5)
+    with speed.measure(100):
+        clock.now += 2
+    assert speed.seconds(100) == pytest.approx(1 + WEIGHT * 1)
