@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import structlog
 
 from atelier.config import make_private
@@ -21,6 +20,7 @@ from worker.engine.state_file import (
     UNFINISHED,
     State,
     UnusableFile,
+    encode_pieces,
     file_size,
     read_pieces,
     read_state,
@@ -189,6 +189,4 @@ def _lock(path: Path) -> int:
 
 
 def _digest(pieces: Sequence[Piece]) -> str:
-    """The same for the same pieces, and for no others."""
-    numbers = [number for piece in pieces for number in (len(piece), *piece)]
-    return hashlib.blake2b(np.array(numbers, "<i4").tobytes(), digest_size=16).hexdigest()
+    return hashlib.blake2b(encode_pieces(pieces), digest_size=16).hexdigest()

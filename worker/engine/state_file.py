@@ -1,18 +1,19 @@
 """A file that holds the state of one prompt's beginning: what it is of, its tokens, the state, checksums.
 
-    magic, identity, numbers of pieces and tokens, bytes of the state | lengths of the pieces, tokens | checksum
+    magic, identity, bytes of the pieces and of the state | pieces, as JSON | checksum
     state | checksum
 
 A file is never trusted: one that is cut off, spoilt, or of another model or other settings is not read.
 """
 
 import contextlib
+import json
 import os
 import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,8 @@ from worker.engine.prefixes import Piece
 SUFFIX = ".kv"
 UNFINISHED = ".part"
 _MAGIC = b"ATELIER1"
-_FIXED = struct.Struct("<8s32sIIQ")
+_FIXED = struct.Struct("<8s32sIQ")
 _CHECKSUM = struct.Struct("<I")
-_MOST_TOKENS = 2**26
 
 State = NDArray[np.uint8]
 
@@ -35,8 +35,12 @@ class UnusableFile(Exception):
 
 def file_size(pieces: Sequence[Piece], state_size: int) -> int:
     """Bytes of the file."""
-    numbers = len(pieces) + sum(map(len, pieces))
-    return _FIXED.size + 4 * numbers + state_size + 2 * _CHECKSUM.size
+    return _FIXED.size + len(encode_pieces(pieces)) + state_size + 2 * _CHECKSUM.size
+
+
+def encode_pieces(pieces: Sequence[Piece]) -> bytes:
+    """The same for the same pieces, and for no others."""
+    return json.dumps(pieces, separators=(",", ":")).encode()
 
 
 def write_state(path: Path, identity: bytes, pieces: Sequence[Piece], state: State) -> None:
@@ -62,15 +66,13 @@ def read_pieces(path: Path, identity: bytes) -> list[Piece]:
     """What the file's state is of; UnusableFile when it cannot be used, OSError when it cannot be read."""
     with path.open("rb") as file:
         fixed = _exactly(file, _FIXED.size)
-        magic, owner, pieces, tokens, state_size = _FIXED.unpack(fixed)
-        if (magic, owner) != (_MAGIC, identity) or not pieces <= tokens <= _MOST_TOKENS:
+        magic, owner, pieces_size, state_size = _FIXED.unpack(fixed)
+        size = _FIXED.size + pieces_size + state_size + 2 * _CHECKSUM.size
+        if (magic, owner, size) != (_MAGIC, identity, os.fstat(file.fileno()).st_size):
             raise UnusableFile
-        numbers = _exactly(file, 4 * (pieces + tokens))
-        _check(_exactly(file, _CHECKSUM.size), fixed + numbers)
-        found = _pieces(np.frombuffer(numbers, "<i4"), pieces)
-        if os.fstat(file.fileno()).st_size != file_size(found, state_size):
-            raise UnusableFile
-        return found
+        encoded = _exactly(file, pieces_size)
+        _check(_exactly(file, _CHECKSUM.size), fixed + encoded)
+        return [_frozen(piece) for piece in json.loads(encoded)]
 
 
 def read_state(path: Path, identity: bytes, pieces: Sequence[Piece]) -> State:
@@ -87,19 +89,14 @@ def read_state(path: Path, identity: bytes, pieces: Sequence[Piece]) -> State:
 
 
 def _head(identity: bytes, pieces: Sequence[Piece], state_size: int) -> bytes:
-    lengths = [len(piece) for piece in pieces]
-    tokens = [token for piece in pieces for token in piece]
-    fixed = _FIXED.pack(_MAGIC, identity, len(lengths), len(tokens), state_size)
-    head = fixed + np.array([*lengths, *tokens], "<i4").tobytes()
+    encoded = encode_pieces(pieces)
+    head = _FIXED.pack(_MAGIC, identity, len(encoded), state_size) + encoded
     return head + _CHECKSUM.pack(zlib.crc32(head))
 
 
-def _pieces(numbers: NDArray[np.int32], count: int) -> list[Piece]:
-    lengths, tokens = numbers[:count].tolist(), numbers[count:].tolist()
-    if sum(lengths) != len(tokens) or min(lengths, default=0) < 1:
-        raise UnusableFile
-    ends = np.cumsum(lengths).tolist()
-    return [tuple(tokens[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+def _frozen(value: Any) -> Any:
+    """With tuples in place of JSON's lists."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:

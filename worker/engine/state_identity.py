@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ _WITHOUT_EFFECT = frozenset(
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
-def state_identity(model_path: str, load: Load, *, gpu_layers: int, devices: list[str]) -> bytes:
-    """32 bytes: of the model's files, its settings, and the build of llama.cpp on this processor and these devices."""
+def state_identity(files: Sequence[str], load: Load, *, gpu_layers: int, devices: list[str]) -> bytes:
+    """32 bytes: of the files, the settings, and the build of llama.cpp on this processor and these devices.
+
+    `files`: all that the weights come from; of a model that is split, its first part.
+    """
     facts = {
-        "files": [_stamp(path) for path in model_files(Path(model_path))],
+        "files": [_stamp(part) for path in files for part in model_files(Path(path))],
         "load": {name: value for name, value in dataclasses.asdict(load).items() if name not in _WITHOUT_EFFECT},
         "gpu_layers": gpu_layers,
         "devices": devices,

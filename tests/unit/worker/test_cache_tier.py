@@ -101,7 +101,7 @@ def test_the_slot_of_a_running_sequence_is_copied_rather_than_a_state_restored()
 
 
 def test_ram_is_bounded_and_the_least_recently_used_goes() -> None:
-    batching = Batching(1, cache_ram=2 * (2 * GRID * (CELL + 4) + 100))
+    batching = Batching(1, cache_ram=2 * (2 * GRID * CELL + 900))
     for chat in CHATS:
         run(batching, chat)
     assert len(batching.states) == 2
@@ -198,7 +198,7 @@ def test_a_prompt_comes_back_in_the_next_worker(ram: int, opened: Opened, tmp_pa
 
 
 def test_what_ram_has_no_room_for_comes_back_from_the_disk(opened: Opened) -> None:
-    batching = Batching(1, cache_ram=2 * GRID * (CELL + 4) + 200, cache_disk=PLENTY, directory=opened())
+    batching = Batching(1, cache_ram=2 * GRID * CELL + 900, cache_disk=PLENTY, directory=opened())
     for chat in CHATS:
         run(batching, chat)
     assert [cached(run(batching, chat)) for chat in CHATS] == [2 * GRID] * 4
@@ -206,7 +206,7 @@ def test_what_ram_has_no_room_for_comes_back_from_the_disk(opened: Opened) -> No
 
 
 def test_the_disk_is_bounded(opened: Opened, tmp_path: Path) -> None:
-    batching = Batching(1, cache_disk=2 * (2 * GRID * (CELL + 4) + 200), directory=opened())
+    batching = Batching(1, cache_disk=2 * (2 * GRID * CELL + 900), directory=opened())
     for chat in CHATS:
         run(batching, chat)
     unload(batching)
@@ -218,7 +218,7 @@ def test_a_smaller_disk_keeps_what_was_used_last(opened: Opened, tmp_path: Path)
     for chat in CHATS:
         run(first, chat)
     unload(first)
-    second = Batching(1, cache_disk=2 * GRID * (CELL + 4) + 200, directory=opened())
+    second = Batching(1, cache_disk=2 * GRID * CELL + 900, directory=opened())
     assert len(second.states) == 1
     assert cached(run(second, CHATS[3])) == 2 * GRID
     unload(second)
@@ -226,7 +226,7 @@ def test_a_smaller_disk_keeps_what_was_used_last(opened: Opened, tmp_path: Path)
 
 
 def test_the_next_worker_keeps_what_this_one_used_last(opened: Opened) -> None:
-    room = 2 * (2 * GRID * (CELL + 4) + 200)
+    room = 2 * (2 * GRID * CELL + 900)
     first = Batching(1, cache_ram=PLENTY, cache_disk=PLENTY, directory=opened())
     for kind in (0, 1, 2, 3, 1):
         run(first, CHATS[kind])

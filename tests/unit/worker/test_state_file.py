@@ -1,6 +1,7 @@
 """Files of saved states: what was written is read, and nothing else ever is."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,13 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, path
     assert file.stat().st_size == file_size(path, len(data))
     assert read_pieces(file, OWNER) == path
     assert read_state(file, OWNER, path).tobytes() == data
+
+
+def test_a_piece_may_say_how_its_tokens_were_computed(tmp_path: Path) -> None:
+    marked: Any = [(((0.1, 1.0), 5), 6), (7,)]
+    write_state(tmp_path / "1.kv", OWNER, marked, content(b"state"))
+    assert read_pieces(tmp_path / "1.kv", OWNER) == marked
+    assert read_state(tmp_path / "1.kv", OWNER, marked).tobytes() == b"state"
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_the_directory_is_made_for_the_disk_alone(model: Path, tmp_path: Path) -
 
 
 def identity(model: Path, load: Load | None = None, **facts: Any) -> bytes:
-    return state_identity(str(model), load or Load(), **{"gpu_layers": 0, "devices": ["CPU"], **facts})
+    return state_identity([str(model)], load or Load(), **{"gpu_layers": 0, "devices": ["CPU"], **facts})
 
 
 OTHERS: dict[str, Any] = {
