@@ -26,7 +26,8 @@ def _gguf_files(root: Path) -> Iterator[Path]:
 
 
 def _stays_inside(path: Path, root: Path) -> bool:
-    if not path.is_symlink() or path.resolve().is_relative_to(root.resolve()):
+    # realpath, as Path.resolve raises on a link to itself; that one is found to be no file when it is read.
+    if not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         return True
-    _log.warning("model_skipped", path=str(path), reason="it is a link out of the models' folder")
+    _log.warning("model_skipped", path=str(path), reason="it is a link out of its folder")
     return False

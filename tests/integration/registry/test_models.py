@@ -47,6 +47,7 @@ async def test_links_out_of_the_folder_are_not_followed(home: Path, tmp_path: Pa
     outside = write_gguf(tmp_path / "outside/Secret.gguf")
     (home / "models/Acme/link.gguf").symlink_to(outside)
     (home / "models/Linked").symlink_to(outside.parent)
+    (home / "models/Acme/loop.gguf").symlink_to(home / "models/Acme/loop.gguf")
     assert await keys(await start()) == {KEY}
 
 
