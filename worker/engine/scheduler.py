@@ -111,8 +111,16 @@ def prefill_budget(decode_seconds: float | None) -> float:
 
 
 def finer(slices: Seq[int]) -> list[int]:
-    """The slices in pieces of at most UNIT tokens, so that a step's prefill fills its time and no more."""
-    return [min(UNIT, tokens - done) for tokens in slices for done in range(0, tokens, UNIT)]
+    """The slices in units of UNIT tokens, so that a step's prefill fills its time and no more.
+
+    A slice's last unit takes a rest along: one token alone is computed by another kernel (see exactness.py).
+    """
+    return [unit for tokens in slices for unit in _units(tokens)]
+
+
+def _units(tokens: int) -> list[int]:
+    count = max(1, tokens // UNIT)
+    return [*[UNIT] * (count - 1), tokens - UNIT * (count - 1)]
 
 
 def fits_in_cache(reserved: int, needed: int, capacity: int | None) -> bool:
