@@ -77,6 +77,10 @@ class Config(BaseSettings):
         return self.home / "models"
 
     @property
+    def adapters_dir(self) -> Path:
+        return self.home / "adapters"
+
+    @property
     def database_path(self) -> Path:
         return self.home / "registry.db"
 

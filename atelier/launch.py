@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atelier.adapters import Adapter
 from atelier.settings.groups import Load
 
 
@@ -27,6 +28,7 @@ class LaunchSpec:
     grace_seconds: float  # without a registry and without work, after which it ends itself
     cache_dir: str = ""  # this instance's own, for what outlasts the worker; empty: it has none
     cores: list[int] = field(default_factory=list)  # CPU affinity; empty: as inherited
+    adapters: list[Adapter] = field(default_factory=list)
     script: dict[str, Any] = field(default_factory=dict)  # for the scripted engine
 
 
@@ -41,7 +43,8 @@ def take_spec(path: Path) -> LaunchSpec:
     """Read the spec and remove the file."""
     data = json.loads(path.read_text())
     path.unlink()
-    return LaunchSpec(**{**data, "load": Load(**data["load"])})
+    adapters = [Adapter(**adapter) for adapter in data["adapters"]]
+    return LaunchSpec(**{**data, "load": Load(**data["load"]), "adapters": adapters})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

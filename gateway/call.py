@@ -1,11 +1,12 @@
 """What a dialect makes of a request, and what the core makes of that before it looks for a worker."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from atelier.adapters import AdapterScale, set_scales
 from atelier.constraint import Constraint, set_constraint
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName, find_name
@@ -61,6 +62,7 @@ class Call:
     priority: int | None = None  # the lower, the sooner it starts
     timeout: float | None = None  # seconds from the request's head to the answer's end
     draft_model: str | None = None  # that shall guess ahead, as the client wrote it
+    lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +145,5 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
         case Infill(prefix, suffix):
             submit.infill.prefix, submit.infill.suffix = prefix, suffix
     set_constraint(submit, plan.call.constraint)
+    set_scales(submit, plan.call.lora)
     return submit

@@ -95,8 +95,10 @@ def busyness(instance: Instance, own: int) -> float:
 
 
 def _candidates(target: ModelName | InstanceName, snapshot: Snapshot) -> list[Instance]:
+    """Adapters make another model of it: a key means the instances with some only where there are none without."""
     if isinstance(target, ModelName):
-        return snapshot.instances_of(target.key)
+        instances = snapshot.instances_of(target.key)
+        return [each for each in instances if not each.load.get("lora")] or instances
     named = snapshot.instances.get(target.id)
     return [named] if named else []
 

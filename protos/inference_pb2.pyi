@@ -140,6 +140,7 @@ class Submit(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    LORA_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """the caller's number for it, unique within the stream"""
     request_id: _builtins.str
@@ -182,6 +183,10 @@ class Submit(_message.Message):
     def infill(self) -> Global___Infill: ...
     @_builtins.property
     def sampling(self) -> _settings_pb2.SamplingSettings: ...
+    @_builtins.property
+    def lora(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterScale]:
+        """none: every adapter at its own scale; otherwise those not named are off"""
+
     def __init__(
         self,
         *,
@@ -206,10 +211,11 @@ class Submit(_message.Message):
         priority: _builtins.int | None = ...,
         timeout_seconds: _builtins.float | None = ...,
         queue_timeout_seconds: _builtins.float | None = ...,
+        lora: _abc.Iterable[Global___AdapterScale] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "lora", b"lora", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__choices: _TypeAlias = _typing.Literal["choices"]  # noqa: Y015
     _WhichOneofArgType__choices: _TypeAlias = _typing.Literal["_choices", b"_choices"]  # noqa: Y015
@@ -323,6 +329,36 @@ class Infill(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Infill: _TypeAlias = Infill  # noqa: Y015
+
+@_typing.final
+class AdapterScale(_message.Message):
+    """How strongly one of the instance's LoRA adapters takes part."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """its number among the load setting's, from 0"""
+    name: _builtins.str
+    scale: _builtins.float
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        scale: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "id", b"id", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "id", b"id", "name", b"name", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_adapter: _TypeAlias = _typing.Literal["id", "name"]  # noqa: Y015
+    _WhichOneofArgType_adapter: _TypeAlias = _typing.Literal["adapter", b"adapter"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_adapter) -> _WhichOneofReturnType_adapter | None: ...
+
+Global___AdapterScale: _TypeAlias = AdapterScale  # noqa: Y015
 
 @_typing.final
 class Cancel(_message.Message):

@@ -16,6 +16,7 @@ from registry.instances.launcher import Launcher
 from registry.instances.plan import rules_of
 from registry.instances.pool import Pool
 from registry.instances.store import InstanceStore
+from registry.models.adapters import AdapterFolder
 from registry.models.catalogue import Catalogue
 from registry.models.store import ModelStore
 from registry.service import RegistryServicer
@@ -40,7 +41,8 @@ class RegistryServer:
         self._instances = InstanceStore(database)
         self.feed = Feed()
         self.catalogue = Catalogue(config.models_dir, ModelStore(database), self.feed)
-        self.pool = Pool(self.catalogue, self._instances, self.feed, launcher, rules_of(config))
+        self._adapters = AdapterFolder(config.adapters_dir)
+        self.pool = Pool(self.catalogue, self._adapters, self._instances, self.feed, launcher, rules_of(config))
         self._health = health.aio.HealthServicer()
         self._server = create_server(_token(config))
 
@@ -53,7 +55,8 @@ class RegistryServer:
         await self.catalogue.scan()
         await adopt_instances(await self._instances.all(), self.pool, self._launcher, self._instances)
         self._launcher.clear_all_but(self.pool.addresses())
-        add_RegistryServicer_to_server(RegistryServicer(self.catalogue, self.pool, self.feed), self._server)
+        servicer = RegistryServicer(self.catalogue, self._adapters, self.pool, self.feed)
+        add_RegistryServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._listen()
         await self._server.start()

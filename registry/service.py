@@ -10,6 +10,7 @@ from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
 from registry.feed import Feed
 from registry.instances.load import estimate_for
 from registry.instances.pool import Pool
+from registry.models.adapters import AdapterFolder, memory_of
 from registry.models.catalogue import Catalogue
 from registry.models.importing import check_import
 from registry.wire import MODES, change_message, estimate_message, instance_message, model_message
@@ -18,8 +19,9 @@ from registry.wire import MODES, change_message, estimate_message, instance_mess
 class RegistryServicer(GeneratedServicer):
     """Thin: every decision is the catalogue's or the pool's."""
 
-    def __init__(self, catalogue: Catalogue, pool: Pool, feed: Feed) -> None:
+    def __init__(self, catalogue: Catalogue, adapters: AdapterFolder, pool: Pool, feed: Feed) -> None:
         self._catalogue = catalogue
+        self._adapters = adapters
         self._pool = pool
         self._feed = feed
 
@@ -41,7 +43,10 @@ class RegistryServicer(GeneratedServicer):
     async def EstimateMemory(self, request: pb.EstimateMemoryRequest, context: Context) -> pb.MemoryEstimate:
         async with reported_errors(context):
             model = self._catalogue.require(request.model_key)
-            return estimate_message(estimate_for(model, load_values(request.load), self._catalogue.find))
+            values = load_values(request.load)
+            estimate = estimate_for(model, values, self._catalogue.find)
+            adapters = await self._adapters.find(model, values.get("lora", []))
+            return estimate_message(estimate + memory_of(adapters))
 
     async def UnloadInstance(self, request: pb.UnloadInstanceRequest, context: Context) -> pb.UnloadInstanceReply:
         async with reported_errors(context):

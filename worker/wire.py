@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 
+from atelier.adapters import read_scales
 from atelier.constraint import read_constraint
 from atelier.errors import InvalidRequest, to_message
 from atelier.limits import MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
@@ -47,6 +48,7 @@ def read_submit(submit: pb.Submit) -> Request:
         choices=choices,
         logprobs=submit.logprobs if submit.HasField("logprobs") else None,
         prompt_progress=submit.prompt_progress,
+        lora=read_scales(submit),
         request_id=submit.request_id,
         fairness_key=submit.fairness_key,
         priority=submit.priority,

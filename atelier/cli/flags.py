@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -46,11 +46,11 @@ def flag(row: Setting, short: str | None = None) -> inspect.Parameter:
 def settings_body(group: Group, given: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that were given, by the names that the REST API has for them."""
     rows = TABLE[group]
-    return {rows[name].facts.lmstudio: _value(rows[name], raw) for name, raw in given.items() if raw is not None}
+    return {rows[name].facts.lmstudio: _value(rows[name], raw) for name, raw in given.items() if raw not in (None, [])}
 
 
 def _value(row: Setting, raw: Any) -> Any:
-    if not _is_list(row):
+    if not _is_numbers(row):
         return raw
     try:
         return [float(part) for part in str(raw).split(",")]
@@ -61,7 +61,7 @@ def _value(row: Setting, raw: Any) -> Any:
 def _flag_type(row: Setting) -> Any:
     if row.facts.choices:
         return Literal[row.facts.choices]
-    return str if _is_list(row) else _plain(row.type)
+    return str if _is_numbers(row) else _plain(row.type)
 
 
 def _plain(kind: Any) -> Any:
@@ -69,8 +69,9 @@ def _plain(kind: Any) -> Any:
     return next((arg for arg in get_args(kind) if arg is not NoneType), kind) if NoneType in get_args(kind) else kind
 
 
-def _is_list(row: Setting) -> bool:
-    return get_origin(row.type) is list
+def _is_numbers(row: Setting) -> bool:
+    """A list in one flag, with commas; a list of texts is a flag that may be given again."""
+    return bool(row.type == list[float])
 
 
 def _is_number(row: Setting) -> bool:
@@ -85,6 +86,8 @@ def _help(row: Setting) -> str:
 
 
 def _metavar(row: Setting) -> str | None:
-    if _is_list(row):
+    if _is_numbers(row):
         return "NUMBER,..."
+    if row.facts.form:
+        return row.facts.form
     return (row.facts.unit or "NUMBER").upper() if _is_number(row) else None

@@ -13,6 +13,8 @@ class Facts:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     max_items: int | None = None
+    longest: int | None = None  # characters of a list's entry
+    form: str = ""  # how a list's entry is written, where it has parts
     unit: str = ""
     llama: str = ""  # its llama.cpp parameter
     openai: str = ""  # its name in OpenAI's dialect, "" when it has none

@@ -76,7 +76,7 @@ def setting_row(row: Setting) -> list[str]:
 def allowed(row: Setting) -> str:
     facts = row.facts
     most = f"at most {facts.max_items} entries" if facts.max_items is not None else ""
-    return ", ".join([*map(code, facts.choices), *filter(None, [bounds(facts), most])])
+    return ", ".join([*map(code, facts.choices), *filter(None, [code(facts.form), bounds(facts), most])])
 
 
 def bounds(facts: Facts) -> str:

@@ -6,6 +6,7 @@ Defaults of inference are LM Studio's. None means "not set": the engine or the m
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from atelier.limits import MOST_ADAPTERS
 from atelier.settings.declare import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -175,6 +176,16 @@ class Load:
         maximum=16,
         unit="tokens",
         lmstudio="draft_tokens",
+    )
+    lora: list[str] = setting(
+        [],
+        "LoRA adapters: files below the home's adapters folder. One is called as its file, without .gguf, "
+        "and has the scale 1, unless the entry says otherwise.",
+        max_items=MOST_ADAPTERS,
+        longest=4096,
+        form="[NAME=]FILE[=SCALE]",
+        llama="lora",
+        lmstudio="lora",
     )
     load_seed: int | None = setting(
         None,
@@ -415,6 +426,7 @@ class Inference:
         ["\n", ":", '"', "*"],
         "Strings that DRY lets no repetition extend across.",
         max_items=16,
+        longest=40,  # llama.cpp cuts them there
         llama="dry_sequence_breakers",
         openai="dry_sequence_breakers",
         lmstudio="dry_sequence_breakers",

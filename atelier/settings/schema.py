@@ -9,7 +9,6 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, create_model
 from atelier.settings.table import Setting
 
 MAX_TOKEN_ID = 2**31 - 1  # llama_token is an int32
-LONGEST_STRING = 40  # characters of a list's entry: llama.cpp cuts DRY's breakers there
 
 
 def fields_model(name: str, rows: Iterable[tuple[str, Setting]]) -> type[BaseModel]:
@@ -30,8 +29,9 @@ def annotation(row: Setting) -> Any:
         number = Annotated[(float, *_bounds(row, float))]
         return Annotated[list[number], Field(description=_describe(row), max_length=facts.max_items)]
     if kind == list[str]:
-        entry = Annotated[str, Field(min_length=1, max_length=LONGEST_STRING)]
-        return Annotated[list[entry], Field(description=_describe(row), min_length=1, max_length=facts.max_items)]
+        entry = Annotated[str, Field(min_length=1, max_length=facts.longest)]
+        fewest = 1 if row.default else 0  # an empty list travels as an unset one
+        return Annotated[list[entry], Field(description=_describe(row), min_length=fewest, max_length=facts.max_items)]
     if get_origin(kind) is Mapping:
         token: Any = Annotated[int, Ge(0), Le(MAX_TOKEN_ID)]
         bias: Any = Annotated[(float, *_bounds(row, float))]
@@ -50,7 +50,8 @@ def _bounds(row: Setting, kind: type[int] | type[float]) -> list[Any]:
 def _describe(row: Setting) -> str:
     unit = f" Unit: {row.facts.unit}." if row.facts.unit else ""
     default = "" if row.default in (None, [], {}) else f" Built-in default: {row.default}."
-    return row.facts.description + unit + default
+    form = f" Form: {row.facts.form}." if row.facts.form else ""
+    return row.facts.description + form + unit + default
 
 
 def _without_none(kind: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from atelier.adapters import read_adapters
 from gateway.errors import envelope
 from gateway.lmstudio.translate import load_config
 from gateway.snapshot import Instance
@@ -22,7 +23,14 @@ def instance_object(instance: Instance) -> dict[str, Any]:
         "started_at": instance.started_at,
         "error": envelope(instance.error)["error"] if instance.error else None,
         "config": load_config(instance),
+        "adapters": adapter_list(instance),
     }
+
+
+def adapter_list(instance: Instance) -> list[dict[str, Any]]:
+    """The LoRA adapters, with what a request may call them and their scale in requests that name none."""
+    adapters = read_adapters(instance.load.get("lora", []))
+    return [{"id": id, "name": each.name, "scale": each.scale} for id, each in enumerate(adapters)]
 
 
 SEQUENCE_STATES = {pb.SEQUENCE_WAITING: "waiting", pb.SEQUENCE_PREFILL: "prefill", pb.SEQUENCE_DECODE: "decode"}

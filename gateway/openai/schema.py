@@ -4,7 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from atelier.limits import LONGEST_TIMEOUT, MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
+from atelier.limits import (
+    LARGEST_SCALE,
+    LONGEST_TIMEOUT,
+    MOST_ADAPTERS,
+    MOST_CHOICES,
+    MOST_LOGPROBS,
+    MOST_PRIORITY,
+)
 from atelier.settings import TABLE
 from atelier.settings.schema import MAX_TOKEN_ID, fields_model
 
@@ -101,6 +108,14 @@ class ResponseFormat(Body):
     json_schema: JsonSchemaFormat | None = None
 
 
+class AdapterEntry(Body):
+    """An adapter by its id or its name."""
+
+    id: Annotated[int, Field(ge=0, le=2**32 - 1, description="As GET /api/v1/instances lists it.")] | None = None
+    name: str | None = None
+    scale: Annotated[float, Field(ge=-LARGEST_SCALE, le=LARGEST_SCALE, allow_inf_nan=False)]
+
+
 class Common(Sampling):  # type: ignore[misc, valid-type]
     """What chat and text completions have in common."""
 
@@ -116,6 +131,9 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     ttl: Any = Field(None, description="Ignored: models stay loaded until they are unloaded.")
+    lora: Annotated[list[AdapterEntry], Field(max_length=MOST_ADAPTERS)] | None = Field(
+        None, description="Scales of the instance's LoRA adapters; those that are not listed are off."
+    )
     priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
         None, description="Requests with a lower one start sooner; 0 when unset."
     )

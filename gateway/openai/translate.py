@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
@@ -19,7 +20,16 @@ from gateway.call import (
 from gateway.events import Completion, StopReason
 from gateway.generation import Generation
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
-from gateway.openai.schema import MOST_PROMPTS, ChatBody, Common, CompletionBody, ContentPart, Message, ResponseFormat
+from gateway.openai.schema import (
+    MOST_PROMPTS,
+    AdapterEntry,
+    ChatBody,
+    Common,
+    CompletionBody,
+    ContentPart,
+    Message,
+    ResponseFormat,
+)
 
 FINISH_REASONS = {
     StopReason.EOS_FOUND: "stop",
@@ -62,6 +72,7 @@ def chat_call(body: ChatBody) -> Call:
         priority=body.priority,
         timeout=body.timeout,
         draft_model=body.draft_model,
+        lora=adapter_scales(body),
     )
 
 
@@ -72,6 +83,17 @@ def wanted_logprobs(body: ChatBody) -> int | None:
     if body.top_logprobs:
         raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
     return None
+
+
+def adapter_scales(body: Common) -> list[AdapterScale]:
+    return [AdapterScale(chosen_adapter(entry, i), entry.scale) for i, entry in enumerate(body.lora or [])]
+
+
+def chosen_adapter(entry: AdapterEntry, number: int) -> int | str:
+    named = [each for each in (entry.id, entry.name) if each is not None]
+    if len(named) != 1:
+        raise InvalidRequest(f"lora[{number}]: takes either an id or a name", param=f"lora[{number}]")
+    return named[0]
 
 
 def wants_progress(body: Common) -> bool:
@@ -97,6 +119,7 @@ def completion_call(body: CompletionBody) -> Call:
         priority=body.priority,
         timeout=body.timeout,
         draft_model=body.draft_model,
+        lora=adapter_scales(body),
     )
 
 

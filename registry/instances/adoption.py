@@ -38,10 +38,10 @@ async def _adopt(record: InstanceRecord, pool: Pool, launcher: Launcher, store: 
     try:
         if process is not None:
             _log.info("instance_adopted", instance=record.id, pid=process.pid)
-            return pool.resume(record, process)
+            return await pool.resume(record, process)
         if not record.on_demand:
             _log.info("instance_relaunched", instance=record.id)
-            pool.resume(record, None)
+            await pool.resume(record, None)
             return None
     except AtelierError as error:
         _log.warning("instance_dropped", instance=record.id, reason=error.message)

@@ -10,5 +10,10 @@ PREFERENCE = (State.READY, State.LOADING, State.STARTING, State.RESTARTING, Stat
 
 
 def choose(instances: Iterable[Instance]) -> Instance | None:
-    """The instance to use, wait for, or (when it failed) try again; None when there is none."""
-    return min(instances, key=lambda instance: PREFERENCE.index(instance.state), default=None)
+    """The instance to use, wait for, or (when it failed) try again; None when there is none.
+
+    Adapters make another model of it: those with some stand in only where there is none without.
+    """
+    return min(
+        instances, key=lambda instance: (bool(instance.load.lora), PREFERENCE.index(instance.state)), default=None
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atelier.adapters import Adapter
 from atelier.config import Config
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
@@ -42,6 +43,7 @@ class Plan:
     load: Load  # as resolved
     pin: Pin
     on_demand: bool
+    adapters: tuple[Adapter, ...] = ()
 
     def new_instance(self, host: str) -> Instance:
         return Instance(
@@ -65,6 +67,7 @@ class Plan:
             grace_seconds=rules.worker_grace,
             cache_dir=str(rules.cache_dir / file_name(self.instance_id)),
             cores=self.pin.cores,
+            adapters=list(self.adapters),
             script=rules.script,
         )
 

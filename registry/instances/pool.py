@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from registry.instances.load import resolve_load
 from registry.instances.plan import Plan, Rules
 from registry.instances.store import InstanceRecord, InstanceStore
 from registry.instances.supervisor import Supervisor
+from registry.models.adapters import AdapterFolder
 from registry.models.catalogue import Catalogue
 from registry.models.model import Model
 from registry.pinning import pin
@@ -30,9 +32,16 @@ class Pool:
     """Owns the supervisors. What is decided here is decided without waiting, so callers coalesce."""
 
     def __init__(
-        self, catalogue: Catalogue, store: InstanceStore, feed: Feed, launcher: Launcher, rules: Rules
+        self,
+        catalogue: Catalogue,
+        adapters: AdapterFolder,
+        store: InstanceStore,
+        feed: Feed,
+        launcher: Launcher,
+        rules: Rules,
     ) -> None:
         self._catalogue = catalogue
+        self._adapters = adapters
         self._store = store
         self._feed = feed
         self._launcher = launcher
@@ -66,12 +75,11 @@ class Pool:
         InvalidRequest names the setting that cannot be; AlreadyExists; ModelNotFound; the load's error.
         """
         model = self._catalogue.require(model_key)
-        plan = self._plan(model, "", requested, on_demand=False)
+        plan = await self._adapted(self._plan(model, "", requested, on_demand=False))
         if identifier is not None:
             check_identifier(identifier)
         await self._clear_failed(model, identifier)
-        plan = self._plan(model, self._claim(model, identifier), plan.requested, on_demand=False)
-        return await self._start(plan).ready()
+        return await self._start(replace(plan, instance_id=self._claim(model, identifier))).ready()
 
     async def unload(self, instance_id: str, grace_seconds: float | None) -> None:
         """End an instance; its running requests get the grace period. InstanceNotFound."""
@@ -80,13 +88,13 @@ class Pool:
             raise InstanceNotFound(f'There is no loaded instance "{instance_id[:200]}".', param="instance_id")
         await self._remove(supervisor, self._rules.shutdown_grace if grace_seconds is None else grace_seconds)
 
-    def resume(self, record: InstanceRecord, process: WorkerProcess | None) -> Supervisor:
+    async def resume(self, record: InstanceRecord, process: WorkerProcess | None) -> Supervisor:
         """Take up an instance of an earlier registry: with its worker, or with a new one.
 
         ModelNotFound or InvalidRequest when it cannot run any more.
         """
         model = self._catalogue.require(record.model_key)
-        plan = self._plan(model, record.id, record.settings, on_demand=record.on_demand)
+        plan = await self._adapted(self._plan(model, record.id, record.settings, on_demand=record.on_demand))
         return self._start(plan, (record, process) if process else None)
 
     def addresses(self) -> set[str]:
@@ -135,6 +143,11 @@ class Pool:
             pin=pin(load, self._rules.cores),
             on_demand=on_demand,
         )
+
+    async def _adapted(self, plan: Plan) -> Plan:
+        """The plan with its adapters' files; InvalidRequest when one of them cannot be used."""
+        files = await self._adapters.find(plan.model, plan.load.lora)
+        return replace(plan, adapters=tuple(file.adapter for file in files))
 
     def _claim(self, model: Model, identifier: str | None) -> str:
         """The id of a new instance; AlreadyExists when the wanted one means something else."""

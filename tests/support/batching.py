@@ -164,6 +164,7 @@ class Batching:
         logprobs: int | None = None,
         progress: bool = False,
         temperature: float = 0.0,
+        scales: tuple[float, ...] = (),
         **sampling: Any,
     ) -> Call:
         request = Request(
@@ -176,7 +177,14 @@ class Batching:
             priority=priority,
         )
         prepared = Prepared(
-            request, list(prompt), max_tokens, False, matcher, self._slicing.cut(prompt), reusable=self._reuse
+            request,
+            list(prompt),
+            max_tokens,
+            limited_by_context=False,
+            matcher=matcher,
+            slices=self._slicing.cut(prompt),
+            scales=scales,
+            reusable=self._reuse,
         )
         ticket = Ticket(Source(0, len(self.calls)), choices, deadlines)
         call = Call(ticket, tuple(prompt), max_tokens, [""] * choices, [0] * choices)

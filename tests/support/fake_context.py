@@ -1,7 +1,7 @@
 """A llama.cpp context without a model: its logits tell how every token in the cache came to be there.
 
 Each cell's digest is of the cells before it, of its token, and of the call that computed it. So a cache that was
-reused, copied or cut wrongly, or a prompt that was cut elsewhere, gives other tokens.
+reused, copied or cut wrongly, or a prompt that was cut elsewhere or computed with other adapters, gives other tokens.
 """
 
 import hashlib
@@ -88,11 +88,12 @@ class FakeContext:
     def decode_runs(self, runs: Sequence[Run]) -> None:
         slots = tuple(run.slot for run in runs)
         assert list(slots) == sorted(set(slots)), "llama.cpp computes only neighbouring streams at once"
+        assert len({run.scales for run in runs}) == 1, "different adapters in one call"
         self._compute(Computed("prompt" if any(map(_is_prompt, runs)) else "next", slots, sum(map(len, runs))))
         rows = [(run, at) for run in runs for at in range(len(run))]
         for run, at in rows:
             shape = (run.start, len(run)) if self._rounding and len(run) > 1 else ()
-            self._put(run.slot, run.tokens[at], run.start + at, shape)
+            self._put(run.slot, run.tokens[at], run.start + at, (*shape, *run.scales))
         assert not self._rounding or len(runs) in (1, len(rows)), "a run of several tokens has its own call"
         self._logits = {
             index: self._outputs(self.cells[run.slot][run.start + at])
@@ -135,11 +136,12 @@ class FakeContext:
         if self._capacity is not None:
             assert sum(map(len, self.cells)) + call.tokens <= self._capacity, "more than the cache holds"
 
-    def _put(self, slot: int, token: int, position: int, shape: tuple[int, ...]) -> None:
+    def _put(self, slot: int, token: int, position: int, way: tuple[float, ...]) -> None:
+        """`way`: how the call computes it."""
         cells = self.cells[slot]
         assert position == len(cells), "a gap or an overlap"
         before = cells[-1].digest if cells else b""
-        cells.append(Cell(token, hashlib.blake2b(before + repr((token, shape)).encode(), digest_size=16).digest()))
+        cells.append(Cell(token, hashlib.blake2b(before + repr((token, way)).encode(), digest_size=16).digest()))
         self.most_cells = max(self.most_cells, len(cells))
 
     def _outputs(self, cell: Cell) -> NDArray[np.float32]:

@@ -3,13 +3,14 @@
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 
+from atelier.adapters import Adapter
 from atelier.launch import LaunchSpec, write_spec
 from atelier.rpc import open_channel, token_metadata
 from atelier.settings import Load
@@ -22,7 +23,7 @@ Statuses = Any  # a grpc.aio.UnaryStreamCall of WorkerStatus; generic in the stu
 
 @asynccontextmanager
 async def worker_process(
-    directory: Path, model: Path, load: Load, draft: Path | None = None
+    directory: Path, model: Path, load: Load, draft: Path | None = None, adapters: Sequence[Adapter] = ()
 ) -> AsyncIterator[LaunchSpec]:
     """`python -m worker` with the model loaded; killed at the end if it does not stop by itself."""
     spec = LaunchSpec(
@@ -35,6 +36,7 @@ async def worker_process(
         token=secrets.token_hex(16),
         grace_seconds=60,
         cache_dir=str(directory / "cache"),
+        adapters=list(adapters),
     )
     path = directory / f"{secrets.token_hex(4)}.json"
     write_spec(spec, path)

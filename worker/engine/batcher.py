@@ -215,7 +215,7 @@ class Batcher:
         """The first token, of this sequence and of all that wait with the very same prompt."""
         slot = _slot(sequence)
         self._prefixes.unclaim(slot)
-        twins = [other for other in self._running if not other.begun and other.prompt == sequence.prompt]
+        twins = [other for other in self._running if not other.begun and other.is_twin_of(sequence)]
         for twin in twins:
             self._context.copy(slot, _slot(twin))
             self._prefixes.copy(slot, _slot(twin), len(twin.prompt))

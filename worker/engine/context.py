@@ -1,15 +1,17 @@
 """A llama.cpp context: the KV cache and the decode call. Used on the engine's thread alone."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
+from atelier.adapters import Scales
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
+from worker.engine.adapters import Adapters
 from worker.engine.devices import physical_cores
 from worker.engine.exactness import value_type
 from worker.engine.llama_log import LlamaLog
@@ -30,10 +32,12 @@ _Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits
 class Context:
     """Owns a llama_context and one batch. `close` frees both."""
 
-    def __init__(self, model: Model, params: Any, log: LlamaLog) -> None:
+    def __init__(self, model: Model, params: Any, log: LlamaLog, adapters: Adapters | None = None) -> None:
         self.handle = ll.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise load_error(log, "No context could be created for the model")
+        self._adapters = adapters
+        self._scales: Scales = ()  # as set
         self._vocabulary_size = model.vocabulary.size
         self._memory = ll.llama_get_memory(self.handle)
         self._room: int = ll.llama_n_batch(self.handle)
@@ -41,10 +45,20 @@ class Context:
         self._views: dict[int, NDArray[np.float32]] = {}  # by address: making one takes longer than finding it
 
     def decode_runs(self, runs: Sequence[Run]) -> None:
-        """Compute what comes next in several sequences. `logits` counts the tokens of all runs."""
+        """Compute what comes next in sequences with the same adapters. `logits` counts the tokens of all runs."""
+        self._set_adapters({run.scales for run in runs})
         self._decode(
             [(run.slot, token, run.start + i, i >= run.silent) for run in runs for i, token in enumerate(run.tokens)]
         )
+
+    def _set_adapters(self, wanted: Iterable[Scales]) -> None:
+        """llama.cpp has one set of adapters for a whole call."""
+        scales, *others = wanted
+        if others:
+            raise DecodeFailed("Sequences with different adapters were to be computed at once.")
+        if self._adapters is not None and scales != self._scales:
+            self._adapters.set(self.handle, scales)
+            self._scales = scales
 
     def decode_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
         """Compute whole texts, each as the sequence of its number, with embeddings for all tokens."""
@@ -112,9 +126,9 @@ class Context:
         ll.llama_free(self.handle)
 
 
-def open_context(model: Model, load: Load, log: LlamaLog) -> Context:
+def open_context(model: Model, load: Load, log: LlamaLog, adapters: Adapters | None = None) -> Context:
     """For completing prompts. Warm: every weight is touched once, so that the first request does not pay for it."""
-    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log)
+    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log, adapters)
     context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
     context.clear()
     return context

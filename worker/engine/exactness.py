@@ -7,6 +7,7 @@ On a CPU they need not: every row of a matrix product is computed by itself. Two
    the rest. With values of another type than the keys the first two are never taken (ggml-cpu/ops.cpp,
    flash_attn_ext). bfloat16 takes the room of float16, and is summed up in 32 bits instead of 16.
 2. Weights that are not quantised are multiplied by another kernel for one token than for several.
+   LoRA adapters seldom are quantised.
 
 GPUs choose kernels by the number of tokens: there grouping always matters.
 """
@@ -35,8 +36,8 @@ def value_type(load: Load, *, on_gpu: bool) -> str:
     return "bf16" if load.kv_type == "f16" and not on_gpu and load.flash_attention is not False else load.kv_type
 
 
-def exactness(load: Load, file_type: str, *, on_gpu: bool) -> Exactness:
-    """What can be relied on with these settings, for a file of this general.file_type."""
+def exactness(load: Load, file_type: str, *, on_gpu: bool, adapted: bool = False) -> Exactness:
+    """What can be relied on with these settings, for a file of this general.file_type, with adapters or without."""
     one_path = load.flash_attention is False or value_type(load, on_gpu=on_gpu) != load.kv_type
     slices = not on_gpu and (one_path or load.kv_type not in _SPLIT_PATHS)
-    return Exactness(slices, slices and file_type not in _UNQUANTISED)
+    return Exactness(slices, slices and not adapted and file_type not in _UNQUANTISED)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
@@ -50,6 +51,7 @@ class Request:
     choices: int = 1
     logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
     prompt_progress: bool = False  # PromptProgress is wanted
+    lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
     request_id: str = ""
     fairness_key: str = ""
     priority: int = 0  # the lower, the sooner it starts

@@ -1,14 +1,16 @@
 """From a launch's settings to a model that can work: devices, weights, context, batcher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import llama_cpp
 from llama_cpp import llama_cpp as ll
 
+from atelier.adapters import Adapter
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
+from worker.engine.adapters import Adapters
 from worker.engine.batcher import Batcher
 from worker.engine.cache_tier import CacheTier
 from worker.engine.context import Context, open_context
@@ -58,10 +60,12 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         model = opened.enter_context(closing(Model(spec.model_path, load, log, on_progress)))
         check_speculation(model, load)
         on_device = [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"]
-        exact = exactness(load, model.metadata("general.file_type"), on_gpu=model.gpu_layers > 0)
+        file_type, on_gpu = model.metadata("general.file_type"), model.gpu_layers > 0
+        exact = exactness(load, file_type, on_gpu=on_gpu, adapted=bool(spec.adapters))
         batcher = None
         if not model.only_embeds:
-            context = opened.enter_context(closing(open_context(model, load, log)))
+            adapters = Adapters(model, spec.adapters, log) if spec.adapters else None
+            context = opened.enter_context(closing(open_context(model, load, log, adapters)))
             costs = Costs(_copy_seconds(model, load))
             speculation = open_speculation(spec, model, costs, log, on_progress, opened)
             tier = open_tier(
@@ -69,7 +73,8 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
             )
             batcher = _batcher(model, context, costs, load, exact, speculation, tier)
         description = _describe(model, load, on_device)
-        preparer = _preparer(model, description, _slicing(model, load, exact), reusable=_reuses(model, load))
+        slicing = _slicing(model, load, exact)
+        preparer = _preparer(model, description, slicing, spec.adapters, reusable=_reuses(model, load))
         return Loaded(model, batcher, preparer, description, opened.pop_all())
 
 
@@ -105,8 +110,17 @@ def _copy_seconds(model: Model, load: Load) -> float:
     return cells * model.kv_bytes_per_token / (GPU_COPY_SPEED if model.gpu_layers else CPU_COPY_SPEED)
 
 
-def _preparer(model: Model, description: Description, slicing: Slicing, *, reusable: bool) -> Preparer:
-    return Preparer(model.vocabulary, description.chat_template, description.context_length, slicing, reusable=reusable)
+def _preparer(
+    model: Model, description: Description, slicing: Slicing, adapters: Sequence[Adapter], *, reusable: bool
+) -> Preparer:
+    return Preparer(
+        model.vocabulary,
+        description.chat_template,
+        description.context_length,
+        slicing,
+        adapters,
+        reusable=reusable,
+    )
 
 
 def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:

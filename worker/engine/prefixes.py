@@ -1,10 +1,10 @@
 """Which slots hold which beginnings of prompts: a radix tree over tokens whose edges are prompt slices."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-Piece = tuple[int, ...]
+Piece = tuple[Hashable, ...]
 """The tokens of one slice."""
 
 
@@ -12,6 +12,11 @@ def beginning(pieces: Sequence[Piece], tokens: int) -> list[Piece]:
     """The first pieces, as many as have no more than these tokens together."""
     ends = accumulate(map(len, pieces))
     return [piece for piece, end in zip(pieces, ends, strict=True) if end <= tokens]
+
+
+def set_apart(pieces: Sequence[Piece], mark: Hashable) -> list[Piece]:
+    """A prompt's pieces, sharing nothing with those of another mark: the same tokens, computed otherwise."""
+    return [((mark, piece[0]), *piece[1:]) if number == 0 else piece for number, piece in enumerate(pieces)]
 
 
 @dataclass(eq=False, slots=True)

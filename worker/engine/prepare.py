@@ -4,10 +4,13 @@ Runs in a thread of its own, beside the decode loop: it reads the vocabulary and
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from atelier.adapters import Adapter, Scales
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
+from worker.engine.adapters import choose_scales
 from worker.engine.chat_template import ChatTemplate
 from worker.engine.constraint import ConstraintCompiler, Matcher
 from worker.engine.fitting import Fitted, fit
@@ -29,24 +32,34 @@ class Prepared:
     limited_by_context: bool  # the limit is the context's end, not the request's max_tokens
     matcher: Matcher | None
     slices: list[int]  # ends of the prompt's slices
+    scales: Scales  # of the adapters
     reusable: bool  # the cache of such a prompt may be cut at its slices and gone on from
     dropped: Dropped = NOTHING  # from the prompt, to make it fit
 
 
 class Preparer:
     def __init__(
-        self, vocabulary: Vocabulary, template: str | None, context_length: int, slicing: Slicing, *, reusable: bool
+        self,
+        vocabulary: Vocabulary,
+        template: str | None,
+        context_length: int,
+        slicing: Slicing,
+        adapters: Sequence[Adapter] = (),
+        *,
+        reusable: bool,
     ) -> None:
         self._vocabulary = vocabulary
         self._model_template = template
         self._context_length = context_length
         self._slicing = slicing
+        self._adapters = adapters
         self._reusable = reusable
         self._compiler = ConstraintCompiler(vocabulary)
         self._templates: dict[str, ChatTemplate] = {}
 
     def prepare(self, request: Request) -> Prepared:
         """The request, ready to run; an InvalidRequest says what to change."""
+        scales = choose_scales(request.lora, self._adapters)
         wanted = request.sampling.max_tokens
         fitted = self._fit(request.prompt, request.sampling.context_overflow, wanted)
         tokens = fitted.tokens
@@ -58,6 +71,7 @@ class Preparer:
             limited_by_context=wanted is None,
             matcher=self._compiler.compile(request.constraint),
             slices=self._slicing.cut(tokens),
+            scales=scales,
             reusable=self._reusable,
             dropped=fitted.dropped,
         )

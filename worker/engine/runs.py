@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+from atelier.adapters import Scales
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -13,6 +15,7 @@ class Run:
     tokens: Seq[int]
     start: int  # where the first one goes in the sequence
     silent: int
+    scales: Scales = ()  # of the adapters: one set for a whole call
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -20,7 +23,7 @@ class Run:
     def piece(self, at: int, most: int) -> "Run":
         """Up to `most` of its tokens, from token `at` on."""
         tokens = self.tokens[at : at + most]
-        return Run(self.slot, tokens, self.start + at, min(len(tokens), max(0, self.silent - at)))
+        return Run(self.slot, tokens, self.start + at, min(len(tokens), max(0, self.silent - at)), self.scales)
 
 
 def plan_calls(runs: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
@@ -32,8 +35,17 @@ def plan_calls(runs: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
         A  BBB  C  DD   -->  joined: A BBB C DD     else: A C, BBB, DD
 
     In the order of the slots: llama.cpp computes rows of neighbouring streams at once, and only of those.
+    Runs with different adapters share no call.
     """
     in_order = sorted(runs, key=lambda run: run.slot)
+    kinds = dict.fromkeys(run.scales for run in in_order)
+    return [
+        call for kind in kinds for call in _calls([run for run in in_order if run.scales == kind], room, joined=joined)
+    ]
+
+
+def _calls(in_order: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
+    """Of runs with the same adapters."""
     if joined:
         return list(_packed((piece for run in in_order for piece in _pieces(run, room)), room))
     single = [run for run in in_order if len(run) == 1]

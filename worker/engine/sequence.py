@@ -20,7 +20,7 @@ from worker.engine.interface import (
     TokenLogprob,
 )
 from worker.engine.logprobs import token_logprobs
-from worker.engine.prefixes import Piece
+from worker.engine.prefixes import Piece, set_apart
 from worker.engine.prepare import Prepared
 from worker.engine.runs import Run
 from worker.engine.sampler import Sampler
@@ -53,9 +53,11 @@ class Sequence:
         self.choice = choice
         self.prompt = prepared.tokens
         self.slices = prepared.slices  # ends of the prompt's slices
-        self.pieces = _pieces(self.prompt, self.slices) if prepared.reusable else []
+        self.scales = prepared.scales  # of the adapters
+        pieces = _pieces(self.prompt, self.slices) if prepared.reusable else []
         # The end of the prompt is claimed too: nobody can go on from it, but its twins can start with it.
-        self.claims = [*self.pieces, (*self.prompt[sum(map(len, self.pieces)) :], WHOLE)]
+        self.claims = self._adapted([*pieces, (*self.prompt[sum(map(len, pieces)) :], WHOLE)])
+        self.pieces = self.claims[:-1]
         self.limit = prepared.limit
         self.dropped = prepared.dropped
         self.fairness_key = request.fairness_key
@@ -119,7 +121,7 @@ class Sequence:
         assert self.slot is not None
         end = self.done + tokens
         silent = tokens - 1 if end == len(self.prompt) else tokens
-        return Run(self.slot, self.prompt[self.done : end], self.done, silent)
+        return Run(self.slot, self.prompt[self.done : end], self.done, silent, self.scales)
 
     def prompt_runs(self, slices: Seq[int]) -> list[Run]:
         """The next slices of the prompt, one by one."""
@@ -130,7 +132,7 @@ class Sequence:
     def run(self, guesses: Seq[int]) -> Run:
         """Its pending tokens, of which the last one's logits count, and guesses, whose logits tell if they hold."""
         assert self.slot is not None
-        return Run(self.slot, [*self.pending, *guesses], self.position, len(self.pending) - 1)
+        return Run(self.slot, [*self.pending, *guesses], self.position, len(self.pending) - 1, self.scales)
 
     @property
     def guess_room(self) -> int:
@@ -152,7 +154,16 @@ class Sequence:
         """What the cache holds of the text from token `start` on, in pieces as prompts are cut into."""
         text = self.text_from(0)[: self.position]
         ends = range(start + TAIL, len(text) + 1, TAIL)
-        return [tuple(text[end - TAIL : end]) for end in ends]
+        blocks: list[Piece] = [tuple(text[end - TAIL : end]) for end in ends]
+        return blocks if start else self._adapted(blocks)
+
+    def is_twin_of(self, other: "Sequence") -> bool:
+        """Whether both have the same prompt, computed in the same way."""
+        return self.prompt == other.prompt and self.scales == other.scales
+
+    def _adapted(self, pieces: list[Piece]) -> list[Piece]:
+        """The beginning of a text, apart from that of the same text with other adapters."""
+        return set_apart(pieces, self.scales) if self.scales else pieces
 
     def progress(self) -> PromptProgress:
         return PromptProgress(len(self.prompt), self.reused, self.done)

@@ -34,7 +34,8 @@ def open_tier(
     states = SavedStates(load.cache_ram * MIB, load.cache_disk * MIB)
     if load.cache_disk:
         try:
-            identity = state_identity([spec.model_path], load, gpu_layers=gpu_layers, devices=devices)
+            files = [spec.model_path, *(adapter.path for adapter in spec.adapters)]
+            identity = state_identity(files, load, gpu_layers=gpu_layers, devices=devices)
             return CacheTier(context, costs, states, StateDirectory(_directory(spec), identity))
         except OSError as error:
             _log.warning("cache_disk_off", directory=spec.cache_dir, reason=str(error))

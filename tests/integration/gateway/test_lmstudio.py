@@ -192,6 +192,7 @@ async def test_instances_are_listed_with_all_there_is_to_know(gateway: RunningGa
     assert set(tiny) == {
         *("id", "model", "state", "pin", "pid", "host", "context_length", "parallel", "gpu_layers", "active"),
         *("queued", "load_progress", "load_time_seconds", "restarts", "on_demand", "started_at", "error", "config"),
+        "adapters",
     }
     assert (tiny["id"], tiny["state"], tiny["context_length"], tiny["error"]) == (KEY, "ready", 512, None)
     assert (bad["state"], bad["error"]["message"]) == ("failed", "it is no model")

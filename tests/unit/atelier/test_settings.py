@@ -80,6 +80,7 @@ loads = st.builds(
     tensor_split=st.lists(st.floats(0, 1), max_size=4),
     flash_attention=st.none() | st.booleans(),
     mmap=st.booleans(),
+    lora=st.lists(st.text(), max_size=4),
 )
 inferences = st.builds(
     Inference,

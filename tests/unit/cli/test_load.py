@@ -31,7 +31,7 @@ def test_every_setting_has_a_flag_and_travels_by_its_rest_name(server: ScriptedS
         "--identifier mine -c 2048 --parallel 2 --device cuda:1 --cores 0-3 --threads 4 --gpu off --tensor-split 3,1 "
         "--kv-type q8_0 --no-flash-attention --batch-size 512 --ubatch-size 128 --no-mmap --mlock --no-offload-kv "
         "--kv-unified --load-seed 7 --speculation draft_model --draft-model small --draft-tokens 6 "
-        "--cache-ram 64 --cache-disk 128"
+        "--cache-ram 64 --cache-disk 128 --lora poet.gguf --lora en/clerk.gguf=0.5"
     )
     result = atelier("load", KEY, *flags.split())
     assert result.exit_code == 0, result.output
@@ -41,6 +41,7 @@ def test_every_setting_has_a_flag_and_travels_by_its_rest_name(server: ScriptedS
     assert body["context_length"] == 2048
     assert body["tensor_split"] == [3.0, 1.0]
     assert body["flash_attention"] is False
+    assert body["lora"] == ["poet.gguf", "en/clerk.gguf=0.5"]
     assert body["eval_batch_size"] == 512
     assert body["gpu_layers"] == 0
 

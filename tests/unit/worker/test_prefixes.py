@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.prefixes import Match, Piece, PrefixTree
+from worker.engine.prefixes import Match, Piece, PrefixTree, set_apart
 
 SLOTS = range(3)
 slots = st.sampled_from(SLOTS)
@@ -168,3 +168,11 @@ def test_what_one_slot_forgets_another_may_still_hold() -> None:
     tree.cut(0, 0)
     assert tree.match([A, B]) == Match(2, frozenset([1]), 2)
     assert (tree.tokens(0), tree.common(1, [A, C])) == (0, 2)
+
+
+@given(st.lists(pieces, min_size=1, max_size=4))
+def test_what_is_set_apart_shares_its_beginning_with_nothing_of_another_mark(path: list[Piece]) -> None:
+    marked, same, other = set_apart(path, (0.5,)), set_apart(path, (0.5,)), set_apart(path, (1.0,))
+    assert marked == same
+    assert [len(piece) for piece in marked] == [len(piece) for piece in path]
+    assert len({marked[0], other[0], path[0]}) == 3

@@ -1,6 +1,7 @@
 """How what is to be decoded goes into calls."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +32,18 @@ def test_rows_that_do_not_depend_on_one_another_share_a_call_in_the_order_of_the
 def test_elsewhere_single_tokens_share_a_call_and_longer_runs_have_their_own() -> None:
     wanted = {3: (1, 0), 0: (5, 0), 2: (3, 2), 1: (1, 0)}
     assert shape(plan_calls(runs_of(wanted), 32, joined=False)) == [[(1, 1), (3, 1)], [(0, 5)], [(2, 3)]]
+
+
+@given(wanted=lengths, kinds=st.lists(st.sampled_from([(), (0.5,), (1.0,)]), min_size=8), joined=st.booleans())
+def test_runs_with_different_adapters_share_no_call_and_those_with_the_same_do_as_ever(
+    wanted: dict[int, tuple[int, int]], kinds: list[tuple[float, ...]], joined: bool
+) -> None:
+    runs = [replace(run, scales=scales) for run, scales in zip(runs_of(wanted), kinds, strict=False)]
+    calls = plan_calls(runs, 24, joined=joined)
+    for kind in {run.scales for run in runs}:
+        alone = plan_calls([run for run in runs if run.scales == kind], 24, joined=joined)
+        assert [call for call in calls if call[0].scales == kind] == alone
+    assert all(len({run.scales for run in call}) == 1 for call in calls)
 
 
 def test_nothing_to_decode_needs_no_call() -> None:

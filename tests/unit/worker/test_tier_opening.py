@@ -5,14 +5,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import structlog.testing
 
+from atelier.adapters import Adapter
+from atelier.config import make_private
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from tests.support.batching import SteadyCosts
 from tests.support.fake_context import FakeContext
 from worker.engine.cache_tier import CacheTier
+from worker.engine.prefixes import PrefixTree
+from worker.engine.state_file import write_state
 from worker.engine.state_identity import model_files, state_identity
 from worker.engine.tier_opening import open_tier
 
@@ -76,7 +81,7 @@ def identity(model: Path, load: Load | None = None, **facts: Any) -> bytes:
 OTHERS: dict[str, Any] = {
     "context_length": 512, "parallel": 2, "device": "cpu", "threads": 1, "gpu_layers": 3, "tensor_split": [1.0],
     "kv_type": "q8_0", "flash_attention": False, "batch_size": 64, "ubatch_size": 64, "offload_kv": False,
-    "kv_unified": True,
+    "kv_unified": True, "lora": ["poet.gguf"],
 }  # fmt: skip
 WITHOUT_EFFECT: dict[str, Any] = {
     "cache_ram": 1, "cache_disk": 1, "cores": "0", "mmap": False, "mlock": True, "load_seed": 1,
@@ -86,6 +91,26 @@ WITHOUT_EFFECT: dict[str, Any] = {
 
 def test_every_setting_either_changes_what_a_state_is_or_is_known_not_to() -> None:
     assert {*OTHERS, *WITHOUT_EFFECT} == {field.name for field in dataclasses.fields(Load)}
+
+
+def test_what_was_saved_with_an_adapter_is_there_while_its_file_is_the_same(model: Path, tmp_path: Path) -> None:
+    poet, cache = tmp_path / "poet.gguf", make_private(tmp_path / "caches" / "cache")
+    poet.write_bytes(b"GGUF")
+    adapted = dataclasses.replace(spec(model, str(cache), cache_disk=1), adapters=[Adapter("poet", str(poet), 1.0)])
+    owner = state_identity([str(model), str(poet)], adapted.load, gpu_layers=0, devices=["CPU"])
+    write_state(cache / "1.kv", owner, [(1, 2, 3)], np.zeros(8, np.uint8))
+    assert adopted(adapted) == 1
+    poet.write_bytes(b"GGUF anew")
+    assert adopted(adapted) == 0
+
+
+def adopted(spec: LaunchSpec) -> int:
+    """How many states of an earlier worker the tier takes over."""
+    with structlog.testing.capture_logs() as logs:
+        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=True, gpu_layers=0, devices=["CPU"])
+    assert tier is not None
+    tier.close([], PrefixTree())
+    return next(int(entry["states"]) for entry in logs if entry["event"] == "cache_tier_opened")
 
 
 def test_what_a_state_depends_on_makes_another_identity(model: Path) -> None:

@@ -1,0 +1,111 @@
+"""What requests say of an instance's adapters, and what is told of them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from atelier.adapters import AdapterScale
+from atelier.errors import InvalidRequest
+from atelier.limits import MOST_ADAPTERS
+from atelier.names import InstanceName, ModelName
+from gateway.call import Call, Origin, make_plan, submit_message
+from gateway.lmstudio.schema import LoadBody, V0ChatBody
+from gateway.lmstudio.translate import load_settings, v0_chat_call
+from gateway.management.translate import instance_object
+from gateway.openai.schema import ChatBody, CompletionBody
+from gateway.openai.translate import chat_call, completion_call
+from gateway.parsing import parse
+from gateway.routing import Circumstances, Serve, decide
+from gateway.snapshot import Instance, Model, Snapshot, State
+
+KEY = "acme/tiny"
+WISHES = [{"id": 1, "scale": 0.5}, {"name": "poet", "scale": -1}]
+WANTED = [AdapterScale(1, 0.5), AdapterScale("poet", -1.0)]
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": KEY, **fields}).encode()
+
+
+def chat(lora: Any) -> Call:
+    return chat_call(parse(body(messages=[{"role": "user", "content": "hi"}], lora=lora), ChatBody))
+
+
+def test_every_dialect_takes_them_by_id_and_by_name() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    calls = [
+        chat(WISHES),
+        completion_call(parse(body(prompt="hi", lora=WISHES), CompletionBody)),
+        v0_chat_call(parse(body(messages=messages, lora=WISHES, max_tokens=-1), V0ChatBody)),
+    ]
+    assert [call.lora for call in calls] == [WANTED] * 3
+
+
+def test_they_travel_to_the_worker_and_nothing_does_without_them() -> None:
+    snapshot = Snapshot({KEY: Model(key=KEY)})
+    submits = [
+        submit_message(make_plan(call, Origin("r", "k"), snapshot), call.prompts[0]) for call in map(chat, (WISHES, []))
+    ]
+    assert [(each.id, each.name, each.scale) for each in submits[0].lora] == [(1, "", 0.5), (0, "poet", -1.0)]
+    assert not submits[1].lora
+
+
+@pytest.mark.parametrize(
+    ("lora", "param"),
+    [
+        ([{"scale": 1.0}], "lora[0]"),
+        ([WISHES[0], {"id": 0, "name": "poet", "scale": 1.0}], "lora[1]"),
+        ([{"id": 0}], "lora[0].scale"),
+        ([{"id": -1, "scale": 1.0}], "lora[0].id"),
+        ([{"id": "0", "scale": 1.0}], "lora[0].id"),
+        ([{"id": 0, "scale": 101}], "lora[0].scale"),
+        ([{"id": 0, "scale": "1"}], "lora[0].scale"),
+        ([WISHES[0]] * (MOST_ADAPTERS + 1), "lora"),
+        ("poet", "lora"),
+    ],
+)
+def test_an_odd_wish_is_refused_by_its_field(lora: Any, param: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        chat(lora)
+    assert refusal.value.param == param
+
+
+def test_a_load_names_files_and_may_name_none() -> None:
+    assert load_settings(parse(body(lora=["poet.gguf=0.5"]), LoadBody)) == {"lora": ["poet.gguf=0.5"]}
+    assert load_settings(parse(body(lora=[]), LoadBody)) == {"lora": []}
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(body(lora=[""]), LoadBody)
+    assert refusal.value.param == "lora[0]"
+
+
+def test_an_instance_lists_its_adapters_by_what_requests_may_call_them() -> None:
+    adapted = Instance(id=KEY, model_key=KEY, load={"lora": ["en/poet.gguf=0.5", "formal=clerk.gguf"]})
+    assert instance_object(adapted)["adapters"] == [
+        {"id": 0, "name": "poet", "scale": 0.5},
+        {"id": 1, "name": "formal", "scale": 1.0},
+    ]
+    assert instance_object(Instance(id=KEY, model_key=KEY))["adapters"] == []
+
+
+def instance(id: str, state: State = State.READY, **load: Any) -> Instance:
+    return Instance(id=id, model_key=KEY, state=state, load=load, parallel=4)
+
+
+def served(target: ModelName | InstanceName, *instances: Instance) -> set[str]:
+    """Who answers, whoever's turn it is."""
+    snapshot = Snapshot({KEY: Model(key=KEY)}, {each.id: each for each in instances})
+    found = [decide(target, snapshot, Circumstances({}, turn=turn)) for turn in range(len(instances))]
+    return {each.instance.id for each in found if isinstance(each, Serve)}
+
+
+def test_a_models_key_means_the_instances_without_adapters() -> None:
+    plain, poet = instance(KEY), instance("poet", lora=["poet.gguf"])
+    assert served(ModelName(KEY), plain, poet, instance(f"{KEY}:2")) == {KEY, f"{KEY}:2"}
+    assert served(InstanceName("poet"), plain, poet) == {"poet"}
+
+
+def test_a_models_key_means_the_instances_with_adapters_where_there_are_no_others() -> None:
+    assert served(ModelName(KEY), instance("poet", lora=["poet.gguf"])) == {"poet"}
+    coming = instance(KEY, State.LOADING)
+    assert served(ModelName(KEY), coming, instance("poet", lora=["poet.gguf"])) == set(), "one is on its way"
