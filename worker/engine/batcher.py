@@ -18,11 +18,13 @@ from worker.engine.scheduler import (
     FreeSlot,
     Prefill,
     begin_or_wait,
+    came_together,
     choose_slot,
     finer,
     fits_in_cache,
     plan_prefill,
     prefill_budget,
+    spread_prefill,
 )
 from worker.engine.sequence import Sequence
 from worker.engine.ticket import cancel_overdue
@@ -162,7 +164,9 @@ class Batcher:
         }
         streams = sum(1 for sequence in self._running if sequence.pending)
         budget = prefill_budget(self._costs.decode_seconds(streams + len(unread)) if streams else None)
-        planned = plan_prefill(prefills, self._costs.token_seconds, budget)
+        at_once = self._exact.slices and not streams and came_together(prefills, self._costs.token_seconds)
+        plan = spread_prefill if at_once else plan_prefill
+        planned = plan(prefills, self._costs.token_seconds, budget)
         if self._exact.slices:
             return [unread[slot].prompt_run(sum(slices)) for slot, slices in planned.items()]
         return [run for slot, slices in planned.items() for run in unread[slot].prompt_runs(slices)]

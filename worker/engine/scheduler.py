@@ -9,6 +9,7 @@ from worker.engine.turns import Bid, levels
 
 UNIT = 2  # tokens; far into a long context each takes as long as a decode step
 STREAM_PAUSE = 2.0  # most prefill beside running streams, in decode steps
+BURST_SECONDS = 4.0  # of prefill that prompts which came together are read side by side for
 LONGEST_STEP = 0.25  # seconds of prefill while nobody decodes: new calls and cancellations wait this long
 
 
@@ -24,8 +25,8 @@ class FreeSlot:
 
 
 def choose_slot(free: Seq[FreeSlot]) -> FreeSlot:
-    """The free slot whose beginning is worth going on from; without one, of the half unused for longest the one
-    with the most neighbours.
+    """The free slot whose beginning is worth going on from; without one, of the three quarters unused for longest
+    the one with the most neighbours.
 
     A long chat is not thrown away for the few tokens of a system prompt that another one shares with it. Only
     slots that lie side by side are computed in one graph, so that each gap between those in use costs a step time.
@@ -33,7 +34,7 @@ def choose_slot(free: Seq[FreeSlot]) -> FreeSlot:
     worth = [slot for slot in free if slot.common and slot.common * 2 >= slot.held]
     if worth:
         return max(worth, key=lambda slot: (slot.common, -slot.held, slot.neighbours))
-    oldest = sorted(free, key=lambda slot: slot.last_used)[: (len(free) + 1) // 2]
+    oldest = sorted(free, key=lambda slot: slot.last_used)[: (3 * len(free) + 2) // 4]
     return min(oldest, key=lambda slot: (-slot.neighbours, slot.last_used))
 
 
@@ -95,6 +96,34 @@ def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budg
                 return planned
             planned.setdefault(slot, []).append(tokens)
     return planned
+
+
+def came_together(prefills: Mapping[int, Prefill], seconds_per_token: float) -> bool:
+    """Whether these prompts are a burst: several of one priority, none waiting for long, and soon read."""
+    if len({prefill.priority for prefill in prefills.values()}) != 1 or len(prefills) == 1:
+        return False
+    seconds = sum(sum(prefill.slices) for prefill in prefills.values()) * seconds_per_token
+    return max(seconds, *(prefill.waited for prefill in prefills.values())) <= BURST_SECONDS
+
+
+def spread_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
+    """Of every prompt as large a part as `budget` seconds allow of all of them, at least a slice: they end together.
+
+    A burst that is read so costs least: its calls are large, and no stream of it begins alone and is then held up.
+    """
+    total = sum(sum(prefill.slices) for prefill in prefills.values()) * seconds_per_token
+    share = min(1.0, budget / total)
+    return {slot: _first(prefill.slices, share * sum(prefill.slices)) for slot, prefill in prefills.items()}
+
+
+def _first(slices: Seq[int], tokens: float) -> list[int]:
+    """The first slices, until they come to so many tokens."""
+    taken: list[int] = []
+    for each in slices:
+        if taken and sum(taken) >= tokens:
+            break
+        taken.append(each)
+    return taken
 
 
 def _urgency(prefill: Prefill, seconds_per_token: float) -> float:

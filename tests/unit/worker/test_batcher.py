@@ -235,6 +235,16 @@ def test_short_prompts_that_come_together_share_a_call_where_that_changes_nothin
     assert [call.tokens() for call in calls] == [solo(call.prompt, exact=True) for call in calls]
 
 
+def test_short_prompts_that_come_together_have_their_first_tokens_together() -> None:
+    batching = Batching(4, exact=True)
+    calls = [batching.submit(prompt(kind, 200), max_tokens=9) for kind in range(1, 5)]  # 0.8 s, in steps of 0.25 s
+    began = []
+    for step in range(8):
+        batching.step()
+        began += [step for call in calls if call.counts[0] and len(began) < len(calls) and call.counts == [1]]
+    assert began == [3, 3, 3, 3]
+
+
 def test_a_conversation_goes_on_from_what_was_decoded() -> None:
     batching = Batching(1, exact=True)
     first = endless(0, exact=True)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from atelier.limits import MOST_PRIORITY
 from worker.engine.prefixes import Match
 from worker.engine.scheduler import (
+    BURST_SECONDS,
     LONGEST_STEP,
     STREAM_PAUSE,
     UNIT,
@@ -17,11 +18,13 @@ from worker.engine.scheduler import (
     Prefill,
     Wait,
     begin_or_wait,
+    came_together,
     choose_slot,
     finer,
     fits_in_cache,
     plan_prefill,
     prefill_budget,
+    spread_prefill,
 )
 from worker.engine.turns import LEVEL_SECONDS
 
@@ -70,7 +73,7 @@ def test_a_new_prompt_takes_the_slot_unused_for_longest() -> None:
 
 
 def test_of_the_slots_unused_for_long_the_one_beside_others_in_use_is_taken() -> None:
-    free = [FreeSlot(at, 200, 0, last_used=at, neighbours=neighbours) for at, neighbours in enumerate((0, 2, 1, 2))]
+    free = [FreeSlot(at, 200, 0, last_used=at, neighbours=neighbours) for at, neighbours in enumerate((0, 1, 0, 2))]
     assert choose_slot(free) == free[1]
 
 
@@ -81,7 +84,7 @@ def test_no_slot_worth_going_on_from_holds_more_of_the_prompt_than_the_chosen_on
     worth = [slot for slot in free if slot.common and slot.common * 2 >= slot.held]
     assert chosen in free
     assert chosen.common >= max((slot.common for slot in worth), default=0)
-    assert worth or sum(slot.last_used < chosen.last_used for slot in free) <= len(free) // 2
+    assert worth or sum(slot.last_used < chosen.last_used for slot in free) <= 3 * len(free) // 4
 
 
 # How a prompt begins.
@@ -185,6 +188,40 @@ def test_a_plan_finishes_a_prompt_before_it_turns_to_the_next(waiting: dict[int,
 def test_all_is_planned_when_there_is_time_for_it(waiting: dict[int, Prefill]) -> None:
     planned = plan_prefill(waiting, SECOND, 1e9)
     assert planned == {slot: prefill.slices for slot, prefill in waiting.items()}
+
+
+def test_a_burst_is_several_prompts_of_one_priority_that_are_soon_read() -> None:
+    short = Prefill([100], waited=0.1)
+    assert came_together({0: short, 1: short}, SECOND)
+    assert not came_together({0: short}, SECOND)
+    assert not came_together({0: short, 1: replace(short, priority=1)}, SECOND)
+    assert not came_together({0: short, 1: Prefill([100], waited=BURST_SECONDS + 1)}, SECOND)
+    assert not came_together({0: short, 1: Prefill([100] * 40, waited=0.1)}, SECOND)
+
+
+def test_prompts_that_came_together_end_together() -> None:
+    left = {0: [2] * 30, 1: [2] * 10, 2: [2] * 20}
+    ended = []
+    for step in range(9):
+        prefills = {slot: Prefill(slices, waited=0) for slot, slices in left.items() if slices}
+        for slot, slices in spread_prefill(prefills, SECOND, 0.03).items():
+            left[slot] = left[slot][len(slices) :]
+            ended += [step] if not left[slot] else []
+        if len(ended) == 3:
+            break
+    assert max(ended) - min(ended) <= 1
+
+
+@few
+@given(prefills.filter(bool), st.floats(0.001, 1))
+def test_every_prompt_of_a_burst_gets_its_share_of_a_step(waiting: dict[int, Prefill], budget: float) -> None:
+    planned = spread_prefill(waiting, SECOND, budget)
+    total = sum(sum(prefill.slices) for prefill in waiting.values()) * SECOND
+    for slot, prefill in waiting.items():
+        share = min(1.0, budget / total) * sum(prefill.slices)
+        assert planned[slot] == prefill.slices[: len(planned[slot])] != []
+        assert sum(planned[slot][:-1]) < share + 1e-6
+        assert sum(planned[slot]) >= share - 1e-6
 
 
 def test_a_long_prompt_is_not_passed_for_ever() -> None:
