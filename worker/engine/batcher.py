@@ -1,8 +1,8 @@
 """Continuous batching: admit, decode, prefill. One step serves every sequence that runs."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 from atelier.errors import AtelierError, Draining
 from worker.engine.cache_tier import CacheTier
@@ -29,6 +29,9 @@ from worker.engine.scheduler import (
 from worker.engine.sequence import Sequence
 from worker.engine.ticket import cancel_overdue
 from worker.engine.turns import next_in_turn
+
+Measure = Callable[[int], AbstractContextManager[None]]
+"""Measures a call of so many tokens."""
 
 
 class Batcher:
@@ -191,17 +194,10 @@ class Batcher:
         return finer(sequence.slices_left) if self._exact.slices else sequence.slices_left
 
     def _prefill_call(self, runs: list[tuple[Sequence, Run]]) -> None:
-        if not runs:
-            return
-        with self._failing([sequence for sequence, _ in runs]), self._costs.prefill(sum(len(run) for _, run in runs)):
-            self._context.decode_runs([run for _, run in runs])
-        end = 0
-        for sequence, run in runs:
-            end += len(run)
-            if sequence.slot is not None:
-                self._note_computed(sequence, len(run))
-                if sequence.done == len(sequence.prompt):
-                    self._finish_prefill(sequence, end - 1)
+        for sequence, run, first in self._compute(runs, self._costs.prefill):
+            self._note_computed(sequence, len(run))
+            if sequence.done == len(sequence.prompt):
+                self._finish_prefill(sequence, first + len(run) - 1)
 
     def _note_computed(self, sequence: Sequence, tokens: int) -> None:
         """The cache holds so many more tokens of the prompt."""
@@ -249,14 +245,19 @@ class Batcher:
         return {}
 
     def _decode_call(self, runs: list[tuple[Sequence, Run]]) -> None:
+        for sequence, run, first in self._compute(runs, self._costs.decode):
+            self._take(sequence, run, first)
+
+    def _compute(self, runs: list[tuple[Sequence, Run]], measure: Measure) -> Iterator[tuple[Sequence, Run, int]]:
+        """One call; then each run whose sequence goes on, with its first token's number in the call."""
         if not runs:
             return
-        with self._failing([sequence for sequence, _ in runs]), self._costs.decode(sum(len(run) for _, run in runs)):
+        with self._failing([sequence for sequence, _ in runs]), measure(sum(len(run) for _, run in runs)):
             self._context.decode_runs([run for _, run in runs])
         first = 0
         for sequence, run in runs:
             if sequence.slot is not None:
-                self._take(sequence, run, first)
+                yield sequence, run, first
             first += len(run)
 
     def _take(self, sequence: Sequence, run: Run, first: int) -> None:

@@ -75,6 +75,10 @@ class Prefill:
     waited: float  # seconds since it was submitted
     priority: int = 0  # the lower goes first
 
+    @property
+    def tokens(self) -> int:
+        return sum(self.slices)
+
 
 def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
     """The slices that this step computes, by slot, most urgent first.
@@ -102,7 +106,7 @@ def came_together(prefills: Mapping[int, Prefill], seconds_per_token: float) -> 
     """Whether these prompts are a burst: several of one priority, none waiting for long, and soon read."""
     if len({prefill.priority for prefill in prefills.values()}) != 1 or len(prefills) == 1:
         return False
-    seconds = sum(sum(prefill.slices) for prefill in prefills.values()) * seconds_per_token
+    seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
     return max(seconds, *(prefill.waited for prefill in prefills.values())) <= BURST_SECONDS
 
 
@@ -111,23 +115,25 @@ def spread_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, bu
 
     A burst that is read so costs least: its calls are large, and no stream of it begins alone and is then held up.
     """
-    total = sum(sum(prefill.slices) for prefill in prefills.values()) * seconds_per_token
-    share = min(1.0, budget / total)
-    return {slot: _first(prefill.slices, share * sum(prefill.slices)) for slot, prefill in prefills.items()}
+    seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
+    share = min(1.0, budget / seconds)
+    return {slot: _first(prefill.slices, share * prefill.tokens) for slot, prefill in prefills.items()}
 
 
 def _first(slices: Seq[int], tokens: float) -> list[int]:
     """The first slices, until they come to so many tokens."""
     taken: list[int] = []
+    left = tokens
     for each in slices:
-        if taken and sum(taken) >= tokens:
+        if taken and left <= 0:
             break
         taken.append(each)
+        left -= each
     return taken
 
 
 def _urgency(prefill: Prefill, seconds_per_token: float) -> float:
-    return sum(prefill.slices) * seconds_per_token - prefill.waited
+    return prefill.tokens * seconds_per_token - prefill.waited
 
 
 def prefill_budget(decode_seconds: float | None) -> float:
