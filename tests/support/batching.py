@@ -21,14 +21,13 @@ from worker.engine.lookup import LookupDrafter
 from worker.engine.prepare import Prepared
 from worker.engine.saved_states import SavedStates
 from worker.engine.sequence import Sequence
-from worker.engine.slices import TAIL, Slicing
+from worker.engine.slices import BLOCKS, Slicing
 from worker.engine.state_directory import StateDirectory
 from worker.engine.ticket import Ticket
 
 GRID = 64
 BORDER = 1  # the token around messages
 SLICING = Slicing(GRID, is_border=lambda token: token == BORDER)
-EXACT_SLICING = Slicing(TAIL)
 SEED = 7
 VOCABULARY: Any = FakeVocabulary()
 MOST_STEPS = 2000
@@ -147,7 +146,7 @@ class Batching:
         )
         self.calls: list[Call] = []
         self._slots = slots
-        self._slicing = EXACT_SLICING if exact else SLICING
+        self._slicing = BLOCKS if exact else SLICING
         self._reuse = reuse
 
     def submit(

@@ -13,7 +13,7 @@ from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
 from worker.engine.adapters import Adapters
 from worker.engine.devices import physical_cores
-from worker.engine.exactness import value_type
+from worker.engine.exactness import key_type
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
 from worker.engine.runs import Run
@@ -147,8 +147,8 @@ def generation_params(load: Load, *, on_gpu: bool) -> Any:
     params.n_ubatch = min(load.ubatch_size, load.batch_size)
     params.n_threads = params.n_threads_batch = load.threads or physical_cores()
     params.flash_attn_type = _FLASH[load.flash_attention]
-    params.type_k = _KV_TYPES[load.kv_type]
-    params.type_v = _KV_TYPES[value_type(load, on_gpu=on_gpu)]
+    params.type_k = _KV_TYPES[key_type(load, on_gpu=on_gpu)]
+    params.type_v = _KV_TYPES[load.kv_type]
     params.offload_kqv = load.offload_kv
     params.kv_unified = load.kv_unified
     params.swa_full = False  # layers with a sliding window hold no more than it: their cache is never cut

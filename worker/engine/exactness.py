@@ -4,8 +4,8 @@ On a CPU they need not: every row of a matrix product is computed by itself. Two
 
 1. Flash attention over keys and values of one type has three code paths with different rounding: for
    64 and more tokens of a sequence, for one token of a lone sequence over more than 256 cells, and for
-   the rest. With values of another type than the keys the first two are never taken (ggml-cpu/ops.cpp,
-   flash_attn_ext). bfloat16 takes the room of float16, and is summed up in 32 bits instead of 16.
+   the rest. With keys of another type than the values the first two are never taken (ggml-cpu/ops.cpp,
+   flash_attn_ext). bfloat16 takes the room of float16.
 2. Weights that are not quantised are multiplied by another kernel for one token than for several.
    LoRA adapters seldom are quantised.
 
@@ -31,13 +31,13 @@ class Exactness:
 NOT_EXACT = Exactness(slices=False, decode=False)
 
 
-def value_type(load: Load, *, on_gpu: bool) -> str:
-    """The type of the cache's values: not the keys' own where that would cost reproducibility."""
+def key_type(load: Load, *, on_gpu: bool) -> str:
+    """The type of the cache's keys: not the values' own where that would cost reproducibility."""
     return "bf16" if load.kv_type == "f16" and not on_gpu and load.flash_attention is not False else load.kv_type
 
 
 def exactness(load: Load, file_type: str, *, on_gpu: bool, adapted: bool = False) -> Exactness:
     """What can be relied on with these settings, for a file of this general.file_type, with adapters or without."""
-    one_path = load.flash_attention is False or value_type(load, on_gpu=on_gpu) != load.kv_type
+    one_path = load.flash_attention is False or key_type(load, on_gpu=on_gpu) != load.kv_type
     slices = not on_gpu and (one_path or load.kv_type not in _SPLIT_PATHS)
     return Exactness(slices, slices and not adapted and file_type not in _UNQUANTISED)

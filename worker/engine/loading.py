@@ -23,7 +23,7 @@ from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
-from worker.engine.slices import TAIL, Slicing
+from worker.engine.slices import BLOCKS, TAIL, Slicing
 from worker.engine.tier_opening import open_tier
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
@@ -130,7 +130,7 @@ def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:
     idle for most of a short slice, so there messages share slices.
     """
     if exact.slices:
-        return Slicing(TAIL)
+        return BLOCKS
     largest = min(load.batch_size, load.ubatch_size) - TAIL
     on_gpu = model.gpu_layers > 0
     grid = largest if on_gpu else min(CPU_GRID, largest)

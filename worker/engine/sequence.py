@@ -24,7 +24,7 @@ from worker.engine.prefixes import Piece, set_apart
 from worker.engine.prepare import Prepared
 from worker.engine.runs import Run
 from worker.engine.sampler import Sampler
-from worker.engine.slices import TAIL
+from worker.engine.slices import BLOCK
 from worker.engine.stop_strings import StopScanner
 from worker.engine.ticket import Ticket
 from worker.engine.turns import Bid
@@ -153,8 +153,8 @@ class Sequence:
     def blocks(self, start: int) -> list[Piece]:
         """What the cache holds of the text from token `start` on, in pieces as prompts are cut into."""
         text = self.text_from(0)[: self.position]
-        ends = range(start + TAIL, len(text) + 1, TAIL)
-        blocks: list[Piece] = [tuple(text[end - TAIL : end]) for end in ends]
+        ends = range(start + BLOCK, len(text) + 1, BLOCK)
+        blocks: list[Piece] = [tuple(text[end - BLOCK : end]) for end in ends]
         return blocks if start else self._adapted(blocks)
 
     def is_twin_of(self, other: "Sequence") -> bool:

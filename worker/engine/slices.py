@@ -12,12 +12,13 @@ the kernels for one or two tokens differ most. Where slices are long they end wi
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-TAIL = 16  # tokens; a prompt's last slice is no shorter, unless the prompt is
+TAIL = 16  # tokens; a prompt's last slice is no shorter where slices matter, unless the prompt is
+BLOCK = 4  # tokens of a slice where they do not: the finer, the more of a prompt is found in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Slicing:
-    """`grid`: most tokens of a slice, but for the last one, which takes a tail shorter than TAIL along.
+    """`grid`: most tokens of a slice, but for the last one, which takes a rest shorter than `tail` along.
 
     `shortest`: tokens from which on a slice ends before a border token.
     `is_border`: tells the vocabulary's control tokens, which chat templates put around messages.
@@ -26,6 +27,7 @@ class Slicing:
     grid: int
     shortest: int = TAIL
     is_border: Callable[[int], bool] = lambda token: False
+    tail: int = TAIL
 
     def cut(self, prompt: Sequence[int]) -> list[int]:
         """The ends of the prompt's slices; the last is its length."""
@@ -33,7 +35,7 @@ class Slicing:
         start, total = 0, len(prompt)
         while start < total:
             end = self._end(prompt, start)
-            start = total if total - end < TAIL else end
+            start = total if total - end < self.tail else end
             ends.append(start)
         return ends
 
@@ -43,3 +45,7 @@ class Slicing:
             if self.is_border(prompt[at]):
                 return at
         return longest
+
+
+BLOCKS = Slicing(BLOCK, tail=2)  # one token alone may be computed by another kernel (see exactness.py)
+"""For where it does not matter how prompts are cut."""

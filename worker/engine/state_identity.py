@@ -12,6 +12,7 @@ import llama_cpp
 from llama_cpp import llama_cpp as ll
 
 from atelier.settings.groups import Load
+from worker.engine.exactness import key_type
 
 # A setting that is added later counts until it is named here: a cache that is lost is better than a wrong one.
 _WITHOUT_EFFECT = frozenset(
@@ -28,6 +29,7 @@ def state_identity(files: Sequence[str], load: Load, *, gpu_layers: int, devices
     facts = {
         "files": [_stamp(part) for path in files for part in model_files(Path(path))],
         "load": {name: value for name, value in dataclasses.asdict(load).items() if name not in _WITHOUT_EFFECT},
+        "keys": key_type(load, on_gpu=gpu_layers > 0),
         "gpu_layers": gpu_layers,
         "devices": devices,
         "llama_cpp": llama_cpp.__version__,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from tests.bench.peer_environment import PYTHON, ROOT
 from tests.bench.servers.contender import Json, Settings, unchanged
@@ -59,8 +60,9 @@ class LlamaCppPython:
 class Native:
     """A llama-server that was built for this machine."""
 
+    name: ClassVar[str] = "llama-server"
+
     program: Path
-    name: str = "llama-server"
 
     def command(self, settings: Settings, model: Path, port: int, *, embeddings: bool) -> list[str]:
         options = {

@@ -252,7 +252,7 @@ def test_a_conversation_goes_on_from_what_was_decoded() -> None:
     second = batching.submit(first + answer + prompt(4, 40))
     batching.finish()
     assert second.tokens() == solo(second.prompt, exact=True)
-    assert second.finished[0].statistics.cached_tokens == 48  # whole TAILs of 20 + 30 tokens less the last one
+    assert second.finished[0].statistics.cached_tokens == 48  # whole BLOCKs of 20 + 30 tokens less the last one
 
 
 def test_a_conversation_is_computed_anew_where_decoding_rounds_otherwise() -> None:
