@@ -39,6 +39,7 @@ class SteadyCosts(Costs):
     token_seconds = 0.001
     step_seconds = 0.05  # prefill beside streams: 100 tokens
     worth_copying = 1
+    split_tokens = 0
 
     def __init__(self, **given: float) -> None:
         vars(self).update(given)

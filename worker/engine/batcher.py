@@ -132,7 +132,8 @@ class Batcher:
 
     def _place(self, sequence: Sequence) -> None:
         used = {_slot(running) for running in self._running}
-        slot = choose_slot([self._free_slot(age, number, sequence, used) for age, number in enumerate(self._free)])
+        free = [self._free_slot(age, number, sequence, used) for age, number in enumerate(self._free)]
+        slot = choose_slot(free, copy_tokens=self._costs.worth_copying, split_tokens=self._costs.split_tokens)
         self._free.remove(slot.id)
         if self._tier is not None:
             self._tier.save(slot.id, self._prefixes, sequence.claims)

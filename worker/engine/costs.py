@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 WEIGHT = 0.2  # of the newest measurement
 FIRST_TOKEN_SECONDS = 0.005  # until something has been measured
+ANSWER_TOKENS = 100  # of a usual answer
 
 
 class Average:
@@ -64,6 +65,14 @@ class Costs:
     def worth_copying(self) -> int:
         """Tokens from which on copying a slot's cache is cheaper than computing them; at least one."""
         return int(self._copy_seconds / self.token_seconds) + 1
+
+    @property
+    def split_tokens(self) -> int:
+        """Tokens that take as long to compute as an answer loses when each of its steps is one graph more.
+
+        One more graph takes about as long as the step of a lone sequence.
+        """
+        return int(ANSWER_TOKENS * (self.decode_seconds(1) or 0.0) / self.token_seconds)
 
     @contextmanager
     def prefill(self, tokens: int) -> Iterator[None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from worker.engine.prefixes import Match
 from worker.engine.turns import Bid, levels
 
+RETURNS = 0.5  # of the conversations that ended last, how many go on before their slot is needed
 UNIT = 2  # tokens; far into a long context each takes as long as a decode step
 STREAM_PAUSE = 2.0  # most prefill beside running streams, in decode steps
 BURST_SECONDS = 4.0  # of prefill that prompts which came together are read side by side for
@@ -24,18 +25,24 @@ class FreeSlot:
     neighbours: int = 0  # slots beside it that are in use
 
 
-def choose_slot(free: Seq[FreeSlot]) -> FreeSlot:
-    """The free slot whose beginning is worth going on from; without one, of the three quarters unused for longest
-    the one with the most neighbours.
+def choose_slot(free: Seq[FreeSlot], *, copy_tokens: int, split_tokens: int) -> FreeSlot:
+    """The free slot that costs least, in prompt tokens: what is lost with it, copied to it, and slowed down by it.
 
-    A long chat is not thrown away for the few tokens of a system prompt that another one shares with it. Only
-    slots that lie side by side are computed in one graph, so that each gap between those in use costs a step time.
+    1. What it holds beyond the new prompt's beginning is lost to the next who asks for it: the longer it was not
+       used, the less likely anyone does.
+    2. A beginning that another slot holds is copied, or computed again: at most `copy_tokens`.
+    3. Slots that lie side by side are computed in one graph. A slot away from all others makes one more of them,
+       which an answer loses `split_tokens` by; the slot in a gap makes one fewer.
     """
-    worth = [slot for slot in free if slot.common and slot.common * 2 >= slot.held]
-    if worth:
-        return max(worth, key=lambda slot: (slot.common, -slot.held, slot.neighbours))
-    oldest = sorted(free, key=lambda slot: slot.last_used)[: (3 * len(free) + 2) // 4]
-    return min(oldest, key=lambda slot: (-slot.neighbours, slot.last_used))
+    oldest_first = sorted(free, key=lambda slot: slot.last_used)
+    longest = max(slot.common for slot in free)
+
+    def cost(age: int) -> float:
+        slot = oldest_first[age]
+        lost = (slot.held - slot.common) * RETURNS * (age + 1) / len(free)
+        return lost + min(copy_tokens, longest - slot.common) + split_tokens * (1 - slot.neighbours)
+
+    return oldest_first[min(range(len(free)), key=cost)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import pytest
 
 from atelier.errors import DecodeFailed
 from worker.engine import costs as module
-from worker.engine.costs import FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs, Speed
+from worker.engine.costs import ANSWER_TOKENS, FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs, Speed
 
 
 class Clock:
@@ -95,3 +95,13 @@ def test_a_speed_is_corrected_by_what_is_measured(clock: Clock) -> None:
     with speed.measure(100):
         clock.now += 2
     assert speed.seconds(100) == pytest.approx(1 + WEIGHT * 1)
+
+
+def test_one_more_graph_costs_a_lone_step_for_each_token_of_an_answer(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    assert costs.split_tokens == 0
+    with costs.decode(1):
+        clock.now += 0.01
+    with costs.prefill(10):
+        clock.now += 0.05
+    assert costs.split_tokens == ANSWER_TOKENS * 2

@@ -46,45 +46,59 @@ prefills = st.dictionaries(
 # A slot.
 
 
+def chosen(*free: FreeSlot, copy_tokens: int = 5, split_tokens: int = 200) -> FreeSlot:
+    return choose_slot(free, copy_tokens=copy_tokens, split_tokens=split_tokens)
+
+
 def test_a_prompt_goes_to_the_slot_that_holds_its_beginning() -> None:
     warm, cold = FreeSlot(0, 128, 128, last_used=9), FreeSlot(1, 0, 0, last_used=1)
-    assert choose_slot([cold, warm]) == warm
+    assert chosen(cold, warm) == warm
 
 
 def test_a_long_chat_is_not_thrown_away_for_a_short_beginning() -> None:
     long_chat, empty = FreeSlot(0, 3000, 64, last_used=2), FreeSlot(1, 0, 0, last_used=1)
-    assert choose_slot([long_chat, empty]) == empty
+    assert chosen(long_chat, empty) == empty
 
 
-def test_a_slot_is_worth_going_on_from_when_half_of_it_is_common() -> None:
-    half, other = FreeSlot(0, 200, 100, last_used=9), FreeSlot(1, 0, 0, last_used=0)
-    assert choose_slot([half, other]) == half
-    assert choose_slot([replace(half, common=99), other]) == other
+def test_what_takes_long_to_copy_is_gone_on_from_though_something_is_lost() -> None:
+    warm, empty = FreeSlot(0, 200, 100, last_used=9), FreeSlot(1, 0, 0, last_used=0)
+    assert chosen(warm, empty, copy_tokens=100) == warm
+    assert chosen(warm, empty, copy_tokens=40) == empty
 
 
 def test_among_equal_beginnings_the_slot_that_loses_least_is_chosen() -> None:
     longer, shorter = FreeSlot(0, 200, 128, last_used=0), FreeSlot(1, 128, 128, last_used=1)
-    assert choose_slot([longer, shorter]) == shorter
+    assert chosen(longer, shorter) == shorter
 
 
 def test_a_new_prompt_takes_the_slot_unused_for_longest() -> None:
     slots = [FreeSlot(0, 200, 0, last_used=3), FreeSlot(1, 200, 0, last_used=1), FreeSlot(2, 200, 0, last_used=2)]
-    assert choose_slot(slots) == slots[1]
+    assert chosen(*slots) == slots[1]
 
 
-def test_of_the_slots_unused_for_long_the_one_beside_others_in_use_is_taken() -> None:
-    free = [FreeSlot(at, 200, 0, last_used=at, neighbours=neighbours) for at, neighbours in enumerate((0, 1, 0, 2))]
-    assert choose_slot(free) == free[1]
+def test_a_slot_beside_others_in_use_is_taken_before_one_unused_for_longer() -> None:
+    alone, beside = FreeSlot(0, 200, 0, last_used=0), FreeSlot(1, 200, 0, last_used=1, neighbours=1)
+    assert chosen(alone, beside) == beside
+    assert chosen(alone, beside, split_tokens=20) == alone
+
+
+def test_a_gap_is_filled_unless_much_is_lost_with_it() -> None:
+    beside, gap = FreeSlot(0, 200, 0, last_used=0, neighbours=1), FreeSlot(1, 200, 0, last_used=1, neighbours=2)
+    assert chosen(beside, gap) == gap
+    assert chosen(beside, replace(gap, held=2000)) == beside
 
 
 @few
-@given(free_slots)
-def test_no_slot_worth_going_on_from_holds_more_of_the_prompt_than_the_chosen_one(free: list[FreeSlot]) -> None:
-    chosen = choose_slot(free)
-    worth = [slot for slot in free if slot.common and slot.common * 2 >= slot.held]
-    assert chosen in free
-    assert chosen.common >= max((slot.common for slot in worth), default=0)
-    assert worth or sum(slot.last_used < chosen.last_used for slot in free) <= 3 * len(free) // 4
+@given(free_slots, st.integers(1, 500))
+def test_side_by_side_a_slot_that_loses_nothing_is_never_passed_for_one_that_holds_less_of_the_prompt(
+    free: list[FreeSlot], copy_tokens: int
+) -> None:
+    choice = choose_slot(free, copy_tokens=copy_tokens, split_tokens=0)
+    lossless = [slot.common for slot in free if slot.held == slot.common]
+    assert choice in free
+    if choice.held > choice.common:
+        assert all(choice.common > common for common in lossless)
+    assert choice.common >= max(lossless, default=0) - copy_tokens
 
 
 # How a prompt begins.
