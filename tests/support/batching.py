@@ -44,13 +44,10 @@ class SteadyCosts(Costs):
     def __init__(self, **given: float) -> None:
         vars(self).update(given)
 
-    def prefill(self, tokens: int) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def decode_seconds(self, tokens: int) -> float:
         return self.step_seconds
 
-    def decode(self, tokens: int) -> AbstractContextManager[None]:
+    def call(self, decoded: int, read: int) -> AbstractContextManager[None]:
         return nullcontext()
 
 

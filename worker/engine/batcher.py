@@ -1,8 +1,8 @@
 """Continuous batching: admit, decode, prefill. One step serves every sequence that runs."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
 from worker.engine.cache_tier import CacheTier
@@ -29,9 +29,6 @@ from worker.engine.scheduler import (
 from worker.engine.sequence import Sequence
 from worker.engine.ticket import cancel_overdue
 from worker.engine.turns import next_in_turn
-
-Measure = Callable[[int], AbstractContextManager[None]]
-"""Measures a call of so many tokens."""
 
 
 class Batcher:
@@ -89,8 +86,10 @@ class Batcher:
         """Compute the next token of every running sequence and some of the waiting prompts."""
         self._drop_cancelled()
         self._admit()
-        self._decode()
-        self._prefill()
+        slots = {_slot(sequence): sequence for sequence in self._running}
+        for call in self._calls():
+            # A run whose first piece failed has no second.
+            self._call([(slots[run.slot], run) for run in call if slots[run.slot].slot is not None])
         emitted, self._emitted = self._emitted, []
         return emitted
 
@@ -147,22 +146,43 @@ class Batcher:
         neighbours = len(used & {number - 1, number + 1})
         return FreeSlot(number, self._prefixes.tokens(number), common, last_used, neighbours)
 
-    # Prefill: slices of prompts, in one call where that gives the same as a call each.
+    # What a step computes: everybody's next tokens, and slices of prompts.
 
-    def _prefill(self) -> None:
+    def _calls(self) -> list[list[Run]]:
+        """As few calls as give the same results as one for each run."""
         for sequence in self._running:
             if not sequence.begun:
                 self._begin(sequence)
-        unread = {_slot(sequence): sequence for sequence in self._running if sequence.in_prefill}
-        if unread:
-            runs = self._prefill_runs(unread)
-            calls = plan_calls(runs, self._room, joined=True) if self._exact.slices else [[run] for run in runs]
-            for call in calls:
-                self._prefill_call([(unread[run.slot], run) for run in call if unread[run.slot].slot is not None])
+        decoding, reading = self._decode_runs(), self._prefill_runs()
+        if self._exact.decode:
+            return plan_calls([*decoding, *reading], self._room, joined=True)
+        calls = plan_calls(decoding, self._room, joined=False)
+        return calls + (plan_calls(reading, self._room, joined=True) if self._exact.slices else [[r] for r in reading])
 
-    def _prefill_runs(self, unread: Mapping[int, Sequence]) -> list[Run]:
-        """What this step computes of the prompts, by slot: each slice where it matters how they are cut."""
+    def _call(self, runs: list[tuple[Sequence, Run]]) -> None:
+        """Compute the runs; then sample for those that have come to their next token."""
+        if not runs:
+            return
+        decoded = sum(len(run) for sequence, run in runs if sequence.pending)
+        read = sum(len(run) for _, run in runs) - decoded
+        with self._failing([sequence for sequence, _ in runs]), self._costs.call(decoded, read):
+            self._context.decode_runs([run for _, run in runs])
+        first = 0
+        for sequence, run in runs:
+            if sequence.slot is None:
+                pass  # it failed
+            elif sequence.pending:
+                self._take(sequence, run, first)
+            else:
+                self._read(sequence, run, first)
+            first += len(run)
+
+    # Prefill.
+
+    def _prefill_runs(self) -> list[Run]:
+        """Of the prompts, by slot: each slice where it matters how they are cut."""
         now = time.monotonic()
+        unread = {_slot(sequence): sequence for sequence in self._running if sequence.in_prefill}
         prefills = {
             slot: Prefill(self._slices(each), each.ticket.age(now), each.priority) for slot, each in unread.items()
         }
@@ -194,11 +214,11 @@ class Batcher:
     def _slices(self, sequence: Sequence) -> list[int]:
         return finer(sequence.slices_left) if self._exact.slices else sequence.slices_left
 
-    def _prefill_call(self, runs: list[tuple[Sequence, Run]]) -> None:
-        for sequence, run, first in self._compute(runs, self._costs.prefill):
-            self._note_computed(sequence, len(run))
-            if sequence.done == len(sequence.prompt):
-                self._finish_prefill(sequence, first + len(run) - 1)
+    def _read(self, sequence: Sequence, run: Run, first: int) -> None:
+        """The run, whose tokens are in the last call from `first` on, was a part of the prompt."""
+        self._note_computed(sequence, len(run))
+        if sequence.done == len(sequence.prompt):
+            self._finish_prefill(sequence, first + len(run) - 1)
 
     def _note_computed(self, sequence: Sequence, tokens: int) -> None:
         """The cache holds so many more tokens of the prompt."""
@@ -228,15 +248,12 @@ class Batcher:
             logits[:] = untouched
             self._sample(each, index)
 
-    # Decode: everybody's next token, with what a constraint leaves no choice about, and guesses.
+    # Decode: the next token, with what a constraint leaves no choice about, and guesses.
 
-    def _decode(self) -> None:
-        guesses = self._guesses([sequence for sequence in self._running if sequence.pending])
-        decoding = {_slot(sequence): sequence for sequence in self._running if sequence.pending}
-        runs = [sequence.run(guesses.get(slot, [])) for slot, sequence in decoding.items()]
-        for call in plan_calls(runs, self._room, joined=self._exact.decode):
-            # A run whose first piece failed has no second.
-            self._decode_call([(decoding[run.slot], run) for run in call if decoding[run.slot].slot is not None])
+    def _decode_runs(self) -> list[Run]:
+        decoding = [sequence for sequence in self._running if sequence.pending]
+        guesses = self._guesses(decoding)
+        return [sequence.run(guesses.get(_slot(sequence), [])) for sequence in decoding if sequence.slot is not None]
 
     def _guesses(self, decoding: list[Sequence]) -> dict[int, list[int]]:
         """Guesses at what follows the pending tokens, by slot."""
@@ -244,22 +261,6 @@ class Batcher:
             with self._failing([sequence for sequence in decoding if sequence.guess_room]):
                 return self._speculation.guesses(decoding)
         return {}
-
-    def _decode_call(self, runs: list[tuple[Sequence, Run]]) -> None:
-        for sequence, run, first in self._compute(runs, self._costs.decode):
-            self._take(sequence, run, first)
-
-    def _compute(self, runs: list[tuple[Sequence, Run]], measure: Measure) -> Iterator[tuple[Sequence, Run, int]]:
-        """One call; then each run whose sequence goes on, with its first token's number in the call."""
-        if not runs:
-            return
-        with self._failing([sequence for sequence, _ in runs]), measure(sum(len(run) for _, run in runs)):
-            self._context.decode_runs([run for _, run in runs])
-        first = 0
-        for sequence, run in runs:
-            if sequence.slot is not None:
-                yield sequence, run, first
-            first += len(run)
 
     def _take(self, sequence: Sequence, run: Run, first: int) -> None:
         """Sample what follows the run, whose tokens are in the last call from `first` on.

@@ -75,15 +75,19 @@ class Costs:
         return int(ANSWER_TOKENS * (self.decode_seconds(1) or 0.0) / self.token_seconds)
 
     @contextmanager
-    def prefill(self, tokens: int) -> Iterator[None]:
-        """Measure the computing of a slice."""
-        started = time.perf_counter()
-        yield
-        self._prefill.add((time.perf_counter() - started) / tokens)
+    def call(self, decoded: int, read: int) -> Iterator[None]:
+        """Measure a call of so many tokens of streams and so many of prompts.
 
-    @contextmanager
-    def decode(self, tokens: int) -> Iterator[None]:
-        """Measure a decode step."""
+        Prompts beside streams take what the streams' own steps do not; before one of those was measured, all
+        tokens are taken to cost the same.
+        """
         started = time.perf_counter()
         yield
-        self._decode.setdefault(tokens, Average()).add(time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        step = self.decode_seconds(decoded) if decoded and read else seconds if decoded else 0.0
+        if step is None:
+            step = seconds * decoded / (decoded + read)
+        if not read or (decoded and not self._decode):
+            self._decode.setdefault(decoded, Average()).add(step)
+        if read and seconds > step:
+            self._prefill.add((seconds - step) / read)

@@ -112,7 +112,7 @@ class DraftModel:
     def _decode(self, runs: Seq[Run]) -> None:
         tokens = sum(map(len, runs))
         if tokens >= WORTH_MEASURING:
-            with self._own_costs.prefill(tokens):
+            with self._own_costs.call(0, tokens):
                 self._context.decode_runs(runs)
         else:
             self._context.decode_runs(runs)

@@ -6,8 +6,8 @@ On a CPU they need not: every row of a matrix product is computed by itself. Two
    64 and more tokens of a sequence, for one token of a lone sequence over more than 256 cells, and for
    the rest. With keys of another type than the values the first two are never taken (ggml-cpu/ops.cpp,
    flash_attn_ext). bfloat16 takes the room of float16.
-2. Weights that are not quantised are multiplied by another kernel for one token than for several.
-   LoRA adapters seldom are quantised.
+2. Matrices that are not quantised are multiplied by another kernel for one token than for several
+   (ggml-cpu/llamafile/sgemm.cpp): F16 weights, LoRA adapters, and without flash attention the cache itself.
 
 GPUs choose kernels by the number of tokens: there grouping always matters.
 """
@@ -40,4 +40,5 @@ def exactness(load: Load, file_type: str, *, on_gpu: bool, adapted: bool = False
     """What can be relied on with these settings, for a file of this general.file_type, with adapters or without."""
     one_path = load.flash_attention is False or key_type(load, on_gpu=on_gpu) != load.kv_type
     slices = not on_gpu and (one_path or load.kv_type not in _SPLIT_PATHS)
-    return Exactness(slices, slices and not adapted and file_type not in _UNQUANTISED)
+    one_kernel = load.flash_attention is not False and not adapted and file_type not in _UNQUANTISED
+    return Exactness(slices, decode=slices and one_kernel)

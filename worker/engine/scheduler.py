@@ -9,7 +9,7 @@ from worker.engine.turns import Bid, levels
 
 RETURNS = 0.5  # of the conversations that ended last, how many go on before their slot is needed
 UNIT = 2  # tokens; far into a long context each takes as long as a decode step
-STREAM_PAUSE = 2.0  # most prefill beside running streams, in decode steps
+STREAM_PAUSE = 1.5  # most prefill beside running streams, in decode steps
 BURST_SECONDS = 4.0  # of prefill that prompts which came together are read side by side for
 LONGEST_STEP = 0.25  # seconds of prefill while nobody decodes: new calls and cancellations wait this long
 

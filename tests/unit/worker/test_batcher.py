@@ -245,6 +245,36 @@ def test_short_prompts_that_come_together_have_their_first_tokens_together() -> 
     assert began == [3, 3, 3, 3]
 
 
+def test_a_prompt_shares_the_calls_of_the_streams_beside_it() -> None:
+    batching = Batching(2, exact=True)
+    stream = batching.submit(endless(0, exact=True), max_tokens=60)
+    while not stream.counts[0]:
+        batching.step()
+    newcomer = batching.submit(prompt(4, 148))  # 0.148 s, of which a step takes 0.075
+    before = len(batching.context.calls)
+    while not newcomer.finished:
+        batching.step()
+    first, second = batching.context.calls[before : before + 2]
+    assert (first.slots, second.slots) == ((0, 1), (0, 1))
+    assert (first.tokens, second.tokens) == (1 + 74, 1 + 74)  # in units of 2
+    batching.finish()
+    assert [call.tokens() for call in (stream, newcomer)] == [
+        solo(stream.prompt, 60, exact=True),
+        solo(newcomer.prompt, exact=True),
+    ]
+
+
+def test_a_prompt_has_calls_of_its_own_where_decoding_rounds_otherwise() -> None:
+    batching = Batching(2)
+    stream = batching.submit(endless(0), max_tokens=60)
+    while not stream.counts[0]:
+        batching.step()
+    newcomer = batching.submit(prompt(4, 150))
+    while not newcomer.finished:
+        batching.step()
+    assert all(len(call.slots) == 1 for call in batching.context.calls if call.tokens > 2)
+
+
 def test_a_conversation_goes_on_from_what_was_decoded() -> None:
     batching = Batching(1, exact=True)
     first = endless(0, exact=True)

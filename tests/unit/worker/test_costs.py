@@ -42,14 +42,14 @@ def test_costs_are_guessed_until_they_are_measured() -> None:
 
 def test_a_slice_is_measured_by_the_token(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
-    with costs.prefill(64):
+    with costs.call(0, 64):
         clock.now += 0.64
     assert costs.token_seconds == pytest.approx(0.01)
 
 
 def test_a_decode_step_is_measured_as_a_whole(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
-    with costs.decode(8):
+    with costs.call(8, 0):
         clock.now += 0.05
     assert costs.decode_seconds(8) == pytest.approx(0.05)
 
@@ -57,7 +57,7 @@ def test_a_decode_step_is_measured_as_a_whole(clock: Clock) -> None:
 def test_a_step_of_a_size_that_is_not_known_takes_what_the_nearest_smaller_one_does(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     for tokens, seconds in ((2, 0.02), (4, 0.03), (8, 0.05)):
-        with costs.decode(tokens):
+        with costs.call(tokens, 0):
             clock.now += seconds
     known = [costs.decode_seconds(tokens) for tokens in (1, 2, 3, 7, 8, 100)]
     assert known == pytest.approx([0.02, 0.02, 0.02, 0.03, 0.05, 0.05])
@@ -65,7 +65,7 @@ def test_a_step_of_a_size_that_is_not_known_takes_what_the_nearest_smaller_one_d
 
 def test_a_call_that_fails_is_not_measured(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
-    for measuring in (costs.prefill(1), costs.decode(8)):
+    for measuring in (costs.call(0, 1), costs.call(8, 0)):
         with pytest.raises(DecodeFailed):
             _fail(measuring, clock)
     assert (costs.token_seconds, costs.decode_seconds(8)) == (FIRST_TOKEN_SECONDS, None)
@@ -80,7 +80,7 @@ def _fail(measuring: AbstractContextManager[None], clock: Clock) -> None:
 def test_more_tokens_are_worth_copying_where_computing_is_cheap(clock: Clock) -> None:
     costs = Costs(copy_seconds=0.105)
     assert costs.worth_copying == 22
-    with costs.prefill(1000):
+    with costs.call(0, 1000):
         clock.now += 1
     assert costs.worth_copying == 106
 
@@ -100,8 +100,33 @@ def test_a_speed_is_corrected_by_what_is_measured(clock: Clock) -> None:
 def test_one_more_graph_costs_a_lone_step_for_each_token_of_an_answer(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     assert costs.split_tokens == 0
-    with costs.decode(1):
+    with costs.call(1, 0):
         clock.now += 0.01
-    with costs.prefill(10):
+    with costs.call(0, 10):
         clock.now += 0.05
     assert costs.split_tokens == ANSWER_TOKENS * 2
+
+
+def test_prompts_beside_streams_take_what_the_streams_own_steps_do_not(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    with costs.call(4, 0):
+        clock.now += 0.02
+    with costs.call(4, 20):
+        clock.now += 0.12
+    assert (costs.token_seconds, costs.decode_seconds(4)) == (pytest.approx(0.005), pytest.approx(0.02))
+
+
+def test_until_a_step_was_measured_all_tokens_cost_the_same(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    with costs.call(5, 20):
+        clock.now += 0.1
+    assert (costs.token_seconds, costs.decode_seconds(5)) == (pytest.approx(0.004), pytest.approx(0.02))
+
+
+def test_a_call_faster_than_the_streams_alone_says_nothing_of_prompts(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    with costs.call(4, 0):
+        clock.now += 0.02
+    with costs.call(4, 20):
+        clock.now += 0.01
+    assert costs.token_seconds == FIRST_TOKEN_SECONDS
