@@ -87,7 +87,7 @@ class Load:
     )
     flash_attention: bool | None = setting(
         None,
-        "Flash attention; unset: where the device supports it.",
+        "Flash attention; unset: where the device supports it. On a CPU long contexts are faster without.",
         llama="flash_attn_type",
         lmstudio="flash_attention",
         preset_key="llm.load.llama.flashAttention",
