@@ -169,7 +169,7 @@ async def test_a_restart_that_does_not_come_is_an_error(
         reply = await asyncio.wait_for(request, PATIENCE)
         await worker.stop(0)
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "worker_lost")
-    assert len(registry.ensured) == 2
+    assert len(registry.ensured) >= 2  # when the time is up, and at each change that the registry tells before
 
 
 async def test_a_prompt_too_large_for_the_worker_costs_nobody_else_their_stream(
