@@ -46,12 +46,18 @@ def waiting_or_active(gateway: RunningGateway) -> int:
     return admission.waiting + admission.active
 
 
+async def instance_known(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    """An instance is ready, and the gateway knows: it asks nobody to load the model."""
+    await registry.start_instance()
+    await until(lambda: gateway.gateway.watcher.snapshot.instances)
+
+
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_a_worker_lost_before_the_first_text_is_replaced_unseen(
     gateway: RunningGateway, registry: FakeRegistry, body: Any
 ) -> None:
     registry.script = {"hold": True}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with asking(gateway, body) as request:
         await until(lambda: gateway.gateway.admission.active == 1)
         registry.script = {}
@@ -65,7 +71,7 @@ async def test_a_worker_lost_before_the_first_text_is_replaced_unseen(
 async def test_a_lost_workers_requests_move_to_another_instance(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     registry.script = {"hold": True}
     await registry.start_instance(id="other")
     await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
@@ -81,7 +87,7 @@ async def test_a_worker_lost_in_mid_stream_is_an_error_event_and_no_done(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hang_after_tokens": 1}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with gateway.client() as http, http.stream("POST", "/v1/chat/completions", json=STREAM) as reply:
         text = ""
         async for piece in reply.aiter_text():
@@ -99,7 +105,7 @@ async def test_a_worker_lost_late_is_replaced_while_nothing_was_sent(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hang_after_tokens": 2}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with asking(gateway) as request:
         await until(lambda: registry.workers[KEY].engine.figures().steps >= 2)
         registry.script = {}
@@ -110,7 +116,7 @@ async def test_a_worker_lost_late_is_replaced_while_nothing_was_sent(
 
 async def test_two_losses_are_an_error(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with asking(gateway) as request:
         for _ in range(2):
             await until(lambda: gateway.gateway.workers.in_flight().get(KEY) and KEY in registry.workers)
@@ -142,7 +148,7 @@ async def test_other_changes_do_not_shorten_the_wait_for_a_restart(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hold": True}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with asking(gateway) as request:
         await until(lambda: gateway.gateway.admission.active == 1)
         worker = registry.workers.pop(KEY)
@@ -161,7 +167,7 @@ async def test_a_restart_that_does_not_come_is_an_error(
 ) -> None:
     monkeypatch.setattr("gateway.dispatcher.RESTART_SECONDS", 0.4)  # less than one wait for a change
     registry.script = {"hold": True}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with asking(gateway) as request:
         await until(lambda: gateway.gateway.admission.active == 1)
         worker = registry.workers.pop(KEY)
@@ -169,7 +175,7 @@ async def test_a_restart_that_does_not_come_is_an_error(
         reply = await asyncio.wait_for(request, PATIENCE)
         await worker.stop(0)
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "worker_lost")
-    assert len(registry.ensured) >= 2  # when the time is up, and at each change that the registry tells before
+    assert len(registry.ensured) == 2
 
 
 async def test_a_prompt_too_large_for_the_worker_costs_nobody_else_their_stream(
@@ -177,7 +183,7 @@ async def test_a_prompt_too_large_for_the_worker_costs_nobody_else_their_stream(
 ) -> None:
     monkeypatch.setattr("gateway.connection.MOST_SUBMIT_BYTES", 4096)
     registry.script = {"hold": True}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with asking(gateway) as other, gateway.client() as http:
         await until(lambda: gateway.gateway.admission.active == 1)
         reply = await ask(http, {**CHAT, "messages": [{"role": "user", "content": "x" * 5000}]})
@@ -226,7 +232,7 @@ async def test_an_import_may_take_longer_than_a_load(gateway: RunningGateway, re
 async def test_a_worker_that_is_being_unloaded_passes_its_requests_on(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     await registry.start_instance(id="other")
     await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
     registry.workers["other"].status.draining()  # the gateway has not heard
@@ -238,7 +244,7 @@ async def test_a_worker_that_is_being_unloaded_passes_its_requests_on(
 @pytest.mark.parametrize("body", [CHAT, STREAM])
 async def test_a_disconnect_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry, body: Any) -> None:
     registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     _, writer = await gateway.raw(post_bytes("/v1/chat/completions", body))
     await until(lambda: figures(registry) == (1, 0))
     writer.close()
@@ -261,7 +267,7 @@ async def test_a_disconnect_while_waiting_for_a_load_gives_up_the_wait(
 
 async def test_a_client_that_does_not_read_delays_nobody(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"text": "word " * 60_000}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     _, writer = await gateway.raw(post_bytes("/v1/chat/completions", STREAM))
     await until(lambda: figures(registry)[0] == 1)
     async with gateway.client() as http:
@@ -301,7 +307,7 @@ async def test_two_gateways_load_a_cold_model_once(registry: FakeRegistry) -> No
 async def test_loaded_models_are_served_while_the_registry_is_away(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     registry.models["acme/cold"] = pb.Model(key="acme/cold")
     registry.tell(pb.Change(model=registry.models["acme/cold"]))
     await until(lambda: len(gateway.gateway.watcher.snapshot.models) == 2)
@@ -323,7 +329,7 @@ async def test_draining_finishes_what_runs_and_refuses_the_rest(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hold": True}
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     async with asking(gateway, STREAM) as running, gateway.client() as http:
         await until(lambda: gateway.gateway.admission.active == 1)
         draining = asyncio.create_task(gateway.gateway.drain(PATIENCE))
@@ -345,7 +351,7 @@ async def test_stragglers_get_an_error_event_and_waiters_an_error(
     registry.models["acme/cold"] = pb.Model(key="acme/cold")
     registry.tell(pb.Change(model=registry.models["acme/cold"]))
     await until(lambda: len(gateway.gateway.watcher.snapshot.models) == 2)
-    await registry.start_instance()
+    await instance_known(gateway, registry)
     registry.hold_loads = True
     cold = {**STREAM, "model": "acme/cold"}
     async with asking(gateway, STREAM) as running, asking(gateway, CHAT) as whole, asking(gateway, cold) as waiting:
