@@ -28,6 +28,7 @@ from tests.support.worker_process import supervise, worker_process
 CLIENTS = 12  # more than there are slots
 SCHEMA = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 IMPOSSIBLE = json.dumps({"type": "string", "minLength": 5, "maxLength": 2})
+PATIENCE = 180.0  # seconds: twelve clients keep a small machine busy for tens of seconds a call
 MIB = 2**20
 MOST_GROWTH = 64  # MiB: pools of allocators, not leaks
 MOST_DRIFT = 1.3  # of the time that a text takes
@@ -112,7 +113,7 @@ def resident(spec: LaunchSpec) -> float:
 async def soak(minutes: float, seed: int) -> bool:
     with tempfile.TemporaryDirectory() as directory:
         launched = worker_process(Path(directory), starter_file(), Load(context_length=2048))
-        async with launched as spec, WorkerClient(spec) as client:
+        async with launched as spec, WorkerClient(spec, patience=PATIENCE) as client:
             run = Soak(client, seed)
             await run.run(minutes * 60 * 0.1)
             memory, before = resident(spec), await text_seconds(client, 1)

@@ -18,7 +18,9 @@ WAIT_SECONDS = 30.0
 class WorkerClient:
     """`async with WorkerClient(spec) as client`: a channel, its stub and one Generate stream."""
 
-    def __init__(self, spec: LaunchSpec, token: str | None = None) -> None:
+    def __init__(self, spec: LaunchSpec, token: str | None = None, patience: float = WAIT_SECONDS) -> None:
+        """`patience`: longest wait for the next event, in seconds."""
+        self._patience = patience
         self._spec = spec
         self.metadata = token_metadata(spec.token if token is None else token)
         self.channel = open_channel(spec.address)
@@ -66,7 +68,7 @@ class WorkerClient:
             await self._call.write(command)
 
     async def next(self, call: int) -> pb.Event:
-        return await asyncio.wait_for(self._queue(call).get(), WAIT_SECONDS)
+        return await asyncio.wait_for(self._queue(call).get(), self._patience)
 
     async def finish(self, call: int, choices: int = 1) -> tuple[list[str], list[pb.Event]]:
         """The choices' texts, and the events that ended them."""
