@@ -84,10 +84,15 @@ class Costs:
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started
-        step = self.decode_seconds(decoded) if decoded and read else seconds if decoded else 0.0
+        if not read:
+            self._add_step(decoded, seconds)
+            return
+        step = self.decode_seconds(decoded) if decoded else 0.0
         if step is None:
             step = seconds * decoded / (decoded + read)
-        if not read or (decoded and not self._decode):
-            self._decode.setdefault(decoded, Average()).add(step)
-        if read and seconds > step:
+            self._add_step(decoded, step)
+        if seconds > step:
             self._prefill.add((seconds - step) / read)
+
+    def _add_step(self, tokens: int, seconds: float) -> None:
+        self._decode.setdefault(tokens, Average()).add(seconds)
