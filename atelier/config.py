@@ -38,6 +38,17 @@ class Config(BaseSettings):
         description="Seconds that a request may wait for its turn at a model before it gets 503.",
     )
     load_on_demand: bool = Field(True, description="Load a model when a request names it.")
+    idle_ttl: float = Field(
+        3600,
+        ge=0,
+        description="Seconds without work after which a model that a request loaded is unloaded; 0: never.",
+    )
+    guardrail: Literal["off", "relaxed", "balanced", "strict", "custom"] = Field(
+        "balanced",
+        description="How much main memory loads leave free: off does not ask, relaxed none, balanced a twentieth, "
+        "strict a seventh, custom what guardrail_mb says. Where it is not enough, idle models that requests loaded go.",
+    )
+    guardrail_mb: int = Field(0, ge=0, description="MiB that loads leave free, with the guardrail custom.")
     shutdown_grace: float = Field(30, ge=0, description="Seconds that running requests get when the server stops.")
 
     registry_address: str = Field("", description="gRPC address of the registry; empty: the socket in the home.")

@@ -115,6 +115,12 @@ class InstanceNotFound(NotFound):
     code = "instance_not_found"
 
 
+class PresetNotFound(NotFound):
+    """There is no preset of this name."""
+
+    code = "preset_not_found"
+
+
 class MethodNotAllowed(AtelierError):
     """The route exists, but not with this method."""
 
@@ -131,6 +137,15 @@ class AlreadyExists(AtelierError):
     grpc_code = "ALREADY_EXISTS"
     type = "invalid_request_error"
     code = "already_exists"
+
+
+class Conflict(AtelierError):
+    """Something else stands against it."""
+
+    status = 409
+    grpc_code = "ABORTED"
+    type = "invalid_request_error"
+    code = "conflict"
 
 
 class PayloadTooLarge(AtelierError):
@@ -164,6 +179,29 @@ class DecodeFailed(AtelierError):
     code = "decode_failed"
 
 
+class DownloadNotFound(NotFound):
+    """There is no download of this id."""
+
+    code = "job_not_found"
+
+
+class DownloadDamaged(AtelierError):
+    """What was downloaded is not what its source says; download it again."""
+
+    status = 502
+    grpc_code = "DATA_LOSS"
+    code = "download_damaged"
+
+
+class HubAccessDenied(AtelierError):
+    """The hub does not let this server have it."""
+
+    status = 403
+    grpc_code = "PERMISSION_DENIED"
+    type = "permission_error"
+    code = "hub_access_denied"
+
+
 class DiskFull(AtelierError):
     """The disk is full."""
 
@@ -187,6 +225,13 @@ class Unavailable(AtelierError):
     grpc_code = "UNAVAILABLE"
     code = "unavailable"
     retry_after = 2
+
+
+class HubUnavailable(Unavailable):
+    """The hub does not answer at the moment; try again."""
+
+    code = "hub_unavailable"
+    retry_after = 30
 
 
 class Overloaded(Unavailable):

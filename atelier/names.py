@@ -15,6 +15,8 @@ PART = r"[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9])?"
 KEY = re.compile(rf"{PART}/{PART}(?:@{PART})?")
 IDENTIFIER = re.compile(rf"{PART}(?:/{PART})?(?:@{PART})?(?::{PART})?")
 LONGEST_NAME = 200  # characters
+PRESET_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._+-]*[A-Za-z0-9._+-])?")
+LONGEST_PRESET_NAME = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,16 @@ def check_identifier(identifier: str) -> str:
     if len(identifier) > LONGEST_NAME or not IDENTIFIER.fullmatch(identifier):
         raise InvalidRequest("An identifier is made of letters, digits and the signs . _ + - / @ :", param="identifier")
     return identifier
+
+
+def check_preset_name(name: str) -> str:
+    """The name, if a preset may be called so; otherwise InvalidRequest."""
+    if len(name) > LONGEST_PRESET_NAME or not PRESET_NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"A preset's name is made of letters, digits, spaces and the signs . _ + -, at most {LONGEST_PRESET_NAME}.",
+            param="name",
+        )
+    return name
 
 
 def find_name(name: str, keys: Collection[str], instance_ids: Collection[str]) -> ModelName | InstanceName:

@@ -1,6 +1,7 @@
 """From a call to an HTTP response, the same for every dialect."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from atelier.constraint import KEYWORD, MOST_KEYWORDS
 from gateway.account import Account
 from gateway.call import Call, Origin
 from gateway.disconnect import while_connected
+from gateway.effective import Effective
 from gateway.events import Completion
 from gateway.generation import Generation
 from gateway.inference import Inference
@@ -20,20 +22,35 @@ from gateway.sse import EventStream, Renderer
 
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
 TRUNCATED_HEADER = "x-atelier-truncated"  # what was left out of the prompts, to make them fit
+SETTINGS_HEADER = "x-atelier-settings"  # in a request "echo", in the reply the settings that held, with their origins
+LONGEST_ECHO = 200  # bytes of one value; what is longer is told by its length
 
 
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), headers=headers, media_type="application/json")
 
 
-def answer_headers(generation: Generation) -> dict[str, str]:
+def answer_headers(request: Request, generation: Generation) -> dict[str, str]:
     """What a client should know of an answer beside its text."""
     headers: dict[str, str] = {}
+    if request.headers.get(SETTINGS_HEADER) == "echo" and generation.settings is not None:
+        headers[SETTINGS_HEADER] = settings_echo(generation.settings)
     if keywords := [keyword for keyword in generation.unenforced if re.fullmatch(KEYWORD, keyword)]:
         headers[UNENFORCED_HEADER] = ", ".join(keywords[:MOST_KEYWORDS])
     if dropped := generation.dropped:
         headers[TRUNCATED_HEADER] = f"messages={dropped.messages}, tokens={dropped.tokens}"
     return headers
+
+
+def settings_echo(settings: Effective) -> str:
+    """As JSON in ASCII: {"temperature": {"value": 0.2, "origin": "preset precise"}, ...}."""
+    echoed = {name: {"value": _echoed(value.value), "origin": value.origin} for name, value in settings.values.items()}
+    return json.dumps(echoed, separators=(",", ":"))
+
+
+def _echoed(value: Any) -> Any:
+    length = len(json.dumps(value))
+    return value if length <= LONGEST_ECHO else f"({length} characters)"
 
 
 def account_of(request: Request) -> Account:
@@ -53,7 +70,7 @@ async def stream_answer(
     """The stream of a generation that a worker has accepted: refusals come before the headers."""
     async with while_connected(request.receive):
         generation = await inference.start(call, origin_of(request), account_of(request))
-        return EventStream(generation, renderer(generation), answer_headers(generation))
+        return EventStream(generation, renderer(generation), answer_headers(request, generation))
 
 
 async def whole_answer(
@@ -64,6 +81,6 @@ async def whole_answer(
         generation = await inference.start(call, origin_of(request), account_of(request))
         try:
             value = render(generation, await generation.collect())
-            return json_response(value, answer_headers(generation))
+            return json_response(value, answer_headers(request, generation))
         finally:
             generation.close()

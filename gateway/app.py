@@ -19,13 +19,20 @@ from atelier.errors import (
     AlreadyExists,
     AtelierError,
     BodyTooSlow,
+    Conflict,
     DeadlineExceeded,
+    DiskFull,
+    DownloadNotFound,
     Forbidden,
+    HubAccessDenied,
+    HubUnavailable,
     InstanceNotFound,
     InvalidRequest,
     LoadFailed,
     ModelNotFound,
+    NotFound,
     PayloadTooLarge,
+    PresetNotFound,
     Unauthenticated,
     Unavailable,
     WorkerLost,
@@ -33,14 +40,25 @@ from atelier.errors import (
 from atelier.exposure import WILDCARDS
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
-from gateway.answer import TRUNCATED_HEADER, UNENFORCED_HEADER
+from gateway.answer import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
 from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
+from gateway.management.downloads import DownloadRoutes
+from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
-from gateway.management.schema import ImportBody
+from gateway.management.schema import (
+    DefaultPresetBody,
+    DownloadBody,
+    DuplicateBody,
+    ImportBody,
+    ModelBody,
+    PresetBody,
+    PresetChangeBody,
+    PresetImportBody,
+)
 from gateway.openai.routes import OpenAIRoutes
 from gateway.openai.schema import ChatBody, CompletionBody, EmbeddingBody, RerankBody
 from gateway.openapi import body_of, describe, error_replies
@@ -49,6 +67,7 @@ from gateway.request_log import RequestLog
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 ALWAYS = (Unauthenticated, Forbidden, Unavailable)
+HUB = (InvalidRequest, NotFound, HubAccessDenied, HubUnavailable)
 INFERENCE = (*ALWAYS, InvalidRequest, ModelNotFound, PayloadTooLarge, LoadFailed, WorkerLost, DeadlineExceeded)
 
 
@@ -59,6 +78,8 @@ class Routes:
     openai: OpenAIRoutes
     lmstudio: LMStudioRoutes
     management: ManagementRoutes
+    downloads: DownloadRoutes
+    presets: PresetRoutes
     health: HealthRoutes
 
 
@@ -87,14 +108,13 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     def get(path: str, endpoint: Endpoint, summary: str, *errors: type[AtelierError]) -> None:
         _add(app, "GET", path, endpoint, summary, (*ALWAYS, *errors))
 
-    def post(
-        path: str, endpoint: Endpoint, body: type[BaseModel], summary: str, errors: tuple[type[AtelierError], ...]
+    def write(
+        method: str, path: str, endpoint: Endpoint, body: type[BaseModel], summary: str, *errors: type[AtelierError]
     ) -> None:
         bodies.append(body)
-        errors = (*ALWAYS, InvalidRequest, BodyTooSlow, *errors)
         _add(
             app,
-            "POST",
+            method,
             path,
             endpoint,
             summary,
@@ -102,7 +122,16 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
             openapi_extra=body_of(body),
         )
 
+    def act(path: str, endpoint: Endpoint, summary: str) -> None:
+        _add(app, "POST", path, endpoint, summary, (*ALWAYS, InvalidRequest, DownloadNotFound))
+
+    def post(
+        path: str, endpoint: Endpoint, body: type[BaseModel], summary: str, errors: tuple[type[AtelierError], ...]
+    ) -> None:
+        write("POST", path, endpoint, body, summary, *errors)
+
     openai, lmstudio, ours, health = routes.openai, routes.lmstudio, routes.management, routes.health
+    downloads, presets = routes.downloads, routes.presets
 
     post("/v1/chat/completions", openai.chat_completions, ChatBody, "Answer a chat (OpenAI)", INFERENCE)
     post("/v1/completions", openai.completions, CompletionBody, "Continue a text (OpenAI)", INFERENCE)
@@ -132,7 +161,26 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     )
     post("/api/v1/models/unload", lmstudio.v1_unload, UnloadBody, "Unload an instance", (InstanceNotFound,))
 
+    get("/api/v1/models/search", downloads.search, "Search the hub for GGUF models", *HUB)
+    post(
+        "/api/v1/models/download",
+        downloads.start,
+        DownloadBody,
+        "Download a model from the hub (LM Studio v1)",
+        (*HUB, DiskFull),
+    )
+    get("/api/v1/models/download/status/{job_id}", downloads.status, "How far a download is", DownloadNotFound)
+    get("/api/v1/models/downloads", downloads.list, "List the downloads")
+    act("/api/v1/models/download/{job_id}/{action}", downloads.act, "Pause, resume or cancel a download")
     post("/api/v1/models/import", ours.import_model, ImportBody, "Import a GGUF file", (AlreadyExists,))
+    post("/api/v1/models/remove", ours.remove_model, ModelBody, "Delete a model's files", (ModelNotFound, Conflict))
+    post(
+        "/api/v1/models/verify",
+        ours.verify_model,
+        ModelBody,
+        "Hold a model's files against their digests",
+        (ModelNotFound,),
+    )
     get("/api/v1/instances", ours.list_instances, "List the instances")
     get(
         "/api/v1/instances/{id:path}/sequences",
@@ -141,6 +189,26 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         *(InstanceNotFound, WorkerLost, DeadlineExceeded),
     )
     get("/api/v1/status", ours.status, "How the server is")
+
+    preset = "/api/v1/presets/{name}"
+    get("/api/v1/presets", presets.list, "List the presets")
+    post("/api/v1/presets/import", presets.import_file, PresetImportBody, "Import a preset", (AlreadyExists,))
+    get(preset, presets.get, "One preset, or an earlier version of it", PresetNotFound)
+    write("PUT", preset, presets.put, PresetBody, "Create a preset, or replace it", Conflict)
+    write("PATCH", preset, presets.patch, PresetChangeBody, "Change some of a preset", PresetNotFound, Conflict)
+    _add(app, "DELETE", preset, presets.delete, "Delete a preset", (*ALWAYS, PresetNotFound, Conflict))
+    get(f"{preset}/versions", presets.versions, "Every version of a preset", PresetNotFound)
+    get(f"{preset}/diff", presets.diff, "How a preset differs from another", PresetNotFound, InvalidRequest)
+    get(f"{preset}/export", presets.export, "A preset as a file", PresetNotFound, InvalidRequest)
+    post(f"{preset}/duplicate", presets.duplicate, DuplicateBody, "Copy a preset", (PresetNotFound, AlreadyExists))
+    post(
+        "/api/v1/models/default-preset",
+        presets.set_default,
+        DefaultPresetBody,
+        "Choose a model's default preset",
+        (ModelNotFound, PresetNotFound),
+    )
+    get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)
 
     get("/healthz", health.alive, "Whether the process is alive")
     get("/readyz", health.ready, "Whether to send requests here")
@@ -180,9 +248,9 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
             Middleware(
                 CORSMiddleware,
                 allow_origins=config.cors,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after", UNENFORCED_HEADER, TRUNCATED_HEADER],
+                expose_headers=["x-request-id", "retry-after", UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER],
             )
         )
     layers.append(Middleware(OriginGuard, allowed=config.cors))

@@ -10,9 +10,10 @@ from atelier.adapters import AdapterScale, set_scales
 from atelier.constraint import Constraint, set_constraint
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName, find_name
-from atelier.settings import Inference, Layer, Prompt, resolve
+from atelier.settings.preset import Preset
 from atelier.settings.wire import sampling_message
-from gateway.snapshot import Model, Snapshot
+from gateway.effective import Effective, default_preset, effective, find_preset, layers_of
+from gateway.snapshot import Instance, Model, Snapshot
 from protos import inference_pb2 as pb
 
 
@@ -63,6 +64,8 @@ class Call:
     timeout: float | None = None  # seconds from the request's head to the answer's end
     draft_model: str | None = None  # that shall guess ahead, as the client wrote it
     lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
+    preset: str | None = None  # whose settings hold where the request is silent
+    ttl: float | None = None  # seconds that a model which is loaded for this may be idle; negative: for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,14 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A call whose names and settings are resolved."""
+    """A call whose names are resolved. Its settings depend on the instance that answers."""
 
     call: Call
     origin: Origin
     target: ModelName | InstanceName
     model: Model
-    sampling: Inference
-    stop: list[str]
+    preset: Preset | None = None
+    default: Preset | None = None  # the model's
 
     @property
     def name(self) -> str:
@@ -93,15 +96,20 @@ class Plan:
         """Of all prompts together."""
         return self.call.choices * len(self.call.prompts)
 
+    def effective(self, instance: Instance | None) -> Effective:
+        """The settings that hold when this instance answers."""
+        return effective(layers_of(self.call.settings, self.preset, self.default, self.model, instance))
+
 
 def make_plan(call: Call, origin: Origin, snapshot: Snapshot) -> Plan:
-    """Resolve names and settings; ModelNotFound or InvalidRequest when that fails."""
+    """Resolve names; ModelNotFound, PresetNotFound, or InvalidRequest when that or a setting is wrong."""
     target, model = find_target(call.model, snapshot)
     if model.embedding:
         raise InvalidRequest(f'"{model.key}" makes embeddings; it does not generate text.', param="model")
-    layers = [Layer("request", call.settings), Layer("model file", model.sampling_defaults)]
-    stop = resolve(Prompt, layers).build().stop
-    return Plan(call, origin, target, model, resolve(Inference, layers).build(), stop)
+    preset = find_preset(call.preset, model, snapshot)
+    plan = Plan(call, origin, target, model, preset, default_preset(model, snapshot))
+    plan.effective(None)  # what is wrong with the request is told before anything is loaded for it
+    return plan
 
 
 def find_target(name: str, snapshot: Snapshot) -> tuple[ModelName | InstanceName, Model]:
@@ -124,11 +132,19 @@ def _json(messages: list[dict[str, Any]]) -> bytes:
         raise InvalidRequest(f"messages: {error}", param="messages") from None
 
 
-def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
+def with_system_prompt(messages: list[dict[str, Any]], system_prompt: str | None) -> list[dict[str, Any]]:
+    """A chat that has a system message of its own keeps to that."""
+    if not system_prompt or any(message["role"] == "system" for message in messages):
+        return messages
+    return [{"role": "system", "content": system_prompt}, *messages]
+
+
+def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.Submit:
     """The call as the worker takes it; its number and the instance are the connection's to fill in."""
+    prompting = settings.prompt.build()
     submit = pb.Submit(
         request_id=plan.origin.request_id,
-        sampling=sampling_message(plan.sampling, plan.stop),
+        sampling=sampling_message(settings.inference.build(), prompting.stop),
         choices=plan.call.choices,
         fairness_key=plan.origin.fairness_key,
         logprobs=plan.call.logprobs,
@@ -137,7 +153,9 @@ def submit_message(plan: Plan, prompt: PromptInput) -> pb.Submit:
     )
     match prompt:
         case Chat(messages):
-            submit.chat.messages_json = _json(messages)
+            submit.chat.messages_json = _json(with_system_prompt(messages, prompting.system_prompt))
+            if prompting.chat_template is not None:
+                submit.chat.template = prompting.chat_template
         case Text(text):
             submit.text = text
         case Tokens(ids):

@@ -42,10 +42,11 @@ class Dispatcher:
         request_id: str,
         lost: Collection[Launch] = (),
         draft_model: str | None = None,
+        ttl: float | None = None,
     ) -> Instance:
         """A ready instance that is none of the lost processes; raises what stands against it.
 
-        `draft_model`: the instance's shall be this one.
+        `draft_model`: the instance's shall be this one. `ttl`: see RegistryClient.ensure.
         """
         now = asyncio.get_running_loop().time
         end = now() + RESTART_SECONDS
@@ -56,7 +57,7 @@ class Dispatcher:
                 case Reject(error):
                     raise error
                 case decision:
-                    instance = await self._ensure(decision.name, request_id)
+                    instance = await self._ensure(decision.name, request_id, ttl)
             if instance.launch not in lost and guesses_with(instance, draft_model):
                 return instance
             # The registry has not noticed yet what this request has seen, or has another instance of the model
@@ -76,6 +77,6 @@ class Dispatcher:
         )
         return decide(target, self._watcher.snapshot, now)
 
-    async def _ensure(self, name: str, request_id: str) -> Instance:
+    async def _ensure(self, name: str, request_id: str, ttl: float | None) -> Instance:
         with self._metrics.load_wait():
-            return await self._registry.ensure(name, request_id)
+            return await self._registry.ensure(name, request_id, ttl)

@@ -10,6 +10,7 @@ from gateway.call import Plan, submit_message
 from gateway.connection import Submission, WorkerConnection, WorkerRefused, as_told
 from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
+from gateway.effective import Effective
 from gateway.events import Completion, Delta, Dropped, Event, Finished, PromptProgress, TokenLogprob
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance, Launch
@@ -38,6 +39,7 @@ class Generation:
         self.ends: dict[int, Finished] = {}
         self.first_text: float | None = None  # when the first text came, on the monotonic clock
         self.begun_again = False
+        self.settings: Effective | None = None  # known when it has begun
         self._dispatcher = dispatcher
         self._workers = workers
         self._on_close = on_close
@@ -147,15 +149,16 @@ class Generation:
         plan = self.plan
         async with self._deadline.enforced():
             self._instance = await self._dispatcher.find(
-                plan.target, plan.origin.request_id, self._lost, plan.call.draft_model
+                plan.target, plan.origin.request_id, self._lost, plan.call.draft_model, plan.call.ttl
             )
         if self._failure is not None:
             raise self._failure
         self._connection = self._workers.connect(self._instance)
         self._inbox = Inbox(len(self.plan.call.prompts))
+        self.settings = self.plan.effective(self._instance)
         for number, prompt in enumerate(self.plan.call.prompts):
             first_choice = number * self.plan.call.choices
-            message = submit_message(self.plan, prompt)
+            message = submit_message(self.plan, prompt, self.settings)
             self._deadline.tell(message)
             self._submissions.append(self._connection.submit(message, self._inbox, first_choice))
         await self._inbox.wait_accepted()

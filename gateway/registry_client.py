@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
@@ -9,13 +10,26 @@ import grpc.aio
 from atelier.config import Config
 from atelier.errors import Draining, Unavailable
 from atelier.rpc import ERROR_KEY, from_rpc_error, open_channel, token_metadata
+from atelier.settings.preset import Preset, settings_json
 from atelier.settings.wire import load_message
-from gateway.snapshot import Instance, Model, read_instance, read_model
+from gateway.snapshot import Download, Instance, Model, read_download, read_instance, read_model, read_preset
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 
 ESTIMATE_SECONDS = 10.0
+FILES_SECONDS = 60.0
+PRESET_SECONDS = 20.0  # a template is tried
+HUB_SECONDS = 90.0  # a hub may be slow
 MARGIN_SECONDS = 30.0  # beyond the time that a load may take: the registry is to say first that it took too long
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWish:
+    """What a load may say beside its settings."""
+
+    identifier: str | None = None
+    preset: str | None = None
+    ttl: float | None = None  # seconds without work after which it is unloaded
 
 
 class RegistryClient:
@@ -30,23 +44,29 @@ class RegistryClient:
         self._calls: set[grpc.aio.UnaryUnaryCall[Any, Any]] = set()
         self._closed = False
 
-    async def ensure(self, name: str, request_id: str) -> Instance:
-        """A ready instance for an exact model key or instance id, loaded if need be."""
-        request = pb.EnsureInstanceRequest(name=name, request_id=request_id)
+    async def ensure(self, name: str, request_id: str, ttl: float | None = None) -> Instance:
+        """A ready instance for an exact model key or instance id, loaded if need be.
+
+        `ttl`: seconds that it may then be idle; negative: for ever; None: as usual.
+        """
+        request = pb.EnsureInstanceRequest(name=name, request_id=request_id, ttl_seconds=ttl)
         return read_instance(await self._reply(self.stub.EnsureInstance, request, self._load_timeout))
 
-    async def create(
-        self, model_key: str, identifier: str | None, load: Mapping[str, Any], request_id: str
-    ) -> Instance:
+    async def create(self, model_key: str, wish: LoadWish, load: Mapping[str, Any], request_id: str) -> Instance:
         """One more instance of a model, once it is ready."""
         request = pb.CreateInstanceRequest(
-            model_key=model_key, identifier=identifier, load=load_message(load), request_id=request_id
+            model_key=model_key,
+            identifier=wish.identifier,
+            preset=wish.preset,
+            ttl_seconds=wish.ttl,
+            load=load_message(load),
+            request_id=request_id,
         )
         return read_instance(await self._reply(self.stub.CreateInstance, request, self._load_timeout))
 
-    async def estimate(self, model_key: str, load: Mapping[str, Any]) -> pb.MemoryEstimate:
+    async def estimate(self, model_key: str, load: Mapping[str, Any], preset: str | None) -> pb.MemoryEstimate:
         """The memory that one more instance of the model would take, in bytes."""
-        request = pb.EstimateMemoryRequest(model_key=model_key, load=load_message(load))
+        request = pb.EstimateMemoryRequest(model_key=model_key, load=load_message(load), preset=preset)
         reply: pb.MemoryEstimate = await self._reply(self.stub.EstimateMemory, request, ESTIMATE_SECONDS)
         return reply
 
@@ -59,6 +79,52 @@ class RegistryClient:
         number = pb.ImportModelRequest.Mode.Value(mode.upper())
         request = pb.ImportModelRequest(path=path, key=key, mode=number)
         return read_model(await self._reply(self.stub.ImportModel, request, None))
+
+    async def remove_model(self, key: str) -> list[str]:
+        """The files that were deleted."""
+        reply = await self._reply(self.stub.RemoveModel, pb.RemoveModelRequest(key=key), FILES_SECONDS)
+        return list(reply.deleted)
+
+    async def verify_model(self, key: str) -> pb.VerifyModelReply:
+        """Without a deadline: a large file is read as fast as its disk is."""
+        reply: pb.VerifyModelReply = await self._reply(self.stub.VerifyModel, pb.VerifyModelRequest(key=key), None)
+        return reply
+
+    async def put_preset(self, preset: Preset, expected: int | None) -> Preset:
+        """`expected`: the version that is to be replaced; 0: there shall be none."""
+        message = pb.Preset(name=preset.name, model_key=preset.model, settings_json=settings_json(preset.settings))
+        request = pb.PutPresetRequest(preset=message, expected_version=expected)
+        return read_preset(await self._reply(self.stub.PutPreset, request, PRESET_SECONDS))
+
+    async def delete_preset(self, name: str) -> None:
+        await self._reply(self.stub.DeletePreset, pb.DeletePresetRequest(name=name), PRESET_SECONDS)
+
+    async def preset_versions(self, name: str) -> list[Preset]:
+        """The newest first."""
+        request = pb.ListPresetVersionsRequest(name=name)
+        reply = await self._reply(self.stub.ListPresetVersions, request, PRESET_SECONDS)
+        return [read_preset(version) for version in reply.versions]
+
+    async def set_default_preset(self, model_key: str, preset: str | None) -> Model:
+        request = pb.SetDefaultPresetRequest(model_key=model_key, preset=preset)
+        return read_model(await self._reply(self.stub.SetDefaultPreset, request, PRESET_SECONDS))
+
+    async def search_hub(self, query: str, limit: int) -> pb.SearchHubReply:
+        reply: pb.SearchHubReply = await self._reply(
+            self.stub.SearchHub, pb.SearchHubRequest(query=query, limit=limit), HUB_SECONDS
+        )
+        return reply
+
+    async def start_download(self, model: str, quantization: str | None, revision: str | None) -> Download | str:
+        """The download, or the key of the model that is there already."""
+        request = pb.StartDownloadRequest(model=model, quantization=quantization, revision=revision)
+        reply: pb.StartDownloadReply = await self._reply(self.stub.StartDownload, request, HUB_SECONDS)
+        return read_download(reply.download) if reply.HasField("download") else reply.model_key
+
+    async def control_download(self, download_id: str, action: str) -> Download:
+        number = pb.ControlDownloadRequest.Action.Value(action.upper())
+        request = pb.ControlDownloadRequest(id=download_id, action=number)
+        return read_download(await self._reply(self.stub.ControlDownload, request, HUB_SECONDS))
 
     async def close(self) -> None:
         """End the calls that are on their way, with Draining, and the channel."""

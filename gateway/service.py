@@ -19,6 +19,8 @@ from gateway.dispatcher import Dispatcher
 from gateway.health import HealthRoutes
 from gateway.inference import Inference
 from gateway.lmstudio.routes import LMStudioRoutes
+from gateway.management.downloads import DownloadRoutes
+from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
 from gateway.openai.routes import OpenAIRoutes
 from gateway.registry_client import RegistryClient
@@ -78,7 +80,9 @@ class Gateway:
         routes = Routes(
             OpenAIRoutes(self.inference, self.unary, catalogue),
             LMStudioRoutes(self.inference, catalogue, control),
-            ManagementRoutes(self.watcher, control, Sequences(catalogue, self.workers), self.admission),
+            ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
+            DownloadRoutes(self.watcher, control),
+            PresetRoutes(self.watcher, control),
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
         return create_app(config, routes, self.admission, self.metrics)

@@ -1,12 +1,13 @@
 """What exists, as the registry last told it. Immutable: a change makes a new snapshot."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from atelier.errors import AtelierError, from_message
+from atelier.settings.preset import Preset, Settings, settings_from_json
 from atelier.settings.wire import load_values, sampling_values
 from protos import registry_pb2 as pb
 
@@ -50,6 +51,7 @@ class Model:
     imported_at: float = 0.0  # seconds since the epoch
     layers: int = 0
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict)  # from the file, by setting
+    default_preset: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,10 @@ class Instance:
     context_length: int = 0
     parallel: int = 0
     gpu_layers: int = 0
+    preset: str = ""  # that it was loaded with
+    own: Settings = field(default_factory=dict)  # what requests to it find set, where they are silent
+    load_origins: Mapping[str, str] = field(default_factory=dict)  # of each load setting
+    ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
 
     @property
     def launch(self) -> Launch:
@@ -83,12 +89,57 @@ class Instance:
         return self.id, self.address, self.token
 
 
+class DownloadState(StrEnum):
+    """The value is its name in the REST API."""
+
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    COMPLETED = "completed"
+    PAUSED = "paused"
+    FAILED = "failed"
+
+
+DOWNLOAD_STATES = {
+    value: DownloadState(name.removeprefix("DOWNLOAD_").lower()) for name, value in pb.DownloadState.items() if value
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """Files of the hub on their way to the registry."""
+
+    id: str
+    reference: str = ""
+    repo: str = ""
+    commit: str = ""
+    files: Sequence[str] = ()
+    state: DownloadState = DownloadState.UNKNOWN
+    total_bytes: int = 0
+    done_bytes: int = 0
+    bytes_per_second: float = 0.0
+    error: AtelierError | None = None
+    model_key: str = ""  # once it is completed
+    started_at: float = 0.0  # seconds since the epoch
+    finished_at: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present rate; None where there is none."""
+        if self.state is not DownloadState.DOWNLOADING or not self.bytes_per_second:
+            return None
+        return (self.total_bytes - self.done_bytes) / self.bytes_per_second
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Models by key and instances by id."""
+    """Models by key, instances and downloads by id, presets by name."""
 
     models: Mapping[str, Model] = field(default_factory=dict)
     instances: Mapping[str, Instance] = field(default_factory=dict)
+    downloads: Mapping[str, Download] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
     def instances_of(self, key: str) -> list[Instance]:
         return [instance for instance in self.instances.values() if instance.model_key == key]
@@ -100,14 +151,23 @@ def apply(snapshot: Snapshot, change: pb.Change) -> Snapshot:
         case "snapshot":
             return read_snapshot(change.snapshot)
         case "model":
-            return Snapshot({**snapshot.models, change.model.key: read_model(change.model)}, snapshot.instances)
+            return replace(snapshot, models={**snapshot.models, change.model.key: read_model(change.model)})
         case "model_removed":
-            return Snapshot(_without(snapshot.models, change.model_removed), snapshot.instances)
+            return replace(snapshot, models=_without(snapshot.models, change.model_removed))
         case "instance":
             changed = {**snapshot.instances, change.instance.id: read_instance(change.instance)}
-            return Snapshot(snapshot.models, changed)
+            return replace(snapshot, instances=changed)
         case "instance_removed":
-            return Snapshot(snapshot.models, _without(snapshot.instances, change.instance_removed))
+            return replace(snapshot, instances=_without(snapshot.instances, change.instance_removed))
+        case "download":
+            downloads = {**snapshot.downloads, change.download.id: read_download(change.download)}
+            return replace(snapshot, downloads=downloads)
+        case "download_removed":
+            return replace(snapshot, downloads=_without(snapshot.downloads, change.download_removed))
+        case "preset":
+            return replace(snapshot, presets={**snapshot.presets, change.preset.name: read_preset(change.preset)})
+        case "preset_removed":
+            return replace(snapshot, presets=_without(snapshot.presets, change.preset_removed))
     return snapshot  # a kind of change that a newer registry knows
 
 
@@ -115,6 +175,8 @@ def read_snapshot(message: pb.Snapshot) -> Snapshot:
     return Snapshot(
         {model.key: read_model(model) for model in message.models},
         {instance.id: read_instance(instance) for instance in message.instances},
+        {download.id: read_download(download) for download in message.downloads},
+        {preset.name: read_preset(preset) for preset in message.presets},
     )
 
 
@@ -128,13 +190,35 @@ def read_instance(message: pb.Instance) -> Instance:
         state=STATES.get(message.state, State.UNKNOWN),
         load=load_values(message.load),
         error=from_message(message.error) if message.HasField("error") else None,
+        own=settings_from_json(message.own_settings_json or b"{}"),
+        load_origins=dict(message.load_origins),
+        ttl=message.ttl_seconds if message.HasField("ttl_seconds") else None,
     )
 
 
-_CONVERTED = {"sampling_defaults", "state", "load", "error"}
+def read_preset(message: pb.Preset) -> Preset:
+    return Preset(
+        name=message.name,
+        version=message.version,
+        model=message.model_key if message.HasField("model_key") else None,
+        settings=settings_from_json(message.settings_json or b"{}"),
+        changed_at=message.changed_at,
+    )
 
 
-def _plain(message: pb.Model | pb.Instance, kind: type[Model | Instance]) -> dict[str, Any]:
+def read_download(message: pb.Download) -> Download:
+    return Download(
+        **_plain(message, Download),
+        state=DOWNLOAD_STATES.get(message.state, DownloadState.UNKNOWN),
+        files=tuple(message.files),
+        error=from_message(message.error) if message.HasField("error") else None,
+    )
+
+
+_CONVERTED = {"sampling_defaults", "state", "load", "error", "files", "own", "load_origins", "ttl"}
+
+
+def _plain(message: pb.Model | pb.Instance | pb.Download, kind: type[Model | Instance | Download]) -> dict[str, Any]:
     """The fields that need no conversion."""
     return {f.name: getattr(message, f.name) for f in dataclasses.fields(kind) if f.name not in _CONVERTED}
 

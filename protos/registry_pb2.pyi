@@ -21,6 +21,39 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DownloadState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DownloadStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DownloadState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOWNLOAD_STATE_UNSPECIFIED: _DownloadState.ValueType  # 0
+    DOWNLOAD_QUEUED: _DownloadState.ValueType  # 1
+    """waits for other downloads"""
+    DOWNLOAD_DOWNLOADING: _DownloadState.ValueType  # 2
+    """with an error: waits to try again"""
+    DOWNLOAD_VERIFYING: _DownloadState.ValueType  # 3
+    """all is there, and held against its digests"""
+    DOWNLOAD_COMPLETED: _DownloadState.ValueType  # 4
+    DOWNLOAD_PAUSED: _DownloadState.ValueType  # 5
+    DOWNLOAD_FAILED: _DownloadState.ValueType  # 6
+    """given up; what has come is kept"""
+
+class DownloadState(_DownloadState, metaclass=_DownloadStateEnumTypeWrapper): ...
+
+DOWNLOAD_STATE_UNSPECIFIED: DownloadState.ValueType  # 0
+DOWNLOAD_QUEUED: DownloadState.ValueType  # 1
+"""waits for other downloads"""
+DOWNLOAD_DOWNLOADING: DownloadState.ValueType  # 2
+"""with an error: waits to try again"""
+DOWNLOAD_VERIFYING: DownloadState.ValueType  # 3
+"""all is there, and held against its digests"""
+DOWNLOAD_COMPLETED: DownloadState.ValueType  # 4
+DOWNLOAD_PAUSED: DownloadState.ValueType  # 5
+DOWNLOAD_FAILED: DownloadState.ValueType  # 6
+"""given up; what has come is kept"""
+Global___DownloadState: _TypeAlias = DownloadState  # noqa: Y015
+
 class _InstanceState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -80,10 +113,18 @@ class Change(_message.Message):
     MODEL_REMOVED_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     INSTANCE_REMOVED_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_REMOVED_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    PRESET_REMOVED_FIELD_NUMBER: _builtins.int
     model_removed: _builtins.str
     """key"""
     instance_removed: _builtins.str
     """id"""
+    download_removed: _builtins.str
+    """id"""
+    preset_removed: _builtins.str
+    """name"""
     @_builtins.property
     def snapshot(self) -> Global___Snapshot: ...
     @_builtins.property
@@ -94,6 +135,14 @@ class Change(_message.Message):
     def instance(self) -> Global___Instance:
         """new or changed"""
 
+    @_builtins.property
+    def download(self) -> Global___Download:
+        """new or changed"""
+
+    @_builtins.property
+    def preset(self) -> Global___Preset:
+        """new or changed"""
+
     def __init__(
         self,
         *,
@@ -102,12 +151,16 @@ class Change(_message.Message):
         model_removed: _builtins.str = ...,
         instance: Global___Instance | None = ...,
         instance_removed: _builtins.str = ...,
+        download: Global___Download | None = ...,
+        download_removed: _builtins.str = ...,
+        preset: Global___Preset | None = ...,
+        preset_removed: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "instance", b"instance", "instance_removed", b"instance_removed", "model", b"model", "model_removed", b"model_removed", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "download", b"download", "download_removed", b"download_removed", "instance", b"instance", "instance_removed", b"instance_removed", "model", b"model", "model_removed", b"model_removed", "preset", b"preset", "preset_removed", b"preset_removed", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "instance", b"instance", "instance_removed", b"instance_removed", "model", b"model", "model_removed", b"model_removed", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "download", b"download", "download_removed", b"download_removed", "instance", b"instance", "instance_removed", b"instance_removed", "model", b"model", "model_removed", b"model_removed", "preset", b"preset", "preset_removed", b"preset_removed", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["snapshot", "model", "model_removed", "instance", "instance_removed"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["snapshot", "model", "model_removed", "instance", "instance_removed", "download", "download_removed", "preset", "preset_removed"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -119,19 +172,27 @@ class Snapshot(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
+    DOWNLOADS_FIELD_NUMBER: _builtins.int
+    PRESETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]: ...
+    @_builtins.property
+    def downloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Download]: ...
+    @_builtins.property
+    def presets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preset]: ...
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
         instances: _abc.Iterable[Global___Instance] | None = ...,
+        downloads: _abc.Iterable[Global___Download] | None = ...,
+        presets: _abc.Iterable[Global___Preset] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downloads", b"downloads", "instances", b"instances", "models", b"models", "presets", b"presets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +218,8 @@ class Model(_message.Message):
     SAMPLING_DEFAULTS_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     EMBEDDING_LENGTH_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRESET_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """publisher/name, or publisher/name@variant"""
     path: _builtins.str
@@ -175,9 +238,14 @@ class Model(_message.Message):
     """seconds since the epoch"""
     layers: _builtins.int
     embedding_length: _builtins.int
+    default_preset: _builtins.str
     @_builtins.property
     def sampling_defaults(self) -> _settings_pb2.SamplingSettings:
         """from the file's metadata (general.sampling.*)"""
+
+    @_builtins.property
+    def provenance(self) -> Global___Provenance:
+        """of a file that was downloaded by the registry"""
 
     def __init__(
         self,
@@ -198,18 +266,146 @@ class Model(_message.Message):
         sampling_defaults: _settings_pb2.SamplingSettings | None = ...,
         layers: _builtins.int = ...,
         embedding_length: _builtins.int = ...,
+        provenance: Global___Provenance | None = ...,
+        default_preset: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling_defaults", b"sampling_defaults"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "default_preset", b"default_preset", "provenance", b"provenance", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "publisher", b"publisher", "quantization", b"quantization", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "default_preset", b"default_preset", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "provenance", b"provenance", "publisher", b"publisher", "quantization", b"quantization", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__default_preset: _TypeAlias = _typing.Literal["default_preset"]  # noqa: Y015
+    _WhichOneofArgType__default_preset: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset"]  # noqa: Y015
+    _WhichOneofReturnType__provenance: _TypeAlias = _typing.Literal["provenance"]  # noqa: Y015
+    _WhichOneofArgType__provenance: _TypeAlias = _typing.Literal["_provenance", b"_provenance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_preset) -> _WhichOneofReturnType__default_preset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__provenance) -> _WhichOneofReturnType__provenance | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
+class Provenance(_message.Message):
+    """Where a model was downloaded from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """hub or pypi"""
+    name: _builtins.str
+    """user/repo, or the package"""
+    revision: _builtins.str
+    """commit, or version"""
+    licence: _builtins.str
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        name: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        licence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["licence", b"licence", "name", b"name", "revision", b"revision", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class Download(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REPO_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    DONE_BYTES_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    reference: _builtins.str
+    """as it was asked for"""
+    repo: _builtins.str
+    """user/repo"""
+    commit: _builtins.str
+    state: Global___DownloadState.ValueType
+    total_bytes: _builtins.int
+    done_bytes: _builtins.int
+    bytes_per_second: _builtins.float
+    model_key: _builtins.str
+    """once it is completed"""
+    started_at: _builtins.float
+    """seconds since the epoch"""
+    finished_at: _builtins.float
+    """0 before"""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """paths in the repository"""
+
+    @_builtins.property
+    def error(self) -> _inference_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        repo: _builtins.str = ...,
+        commit: _builtins.str = ...,
+        files: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___DownloadState.ValueType = ...,
+        total_bytes: _builtins.int = ...,
+        done_bytes: _builtins.int = ...,
+        bytes_per_second: _builtins.float = ...,
+        error: _inference_pb2.Error | None = ...,
+        model_key: _builtins.str = ...,
+        started_at: _builtins.float = ...,
+        finished_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "bytes_per_second", b"bytes_per_second", "commit", b"commit", "done_bytes", b"done_bytes", "error", b"error", "files", b"files", "finished_at", b"finished_at", "id", b"id", "model_key", b"model_key", "reference", b"reference", "repo", b"repo", "started_at", b"started_at", "state", b"state", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+
+Global___Download: _TypeAlias = Download  # noqa: Y015
+
+@_typing.final
 class Instance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LoadOriginsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ID_FIELD_NUMBER: _builtins.int
     MODEL_KEY_FIELD_NUMBER: _builtins.int
@@ -231,6 +427,10 @@ class Instance(_message.Message):
     CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
     PARALLEL_FIELD_NUMBER: _builtins.int
     GPU_LAYERS_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    OWN_SETTINGS_JSON_FIELD_NUMBER: _builtins.int
+    LOAD_ORIGINS_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """key, key:2, or a given identifier"""
     model_key: _builtins.str
@@ -255,12 +455,22 @@ class Instance(_message.Message):
     context_length: _builtins.int
     parallel: _builtins.int
     gpu_layers: _builtins.int
+    preset: _builtins.str
+    """that it was loaded with"""
+    own_settings_json: _builtins.bytes
+    """{prompt, inference}: what requests to it find set, where they are silent"""
+    ttl_seconds: _builtins.float
+    """without work, after which it is unloaded; unset: it stays"""
     @_builtins.property
     def load(self) -> _settings_pb2.LoadSettings:
         """as resolved"""
 
     @_builtins.property
     def error(self) -> _inference_pb2.Error: ...
+    @_builtins.property
+    def load_origins(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """of each load setting"""
+
     def __init__(
         self,
         *,
@@ -284,14 +494,23 @@ class Instance(_message.Message):
         context_length: _builtins.int = ...,
         parallel: _builtins.int = ...,
         gpu_layers: _builtins.int = ...,
+        preset: _builtins.str = ...,
+        own_settings_json: _builtins.bytes = ...,
+        load_origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ttl_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "error", b"error", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_ttl_seconds", b"_ttl_seconds", "error", b"error", "load", b"load", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "active", b"active", "address", b"address", "context_length", b"context_length", "error", b"error", "gpu_layers", b"gpu_layers", "host", b"host", "id", b"id", "load", b"load", "load_progress", b"load_progress", "load_seconds", b"load_seconds", "model_key", b"model_key", "on_demand", b"on_demand", "parallel", b"parallel", "pid", b"pid", "pin", b"pin", "queued", b"queued", "restarts", b"restarts", "started_at", b"started_at", "state", b"state", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_ttl_seconds", b"_ttl_seconds", "active", b"active", "address", b"address", "context_length", b"context_length", "error", b"error", "gpu_layers", b"gpu_layers", "host", b"host", "id", b"id", "load", b"load", "load_origins", b"load_origins", "load_progress", b"load_progress", "load_seconds", b"load_seconds", "model_key", b"model_key", "on_demand", b"on_demand", "own_settings_json", b"own_settings_json", "parallel", b"parallel", "pid", b"pid", "pin", b"pin", "preset", b"preset", "queued", b"queued", "restarts", b"restarts", "started_at", b"started_at", "state", b"state", "token", b"token", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
 
 Global___Instance: _TypeAlias = Instance  # noqa: Y015
 
@@ -301,20 +520,26 @@ class EnsureInstanceRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """a model key or an instance id, exactly"""
     request_id: _builtins.str
+    ttl_seconds: _builtins.float
+    """That one which is started for this may be without work before it is unloaded; negative: for ever."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        ttl_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds", "name", b"name", "request_id", b"request_id", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
 
 Global___EnsureInstanceRequest: _TypeAlias = EnsureInstanceRequest  # noqa: Y015
 
@@ -326,9 +551,14 @@ class CreateInstanceRequest(_message.Message):
     IDENTIFIER_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
     model_key: _builtins.str
     identifier: _builtins.str
     request_id: _builtins.str
+    preset: _builtins.str
+    ttl_seconds: _builtins.float
+    """without work, after which it is unloaded; unset or negative: it stays"""
     @_builtins.property
     def load(self) -> _settings_pb2.LoadSettings: ...
     def __init__(
@@ -338,14 +568,25 @@ class CreateInstanceRequest(_message.Message):
         identifier: _builtins.str | None = ...,
         load: _settings_pb2.LoadSettings | None = ...,
         request_id: _builtins.str = ...,
+        preset: _builtins.str | None = ...,
+        ttl_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_identifier", b"_identifier", "identifier", b"identifier", "load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_identifier", b"_identifier", "_preset", b"_preset", "_ttl_seconds", b"_ttl_seconds", "identifier", b"identifier", "load", b"load", "preset", b"preset", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_identifier", b"_identifier", "identifier", b"identifier", "load", b"load", "model_key", b"model_key", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_identifier", b"_identifier", "_preset", b"_preset", "_ttl_seconds", b"_ttl_seconds", "identifier", b"identifier", "load", b"load", "model_key", b"model_key", "preset", b"preset", "request_id", b"request_id", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__identifier: _TypeAlias = _typing.Literal["identifier"]  # noqa: Y015
     _WhichOneofArgType__identifier: _TypeAlias = _typing.Literal["_identifier", b"_identifier"]  # noqa: Y015
+    _WhichOneofReturnType__preset: _TypeAlias = _typing.Literal["preset"]  # noqa: Y015
+    _WhichOneofArgType__preset: _TypeAlias = _typing.Literal["_preset", b"_preset"]  # noqa: Y015
+    _WhichOneofReturnType__ttl_seconds: _TypeAlias = _typing.Literal["ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__ttl_seconds: _TypeAlias = _typing.Literal["_ttl_seconds", b"_ttl_seconds"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__identifier) -> _WhichOneofReturnType__identifier | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ttl_seconds) -> _WhichOneofReturnType__ttl_seconds | None: ...
 
 Global___CreateInstanceRequest: _TypeAlias = CreateInstanceRequest  # noqa: Y015
 
@@ -355,7 +596,9 @@ class EstimateMemoryRequest(_message.Message):
 
     MODEL_KEY_FIELD_NUMBER: _builtins.int
     LOAD_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
     model_key: _builtins.str
+    preset: _builtins.str
     @_builtins.property
     def load(self) -> _settings_pb2.LoadSettings: ...
     def __init__(
@@ -363,12 +606,15 @@ class EstimateMemoryRequest(_message.Message):
         *,
         model_key: _builtins.str = ...,
         load: _settings_pb2.LoadSettings | None = ...,
+        preset: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preset", b"_preset", "load", b"load", "preset", b"preset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "model_key", b"model_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preset", b"_preset", "load", b"load", "model_key", b"model_key", "preset", b"preset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__preset: _TypeAlias = _typing.Literal["preset"]  # noqa: Y015
+    _WhichOneofArgType__preset: _TypeAlias = _typing.Literal["_preset", b"_preset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
 
 Global___EstimateMemoryRequest: _TypeAlias = EstimateMemoryRequest  # noqa: Y015
 
@@ -486,3 +732,504 @@ class ImportModelRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__key) -> _WhichOneofReturnType__key | None: ...
 
 Global___ImportModelRequest: _TypeAlias = ImportModelRequest  # noqa: Y015
+
+@_typing.final
+class SearchHubRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """words, or user/repo for that one"""
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchHubRequest: _TypeAlias = SearchHubRequest  # noqa: Y015
+
+@_typing.final
+class SearchHubReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPOSITORIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def repositories(self) -> _containers.RepeatedCompositeFieldContainer[Global___Repository]: ...
+    def __init__(
+        self,
+        *,
+        repositories: _abc.Iterable[Global___Repository] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repositories", b"repositories"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchHubReply: _TypeAlias = SearchHubReply  # noqa: Y015
+
+@_typing.final
+class Repository(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    DOWNLOADS_FIELD_NUMBER: _builtins.int
+    LIKES_FIELD_NUMBER: _builtins.int
+    GATED_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    COMMIT_FIELD_NUMBER: _builtins.int
+    VARIANTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """user/repo"""
+    author: _builtins.str
+    downloads: _builtins.int
+    likes: _builtins.int
+    gated: _builtins.bool
+    changed_at: _builtins.str
+    """ISO 8601"""
+    licence: _builtins.str
+    commit: _builtins.str
+    @_builtins.property
+    def variants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Variant]:
+        """smallest first"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        author: _builtins.str = ...,
+        downloads: _builtins.int = ...,
+        likes: _builtins.int = ...,
+        gated: _builtins.bool = ...,
+        changed_at: _builtins.str = ...,
+        licence: _builtins.str = ...,
+        commit: _builtins.str = ...,
+        variants: _abc.Iterable[Global___Variant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "changed_at", b"changed_at", "commit", b"commit", "downloads", b"downloads", "gated", b"gated", "id", b"id", "licence", b"licence", "likes", b"likes", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Repository: _TypeAlias = Repository  # noqa: Y015
+
+@_typing.final
+class Variant(_message.Message):
+    """One quantisation of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    quantization: _builtins.str
+    """as the file's name says; may be empty"""
+    size_bytes: _builtins.int
+    fits: _builtins.bool
+    """into the memory of the registry's machine"""
+    @_builtins.property
+    def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        quantization: _builtins.str = ...,
+        files: _abc.Iterable[_builtins.str] | None = ...,
+        size_bytes: _builtins.int = ...,
+        fits: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "fits", b"fits", "quantization", b"quantization", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Variant: _TypeAlias = Variant  # noqa: Y015
+
+@_typing.final
+class StartDownloadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """in any of the forms that registry/hub/reference.py knows"""
+    quantization: _builtins.str
+    revision: _builtins.str
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        quantization: _builtins.str | None = ...,
+        revision: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_quantization", b"_quantization", "_revision", b"_revision", "quantization", b"quantization", "revision", b"revision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_quantization", b"_quantization", "_revision", b"_revision", "model", b"model", "quantization", b"quantization", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__quantization: _TypeAlias = _typing.Literal["quantization"]  # noqa: Y015
+    _WhichOneofArgType__quantization: _TypeAlias = _typing.Literal["_quantization", b"_quantization"]  # noqa: Y015
+    _WhichOneofReturnType__revision: _TypeAlias = _typing.Literal["revision"]  # noqa: Y015
+    _WhichOneofArgType__revision: _TypeAlias = _typing.Literal["_revision", b"_revision"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quantization) -> _WhichOneofReturnType__quantization | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__revision) -> _WhichOneofReturnType__revision | None: ...
+
+Global___StartDownloadRequest: _TypeAlias = StartDownloadRequest  # noqa: Y015
+
+@_typing.final
+class StartDownloadReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOWNLOAD_FIELD_NUMBER: _builtins.int
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    model_key: _builtins.str
+    """it is there already"""
+    @_builtins.property
+    def download(self) -> Global___Download: ...
+    def __init__(
+        self,
+        *,
+        download: Global___Download | None = ...,
+        model_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["download", b"download", "model_key", b"model_key", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["download", b"download", "model_key", b"model_key", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["download", "model_key"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___StartDownloadReply: _TypeAlias = StartDownloadReply  # noqa: Y015
+
+@_typing.final
+class ControlDownloadRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ControlDownloadRequest._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: ControlDownloadRequest._Action.ValueType  # 0
+        PAUSE: ControlDownloadRequest._Action.ValueType  # 1
+        RESUME: ControlDownloadRequest._Action.ValueType  # 2
+        CANCEL: ControlDownloadRequest._Action.ValueType  # 3
+        """and delete what has come"""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
+    ACTION_UNSPECIFIED: ControlDownloadRequest.Action.ValueType  # 0
+    PAUSE: ControlDownloadRequest.Action.ValueType  # 1
+    RESUME: ControlDownloadRequest.Action.ValueType  # 2
+    CANCEL: ControlDownloadRequest.Action.ValueType  # 3
+    """and delete what has come"""
+
+    ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    action: Global___ControlDownloadRequest.Action.ValueType
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        action: Global___ControlDownloadRequest.Action.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlDownloadRequest: _TypeAlias = ControlDownloadRequest  # noqa: Y015
+
+@_typing.final
+class Preset(_message.Message):
+    """One version of a named set of settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    SETTINGS_JSON_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    version: _builtins.int
+    model_key: _builtins.str
+    """that it is meant for"""
+    settings_json: _builtins.bytes
+    """{load, prompt, inference}, by the names of atelier/settings/groups.py"""
+    changed_at: _builtins.float
+    """seconds since the epoch"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        model_key: _builtins.str | None = ...,
+        settings_json: _builtins.bytes = ...,
+        changed_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model_key", b"_model_key", "model_key", b"model_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model_key", b"_model_key", "changed_at", b"changed_at", "model_key", b"model_key", "name", b"name", "settings_json", b"settings_json", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__model_key: _TypeAlias = _typing.Literal["model_key"]  # noqa: Y015
+    _WhichOneofArgType__model_key: _TypeAlias = _typing.Literal["_model_key", b"_model_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model_key) -> _WhichOneofReturnType__model_key | None: ...
+
+Global___Preset: _TypeAlias = Preset  # noqa: Y015
+
+@_typing.final
+class PutPresetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESET_FIELD_NUMBER: _builtins.int
+    EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    expected_version: _builtins.int
+    """the one that is to be replaced; 0: there shall be none"""
+    @_builtins.property
+    def preset(self) -> Global___Preset:
+        """its version and time are the registry's to give"""
+
+    def __init__(
+        self,
+        *,
+        preset: Global___Preset | None = ...,
+        expected_version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "preset", b"preset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "preset", b"preset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
+    _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+
+Global___PutPresetRequest: _TypeAlias = PutPresetRequest  # noqa: Y015
+
+@_typing.final
+class DeletePresetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePresetRequest: _TypeAlias = DeletePresetRequest  # noqa: Y015
+
+@_typing.final
+class DeletePresetReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeletePresetReply: _TypeAlias = DeletePresetReply  # noqa: Y015
+
+@_typing.final
+class ListPresetVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPresetVersionsRequest: _TypeAlias = ListPresetVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPresetVersionsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Preset]:
+        """the newest first"""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___Preset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPresetVersionsReply: _TypeAlias = ListPresetVersionsReply  # noqa: Y015
+
+@_typing.final
+class SetDefaultPresetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
+    model_key: _builtins.str
+    preset: _builtins.str
+    """unset: none"""
+    def __init__(
+        self,
+        *,
+        model_key: _builtins.str = ...,
+        preset: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preset", b"_preset", "preset", b"preset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preset", b"_preset", "model_key", b"model_key", "preset", b"preset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__preset: _TypeAlias = _typing.Literal["preset"]  # noqa: Y015
+    _WhichOneofArgType__preset: _TypeAlias = _typing.Literal["_preset", b"_preset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
+
+Global___SetDefaultPresetRequest: _TypeAlias = SetDefaultPresetRequest  # noqa: Y015
+
+@_typing.final
+class RemoveModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveModelRequest: _TypeAlias = RemoveModelRequest  # noqa: Y015
+
+@_typing.final
+class RemoveModelReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """paths of files"""
+
+    def __init__(
+        self,
+        *,
+        deleted: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveModelReply: _TypeAlias = RemoveModelReply  # noqa: Y015
+
+@_typing.final
+class VerifyModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyModelRequest: _TypeAlias = VerifyModelRequest  # noqa: Y015
+
+@_typing.final
+class VerifyModelReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileVerdict]: ...
+    def __init__(
+        self,
+        *,
+        files: _abc.Iterable[Global___FileVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyModelReply: _TypeAlias = VerifyModelReply  # noqa: Y015
+
+@_typing.final
+class FileVerdict(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    found: _builtins.str
+    """digest: "sha256:..." """
+    expected: _builtins.str
+    """empty where nobody knows"""
+    fault: _builtins.str
+    """empty: none was found"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        found: _builtins.str = ...,
+        expected: _builtins.str = ...,
+        fault: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "fault", b"fault", "found", b"found", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileVerdict: _TypeAlias = FileVerdict  # noqa: Y015

@@ -64,6 +64,51 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ImportModelRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Model.FromString,
                 _registered_method=True)
+        self.RemoveModel = channel.unary_unary(
+                '/atelier.v1.Registry/RemoveModel',
+                request_serializer=protos_dot_registry__pb2.RemoveModelRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.RemoveModelReply.FromString,
+                _registered_method=True)
+        self.VerifyModel = channel.unary_unary(
+                '/atelier.v1.Registry/VerifyModel',
+                request_serializer=protos_dot_registry__pb2.VerifyModelRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.VerifyModelReply.FromString,
+                _registered_method=True)
+        self.SearchHub = channel.unary_unary(
+                '/atelier.v1.Registry/SearchHub',
+                request_serializer=protos_dot_registry__pb2.SearchHubRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.SearchHubReply.FromString,
+                _registered_method=True)
+        self.StartDownload = channel.unary_unary(
+                '/atelier.v1.Registry/StartDownload',
+                request_serializer=protos_dot_registry__pb2.StartDownloadRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.StartDownloadReply.FromString,
+                _registered_method=True)
+        self.ControlDownload = channel.unary_unary(
+                '/atelier.v1.Registry/ControlDownload',
+                request_serializer=protos_dot_registry__pb2.ControlDownloadRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Download.FromString,
+                _registered_method=True)
+        self.PutPreset = channel.unary_unary(
+                '/atelier.v1.Registry/PutPreset',
+                request_serializer=protos_dot_registry__pb2.PutPresetRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Preset.FromString,
+                _registered_method=True)
+        self.DeletePreset = channel.unary_unary(
+                '/atelier.v1.Registry/DeletePreset',
+                request_serializer=protos_dot_registry__pb2.DeletePresetRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.DeletePresetReply.FromString,
+                _registered_method=True)
+        self.ListPresetVersions = channel.unary_unary(
+                '/atelier.v1.Registry/ListPresetVersions',
+                request_serializer=protos_dot_registry__pb2.ListPresetVersionsRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListPresetVersionsReply.FromString,
+                _registered_method=True)
+        self.SetDefaultPreset = channel.unary_unary(
+                '/atelier.v1.Registry/SetDefaultPreset',
+                request_serializer=protos_dot_registry__pb2.SetDefaultPresetRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Model.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -110,6 +155,66 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveModel(self, request, context):
+        """Forget a model and delete its files, if they lie in the library.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyModel(self, request, context):
+        """Whether a model's files are still what was downloaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchHub(self, request, context):
+        """Repositories of the hub that have GGUF files, the most downloaded first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartDownload(self, request, context):
+        """Returns when it is certain what will be downloaded; how far that is, Watch tells.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ControlDownload(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutPreset(self, request, context):
+        """Create a preset, or write its next version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePreset(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPresetVersions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetDefaultPreset(self, request, context):
+        """Whose settings hold for a model where nothing else is said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -141,6 +246,51 @@ def add_RegistryServicer_to_server(servicer, server):
             'ImportModel': grpc.unary_unary_rpc_method_handler(
                     servicer.ImportModel,
                     request_deserializer=protos_dot_registry__pb2.ImportModelRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Model.SerializeToString,
+            ),
+            'RemoveModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveModel,
+                    request_deserializer=protos_dot_registry__pb2.RemoveModelRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.RemoveModelReply.SerializeToString,
+            ),
+            'VerifyModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyModel,
+                    request_deserializer=protos_dot_registry__pb2.VerifyModelRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.VerifyModelReply.SerializeToString,
+            ),
+            'SearchHub': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchHub,
+                    request_deserializer=protos_dot_registry__pb2.SearchHubRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.SearchHubReply.SerializeToString,
+            ),
+            'StartDownload': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartDownload,
+                    request_deserializer=protos_dot_registry__pb2.StartDownloadRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.StartDownloadReply.SerializeToString,
+            ),
+            'ControlDownload': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlDownload,
+                    request_deserializer=protos_dot_registry__pb2.ControlDownloadRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Download.SerializeToString,
+            ),
+            'PutPreset': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutPreset,
+                    request_deserializer=protos_dot_registry__pb2.PutPresetRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Preset.SerializeToString,
+            ),
+            'DeletePreset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePreset,
+                    request_deserializer=protos_dot_registry__pb2.DeletePresetRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.DeletePresetReply.SerializeToString,
+            ),
+            'ListPresetVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPresetVersions,
+                    request_deserializer=protos_dot_registry__pb2.ListPresetVersionsRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListPresetVersionsReply.SerializeToString,
+            ),
+            'SetDefaultPreset': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetDefaultPreset,
+                    request_deserializer=protos_dot_registry__pb2.SetDefaultPresetRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Model.SerializeToString,
             ),
     }
@@ -305,6 +455,249 @@ class Registry:
             target,
             '/atelier.v1.Registry/ImportModel',
             protos_dot_registry__pb2.ImportModelRequest.SerializeToString,
+            protos_dot_registry__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/RemoveModel',
+            protos_dot_registry__pb2.RemoveModelRequest.SerializeToString,
+            protos_dot_registry__pb2.RemoveModelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/VerifyModel',
+            protos_dot_registry__pb2.VerifyModelRequest.SerializeToString,
+            protos_dot_registry__pb2.VerifyModelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchHub(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/SearchHub',
+            protos_dot_registry__pb2.SearchHubRequest.SerializeToString,
+            protos_dot_registry__pb2.SearchHubReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartDownload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/StartDownload',
+            protos_dot_registry__pb2.StartDownloadRequest.SerializeToString,
+            protos_dot_registry__pb2.StartDownloadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlDownload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/ControlDownload',
+            protos_dot_registry__pb2.ControlDownloadRequest.SerializeToString,
+            protos_dot_registry__pb2.Download.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutPreset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/PutPreset',
+            protos_dot_registry__pb2.PutPresetRequest.SerializeToString,
+            protos_dot_registry__pb2.Preset.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePreset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/DeletePreset',
+            protos_dot_registry__pb2.DeletePresetRequest.SerializeToString,
+            protos_dot_registry__pb2.DeletePresetReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPresetVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/ListPresetVersions',
+            protos_dot_registry__pb2.ListPresetVersionsRequest.SerializeToString,
+            protos_dot_registry__pb2.ListPresetVersionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetDefaultPreset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/SetDefaultPreset',
+            protos_dot_registry__pb2.SetDefaultPresetRequest.SerializeToString,
             protos_dot_registry__pb2.Model.FromString,
             options,
             channel_credentials,

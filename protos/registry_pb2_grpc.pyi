@@ -43,6 +43,21 @@ class RegistryStub:
     """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]
     ImportModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]
+    RemoveModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]
+    """Forget a model and delete its files, if they lie in the library."""
+    VerifyModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.VerifyModelRequest, _registry_pb2.VerifyModelReply]
+    """Whether a model's files are still what was downloaded."""
+    SearchHub: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SearchHubRequest, _registry_pb2.SearchHubReply]
+    """Repositories of the hub that have GGUF files, the most downloaded first."""
+    StartDownload: _grpc.UnaryUnaryMultiCallable[_registry_pb2.StartDownloadRequest, _registry_pb2.StartDownloadReply]
+    """Returns when it is certain what will be downloaded; how far that is, Watch tells."""
+    ControlDownload: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ControlDownloadRequest, _registry_pb2.Download]
+    PutPreset: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PutPresetRequest, _registry_pb2.Preset]
+    """Create a preset, or write its next version."""
+    DeletePreset: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeletePresetRequest, _registry_pb2.DeletePresetReply]
+    ListPresetVersions: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListPresetVersionsRequest, _registry_pb2.ListPresetVersionsReply]
+    SetDefaultPreset: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetDefaultPresetRequest, _registry_pb2.Model]
+    """Whose settings hold for a model where nothing else is said."""
 
 @_typing.type_check_only
 class RegistryAsyncStub(RegistryStub):
@@ -59,6 +74,21 @@ class RegistryAsyncStub(RegistryStub):
     """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _aio.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]  # type: ignore[assignment]
     ImportModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]  # type: ignore[assignment]
+    RemoveModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]  # type: ignore[assignment]
+    """Forget a model and delete its files, if they lie in the library."""
+    VerifyModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.VerifyModelRequest, _registry_pb2.VerifyModelReply]  # type: ignore[assignment]
+    """Whether a model's files are still what was downloaded."""
+    SearchHub: _aio.UnaryUnaryMultiCallable[_registry_pb2.SearchHubRequest, _registry_pb2.SearchHubReply]  # type: ignore[assignment]
+    """Repositories of the hub that have GGUF files, the most downloaded first."""
+    StartDownload: _aio.UnaryUnaryMultiCallable[_registry_pb2.StartDownloadRequest, _registry_pb2.StartDownloadReply]  # type: ignore[assignment]
+    """Returns when it is certain what will be downloaded; how far that is, Watch tells."""
+    ControlDownload: _aio.UnaryUnaryMultiCallable[_registry_pb2.ControlDownloadRequest, _registry_pb2.Download]  # type: ignore[assignment]
+    PutPreset: _aio.UnaryUnaryMultiCallable[_registry_pb2.PutPresetRequest, _registry_pb2.Preset]  # type: ignore[assignment]
+    """Create a preset, or write its next version."""
+    DeletePreset: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeletePresetRequest, _registry_pb2.DeletePresetReply]  # type: ignore[assignment]
+    ListPresetVersions: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListPresetVersionsRequest, _registry_pb2.ListPresetVersionsReply]  # type: ignore[assignment]
+    SetDefaultPreset: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetDefaultPresetRequest, _registry_pb2.Model]  # type: ignore[assignment]
+    """Whose settings hold for a model where nothing else is said."""
 
 class RegistryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -108,5 +138,74 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ImportModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Model, _abc.Awaitable[_registry_pb2.Model]]: ...
+
+    @_abc_1.abstractmethod
+    def RemoveModel(
+        self,
+        request: _registry_pb2.RemoveModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.RemoveModelReply, _abc.Awaitable[_registry_pb2.RemoveModelReply]]:
+        """Forget a model and delete its files, if they lie in the library."""
+
+    @_abc_1.abstractmethod
+    def VerifyModel(
+        self,
+        request: _registry_pb2.VerifyModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.VerifyModelReply, _abc.Awaitable[_registry_pb2.VerifyModelReply]]:
+        """Whether a model's files are still what was downloaded."""
+
+    @_abc_1.abstractmethod
+    def SearchHub(
+        self,
+        request: _registry_pb2.SearchHubRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.SearchHubReply, _abc.Awaitable[_registry_pb2.SearchHubReply]]:
+        """Repositories of the hub that have GGUF files, the most downloaded first."""
+
+    @_abc_1.abstractmethod
+    def StartDownload(
+        self,
+        request: _registry_pb2.StartDownloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.StartDownloadReply, _abc.Awaitable[_registry_pb2.StartDownloadReply]]:
+        """Returns when it is certain what will be downloaded; how far that is, Watch tells."""
+
+    @_abc_1.abstractmethod
+    def ControlDownload(
+        self,
+        request: _registry_pb2.ControlDownloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Download, _abc.Awaitable[_registry_pb2.Download]]: ...
+
+    @_abc_1.abstractmethod
+    def PutPreset(
+        self,
+        request: _registry_pb2.PutPresetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Preset, _abc.Awaitable[_registry_pb2.Preset]]:
+        """Create a preset, or write its next version."""
+
+    @_abc_1.abstractmethod
+    def DeletePreset(
+        self,
+        request: _registry_pb2.DeletePresetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeletePresetReply, _abc.Awaitable[_registry_pb2.DeletePresetReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListPresetVersions(
+        self,
+        request: _registry_pb2.ListPresetVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListPresetVersionsReply, _abc.Awaitable[_registry_pb2.ListPresetVersionsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def SetDefaultPreset(
+        self,
+        request: _registry_pb2.SetDefaultPresetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Model, _abc.Awaitable[_registry_pb2.Model]]:
+        """Whose settings hold for a model where nothing else is said."""
 
 def add_RegistryServicer_to_server(servicer: RegistryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

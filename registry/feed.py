@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import structlog
 
 from atelier.errors import Unavailable
+from atelier.settings.preset import Preset
+from registry.hub.download import Download
 from registry.instances.instance import Instance
 from registry.models.model import Model
 
@@ -20,6 +22,8 @@ _log = structlog.get_logger(__name__)
 class Snapshot:
     models: list[Model]
     instances: list[Instance]
+    downloads: list[Download]
+    presets: list[Preset]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +36,42 @@ class InstanceRemoved:
     id: str
 
 
-Change = Snapshot | Model | Instance | ModelRemoved | InstanceRemoved
+@dataclass(frozen=True, slots=True)
+class DownloadRemoved:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PresetRemoved:
+    name: str
+
+
+Changed = Model | Instance | Download | Preset
+Change = Snapshot | Changed | ModelRemoved | InstanceRemoved | DownloadRemoved | PresetRemoved
 
 
 class Feed:
-    """The published state. Written on the event loop by the owners of models and instances."""
+    """The published state. Written on the event loop by the owners of models, instances, downloads and presets."""
 
     def __init__(self, most_behind: int = MOST_BEHIND) -> None:
         self._models: dict[str, Model] = {}
         self._instances: dict[str, Instance] = {}
+        self._downloads: dict[str, Download] = {}
+        self._presets: dict[str, Preset] = {}
         self._subscribers: set[_Subscriber] = set()
         self._most_behind = most_behind
 
-    def publish(self, changed: Model | Instance) -> None:
+    def publish(self, changed: Changed) -> None:
         """Something is new, or not as it was."""
-        if isinstance(changed, Model):
-            self._models[changed.key] = changed
-        else:
-            self._instances[changed.id] = changed
+        match changed:
+            case Model():
+                self._models[changed.key] = changed
+            case Instance():
+                self._instances[changed.id] = changed
+            case Download():
+                self._downloads[changed.id] = changed
+            case Preset():
+                self._presets[changed.name] = changed
         self._send(changed)
 
     def remove_model(self, key: str) -> None:
@@ -60,11 +82,24 @@ class Feed:
         if self._instances.pop(instance_id, None):
             self._send(InstanceRemoved(instance_id))
 
+    def remove_download(self, download_id: str) -> None:
+        if self._downloads.pop(download_id, None):
+            self._send(DownloadRemoved(download_id))
+
+    def remove_preset(self, name: str) -> None:
+        if self._presets.pop(name, None):
+            self._send(PresetRemoved(name))
+
     async def follow(self) -> AsyncIterator[Change]:
         """A snapshot, then every change; Unavailable for who reads too slowly. Ends with the feed."""
         subscriber = _Subscriber(self._most_behind)
         self._subscribers.add(subscriber)
-        snapshot = Snapshot(list(self._models.values()), list(self._instances.values()))
+        snapshot = Snapshot(
+            list(self._models.values()),
+            list(self._instances.values()),
+            list(self._downloads.values()),
+            list(self._presets.values()),
+        )
         try:
             yield snapshot
             while (change := await subscriber.next()) is not None:

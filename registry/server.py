@@ -1,5 +1,6 @@
 """The registry's life: startup, serve, drain."""
 
+import asyncio
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from atelier.rpc import create_server
 from protos.registry_pb2_grpc import add_RegistryServicer_to_server
 from registry.database import Database, open_database
 from registry.feed import Feed
+from registry.hub.client import Hub
+from registry.hub.downloads import Downloads
+from registry.hub.store import DownloadStore
 from registry.instances.adoption import adopt_instances
 from registry.instances.launcher import Launcher
 from registry.instances.plan import rules_of
@@ -19,6 +23,8 @@ from registry.instances.store import InstanceStore
 from registry.models.adapters import AdapterFolder
 from registry.models.catalogue import Catalogue
 from registry.models.store import ModelStore
+from registry.presets.presets import Presets
+from registry.presets.store import PresetStore
 from registry.service import RegistryServicer
 
 SERVICE = "atelier.v1.Registry"
@@ -34,17 +40,22 @@ class CannotServe(Exception):
 class RegistryServer:
     """Puts the parts together and owns the server. `start`, then `drain`."""
 
-    def __init__(self, config: Config, database: Database, launcher: Launcher) -> None:
+    def __init__(self, config: Config, database: Database, launcher: Launcher, hub: Hub) -> None:
         self._config = config
         self._database = database
         self._launcher = launcher
         self._instances = InstanceStore(database)
         self.feed = Feed()
         self.catalogue = Catalogue(config.models_dir, ModelStore(database), self.feed)
+        self.presets = Presets(PresetStore(database), self.catalogue, self.feed)
         self._adapters = AdapterFolder(config.adapters_dir)
-        self.pool = Pool(self.catalogue, self._adapters, self._instances, self.feed, launcher, rules_of(config))
+        self.pool = Pool(
+            self.catalogue, self.presets, self._adapters, self._instances, self.feed, launcher, rules_of(config)
+        )
+        self.downloads = Downloads(config.models_dir, hub, DownloadStore(database), self.catalogue, self.feed)
         self._health = health.aio.HealthServicer()
         self._server = create_server(_token(config))
+        self._unloading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Find the models, adopt the workers, and only then answer: the first snapshot is whole.
@@ -53,20 +64,27 @@ class RegistryServer:
         """
         check_target(self._config)
         await self.catalogue.scan()
+        await self.presets.load()
         await adopt_instances(await self._instances.all(), self.pool, self._launcher, self._instances)
         self._launcher.clear_all_but(self.pool.addresses())
-        servicer = RegistryServicer(self.catalogue, self._adapters, self.pool, self.feed)
+        await self.downloads.recover()
+        servicer = RegistryServicer(self.catalogue, self._adapters, self.pool, self.downloads, self.presets, self.feed)
         add_RegistryServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._listen()
         await self._server.start()
         await self._set_serving(True)
+        self._unloading = asyncio.create_task(self.pool.unload_idle())
         self._launcher.prepare()
         _log.info("registry_ready", address=self._config.registry_target)
 
     async def drain(self) -> None:
         """Take no more calls, let workers finish and end, leave no process and no socket."""
         await self._set_serving(False)
+        if self._unloading is not None:
+            self._unloading.cancel()
+            await asyncio.wait([self._unloading])
+        await self.downloads.close()
         await self.pool.drain(self._config.shutdown_grace)
         await self._launcher.close()
         await self.catalogue.close()
@@ -92,9 +110,9 @@ class RegistryServer:
             await self._health.set(service, status)
 
 
-async def open_server(config: Config, launcher: Launcher) -> RegistryServer:
-    """A server on the home's database, not started yet."""
-    return RegistryServer(config, await open_database(config.database_path), launcher)
+async def open_server(config: Config, launcher: Launcher, hub: Hub | None = None) -> RegistryServer:
+    """A server on the home's database, not started yet. `hub`: the one that the environment names."""
+    return RegistryServer(config, await open_database(config.database_path), launcher, hub or Hub())
 
 
 def check_target(config: Config) -> None:

@@ -1,28 +1,55 @@
 """The registry's gRPC service: translates, and calls those who know."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
+from atelier.errors import InvalidRequest
 from atelier.rpc import Context, reported_errors
 from atelier.settings.wire import load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
 from registry.feed import Feed
+from registry.hub.downloads import Downloads
 from registry.instances.load import estimate_for
 from registry.instances.pool import Pool
+from registry.machine import machine_memory
 from registry.models.adapters import AdapterFolder, memory_of
 from registry.models.catalogue import Catalogue
 from registry.models.importing import check_import
-from registry.wire import MODES, change_message, estimate_message, instance_message, model_message
+from registry.models.verifying import verify
+from registry.presets.presets import Presets
+from registry.wire import (
+    MODES,
+    change_message,
+    download_message,
+    estimate_message,
+    instance_message,
+    model_message,
+    preset_message,
+    read_preset,
+    repository_message,
+    verdict_message,
+)
 
 
 class RegistryServicer(GeneratedServicer):
-    """Thin: every decision is the catalogue's or the pool's."""
+    """Thin: every decision is the catalogue's, the pool's, the downloads' or the presets'."""
 
-    def __init__(self, catalogue: Catalogue, adapters: AdapterFolder, pool: Pool, feed: Feed) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        adapters: AdapterFolder,
+        pool: Pool,
+        downloads: Downloads,
+        presets: Presets,
+        feed: Feed,
+    ) -> None:
         self._catalogue = catalogue
         self._adapters = adapters
         self._pool = pool
+        self._downloads = downloads
+        self._presets = presets
         self._feed = feed
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Change]:
@@ -32,19 +59,23 @@ class RegistryServicer(GeneratedServicer):
 
     async def EnsureInstance(self, request: pb.EnsureInstanceRequest, context: Context) -> pb.Instance:
         async with reported_errors(context):
-            return instance_message(await self._pool.ensure(request.name))
+            ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
+            return instance_message(await self._pool.ensure(request.name, ttl))
 
     async def CreateInstance(self, request: pb.CreateInstanceRequest, context: Context) -> pb.Instance:
         async with reported_errors(context):
             identifier = request.identifier if request.HasField("identifier") else None
-            instance = await self._pool.create(request.model_key, identifier, load_values(request.load))
+            preset = request.preset if request.HasField("preset") else None
+            ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
+            instance = await self._pool.create(request.model_key, identifier, load_values(request.load), preset, ttl)
             return instance_message(instance)
 
     async def EstimateMemory(self, request: pb.EstimateMemoryRequest, context: Context) -> pb.MemoryEstimate:
         async with reported_errors(context):
             model = self._catalogue.require(request.model_key)
             values = load_values(request.load)
-            estimate = estimate_for(model, values, self._catalogue.find)
+            presets = self._pool.preset_layers(model, request.preset if request.HasField("preset") else None)
+            estimate = estimate_for(model, values, self._catalogue.find, presets)
             adapters = await self._adapters.find(model, values.get("lora", []))
             return estimate_message(estimate + memory_of(adapters))
 
@@ -59,3 +90,65 @@ class RegistryServicer(GeneratedServicer):
             key = request.key if request.HasField("key") else None
             wanted = await asyncio.to_thread(check_import, request.path, key, MODES[request.mode])
             return model_message(await self._catalogue.import_model(wanted))
+
+    async def SearchHub(self, request: pb.SearchHubRequest, context: Context) -> pb.SearchHubReply:
+        async with reported_errors(context):
+            found = await self._downloads.search(request.query, request.limit)
+            memory = machine_memory().total
+            return pb.SearchHubReply(repositories=[repository_message(each, memory) for each in found])
+
+    async def StartDownload(self, request: pb.StartDownloadRequest, context: Context) -> pb.StartDownloadReply:
+        async with reported_errors(context):
+            started = await self._downloads.start(request.model, request.quantization, request.revision)
+            if started.model is not None:
+                return pb.StartDownloadReply(model_key=started.model.key)
+            assert started.download is not None
+            return pb.StartDownloadReply(download=download_message(started.download))
+
+    async def ControlDownload(self, request: pb.ControlDownloadRequest, context: Context) -> pb.Download:
+        async with reported_errors(context):
+            act = {
+                pb.ControlDownloadRequest.PAUSE: self._downloads.pause,
+                pb.ControlDownloadRequest.RESUME: self._downloads.resume,
+                pb.ControlDownloadRequest.CANCEL: self._downloads.cancel,
+            }.get(request.action)
+            if act is None:
+                raise InvalidRequest("action: pause, resume or cancel", param="action")
+            return download_message(await act(request.id))
+
+    async def PutPreset(self, request: pb.PutPresetRequest, context: Context) -> pb.Preset:
+        async with reported_errors(context):
+            expected = request.expected_version if request.HasField("expected_version") else None
+            return preset_message(await self._presets.put(read_preset(request.preset), expected))
+
+    async def DeletePreset(self, request: pb.DeletePresetRequest, context: Context) -> pb.DeletePresetReply:
+        async with reported_errors(context):
+            await self._presets.delete(request.name)
+            return pb.DeletePresetReply()
+
+    async def ListPresetVersions(
+        self, request: pb.ListPresetVersionsRequest, context: Context
+    ) -> pb.ListPresetVersionsReply:
+        async with reported_errors(context):
+            versions = await self._presets.versions(request.name)
+            return pb.ListPresetVersionsReply(versions=[preset_message(version) for version in versions])
+
+    async def SetDefaultPreset(self, request: pb.SetDefaultPresetRequest, context: Context) -> pb.Model:
+        async with reported_errors(context):
+            preset = self._presets.require(request.preset).name if request.HasField("preset") else None
+            return model_message(await self._catalogue.set_default_preset(request.model_key, preset))
+
+    async def RemoveModel(self, request: pb.RemoveModelRequest, context: Context) -> pb.RemoveModelReply:
+        async with reported_errors(context):
+            self._pool.check_unused(self._catalogue.require(request.key))
+            deleted = await self._catalogue.remove(request.key)
+            return pb.RemoveModelReply(deleted=map(str, deleted))
+
+    async def VerifyModel(self, request: pb.VerifyModelRequest, context: Context) -> pb.VerifyModelReply:
+        async with reported_errors(context):
+            model, stop = self._catalogue.require(request.key), threading.Event()
+            try:
+                verdicts = await asyncio.to_thread(verify, model, stop)
+            finally:
+                stop.set()  # who asked may have left: the thread need not go on
+            return pb.VerifyModelReply(files=map(verdict_message, verdicts))

@@ -30,6 +30,39 @@ class ModelRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     changed: Mapped[int] = mapped_column(BigInteger)
     imported_at: Mapped[float] = mapped_column(Float(53))
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    default_preset: Mapped[str | None] = mapped_column(String(255))
+
+
+class PresetRow(Base):
+    """One version of a preset; the newest holds."""
+
+    __tablename__ = "presets"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    model_key: Mapped[str | None] = mapped_column(String(255))
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    changed_at: Mapped[float] = mapped_column(Float(53))
+
+
+class DownloadRow(Base):
+    """A download, whatever became of it. How far it is, its files tell."""
+
+    __tablename__ = "downloads"
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    reference: Mapped[str] = mapped_column(Text)
+    repo: Mapped[str] = mapped_column(Text)
+    commit: Mapped[str] = mapped_column(String(255))
+    licence: Mapped[str] = mapped_column(Text)
+    files: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    parts: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(255))
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    model_key: Mapped[str] = mapped_column(String(255))
+    started_at: Mapped[float] = mapped_column(Float(53))
+    finished_at: Mapped[float] = mapped_column(Float(53))
 
 
 class InstanceRow(Base):
@@ -44,6 +77,8 @@ class InstanceRow(Base):
     model_key: Mapped[str] = mapped_column(String(255), index=True)
     on_demand: Mapped[bool] = mapped_column(Boolean)
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)  # as requested
+    presets: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # that were below them, as they were
+    ttl: Mapped[float | None] = mapped_column(Float(53))
     started_at: Mapped[float] = mapped_column(Float(53))
     token: Mapped[str] = mapped_column(String(255))
     address: Mapped[str] = mapped_column(Text)

@@ -1,15 +1,22 @@
 """What the registry knows, as protobuf: pure conversions."""
 
+import orjson
+
 from atelier.errors import to_message
+from atelier.settings.preset import Preset, settings_json
 from atelier.settings.wire import load_message, sampling_message
 from protos import registry_pb2 as pb
-from registry.feed import Change, InstanceRemoved, ModelRemoved, Snapshot
+from registry.feed import Change, DownloadRemoved, InstanceRemoved, ModelRemoved, PresetRemoved, Snapshot
+from registry.hub.download import Download
+from registry.hub.listing import Repository, variants_of
 from registry.instances.instance import Instance
 from registry.models.estimate import Estimate
 from registry.models.importing import Mode
-from registry.models.model import Model
+from registry.models.model import Model, Provenance
+from registry.models.verifying import Verdict
 
 MOST_BYTES = 2**63  # a header may say anything
+WORKING_SHARE = 1.2  # of a file's size, that a model with a usual context takes
 
 MODES = {
     pb.ImportModelRequest.MODE_UNSPECIFIED: Mode.COPY,
@@ -38,7 +45,52 @@ def model_message(model: Model) -> pb.Model:
         sampling_defaults=sampling_message(facts.sampling_defaults),
         layers=facts.layers,
         embedding_length=facts.embedding_length,
+        provenance=_provenance_message(model.provenance) if model.provenance else None,
+        default_preset=model.default_preset,
     )
+
+
+def _provenance_message(provenance: Provenance) -> pb.Provenance:
+    names = ("source", "name", "revision", "licence")
+    return pb.Provenance(**{name: getattr(provenance, name) for name in names})
+
+
+def verdict_message(verdict: Verdict) -> pb.FileVerdict:
+    names = ("name", "found", "expected", "fault")
+    return pb.FileVerdict(**{name: getattr(verdict, name) for name in names})
+
+
+def download_message(download: Download) -> pb.Download:
+    return pb.Download(
+        id=download.id,
+        reference=download.reference,
+        repo=download.repo,
+        commit=download.commit,
+        files=[file.path for file in download.files],
+        state=pb.DownloadState.Value(f"DOWNLOAD_{download.state.name}"),
+        total_bytes=download.total_bytes,
+        done_bytes=download.done_bytes,
+        bytes_per_second=download.bytes_per_second,
+        error=to_message(download.error) if download.error else None,
+        model_key=download.model_key,
+        started_at=download.started_at,
+        finished_at=download.finished_at,
+    )
+
+
+def repository_message(repository: Repository, memory: int) -> pb.Repository:
+    """`memory`: bytes that models can have on this machine."""
+    plain = ("id", "author", "downloads", "likes", "gated", "changed_at", "licence", "commit")
+    variants = [
+        pb.Variant(
+            quantization=variant.quantization,
+            files=[file.path for file in variant.files],
+            size_bytes=variant.size,
+            fits=variant.size * WORKING_SHARE <= memory,
+        )
+        for variant in variants_of(repository.files)
+    ]
+    return pb.Repository(**{name: getattr(repository, name) for name in plain}, variants=variants)
 
 
 def instance_message(instance: Instance) -> pb.Instance:
@@ -63,6 +115,31 @@ def instance_message(instance: Instance) -> pb.Instance:
         context_length=instance.context_length,
         parallel=instance.parallel,
         gpu_layers=instance.gpu_layers,
+        preset=instance.preset,
+        own_settings_json=settings_json(instance.own),
+        load_origins=instance.load_origins,
+        ttl_seconds=instance.ttl,
+    )
+
+
+def preset_message(preset: Preset) -> pb.Preset:
+    return pb.Preset(
+        name=preset.name,
+        version=preset.version,
+        model_key=preset.model,
+        settings_json=settings_json(preset.settings),
+        changed_at=preset.changed_at,
+    )
+
+
+def read_preset(message: pb.Preset) -> Preset:
+    """As it was sent: not checked yet."""
+    return Preset(
+        name=message.name,
+        version=message.version,
+        model=message.model_key if message.HasField("model_key") else None,
+        settings=orjson.loads(message.settings_json or b"{}"),
+        changed_at=message.changed_at,
     )
 
 
@@ -73,17 +150,27 @@ def estimate_message(estimate: Estimate) -> pb.MemoryEstimate:
 
 def change_message(change: Change) -> pb.Change:
     match change:
-        case Snapshot(models, instances):
+        case Snapshot(models, instances, downloads, presets):
             snapshot = pb.Snapshot(
                 models=[model_message(model) for model in models],
                 instances=[instance_message(instance) for instance in instances],
+                downloads=[download_message(download) for download in downloads],
+                presets=[preset_message(preset) for preset in presets],
             )
             return pb.Change(snapshot=snapshot)
         case Model():
             return pb.Change(model=model_message(change))
         case Instance():
             return pb.Change(instance=instance_message(change))
+        case Download():
+            return pb.Change(download=download_message(change))
+        case Preset():
+            return pb.Change(preset=preset_message(change))
+        case PresetRemoved(name):
+            return pb.Change(preset_removed=name)
         case ModelRemoved(key):
             return pb.Change(model_removed=key)
         case InstanceRemoved(instance_id):
             return pb.Change(instance_removed=instance_id)
+        case DownloadRemoved(download_id):
+            return pb.Change(download_removed=download_id)

@@ -54,15 +54,18 @@ class Server:
     def is_on_this_machine(self) -> bool:
         return is_loopback(urlsplit(self.url).hostname or "")
 
-    def get(self, path: str) -> JSON:
+    def get(self, path: str, *, patient: bool = False) -> JSON:
+        """The reply; `patient` waits as long as it takes, as what the server asks of others may."""
         with self._explained():
-            return _reply(self._http.get(path))
+            return _reply(self._http.get(path, timeout=self._timeout(patient)))
 
     def post(self, path: str, body: Mapping[str, Any], *, patient: bool = False) -> JSON:
         """The reply; `patient` waits as long as it takes, as a load or a copy may."""
-        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS) if patient else httpx.USE_CLIENT_DEFAULT
+        return self.send("POST", path, body, patient=patient)
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, patient: bool = False) -> JSON:
         with self._explained():
-            return _reply(self._http.post(path, json=body, timeout=timeout))
+            return _reply(self._http.request(method, path, json=body, timeout=self._timeout(patient)))
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Generator[JSON]:
         """The server-sent events of the reply, up to `[DONE]`; closing the iterator ends the request."""
@@ -72,6 +75,9 @@ class Server:
                 response.read()
                 raise _refusal(response)
             yield from _events(response.iter_lines())
+
+    def _timeout(self, patient: bool) -> httpx.Timeout:
+        return httpx.Timeout(None if patient else ANSWER_SECONDS, connect=CONNECT_SECONDS)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -34,6 +34,10 @@ def load(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
     identifier: Annotated[str | None, typer.Option(help="What to call the instance: its model's key.")] = None,
     gpu: Gpu = None,
+    ttl: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Unload it after so long without work.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Whose settings hold where no flag says otherwise.")] = None,
     estimate_only: Annotated[
         bool, typer.Option("--estimate-only", help="Load nothing: say how much memory it would take.")
     ] = False,
@@ -43,6 +47,10 @@ def load(
     body = {"model": model, **settings_body("load", settings)}
     if identifier:
         body["identifier"] = identifier
+    if preset:
+        body["preset"] = preset
+    if ttl is not None:
+        body["ttl"] = ttl
     with Server.from_environment() as server:
         if (layers := gpu_layers(gpu, server, model)) is not None:
             body["gpu_layers"] = layers

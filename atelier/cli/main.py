@@ -24,6 +24,13 @@ VERBS = {
     "status": Verb("atelier.cli.status", "status", "Show how the server is."),
     "ls": Verb("atelier.cli.models", "list_models", "List the models that the server has."),
     "import": Verb("atelier.cli.models", "import_model", "Give the server a GGUF file of its machine."),
+    "search": Verb("atelier.cli.hub", "search", "Search the Hugging Face hub for models."),
+    "get": Verb("atelier.cli.hub", "get", "Download a model from the hub to the server."),
+    "downloads": Verb("atelier.cli.hub", "downloads", "List the downloads; pause, resume or cancel one."),
+    "rm": Verb("atelier.cli.models", "remove_model", "Delete a model's files."),
+    "verify": Verb("atelier.cli.models", "verify_model", "Hold models' files against their digests."),
+    "presets": Verb("atelier.cli.presets", "app", "List the presets; show, change, compare or import one."),
+    "settings": Verb("atelier.cli.presets", "settings", "Show a model's settings, and where each comes from."),
     "load": Verb("atelier.cli.load", "load", "Load a model: start a worker for it."),
     "ps": Verb("atelier.cli.instances", "list_instances", "List the loaded models."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
@@ -50,8 +57,12 @@ class Verbs(TyperGroup):
 def command_of(name: str) -> Any:
     """The verb's command, with its options."""
     verb = VERBS[name]
+    function = getattr(importlib.import_module(verb.module), verb.function)
+    if isinstance(function, typer.Typer):  # a verb of several
+        function.info.name, function.info.help = name, verb.help
+        return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, help=verb.help)(getattr(importlib.import_module(verb.module), verb.function))
+    single.command(name, help=verb.help)(function)
     return typer.main.get_command(single)
 
 

@@ -1,5 +1,6 @@
-"""`ls` and `import`: the models that the server has."""
+"""`ls`, `import`, `rm` and `verify`: the models that the server has."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from atelier.cli.client import JSON, Server, ServerRefused
 from atelier.cli.options import AsJSON
-from atelier.cli.output import human_size, remark, show_json, show_listing
+from atelier.cli.output import human_size, printable, remark, show_json, show_listing
 from atelier.cli.tables import Column
 
 COLUMNS = (
@@ -51,6 +52,53 @@ def import_model(
         show_json(model)
     else:
         typer.echo(f"Imported {model['key']}. Chat with it: atelier chat {model['key']}")
+
+
+def remove_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    with Server.from_environment() as server:
+        if not yes and sys.stdin.isatty():
+            typer.confirm(f"Delete the files of {model}?", abort=True)
+        reply = server.post("/api/v1/models/remove", {"model": model}, patient=True)
+    if as_json:
+        show_json(reply)
+    elif reply["deleted"]:
+        typer.echo(f"Removed {reply['model']}: {_files(reply['deleted'])} deleted")
+    else:
+        typer.echo(f"Removed {reply['model']}; its file lies elsewhere, and stays")
+
+
+def verify_model(
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Which; otherwise all.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    with Server.from_environment() as server:
+        chosen = models or [model["key"] for model in server.get("/api/v1/models")["models"]]
+        replies = []
+        for name in chosen:
+            replies.append(server.post("/api/v1/models/verify", {"model": name}, patient=True))
+            if not as_json:
+                _tell_verdict(replies[-1])
+    if as_json:
+        show_json({"models": replies})
+    if not all(reply["ok"] for reply in replies):
+        raise typer.Exit(1)
+
+
+def _files(paths: list[str]) -> str:
+    return "1 file" if len(paths) == 1 else f"{len(paths)} files"
+
+
+def _tell_verdict(reply: JSON) -> None:
+    if reply["ok"]:
+        known = all(file["expected"] for file in reply["files"])
+        typer.echo(f"{reply['model']}: {'as downloaded' if known else 'readable; nobody knows its digest'}")
+    for file in reply["files"]:
+        if file["fault"]:
+            typer.echo(printable(f"{reply['model']}: {file['name']}: {file['fault']}"))
 
 
 def _imported(server: Server, path: Path, key: str | None, mode: str) -> JSON:

@@ -42,6 +42,15 @@ def human_size(count: int) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
+def human_count(count: int) -> str:
+    """Of people's doings: 950, 12k, 3.4M."""
+    for size, unit in ((1_000_000, "M"), (1_000, "k")):
+        if count >= size:
+            value = count / size
+            return f"{value:.1f}{unit}" if value < 10 else f"{value:.0f}{unit}"
+    return str(count)
+
+
 def human_time(seconds: float) -> str:
     """A time span in its two largest units: 3 h 12 min."""
     minutes, rest = divmod(int(seconds), 60)

@@ -33,6 +33,15 @@ def serve(
         Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")
     ] = None,
     load_on_demand: Annotated[bool | None, typer.Option(help="Load a model when a request names it.  [on]")] = None,
+    idle_ttl: Annotated[
+        Number, typer.Option(help="Seconds without work after which such a model is unloaded; 0: never.  [3600]")
+    ] = None,
+    guardrail: Annotated[
+        str | None, typer.Option(help="off, relaxed, balanced, strict: memory that loads leave free.  [balanced]")
+    ] = None,
+    guardrail_mb: Annotated[
+        int | None, typer.Option(min=0, help="MiB that loads leave free, with --guardrail custom.")
+    ] = None,
     shutdown_grace: Annotated[Number, typer.Option(help="Seconds that running requests get at a stop.  [30]")] = None,
     load_timeout: Annotated[Number, typer.Option(help="Seconds that a model may take to load.  [600]")] = None,
     stall_timeout: Annotated[

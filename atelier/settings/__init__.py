@@ -1,10 +1,11 @@
 """Every setting, declared once; validation, resolution, wire and schemas derive from here."""
 
 from atelier.settings.groups import Inference, Load, Prompt
-from atelier.settings.resolve import Layer, Resolved, resolve
+from atelier.settings.resolve import BUILT_IN, Layer, Resolved, Value, resolve
 from atelier.settings.table import TABLE, Group, Setting
 
 __all__ = [
+    "BUILT_IN",
     "TABLE",
     "Group",
     "Inference",
@@ -13,5 +14,6 @@ __all__ = [
     "Prompt",
     "Resolved",
     "Setting",
+    "Value",
     "resolve",
 ]

@@ -13,7 +13,7 @@ class Facts:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     max_items: int | None = None
-    longest: int | None = None  # characters of a list's entry
+    longest: int | None = None  # characters, of a list's entry or of the text itself
     form: str = ""  # how a list's entry is written, where it has parts
     unit: str = ""
     llama: str = ""  # its llama.cpp parameter

@@ -12,6 +12,7 @@ from atelier.settings.declare import setting
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPECULATIONS = ("off", "prompt_lookup", "draft_model")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
+LONGEST_TEXT = 200_000  # characters of a system prompt or a template
 MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
 
 
@@ -202,10 +203,16 @@ class Prompt:
     """How messages become a prompt, and where a completion ends."""
 
     system_prompt: str | None = setting(
-        None, "System message for chats that have none.", preset_key="llm.prediction.systemPrompt"
+        None,
+        "System message for chats that have none.",
+        longest=LONGEST_TEXT,
+        preset_key="llm.prediction.systemPrompt",
     )
     chat_template: str | None = setting(
-        None, "Jinja template in place of the model's.", preset_key="llm.prediction.promptTemplate"
+        None,
+        "Jinja template in place of the model's.",
+        longest=LONGEST_TEXT,
+        preset_key="llm.prediction.promptTemplate",
     )
     stop: list[str] = setting(
         [],

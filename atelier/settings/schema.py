@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args, get_origin
 from annotated_types import Ge, Le
 from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, create_model
 
-from atelier.settings.table import Setting
+from atelier.settings.table import TABLE, Group, Setting
 
 MAX_TOKEN_ID = 2**31 - 1  # llama_token is an int32
 
@@ -36,6 +36,8 @@ def annotation(row: Setting) -> Any:
         token: Any = Annotated[int, Ge(0), Le(MAX_TOKEN_ID)]
         bias: Any = Annotated[(float, *_bounds(row, float))]
         return Annotated[Mapping[token, bias], Field(description=_describe(row), max_length=facts.max_items)]
+    if kind is str and facts.longest:
+        return Annotated[str, Field(description=_describe(row), max_length=facts.longest)]
     if facts.choices:
         return Annotated[str, Field(description=_describe(row), pattern=f"^({'|'.join(facts.choices)})$")]
     return Annotated[kind, Field(description=_describe(row))]
@@ -57,3 +59,9 @@ def _describe(row: Setting) -> str:
 def _without_none(kind: Any) -> Any:
     chosen = [arg for arg in get_args(kind) if arg is not type(None)]
     return chosen[0] if type(None) in get_args(kind) else kind
+
+
+GROUP_MODELS: Mapping[Group, type[BaseModel]] = {
+    group: fields_model(f"{group.capitalize()}Settings", rows.items()) for group, rows in TABLE.items()
+}
+"""Each group of settings by the table's own names."""

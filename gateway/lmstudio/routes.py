@@ -26,6 +26,7 @@ from gateway.openai.routes import wants_usage
 from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer
 from gateway.openai.translate import chat_choices, usage
 from gateway.parsing import read_body
+from gateway.registry_client import LoadWish
 
 
 class LMStudioRoutes:
@@ -73,11 +74,11 @@ class LMStudioRoutes:
         identifier = check_identifier(body.identifier) if body.identifier is not None else None
         model = self._catalogue.find_model(body.model)
         if body.estimate_only:
-            return json_response(estimate_reply(model, await self._control.estimate(model.key, load_settings(body))))
+            estimate = await self._control.estimate(model.key, load_settings(body), body.preset)
+            return json_response(estimate_reply(model, estimate))
         async with while_connected(request.receive):
-            instance = await self._control.load(
-                model.key, identifier, load_settings(body), account_of(request).request_id
-            )
+            wish = LoadWish(identifier, body.preset, body.ttl)
+            instance = await self._control.load(model.key, wish, load_settings(body), account_of(request).request_id)
         return json_response(load_reply(instance, model, echo=bool(body.echo_load_config)))
 
     async def v1_unload(self, request: Request) -> Response:

@@ -10,9 +10,11 @@ from atelier.errors import InvalidRequest
 from atelier.names import check_key
 from gateway.admission import Admission
 from gateway.answer import json_response
+from gateway.catalogue import Catalogue
 from gateway.control import Control
+from gateway.disconnect import while_connected
 from gateway.lmstudio.translate import v1_model
-from gateway.management.schema import ImportBody
+from gateway.management.schema import ImportBody, ModelBody
 from gateway.management.translate import instance_object, sequence_object
 from gateway.parsing import read_body
 from gateway.sequences import Sequences
@@ -20,8 +22,11 @@ from gateway.watcher import Watcher
 
 
 class ManagementRoutes:
-    def __init__(self, watcher: Watcher, control: Control, sequences: Sequences, admission: Admission) -> None:
+    def __init__(
+        self, watcher: Watcher, catalogue: Catalogue, control: Control, sequences: Sequences, admission: Admission
+    ) -> None:
         self._watcher = watcher
+        self._catalogue = catalogue
         self._control = control
         self._sequences = sequences
         self._admission = admission
@@ -34,6 +39,27 @@ class ManagementRoutes:
         key = check_key(body.key) if body.key is not None else None
         model = await self._control.import_model(body.path, key, body.mode)
         return json_response(v1_model(model, self._watcher.snapshot))
+
+    async def remove_model(self, request: Request) -> Response:
+        body = await read_body(request, ModelBody)
+        key = self._catalogue.find_model(body.model).key
+        return json_response({"model": key, "deleted": await self._control.remove_model(key)})
+
+    async def verify_model(self, request: Request) -> Response:
+        body = await read_body(request, ModelBody)
+        key = self._catalogue.find_model(body.model).key
+        async with while_connected(request.receive):
+            reply = await self._control.verify_model(key)
+        files = [
+            {
+                "name": file.name,
+                "found": file.found or None,
+                "expected": file.expected or None,
+                "fault": file.fault or None,
+            }
+            for file in reply.files
+        ]
+        return json_response({"model": key, "ok": not any(file.fault for file in reply.files), "files": files})
 
     async def list_instances(self, request: Request) -> Response:
         instances = sorted(self._watcher.snapshot.instances.items())

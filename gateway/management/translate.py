@@ -21,6 +21,8 @@ def instance_object(instance: Instance) -> dict[str, Any]:
         "state": instance.state.value,
         "load_time_seconds": instance.load_seconds,
         "started_at": instance.started_at,
+        "ttl_seconds": instance.ttl,
+        "preset": instance.preset or None,
         "error": envelope(instance.error)["error"] if instance.error else None,
         "config": load_config(instance),
         "adapters": adapter_list(instance),

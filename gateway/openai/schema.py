@@ -16,11 +16,13 @@ from atelier.settings import TABLE
 from atelier.settings.schema import MAX_TOKEN_ID, fields_model
 
 MOST_PROMPTS = 128
+LONGEST_TTL = 10 * 365 * 86_400  # seconds
 MOST_INPUTS = 2048  # of embeddings, and documents to rank
 MOST_MESSAGES = 10_000
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
 
 MAX_TOKENS = TABLE["inference"]["max_tokens"].facts
+Ttl = Annotated[float, Field(ge=-1, le=LONGEST_TTL, allow_inf_nan=False)]
 StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 
@@ -130,7 +132,10 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
-    ttl: Any = Field(None, description="Ignored: models stay loaded until they are unloaded.")
+    ttl: Ttl | None = Field(
+        None,
+        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
+    )
     lora: Annotated[list[AdapterEntry], Field(max_length=MOST_ADAPTERS)] | None = Field(
         None, description="Scales of the instance's LoRA adapters; those that are not listed are off."
     )
@@ -146,8 +151,7 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
         None, description="Must be the one that the model is loaded with: the load setting draft_model."
     )
 
-    # Not done yet: a value that asks for something is refused by name.
-    preset: Any = None
+    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
 
 
 class ChatBody(Common):
@@ -159,6 +163,7 @@ class ChatBody(Common):
         None, description="And those of so many of the likeliest tokens; with logprobs."
     )
 
+    # Not done yet: a value that asks for something is refused by name.
     tools: list[Any] | None = None
     tool_choice: Any = None
     functions: list[Any] | None = None

@@ -42,7 +42,6 @@ SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if
 
 # What the fields that are not served yet may hold all the same, because it asks for nothing.
 HARMLESS: dict[str, tuple[Any, ...]] = {
-    "preset": (),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
@@ -73,6 +72,8 @@ def chat_call(body: ChatBody) -> Call:
         timeout=body.timeout,
         draft_model=body.draft_model,
         lora=adapter_scales(body),
+        preset=body.preset,
+        ttl=body.ttl,
     )
 
 
@@ -120,6 +121,8 @@ def completion_call(body: CompletionBody) -> Call:
         timeout=body.timeout,
         draft_model=body.draft_model,
         lora=adapter_scales(body),
+        preset=body.preset,
+        ttl=body.ttl,
     )
 
 

@@ -1,10 +1,12 @@
 """An instance as the rest of the registry, and everyone who watches it, sees it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from atelier.errors import AtelierError
 from atelier.settings import Load
+from atelier.settings.preset import Settings
 
 
 class State(Enum):
@@ -26,9 +28,13 @@ class Instance:
     id: str
     model_key: str
     load: Load  # as resolved
+    load_origins: Mapping[str, str] = field(default_factory=dict)  # where each of its values comes from
+    preset: str = ""  # that it was loaded with
+    own: Settings = field(default_factory=dict)  # what requests to it find set, where they are silent
     pin: str  # for people
     on_demand: bool  # loaded because a request asked for it
     host: str
+    ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
     state: State = State.STARTING
     address: str = ""
     token: str = ""

@@ -43,6 +43,8 @@ class Lives:
             model_key=self._plan.model.key,
             on_demand=self._plan.on_demand,
             settings=self._plan.requested,
+            presets=self._plan.presets.to_json(),
+            ttl=self._plan.ttl,
             started_at=time.time(),
             token=secrets.token_hex(16),
             address=self._launcher.new_address(),

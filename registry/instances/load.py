@@ -1,44 +1,65 @@
 """The load settings of an instance: what was asked for, what the model allows, what is usual."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atelier.errors import InvalidRequest, ModelNotFound
 from atelier.settings import TABLE, Layer, Load, resolve
+from registry.instances.preset_layers import PresetLayers
+from registry.machine import has_gpu_backend
 from registry.models.estimate import Estimate, estimate_memory
 from registry.models.model import Model
+
+NO_PRESETS = PresetLayers()
 
 Find = Callable[[str], Model]
 """The model that a name means; ModelNotFound."""
 
 
-def resolve_load(model: Model, requested: Mapping[str, Any], find: Find) -> tuple[Load, Model | None]:
-    """The settings that an instance starts with, and the model that guesses ahead for it.
+@dataclass(frozen=True, slots=True)
+class ResolvedLoad:
+    """The settings that an instance starts with, where each comes from, and the model that guesses ahead for it."""
 
-    InvalidRequest names the setting that cannot be; ModelNotFound.
-    """
+    load: Load
+    origins: dict[str, str]
+    draft: Model | None
+
+
+def resolve_load(
+    model: Model, requested: Mapping[str, Any], find: Find, presets: PresetLayers = NO_PRESETS
+) -> ResolvedLoad:
+    """InvalidRequest names the setting that cannot be; ModelNotFound."""
     longest = model.facts.context_length
     wanted = requested.get("context_length")
     if longest and wanted is not None and wanted > longest:
         raise InvalidRequest(
             f"context_length is at most {longest} for {model.key}, not {wanted}.", param="context_length"
         )
-    layers = [
-        Layer("request", requested),
-        Layer("draft_model", _meant(requested)),
-        Layer("model file", _of_file(longest)),
-    ]
-    load = resolve(Load, layers).build()
+    layers = [Layer("request", requested), *presets.load]
+    meant = [Layer(layer.origin, {**_meant(layer.values), **_within(layer.values, longest)}) for layer in layers]
+    resolved = resolve(Load, [*meant, Layer("model file", _of_file(longest))])
+    load = resolved.build()
     draft = _draft(load, find)
-    return replace(load, draft_model=draft.key if draft else None), draft
+    origins = {name: value.origin for name, value in resolved.values.items()}
+    return ResolvedLoad(replace(load, draft_model=draft.key if draft else None), origins, draft)
 
 
-def estimate_for(model: Model, requested: Mapping[str, Any], find: Find) -> Estimate:
+def estimate_for(
+    model: Model, requested: Mapping[str, Any], find: Find, presets: PresetLayers = NO_PRESETS
+) -> Estimate:
     """The memory of an instance with these settings; raises as when it would be started."""
-    load, draft = resolve_load(model, requested, find)
-    estimate = _estimate(model, load)
-    return estimate + _estimate(draft, load) if draft else estimate
+    resolved = resolve_load(model, requested, find, presets)
+    estimate = _estimate(model, resolved.load)
+    return estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate
+
+
+def main_memory(model: Model, resolved: ResolvedLoad) -> int:
+    """Bytes of main memory that such an instance will take; 0 where a GPU may hold it, which llama.cpp decides."""
+    if resolved.load.device != "cpu" and resolved.load.gpu_layers != 0 and has_gpu_backend():
+        return 0
+    estimate = _estimate(model, resolved.load)
+    return (estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate).total
 
 
 def _estimate(model: Model, load: Load) -> Estimate:
@@ -46,9 +67,15 @@ def _estimate(model: Model, load: Load) -> Estimate:
     return estimate_memory(model.facts.shape, load, embeds_only=model.facts.embedding)
 
 
-def _meant(requested: Mapping[str, Any]) -> dict[str, Any]:
-    """Who names a draft model wants it to be used."""
-    return {"speculation": "draft_model"} if requested.get("draft_model") is not None else {}
+def _meant(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Who names a draft model, and says nothing else of speculation, wants it to be used."""
+    return {"speculation": "draft_model"} if values.get("draft_model") is not None else {}
+
+
+def _within(values: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """A preset is for many models: of each it takes no more context than that was trained for."""
+    length = values.get("context_length")
+    return {**values, "context_length": min(length, longest)} if length is not None and longest else dict(values)
 
 
 def _draft(load: Load, find: Find) -> Model | None:

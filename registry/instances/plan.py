@@ -12,6 +12,7 @@ from atelier.config import Config
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from registry.instances.instance import Instance, file_name
+from registry.instances.preset_layers import PresetLayers
 from registry.models.model import Model
 from registry.pinning import Pin
 
@@ -27,6 +28,9 @@ class Rules:
     restart_limit: int
     shutdown_grace: float
     cache_dir: Path
+    idle_ttl: float | None  # of instances that requests loaded; None: they stay
+    guardrail: str
+    guardrail_bytes: int
     script: dict[str, Any] = field(default_factory=dict)
     host: str = field(default_factory=platform.node)
     cores: frozenset[int] = field(default_factory=lambda: available_cores())
@@ -40,18 +44,31 @@ class Plan:
     model: Model
     draft: Model | None  # guesses ahead for the model
     requested: dict[str, Any]  # load settings, as asked for
+    presets: PresetLayers
     load: Load  # as resolved
+    load_origins: dict[str, str]  # where each of its values comes from
     pin: Pin
     on_demand: bool
+    ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
+    memory: int = 0  # bytes that it will take in main memory, as estimated
     adapters: tuple[Adapter, ...] = ()
+
+    @property
+    def model_keys(self) -> set[str]:
+        """Of the models whose files it maps."""
+        return {self.model.key, *([self.draft.key] if self.draft else [])}
 
     def new_instance(self, host: str) -> Instance:
         return Instance(
             id=self.instance_id,
             model_key=self.model.key,
             load=self.load,
+            load_origins=self.load_origins,
+            preset=self.presets.chosen.name if self.presets.chosen else "",
+            own=self.presets.own,
             pin=self.pin.description,
             on_demand=self.on_demand,
+            ttl=self.ttl,
             host=host,
         )
 
@@ -83,6 +100,9 @@ def rules_of(config: Config) -> Rules:
         restart_limit=config.restart_limit,
         shutdown_grace=config.shutdown_grace,
         cache_dir=config.cache_dir,
+        idle_ttl=config.idle_ttl or None,
+        guardrail=config.guardrail,
+        guardrail_bytes=config.guardrail_mb * 2**20,
     )
 
 

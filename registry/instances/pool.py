@@ -8,22 +8,37 @@ from typing import Any
 
 import structlog
 
-from atelier.errors import AlreadyExists, AtelierError, Draining, InstanceNotFound, ModelNotFound, Unavailable
+from atelier.errors import (
+    AlreadyExists,
+    AtelierError,
+    Conflict,
+    Draining,
+    InstanceNotFound,
+    InsufficientMemory,
+    ModelNotFound,
+    Unavailable,
+)
 from atelier.names import check_identifier, numbered_id
 from registry.feed import Feed
 from registry.instances.choosing import choose
 from registry.instances.instance import Instance, State
 from registry.instances.launcher import Launcher, WorkerProcess
-from registry.instances.load import resolve_load
+from registry.instances.load import main_memory, resolve_load
 from registry.instances.plan import Plan, Rules
+from registry.instances.preset_layers import PresetLayers
+from registry.instances.room import Tenant, evictions, reserve
 from registry.instances.store import InstanceRecord, InstanceStore
 from registry.instances.supervisor import Supervisor
+from registry.machine import machine_memory
 from registry.models.adapters import AdapterFolder
 from registry.models.catalogue import Catalogue
 from registry.models.model import Model
 from registry.pinning import pin
+from registry.presets.presets import Presets
 
 KILL_AFTER_SECONDS = 10.0  # past the grace period of a stop
+LOOK_SECONDS = 1.0  # between two looks for what has been idle too long
+COMING = (State.STARTING, State.LOADING)
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +49,7 @@ class Pool:
     def __init__(
         self,
         catalogue: Catalogue,
+        presets: Presets,
         adapters: AdapterFolder,
         store: InstanceStore,
         feed: Feed,
@@ -41,6 +57,7 @@ class Pool:
         rules: Rules,
     ) -> None:
         self._catalogue = catalogue
+        self._presets = presets
         self._adapters = adapters
         self._store = store
         self._feed = feed
@@ -48,16 +65,18 @@ class Pool:
         self._rules = rules
         self._supervisors: dict[str, Supervisor] = {}
         self._removals: dict[Supervisor, asyncio.Task[None]] = {}
+        self._making_room = asyncio.Lock()
         self._draining = False
 
-    async def ensure(self, name: str) -> Instance:
+    async def ensure(self, name: str, ttl: float | None = None) -> Instance:
         """A ready instance of the model, or the instance, of exactly this name.
 
         One that is on its way is waited for; if there is none, or it failed before, one is started.
-        Raises the error of its load; ModelNotFound.
+        `ttl`: seconds that one which is started now may be idle, negative for ever, None as usual.
+        Raises the error of its load; ModelNotFound; InsufficientMemory.
         """
         while True:
-            supervisor = self._find(name) or self._start_on_demand(name)
+            supervisor = self._find(name) or self._start_on_demand(name, ttl)
             if supervisor.state is State.STOPPING:
                 await self._remove(supervisor)
             elif supervisor.state is State.FAILED:
@@ -69,17 +88,27 @@ class Pool:
             else:
                 return await supervisor.ready()
 
-    async def create(self, model_key: str, identifier: str | None, requested: Mapping[str, Any]) -> Instance:
-        """One more instance of a model, once it is ready.
+    async def create(
+        self,
+        model_key: str,
+        identifier: str | None,
+        requested: Mapping[str, Any],
+        preset: str | None = None,
+        ttl: float | None = None,
+    ) -> Instance:
+        """One more instance of a model, with a preset where one is named, once it is ready.
 
-        InvalidRequest names the setting that cannot be; AlreadyExists; ModelNotFound; the load's error.
+        `ttl`: seconds that it may be idle; without, it stays until it is unloaded.
+        InvalidRequest names the setting that cannot be; AlreadyExists; ModelNotFound; PresetNotFound; the load's error.
         """
         model = self._catalogue.require(model_key)
-        plan = await self._adapted(self._plan(model, "", requested, on_demand=False))
+        presets = self.preset_layers(model, preset)
+        plan = await self._adapted(self._plan(model, "", requested, presets, on_demand=False))
         if identifier is not None:
             check_identifier(identifier)
         await self._clear_failed(model, identifier)
-        return await self._start(replace(plan, instance_id=self._claim(model, identifier))).ready()
+        plan = replace(plan, instance_id=self._claim(model, identifier), ttl=_ttl(ttl, None))
+        return await self._start(plan).ready()
 
     async def unload(self, instance_id: str, grace_seconds: float | None) -> None:
         """End an instance; its running requests get the grace period. InstanceNotFound."""
@@ -94,8 +123,20 @@ class Pool:
         ModelNotFound or InvalidRequest when it cannot run any more.
         """
         model = self._catalogue.require(record.model_key)
-        plan = await self._adapted(self._plan(model, record.id, record.settings, on_demand=record.on_demand))
-        return self._start(plan, (record, process) if process else None)
+        presets = PresetLayers.from_json(record.presets)
+        plan = await self._adapted(self._plan(model, record.id, record.settings, presets, on_demand=record.on_demand))
+        return self._start(replace(plan, ttl=record.ttl), (record, process) if process else None)
+
+    def preset_layers(self, model: Model, preset: str | None) -> PresetLayers:
+        """What a new instance of the model finds set; PresetNotFound."""
+        default = self._presets.get(model.default_preset) if model.default_preset else None
+        return PresetLayers(self._presets.require(preset) if preset else None, default)
+
+    def check_unused(self, model: Model) -> None:
+        """Conflict while an instance of the model, or one that it guesses ahead for, is loaded."""
+        users = [each.plan.instance_id for each in self._supervisors.values() if model.key in each.plan.model_keys]
+        if users:
+            raise Conflict(f"{model.key} is loaded, as {', '.join(users)}: unload that first.", param="key")
 
     def addresses(self) -> set[str]:
         """Where the workers of all instances listen."""
@@ -118,29 +159,80 @@ class Pool:
         chosen = choose(s.instance for s in self._supervisors.values() if s.plan.model.key == name)
         return self._supervisors[chosen.id] if chosen else None
 
-    def _start_on_demand(self, name: str) -> Supervisor:
+    async def unload_idle(self) -> None:
+        """Unload what has been idle for as long as it may, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            for supervisor in [each for each in self._supervisors.values() if each.expired(loop.time())]:
+                if supervisor not in self._removals:
+                    _log.info("instance_idle", instance=supervisor.plan.instance_id, ttl=supervisor.plan.ttl)
+                    self._begin_removal(supervisor, self._rules.shutdown_grace)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _make_room(self, plan: Plan) -> None:
+        """Before a launch: unload idle instances if memory is short; InsufficientMemory when that does not help.
+
+        One launch at a time: what another has been granted, and does not take yet, is not granted again.
+        """
+        if self._rules.guardrail == "off" or not plan.memory:
+            return
+        async with self._making_room:
+            memory = await asyncio.to_thread(machine_memory)
+            kept = reserve(self._rules.guardrail, memory.total, self._rules.guardrail_bytes)
+            others = [each for each in self._supervisors.values() if each.plan.instance_id != plan.instance_id]
+            coming = sum(each.plan.memory for each in others if each.has_room and each.state in COMING)
+            available = memory.available - kept - coming
+            going = evictions(plan.memory, available, [self._tenant(each) for each in others])
+            if going is None:
+                raise InsufficientMemory(_no_room(plan, max(0, available)))
+            for instance_id in going:
+                _log.info("instance_evicted", instance=instance_id, for_=plan.instance_id)
+                await self._remove(self._supervisors[instance_id], self._rules.shutdown_grace)
+            if supervisor := self._supervisors.get(plan.instance_id):
+                supervisor.has_room = True
+
+    def _tenant(self, supervisor: Supervisor) -> Tenant:
+        idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
+        evictable = supervisor.plan.on_demand and idle > 0 and supervisor not in self._removals
+        return Tenant(supervisor.plan.instance_id, supervisor.plan.memory, idle, evictable)
+
+    def _start_on_demand(self, name: str, ttl: float | None) -> Supervisor:
         model = self._catalogue.get(name)
         if model is None:
             raise ModelNotFound(f'There is no model or instance "{name[:200]}".', param="model")
-        return self._start(self._plan(model, self._claim(model, None), {}, on_demand=True))
+        presets = self.preset_layers(model, None)
+        plan = self._plan(model, self._claim(model, None), {}, presets, on_demand=True)
+        return self._start(replace(plan, ttl=_ttl(ttl, self._rules.idle_ttl)))
 
     def _start(self, plan: Plan, adopted: tuple[InstanceRecord, WorkerProcess] | None = None) -> Supervisor:
         if self._draining:
             raise Draining()
-        supervisor = Supervisor(plan, self._rules, self._launcher, self._store, self._feed, adopted)
+        supervisor = Supervisor(plan, self._rules, self._launcher, self._store, self._feed, adopted, self._make_room)
         self._supervisors[plan.instance_id] = supervisor
         return supervisor
 
-    def _plan(self, model: Model, instance_id: str, requested: Mapping[str, Any], *, on_demand: bool) -> Plan:
-        load, draft = resolve_load(model, requested, self._catalogue.find)
+    def _plan(
+        self,
+        model: Model,
+        instance_id: str,
+        requested: Mapping[str, Any],
+        presets: PresetLayers,
+        *,
+        on_demand: bool,
+    ) -> Plan:
+        resolved = resolve_load(model, requested, self._catalogue.find, presets)
+        draft = resolved.draft
         return Plan(
             instance_id=instance_id,
             model=model,
             draft=draft,
             # By its key: a short form may come to mean several models before this is read again.
             requested={**requested, "draft_model": draft.key} if draft else dict(requested),
-            load=load,
-            pin=pin(load, self._rules.cores),
+            presets=presets,
+            load=resolved.load,
+            load_origins=resolved.origins,
+            pin=pin(resolved.load, self._rules.cores),
+            memory=main_memory(model, resolved),
             on_demand=on_demand,
         )
 
@@ -175,11 +267,12 @@ class Pool:
 
     async def _remove(self, supervisor: Supervisor, grace_seconds: float = 0.0) -> None:
         """Stop the worker and forget the instance: once, whoever asks and whoever stops asking."""
-        task = self._removals.get(supervisor)
-        if task is None:
-            task = self._removals[supervisor] = asyncio.create_task(self._stop_and_forget(supervisor, grace_seconds))
-            task.add_done_callback(lambda _: self._removals.pop(supervisor, None))
-        await asyncio.shield(task)
+        await asyncio.shield(self._removals.get(supervisor) or self._begin_removal(supervisor, grace_seconds))
+
+    def _begin_removal(self, supervisor: Supervisor, grace_seconds: float) -> asyncio.Task[None]:
+        task = self._removals[supervisor] = asyncio.create_task(self._stop_and_forget(supervisor, grace_seconds))
+        task.add_done_callback(lambda _: self._removals.pop(supervisor, None))
+        return task
 
     async def _stop_and_forget(self, supervisor: Supervisor, grace_seconds: float) -> None:
         instance_id = supervisor.plan.instance_id
@@ -191,3 +284,18 @@ class Pool:
         if self._supervisors.get(instance_id) is supervisor:
             del self._supervisors[instance_id]
             self._feed.remove_instance(instance_id)
+
+
+def _ttl(asked: float | None, usual: float | None) -> float | None:
+    """Seconds that an instance may be idle; None: for ever, which is asked for by a negative number."""
+    if asked is None:
+        return usual
+    return asked if asked >= 0 else None
+
+
+def _no_room(plan: Plan, available: int) -> str:
+    return (
+        f"{plan.model.key} would take about {plan.memory / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are to "
+        "spare beside what is loaded and in use. Unload something (atelier ps, atelier unload), load it with a shorter "
+        "context (-c), fewer sequences (--parallel) or a smaller KV cache (--kv-type q8_0); or set ATELIER_GUARDRAIL."
+    )

@@ -17,6 +17,8 @@ class InstanceRecord:
     model_key: str
     on_demand: bool
     settings: dict[str, Any]  # as requested
+    presets: dict[str, Any] | None = None  # PresetLayers
+    ttl: float | None = None  # seconds without work after which it is unloaded
     started_at: float  # seconds since the epoch
     token: str
     address: str

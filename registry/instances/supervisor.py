@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import grpc.aio
@@ -21,6 +22,7 @@ from registry.instances.lives import Life, Lives, adopted_life
 from registry.instances.plan import Plan, Rules
 from registry.instances.pulse import Pulse
 from registry.instances.store import InstanceRecord, InstanceStore
+from registry.instances.use import Use
 from registry.pinning import describe
 
 FAILED_EXIT_SECONDS = 2.0  # for a worker whose load failed to end by itself, after SIGTERM
@@ -53,8 +55,13 @@ class Supervisor:
         store: InstanceStore,
         feed: Feed,
         adopted: tuple[InstanceRecord, WorkerProcess] | None = None,
+        make_room: Callable[[Plan], Awaitable[None]] | None = None,
     ) -> None:
+        """`make_room`: is awaited before the first launch; raises when there is none."""
         self.plan = plan
+        self._make_room = make_room
+        self.has_room = False  # it was granted memory; set by the pool
+        self._use = Use(asyncio.get_running_loop().time())
         self._rules = rules
         self._lives = Lives(plan, rules, launcher, store)
         self._crashes = Crashes(rules.restart_limit)
@@ -71,6 +78,14 @@ class Supervisor:
     @property
     def state(self) -> State:
         return self._display.instance.state
+
+    def idle_seconds(self, now: float) -> float:
+        """0 while it works, or is not ready."""
+        return self._use.idle_seconds(now) if self.state is State.READY else 0.0
+
+    def expired(self, now: float) -> bool:
+        """Whether it has been idle for as long as it may."""
+        return self.state is State.READY and self._use.expired(now, self.plan.ttl)
 
     async def ready(self) -> Instance:
         """The instance, once it is READY; raises the error for which it will not be."""
@@ -93,6 +108,8 @@ class Supervisor:
 
     async def _run(self) -> None:
         try:
+            if self._make_room is not None and self._life is None:
+                await self._make_room(self.plan)
             while True:
                 reason = await self._live()
                 await self._back_off(reason)
@@ -171,6 +188,7 @@ class Supervisor:
         elif state is not self.state:
             self._display.enter(state)
         if status is not None:
+            self._use = self._use.after(status, asyncio.get_running_loop().time())
             self._display.note(load_progress=status.load_progress, active=status.active, queued=status.queued)
 
     async def _greet(self, life: Life, status: pb.WorkerStatus | None) -> None:
@@ -183,6 +201,7 @@ class Supervisor:
             _log.warning("worker_does_not_answer", instance=self.plan.instance_id, reason=error.details())
             return
         self._ready_since = asyncio.get_running_loop().time()
+        self._use = replace(self._use, last=self._ready_since)
         self._display.enter(
             State.READY,
             load_progress=1.0,

@@ -3,8 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import structlog
@@ -15,10 +16,10 @@ from registry.feed import Feed
 from registry.models.facts import Facts
 from registry.models.importing import ImportRequest, naming_of, place_files
 from registry.models.library import find_files
-from registry.models.model import Model, Stamp, stamp_of
+from registry.models.model import Model, Provenance, Stamp, stamp_of
 from registry.models.naming import free_key
 from registry.models.parts import parts_of, read_facts
-from registry.models.placing import remove_unfinished
+from registry.models.placing import put, remove_unfinished, take_away
 from registry.models.store import ModelStore
 
 _log = structlog.get_logger(__name__)
@@ -63,7 +64,7 @@ class Catalogue:
                 await self._renew(model)
             for path in await asyncio.to_thread(find_files, self._models_dir):
                 if path not in known:
-                    await self._discover(path)
+                    await self._try_to_discover(path)
 
     async def import_model(self, request: ImportRequest) -> Model:
         """The model of this file, imported unless it is known already.
@@ -75,6 +76,55 @@ class Catalogue:
         self._imports.add(task)
         task.add_done_callback(self._imports.discard)
         return await asyncio.shield(task)
+
+    async def take_in(self, files: Sequence[Path], parts: int, folder: Path, provenance: Provenance) -> Model:
+        """The model of these downloaded files, moved into `folder`: the first `parts` of them, then what belongs to it.
+
+        Files of the same names that lie there are replaced. InvalidModelFile.
+        """
+        async with self._changing:
+            path = await asyncio.to_thread(put, files, folder, self._models_dir)
+            known = next((model for model in self._everything() if model.path == path), None)
+            if known is None:
+                return await self._discover(path, provenance)
+            facts, stamp = await asyncio.to_thread(read_facts, path), await asyncio.to_thread(stamp_of, path)
+            model = replace(known, facts=facts, stamp=stamp, provenance=provenance)
+            await self._store.save(model)
+            self._publish(model)
+            return model
+
+    def with_digests(self, digests: Sequence[str]) -> Model | None:
+        """The model whose files have this content, as far as it is known by downloading them."""
+        for model in self._models.values():
+            if model.provenance and set(digests) <= set(model.provenance.digests.values()):
+                return model
+        return None
+
+    async def remove(self, key: str) -> list[Path]:
+        """Forget the model and delete its files, if they lie in the library; those that were deleted. ModelNotFound.
+
+        Files elsewhere are another program's, and stay.
+        """
+        async with self._changing:
+            model = self.require(key)
+            await self._store.remove(key)
+            del self._models[key]
+            self._feed.remove_model(key)
+            if not model.path.is_relative_to(self._models_dir):
+                return []
+            _log.info("model_removed", model=key, path=str(model.path))
+            return await asyncio.to_thread(take_away, model, self._models_dir)
+
+    def all(self) -> list[Model]:
+        return list(self._models.values())
+
+    async def set_default_preset(self, key: str, preset: str | None) -> Model:
+        """Whose settings hold for the model where nothing else is said; ModelNotFound."""
+        async with self._changing:
+            model = replace(self.require(key), default_preset=preset)
+            await self._store.save(model)
+            self._publish(model)
+            return model
 
     async def close(self) -> None:
         """Give up imports that are still copying; nothing half-written stays."""
@@ -134,16 +184,22 @@ class Catalogue:
         except (InvalidModelFile, OSError) as error:
             _log.warning("model_skipped", model=model.key, path=str(model.path), reason=str(error))
 
-    async def _discover(self, path: Path) -> None:
-        request = ImportRequest(path)
+    async def _try_to_discover(self, path: Path) -> None:
         try:
-            facts = await asyncio.to_thread(read_facts, path)
-            key, name = naming_of(request, facts, self._models_dir)
-            await self._add(path, free_key(key, facts.quantization, self._taken()), name, source=path)
+            await self._discover(path)
         except (InvalidModelFile, OSError) as error:
             _log.warning("model_skipped", path=str(path), reason=str(error))
 
-    async def _add(self, path: Path, key: str, name: str, *, source: Path) -> Model:
+    async def _discover(self, path: Path, provenance: Provenance | None = None) -> Model:
+        """The model of a file that lies where it shall."""
+        facts = await asyncio.to_thread(read_facts, path)
+        key, name = naming_of(ImportRequest(path), facts, self._models_dir)
+        free = free_key(key, facts.quantization, self._taken())
+        return await self._add(path, free, name, source=path, provenance=provenance)
+
+    async def _add(
+        self, path: Path, key: str, name: str, *, source: Path, provenance: Provenance | None = None
+    ) -> Model:
         facts = await asyncio.to_thread(read_facts, path)
         stamp = await asyncio.to_thread(stamp_of, path)
         model = Model(
@@ -154,6 +210,7 @@ class Catalogue:
             facts=facts,
             stamp=stamp,
             imported_at=time.time(),
+            provenance=provenance,
         )
         await self._store.save(model)
         self._publish(model)
@@ -167,6 +224,9 @@ class Catalogue:
 
     def _taken(self) -> Collection[str]:
         return self._models.keys() | self._hidden.keys()
+
+    def _everything(self) -> Iterator[Model]:
+        return chain(self._models.values(), self._hidden.values())
 
 
 async def _read(path: Path) -> Facts:

@@ -1,5 +1,6 @@
 """A model as the rest of the registry sees it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,17 @@ class Stamp:
     changed: int  # nanoseconds since the epoch
 
 
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a model was downloaded from, and what its files must be."""
+
+    source: str  # "hub" or "pypi"
+    name: str  # user/repo, or the package
+    revision: str  # commit, or version
+    licence: str
+    digests: Mapping[str, str]  # by file name: "sha256:..."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """One model: a file, or the first of several, and what is known of it."""
@@ -26,6 +38,8 @@ class Model:
     facts: Facts
     stamp: Stamp
     imported_at: float  # seconds since the epoch
+    provenance: Provenance | None = None  # of a file that was not downloaded by us, unknown
+    default_preset: str | None = None  # name of the preset whose settings hold where nothing else is said
 
     @property
     def publisher(self) -> str:

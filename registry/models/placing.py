@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from atelier.errors import AtelierError, DiskFull, InvalidRequest, Unavailable
-from registry.models.parts import PART
+from registry.models.model import Model
+from registry.models.parts import PART, parts_of
 
 UNFINISHED = ".importing-"  # begins the names of files that are still being written
 COPY_BYTES = 8 * 2**20
@@ -40,6 +41,36 @@ def place(parts: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: 
             raise _refusal(error, folder) from error
         raise
     return folder / names[0]
+
+
+def put(files: Sequence[Path], folder: Path, root: Path) -> Path:
+    """Move whole files into `folder` under `root`, in place of those that have their names; the first one's new path.
+
+    Blocks; for a thread. They lie in the same file system. The first, which stands for the model, comes last.
+    """
+    try:
+        _make_inside(folder, root)
+        for file in reversed(files):
+            file.replace(folder / file.name)
+        sync_folder(folder)
+    except OSError as error:
+        raise _refusal(error, folder) from error
+    return folder / files[0].name
+
+
+def take_away(model: Model, root: Path) -> list[Path]:
+    """Delete a model's files, with what came beside them, and the folders that are empty then; what was deleted."""
+    beside = [model.path.parent / name for name in (model.provenance.digests if model.provenance else ())]
+    deleted = []
+    for path in dict.fromkeys([*parts_of(model.path), *beside]):
+        if path.is_file() or path.is_symlink():
+            path.unlink()
+            deleted.append(path)
+    for folder in model.path.parents:
+        if folder == root or not folder.is_relative_to(root) or any(folder.iterdir()):
+            break
+        folder.rmdir()
+    return deleted
 
 
 def remove_unfinished(root: Path) -> None:

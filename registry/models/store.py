@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 
 from registry.database import Database
 from registry.models.facts import Facts
-from registry.models.model import Model, Stamp
+from registry.models.model import Model, Provenance, Stamp
 from registry.models.shape import Shape
 from registry.tables import ModelRow
 
@@ -43,6 +43,8 @@ def _to_row(model: Model) -> ModelRow:
         size=model.stamp.size,
         changed=model.stamp.changed,
         imported_at=model.imported_at,
+        provenance=dataclasses.asdict(model.provenance) if model.provenance else None,
+        default_preset=model.default_preset,
     )
 
 
@@ -60,4 +62,6 @@ def _to_model(row: ModelRow) -> Model:
         facts=_to_facts(row.facts),
         stamp=Stamp(row.size, row.changed),
         imported_at=row.imported_at,
+        provenance=Provenance(**row.provenance) if row.provenance else None,
+        default_preset=row.default_preset,
     )

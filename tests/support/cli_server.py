@@ -77,8 +77,13 @@ def _handler(script: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             self._answer(None)
 
+        def do_DELETE(self) -> None:
+            self._answer(None)
+
         def do_POST(self) -> None:
             self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        do_PUT = do_PATCH = do_POST
 
         def _answer(self, body: Any) -> None:
             reply = script.reply_to(Received(self.command, self.path, dict(self.headers), body))

@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from atelier.errors import AtelierError, InstanceNotFound
+from atelier.errors import (
+    AlreadyExists,
+    AtelierError,
+    Conflict,
+    DownloadNotFound,
+    InstanceNotFound,
+    PresetNotFound,
+)
 from atelier.launch import LaunchSpec
 from atelier.names import numbered_id
 from atelier.rpc import Context, create_server, reported_errors
@@ -33,6 +40,11 @@ class FakeRegistry(RegistryServicer):
         self.target = f"unix:{directory / 'registry.sock'}"
         self.models: dict[str, pb.Model] = {KEY: model_message()}
         self.instances: dict[str, pb.Instance] = {}
+        self.downloads: dict[str, pb.Download] = {}
+        self.presets: dict[str, list[pb.Preset]] = {}  # every version, the oldest first
+        self.found: list[pb.Repository] = []
+        self.searched: list[pb.SearchHubRequest] = []
+        self.wanted: list[pb.StartDownloadRequest] = []
         self.workers: dict[str, WorkerServer] = {}
         self.script: dict[str, Any] = {}
         self.load = Load(parallel=8)
@@ -121,7 +133,12 @@ class FakeRegistry(RegistryServicer):
         queue: asyncio.Queue[pb.Change] = asyncio.Queue()
         self._watchers.append(queue)
         try:
-            snapshot = pb.Snapshot(models=self.models.values(), instances=self.instances.values())
+            snapshot = pb.Snapshot(
+                models=self.models.values(),
+                instances=self.instances.values(),
+                downloads=self.downloads.values(),
+                presets=[versions[-1] for versions in self.presets.values()],
+            )
             yield pb.Change(snapshot=snapshot)
             while True:
                 yield await queue.get()
@@ -189,6 +206,80 @@ class FakeRegistry(RegistryServicer):
         self.models[model.key] = model
         self.tell(pb.Change(model=model))
         return model
+
+    async def SearchHub(self, request: pb.SearchHubRequest, context: Context) -> pb.SearchHubReply:
+        self.searched.append(request)
+        async with reported_errors(context):
+            if self.fail_with:
+                raise self.fail_with
+        return pb.SearchHubReply(repositories=self.found)
+
+    async def StartDownload(self, request: pb.StartDownloadRequest, context: Context) -> pb.StartDownloadReply:
+        self.wanted.append(request)
+        async with reported_errors(context):
+            if self.fail_with:
+                raise self.fail_with
+        if request.model in self.models:
+            return pb.StartDownloadReply(model_key=request.model)
+        return pb.StartDownloadReply(download=self.set_download(reference=request.model))
+
+    async def ControlDownload(self, request: pb.ControlDownloadRequest, context: Context) -> pb.Download:
+        async with reported_errors(context):
+            if request.id not in self.downloads:
+                raise DownloadNotFound()
+        if request.action == pb.ControlDownloadRequest.CANCEL:
+            self.tell(pb.Change(download_removed=request.id))
+            return self.downloads.pop(request.id)
+        paused = request.action == pb.ControlDownloadRequest.PAUSE
+        return self.set_download(state=pb.DOWNLOAD_PAUSED if paused else pb.DOWNLOAD_QUEUED)
+
+    async def PutPreset(self, request: pb.PutPresetRequest, context: Context) -> pb.Preset:
+        versions = self.presets.setdefault(request.preset.name, [])
+        async with reported_errors(context):
+            if request.HasField("expected_version") and request.expected_version != len(versions):
+                raise AlreadyExists() if not request.expected_version else Conflict()
+        preset = pb.Preset()
+        preset.CopyFrom(request.preset)
+        preset.version = len(versions) + 1
+        versions.append(preset)
+        self.tell(pb.Change(preset=preset))
+        return preset
+
+    async def DeletePreset(self, request: pb.DeletePresetRequest, context: Context) -> pb.DeletePresetReply:
+        async with reported_errors(context):
+            if self.presets.pop(request.name, None) is None:
+                raise PresetNotFound()
+        self.tell(pb.Change(preset_removed=request.name))
+        return pb.DeletePresetReply()
+
+    async def ListPresetVersions(
+        self, request: pb.ListPresetVersionsRequest, context: Context
+    ) -> pb.ListPresetVersionsReply:
+        return pb.ListPresetVersionsReply(versions=reversed(self.presets.get(request.name, [])))
+
+    async def SetDefaultPreset(self, request: pb.SetDefaultPresetRequest, context: Context) -> pb.Model:
+        model = self.models[request.model_key]
+        model.default_preset = request.preset
+        self.tell(pb.Change(model=model))
+        return model
+
+    def set_download(self, **facts: Any) -> pb.Download:
+        """The one download, with these facts changed; every watcher hears of it."""
+        begun = pb.Download(
+            id="d1",
+            repo="acme/tiny-gguf",
+            commit="c" * 40,
+            files=["a.gguf"],
+            state=pb.DOWNLOAD_QUEUED,
+            total_bytes=1000,
+            started_at=1_700_000_000,
+        )
+        download = pb.Download()
+        download.CopyFrom(self.downloads.get("d1", begun))
+        download.MergeFrom(pb.Download(**facts))
+        self.downloads[download.id] = download
+        self.tell(pb.Change(download=download))
+        return download
 
 
 @contextlib.asynccontextmanager

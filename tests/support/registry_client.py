@@ -1,6 +1,7 @@
 """A client of the registry for tests: waits are bounded, errors are those of atelier/errors.py."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -8,8 +9,10 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from atelier.rpc import from_rpc_error, open_channel, token_metadata
+from atelier.settings.preset import Preset
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
+from registry.wire import read_preset
 
 T = TypeVar("T")
 SECONDS = 50.0  # that anything may take on a busy machine
@@ -21,6 +24,8 @@ class View:
     def __init__(self) -> None:
         self.models: dict[str, pb.Model] = {}
         self.instances: dict[str, pb.Instance] = {}
+        self.downloads: dict[str, pb.Download] = {}
+        self.presets: dict[str, pb.Preset] = {}
         self.changes: list[pb.Change] = []
         self._changed = asyncio.Event()
 
@@ -30,6 +35,16 @@ class View:
             case "snapshot":
                 self.models = {model.key: model for model in change.snapshot.models}
                 self.instances = {instance.id: instance for instance in change.snapshot.instances}
+                self.downloads = {download.id: download for download in change.snapshot.downloads}
+                self.presets = {preset.name: preset for preset in change.snapshot.presets}
+            case "preset":
+                self.presets[change.preset.name] = change.preset
+            case "preset_removed":
+                self.presets.pop(change.preset_removed)
+            case "download":
+                self.downloads[change.download.id] = change.download
+            case "download_removed":
+                self.downloads.pop(change.download_removed)
             case "model":
                 self.models[change.model.key] = change.model
             case "model_removed":
@@ -57,6 +72,15 @@ class View:
         assert instance is not None
         return instance
 
+    async def until_download(self, download_id: str, state: pb.DownloadState.ValueType) -> pb.Download:
+        def in_state(view: View) -> pb.Download | None:
+            download = view.downloads.get(download_id)
+            return download if download is not None and download.state == state else None
+
+        download = await self.until(in_state)
+        assert download is not None
+        return download
+
     def states_of(self, instance_id: str) -> list[str]:
         """The states it went through, as published, each once in a row."""
         states: list[str] = []
@@ -74,11 +98,24 @@ class RegistryClient:
         self.stub = RegistryStub(channel)
         self._metadata = token_metadata(token) if token else ()
 
-    async def ensure(self, name: str) -> pb.Instance:
-        return await self._call(self.stub.EnsureInstance, pb.EnsureInstanceRequest(name=name))
+    async def ensure(self, name: str, ttl: float | None = None) -> pb.Instance:
+        return await self._call(self.stub.EnsureInstance, pb.EnsureInstanceRequest(name=name, ttl_seconds=ttl))
 
-    async def create(self, model_key: str, identifier: str | None = None, **load: Any) -> pb.Instance:
-        request = pb.CreateInstanceRequest(model_key=model_key, identifier=identifier, load=load)  # type: ignore[arg-type]
+    async def create(
+        self,
+        model_key: str,
+        identifier: str | None = None,
+        preset: str | None = None,
+        ttl: float | None = None,
+        **load: Any,
+    ) -> pb.Instance:
+        request = pb.CreateInstanceRequest(
+            model_key=model_key,
+            identifier=identifier,
+            preset=preset,
+            ttl_seconds=ttl,
+            load=load,  # type: ignore[arg-type]
+        )
         return await self._call(self.stub.CreateInstance, request)
 
     async def estimate(self, model_key: str, **load: Any) -> pb.MemoryEstimate:
@@ -91,6 +128,40 @@ class RegistryClient:
 
     async def import_model(self, path: object, key: str | None = None, mode: Any = 0) -> pb.Model:
         return await self._call(self.stub.ImportModel, pb.ImportModelRequest(path=str(path), key=key, mode=mode))
+
+    async def remove(self, key: str) -> list[str]:
+        return list((await self._call(self.stub.RemoveModel, pb.RemoveModelRequest(key=key))).deleted)
+
+    async def verify(self, key: str) -> list[pb.FileVerdict]:
+        return list((await self._call(self.stub.VerifyModel, pb.VerifyModelRequest(key=key))).files)
+
+    async def put_preset(
+        self, name: str, expected: int | None = None, model: str | None = None, **groups: Any
+    ) -> Preset:
+        message = pb.Preset(name=name, model_key=model, settings_json=json.dumps(groups).encode())
+        request = pb.PutPresetRequest(preset=message, expected_version=expected)
+        return read_preset(await self._call(self.stub.PutPreset, request))
+
+    async def delete_preset(self, name: str) -> None:
+        await self._call(self.stub.DeletePreset, pb.DeletePresetRequest(name=name))
+
+    async def preset_versions(self, name: str) -> list[Preset]:
+        request = pb.ListPresetVersionsRequest(name=name)
+        return [read_preset(each) for each in (await self._call(self.stub.ListPresetVersions, request)).versions]
+
+    async def set_default_preset(self, model_key: str, preset: str | None) -> pb.Model:
+        request = pb.SetDefaultPresetRequest(model_key=model_key, preset=preset)
+        return await self._call(self.stub.SetDefaultPreset, request)
+
+    async def search(self, query: str, limit: int = 10) -> list[pb.Repository]:
+        reply = await self._call(self.stub.SearchHub, pb.SearchHubRequest(query=query, limit=limit))
+        return list(reply.repositories)
+
+    async def download(self, model: str, **more: str) -> pb.StartDownloadReply:
+        return await self._call(self.stub.StartDownload, pb.StartDownloadRequest(model=model, **more))
+
+    async def control(self, download_id: str, action: Any) -> pb.Download:
+        return await self._call(self.stub.ControlDownload, pb.ControlDownloadRequest(id=download_id, action=action))
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[View]:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atelier.adapters import Adapter, Scales
+from atelier.chat_template import ChatTemplate
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from worker.engine.adapters import choose_scales
-from worker.engine.chat_template import ChatTemplate
 from worker.engine.constraint import ConstraintCompiler, Matcher
 from worker.engine.fitting import Fitted, fit
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request

@@ -192,7 +192,7 @@ async def test_instances_are_listed_with_all_there_is_to_know(gateway: RunningGa
     assert set(tiny) == {
         *("id", "model", "state", "pin", "pid", "host", "context_length", "parallel", "gpu_layers", "active"),
         *("queued", "load_progress", "load_time_seconds", "restarts", "on_demand", "started_at", "error", "config"),
-        "adapters",
+        *("adapters", "preset", "ttl_seconds"),
     }
     assert (tiny["id"], tiny["state"], tiny["context_length"], tiny["error"]) == (KEY, "ready", 512, None)
     assert (bad["state"], bad["error"]["message"]) == ("failed", "it is no model")
@@ -264,11 +264,11 @@ async def test_the_description_of_the_api_is_complete(gateway: RunningGateway) -
         described = (await http.get("/openapi.json")).json()
         assert (await http.get("/docs")).status_code == 200
     schemas = described["components"]["schemas"]
-    for operations in described["paths"].values():
+    for path, operations in described["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"]
             assert "503" in operation["responses"]
-            if method == "post":
+            if method in ("post", "put", "patch") and not path.endswith("/{action}"):  # which has no body
                 reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
                 assert schemas[reference.rpartition("/")[2]]["properties"]
     assert schemas["ChatBody"]["properties"]["temperature"]["anyOf"][0]["maximum"] == 5

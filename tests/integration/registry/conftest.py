@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from atelier.config import Config
+from registry.hub.client import Hub
 from registry.instances.launcher import Launcher
 from registry.server import RegistryServer, open_server
 from tests.support.gguf_files import write_gguf
@@ -46,8 +47,8 @@ async def start(home: Path, launcher: FakeLauncher) -> AsyncIterator[Any]:
     """`await start(stall_timeout=1, ...)`: a running registry, drained at the test's end."""
     async with AsyncExitStack() as stack:
 
-        async def start(launcher: Launcher = launcher, **settings: Any) -> Running:
-            return await stack.enter_async_context(running(home, launcher, **settings))
+        async def start(launcher: Launcher = launcher, hub: Hub | None = None, **settings: Any) -> Running:
+            return await stack.enter_async_context(running(home, launcher, hub, **settings))
 
         yield start
 
@@ -59,9 +60,9 @@ async def registry(start: Any) -> Running:
 
 
 @asynccontextmanager
-async def running(home: Path, launcher: Launcher, **settings: Any) -> AsyncIterator[Running]:
+async def running(home: Path, launcher: Launcher, hub: Hub | None = None, **settings: Any) -> AsyncIterator[Running]:
     config = Config(home=home, engine="scripted", shutdown_grace=1, **settings)
-    server = await open_server(config, launcher)
+    server = await open_server(config, launcher, hub)
     try:
         await server.start()
         token = config.registry_token.get_secret_value() if config.registry_token else None

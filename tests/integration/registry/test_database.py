@@ -17,6 +17,7 @@ from atelier.config import Config
 from atelier.errors import Unavailable
 from protos import registry_pb2 as pb
 from registry.database import open_database
+from registry.hub.client import Hub
 from registry.server import RegistryServer
 from registry.tables import Base, ModelRow
 from tests.integration.registry.conftest import KEY, Running, running
@@ -40,7 +41,7 @@ async def impatient(home: Path, launcher: FakeLauncher) -> Any:
     @asynccontextmanager
     async def start() -> Any:
         config = Config(home=home, engine="scripted", shutdown_grace=1)
-        server = RegistryServer(config, await open_database(config.database_path, busy_seconds=0.1), launcher)
+        server = RegistryServer(config, await open_database(config.database_path, busy_seconds=0.1), launcher, Hub())
         await server.start()
         async with connect(config.registry_target) as client:
             yield Running(config, server, client)

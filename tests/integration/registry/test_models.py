@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from atelier.errors import AlreadyExists, DiskFull, InvalidModelFile, InvalidRequest, ModelNotFound
+from atelier.errors import AlreadyExists, Conflict, DiskFull, InvalidModelFile, InvalidRequest, ModelNotFound
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
@@ -199,3 +199,37 @@ async def test_memory_is_estimated_from_the_file_and_the_settings(registry: Runn
         await registry.client.estimate(KEY, context_length=2**20)
     with pytest.raises(ModelNotFound):
         await registry.client.estimate("no/such")
+
+
+async def test_a_removed_model_takes_its_files_and_empty_folders_along(registry: Running, home: Path) -> None:
+    async with registry.client.watch() as view:
+        deleted = await registry.client.remove(KEY)
+        await view.until(lambda view: KEY not in view.models)
+    assert deleted == [str(home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf")]
+    assert list((home / "models").iterdir()) == []
+    with pytest.raises(ModelNotFound):
+        await registry.client.remove(KEY)
+
+
+async def test_a_removed_model_of_another_program_keeps_its_file(registry: Running, tmp_path: Path) -> None:
+    source = write_gguf(tmp_path / "Fresh.gguf")
+    model = await registry.client.import_model(source, mode=IN_PLACE)
+    assert await registry.client.remove(model.key) == []
+    assert source.exists()
+
+
+async def test_a_loaded_model_is_not_removed(registry: Running) -> None:
+    await registry.client.create(KEY)
+    with pytest.raises(Conflict, match="unload"):
+        await registry.client.remove(KEY)
+
+
+async def test_a_file_that_is_no_model_any_more_is_found(registry: Running, home: Path) -> None:
+    file = home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf"
+    assert [(each.name, each.expected, each.fault) for each in await registry.client.verify(KEY)] == [
+        (file.name, "", "")
+    ]
+    file.write_bytes(file.read_bytes()[:100])
+    assert "cut off" in (await registry.client.verify(KEY))[0].fault
+    file.unlink()
+    assert "cannot be read" in (await registry.client.verify(KEY))[0].fault

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 from tests.support.cli_facts import KEY, loaded, model
-from tests.support.cli_server import ScriptedServer
+from tests.support.cli_server import Reply, ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 
@@ -63,3 +63,21 @@ def test_a_refused_import_of_a_file_that_is_here_gives_the_servers_reason_alone(
 def test_import_takes_only_one_mode(server: ScriptedServer, atelier: Atelier) -> None:
     assert atelier("import", "x.gguf", "--link", "--in-place").exit_code == 2
     assert server.received == []
+
+
+def test_rm_says_what_was_deleted(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("POST /api/v1/models/remove", {"model": KEY, "deleted": ["/m/a.gguf"]})
+    assert atelier("rm", "tiny").stdout == f"Removed {KEY}: 1 file deleted\n"
+    server.answers("POST /api/v1/models/remove", {"model": KEY, "deleted": []})
+    assert "stays" in atelier("rm", "tiny").stdout
+
+
+def test_verify_of_all_models_fails_with_one_of_them(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/models", {"models": [model("a/good"), model("a/bad")]})
+    good = {"name": "g.gguf", "found": "sha256:1", "expected": "sha256:1", "fault": None}
+    bad = {"name": "b.gguf", "found": "sha256:1", "expected": "sha256:2", "fault": "Its content is another."}
+    replies = iter([{"model": "a/good", "ok": True, "files": [good]}, {"model": "a/bad", "ok": False, "files": [bad]}])
+    server.answers("POST /api/v1/models/verify", lambda request: Reply(next(replies)))
+    result = atelier("verify")
+    assert result.exit_code == 1
+    assert result.stdout == "a/good: as downloaded\na/bad: b.gguf: Its content is another.\n"

@@ -44,9 +44,8 @@ def test_every_dialect_takes_them_by_id_and_by_name() -> None:
 
 def test_they_travel_to_the_worker_and_nothing_does_without_them() -> None:
     snapshot = Snapshot({KEY: Model(key=KEY)})
-    submits = [
-        submit_message(make_plan(call, Origin("r", "k"), snapshot), call.prompts[0]) for call in map(chat, (WISHES, []))
-    ]
+    plans = [make_plan(call, Origin("r", "k"), snapshot) for call in map(chat, (WISHES, []))]
+    submits = [submit_message(plan, plan.call.prompts[0], plan.effective(None)) for plan in plans]
     assert [(each.id, each.name, each.scale) for each in submits[0].lora] == [(1, "", 0.5), (0, "poet", -1.0)]
     assert not submits[1].lora
 

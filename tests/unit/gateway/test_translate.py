@@ -287,7 +287,7 @@ def test_progress_is_told_in_streams_alone() -> None:
 def test_a_call_goes_to_the_worker_with_what_it_wants_told() -> None:
     def sent(call: Call) -> pb.Submit:
         plan = make_plan(call, Origin("id", "key"), Snapshot({"m": Model(key="m")}, {}))
-        return submit_message(plan, call.prompts[0])
+        return submit_message(plan, call.prompts[0], plan.effective(None))
 
     plain = sent(completion(prompt="a"))
     assert not plain.HasField("logprobs")
@@ -466,11 +466,9 @@ def test_a_chat_has_ten_thousand_messages_at_most() -> None:
     assert refusal(body(messages=HELLO * 10_001)).param == "messages"
 
 
-def test_a_preset_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedField) as caught:
-        chat(preset="mine")
-    assert caught.value.param == "preset"
-    assert chat(preset=None).settings == {}
+def test_a_preset_is_named_for_the_core() -> None:
+    assert (chat(preset="mine").preset, chat(preset=None).preset) == ("mine", None)
+    assert refusal(body(preset=7)).param == "preset"
 
 
 def test_a_draft_model_is_named_for_the_routing() -> None:
@@ -478,9 +476,10 @@ def test_a_draft_model_is_named_for_the_routing() -> None:
     assert refusal(body(draft_model=["tiny"])).param == "draft_model"
 
 
-def test_ttl_is_ignored_and_the_schema_says_so() -> None:
+def test_a_ttl_is_for_a_load() -> None:
+    assert (chat(ttl=300).ttl, chat(ttl=-1).ttl, chat().ttl) == (300, -1, None)
     assert chat(ttl=300).settings == {}
-    assert "Ignored" in ChatBody.model_json_schema()["properties"]["ttl"]["description"]
+    assert refusal(body(ttl=-2)).param == "ttl"
 
 
 def test_lm_studios_statistics_tell_of_guessed_tokens_where_there_were_any() -> None:

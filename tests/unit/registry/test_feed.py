@@ -16,7 +16,7 @@ async def test_a_snapshot_comes_first_and_changes_follow_in_order() -> None:
     feed = Feed()
     feed.publish(instance(1))
     changes = feed.follow()
-    assert await anext(changes) == Snapshot([], [instance(1)])
+    assert await anext(changes) == Snapshot([], [instance(1)], [], [])
     feed.publish(instance(2))
     feed.publish(instance(1, State.STOPPING))
     feed.remove_instance("a/b:1")

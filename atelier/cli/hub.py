@@ -1,0 +1,221 @@
+"""`search`, `get` and `downloads`: what the hub has, and bringing it to the server."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from atelier.cli.client import JSON, Server
+from atelier.cli.failure import Failure
+from atelier.cli.options import AsJSON
+from atelier.cli.output import human_count, human_size, human_time, printable, remark, show_json, show_listing
+from atelier.cli.tables import Column
+
+POLL_SECONDS = 0.5
+QUIET_SECONDS = 10.0  # between two lines where there is no terminal
+AT_WORK = ("queued", "downloading", "verifying")
+DOWNLOADS = "/api/v1/models/downloads"
+
+FOUND = (
+    Column("REPOSITORY"),
+    Column("DOWNLOADS", right=True),
+    Column("LIKES", right=True),
+    Column("QUANTISATIONS"),
+)
+KNOWN = (
+    Column("ID"),
+    Column("MODEL"),
+    Column("STATE"),
+    Column("DONE", right=True),
+    Column("SIZE", right=True),
+    Column("RATE", right=True),
+    Column("LEFT", right=True),
+)
+
+
+class Action(StrEnum):
+    LIST = "list"
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+
+
+def search(
+    words: Annotated[list[str], typer.Argument(metavar="WORDS", help="What to look for; user/repo shows that one.")],
+    limit: Annotated[int, typer.Option(min=1, max=50, help="Most repositories to show.")] = 10,
+    as_json: AsJSON = False,
+) -> None:
+    query = urlencode({"query": " ".join(words), "limit": limit})
+    with Server.from_environment() as server:
+        reply = server.get(f"/api/v1/models/search?{query}", patient=True)
+    if as_json:
+        show_json(reply)
+    elif reply["models"]:
+        show_listing(FOUND, [_found_row(model) for model in reply["models"]])
+        remark("(!) does not fit into the server's memory. Download one with: atelier get REPOSITORY@QUANTISATION")
+    else:
+        remark("The hub has no GGUF model of that name.")
+
+
+def get(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="user/repo, user/repo@q4_k_m, user/repo:file.gguf, or an address."),
+    ],
+    quantization: Annotated[str | None, typer.Option("--quantization", "-q", help="Such as Q4_K_M.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait for its end.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    wanted = {"model": model, "quantization": quantization, "revision": revision}
+    body = {name: value for name, value in wanted.items() if value is not None}
+    with Server.from_environment() as server:
+        reply = server.post("/api/v1/models/download", body, patient=True)
+        if reply["status"] != "already_downloaded" and not detach:
+            reply = _followed(server, reply)
+    if as_json:
+        show_json(reply)
+    elif reply.get("state") in AT_WORK:
+        typer.echo(f"Downloading as {reply['job_id']}. See how far it is with: atelier downloads")
+    else:
+        told = "is there already" if reply["status"] == "already_downloaded" else "is downloaded"
+        typer.echo(f"{reply['model_key']} {told}. Chat with it: atelier chat {reply['model_key']}")
+
+
+def downloads(
+    action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
+    job: Annotated[str | None, typer.Argument(metavar="ID", help="Of which download.")] = None,
+    as_json: AsJSON = False,
+) -> None:
+    with Server.from_environment() as server:
+        if action is Action.LIST:
+            _show(server.get(DOWNLOADS), as_json=as_json)
+            return
+        chosen = job or _only_one(server.get(DOWNLOADS)["downloads"], action)
+        reply = server.post(f"/api/v1/models/download/{quote(chosen, safe='')}/{action.value}", {}, patient=True)
+    if as_json:
+        show_json(reply)
+    else:
+        typer.echo(f"{reply['model']}: {'cancelled' if action is Action.CANCEL else reply['state']}")
+
+
+def _show(reply: JSON, *, as_json: bool) -> None:
+    if as_json:
+        show_json(reply)
+    elif reply["downloads"]:
+        show_listing(KNOWN, [_known_row(download) for download in reply["downloads"]])
+        for download in reply["downloads"]:
+            if download["error"]:
+                remark(printable(f"{download['job_id']}: {download['error']['message']}"))
+    else:
+        remark("No downloads. Begin one with: atelier get USER/REPO")
+
+
+def _only_one(known: list[JSON], action: Action) -> str:
+    """The download that is meant where none is named."""
+    able = ("paused", "failed") if action is Action.RESUME else AT_WORK
+    able = (*able, "paused", "failed") if action is Action.CANCEL else able
+    found = [download["job_id"] for download in known if download["state"] in able]
+    if len(found) == 1:
+        return str(found[0])
+    if not found:
+        raise Failure(f"There is no download to {action.value}.")
+    raise Failure(f"Which one? Name one of: {', '.join(found)}")
+
+
+Bar = Callable[[JSON], None]
+"""Shows how far a download is."""
+
+
+def _followed(server: Server, download: JSON) -> JSON:
+    """The download at its end; Failure when that is not a model."""
+    path = f"/api/v1/models/download/status/{download['job_id']}"
+    try:
+        with shown_progress(download) as show:
+            while download["state"] in AT_WORK:
+                time.sleep(POLL_SECONDS)
+                download = server.get(path)
+                show(download)
+    except KeyboardInterrupt:
+        remark(f"\nThe download goes on. Pause it with: atelier downloads pause {download['job_id']}")
+        raise typer.Exit(130) from None
+    if download["state"] == "paused":
+        raise Failure(f"It was paused. Go on with: atelier downloads resume {download['job_id']}")
+    if download["state"] == "failed":
+        raise Failure(f"{download['error']['message']} Try again with: atelier downloads resume {download['job_id']}")
+    return download
+
+
+@contextmanager
+def shown_progress(download: JSON) -> Iterator[Bar]:
+    """Inside, what it gives shows how far a download is: a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=download["total_size_bytes"])
+
+        def show(now: JSON) -> None:
+            said = _state_of(now)
+            progress.update(task, completed=now["downloaded_bytes"], description=printable(said))
+
+        show(download)
+        yield show
+
+
+def _lines() -> Bar:
+    said_at = -QUIET_SECONDS
+
+    def say(now: JSON) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= QUIET_SECONDS:
+            said_at = time.monotonic()
+            done, total = now["downloaded_bytes"], now["total_size_bytes"]
+            remark(printable(f"{_state_of(now)} {human_size(done)} of {human_size(total)}"))
+
+    return say
+
+
+def _state_of(download: JSON) -> str:
+    """In a word or two; a download that waits to try again says why."""
+    state = str(download["state"])
+    return f"waiting: {download['error']['message']}" if state == "downloading" and download["error"] else state
+
+
+def _found_row(model: dict[str, Any]) -> list[str]:
+    name = model["id"] + (" (gated)" if model["gated"] else "")
+    told = ", ".join(_variant(variant) for variant in model["variants"])
+    return [name, human_count(model["downloads"]), human_count(model["likes"]), told]
+
+
+def _variant(variant: dict[str, Any]) -> str:
+    name = variant["quantization"] or variant["files"][0]
+    return f"{name} {human_size(variant['size_bytes'])}" + ("" if variant["fits"] else " (!)")
+
+
+def _known_row(download: dict[str, Any]) -> list[str]:
+    total, left = download["total_size_bytes"], download["seconds_left"]
+    return [
+        download["job_id"],
+        download["model"],
+        download["state"],
+        f"{download['downloaded_bytes'] / total:.0%}" if total else "",
+        human_size(total),
+        f"{human_size(download['bytes_per_second'])}/s" if download["bytes_per_second"] else "",
+        "" if left is None else human_time(left),
+    ]

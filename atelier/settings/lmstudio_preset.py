@@ -1,0 +1,100 @@
+"""LM Studio's `*.preset.json`: read into a preset's settings, and written from them. Pure.
+
+    {"identifier": "@local:precise", "name": "Precise", "changed": true,
+     "operation": {"fields": [{"key": "llm.prediction.temperature", "value": 0.1}, ...]},
+     "load": {"fields": [{"key": "llm.load.contextLength", "value": 8192}, ...]}}
+
+A number that may be switched off is wrapped as {"checked": true, "value": 40}; a template is wrapped
+as {"type": "jinja", "jinjaPromptTemplate": {"template": "..."}}.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from atelier.errors import InvalidRequest
+from atelier.settings.preset import Preset, check_settings
+from atelier.settings.table import TABLE, Group, Setting
+
+SECTIONS: Mapping[str, tuple[Group, ...]] = {"operation": ("prompt", "inference"), "load": ("load",)}
+WRAPPED = frozenset(
+    {
+        *("min_p", "top_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"),
+        *("kv_type", "load_seed"),
+    }
+)
+TEMPLATE = "chat_template"
+BY_KEY: Mapping[str, Setting] = {
+    row.facts.preset_key: row for rows in TABLE.values() for row in rows.values() if row.facts.preset_key
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a file came to, and its keys that mean nothing here."""
+
+    name: str
+    settings: dict[Group, dict[str, Any]]
+    ignored: tuple[str, ...]
+
+
+def read_file(file: Mapping[str, Any]) -> Read:
+    """InvalidRequest when it is no preset file, or one of its values cannot be."""
+    found: dict[Group, dict[str, Any]] = {}
+    ignored: list[str] = []
+    for key, value in _fields(file):
+        if (row := BY_KEY.get(key)) is None:
+            ignored.append(key)
+        elif (plain := _unwrapped(row, value)) is not None:
+            found.setdefault(row.group, {})[row.name] = plain
+    name = file.get("name")
+    return Read(name if isinstance(name, str) else "", check_settings(found), tuple(ignored))
+
+
+def write_file(preset: Preset) -> dict[str, Any]:
+    """The preset as LM Studio imports it. Settings that it has no key for are left out."""
+    return {
+        "identifier": f"@local:{preset.name}",
+        "name": preset.name,
+        "changed": False,
+        **{section: {"fields": list(_written(preset, groups))} for section, groups in SECTIONS.items()},
+    }
+
+
+def _fields(file: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    sections = [file.get(section) for section in SECTIONS]
+    if not any(isinstance(section, Mapping) for section in sections):
+        raise InvalidRequest("The file is not a preset of LM Studio: it has neither operation nor load.", param="file")
+    for section in sections:
+        fields = section.get("fields", []) if isinstance(section, Mapping) else []
+        for field in fields if isinstance(fields, list) else []:
+            if not isinstance(field, Mapping) or not isinstance(field.get("key"), str):
+                raise InvalidRequest("The preset's fields must be {key, value} each.", param="file")
+            yield field["key"], field.get("value")
+
+
+def _unwrapped(row: Setting, value: Any) -> Any:
+    """None: not set."""
+    if row.name == TEMPLATE:
+        jinja = value.get("jinjaPromptTemplate") if isinstance(value, Mapping) else None
+        return jinja.get("template") if isinstance(jinja, Mapping) else None
+    if isinstance(value, Mapping) and "checked" in value:
+        return value.get("value") if value["checked"] else None
+    if row.name == "logit_bias" and isinstance(value, list):
+        return {int(token): float(bias) for token, bias in value}
+    return value
+
+
+def _written(preset: Preset, groups: tuple[Group, ...]) -> Iterator[dict[str, Any]]:
+    for group in groups:
+        for name, value in preset.group(group).items():
+            if key := TABLE[group][name].facts.preset_key:
+                yield {"key": key, "value": _wrapped(name, value)}
+
+
+def _wrapped(name: str, value: Any) -> Any:
+    if name == TEMPLATE:
+        return {"type": "jinja", "jinjaPromptTemplate": {"template": value}, "stopStrings": []}
+    if name == "logit_bias":
+        return [[token, bias] for token, bias in value.items()]
+    return {"checked": True, "value": value} if name in WRAPPED else value

@@ -1,0 +1,116 @@
+"""What the hub has and what is on its way, over HTTP."""
+
+from typing import Any
+
+import pytest
+
+from atelier.errors import DiskFull, HubAccessDenied, HubUnavailable, to_message
+from protos import registry_pb2 as pb
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import RunningGateway, until
+
+DOWNLOAD = "/api/v1/models/download"
+
+
+async def post(gateway: RunningGateway, path: str, body: Any = None) -> tuple[int, Any]:
+    async with gateway.client() as http:
+        reply = await http.post(path, json=body or {})
+    return reply.status_code, reply.json()
+
+
+async def get(gateway: RunningGateway, path: str) -> tuple[int, Any]:
+    async with gateway.client() as http:
+        reply = await http.get(path)
+    return reply.status_code, reply.json()
+
+
+async def test_a_download_is_told_in_lm_studios_words_and_ours(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    status, reply = await post(gateway, DOWNLOAD, {"model": "acme/tiny-gguf", "quantization": "Q4_0", "revision": "v1"})
+    assert status == 200
+    assert (reply["job_id"], reply["status"], reply["state"]) == ("d1", "downloading", "queued")
+    assert (reply["total_size_bytes"], reply["started_at"]) == (1000, "2023-11-14T22:13:20.000Z")
+    asked = registry.wanted[0]
+    assert (asked.model, asked.quantization, asked.revision) == ("acme/tiny-gguf", "Q4_0", "v1")
+
+
+async def test_a_model_that_is_there_is_not_downloaded(gateway: RunningGateway) -> None:
+    assert await post(gateway, DOWNLOAD, {"model": KEY}) == (200, {"status": "already_downloaded", "model_key": KEY})
+
+
+async def test_how_far_a_download_is(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    await post(gateway, DOWNLOAD, {"model": "acme/tiny-gguf"})
+    registry.set_download(state=pb.DOWNLOAD_DOWNLOADING, done_bytes=400, bytes_per_second=100.0)
+    await until(lambda: gateway.gateway.watcher.snapshot.downloads["d1"].done_bytes)
+    _, reply = await get(gateway, f"{DOWNLOAD}/status/d1")
+    assert (reply["downloaded_bytes"], reply["bytes_per_second"], reply["seconds_left"]) == (400, 100, 6.0)
+    assert reply["estimated_completion"].endswith("Z")
+    assert (await get(gateway, "/api/v1/models/downloads"))[1]["downloads"][0]["job_id"] == "d1"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (pb.DOWNLOAD_VERIFYING, "downloading"),
+        (pb.DOWNLOAD_COMPLETED, "completed"),
+        (pb.DOWNLOAD_PAUSED, "paused"),
+        (pb.DOWNLOAD_FAILED, "failed"),
+    ],
+)
+async def test_each_state_has_lm_studios_name(
+    gateway: RunningGateway, registry: FakeRegistry, state: Any, status: str
+) -> None:
+    registry.set_download(state=state, error=to_message(HubUnavailable("away")), finished_at=1_700_000_060)
+    await until(lambda: "d1" in gateway.gateway.watcher.snapshot.downloads)
+    reply = (await get(gateway, f"{DOWNLOAD}/status/d1"))[1]
+    assert reply["status"] == status
+    assert reply["error"]["code"] == "hub_unavailable"
+    assert (reply["completed_at"] is not None) == (status == "completed")
+
+
+async def test_a_download_is_paused_resumed_and_cancelled(gateway: RunningGateway) -> None:
+    await post(gateway, DOWNLOAD, {"model": "acme/tiny-gguf"})
+    assert (await post(gateway, f"{DOWNLOAD}/d1/pause"))[1]["state"] == "paused"
+    assert (await post(gateway, f"{DOWNLOAD}/d1/resume"))[1]["state"] == "queued"
+    assert (await post(gateway, f"{DOWNLOAD}/d1/cancel"))[0] == 200
+    assert (await get(gateway, f"{DOWNLOAD}/status/d1"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "param"),
+    [
+        (f"{DOWNLOAD}/nothing/pause", 404, None),
+        (f"{DOWNLOAD}/d1/explode", 400, "action"),
+        (DOWNLOAD, 400, "model"),
+    ],
+)
+async def test_wrong_wishes_are_refused(gateway: RunningGateway, path: str, status: int, param: str | None) -> None:
+    answered, reply = await post(gateway, path)
+    assert (answered, reply["error"]["param"]) == (status, param)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(HubAccessDenied("Accept their terms."), 403), (HubUnavailable("away"), 503), (DiskFull("full"), 507)],
+)
+async def test_what_stands_against_a_download_is_told(
+    gateway: RunningGateway, registry: FakeRegistry, error: Any, status: int
+) -> None:
+    registry.fail_with = error
+    answered, reply = await post(gateway, DOWNLOAD, {"model": "acme/tiny-gguf"})
+    assert (answered, reply["error"]["message"], reply["error"]["code"]) == (status, error.message, error.code)
+
+
+async def test_a_search_shows_quantisations_with_their_sizes(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    variant = pb.Variant(quantization="Q4_0", files=["a.gguf"], size_bytes=5, fits=True)
+    registry.found = [pb.Repository(id="acme/tiny-gguf", author="acme", downloads=7, likes=2, variants=[variant])]
+    status, reply = await get(gateway, "/api/v1/models/search?query=tiny&limit=3")
+    assert status == 200
+    assert (registry.searched[0].query, registry.searched[0].limit) == ("tiny", 3)
+    found = reply["models"][0]
+    assert (found["id"], found["author"], found["downloads"], found["likes"]) == ("acme/tiny-gguf", "acme", 7, 2)
+    assert found["variants"] == [{"quantization": "Q4_0", "files": ["a.gguf"], "size_bytes": 5, "fits": True}]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=51", "limit=x", "limit=-1", "query=" + "x" * 300])
+async def test_a_search_has_bounds(gateway: RunningGateway, query: str) -> None:
+    assert (await get(gateway, f"/api/v1/models/search?{query}"))[0] == 400

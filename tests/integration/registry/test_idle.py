@@ -1,0 +1,100 @@
+"""Idle instances: unloaded after their time, or to make room; busy ones and those of operators never."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atelier.errors import InsufficientMemory
+from protos import registry_pb2 as pb
+from registry.instances import pool
+from registry.machine import Memory
+from tests.integration.registry.conftest import KEY, Running
+from tests.support.gguf_files import write_gguf
+
+OTHER = "acme/other"
+NEED = 100  # bytes that every model takes in these tests
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch, home: Path) -> dict[str, int]:
+    """What is available; every model takes NEED."""
+    write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
+    state = {"available": 10 * NEED}
+    monkeypatch.setattr(pool, "machine_memory", lambda: Memory(1000 * NEED, state["available"]))
+    monkeypatch.setattr(pool, "main_memory", lambda model, resolved: NEED)
+    return state
+
+
+async def test_what_a_request_loaded_goes_after_its_time(start: Any) -> None:
+    registry: Running = await start(idle_ttl=0.01)
+    async with registry.client.watch() as view:
+        instance = await registry.client.ensure(KEY)
+        assert instance.ttl_seconds == pytest.approx(0.01)
+        await view.until(lambda view: KEY not in view.instances)
+
+
+async def test_a_request_may_say_how_long(start: Any) -> None:
+    registry: Running = await start(idle_ttl=1000)
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY, ttl=0.01)
+        await view.until(lambda view: KEY not in view.instances)
+        assert not (await registry.client.ensure(KEY, ttl=-1)).HasField("ttl_seconds")
+
+
+async def test_what_an_operator_loaded_stays(start: Any) -> None:
+    registry: Running = await start(idle_ttl=0.01)
+    async with registry.client.watch() as view:
+        await registry.client.create(KEY, "kept")
+        await registry.client.create(KEY, "brief", ttl=0.01)
+        await view.until(lambda view: "brief" not in view.instances)
+        assert "kept" in view.instances
+
+
+async def test_an_idle_model_makes_room_for_another(start: Any, memory: dict[str, int]) -> None:
+    registry: Running = await start(guardrail="relaxed")
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        memory["available"] = NEED // 2
+        await registry.client.ensure(OTHER)
+        await view.until(lambda view: KEY not in view.instances)
+        assert view.instances[OTHER].state == pb.READY
+
+
+async def test_what_an_operator_loaded_makes_no_room(start: Any, memory: dict[str, int]) -> None:
+    registry: Running = await start(guardrail="relaxed")
+    await registry.client.create(KEY)
+    memory["available"] = NEED // 2
+    with pytest.raises(InsufficientMemory, match="to spare"):
+        await registry.client.ensure(OTHER)
+    memory["available"] = 10 * NEED
+    assert (await registry.client.ensure(OTHER)).state == pb.READY  # a failure is not for ever
+
+
+async def test_two_loads_are_not_granted_the_same_memory(start: Any, memory: dict[str, int], launcher: Any) -> None:
+    memory["available"] = NEED + NEED // 2
+    registry: Running = await start(guardrail="relaxed")
+    outcomes = []
+    for name in (KEY, OTHER):
+        try:
+            outcomes.append((await registry.client.ensure(name)).state)
+        except InsufficientMemory:
+            outcomes.append(None)
+        memory["available"] = NEED // 2  # the first one has taken its own
+    assert outcomes == [pb.READY, pb.READY]  # the second in the place of the first, which was idle
+
+
+@pytest.mark.parametrize(("guardrail", "more"), [("balanced", {}), ("custom", {"guardrail_mb": 1})])
+async def test_a_guardrail_keeps_memory_free(
+    start: Any, memory: dict[str, int], guardrail: str, more: dict[str, Any]
+) -> None:
+    memory["available"] = 2 * NEED
+    registry: Running = await start(guardrail=guardrail, **more)
+    with pytest.raises(InsufficientMemory):
+        await registry.client.ensure(KEY)
+
+
+async def test_a_guardrail_can_be_off(start: Any, memory: dict[str, int]) -> None:
+    memory["available"] = 0
+    registry: Running = await start(guardrail="off")
+    assert (await registry.client.ensure(KEY)).state == pb.READY

@@ -1,0 +1,102 @@
+"""How long an instance is idle, and which ones make room for another."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protos.inference_pb2 import WorkerStatus
+from registry.instances.room import Tenant, evictions, reserve
+from registry.instances.use import Use
+from registry.machine import Memory, machine_memory
+
+
+def test_work_that_came_and_went_between_two_statuses_counts() -> None:
+    use = Use(last=0.0).after(WorkerStatus(steps=4), 10.0)
+    assert use.idle_seconds(12.0) == 2.0
+    assert use.after(WorkerStatus(steps=4), 11.0).idle_seconds(12.0) == 2.0
+
+
+@pytest.mark.parametrize("status", [WorkerStatus(active=1), WorkerStatus(queued=1)])
+def test_what_works_never_expires(status: WorkerStatus) -> None:
+    use = Use(last=0.0).after(status, 1.0)
+    assert not use.expired(1000.0, 1.0)
+    assert use.idle_seconds(1000.0) == 0.0
+
+
+def test_without_a_limit_it_stays() -> None:
+    assert not Use(last=0.0).expired(1e9, None)
+    assert Use(last=0.0).expired(5.0, 5.0)
+    assert not Use(last=0.0).expired(4.9, 5.0)
+
+
+def tenant(id: str, memory: int, idle: float, evictable: bool = True) -> Tenant:
+    return Tenant(id, memory, idle, evictable)
+
+
+@pytest.mark.parametrize(
+    ("needed", "available", "going"),
+    [
+        (10, 10, []),
+        (10, 5, ["older"]),
+        (12, 5, ["old"]),
+        (16, 5, ["older", "old"]),
+        (40, 5, ["large"]),  # what is unused for longer would not have been enough, and is then not needed
+        (58, 5, ["older", "old", "large"]),
+        (100, 5, None),
+    ],
+)
+def test_what_was_unused_for_longest_goes_first(needed: int, available: int, going: list[str] | None) -> None:
+    tenants = [
+        tenant("large", 40, 10),
+        tenant("older", 5, 300),
+        tenant("old", 8, 200),
+        tenant("busy", 100, 0, evictable=False),
+    ]
+    assert evictions(needed, available, tenants) == going
+
+
+tenants = st.lists(
+    st.builds(
+        Tenant,
+        id=st.uuids().map(str),
+        memory=st.integers(1, 50),
+        idle_seconds=st.floats(0, 100),
+        evictable=st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(st.integers(0, 300), st.integers(-50, 300), tenants)
+def test_no_more_go_than_are_needed_and_none_that_must_stay(needed: int, available: int, tenants: list[Tenant]) -> None:
+    by_id = {each.id: each for each in tenants}
+    going = evictions(needed, available, tenants)
+    if going is None:
+        assert available + sum(each.memory for each in tenants if each.evictable) < needed
+        return
+    chosen = [by_id[each] for each in going]
+    assert all(each.evictable for each in chosen)
+    freed = sum(each.memory for each in chosen)
+    assert available + freed >= needed
+    assert all(available + freed - each.memory < needed for each in chosen)
+
+
+def test_guardrails_leave_more_and_more() -> None:
+    kept = [reserve(name, 1000, 7) for name in ("off", "relaxed", "balanced", "strict")]
+    assert kept == sorted(kept) == [0, 0, 50, 150]
+    assert reserve("custom", 1000, 7) == 7
+
+
+def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 1 kB\nMemAvailable:  2048 kB\n")
+    whole = machine_memory(meminfo, tmp_path)
+    assert whole.available == 2048 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine_memory(meminfo, tmp_path) == whole
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100\n")
+    assert machine_memory(meminfo, tmp_path) == Memory(1000, 400)
