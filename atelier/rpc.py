@@ -43,6 +43,9 @@ CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.use_local_subchannel_pool", 1),  # a restarted server is not held to its predecessor's back-off
     ("grpc.enable_http_proxy", 0),
+    # No more than 64 KiB on the way: behind a gateway that has too much to do, a worker is to join its steps'
+    # events into one message, which costs less, rather than have thousands of old messages queue up.
+    ("grpc.http2.bdp_probe", 0),
 )
 SERVER_OPTIONS: Sequence[tuple[str, Any]] = (
     *CHANNEL_OPTIONS[:5],
