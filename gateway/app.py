@@ -208,6 +208,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         "Choose a model's default preset",
         (ModelNotFound, PresetNotFound),
     )
+    get("/api/v1/models/{id:path}/info", ours.describe_model, "All that is known of a model", ModelNotFound)
     get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)
 
     get("/healthz", health.alive, "Whether the process is alive")

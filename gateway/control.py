@@ -38,6 +38,9 @@ class Control:
         await self._registry.unload(instance_id)
         await self._heard(lambda snapshot: instance_id not in snapshot.instances)
 
+    async def describe_model(self, key: str) -> pb.ModelDescription:
+        return await self._registry.describe_model(key)
+
     async def remove_model(self, key: str) -> list[str]:
         deleted = await self._registry.remove_model(key)
         await self._heard(lambda snapshot: key not in snapshot.models)

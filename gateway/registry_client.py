@@ -80,6 +80,11 @@ class RegistryClient:
         request = pb.ImportModelRequest(path=path, key=key, mode=number)
         return read_model(await self._reply(self.stub.ImportModel, request, None))
 
+    async def describe_model(self, key: str) -> pb.ModelDescription:
+        request = pb.DescribeModelRequest(key=key)
+        reply: pb.ModelDescription = await self._reply(self.stub.DescribeModel, request, ESTIMATE_SECONDS)
+        return reply
+
     async def remove_model(self, key: str) -> list[str]:
         """The files that were deleted."""
         reply = await self._reply(self.stub.RemoveModel, pb.RemoveModelRequest(key=key), FILES_SECONDS)

@@ -1233,3 +1233,86 @@ class FileVerdict(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FileVerdict: _TypeAlias = FileVerdict  # noqa: Y015
+
+@_typing.final
+class DescribeModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeModelRequest: _TypeAlias = DescribeModelRequest  # noqa: Y015
+
+@_typing.final
+class ModelDescription(_message.Message):
+    """More than every watcher needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
+    MADE_FOR_TOOLS_FIELD_NUMBER: _builtins.int
+    MADE_FOR_REASONING_FIELD_NUMBER: _builtins.int
+    LICENCE_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    chat_template: _builtins.str
+    """empty: it has none"""
+    made_for_tools: _builtins.bool
+    """its template asks for them"""
+    made_for_reasoning: _builtins.bool
+    licence: _builtins.str
+    """as the hub or the file names it"""
+    @_builtins.property
+    def model(self) -> Global___Model: ...
+    @_builtins.property
+    def memory(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryAtContext]: ...
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+        chat_template: _builtins.str = ...,
+        made_for_tools: _builtins.bool = ...,
+        made_for_reasoning: _builtins.bool = ...,
+        licence: _builtins.str = ...,
+        memory: _abc.Iterable[Global___MemoryAtContext] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "licence", b"licence", "made_for_reasoning", b"made_for_reasoning", "made_for_tools", b"made_for_tools", "memory", b"memory", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelDescription: _TypeAlias = ModelDescription  # noqa: Y015
+
+@_typing.final
+class MemoryAtContext(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    context_length: _builtins.int
+    @_builtins.property
+    def estimate(self) -> Global___MemoryEstimate: ...
+    def __init__(
+        self,
+        *,
+        context_length: _builtins.int = ...,
+        estimate: Global___MemoryEstimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "estimate", b"estimate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MemoryAtContext: _TypeAlias = MemoryAtContext  # noqa: Y015

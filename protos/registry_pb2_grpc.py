@@ -64,6 +64,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ImportModelRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Model.FromString,
                 _registered_method=True)
+        self.DescribeModel = channel.unary_unary(
+                '/atelier.v1.Registry/DescribeModel',
+                request_serializer=protos_dot_registry__pb2.DescribeModelRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ModelDescription.FromString,
+                _registered_method=True)
         self.RemoveModel = channel.unary_unary(
                 '/atelier.v1.Registry/RemoveModel',
                 request_serializer=protos_dot_registry__pb2.RemoveModelRequest.SerializeToString,
@@ -150,6 +155,12 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportModel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeModel(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +258,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ImportModel,
                     request_deserializer=protos_dot_registry__pb2.ImportModelRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Model.SerializeToString,
+            ),
+            'DescribeModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeModel,
+                    request_deserializer=protos_dot_registry__pb2.DescribeModelRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ModelDescription.SerializeToString,
             ),
             'RemoveModel': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveModel,
@@ -456,6 +472,33 @@ class Registry:
             '/atelier.v1.Registry/ImportModel',
             protos_dot_registry__pb2.ImportModelRequest.SerializeToString,
             protos_dot_registry__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/DescribeModel',
+            protos_dot_registry__pb2.DescribeModelRequest.SerializeToString,
+            protos_dot_registry__pb2.ModelDescription.FromString,
             options,
             channel_credentials,
             insecure,

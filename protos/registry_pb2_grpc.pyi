@@ -43,6 +43,7 @@ class RegistryStub:
     """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]
     ImportModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]
+    DescribeModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DescribeModelRequest, _registry_pb2.ModelDescription]
     RemoveModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]
     """Forget a model and delete its files, if they lie in the library."""
     VerifyModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.VerifyModelRequest, _registry_pb2.VerifyModelReply]
@@ -74,6 +75,7 @@ class RegistryAsyncStub(RegistryStub):
     """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _aio.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]  # type: ignore[assignment]
     ImportModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]  # type: ignore[assignment]
+    DescribeModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.DescribeModelRequest, _registry_pb2.ModelDescription]  # type: ignore[assignment]
     RemoveModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]  # type: ignore[assignment]
     """Forget a model and delete its files, if they lie in the library."""
     VerifyModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.VerifyModelRequest, _registry_pb2.VerifyModelReply]  # type: ignore[assignment]
@@ -138,6 +140,13 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ImportModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Model, _abc.Awaitable[_registry_pb2.Model]]: ...
+
+    @_abc_1.abstractmethod
+    def DescribeModel(
+        self,
+        request: _registry_pb2.DescribeModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ModelDescription, _abc.Awaitable[_registry_pb2.ModelDescription]]: ...
 
     @_abc_1.abstractmethod
     def RemoveModel(

@@ -55,7 +55,7 @@ class RegistryServer:
         self.downloads = Downloads(config.models_dir, hub, DownloadStore(database), self.catalogue, self.feed)
         self._health = health.aio.HealthServicer()
         self._server = create_server(_token(config))
-        self._unloading: asyncio.Task[None] | None = None
+        self._looking: list[asyncio.Task[None]] = []  # for what changes by itself
 
     async def start(self) -> None:
         """Find the models, adopt the workers, and only then answer: the first snapshot is whole.
@@ -74,16 +74,19 @@ class RegistryServer:
         self._listen()
         await self._server.start()
         await self._set_serving(True)
-        self._unloading = asyncio.create_task(self.pool.unload_idle())
+        self._looking = [
+            asyncio.create_task(self.pool.unload_idle()),
+            asyncio.create_task(self.catalogue.watch_folder()),
+        ]
         self._launcher.prepare()
         _log.info("registry_ready", address=self._config.registry_target)
 
     async def drain(self) -> None:
         """Take no more calls, let workers finish and end, leave no process and no socket."""
         await self._set_serving(False)
-        if self._unloading is not None:
-            self._unloading.cancel()
-            await asyncio.wait([self._unloading])
+        for task in self._looking:
+            task.cancel()
+        await asyncio.gather(*self._looking, return_exceptions=True)
         await self.downloads.close()
         await self.pool.drain(self._config.shutdown_grace)
         await self._launcher.close()

@@ -16,12 +16,14 @@ from registry.instances.pool import Pool
 from registry.machine import machine_memory
 from registry.models.adapters import AdapterFolder, memory_of
 from registry.models.catalogue import Catalogue
+from registry.models.description import describe_model
 from registry.models.importing import check_import
 from registry.models.verifying import verify
 from registry.presets.presets import Presets
 from registry.wire import (
     MODES,
     change_message,
+    description_message,
     download_message,
     estimate_message,
     instance_message,
@@ -152,3 +154,12 @@ class RegistryServicer(GeneratedServicer):
             finally:
                 stop.set()  # who asked may have left: the thread need not go on
             return pb.VerifyModelReply(files=map(verdict_message, verdicts))
+
+    async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.ModelDescription:
+        async with reported_errors(context):
+            model = self._catalogue.require(request.key)
+            presets, find = self._pool.preset_layers(model, None), self._catalogue.find
+            description = await asyncio.to_thread(
+                describe_model, model, lambda length: estimate_for(model, {"context_length": length}, find, presets)
+            )
+            return description_message(description)

@@ -10,6 +10,7 @@ from registry.feed import Change, DownloadRemoved, InstanceRemoved, ModelRemoved
 from registry.hub.download import Download
 from registry.hub.listing import Repository, variants_of
 from registry.instances.instance import Instance
+from registry.models.description import ModelDescription
 from registry.models.estimate import Estimate
 from registry.models.importing import Mode
 from registry.models.model import Model, Provenance
@@ -53,6 +54,21 @@ def model_message(model: Model) -> pb.Model:
 def _provenance_message(provenance: Provenance) -> pb.Provenance:
     names = ("source", "name", "revision", "licence")
     return pb.Provenance(**{name: getattr(provenance, name) for name in names})
+
+
+def description_message(description: ModelDescription) -> pb.ModelDescription:
+    model = description.model
+    return pb.ModelDescription(
+        model=model_message(model),
+        chat_template=model.facts.chat_template or "",
+        made_for_tools=description.capabilities.tools,
+        made_for_reasoning=description.capabilities.reasoning,
+        licence=(model.provenance.licence if model.provenance else "") or model.facts.licence,
+        memory=[
+            pb.MemoryAtContext(context_length=length, estimate=estimate_message(estimate))
+            for length, estimate in description.memory.items()
+        ],
+    )
 
 
 def verdict_message(verdict: Verdict) -> pb.FileVerdict:

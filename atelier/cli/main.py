@@ -23,6 +23,7 @@ VERBS = {
     "serve": Verb("atelier.cli.serve", "serve", "Start the server on this machine."),
     "status": Verb("atelier.cli.status", "status", "Show how the server is."),
     "ls": Verb("atelier.cli.models", "list_models", "List the models that the server has."),
+    "show": Verb("atelier.cli.models", "show_model", "Show all that is known of a model."),
     "import": Verb("atelier.cli.models", "import_model", "Give the server a GGUF file of its machine."),
     "search": Verb("atelier.cli.hub", "search", "Search the Hugging Face hub for models."),
     "get": Verb("atelier.cli.hub", "get", "Download a model from the hub to the server."),

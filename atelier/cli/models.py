@@ -1,8 +1,9 @@
-"""`ls`, `import`, `rm` and `verify`: the models that the server has."""
+"""`ls`, `show`, `import`, `rm` and `verify`: the models that the server has."""
 
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -20,6 +21,13 @@ COLUMNS = (
     Column("CONTEXT", right=True),
     Column("LOADED", right=True),
 )
+
+
+MEMORY = (
+    Column("CONTEXT", right=True),
+    *(Column(title, right=True) for title in ("WEIGHTS", "KV", "COMPUTE", "TOTAL")),
+)
+MEMORY_PARTS = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "total_bytes")
 
 
 def list_models(as_json: AsJSON = False) -> None:
@@ -52,6 +60,51 @@ def import_model(
         show_json(model)
     else:
         typer.echo(f"Imported {model['key']}. Chat with it: atelier chat {model['key']}")
+
+
+def show_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
+    template: Annotated[bool, typer.Option("--template", help="Print its chat template alone.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    with Server.from_environment() as server:
+        reply = server.get(f"/api/v1/models/{quote(model, safe='/')}/info")
+    if as_json:
+        show_json(reply)
+    elif template:
+        typer.echo(printable(reply["chat_template"] or ""), nl=False)
+    else:
+        typer.echo(printable("\n".join(f"{title:<16}{told}" for title, told in described(reply) if told)))
+        rows = [
+            [str(each["context_length"]), *(f"{each[name] / 2**20:,.0f}" for name in MEMORY_PARTS)]
+            for each in reply["memory"]
+        ]
+        typer.echo("\nMemory of an instance by its context, in MiB:")
+        show_listing(MEMORY, rows)
+
+
+def described(model: JSON) -> list[tuple[str, str]]:
+    """Title and text of each fact; empty texts are left out."""
+    quantization, source = model.get("quantization") or {}, model["source"]
+    abilities = {"embeddings": model["type"] == "embedding", "chat": bool(model["chat_template"])}
+    abilities |= {"tools": model["made_for_tools"], "reasoning": model["made_for_reasoning"]}
+    bits = quantization.get("bits_per_weight")
+    return [
+        ("key", model["key"]),
+        ("name", model["display_name"]),
+        ("architecture", model.get("architecture") or ""),
+        ("parameters", f"{model.get('params_string') or ''}"),
+        ("quantisation", f"{quantization.get('name') or ''}" + (f", {bits:g} bits a weight" if bits else "")),
+        ("size", human_size(model["size_bytes"])),
+        ("context", f"{model['max_context_length']} tokens"),
+        ("layers", str(model["layers"] or "")),
+        ("embedding", f"{model['embedding_length']} numbers" if model["embedding_length"] else ""),
+        ("made for", ", ".join(name for name, able in abilities.items() if able)),
+        ("licence", model["licence"] or ""),
+        ("from", f"{source['source']} {source['name']} {source['revision'][:12]}" if source else ""),
+        ("default preset", model["default_preset"] or ""),
+        ("file", model["path"]),
+    ]
 
 
 def remove_model(

@@ -15,7 +15,7 @@ from gateway.control import Control
 from gateway.disconnect import while_connected
 from gateway.lmstudio.translate import v1_model
 from gateway.management.schema import ImportBody, ModelBody
-from gateway.management.translate import instance_object, sequence_object
+from gateway.management.translate import described_object, instance_object, sequence_object
 from gateway.parsing import read_body
 from gateway.sequences import Sequences
 from gateway.watcher import Watcher
@@ -39,6 +39,11 @@ class ManagementRoutes:
         key = check_key(body.key) if body.key is not None else None
         model = await self._control.import_model(body.path, key, body.mode)
         return json_response(v1_model(model, self._watcher.snapshot))
+
+    async def describe_model(self, request: Request) -> Response:
+        model = self._catalogue.find_model(request.path_params["id"])
+        described = await self._control.describe_model(model.key)
+        return json_response(described_object(described, v1_model(model, self._watcher.snapshot)))
 
     async def remove_model(self, request: Request) -> Response:
         body = await read_body(request, ModelBody)

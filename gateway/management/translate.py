@@ -7,6 +7,7 @@ from gateway.errors import envelope
 from gateway.lmstudio.translate import load_config
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
+from protos.registry_pb2 import ModelDescription
 
 PLAIN = (
     *("id", "pin", "pid", "host", "context_length", "parallel", "gpu_layers"),
@@ -33,6 +34,34 @@ def adapter_list(instance: Instance) -> list[dict[str, Any]]:
     """The LoRA adapters, with what a request may call them and their scale in requests that name none."""
     adapters = read_adapters(instance.load.get("lora", []))
     return [{"id": id, "name": each.name, "scale": each.scale} for id, each in enumerate(adapters)]
+
+
+def described_object(described: ModelDescription, listed: dict[str, Any]) -> dict[str, Any]:
+    """`listed`: the model as the list has it."""
+    model = described.model
+    provenance = model.provenance if model.HasField("provenance") else None
+    return {
+        **listed,
+        "path": model.path,
+        "parameters": model.parameters,
+        "embedding_length": model.embedding_length,
+        "licence": described.licence or None,
+        "default_preset": model.default_preset or None,
+        "made_for_tools": described.made_for_tools,
+        "made_for_reasoning": described.made_for_reasoning,
+        "chat_template": described.chat_template or None,
+        "source": {name: getattr(provenance, name) for name in ("source", "name", "revision")} if provenance else None,
+        "memory": [
+            {
+                "context_length": each.context_length,
+                "weights_bytes": each.estimate.weights,
+                "kv_cache_bytes": each.estimate.kv_cache,
+                "compute_bytes": each.estimate.compute,
+                "total_bytes": each.estimate.weights + each.estimate.kv_cache + each.estimate.compute,
+            }
+            for each in described.memory
+        ],
+    }
 
 
 SEQUENCE_STATES = {pb.SEQUENCE_WAITING: "waiting", pb.SEQUENCE_PREFILL: "prefill", pb.SEQUENCE_DECODE: "decode"}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import structlog
 
-from atelier.errors import AlreadyExists, InvalidModelFile, InvalidRequest, ModelNotFound
+from atelier.errors import AlreadyExists, AtelierError, InvalidModelFile, InvalidRequest, ModelNotFound
 from atelier.names import ModelName, find_name, near_hint
 from registry.feed import Feed
-from registry.models.facts import Facts
+from registry.models.facts import VERSION, Facts
 from registry.models.importing import ImportRequest, naming_of, place_files
 from registry.models.library import find_files
 from registry.models.model import Model, Provenance, Stamp, stamp_of
@@ -21,6 +21,8 @@ from registry.models.naming import free_key
 from registry.models.parts import parts_of, read_facts
 from registry.models.placing import put, remove_unfinished, take_away
 from registry.models.store import ModelStore
+
+LOOK_SECONDS = 3.0  # between two looks at the models' folder
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +36,8 @@ class Catalogue:
         self._feed = feed
         self._models: dict[str, Model] = {}
         self._hidden: dict[str, Model] = {}  # models whose files are away or damaged at the moment
+        self._seen: dict[Path, Stamp | None] = {}  # files of the folder at the last look
+        self._read_as: dict[Path, Stamp | None] = {}  # and as they were when they were last read
         self._changing = asyncio.Lock()
         self._imports: set[asyncio.Task[Model]] = set()
         self._stop = threading.Event()
@@ -65,6 +69,50 @@ class Catalogue:
             for path in await asyncio.to_thread(find_files, self._models_dir):
                 if path not in known:
                     await self._try_to_discover(path)
+
+    async def watch_folder(self) -> None:
+        """Follow what happens in the models' folder, until cancelled: by looking, which every file system allows."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.refresh()
+            except AtelierError as error:  # of the database: the next look finds the same
+                _log.warning("folder_not_followed", reason=error.message)
+
+    async def refresh(self) -> None:
+        """Files that were put into the folder appear, deleted ones disappear, changed ones are read again.
+
+        Not before they are at rest: a file that changes between two looks is still being written.
+        """
+        async with self._changing:
+            lying = await asyncio.to_thread(_stamps, self._models_dir)
+            moving = {path for path, stamp in lying.items() if self._seen.get(path) != stamp}
+            self._seen = lying
+            for model in list(self._models.values()):
+                if not model.path.is_relative_to(self._models_dir):
+                    continue
+                if model.path not in lying:
+                    await self._vanish(model)
+                elif lying[model.path] != model.stamp and self._is_news(model.path, moving):
+                    await self._renew(model)
+            known = {model.path for model in self._everything()}
+            for path in lying.keys() - known:
+                if self._is_news(path, moving):
+                    await self._try_to_discover(path)
+
+    def _is_news(self, path: Path, moving: set[Path]) -> bool:
+        """Whether the file is at rest and was not read as it is now; then it will have been."""
+        stamp = self._seen[path]
+        if path in moving or self._read_as.get(path) == stamp:
+            return False
+        self._read_as[path] = stamp
+        return True
+
+    async def _vanish(self, model: Model) -> None:
+        await self._store.remove(model.key)
+        del self._models[model.key]
+        self._feed.remove_model(model.key)
+        _log.info("model_gone", model=model.key, path=str(model.path))
 
     async def import_model(self, request: ImportRequest) -> Model:
         """The model of this file, imported unless it is known already.
@@ -171,7 +219,7 @@ class Catalogue:
         """Take a model from the database, if its file is still there; forget it, if it was deleted."""
         try:
             stamp = await asyncio.to_thread(stamp_of, model.path)
-            if stamp != model.stamp or model.facts.shape is None:
+            if stamp != model.stamp or model.facts.version != VERSION:
                 facts = await asyncio.to_thread(read_facts, model.path)
                 model = replace(model, facts=facts, stamp=stamp)
                 await self._store.save(model)
@@ -227,6 +275,17 @@ class Catalogue:
 
     def _everything(self) -> Iterator[Model]:
         return chain(self._models.values(), self._hidden.values())
+
+
+def _stamps(root: Path) -> dict[Path, Stamp | None]:
+    """Of every model under `root`; None where a part is missing. Blocks; for a thread."""
+    found: dict[Path, Stamp | None] = {}
+    for path in find_files(root):
+        try:
+            found[path] = stamp_of(path)
+        except (OSError, InvalidModelFile):
+            found[path] = None
+    return found
 
 
 async def _read(path: Path) -> Facts:

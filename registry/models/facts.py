@@ -12,6 +12,7 @@ from atelier.settings import TABLE
 from registry.models.header import Header
 from registry.models.shape import Shape, shape_of
 
+VERSION = 1  # of what is read; raise it when a fact is added
 LONGEST_TEXT = 200  # characters of a name: a file may give megabytes, which every watcher would get
 GUESSED = 1024  # a flag in general.file_type
 EMBEDDING_ARCHITECTURES = frozenset(
@@ -60,7 +61,9 @@ class Facts:
     chat_template: str | None = None
     embedding: bool = False
     sampling_defaults: dict[str, Any] = field(default_factory=dict)
-    shape: Shape | None = None  # unset: read by an earlier version
+    shape: Shape | None = None
+    licence: str = ""  # as the file names it: "apache-2.0"
+    version: int = 0  # of this reader; what an earlier one has read is read again
 
 
 def facts_of(headers: Sequence[Header]) -> Facts:
@@ -84,6 +87,8 @@ def facts_of(headers: Sequence[Header]) -> Facts:
         embedding=architecture in EMBEDDING_ARCHITECTURES or _whole(metadata, f"{architecture}.pooling_type") > 0,
         sampling_defaults=_sampling_defaults(metadata),
         shape=shape_of(headers, architecture),
+        licence=_name(metadata, "general.license"),
+        version=VERSION,
     )
 
 

@@ -1,13 +1,16 @@
 """`python -m tests.bench.decode_alone`: the engine's decoding beside a bare loop over llama_decode and its samplers.
 
-Both in this process and in turns, on the same prompts, settings and number of tokens; neither server nor
-gateway nor client. Counted are the tokens after every sequence has its first. The bare loop keeps
-llama.cpp's own defaults, which are not reproducible.
+In turns, on the same prompts, settings and number of tokens; neither server nor gateway nor client. Counted are the
+tokens after every sequence has its first. The bare loop keeps llama.cpp's own defaults, which are not reproducible,
+and has a process of its own: OpenMP's threads wait differently where there are more of them than cores.
 """
 
 import argparse
 import asyncio
+import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -132,6 +135,38 @@ class BareLoop:
         self._ll.llama_model_free(self._model)
 
 
+class BareProcess:
+    """The bare loop in a process of its own, asked by lines of JSON."""
+
+    def __init__(self, streams: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.decode_alone", "--bare", "--streams", str(streams)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, prompts: Sequence[Sequence[int]], tokens: int) -> float:
+        """Tokens/s."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"prompts": prompts, "tokens": tokens}) + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def serve_bare(streams: int) -> None:
+    """What `BareProcess` speaks to."""
+    bare = BareLoop(starter_file(), streams, physical_cores())
+    for line in sys.stdin:
+        print(bare.run(**json.loads(line)), flush=True)
+    bare.close()
+
+
 class Engine:
     """The worker's engine, asked without a worker around it."""
 
@@ -191,7 +226,7 @@ class Engine:
 
 async def measure(options: Any) -> None:
     model, threads = starter_file(), physical_cores()
-    engine, bare = Engine(model, options.streams, threads), BareLoop(model, options.streams, threads)
+    engine, bare = Engine(model, options.streams, threads), BareProcess(options.streams)
     await engine.load()
     rounds = []
     for number in range(options.rounds):
@@ -214,9 +249,14 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128, help="of each stream")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     limit_threads()  # as a worker does, and before llama.cpp is loaded
-    asyncio.run(measure(parser.parse_args()))
+    if options.bare:
+        serve_bare(options.streams)
+    else:
+        asyncio.run(measure(options))
 
 
 if __name__ == "__main__":

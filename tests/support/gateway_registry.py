@@ -233,6 +233,16 @@ class FakeRegistry(RegistryServicer):
         paused = request.action == pb.ControlDownloadRequest.PAUSE
         return self.set_download(state=pb.DOWNLOAD_PAUSED if paused else pb.DOWNLOAD_QUEUED)
 
+    async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.ModelDescription:
+        estimate = pb.MemoryEstimate(weights=1000, kv_cache=2048, compute=10)
+        return pb.ModelDescription(
+            model=self.models[request.key],
+            chat_template="{{ messages }}",
+            made_for_tools=True,
+            licence="mit",
+            memory=[pb.MemoryAtContext(context_length=2048, estimate=estimate)],
+        )
+
     async def PutPreset(self, request: pb.PutPresetRequest, context: Context) -> pb.Preset:
         versions = self.presets.setdefault(request.preset.name, [])
         async with reported_errors(context):

@@ -129,6 +129,9 @@ class RegistryClient:
     async def import_model(self, path: object, key: str | None = None, mode: Any = 0) -> pb.Model:
         return await self._call(self.stub.ImportModel, pb.ImportModelRequest(path=str(path), key=key, mode=mode))
 
+    async def describe(self, key: str) -> pb.ModelDescription:
+        return await self._call(self.stub.DescribeModel, pb.DescribeModelRequest(key=key))
+
     async def remove(self, key: str) -> list[str]:
         return list((await self._call(self.stub.RemoveModel, pb.RemoveModelRequest(key=key))).deleted)
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import jsonschema
 
-from tests.bench.client import user
+from tests.bench.client import Client, user
 from tests.bench.outcomes import Result
 from tests.bench.percentiles import median
 from tests.bench.stream_figures import stream_figures
 from tests.bench.trace import Trace
+from tests.bench.words import Words
 from tests.bench.workloads.at_once import answered
 from tests.bench.workloads.subject import Subject
 
@@ -53,9 +54,12 @@ class Documents:
         return Result(document_figures(traces), sum(trace.tokens for trace in traces))
 
     async def _ask(self, subject: Subject, number: int) -> Trace:
-        words = subject.words(number)
-        prompt = user(f"Invent a person, as JSON, from these words: {words.draw(12)}")
-        return await subject.client.chat([prompt], words, MOST_TOKENS, ignore_eos=False, response_format=FORMAT)
+        return await ask_for_document(subject.client, subject.words(number))
+
+
+async def ask_for_document(client: Client, words: Words) -> Trace:
+    prompt = user(f"Invent a person, as JSON, from these words: {words.draw(12)}")
+    return await client.chat([prompt], words, MOST_TOKENS, ignore_eos=False, response_format=FORMAT)
 
 
 def document_figures(traces: list[Trace]) -> dict[str, float]:

@@ -114,3 +114,11 @@ async def test_a_search_shows_quantisations_with_their_sizes(gateway: RunningGat
 @pytest.mark.parametrize("query", ["limit=0", "limit=51", "limit=x", "limit=-1", "query=" + "x" * 300])
 async def test_a_search_has_bounds(gateway: RunningGateway, query: str) -> None:
     assert (await get(gateway, f"/api/v1/models/search?{query}"))[0] == 400
+
+
+async def test_all_that_is_known_of_a_model(gateway: RunningGateway) -> None:
+    status, reply = await get(gateway, "/api/v1/models/tiny/info")
+    assert status == 200
+    assert (reply["key"], reply["licence"], reply["made_for_tools"], reply["source"]) == (KEY, "mit", True, None)
+    assert reply["memory"][0]["total_bytes"] == 3058
+    assert (await get(gateway, "/api/v1/models/nothing/info"))[0] == 404

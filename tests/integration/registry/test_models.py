@@ -11,6 +11,7 @@ import pytest
 
 from atelier.errors import AlreadyExists, Conflict, DiskFull, InvalidModelFile, InvalidRequest, ModelNotFound
 from protos import registry_pb2 as pb
+from registry.models import catalogue
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 
@@ -233,3 +234,63 @@ async def test_a_file_that_is_no_model_any_more_is_found(registry: Running, home
     assert "cut off" in (await registry.client.verify(KEY))[0].fault
     file.unlink()
     assert "cannot be read" in (await registry.client.verify(KEY))[0].fault
+
+
+@pytest.fixture
+async def looking(start: Any, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A registry that looks at its folder all the time."""
+    monkeypatch.setattr(catalogue, "LOOK_SECONDS", 0.01)
+    started: Running = await start()
+    return started
+
+
+async def test_a_file_that_is_put_into_the_folder_appears(looking: Running, home: Path) -> None:
+    async with looking.client.watch() as view:
+        write_gguf(home / "models/Acme/New-GGUF/New-Q4_1.gguf")
+        await view.until(lambda view: "acme/new" in view.models)
+
+
+async def test_a_file_that_is_deleted_disappears_and_may_come_back(looking: Running, home: Path) -> None:
+    file = home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf"
+    content = file.read_bytes()
+    async with looking.client.watch() as view:
+        file.unlink()
+        await view.until(lambda view: KEY not in view.models)
+        file.write_bytes(content)
+        await view.until(lambda view: KEY in view.models)
+
+
+async def test_a_file_that_is_still_being_copied_appears_when_it_is_whole(looking: Running, home: Path) -> None:
+    whole = write_gguf(home.parent / "whole.gguf", tensor_count=50).read_bytes()
+    file = home / "models/Acme/Slow-GGUF/Slow.gguf"
+    file.parent.mkdir()
+    async with looking.client.watch() as view:
+        file.write_bytes(whole[: len(whole) // 2])
+        (home / "models/Acme/Other-GGUF").mkdir()
+        write_gguf(home / "models/Acme/Other-GGUF/Other.gguf")
+        await view.until(lambda view: "acme/other" in view.models)
+        assert "acme/slow" not in view.models
+        file.write_bytes(whole)
+        await view.until(lambda view: "acme/slow" in view.models)
+
+
+async def test_a_file_that_is_replaced_is_read_again(looking: Running, home: Path) -> None:
+    async with looking.client.watch() as view:
+        write_gguf(home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf", context_length=512)
+        await view.until(lambda view: view.models[KEY].max_context_length == 512)
+
+
+async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> None:
+    template = "{% if tools %}{{ tools }}{% endif %}<think>{{ messages }}"
+    file = write_gguf(
+        home.parent / "Wise.gguf", chat_template=template, context_length=8192, extra={"general.license": "mit"}
+    )
+    key = (await registry.client.import_model(file)).key
+    described = await registry.client.describe(key)
+    assert (described.chat_template, described.licence) == (template, "mit")
+    assert (described.made_for_tools, described.made_for_reasoning) == (True, True)
+    assert [each.context_length for each in described.memory] == [2048, 4096, 8192]
+    caches = [each.estimate.kv_cache for each in described.memory]
+    assert caches == sorted(caches)
+    plain = await registry.client.describe(KEY)
+    assert (plain.chat_template, plain.made_for_tools) == ("", False)

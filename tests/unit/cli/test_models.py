@@ -81,3 +81,24 @@ def test_verify_of_all_models_fails_with_one_of_them(server: ScriptedServer, ate
     result = atelier("verify")
     assert result.exit_code == 1
     assert result.stdout == "a/good: as downloaded\na/bad: b.gguf: Its content is another.\n"
+
+
+def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelier: Atelier) -> None:
+    memory = {"context_length": 2048, "weights_bytes": 2**20, "kv_cache_bytes": 2**21, "compute_bytes": 0}
+    facts = {
+        "path": "/m/a.gguf",
+        "embedding_length": 576,
+        "licence": "apache-2.0",
+        "default_preset": None,
+        "made_for_tools": True,
+        "made_for_reasoning": False,
+        "chat_template": "{{ messages }}",
+        "source": {"source": "hub", "name": "a/b", "revision": "c" * 40},
+        "memory": [{**memory, "total_bytes": 3 * 2**20}],
+    }
+    server.answers("GET /api/v1/models/tiny/info", {**model(), **facts})
+    output = atelier("show", "tiny").stdout
+    assert "made for        chat, tools\n" in output
+    assert "from            hub a/b cccccccccccc\n" in output
+    assert output.splitlines()[-1].split() == ["2048", "1", "2", "0", "3"]
+    assert atelier("show", "tiny", "--template").stdout == "{{ messages }}"

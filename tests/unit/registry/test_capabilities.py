@@ -1,0 +1,31 @@
+import pytest
+
+from registry.models.capabilities import Capabilities, capabilities_of
+from registry.models.description import context_lengths
+
+
+@pytest.mark.parametrize(
+    ("template", "tools", "reasoning"),
+    [
+        ("{{ messages }}", False, False),
+        ("{% if tools %}x{% endif %}", True, False),
+        ("{% set tools = 1 %}{{ tools }}", False, False),  # its own, not given
+        ("my tools are fine {{ messages }}", False, False),
+        ("{% if enable_thinking %}<think>{% endif %}", False, True),
+        ("{% if %}", False, False),
+    ],
+)
+def test_a_template_tells_what_a_model_is_made_for(template: str, tools: bool, reasoning: bool) -> None:
+    assert capabilities_of(template) == Capabilities(chat=True, tools=tools, reasoning=reasoning)
+
+
+def test_without_a_template_there_is_no_chat() -> None:
+    assert capabilities_of(None) == Capabilities(chat=False, tools=False, reasoning=False)
+
+
+@pytest.mark.parametrize(
+    ("longest", "lengths"),
+    [(0, [2048]), (512, [512]), (2048, [2048]), (5000, [2048, 4096, 5000]), (8192, [2048, 4096, 8192])],
+)
+def test_estimates_go_up_to_what_the_model_was_trained_for(longest: int, lengths: list[int]) -> None:
+    assert context_lengths(longest) == lengths
