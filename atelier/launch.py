@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atelier.adapters import Adapter
+from atelier.process_time import start_time
 from atelier.settings.groups import Load
 
 
@@ -40,11 +41,34 @@ def write_spec(spec: LaunchSpec, path: Path) -> None:
 
 
 def take_spec(path: Path) -> LaunchSpec:
-    """Read the spec and remove the file."""
+    """Read the spec and remove the file; FileNotFoundError when it was withdrawn.
+
+    Who takes it leaves a claim first, so that it can be found by a registry that did not launch it.
+    """
     data = json.loads(path.read_text())
-    path.unlink()
+    claim = claim_path(path)
+    claim.write_text(f"{os.getpid()} {start_time(os.getpid())}")
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        claim.unlink()
+        raise
     adapters = [Adapter(**adapter) for adapter in data["adapters"]]
     return LaunchSpec(**{**data, "load": Load(**data["load"]), "adapters": adapters})
+
+
+def claim_path(path: Path) -> Path:
+    """Beside the spec, or the socket, of the same launch."""
+    return path.with_suffix(".claim")
+
+
+def read_claim(path: Path) -> tuple[int, str] | None:
+    """Pid and start of the process that took the spec of this path; None when none did."""
+    try:
+        pid, _, started = claim_path(path).read_text().partition(" ")
+        return int(pid), started
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

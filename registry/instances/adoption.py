@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
 
 import structlog
 
@@ -34,6 +34,8 @@ async def adopt_instances(
 
 async def _adopt(record: InstanceRecord, pool: Pool, launcher: Launcher, store: InstanceStore) -> Supervisor | None:
     """The supervisor of the worker that lives on; None when it was replaced or forgotten."""
+    if record.pid is None:  # the registry died between the launch and the note of its pid
+        record = await _noted(record, launcher, store)
     process = await _worker_of(record, launcher)
     try:
         if process is not None:
@@ -50,20 +52,19 @@ async def _adopt(record: InstanceRecord, pool: Pool, launcher: Launcher, store: 
 
 
 async def _worker_of(record: InstanceRecord, launcher: Launcher) -> WorkerProcess | None:
-    if record.pid is not None and record.pid_started is not None:
-        return await launcher.attach(record.id, record.pid, record.pid_started)
-    await _end_unknown(record)
-    return None
+    if record.pid is None or record.pid_started is None:
+        return None
+    return await launcher.attach(record.id, record.pid, record.pid_started)
 
 
-async def _end_unknown(record: InstanceRecord) -> None:
-    """A registry that died between a launch and the note of its pid: ask whoever listens there to end."""
-    address = record.address
-    if address.startswith("unix:") and not await asyncio.to_thread(Path(address.removeprefix("unix:")).exists):
-        return
-    client = WorkerClient(record.id, address, record.token)
-    await client.shut_down(0)
-    await client.close()
+async def _noted(record: InstanceRecord, launcher: Launcher, store: InstanceStore) -> InstanceRecord:
+    """With the pid of the worker that took the launch, if one did."""
+    if (found := await launcher.find(record.address)) is None:
+        return record
+    record = replace(record, pid=found[0], pid_started=found[1])
+    with suppress(AtelierError):
+        await store.save(record)
+    return record
 
 
 async def _forget(

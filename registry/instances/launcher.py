@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from atelier.config import Config, make_private
-from atelier.launch import LaunchSpec, Order, write_spec
+from atelier.launch import LaunchSpec, Order, claim_path, read_claim, write_spec
+from atelier.process_time import start_time
 from registry.instances.environment import worker_environment
-from registry.instances.process import LocalProcess, start_time
+from registry.instances.process import LocalProcess
 from registry.instances.spare import Spare, SpareShelf
 from registry.instances.worker_log import last_lines, log_path, open_log
 
@@ -55,6 +56,12 @@ class Launcher(Protocol):
 
     async def launch(self, spec: LaunchSpec, environment: Mapping[str, str]) -> WorkerProcess:
         """A new worker, whose environment pins it to its devices; OSError when it cannot be."""
+
+    async def find(self, address: str) -> tuple[int, str] | None:
+        """Pid and start of the worker that was launched to listen there, where nobody noted them.
+
+        None when there is none; then there will be none either.
+        """
 
     async def attach(self, instance_id: str, pid: int, started: str) -> WorkerProcess | None:
         """The worker that an earlier registry launched; None when it is gone."""
@@ -107,6 +114,14 @@ class LocalLauncher:
         spare = self._shelf.take() if self._shelf is not None else None
         return await asyncio.to_thread(self._launch, spec, environment, spare)
 
+    async def find(self, address: str) -> tuple[int, str] | None:
+        spec = Path(address.removeprefix("unix:")).with_suffix(".json")
+        try:
+            spec.unlink()  # a worker that has not read it yet will end for want of it
+        except FileNotFoundError:
+            return read_claim(spec)
+        return None
+
     async def attach(self, instance_id: str, pid: int, started: str) -> LocalWorker | None:
         if start_time(pid) != started:
             return None
@@ -116,6 +131,7 @@ class LocalLauncher:
         socket = Path(address.removeprefix("unix:"))
         socket.unlink(missing_ok=True)
         socket.with_suffix(".json").unlink(missing_ok=True)  # there still, if the worker never read it
+        claim_path(socket).unlink(missing_ok=True)
 
     def clear_all_but(self, addresses: Collection[str]) -> None:
         for path in self._run_dir.glob("worker-*"):

@@ -156,6 +156,9 @@ class FakeLauncher:
         self._launched.put_nowait(worker)
         return worker
 
+    async def find(self, address: str) -> tuple[int, str] | None:
+        return next(((each.pid, each.started) for each in self.workers if each.spec.address == address), None)
+
     async def attach(self, instance_id: str, pid: int, started: str) -> FakeWorker | None:
         return None
 
