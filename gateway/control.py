@@ -41,6 +41,9 @@ class Control:
     async def describe_model(self, key: str) -> pb.ModelDescription:
         return await self._registry.describe_model(key)
 
+    async def devices(self) -> list[pb.Device]:
+        return await self._registry.devices()
+
     async def remove_model(self, key: str) -> list[str]:
         deleted = await self._registry.remove_model(key)
         await self._heard(lambda snapshot: key not in snapshot.models)

@@ -17,6 +17,7 @@ from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryStub
 
 ESTIMATE_SECONDS = 10.0
+DEVICES_SECONDS = 45.0  # a process is asked
 FILES_SECONDS = 60.0
 PRESET_SECONDS = 20.0  # a template is tried
 HUB_SECONDS = 90.0  # a hub may be slow
@@ -84,6 +85,10 @@ class RegistryClient:
         request = pb.DescribeModelRequest(key=key)
         reply: pb.ModelDescription = await self._reply(self.stub.DescribeModel, request, ESTIMATE_SECONDS)
         return reply
+
+    async def devices(self) -> list[pb.Device]:
+        reply = await self._reply(self.stub.ListDevices, pb.ListDevicesRequest(), DEVICES_SECONDS)
+        return list(reply.devices)
 
     async def remove_model(self, key: str) -> list[str]:
         """The files that were deleted."""

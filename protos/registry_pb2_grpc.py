@@ -64,6 +64,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ImportModelRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Model.FromString,
                 _registered_method=True)
+        self.ListDevices = channel.unary_unary(
+                '/atelier.v1.Registry/ListDevices',
+                request_serializer=protos_dot_registry__pb2.ListDevicesRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.ListDevicesReply.FromString,
+                _registered_method=True)
         self.DescribeModel = channel.unary_unary(
                 '/atelier.v1.Registry/DescribeModel',
                 request_serializer=protos_dot_registry__pb2.DescribeModelRequest.SerializeToString,
@@ -156,6 +161,13 @@ class RegistryServicer:
 
     def ImportModel(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDevices(self, request, context):
+        """What models can be put on, and what they take of it now.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -258,6 +270,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ImportModel,
                     request_deserializer=protos_dot_registry__pb2.ImportModelRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Model.SerializeToString,
+            ),
+            'ListDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDevices,
+                    request_deserializer=protos_dot_registry__pb2.ListDevicesRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.ListDevicesReply.SerializeToString,
             ),
             'DescribeModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeModel,
@@ -472,6 +489,33 @@ class Registry:
             '/atelier.v1.Registry/ImportModel',
             protos_dot_registry__pb2.ImportModelRequest.SerializeToString,
             protos_dot_registry__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/ListDevices',
+            protos_dot_registry__pb2.ListDevicesRequest.SerializeToString,
+            protos_dot_registry__pb2.ListDevicesReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class RegistryStub:
     """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]
     ImportModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]
+    ListDevices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListDevicesRequest, _registry_pb2.ListDevicesReply]
+    """What models can be put on, and what they take of it now."""
     DescribeModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DescribeModelRequest, _registry_pb2.ModelDescription]
     RemoveModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]
     """Forget a model and delete its files, if they lie in the library."""
@@ -75,6 +77,8 @@ class RegistryAsyncStub(RegistryStub):
     """How much memory such an instance would take, from the header of the model's file."""
     UnloadInstance: _aio.UnaryUnaryMultiCallable[_registry_pb2.UnloadInstanceRequest, _registry_pb2.UnloadInstanceReply]  # type: ignore[assignment]
     ImportModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]  # type: ignore[assignment]
+    ListDevices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListDevicesRequest, _registry_pb2.ListDevicesReply]  # type: ignore[assignment]
+    """What models can be put on, and what they take of it now."""
     DescribeModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.DescribeModelRequest, _registry_pb2.ModelDescription]  # type: ignore[assignment]
     RemoveModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]  # type: ignore[assignment]
     """Forget a model and delete its files, if they lie in the library."""
@@ -140,6 +144,14 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.ImportModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Model, _abc.Awaitable[_registry_pb2.Model]]: ...
+
+    @_abc_1.abstractmethod
+    def ListDevices(
+        self,
+        request: _registry_pb2.ListDevicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.ListDevicesReply, _abc.Awaitable[_registry_pb2.ListDevicesReply]]:
+        """What models can be put on, and what they take of it now."""
 
     @_abc_1.abstractmethod
     def DescribeModel(

@@ -24,6 +24,7 @@ from registry.wire import (
     MODES,
     change_message,
     description_message,
+    device_messages,
     download_message,
     estimate_message,
     instance_message,
@@ -163,3 +164,8 @@ class RegistryServicer(GeneratedServicer):
                 describe_model, model, lambda length: estimate_for(model, {"context_length": length}, find, presets)
             )
             return description_message(description)
+
+    async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesReply:
+        async with reported_errors(context):
+            inventory = await self._pool.inventory()
+            return pb.ListDevicesReply(devices=device_messages(inventory, self._pool.instances_on))

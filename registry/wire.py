@@ -1,11 +1,14 @@
 """What the registry knows, as protobuf: pure conversions."""
 
+from collections.abc import Callable
+
 import orjson
 
 from atelier.errors import to_message
 from atelier.settings.preset import Preset, settings_json
 from atelier.settings.wire import load_message, sampling_message
 from protos import registry_pb2 as pb
+from registry.devices.device import CPU, Inventory
 from registry.feed import Change, DownloadRemoved, InstanceRemoved, ModelRemoved, PresetRemoved, Snapshot
 from registry.hub.download import Download
 from registry.hub.listing import Repository, variants_of
@@ -69,6 +72,28 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
             for length, estimate in description.memory.items()
         ],
     )
+
+
+def device_messages(inventory: Inventory, instances: Callable[[str], list[str]]) -> list[pb.Device]:
+    """The GPUs, then main memory. `instances`: the ids of those that are on a device."""
+    gpus = [
+        pb.Device(
+            id=gpu.id,
+            description=gpu.description,
+            memory_total=gpu.total,
+            memory_free=gpu.free,
+            instances=instances(gpu.id),
+        )
+        for gpu in inventory.gpus
+    ]
+    main = pb.Device(
+        id=CPU,
+        description="main memory",
+        memory_total=inventory.memory_total,
+        memory_free=inventory.memory_available,
+        instances=instances(CPU),
+    )
+    return [*gpus, main]
 
 
 def verdict_message(verdict: Verdict) -> pb.FileVerdict:

@@ -1,8 +1,13 @@
-"""`python -m worker --spec FILE`: the registry starts one for each instance, or has one wait with `--spare`."""
+"""`python -m worker --spec FILE`: the registry starts one for each instance, or has one wait with `--spare`.
+
+`python -m worker --devices` says what there is to put models on.
+"""
 
 import argparse
 import asyncio
+import dataclasses
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -23,9 +28,23 @@ def main() -> None:
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--spec", type=Path, help="the launch file that the registry wrote")
     way.add_argument("--spare", metavar="RUN_DIR", help="import all that can be, then wait for an order")
+    way.add_argument("--devices", action="store_true", help="print the devices that llama.cpp sees, as JSON")
     arguments = parser.parse_args()
+    if arguments.devices:
+        print_devices()
+        return
     if path := arguments.spec or await_order():
         run(take_spec(path))
+
+
+def print_devices() -> None:
+    """For the registry, which never opens a device itself."""
+    from llama_cpp import llama_cpp as ll
+
+    from worker.engine.devices import visible_devices
+
+    ll.llama_backend_init()
+    print(json.dumps([dataclasses.asdict(device) for device in visible_devices()]))
 
 
 def run(spec: LaunchSpec) -> None:

@@ -34,6 +34,7 @@ VERBS = {
     "settings": Verb("atelier.cli.presets", "settings", "Show a model's settings, and where each comes from."),
     "load": Verb("atelier.cli.load", "load", "Load a model: start a worker for it."),
     "ps": Verb("atelier.cli.instances", "list_instances", "List the loaded models."),
+    "devices": Verb("atelier.cli.devices", "list_devices", "List what models can be put on."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
     "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
     "version": Verb("atelier.cli.status", "version", "Show the version of this program."),

@@ -15,7 +15,7 @@ from gateway.control import Control
 from gateway.disconnect import while_connected
 from gateway.lmstudio.translate import v1_model
 from gateway.management.schema import ImportBody, ModelBody
-from gateway.management.translate import described_object, instance_object, sequence_object
+from gateway.management.translate import described_object, device_object, instance_object, sequence_object
 from gateway.parsing import read_body
 from gateway.sequences import Sequences
 from gateway.watcher import Watcher
@@ -69,6 +69,9 @@ class ManagementRoutes:
     async def list_instances(self, request: Request) -> Response:
         instances = sorted(self._watcher.snapshot.instances.items())
         return json_response({"instances": [instance_object(instance) for _, instance in instances]})
+
+    async def list_devices(self, request: Request) -> Response:
+        return json_response({"devices": [device_object(device) for device in await self._control.devices()]})
 
     async def list_sequences(self, request: Request) -> Response:
         sequences = await self._sequences.of(request.path_params["id"])

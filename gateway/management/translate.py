@@ -7,7 +7,7 @@ from gateway.errors import envelope
 from gateway.lmstudio.translate import load_config
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
-from protos.registry_pb2 import ModelDescription
+from protos.registry_pb2 import Device, ModelDescription
 
 PLAIN = (
     *("id", "pin", "pid", "host", "context_length", "parallel", "gpu_layers"),
@@ -61,6 +61,16 @@ def described_object(described: ModelDescription, listed: dict[str, Any]) -> dic
             }
             for each in described.memory
         ],
+    }
+
+
+def device_object(device: Device) -> dict[str, Any]:
+    return {
+        "id": device.id,
+        "description": device.description,
+        "memory_total_bytes": device.memory_total,
+        "memory_free_bytes": device.memory_free,
+        "instances": list(device.instances),
     }
 
 

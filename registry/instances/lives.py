@@ -31,7 +31,7 @@ class Lives:
     """Begins and clears away the lives of one instance; its supervisor decides when."""
 
     def __init__(self, plan: Plan, rules: Rules, launcher: Launcher, store: InstanceStore) -> None:
-        self._plan = plan
+        self.plan = plan
         self._rules = rules
         self._launcher = launcher
         self._store = store
@@ -39,12 +39,12 @@ class Lives:
     def conceive(self) -> InstanceRecord:
         """Where the next worker will listen, and the token it will ask for."""
         return InstanceRecord(
-            id=self._plan.instance_id,
-            model_key=self._plan.model.key,
-            on_demand=self._plan.on_demand,
-            settings=self._plan.requested,
-            presets=self._plan.presets.to_json(),
-            ttl=self._plan.ttl,
+            id=self.plan.instance_id,
+            model_key=self.plan.model.key,
+            on_demand=self.plan.on_demand,
+            settings=self.plan.requested,
+            presets=self.plan.presets.to_json(),
+            ttl=self.plan.ttl,
             started_at=time.time(),
             token=secrets.token_hex(16),
             address=self._launcher.new_address(),
@@ -72,7 +72,7 @@ class Lives:
         self._launcher.clear(life.record.address)
 
     async def _launch(self, record: InstanceRecord) -> WorkerProcess:
-        launching = asyncio.create_task(self._launcher.launch(self._spec(record), self._plan.pin.environment))
+        launching = asyncio.create_task(self._launcher.launch(self._spec(record), self.plan.pin.environment))
         try:
             return await asyncio.shield(launching)
         except OSError as error:
@@ -88,7 +88,7 @@ class Lives:
         self._launcher.clear(record.address)
 
     def _spec(self, record: InstanceRecord) -> LaunchSpec:
-        return self._plan.spec(self._rules, record.address, record.token)
+        return self.plan.spec(self._rules, record.address, record.token)
 
     async def _write(self, record: InstanceRecord, *, required: bool) -> None:
         try:

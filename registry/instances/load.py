@@ -6,6 +6,7 @@ from typing import Any
 
 from atelier.errors import InvalidRequest, ModelNotFound
 from atelier.settings import TABLE, Layer, Load, resolve
+from registry.devices.placement import Need
 from registry.instances.preset_layers import PresetLayers
 from registry.machine import has_gpu_backend
 from registry.models.estimate import Estimate, estimate_memory
@@ -54,12 +55,18 @@ def estimate_for(
     return estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate
 
 
+def need_of(model: Model, resolved: ResolvedLoad) -> Need:
+    """What such an instance will take, wherever it is put."""
+    estimate = _estimate(model, resolved.load)
+    whole = estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate
+    return Need(whole, model.facts.layers)
+
+
 def main_memory(model: Model, resolved: ResolvedLoad) -> int:
     """Bytes of main memory that such an instance will take; 0 where a GPU may hold it, which llama.cpp decides."""
     if resolved.load.device != "cpu" and resolved.load.gpu_layers != 0 and has_gpu_backend():
         return 0
-    estimate = _estimate(model, resolved.load)
-    return (estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate).total
+    return need_of(model, resolved).estimate.total
 
 
 def _estimate(model: Model, load: Load) -> Estimate:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from atelier.adapters import Adapter
 from atelier.config import Config
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
+from registry.devices.device import CPU
+from registry.devices.placement import Need
 from registry.instances.instance import Instance, file_name
 from registry.instances.preset_layers import PresetLayers
 from registry.models.model import Model
@@ -51,12 +54,19 @@ class Plan:
     on_demand: bool
     ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
     memory: int = 0  # bytes that it will take in main memory, as estimated
+    need: Need | None = None  # what it takes, wherever it is put
+    placed: Mapping[str, int] = field(default_factory=dict)  # bytes by device, where the registry chose them
     adapters: tuple[Adapter, ...] = ()
 
     @property
     def model_keys(self) -> set[str]:
         """Of the models whose files it maps."""
         return {self.model.key, *([self.draft.key] if self.draft else [])}
+
+    @property
+    def taken(self) -> Mapping[str, int]:
+        """Bytes by device, as far as they are known."""
+        return self.placed or ({CPU: self.memory} if self.memory else {})
 
     def new_instance(self, host: str) -> Instance:
         return Instance(

@@ -14,22 +14,24 @@ from atelier.errors import (
     Conflict,
     Draining,
     InstanceNotFound,
-    InsufficientMemory,
     ModelNotFound,
     Unavailable,
 )
 from atelier.names import check_identifier, numbered_id
+from registry.devices.device import Inventory
+from registry.devices.placement import Occupant
+from registry.devices.probe import Probe
 from registry.feed import Feed
 from registry.instances.choosing import choose
 from registry.instances.instance import Instance, State
 from registry.instances.launcher import Launcher, WorkerProcess
-from registry.instances.load import main_memory, resolve_load
+from registry.instances.load import main_memory, need_of, resolve_load
+from registry.instances.placing import chooses_devices, placed_plan
 from registry.instances.plan import Plan, Rules
 from registry.instances.preset_layers import PresetLayers
-from registry.instances.room import Tenant, evictions, reserve
+from registry.instances.room import guardrail, without
 from registry.instances.store import InstanceRecord, InstanceStore
 from registry.instances.supervisor import Supervisor
-from registry.machine import machine_memory
 from registry.models.adapters import AdapterFolder
 from registry.models.catalogue import Catalogue
 from registry.models.model import Model
@@ -55,6 +57,7 @@ class Pool:
         feed: Feed,
         launcher: Launcher,
         rules: Rules,
+        probe: Probe | None = None,
     ) -> None:
         self._catalogue = catalogue
         self._presets = presets
@@ -65,6 +68,7 @@ class Pool:
         self._rules = rules
         self._supervisors: dict[str, Supervisor] = {}
         self._removals: dict[Supervisor, asyncio.Task[None]] = {}
+        self._probe = probe or Probe()
         self._making_room = asyncio.Lock()
         self._draining = False
 
@@ -169,32 +173,47 @@ class Pool:
                     self._begin_removal(supervisor, self._rules.shutdown_grace)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _make_room(self, plan: Plan) -> None:
-        """Before a launch: unload idle instances if memory is short; InsufficientMemory when that does not help.
+    async def inventory(self) -> Inventory:
+        """What there is, as it is now."""
+        return await self._probe.inventory()
 
-        One launch at a time: what another has been granted, and does not take yet, is not granted again.
+    def instances_on(self, device: str) -> list[str]:
+        """The ids of those that take memory there."""
+        return sorted(id for id, each in self._supervisors.items() if device in each.plan.taken)
+
+    async def _make_room(self, plan: Plan) -> Plan:
+        """Before a launch: the plan with its devices, after idle instances were unloaded if memory is short.
+
+        InsufficientMemory when that does not help. One launch at a time: what another has been granted, and does not
+        take yet, is not granted again.
         """
-        if self._rules.guardrail == "off" or not plan.memory:
-            return
+        if self._rules.guardrail == "off":
+            return plan
         async with self._making_room:
-            memory = await asyncio.to_thread(machine_memory)
-            kept = reserve(self._rules.guardrail, memory.total, self._rules.guardrail_bytes)
+            inventory = await self._probe.inventory()
+            if not plan.memory and not (inventory.gpus and chooses_devices(plan.load)):
+                return plan  # on devices that someone chose: llama.cpp says whether it fits
             others = [each for each in self._supervisors.values() if each.plan.instance_id != plan.instance_id]
-            coming = sum(each.plan.memory for each in others if each.has_room and each.state in COMING)
-            available = memory.available - kept - coming
-            going = evictions(plan.memory, available, [self._tenant(each) for each in others])
-            if going is None:
-                raise InsufficientMemory(_no_room(plan, max(0, available)))
-            for instance_id in going:
+            coming = [each.plan.taken for each in others if each.has_room and each.state in COMING]
+            share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
+            outcome = placed_plan(
+                plan,
+                without(inventory, coming, kept),
+                [self._occupant(each) for each in others],
+                share,
+                self._rules.cores,
+            )
+            for instance_id in outcome.evicted:
                 _log.info("instance_evicted", instance=instance_id, for_=plan.instance_id)
                 await self._remove(self._supervisors[instance_id], self._rules.shutdown_grace)
             if supervisor := self._supervisors.get(plan.instance_id):
                 supervisor.has_room = True
+            return outcome.plan
 
-    def _tenant(self, supervisor: Supervisor) -> Tenant:
+    def _occupant(self, supervisor: Supervisor) -> Occupant:
         idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
         evictable = supervisor.plan.on_demand and idle > 0 and supervisor not in self._removals
-        return Tenant(supervisor.plan.instance_id, supervisor.plan.memory, idle, evictable)
+        return Occupant(supervisor.plan.instance_id, supervisor.plan.taken, idle, evictable)
 
     def _start_on_demand(self, name: str, ttl: float | None) -> Supervisor:
         model = self._catalogue.get(name)
@@ -233,6 +252,7 @@ class Pool:
             load_origins=resolved.origins,
             pin=pin(resolved.load, self._rules.cores),
             memory=main_memory(model, resolved),
+            need=need_of(model, resolved),
             on_demand=on_demand,
         )
 
@@ -291,11 +311,3 @@ def _ttl(asked: float | None, usual: float | None) -> float | None:
     if asked is None:
         return usual
     return asked if asked >= 0 else None
-
-
-def _no_room(plan: Plan, available: int) -> str:
-    return (
-        f"{plan.model.key} would take about {plan.memory / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are to "
-        "spare beside what is loaded and in use. Unload something (atelier ps, atelier unload), load it with a shorter "
-        "context (-c), fewer sequences (--parallel) or a smaller KV cache (--kv-type q8_0); or set ATELIER_GUARDRAIL."
-    )

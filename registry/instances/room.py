@@ -4,8 +4,10 @@ Never one that is busy, never one that an operator loaded; of the others those t
 no more of them than are needed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from registry.devices.device import CPU, Inventory
 
 SHARES = {"off": 0.0, "relaxed": 0.0, "balanced": 0.05, "strict": 0.15}
 """Of all memory, that loads leave free, by the guardrail's name."""
@@ -21,9 +23,19 @@ class Tenant:
     evictable: bool  # loaded by a request, and idle now
 
 
-def reserve(guardrail: str, total: int, custom: int) -> int:
-    """Bytes that stay free. `custom`: what the guardrail of that name says."""
-    return custom if guardrail == "custom" else round(SHARES[guardrail] * total)
+def guardrail(name: str, custom: int) -> tuple[float, int]:
+    """The share of every device's memory that stays free, and bytes of main memory, which only `custom` knows."""
+    return (0.0, custom) if name == "custom" else (SHARES[name], 0)
+
+
+def without(inventory: Inventory, coming: Sequence[Mapping[str, int]], kept: int) -> Inventory:
+    """What is left beside what was granted to instances that load, by device, and bytes of main memory to keep."""
+
+    def granted(device: str) -> int:
+        return sum(each.get(device, 0) for each in coming)
+
+    gpus = [replace(gpu, free=max(0, gpu.free - granted(gpu.id))) for gpu in inventory.gpus]
+    return replace(inventory, gpus=gpus, memory_available=max(0, inventory.memory_available - granted(CPU) - kept))
 
 
 def evictions(needed: int, available: int, tenants: Sequence[Tenant]) -> list[str] | None:

@@ -55,9 +55,9 @@ class Supervisor:
         store: InstanceStore,
         feed: Feed,
         adopted: tuple[InstanceRecord, WorkerProcess] | None = None,
-        make_room: Callable[[Plan], Awaitable[None]] | None = None,
+        make_room: Callable[[Plan], Awaitable[Plan]] | None = None,
     ) -> None:
-        """`make_room`: is awaited before the first launch; raises when there is none."""
+        """`make_room`: gives the plan its devices before the first launch; raises when there is no room."""
         self.plan = plan
         self._make_room = make_room
         self.has_room = False  # it was granted memory; set by the pool
@@ -109,7 +109,8 @@ class Supervisor:
     async def _run(self) -> None:
         try:
             if self._make_room is not None and self._life is None:
-                await self._make_room(self.plan)
+                self.plan = self._lives.plan = await self._make_room(self.plan)
+                self._display.note(load=self.plan.load, pin=self.plan.pin.description)
             while True:
                 reason = await self._live()
                 await self._back_off(reason)

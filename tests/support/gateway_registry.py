@@ -233,6 +233,10 @@ class FakeRegistry(RegistryServicer):
         paused = request.action == pb.ControlDownloadRequest.PAUSE
         return self.set_download(state=pb.DOWNLOAD_PAUSED if paused else pb.DOWNLOAD_QUEUED)
 
+    async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesReply:
+        device = pb.Device(id="cuda:0", description="a GPU", memory_total=24, memory_free=20, instances=[KEY])
+        return pb.ListDevicesReply(devices=[device])
+
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.ModelDescription:
         estimate = pb.MemoryEstimate(weights=1000, kv_cache=2048, compute=10)
         return pb.ModelDescription(

@@ -129,6 +129,9 @@ class RegistryClient:
     async def import_model(self, path: object, key: str | None = None, mode: Any = 0) -> pb.Model:
         return await self._call(self.stub.ImportModel, pb.ImportModelRequest(path=str(path), key=key, mode=mode))
 
+    async def devices(self) -> list[pb.Device]:
+        return list((await self._call(self.stub.ListDevices, pb.ListDevicesRequest())).devices)
+
     async def describe(self, key: str) -> pb.ModelDescription:
         return await self._call(self.stub.DescribeModel, pb.DescribeModelRequest(key=key))
 

@@ -18,6 +18,8 @@ class Device:
     name: str  # CUDA0, Vulkan1, CPU
     description: str
     kind: str
+    memory_total: int = 0  # bytes
+    memory_free: int = 0
 
 
 def visible_devices() -> list[Device]:
@@ -67,14 +69,20 @@ def _ggml() -> ctypes.CDLL:
     for name in ("ggml_backend_dev_name", "ggml_backend_dev_description"):
         getattr(ggml, name).restype = ctypes.c_char_p
         getattr(ggml, name).argtypes = [ctypes.c_void_p]
+    ggml.ggml_backend_dev_memory.restype = None
+    ggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, *[ctypes.POINTER(ctypes.c_size_t)] * 2]
     ggml.ggml_backend_dev_type.restype = ctypes.c_int
     ggml.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
     return ggml
 
 
 def _device(ggml: ctypes.CDLL, handle: int) -> Device:
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
     return Device(
         ggml.ggml_backend_dev_name(handle).decode(),
         ggml.ggml_backend_dev_description(handle).decode(),
         _KINDS.get(ggml.ggml_backend_dev_type(handle), "other"),
+        total.value,
+        free.value,
     )

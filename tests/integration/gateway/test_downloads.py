@@ -122,3 +122,20 @@ async def test_all_that_is_known_of_a_model(gateway: RunningGateway) -> None:
     assert (reply["key"], reply["licence"], reply["made_for_tools"], reply["source"]) == (KEY, "mit", True, None)
     assert reply["memory"][0]["total_bytes"] == 3058
     assert (await get(gateway, "/api/v1/models/nothing/info"))[0] == 404
+
+
+async def test_devices_are_listed_with_what_is_on_them(gateway: RunningGateway) -> None:
+    assert await get(gateway, "/api/v1/devices") == (
+        200,
+        {
+            "devices": [
+                {
+                    "id": "cuda:0",
+                    "description": "a GPU",
+                    "memory_total_bytes": 24,
+                    "memory_free_bytes": 20,
+                    "instances": [KEY],
+                }
+            ]
+        },
+    )

@@ -7,8 +7,11 @@ import pytest
 
 from atelier.errors import InsufficientMemory
 from protos import registry_pb2 as pb
+from registry.devices import probe
+from registry.devices.placement import Need
 from registry.instances import pool
 from registry.machine import Memory
+from registry.models.estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 
@@ -21,8 +24,9 @@ def memory(monkeypatch: pytest.MonkeyPatch, home: Path) -> dict[str, int]:
     """What is available; every model takes NEED."""
     write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
     state = {"available": 10 * NEED}
-    monkeypatch.setattr(pool, "machine_memory", lambda: Memory(1000 * NEED, state["available"]))
+    monkeypatch.setattr(probe, "machine_memory", lambda: Memory(1000 * NEED, state["available"]))
     monkeypatch.setattr(pool, "main_memory", lambda model, resolved: NEED)
+    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(NEED, 0, 0), 1))
     return state
 
 

@@ -102,3 +102,18 @@ def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelie
     assert "from            hub a/b cccccccccccc\n" in output
     assert output.splitlines()[-1].split() == ["2048", "1", "2", "0", "3"]
     assert atelier("show", "tiny", "--template").stdout == "{{ messages }}"
+
+
+def test_devices_are_listed(server: ScriptedServer, atelier: Atelier) -> None:
+    device = {
+        "id": "cuda:0",
+        "description": "NVIDIA X",
+        "memory_total_bytes": 24 * 2**30,
+        "memory_free_bytes": 2**30,
+        "instances": [KEY],
+    }
+    server.answers("GET /api/v1/devices", {"devices": [device]})
+    assert atelier("devices").stdout.splitlines()[1].split() == [
+        *("cuda:0", "1.0", "GiB", "24.0", "GiB", "NVIDIA", "X"),
+        KEY,
+    ]

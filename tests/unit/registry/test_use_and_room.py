@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos.inference_pb2 import WorkerStatus
-from registry.instances.room import Tenant, evictions, reserve
+from registry.devices.device import Device, Inventory
+from registry.instances.room import Tenant, evictions, guardrail, without
 from registry.instances.use import Use
 from registry.machine import Memory, machine_memory
 
@@ -84,9 +85,14 @@ def test_no_more_go_than_are_needed_and_none_that_must_stay(needed: int, availab
 
 
 def test_guardrails_leave_more_and_more() -> None:
-    kept = [reserve(name, 1000, 7) for name in ("off", "relaxed", "balanced", "strict")]
-    assert kept == sorted(kept) == [0, 0, 50, 150]
-    assert reserve("custom", 1000, 7) == 7
+    assert [guardrail(name, 7) for name in ("relaxed", "balanced", "strict")] == [(0.0, 0), (0.05, 0), (0.15, 0)]
+    assert guardrail("custom", 7) == (0.0, 7)
+
+
+def test_what_was_granted_is_not_there_any_more() -> None:
+    inventory = Inventory([Device("cuda:0", "", 100, 80)], 1000, 500)
+    left = without(inventory, [{"cuda:0": 30, "cpu": 50}, {"cuda:0": 60}], 100)
+    assert (left.gpus[0].free, left.memory_available) == (0, 350)
 
 
 def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:

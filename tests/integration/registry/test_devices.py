@@ -1,0 +1,98 @@
+"""The machine's devices: asked of a process of their own, and what is put on them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from atelier.errors import InsufficientMemory
+from registry.devices import probe
+from registry.devices.device import Device
+from registry.devices.placement import Need
+from registry.devices.probe import ask, read_devices
+from registry.instances import pool
+from registry.models.estimate import Estimate
+from tests.integration.registry.conftest import KEY, Running
+
+GB = 2**30
+
+
+def entry(name: str, kind: str = "gpu") -> dict[str, Any]:
+    return {"name": name, "description": "x", "kind": kind, "memory_total": 8, "memory_free": 4}
+
+
+def test_devices_have_the_names_that_they_are_pinned_with() -> None:
+    names = ["CUDA1", "ROCm0", "Vulkan2", "MTL0", "BLAS", "SYCL0"]
+    said = json.dumps([*map(entry, names), entry("CPU", "cpu")]).encode()
+    assert [device.id for device in read_devices(said)] == ["cuda:1", "rocm:0", "vulkan:2", "metal"]
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b"no"])
+def test_what_is_no_list_is_refused(said: bytes) -> None:
+    with pytest.raises(ValueError, match="Expecting value|printed no list"):
+        read_devices(said)
+
+
+async def test_a_real_worker_says_what_this_build_of_llama_cpp_sees(registry: Running) -> None:
+    assert await ask() == []  # tests run on builds for the CPU
+    (main,) = await registry.client.devices()
+    assert main.id == "cpu"
+    assert 0 < main.memory_free <= main.memory_total
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
+    """A machine with two GPUs of 24 GiB, on which every model takes 10."""
+    gpus = [Device(f"cuda:{number}", "a GPU", 24 * GB, 24 * GB) for number in range(2)]
+
+    async def look() -> list[Device]:
+        return gpus
+
+    monkeypatch.setattr(probe, "has_gpu_backend", lambda: True)
+    monkeypatch.setattr(probe, "ask", look)
+    monkeypatch.setattr(pool, "main_memory", lambda model, resolved: 0)
+    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(8 * GB, GB, GB), 32))
+    return gpus
+
+
+async def test_instances_of_one_model_go_on_several_gpus(two_gpus: list[Device], start: Any, launcher: Any) -> None:
+    registry: Running = await start()
+    one = await registry.client.create(KEY)
+    other = await registry.client.create(KEY)
+    assert (one.load.device, other.load.device) == ("cuda:0", "cuda:1")
+    visible = [worker.environment["CUDA_VISIBLE_DEVICES"] for worker in launcher.workers]
+    assert visible == ["0", "1"]
+    devices = {device.id: list(device.instances) for device in await registry.client.devices()}
+    assert devices == {"cuda:0": [KEY], "cuda:1": [f"{KEY}:2"], "cpu": []}
+
+
+async def test_a_model_that_fits_on_no_gpu_is_split(
+    two_gpus: list[Device], start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(30 * GB, GB, GB), 32))
+    registry: Running = await start()
+    instance = await registry.client.create(KEY)
+    assert instance.load.device == "cuda:0,1"
+    assert list(instance.load.tensor_split) == [0.5, 0.5]
+
+
+async def test_a_full_gpu_is_made_free_of_what_is_idle(two_gpus: list[Device], start: Any) -> None:
+    registry: Running = await start()
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        two_gpus[:] = [Device(gpu.id, gpu.description, gpu.total, 2 * GB) for gpu in two_gpus]
+        await registry.client.create(KEY, "other")
+        await view.until(lambda view: KEY not in view.instances)
+        assert view.instances["other"].load.device == "cuda:0"
+
+
+async def test_a_device_that_was_chosen_by_hand_is_kept(two_gpus: list[Device], start: Any) -> None:
+    registry: Running = await start()
+    assert (await registry.client.create(KEY, device="cuda:1")).load.device == "cuda:1"
+
+
+async def test_no_room_anywhere_is_said(two_gpus: list[Device], start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(10_000 * GB, GB, GB), 32))
+    registry: Running = await start()
+    with pytest.raises(InsufficientMemory, match="roomiest GPU"):
+        await registry.client.ensure(KEY)
