@@ -196,13 +196,8 @@ class Pool:
             others = [each for each in self._supervisors.values() if each.plan.instance_id != plan.instance_id]
             coming = [each.plan.taken for each in others if each.has_room and each.state in COMING]
             share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
-            outcome = placed_plan(
-                plan,
-                without(inventory, coming, kept),
-                [self._occupant(each) for each in others],
-                share,
-                self._rules.cores,
-            )
+            occupants = [self._occupant(each) for each in others]
+            outcome = placed_plan(plan, without(inventory, coming, kept), occupants, share, self._rules.cores)
             for instance_id in outcome.evicted:
                 _log.info("instance_evicted", instance=instance_id, for_=plan.instance_id)
                 await self._remove(self._supervisors[instance_id], self._rules.shutdown_grace)

@@ -29,7 +29,7 @@ def test_devices_have_the_names_that_they_are_pinned_with() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"{}", b"no"])
 def test_what_is_no_list_is_refused(said: bytes) -> None:
-    with pytest.raises(ValueError, match="Expecting value|printed no list"):
+    with pytest.raises(ValueError, match=r"Expecting value|printed no list"):
         read_devices(said)
 
 
