@@ -49,6 +49,9 @@ class Config(BaseSettings):
         "strict a seventh, custom what guardrail_mb says. Where it is not enough, idle models that requests loaded go.",
     )
     guardrail_mb: int = Field(0, ge=0, description="MiB that loads leave free, with the guardrail custom.")
+    room_timeout: float = Field(
+        60, ge=0, description="Seconds that a load waits for busy models, which requests loaded, to make room for it."
+    )
     shutdown_grace: float = Field(30, ge=0, description="Seconds that running requests get when the server stops.")
 
     registry_address: str = Field("", description="gRPC address of the registry; empty: the socket in the home.")

@@ -42,6 +42,9 @@ def serve(
     guardrail_mb: Annotated[
         int | None, typer.Option(min=0, help="MiB that loads leave free, with --guardrail custom.")
     ] = None,
+    room_timeout: Annotated[
+        Number, typer.Option(help="Seconds that a load waits for busy models to make room.  [60]")
+    ] = None,
     shutdown_grace: Annotated[Number, typer.Option(help="Seconds that running requests get at a stop.  [30]")] = None,
     load_timeout: Annotated[Number, typer.Option(help="Seconds that a model may take to load.  [600]")] = None,
     stall_timeout: Annotated[

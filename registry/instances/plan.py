@@ -33,6 +33,7 @@ class Rules:
     cache_dir: Path
     idle_ttl: float | None  # of instances that requests loaded; None: they stay
     guardrail: str
+    room_timeout: float
     guardrail_bytes: int
     script: dict[str, Any] = field(default_factory=dict)
     host: str = field(default_factory=platform.node)
@@ -112,6 +113,7 @@ def rules_of(config: Config) -> Rules:
         cache_dir=config.cache_dir,
         idle_ttl=config.idle_ttl or None,
         guardrail=config.guardrail,
+        room_timeout=config.room_timeout,
         guardrail_bytes=config.guardrail_mb * 2**20,
     )
 

@@ -14,6 +14,7 @@ from atelier.errors import (
     Conflict,
     Draining,
     InstanceNotFound,
+    InsufficientMemory,
     ModelNotFound,
     Unavailable,
 )
@@ -26,7 +27,7 @@ from registry.instances.choosing import choose
 from registry.instances.instance import Instance, State
 from registry.instances.launcher import Launcher, WorkerProcess
 from registry.instances.load import main_memory, need_of, resolve_load
-from registry.instances.placing import chooses_devices, placed_plan
+from registry.instances.placing import Outcome, chooses_devices, placed_plan
 from registry.instances.plan import Plan, Rules
 from registry.instances.preset_layers import PresetLayers
 from registry.instances.room import guardrail, without
@@ -40,6 +41,7 @@ from registry.presets.presets import Presets
 
 KILL_AFTER_SECONDS = 10.0  # past the grace period of a stop
 LOOK_SECONDS = 1.0  # between two looks for what has been idle too long
+ROOM_LOOK_SECONDS = 0.1  # between two looks whether a busy model has become idle
 COMING = (State.STARTING, State.LOADING)
 
 _log = structlog.get_logger(__name__)
@@ -184,20 +186,15 @@ class Pool:
     async def _make_room(self, plan: Plan) -> Plan:
         """Before a launch: the plan with its devices, after idle instances were unloaded if memory is short.
 
-        InsufficientMemory when that does not help. One launch at a time: what another has been granted, and does not
-        take yet, is not granted again.
+        What busy models could make is waited for; InsufficientMemory when nothing would help, or it takes too long. One
+        launch at a time, in the order of their coming: what another has been granted, and does not take yet, is not
+        granted again.
         """
         if self._rules.guardrail == "off":
             return plan
         async with self._making_room:
-            inventory = await self._probe.inventory()
-            if not plan.memory and not (inventory.gpus and chooses_devices(plan.load)):
+            if (outcome := await self._outcome(plan)) is None:
                 return plan  # on devices that someone chose: llama.cpp says whether it fits
-            others = [each for each in self._supervisors.values() if each.plan.instance_id != plan.instance_id]
-            coming = [each.plan.taken for each in others if each.has_room and each.state in COMING]
-            share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
-            occupants = [self._occupant(each) for each in others]
-            outcome = placed_plan(plan, without(inventory, coming, kept), occupants, share, self._rules.cores)
             for instance_id in outcome.evicted:
                 _log.info("instance_evicted", instance=instance_id, for_=plan.instance_id)
                 await self._remove(self._supervisors[instance_id], self._rules.shutdown_grace)
@@ -205,9 +202,31 @@ class Pool:
                 supervisor.has_room = True
             return outcome.plan
 
-    def _occupant(self, supervisor: Supervisor) -> Occupant:
+    async def _outcome(self, plan: Plan) -> Outcome | None:
+        """The plan with its devices, and what has to go; None when they are not the registry's to choose."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._rules.room_timeout
+        while True:
+            inventory = await self._probe.inventory()
+            if not plan.memory and not (inventory.gpus and chooses_devices(plan.load)):
+                return None
+            others = [each for each in self._supervisors.values() if each.plan.instance_id != plan.instance_id]
+            coming = [each.plan.taken for each in others if each.has_room and each.state in COMING]
+            share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
+            there = without(inventory, coming, kept)
+            try:
+                return placed_plan(plan, there, [self._occupant(each) for each in others], share, self._rules.cores)
+            except InsufficientMemory:
+                in_time = [self._occupant(each, busy_too=True) for each in others]
+                placed_plan(plan, there, in_time, share, self._rules.cores)  # raises when waiting would not help
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(ROOM_LOOK_SECONDS)
+
+    def _occupant(self, supervisor: Supervisor, *, busy_too: bool = False) -> Occupant:
+        """`busy_too`: as if it had nothing to do."""
         idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
-        evictable = supervisor.plan.on_demand and idle > 0 and supervisor not in self._removals
+        evictable = supervisor.plan.on_demand and (idle > 0 or busy_too) and supervisor not in self._removals
         return Occupant(supervisor.plan.instance_id, supervisor.plan.taken, idle, evictable)
 
     def _start_on_demand(self, name: str, ttl: float | None) -> Supervisor:

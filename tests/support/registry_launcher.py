@@ -54,6 +54,12 @@ class FakeWorker(InferenceServicer):
         self._status.MergeFrom(pb.WorkerStatus(**fields))  # type: ignore[arg-type]
         self._change()
 
+    def work(self, sequences: int) -> None:
+        """It has so many sequences in work from now on."""
+        self._status.active = sequences
+        self._status.steps += 1
+        self._change()
+
     def fail_load(self, error: AtelierError) -> None:
         self.say(state=pb.WORKER_FAILED, error=to_message(error))
 

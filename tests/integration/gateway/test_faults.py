@@ -229,9 +229,7 @@ async def test_an_import_may_take_longer_than_a_load(gateway: RunningGateway, re
     assert registry.import_deadlines == [None]
 
 
-async def test_a_worker_that_is_being_unloaded_passes_its_requests_on(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_a_stopping_model_is_never_proxied_into(gateway: RunningGateway, registry: FakeRegistry) -> None:
     await instance_known(gateway, registry)
     await registry.start_instance(id="other")
     await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)

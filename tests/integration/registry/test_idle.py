@@ -1,5 +1,6 @@
 """Idle instances: unloaded after their time, or to make room; busy ones and those of operators never."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from registry.machine import Memory
 from registry.models.estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
+from tests.support.registry_launcher import FakeLauncher
 
 OTHER = "acme/other"
 NEED = 100  # bytes that every model takes in these tests
@@ -102,3 +104,54 @@ async def test_a_guardrail_can_be_off(start: Any, memory: dict[str, int]) -> Non
     memory["available"] = 0
     registry: Running = await start(guardrail="off")
     assert (await registry.client.ensure(KEY)).state == pb.READY
+
+
+async def test_a_queued_load_does_not_evict_a_busy_model(
+    start: Any, memory: dict[str, int], launcher: FakeLauncher
+) -> None:
+    registry: Running = await start(guardrail="relaxed")
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        launcher.workers[0].work(1)
+        await view.until(lambda view: view.instances[KEY].active == 1)
+        memory["available"] = NEED // 2
+        queued = asyncio.create_task(registry.client.ensure(OTHER))
+        await view.until(lambda view: OTHER in view.instances)
+        launcher.workers[0].work(2)
+        await view.until(lambda view: view.instances[KEY].active == 2)  # it lives, and works
+        assert not queued.done()
+        launcher.workers[0].work(0)
+        assert (await queued).state == pb.READY
+        await view.until(lambda view: KEY not in view.instances)
+
+
+async def test_the_queue_is_first_in_first_out(
+    start: Any, memory: dict[str, int], launcher: FakeLauncher, home: Path
+) -> None:
+    third = "acme/third"
+    write_gguf(home / "models/Acme/Third-GGUF/Third.gguf", name="Third")
+    registry: Running = await start(guardrail="relaxed")
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        launcher.workers[0].work(1)
+        await view.until(lambda view: view.instances[KEY].active == 1)
+        memory["available"] = NEED // 2
+        queued = []
+        for name in (third, OTHER):
+            queued.append(asyncio.create_task(registry.client.ensure(name)))
+            await view.until(lambda view, name=name: name in view.instances)
+        launcher.workers[0].work(0)
+        await asyncio.gather(*queued)
+    assert [worker.spec.instance_id for worker in launcher.workers] == [KEY, third, OTHER]
+
+
+async def test_a_load_does_not_wait_for_ever(start: Any, memory: dict[str, int], launcher: FakeLauncher) -> None:
+    registry: Running = await start(guardrail="relaxed", room_timeout=0.2)
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        launcher.workers[0].work(1)
+        await view.until(lambda view: view.instances[KEY].active == 1)
+        memory["available"] = NEED // 2
+        with pytest.raises(InsufficientMemory):
+            await registry.client.ensure(OTHER)
+        assert view.instances[KEY].state == pb.READY

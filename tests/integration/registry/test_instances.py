@@ -30,7 +30,7 @@ async def test_ensure_starts_an_instance_and_says_where_it_is(registry: Running,
     assert len(instance.token) == 32
 
 
-async def test_twenty_simultaneous_ensures_share_one_load(registry: Running, launcher: FakeLauncher) -> None:
+async def test_requests_for_one_model_coalesce_into_one_load(registry: Running, launcher: FakeLauncher) -> None:
     instances = await asyncio.gather(*(registry.client.ensure(KEY) for _ in range(20)))
     assert {instance.id for instance in instances} == {KEY}
     assert len(launcher.workers) == 1
@@ -42,7 +42,7 @@ async def test_a_ready_instance_is_returned_at_once(registry: Running, launcher:
     assert len(launcher.workers) == 1
 
 
-async def test_a_waiter_that_leaves_costs_nobody(registry: Running, launcher: FakeLauncher) -> None:
+async def test_a_waiter_that_disconnects_costs_nobody(registry: Running, launcher: FakeLauncher) -> None:
     launcher.ready_at_once = False
     leaver = asyncio.create_task(registry.client.ensure(KEY))
     stayer = asyncio.create_task(registry.client.ensure(KEY))
