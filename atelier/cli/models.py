@@ -1,5 +1,6 @@
 """`ls`, `show`, `import`, `rm` and `verify`: the models that the server has."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +9,12 @@ from urllib.parse import quote
 import typer
 
 from atelier.cli.client import JSON, Server, ServerRefused
+from atelier.cli.failure import Failure
 from atelier.cli.options import AsJSON
 from atelier.cli.output import human_size, printable, remark, show_json, show_listing
 from atelier.cli.tables import Column
+
+LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 COLUMNS = (
     Column("KEY"),
@@ -44,7 +48,11 @@ def list_models(as_json: AsJSON = False) -> None:
 
 def import_model(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A GGUF file on the machine that the server runs on.", dir_okay=False)
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER",
+            help="A GGUF file on the server's machine, or a folder of them, such as ~/.lmstudio/models.",
+        ),
     ],
     key: Annotated[str | None, typer.Option(metavar="PUBLISHER/NAME", help="Its key; taken from the file.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Hard-link the file instead of copying it.")] = False,
@@ -54,6 +62,9 @@ def import_model(
     if link and in_place:
         raise typer.BadParameter("--link and --in-place exclude each other")
     mode = "link" if link else "in_place" if in_place else "copy"
+    if path.expanduser().is_dir():
+        _import_folder(path.expanduser().absolute(), key, mode, as_json=as_json)
+        return
     with Server.from_environment() as server:
         model = _imported(server, path.expanduser().absolute(), key, mode)
     if as_json:
@@ -152,6 +163,38 @@ def _tell_verdict(reply: JSON) -> None:
     for file in reply["files"]:
         if file["fault"]:
             typer.echo(printable(f"{reply['model']}: {file['name']}: {file['fault']}"))
+
+
+def _import_folder(folder: Path, key: str | None, mode: str, *, as_json: bool) -> None:
+    """Every model below the folder; those that cannot be are told, and fail the command at its end."""
+    if key:
+        raise typer.BadParameter("--key names one model, and a folder may have many")
+    files = models_below(folder)
+    if not files:
+        raise Failure(f"{folder} has no GGUF files.")
+    imported: list[JSON] = []
+    with Server.from_environment() as server:
+        for file in files:
+            try:
+                imported.append(_imported(server, file, None, mode))
+            except ServerRefused as refusal:
+                remark(printable(f"{file}: {refusal}"))
+                continue
+            if not as_json:
+                typer.echo(f"Imported {imported[-1]['key']}")
+    if as_json:
+        show_json({"models": imported})
+    if len(imported) < len(files):
+        raise typer.Exit(1)
+
+
+def models_below(folder: Path) -> list[Path]:
+    """The files that stand for a model: no later parts of split ones, no projectors, and links where they lead.
+
+    The hub's cache has links to files without names; what the links are called tells which model it is.
+    """
+    found = (path for path in folder.rglob("*") if path.suffix.lower() == ".gguf" and path.is_file())
+    return sorted(path for path in found if not LATER_PART.search(path.name) and "mmproj" not in path.name.lower())
 
 
 def _imported(server: Server, path: Path, key: str | None, mode: str) -> JSON:

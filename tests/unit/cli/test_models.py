@@ -117,3 +117,29 @@ def test_devices_are_listed(server: ScriptedServer, atelier: Atelier) -> None:
         *("cuda:0", "1.0", "GiB", "24.0", "GiB", "NVIDIA", "X"),
         KEY,
     ]
+
+
+def test_a_folder_is_imported_model_by_model(server: ScriptedServer, atelier: Atelier, tmp_path: Path) -> None:
+    names = ("a/x.gguf", "a/big-00001-of-00002.gguf", "a/big-00002-of-00002.gguf", "a/mmproj-x.gguf", "a/README.md")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    keys = iter(["a/big", "a/x"])
+    server.answers("POST /api/v1/models/import", lambda request: Reply(model(next(keys))))
+    result = atelier("import", str(tmp_path), "--in-place")
+    assert result.stdout == "Imported a/big\nImported a/x\n"
+    assert [body["path"] for body in server.bodies("/api/v1/models/import")] == [
+        str(tmp_path / "a/big-00001-of-00002.gguf"),
+        str(tmp_path / "a/x.gguf"),
+    ]
+
+
+def test_a_model_of_a_folder_that_is_refused_does_not_end_the_others(
+    server: ScriptedServer, atelier: Atelier, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.gguf").write_text("x")
+    server.refuses("POST /api/v1/models/import", 400, "It is no model.")
+    result = atelier("import", str(tmp_path))
+    assert (result.exit_code, "It is no model." in result.stderr) == (1, True)
+    (tmp_path / "bad.gguf").unlink()
+    assert "no GGUF files" in atelier("import", str(tmp_path)).stderr
