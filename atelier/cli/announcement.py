@@ -31,7 +31,7 @@ def announcement(config: Config, models: list[str]) -> str:
     url = local_url(config.host, config.port)
     lines = [f"Ready at {url}", f"  home    {config.home}", f"  models  {', '.join(models) or 'none yet'}"]
     if not models:
-        return "\n".join([*lines, "Give it a model with: atelier import FILE.gguf"])
+        return "\n".join([*lines, "Give it a model with: atelier get USER/REPO, or: atelier import FILE.gguf"])
     key = ' -H "Authorization: Bearer $ATELIER_API_KEY"' if config.api_key else ""
     return "\n".join([*lines, "Try:", EXAMPLE.format(url=url, key=key, model=models[0])])
 

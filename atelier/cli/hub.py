@@ -57,7 +57,9 @@ def search(
         show_json(reply)
     elif reply["models"]:
         show_listing(FOUND, [_found_row(model) for model in reply["models"]])
-        remark("(!) does not fit into the server's memory. Download one with: atelier get REPOSITORY@QUANTISATION")
+        remark("Download one with: atelier get REPOSITORY@QUANTISATION")
+        if not all(variant["fits"] for model in reply["models"] for variant in model["variants"]):
+            remark("(!) does not fit into the server's memory.")
     else:
         remark("The hub has no GGUF model of that name.")
 

@@ -105,7 +105,8 @@ def _draft(load: Load, find: Find) -> Model | None:
 
 
 def _of_file(longest: int) -> dict[str, Any]:
+    """No model is loaded with more context than it was trained for."""
     row = TABLE["load"]["context_length"]
-    if not longest:
+    if not 0 < longest < row.default:
         return {}
-    return {"context_length": max(min(row.default, longest), int(row.facts.minimum or 0))}
+    return {"context_length": max(longest, int(row.facts.minimum or 0))}
