@@ -9,7 +9,7 @@ call. How each backend is told to use nothing differs:
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from atelier.errors import InvalidRequest
@@ -56,6 +56,22 @@ def device_environment(device: str) -> dict[str, str]:
         )
     hidden = {VISIBLE[backend]: NOTHING[backend] for backend in VISIBLE if backend != match["backend"]}
     return hidden | _shown(match["backend"], match["numbers"])
+
+
+def within_visible(inherited: Mapping[str, str], pinned: Mapping[str, str]) -> dict[str, str]:
+    """What pins a worker, where this server itself may use some of the machine's devices only.
+
+    Its own devices are counted from 0, as llama.cpp counts those that it sees:
+
+        CUDA_VISIBLE_DEVICES=3,5 for the server, cuda:1 for the worker  -->  CUDA_VISIBLE_DEVICES=5
+    """
+    translated = dict(pinned)
+    for variable in VISIBLE.values():
+        own = [name.strip() for name in inherited.get(variable, "").split(",") if name.strip()]
+        wanted = pinned.get(variable, "").split(",")
+        if own and all(number.isdecimal() for number in wanted):
+            translated[variable] = ",".join(own[int(number)] for number in wanted if int(number) < len(own)) or "-1"
+    return translated
 
 
 def parse_cores(text: str, available: Collection[int]) -> list[int]:

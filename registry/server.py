@@ -87,8 +87,8 @@ class RegistryServer:
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
-        await self.downloads.close()
-        await self.pool.drain(self._config.shutdown_grace)
+        self.catalogue.give_up()
+        await asyncio.gather(self.downloads.close(), self.pool.drain(self._config.shutdown_grace))
         await self._launcher.close()
         await self.catalogue.close()
         self.feed.close()

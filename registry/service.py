@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 from atelier.errors import InvalidRequest
 from atelier.rpc import Context, reported_errors
@@ -53,6 +54,7 @@ class RegistryServicer(GeneratedServicer):
         self._pool = pool
         self._downloads = downloads
         self._presets = presets
+        self._verifying = ThreadPoolExecutor(1, thread_name_prefix="verify")  # launches need the usual threads
         self._feed = feed
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Change]:
@@ -143,15 +145,15 @@ class RegistryServicer(GeneratedServicer):
 
     async def RemoveModel(self, request: pb.RemoveModelRequest, context: Context) -> pb.RemoveModelReply:
         async with reported_errors(context):
-            self._pool.check_unused(self._catalogue.require(request.key))
-            deleted = await self._catalogue.remove(request.key)
+            deleted = await self._catalogue.remove(request.key, self._pool.check_unused)
             return pb.RemoveModelReply(deleted=map(str, deleted))
 
     async def VerifyModel(self, request: pb.VerifyModelRequest, context: Context) -> pb.VerifyModelReply:
         async with reported_errors(context):
             model, stop = self._catalogue.require(request.key), threading.Event()
             try:
-                verdicts = await asyncio.to_thread(verify, model, stop)
+                loop = asyncio.get_running_loop()
+                verdicts = await loop.run_in_executor(self._verifying, verify, model, stop)
             finally:
                 stop.set()  # who asked may have left: the thread need not go on
             return pb.VerifyModelReply(files=map(verdict_message, verdicts))

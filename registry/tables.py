@@ -79,6 +79,7 @@ class InstanceRow(Base):
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)  # as requested
     presets: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # that were below them, as they were
     ttl: Mapped[float | None] = mapped_column(Float(53))
+    placement: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     started_at: Mapped[float] = mapped_column(Float(53))
     token: Mapped[str] = mapped_column(String(255))
     address: Mapped[str] = mapped_column(Text)

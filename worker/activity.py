@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -10,6 +10,7 @@ class Activity:
     """Counts open calls. Used on the event loop alone."""
 
     def __init__(self) -> None:
+        self.on_busy: Callable[[], None] = lambda: None  # called when the first call begins
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -18,6 +19,8 @@ class Activity:
     def begin(self) -> None:
         self._open += 1
         self._idle.clear()
+        if self._open == 1:
+            self.on_busy()
 
     def end(self) -> None:
         self._open -= 1
@@ -33,6 +36,10 @@ class Activity:
             yield
         finally:
             self.end()
+
+    @property
+    def open(self) -> int:
+        return self._open
 
     @property
     def idle_seconds(self) -> float:

@@ -33,7 +33,7 @@ class WorkerServer:
         self._activity = Activity()
         self._streams = EventStreams(self._activity)
         self.engine = create_engine(spec, self._streams.publish)
-        self.status = Status(self.engine)
+        self.status = Status(self.engine, self._activity)
         self._health = health.aio.HealthServicer()
         self._servicer = InferenceServicer(
             spec, self.engine, self.status, self._streams, self._activity, self._shutdown_asked

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from atelier.errors import AtelierError, to_message
 from protos import inference_pb2 as pb
+from worker.activity import Activity
 from worker.engine.interface import Engine
 
 PULSE_SECONDS = 1.0
@@ -18,8 +19,10 @@ class Status:
     LOADING -> READY -> DRAINING, or LOADING -> FAILED.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, activity: Activity) -> None:
         self._engine = engine
+        self._activity = activity
+        activity.on_busy = self._notify  # at once: an idle worker may be unloaded
         self._state: pb.WorkerState.ValueType = pb.WORKER_LOADING
         self._progress = 0.0
         self._load_seconds: float | None = None
@@ -81,7 +84,8 @@ class Status:
             state=self._state,
             load_progress=self._progress,
             active=figures.active,
-            queued=figures.queued,
+            # Calls that are no sequences, such as embeddings, are work as well; they are not told apart by steps.
+            queued=figures.queued or (0 if figures.active else self._activity.open),
             error=to_message(self._error) if self._error else None,
             load_seconds=self._load_seconds,
             steps=figures.steps,

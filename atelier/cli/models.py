@@ -43,9 +43,7 @@ def list_models(as_json: AsJSON = False) -> None:
     elif models:
         show_listing(COLUMNS, [_row(model) for model in models])
     else:
-        remark(
-            "No models yet. Download one with: atelier get USER/REPO, or import one with: atelier import FILE"
-        )
+        remark("No models yet. Download one with: atelier get USER/REPO, or import one with: atelier import FILE")
 
 
 def import_model(

@@ -12,7 +12,8 @@ from atelier.settings.declare import setting
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPECULATIONS = ("off", "prompt_lookup", "draft_model")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
-LONGEST_TEXT = 200_000  # characters of a system prompt or a template
+LONGEST_NAME = 300  # characters of a device list or a model's name
+LONGEST_TEXT = 100_000  # characters of a system prompt or a template
 MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
 
 
@@ -44,11 +45,13 @@ class Load:
         "auto",
         "Where the model runs: auto, cpu, or a backend with its device numbers, such as cuda:1 or cuda:0,1.",
         llama="devices",
+        longest=LONGEST_NAME,
         lmstudio="device",
     )
     cores: str | None = setting(
         None,
         "CPU cores the worker may use, such as 0-3,6; unset: every core of the machine.",
+        longest=LONGEST_NAME,
         lmstudio="cores",
     )
     threads: int | None = setting(
@@ -168,6 +171,7 @@ class Load:
     draft_model: str | None = setting(
         None,
         "Key, or its short form, of a small model with the same vocabulary, which guesses ahead.",
+        longest=LONGEST_NAME,
         lmstudio="draft_model",
     )
     draft_tokens: int = setting(
@@ -218,6 +222,7 @@ class Prompt:
         [],
         "Strings that end a completion; they are not part of it.",
         max_items=16,
+        longest=1024,
         openai="stop",
         lmstudio="stop",
         preset_key="llm.prediction.stopStrings",

@@ -81,7 +81,10 @@ def _unwrapped(row: Setting, value: Any) -> Any:
     if isinstance(value, Mapping) and "checked" in value:
         return value.get("value") if value["checked"] else None
     if row.name == "logit_bias" and isinstance(value, list):
-        return {int(token): float(bias) for token, bias in value}
+        try:
+            return {int(token): float(bias) for token, bias in value}
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidRequest("logit_bias: a list of [token, bias] each", param="inference.logit_bias") from None
     return value
 
 

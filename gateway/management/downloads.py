@@ -74,7 +74,7 @@ class DownloadRoutes:
 def read_limit(given: str | None) -> int:
     if given is None:
         return USUALLY_FOUND
-    if not given.isdecimal() or not 1 <= int(given[:9]) <= MOST_FOUND:
+    if not given.isascii() or not given.isdecimal() or len(given) > 2 or not 1 <= int(given) <= MOST_FOUND:
         raise InvalidRequest(f"limit: a number from 1 to {MOST_FOUND}", param="limit")
     return int(given)
 

@@ -6,7 +6,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atelier.errors import InvalidRequest, NotFound, PresetNotFound
+from atelier.errors import Conflict, InvalidRequest, NotFound, PresetNotFound
 from atelier.names import InstanceName, find_name, near_hint
 from atelier.settings import Value
 from atelier.settings.lmstudio_preset import read_file, write_file
@@ -63,8 +63,9 @@ class PresetRoutes:
             model=body.model if "model" in body.model_fields_set else before.model,
             settings=changed(before, changes),
         )
-        expected = before.version if body.version is None else body.version
-        return json_response(preset_object(await self._control.put_preset(after, expected)))
+        if body.version not in (None, before.version):
+            raise Conflict(f'"{before.name}" is at version {before.version} here; look at it and try again.')
+        return json_response(preset_object(await self._control.put_preset(after, before.version)))
 
     async def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -102,6 +103,8 @@ class PresetRoutes:
         """What `export` gives, or a *.preset.json of LM Studio's."""
         body = await read_body(request, PresetImportBody)
         name, model, settings, ignored = read_import(body.file)
+        if not (body.name or name):
+            raise InvalidRequest("The file names no preset; give it a name.", param="name")
         preset = Preset(name=body.name or name, model=model, settings=settings)
         written = await self._control.put_preset(preset, None if body.replace else 0)
         return json_response({**preset_object(written), "ignored": ignored})
@@ -193,12 +196,14 @@ def read_import(file: Json) -> tuple[str, str | None, Settings, list[str]]:
     if "operation" in file or (isinstance(load := file.get("load"), dict) and "fields" in load):
         read = read_file(file)
         return read.name, None, read.settings, list(read.ignored)
-    body = parse(orjson.dumps({name: file[name] for name in (*GROUPS, "model") if name in file}), PresetBody)
+    ours = {name: file[name] for name in (*GROUPS, "model") if name in file}
+    try:
+        body = parse(orjson.dumps(ours), PresetBody)
+    except TypeError as error:  # a number of more than 64 bits
+        raise InvalidRequest(f"file: {error}", param="file") from None
     name = file.get("name")
-    if not isinstance(name, str):
-        raise InvalidRequest("file.name: the file names no preset; give it a name", param="name")
     known = {*GROUPS, "model", "name", "version", "changed_at"}
-    return name, body.model, given(body), [key for key in file if key not in known]
+    return name if isinstance(name, str) else "", body.model, given(body), [key for key in file if key not in known]
 
 
 def _plain(values: Any) -> Json:

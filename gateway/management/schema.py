@@ -1,12 +1,13 @@
 """The bodies of our own routes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from atelier.settings.schema import GROUP_MODELS
 from gateway.openai.schema import Body
 
+Version = Annotated[int, Field(ge=0, le=2**31 - 1)]
 GROUP = {
     group: f"Settings by name: {', '.join(list(model.model_fields)[:3])}, ..." for group, model in GROUP_MODELS.items()
 }
@@ -39,7 +40,9 @@ class PresetBody(Body):
     load: dict[str, Any] = Field(default_factory=dict, description=GROUP["load"])
     prompt: dict[str, Any] = Field(default_factory=dict, description=GROUP["prompt"])
     inference: dict[str, Any] = Field(default_factory=dict, description=GROUP["inference"])
-    version: int | None = Field(None, ge=0, description="The version that is to be replaced; 0: there shall be none.")
+    version: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="The version that is to be replaced; 0: there shall be none."
+    )
 
 
 class PresetChangeBody(Body):
@@ -47,7 +50,9 @@ class PresetChangeBody(Body):
     load: dict[str, Any] | None = Field(None, description=GROUP["load"] + " null takes one out.")
     prompt: dict[str, Any] | None = Field(None, description=GROUP["prompt"] + " null takes one out.")
     inference: dict[str, Any] | None = Field(None, description=GROUP["inference"] + " null takes one out.")
-    version: int | None = Field(None, ge=0, description="The version that is to be changed; otherwise the newest.")
+    version: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="The version that is to be changed; otherwise the newest."
+    )
 
 
 class DuplicateBody(Body):

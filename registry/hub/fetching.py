@@ -1,13 +1,12 @@
 """One file from the hub to the disk, gone on with where an earlier attempt ended. Blocks; for threads."""
 
-import errno
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from atelier.errors import DiskFull, DownloadDamaged, HubUnavailable
+from atelier.errors import DownloadDamaged, HubUnavailable
 from registry.hub.client import Hub, Location, explained, refusal
 from registry.hub.listing import RepoFile
 from registry.hub.stopping import check
@@ -27,7 +26,7 @@ def fetch(
     """Bring the file to `target`, unless it is there; its content is checked by the caller.
 
     `on_bytes` hears how many of its bytes are there: first those that were, then each piece. HubUnavailable when
-    another attempt may help; Stopped; DiskFull. What has come stays in `target`.part.
+    another attempt may help; Stopped; OSError. What has come stays in `target`.part.
     """
     if target.exists():
         on_bytes(target.stat().st_size)
@@ -38,20 +37,13 @@ def fetch(
     part = target.with_name(f"{target.name}.part")
     begun = bytes_to_keep(part, location.etag, file.size)
     on_bytes(begun)
-    try:
-        with part.open("r+b") as unfinished:
-            unfinished.truncate(begun)
-            unfinished.seek(begun)
-            _receive(location, file, begun, unfinished, on_bytes, stop)
-            unfinished.flush()
-            os.fsync(unfinished.fileno())
-        part.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"The disk that holds {target.parent} is full. Make room and go on with the download."
-            ) from error
-        raise
+    with part.open("r+b") as unfinished:
+        unfinished.truncate(begun)
+        unfinished.seek(begun)
+        _receive(location, file, begun, unfinished, on_bytes, stop)
+        unfinished.flush()
+        os.fsync(unfinished.fileno())
+    part.rename(target)
 
 
 def bytes_to_keep(part: Path, etag: str, size: int) -> int:

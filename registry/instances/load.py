@@ -8,7 +8,6 @@ from atelier.errors import InvalidRequest, ModelNotFound
 from atelier.settings import TABLE, Layer, Load, resolve
 from registry.devices.placement import Need
 from registry.instances.preset_layers import PresetLayers
-from registry.machine import has_gpu_backend
 from registry.models.estimate import Estimate, estimate_memory
 from registry.models.model import Model
 
@@ -60,13 +59,6 @@ def need_of(model: Model, resolved: ResolvedLoad) -> Need:
     estimate = _estimate(model, resolved.load)
     whole = estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate
     return Need(whole, model.facts.layers)
-
-
-def main_memory(model: Model, resolved: ResolvedLoad) -> int:
-    """Bytes of main memory that such an instance will take; 0 where a GPU may hold it, which llama.cpp decides."""
-    if resolved.load.device != "cpu" and resolved.load.gpu_layers != 0 and has_gpu_backend():
-        return 0
-    return need_of(model, resolved).estimate.total
 
 
 def _estimate(model: Model, load: Load) -> Estimate:

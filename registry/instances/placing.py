@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from atelier.errors import InsufficientMemory
 from atelier.settings import Load
-from registry.devices.device import Inventory, pin_name, split_of
+from registry.devices.device import CPU, Inventory, pin_name, split_of
 from registry.devices.placement import Occupant, Placed, place
 from registry.instances.plan import Plan
 from registry.pinning import pin
@@ -24,6 +25,11 @@ def chooses_devices(load: Load) -> bool:
     return load.device == "auto" and load.gpu_layers is None and not load.tensor_split
 
 
+def in_main_memory(plan: Plan) -> bool:
+    """Whether someone has said that the model lies there."""
+    return plan.load.device == CPU or plan.load.gpu_layers == 0
+
+
 def placed_plan(
     plan: Plan, inventory: Inventory, occupants: Sequence[Occupant], kept: float, cores: Collection[int]
 ) -> Outcome:
@@ -39,7 +45,7 @@ def placed_plan(
             "or a smaller KV cache (--kv-type q8_0); or set ATELIER_GUARDRAIL."
         )
     if not free_choice:
-        return Outcome(plan, placed.evicted)
+        return Outcome(replace(plan, placed=placed.memory), placed.evicted)
     load = replace(
         plan.load,
         device=pin_name(placed.devices),
@@ -47,3 +53,24 @@ def placed_plan(
         tensor_split=split_of(placed.devices, placed.memory),
     )
     return Outcome(replace(plan, load=load, pin=pin(load, cores), placed=placed.memory), placed.evicted)
+
+
+def placement_of(plan: Plan) -> dict[str, Any] | None:
+    """What was chosen for the plan, to be kept with its instance; None: nothing was."""
+    if not plan.placed:
+        return None
+    load = plan.load
+    return {
+        "device": load.device,
+        "gpu_layers": load.gpu_layers,
+        "tensor_split": load.tensor_split,
+        "memory": dict(plan.placed),
+    }
+
+
+def replaced(plan: Plan, placement: dict[str, Any] | None, cores: Collection[int]) -> Plan:
+    """The plan with what was chosen for it earlier."""
+    if placement is None:
+        return plan
+    load = replace(plan.load, **{name: placement[name] for name in ("device", "gpu_layers", "tensor_split")})
+    return replace(plan, load=load, pin=pin(load, cores), placed=placement["memory"])

@@ -12,7 +12,6 @@ from atelier.adapters import Adapter
 from atelier.config import Config
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
-from registry.devices.device import CPU
 from registry.devices.placement import Need
 from registry.instances.instance import Instance, file_name
 from registry.instances.preset_layers import PresetLayers
@@ -54,7 +53,6 @@ class Plan:
     pin: Pin
     on_demand: bool
     ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
-    memory: int = 0  # bytes that it will take in main memory, as estimated
     need: Need | None = None  # what it takes, wherever it is put
     placed: Mapping[str, int] = field(default_factory=dict)  # bytes by device, where the registry chose them
     adapters: tuple[Adapter, ...] = ()
@@ -66,8 +64,8 @@ class Plan:
 
     @property
     def taken(self) -> Mapping[str, int]:
-        """Bytes by device, as far as they are known."""
-        return self.placed or ({CPU: self.memory} if self.memory else {})
+        """Bytes by device, as far as they are known: not of devices that someone else chose."""
+        return self.placed
 
     def new_instance(self, host: str) -> Instance:
         return Instance(

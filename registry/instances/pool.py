@@ -14,23 +14,21 @@ from atelier.errors import (
     Conflict,
     Draining,
     InstanceNotFound,
-    InsufficientMemory,
     ModelNotFound,
     Unavailable,
 )
 from atelier.names import check_identifier, numbered_id
 from registry.devices.device import Inventory
-from registry.devices.placement import Occupant
 from registry.devices.probe import Probe
 from registry.feed import Feed
 from registry.instances.choosing import choose
+from registry.instances.housing import Housing
 from registry.instances.instance import Instance, State
 from registry.instances.launcher import Launcher, WorkerProcess
-from registry.instances.load import main_memory, need_of, resolve_load
-from registry.instances.placing import Outcome, chooses_devices, placed_plan
+from registry.instances.load import need_of, resolve_load
+from registry.instances.placing import replaced
 from registry.instances.plan import Plan, Rules
 from registry.instances.preset_layers import PresetLayers
-from registry.instances.room import guardrail, without
 from registry.instances.store import InstanceRecord, InstanceStore
 from registry.instances.supervisor import Supervisor
 from registry.models.adapters import AdapterFolder
@@ -41,8 +39,6 @@ from registry.presets.presets import Presets
 
 KILL_AFTER_SECONDS = 10.0  # past the grace period of a stop
 LOOK_SECONDS = 1.0  # between two looks for what has been idle too long
-ROOM_LOOK_SECONDS = 0.1  # between two looks whether a busy model has become idle
-COMING = (State.STARTING, State.LOADING)
 
 _log = structlog.get_logger(__name__)
 
@@ -70,8 +66,13 @@ class Pool:
         self._rules = rules
         self._supervisors: dict[str, Supervisor] = {}
         self._removals: dict[Supervisor, asyncio.Task[None]] = {}
-        self._probe = probe or Probe()
-        self._making_room = asyncio.Lock()
+        self._housing = Housing(
+            rules,
+            lambda: list(self._supervisors.values()),
+            lambda: self._removals.keys(),
+            lambda supervisor: self._remove(supervisor, rules.shutdown_grace),
+            probe,
+        )
         self._draining = False
 
     async def ensure(self, name: str, ttl: float | None = None) -> Instance:
@@ -88,7 +89,7 @@ class Pool:
             elif supervisor.state is State.FAILED:
                 await self._remove(supervisor)
                 if supervisor.plan.instance_id not in self._supervisors:
-                    self._start(supervisor.plan)
+                    self._start(self._again(supervisor.asked))
             elif supervisor.state is State.STALLED:
                 return await self._recovered(supervisor)
             else:
@@ -131,7 +132,10 @@ class Pool:
         model = self._catalogue.require(record.model_key)
         presets = PresetLayers.from_json(record.presets)
         plan = await self._adapted(self._plan(model, record.id, record.settings, presets, on_demand=record.on_demand))
-        return self._start(replace(plan, ttl=record.ttl), (record, process) if process else None)
+        plan = replace(plan, ttl=record.ttl)
+        if process is None:
+            return self._start(plan)
+        return self._start(replaced(plan, record.placement, self._rules.cores), (record, process))
 
     def preset_layers(self, model: Model, preset: str | None) -> PresetLayers:
         """What a new instance of the model finds set; PresetNotFound."""
@@ -177,57 +181,13 @@ class Pool:
 
     async def inventory(self) -> Inventory:
         """What there is, as it is now."""
-        return await self._probe.inventory()
+        return await self._housing.inventory()
 
     def instances_on(self, device: str) -> list[str]:
         """The ids of those that take memory there."""
-        return sorted(id for id, each in self._supervisors.items() if device in each.plan.taken)
-
-    async def _make_room(self, plan: Plan) -> Plan:
-        """Before a launch: the plan with its devices, after idle instances were unloaded if memory is short.
-
-        What busy models could make is waited for; InsufficientMemory when nothing would help, or it takes too long. One
-        launch at a time, in the order of their coming: what another has been granted, and does not take yet, is not
-        granted again.
-        """
-        if self._rules.guardrail == "off":
-            return plan
-        async with self._making_room:
-            if (outcome := await self._outcome(plan)) is None:
-                return plan  # on devices that someone chose: llama.cpp says whether it fits
-            for instance_id in outcome.evicted:
-                _log.info("instance_evicted", instance=instance_id, for_=plan.instance_id)
-                await self._remove(self._supervisors[instance_id], self._rules.shutdown_grace)
-            if supervisor := self._supervisors.get(plan.instance_id):
-                supervisor.has_room = True
-            return outcome.plan
-
-    async def _outcome(self, plan: Plan) -> Outcome | None:
-        """The plan with its devices, and what has to go; None when they are not the registry's to choose."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._rules.room_timeout
-        while True:
-            inventory = await self._probe.inventory()
-            if not plan.memory and not (inventory.gpus and chooses_devices(plan.load)):
-                return None
-            others = [each for each in self._supervisors.values() if each.plan.instance_id != plan.instance_id]
-            coming = [each.plan.taken for each in others if each.has_room and each.state in COMING]
-            share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
-            there = without(inventory, coming, kept)
-            try:
-                return placed_plan(plan, there, [self._occupant(each) for each in others], share, self._rules.cores)
-            except InsufficientMemory:
-                in_time = [self._occupant(each, busy_too=True) for each in others]
-                placed_plan(plan, there, in_time, share, self._rules.cores)  # raises when waiting would not help
-                if loop.time() >= until:
-                    raise
-            await asyncio.sleep(ROOM_LOOK_SECONDS)
-
-    def _occupant(self, supervisor: Supervisor, *, busy_too: bool = False) -> Occupant:
-        """`busy_too`: as if it had nothing to do."""
-        idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
-        evictable = supervisor.plan.on_demand and (idle > 0 or busy_too) and supervisor not in self._removals
-        return Occupant(supervisor.plan.instance_id, supervisor.plan.taken, idle, evictable)
+        return sorted(
+            id for id, each in self._supervisors.items() if device in each.plan.taken and each.state is not State.FAILED
+        )
 
     def _start_on_demand(self, name: str, ttl: float | None) -> Supervisor:
         model = self._catalogue.get(name)
@@ -237,10 +197,22 @@ class Pool:
         plan = self._plan(model, self._claim(model, None), {}, presets, on_demand=True)
         return self._start(replace(plan, ttl=_ttl(ttl, self._rules.idle_ttl)))
 
+    def _again(self, plan: Plan) -> Plan:
+        """The plan of an instance that failed, for another attempt: as it was asked for, of the model as it is now.
+
+        What a request loads takes the default preset as it is now, too: it may have been the fault.
+        """
+        model = self._catalogue.require(plan.model.key)
+        presets = self.preset_layers(model, None) if plan.on_demand else plan.presets
+        again = self._plan(model, plan.instance_id, plan.requested, presets, on_demand=plan.on_demand)
+        return replace(again, ttl=plan.ttl, adapters=plan.adapters)
+
     def _start(self, plan: Plan, adopted: tuple[InstanceRecord, WorkerProcess] | None = None) -> Supervisor:
         if self._draining:
             raise Draining()
-        supervisor = Supervisor(plan, self._rules, self._launcher, self._store, self._feed, adopted, self._make_room)
+        supervisor = Supervisor(
+            plan, self._rules, self._launcher, self._store, self._feed, adopted, self._housing.make_room
+        )
         self._supervisors[plan.instance_id] = supervisor
         return supervisor
 
@@ -265,7 +237,6 @@ class Pool:
             load=resolved.load,
             load_origins=resolved.origins,
             pin=pin(resolved.load, self._rules.cores),
-            memory=main_memory(model, resolved),
             need=need_of(model, resolved),
             on_demand=on_demand,
         )

@@ -28,6 +28,11 @@ def guardrail(name: str, custom: int) -> tuple[float, int]:
     return (0.0, custom) if name == "custom" else (SHARES[name], 0)
 
 
+def still_to_come(memory: Mapping[str, int], progress: float) -> dict[str, int]:
+    """What an instance that is being loaded does not take yet: what it takes already, the devices tell."""
+    return {device: round(taken * (1 - progress)) for device, taken in memory.items()}
+
+
 def without(inventory: Inventory, coming: Sequence[Mapping[str, int]], kept: int) -> Inventory:
     """What is left beside what was granted to instances that load, by device, and bytes of main memory to keep."""
 

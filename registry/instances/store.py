@@ -19,6 +19,7 @@ class InstanceRecord:
     settings: dict[str, Any]  # as requested
     presets: dict[str, Any] | None = None  # PresetLayers
     ttl: float | None = None  # seconds without work after which it is unloaded
+    placement: dict[str, Any] | None = None  # the devices that were chosen for it
     started_at: float  # seconds since the epoch
     token: str
     address: str

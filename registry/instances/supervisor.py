@@ -59,8 +59,9 @@ class Supervisor:
     ) -> None:
         """`make_room`: gives the plan its devices before the first launch; raises when there is no room."""
         self.plan = plan
+        self.asked = plan  # before devices were chosen for it
         self._make_room = make_room
-        self.has_room = False  # it was granted memory; set by the pool
+        self.has_room = adopted is not None  # it was granted memory, or has taken it
         self._use = Use(asyncio.get_running_loop().time())
         self._rules = rules
         self._lives = Lives(plan, rules, launcher, store)
@@ -108,7 +109,7 @@ class Supervisor:
 
     async def _run(self) -> None:
         try:
-            if self._make_room is not None and self._life is None:
+            if self._make_room is not None and not self.has_room:
                 self.plan = self._lives.plan = await self._make_room(self.plan)
                 self._display.note(load=self.plan.load, pin=self.plan.pin.description)
             while True:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import jinja2
-from jinja2 import meta
+from jinja2 import nodes
 
+LONGEST = 200_000  # characters of a template that is looked at
 THINKS = ("<think>", "enable_thinking", "reasoning_content", "<|channel|>analysis")
 
 
@@ -18,16 +19,19 @@ class Capabilities:
 def capabilities_of(template: str | None) -> Capabilities:
     if template is None:
         return Capabilities(chat=False, tools=False, reasoning=False)
-    return Capabilities(
-        chat=True, tools="tools" in _variables(template), reasoning=any(sign in template for sign in THINKS)
-    )
+    return Capabilities(chat=True, tools=_reads(template, "tools"), reasoning=any(sign in template for sign in THINKS))
 
 
-def _variables(template: str) -> set[str]:
-    """That the template is given; none of one that is no Jinja."""
+def _reads(template: str, name: str) -> bool:
+    """Whether the template uses a variable of this name that it has not set itself; False of one that is no Jinja.
+
+    By its syntax alone: to compile a stranger's template is to compute what is constant in it.
+    """
+    if len(template) > LONGEST:
+        return False
     try:
-        return meta.find_undeclared_variables(
-            jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
-        )
-    except (jinja2.TemplateError, RecursionError):
-        return set()
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except (jinja2.TemplateError, RecursionError, ValueError):
+        return False
+    names = [node for node in tree.find_all(nodes.Name) if node.name == name]
+    return any(node.ctx == "load" for node in names) and not any(node.ctx == "store" for node in names)

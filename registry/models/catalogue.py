@@ -3,10 +3,10 @@
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import structlog
 
@@ -15,13 +15,14 @@ from atelier.names import ModelName, find_name, near_hint
 from registry.feed import Feed
 from registry.models.facts import VERSION, Facts
 from registry.models.importing import ImportRequest, naming_of, place_files
-from registry.models.library import find_files
+from registry.models.library import find_files, is_there
 from registry.models.model import Model, Provenance, Stamp, stamp_of
 from registry.models.naming import free_key
 from registry.models.parts import parts_of, read_facts
 from registry.models.placing import put, remove_unfinished, take_away
 from registry.models.store import ModelStore
 
+UNREAD = Stamp(-1, -1)  # of a file that was not read yet: no file has it
 LOOK_SECONDS = 3.0  # between two looks at the models' folder
 
 _log = structlog.get_logger(__name__)
@@ -78,6 +79,8 @@ class Catalogue:
                 await self.refresh()
             except AtelierError as error:  # of the database: the next look finds the same
                 _log.warning("folder_not_followed", reason=error.message)
+            except Exception:  # nobody would see this task end
+                _log.exception("folder_not_followed")
 
     async def refresh(self) -> None:
         """Files that were put into the folder appear, deleted ones disappear, changed ones are read again.
@@ -86,27 +89,31 @@ class Catalogue:
         """
         async with self._changing:
             lying = await asyncio.to_thread(_stamps, self._models_dir)
+            there = await asyncio.to_thread(is_there, self._models_dir)
             moving = {path for path, stamp in lying.items() if self._seen.get(path) != stamp}
             self._seen = lying
             for model in list(self._models.values()):
                 if not model.path.is_relative_to(self._models_dir):
                     continue
                 if model.path not in lying:
-                    await self._vanish(model)
+                    if there:
+                        await self._vanish(model)
                 elif lying[model.path] != model.stamp and self._is_news(model.path, moving):
                     await self._renew(model)
+                    self._read_as[model.path] = lying[model.path]
+            for model in [each for each in self._hidden.values() if each.path in lying]:
+                if self._is_news(model.path, moving):
+                    await self._renew(model)
+                    self._read_as[model.path] = lying[model.path]
             known = {model.path for model in self._everything()}
             for path in lying.keys() - known:
                 if self._is_news(path, moving):
                     await self._try_to_discover(path)
+                    self._read_as[path] = lying[path]
 
     def _is_news(self, path: Path, moving: set[Path]) -> bool:
-        """Whether the file is at rest and was not read as it is now; then it will have been."""
-        stamp = self._seen[path]
-        if path in moving or self._read_as.get(path) == stamp:
-            return False
-        self._read_as[path] = stamp
-        return True
+        """Whether the file is at rest and was not read as it is now."""
+        return path not in moving and self._read_as.get(path, UNREAD) != self._seen[path]
 
     async def _vanish(self, model: Model) -> None:
         await self._store.remove(model.key)
@@ -141,11 +148,13 @@ class Catalogue:
             self._publish(model)
             return model
 
-    def with_provenance(self, source: str, name: str, revision: str) -> Model | None:
-        """The model that was downloaded from there; `revision`: empty for any."""
+    def from_package(self, package: str, version: str, file: str) -> Model | None:
+        """The model that was taken from this package; `version` and `file` are empty for any."""
         for model in self._models.values():
             origin = model.provenance
-            if origin and (origin.source, origin.name) == (source, name) and revision in ("", origin.revision):
+            if origin is None or (origin.source, origin.name) != ("pypi", package):
+                continue
+            if version in ("", origin.revision) and (not file or PurePosixPath(file).name in origin.digests):
                 return model
         return None
 
@@ -156,20 +165,31 @@ class Catalogue:
                 return model
         return None
 
-    async def remove(self, key: str) -> list[Path]:
+    async def remove(self, key: str, check: Callable[[Model], None]) -> list[Path]:
         """Forget the model and delete its files, if they lie in the library; those that were deleted. ModelNotFound.
 
-        Files elsewhere are another program's, and stay.
+        Files elsewhere are another program's, and stay. `check` raises what stands against it; nothing can be loaded
+        between that and the model's end.
         """
         async with self._changing:
             model = self.require(key)
-            await self._store.remove(key)
+            check(model)
             del self._models[key]
+            try:
+                # The files first: a row without its file is cleaned up at the next start, not so the reverse.
+                deleted = await asyncio.to_thread(take_away, model, self._needed_beside(model), self._models_dir)
+                await self._store.remove(key)
+            except BaseException:
+                self._models[key] = model
+                raise
             self._feed.remove_model(key)
-            if not model.path.is_relative_to(self._models_dir):
-                return []
             _log.info("model_removed", model=key, path=str(model.path))
-            return await asyncio.to_thread(take_away, model, self._models_dir)
+            return deleted
+
+    def _needed_beside(self, model: Model) -> set[str]:
+        """Names of files in the model's folder that others came with."""
+        others = [each for each in self._everything() if each.path.parent == model.path.parent and each != model]
+        return {name for each in others if each.provenance for name in each.provenance.digests}
 
     def all(self) -> list[Model]:
         return list(self._models.values())
@@ -182,9 +202,13 @@ class Catalogue:
             self._publish(model)
             return model
 
+    def give_up(self) -> None:
+        """Copies that are being made end soon."""
+        self._stop.set()
+
     async def close(self) -> None:
         """Give up imports that are still copying; nothing half-written stays."""
-        self._stop.set()
+        self.give_up()
         await asyncio.gather(*self._imports, return_exceptions=True)
 
     async def _import(self, request: ImportRequest) -> Model:
@@ -233,7 +257,8 @@ class Catalogue:
                 await self._store.save(model)
             self._publish(model)
         except FileNotFoundError:
-            if model.path.is_relative_to(self._models_dir):  # elsewhere, its disk may only be away
+            gone = model.path.is_relative_to(self._models_dir) and await asyncio.to_thread(is_there, self._models_dir)
+            if gone:  # elsewhere, or of an empty folder, its disk may only be away
                 await self._store.remove(model.key)
                 self._hidden.pop(model.key, None)
             _log.info("model_gone", model=model.key, path=str(model.path))

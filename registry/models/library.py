@@ -16,7 +16,11 @@ def find_files(root: Path) -> list[Path]:
 
     Nothing hidden, no links to folders, and no link that leads out of the root.
     """
-    return sorted(path for path in _gguf_files(root) if not is_later_part(path) and _stays_inside(path, root))
+    return sorted(
+        path
+        for path in _gguf_files(root)
+        if not is_later_part(path) and _stays_inside(path, root) and _can_be_written_down(path)
+    )
 
 
 def _gguf_files(root: Path) -> Iterator[Path]:
@@ -31,3 +35,21 @@ def _stays_inside(path: Path, root: Path) -> bool:
         return True
     _log.warning("model_skipped", path=str(path), reason="it is a link out of its folder")
     return False
+
+
+def _can_be_written_down(path: Path) -> bool:
+    """A file system takes names that are no text; a database does not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        _log.warning("model_skipped", path=repr(path), reason="its name is not UTF-8")
+        return False
+    return True
+
+
+def is_there(root: Path) -> bool:
+    """Whether the folder can be believed: one that is empty may be the place of a disk that is away."""
+    try:
+        return any(not entry.name.startswith(".") for entry in root.iterdir())
+    except OSError:
+        return False

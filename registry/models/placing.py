@@ -5,11 +5,11 @@ import itertools
 import os
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from atelier.errors import AtelierError, DiskFull, InvalidRequest, Unavailable
+from atelier.errors import AtelierError, Conflict, DiskFull, InvalidRequest, Unavailable
 from registry.models.model import Model
 from registry.models.parts import PART, parts_of
 
@@ -58,14 +58,26 @@ def put(files: Sequence[Path], folder: Path, root: Path) -> Path:
     return folder / files[0].name
 
 
-def take_away(model: Model, root: Path) -> list[Path]:
-    """Delete a model's files, with what came beside them, and the folders that are empty then; what was deleted."""
-    beside = [model.path.parent / name for name in (model.provenance.digests if model.provenance else ())]
+def take_away(model: Model, needed: Collection[str], root: Path) -> list[Path]:
+    """Delete a model's files, with what came beside them, and the folders that are empty then; what was deleted.
+
+    Nothing outside `root`. `needed`: names of files in its folder that stay. The first part, which stands for the
+    model, goes last.
+    """
+    if not model.path.is_relative_to(root):
+        return []
+    names = [path.name for path in parts_of(model.path)]
+    beside = [name for name in (model.provenance.digests if model.provenance else ()) if name not in needed]
     deleted = []
-    for path in dict.fromkeys([*parts_of(model.path), *beside]):
-        if path.is_file() or path.is_symlink():
+    for name in reversed(list(dict.fromkeys([*names, *beside]))):
+        path = model.path.parent / name
+        try:
             path.unlink()
-            deleted.append(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise Conflict(f"{path} cannot be deleted: {error.strerror or error}.", param="key") from error
+        deleted.append(path)
     for folder in model.path.parents:
         if folder == root or not folder.is_relative_to(root) or any(folder.iterdir()):
             break

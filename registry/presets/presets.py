@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import structlog
 
-from atelier.errors import AlreadyExists, Conflict, InvalidTemplate, PresetNotFound
+from atelier.errors import AlreadyExists, Conflict, InvalidRequest, InvalidTemplate, PresetNotFound
 from atelier.names import check_preset_name, near_hint
-from atelier.settings.preset import Preset, check_settings
+from atelier.settings.preset import Preset, check_settings, settings_json
 from registry.feed import Feed
 from registry.models.catalogue import Catalogue
 from registry.presets.store import PresetStore
 from registry.presets.trial import try_template
+
+MOST_PRESETS = 200  # every gateway gets all of them in one message of 64 MiB at most
+MOST_BYTES = 256 * 1024  # of one preset's settings
 
 _log = structlog.get_logger(__name__)
 
@@ -51,12 +54,20 @@ class Presets:
         `expected`: the version that is to be replaced; 0 when there shall be none. Conflict, AlreadyExists when it
         is another; InvalidRequest names the setting that cannot be; InvalidTemplate; ModelNotFound.
         """
+        return await asyncio.shield(asyncio.create_task(self._put(wanted, expected)))
+
+    async def _put(self, wanted: Preset, expected: int | None) -> Preset:
+        """To its end, whoever stops waiting: what is in the database is told."""
         name = check_preset_name(wanted.name)
         settings = check_settings(wanted.settings)
+        if len(settings_json(settings)) > MOST_BYTES:
+            raise InvalidRequest(f"A preset has at most {MOST_BYTES // 1024} KiB of settings.", param="settings")
         model = self._catalogue.find(wanted.model).key if wanted.model else None
         await _check_template(settings.get("prompt", {}).get("chat_template"))
         async with self._changing:
             before = self._presets.get(name)
+            if before is None and len(self._presets) >= MOST_PRESETS:
+                raise Conflict(f"There are {MOST_PRESETS} presets; delete one first.", param="name")
             _check_expected(name, before, expected)
             version = before.version + 1 if before else 1
             preset = Preset(name=name, model=model, settings=settings, version=version, changed_at=time.time())
@@ -69,6 +80,9 @@ class Presets:
 
     async def delete(self, name: str) -> None:
         """Conflict while a model uses it by default; PresetNotFound."""
+        await asyncio.shield(asyncio.create_task(self._delete(name)))
+
+    async def _delete(self, name: str) -> None:
         async with self._changing:
             self.require(name)
             if users := [model.key for model in self._catalogue.all() if model.default_preset == name]:

@@ -1,7 +1,7 @@
 """Presets in the database: every version that there was."""
 
 import orjson
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select, tuple_
 
 from atelier.settings.preset import Preset, settings_from_json, settings_json
 from registry.database import Database
@@ -19,8 +19,9 @@ class PresetStore:
     async def newest(self) -> list[Preset]:
         """Of every preset the version that holds."""
         async with self._database.transaction() as session:
-            rows = await session.scalars(select(PresetRow).order_by(PresetRow.name, PresetRow.version))
-            return list({row.name: _to_preset(row) for row in rows}.values())
+            newest = select(PresetRow.name, func.max(PresetRow.version)).group_by(PresetRow.name)
+            query = select(PresetRow).where(tuple_(PresetRow.name, PresetRow.version).in_(newest))
+            return [_to_preset(row) for row in await session.scalars(query.order_by(PresetRow.name))]
 
     async def versions(self, name: str) -> list[Preset]:
         """The newest first."""

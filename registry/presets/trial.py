@@ -41,7 +41,8 @@ async def try_template(template: str) -> str | None:
             await process.wait()
     if process.returncode not in (0, 1):
         return "The chat template takes too much memory."
-    return said.decode(errors="replace").strip() or None
+    fault = said.decode(errors="replace").strip()
+    return (fault or "The chat template cannot be used.") if process.returncode else None
 
 
 def main() -> int:
@@ -55,6 +56,9 @@ def main() -> int:
         return 1
     except MemoryError:
         return 2
+    except Exception as error:  # jinja2 and Python's compiler raise others too
+        print(f"The chat template does not compile: {type(error).__name__}: {error}")
+        return 1
     return 0
 
 

@@ -44,6 +44,10 @@ class FakeWorker(InferenceServicer):
         self._server.add_insecure_port(self.spec.address)
         await self._server.start()
 
+    @property
+    def lives(self) -> bool:
+        return not self._ended.done()
+
     # What the test decides.
 
     async def become_ready(self) -> None:

@@ -1,4 +1,4 @@
-"""Presets, each model's default one, those that an instance was loaded with, and how long it stays idle."""
+"""Presets, each model's default one, and what an instance was loaded with: presets, idle time, devices."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,9 +22,11 @@ def upgrade() -> None:
     op.add_column("models", sa.Column("default_preset", sa.String(255), nullable=True))
     op.add_column("instances", sa.Column("presets", sa.JSON(), nullable=True))
     op.add_column("instances", sa.Column("ttl", sa.Float(53), nullable=True))
+    op.add_column("instances", sa.Column("placement", sa.JSON(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("instances", "placement")
     op.drop_column("instances", "ttl")
     op.drop_column("instances", "presets")
     op.drop_column("models", "default_preset")

@@ -10,8 +10,9 @@ from registry.devices import probe
 from registry.devices.device import Device
 from registry.devices.placement import Need
 from registry.devices.probe import ask, read_devices
-from registry.instances import pool
+from registry.instances import housing, pool
 from registry.models.estimate import Estimate
+from registry.pinning import within_visible
 from tests.integration.registry.conftest import KEY, Running
 
 GB = 2**30
@@ -50,7 +51,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
 
     monkeypatch.setattr(probe, "has_gpu_backend", lambda: True)
     monkeypatch.setattr(probe, "ask", look)
-    monkeypatch.setattr(pool, "main_memory", lambda model, resolved: 0)
+    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
     monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(8 * GB, GB, GB), 32))
     return gpus
 
@@ -76,11 +77,17 @@ async def test_a_model_that_fits_on_no_gpu_is_split(
     assert list(instance.load.tensor_split) == [0.5, 0.5]
 
 
-async def test_a_full_gpu_is_made_free_of_what_is_idle(two_gpus: list[Device], start: Any) -> None:
+async def test_a_full_gpu_is_made_free_of_what_is_idle(
+    two_gpus: list[Device], start: Any, launcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look() -> list[Device]:
+        free = [2 * GB if any(worker.lives for worker in launcher.workers) else 24 * GB, 2 * GB]
+        return [Device(f"cuda:{number}", "a GPU", 24 * GB, left) for number, left in enumerate(free)]
+
+    monkeypatch.setattr(probe, "ask", look)
     registry: Running = await start()
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
-        two_gpus[:] = [Device(gpu.id, gpu.description, gpu.total, 2 * GB) for gpu in two_gpus]
         await registry.client.create(KEY, "other")
         await view.until(lambda view: KEY not in view.instances)
         assert view.instances["other"].load.device == "cuda:0"
@@ -96,3 +103,31 @@ async def test_no_room_anywhere_is_said(two_gpus: list[Device], start: Any, monk
     registry: Running = await start()
     with pytest.raises(InsufficientMemory, match="roomiest GPU"):
         await registry.client.ensure(KEY)
+
+
+async def test_an_adopted_instance_keeps_its_device(two_gpus: list[Device], start: Any, launcher: Any) -> None:
+    first: Running = await start()
+    await first.client.create(KEY)
+    (record,) = await first.server._instances.all()
+    assert record.placement is not None
+    assert (record.placement["device"], list(record.placement["memory"])) == ("cuda:0", ["cuda:0"])
+
+
+async def test_a_probe_without_an_answer_finds_what_there_was(
+    two_gpus: list[Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = probe.Probe()
+    assert len((await asked.inventory()).gpus) == 2
+
+    async def no_answer() -> None:
+        return None
+
+    monkeypatch.setattr(probe, "ask", no_answer)
+    asked.forget()
+    assert len((await asked.inventory()).gpus) == 2
+
+
+def test_devices_are_counted_among_those_that_the_server_may_use() -> None:
+    pinned = {"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "-1"}
+    assert within_visible({"CUDA_VISIBLE_DEVICES": "3,GPU-5"}, pinned) == {**pinned, "CUDA_VISIBLE_DEVICES": "GPU-5"}
+    assert within_visible({}, pinned) == pinned

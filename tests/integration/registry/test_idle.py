@@ -10,7 +10,7 @@ from atelier.errors import InsufficientMemory
 from protos import registry_pb2 as pb
 from registry.devices import probe
 from registry.devices.placement import Need
-from registry.instances import pool
+from registry.instances import housing, pool
 from registry.machine import Memory
 from registry.models.estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
@@ -22,12 +22,16 @@ NEED = 100  # bytes that every model takes in these tests
 
 
 @pytest.fixture
-def memory(monkeypatch: pytest.MonkeyPatch, home: Path) -> dict[str, int]:
-    """What is available; every model takes NEED."""
+def memory(monkeypatch: pytest.MonkeyPatch, home: Path, launcher: FakeLauncher) -> dict[str, int]:
+    """What there is for models; every one that lives takes NEED of it."""
     write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
-    state = {"available": 10 * NEED}
-    monkeypatch.setattr(probe, "machine_memory", lambda: Memory(1000 * NEED, state["available"]))
-    monkeypatch.setattr(pool, "main_memory", lambda model, resolved: NEED)
+    state = {"room": 10 * NEED}
+
+    def now() -> Memory:
+        return Memory(1000 * NEED, max(0, state["room"] - NEED * sum(worker.lives for worker in launcher.workers)))
+
+    monkeypatch.setattr(probe, "machine_memory", now)
+    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
     monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(NEED, 0, 0), 1))
     return state
 
@@ -61,7 +65,7 @@ async def test_an_idle_model_makes_room_for_another(start: Any, memory: dict[str
     registry: Running = await start(guardrail="relaxed")
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
-        memory["available"] = NEED // 2
+        memory["room"] = NEED + NEED // 2
         await registry.client.ensure(OTHER)
         await view.until(lambda view: KEY not in view.instances)
         assert view.instances[OTHER].state == pb.READY
@@ -70,15 +74,15 @@ async def test_an_idle_model_makes_room_for_another(start: Any, memory: dict[str
 async def test_what_an_operator_loaded_makes_no_room(start: Any, memory: dict[str, int]) -> None:
     registry: Running = await start(guardrail="relaxed")
     await registry.client.create(KEY)
-    memory["available"] = NEED // 2
+    memory["room"] = NEED + NEED // 2
     with pytest.raises(InsufficientMemory, match="to spare"):
         await registry.client.ensure(OTHER)
-    memory["available"] = 10 * NEED
+    memory["room"] = 10 * NEED
     assert (await registry.client.ensure(OTHER)).state == pb.READY  # a failure is not for ever
 
 
 async def test_two_loads_are_not_granted_the_same_memory(start: Any, memory: dict[str, int], launcher: Any) -> None:
-    memory["available"] = NEED + NEED // 2
+    memory["room"] = NEED + NEED // 2
     registry: Running = await start(guardrail="relaxed")
     outcomes = []
     for name in (KEY, OTHER):
@@ -86,22 +90,21 @@ async def test_two_loads_are_not_granted_the_same_memory(start: Any, memory: dic
             outcomes.append((await registry.client.ensure(name)).state)
         except InsufficientMemory:
             outcomes.append(None)
-        memory["available"] = NEED // 2  # the first one has taken its own
-    assert outcomes == [pb.READY, pb.READY]  # the second in the place of the first, which was idle
+            assert outcomes == [pb.READY, pb.READY]  # the second in the place of the first, which was idle
 
 
 @pytest.mark.parametrize(("guardrail", "more"), [("balanced", {}), ("custom", {"guardrail_mb": 1})])
 async def test_a_guardrail_keeps_memory_free(
     start: Any, memory: dict[str, int], guardrail: str, more: dict[str, Any]
 ) -> None:
-    memory["available"] = 2 * NEED
+    memory["room"] = 2 * NEED
     registry: Running = await start(guardrail=guardrail, **more)
     with pytest.raises(InsufficientMemory):
         await registry.client.ensure(KEY)
 
 
 async def test_a_guardrail_can_be_off(start: Any, memory: dict[str, int]) -> None:
-    memory["available"] = 0
+    memory["room"] = 0
     registry: Running = await start(guardrail="off")
     assert (await registry.client.ensure(KEY)).state == pb.READY
 
@@ -114,7 +117,7 @@ async def test_a_queued_load_does_not_evict_a_busy_model(
         await registry.client.ensure(KEY)
         launcher.workers[0].work(1)
         await view.until(lambda view: view.instances[KEY].active == 1)
-        memory["available"] = NEED // 2
+        memory["room"] = NEED + NEED // 2
         queued = asyncio.create_task(registry.client.ensure(OTHER))
         await view.until(lambda view: OTHER in view.instances)
         launcher.workers[0].work(2)
@@ -135,7 +138,7 @@ async def test_the_queue_is_first_in_first_out(
         await registry.client.ensure(KEY)
         launcher.workers[0].work(1)
         await view.until(lambda view: view.instances[KEY].active == 1)
-        memory["available"] = NEED // 2
+        memory["room"] = NEED + NEED // 2
         queued = []
         for name in (third, OTHER):
             queued.append(asyncio.create_task(registry.client.ensure(name)))
@@ -151,7 +154,7 @@ async def test_a_load_does_not_wait_for_ever(start: Any, memory: dict[str, int],
         await registry.client.ensure(KEY)
         launcher.workers[0].work(1)
         await view.until(lambda view: view.instances[KEY].active == 1)
-        memory["available"] = NEED // 2
+        memory["room"] = NEED + NEED // 2
         with pytest.raises(InsufficientMemory):
             await registry.client.ensure(OTHER)
         assert view.instances[KEY].state == pb.READY

@@ -13,6 +13,8 @@ from registry.models.description import context_lengths
         ("my tools are fine {{ messages }}", False, False),
         ("{% if enable_thinking %}<think>{% endif %}", False, True),
         ("{% if %}", False, False),
+        ("{{ tools }}{{ 7**10**9 }}", True, False),  # looked at, not computed
+        ("{{ 10**5000 }}", False, False),
     ],
 )
 def test_a_template_tells_what_a_model_is_made_for(template: str, tools: bool, reasoning: bool) -> None:

@@ -1,0 +1,116 @@
+"""Makes room for instances before they are launched: devices chosen, idle models unloaded, busy ones waited for."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+
+import structlog
+
+from atelier.errors import InsufficientMemory
+from registry.devices.device import Inventory
+from registry.devices.placement import Occupant
+from registry.devices.probe import Probe
+from registry.instances.instance import State
+from registry.instances.placing import Outcome, chooses_devices, in_main_memory, placed_plan
+from registry.instances.plan import Plan, Rules
+from registry.instances.room import guardrail, still_to_come, without
+from registry.instances.supervisor import Supervisor
+
+LOOK_SECONDS = 0.1  # between two looks whether a busy model has become idle
+SURE_SECONDS = 2.0  # of idleness: a worker's word may be a second old
+TO_COME = (State.STARTING, State.LOADING, State.RESTARTING)
+
+_log = structlog.get_logger(__name__)
+
+
+class Housing:
+    """Grants memory to one launch at a time, in the order of their coming. The pool's, which owns the instances."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        supervisors: Callable[[], Iterable[Supervisor]],
+        leaving: Callable[[], Collection[Supervisor]],
+        remove: Callable[[Supervisor], Awaitable[None]],
+        probe: Probe | None = None,
+    ) -> None:
+        """`leaving`: those that are being unloaded. `remove`: unload one, with the usual grace."""
+        self._rules = rules
+        self._supervisors = supervisors
+        self._leaving = leaving
+        self._remove = remove
+        self._probe = probe or Probe()
+        self._turn = asyncio.Lock()
+
+    async def inventory(self) -> Inventory:
+        """What there is, as it is now."""
+        return await self._probe.inventory()
+
+    async def make_room(self, plan: Plan) -> Plan:
+        """The plan with its devices, after idle instances were unloaded if memory is short.
+
+        What busy models could make is waited for; InsufficientMemory when nothing would help, or it takes too long.
+        What another launch was granted, and does not take yet, is not granted again.
+        """
+        if self._rules.guardrail == "off" or plan.need is None:
+            return plan
+        until = asyncio.get_running_loop().time() + self._rules.room_timeout
+        async with self._turn:
+            self._probe.forget()
+            while True:
+                inventory = await self._probe.inventory()
+                if not chooses_devices(plan.load) and not in_main_memory(plan):
+                    return plan  # on devices that someone chose: llama.cpp says whether it fits
+                if (outcome := self._outcome(plan, inventory, until)) is not None:
+                    if not outcome.evicted:
+                        self._grant(plan)
+                        return outcome.plan
+                    await self._evict(outcome.evicted[0], plan)  # one by one: meanwhile the next may have got work
+                else:
+                    await asyncio.sleep(LOOK_SECONDS)
+
+    def _outcome(self, plan: Plan, inventory: Inventory, until: float) -> Outcome | None:
+        """What is possible now; None when it is to be waited for; InsufficientMemory when that is of no use."""
+        others = [each for each in self._supervisors() if each.plan.instance_id != plan.instance_id]
+        coming = [
+            still_to_come(each.plan.taken, each.instance.load_progress)
+            for each in others
+            if each.has_room and each.state in TO_COME
+        ]
+        share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
+        there = without(inventory, coming, kept)
+        try:
+            return placed_plan(plan, there, [self._occupant(each) for each in others], share, self._rules.cores)
+        except InsufficientMemory:
+            in_time = [self._occupant(each, in_time=True) for each in others]
+            placed_plan(plan, there, in_time, share, self._rules.cores)  # raises when waiting would not help
+            if asyncio.get_running_loop().time() >= until:
+                raise
+            return None
+
+    def _occupant(self, supervisor: Supervisor, *, in_time: bool = False) -> Occupant:
+        """`in_time`: as if it had nothing to do, or were gone already if it is on its way."""
+        idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
+        leaving = supervisor in self._leaving()
+        evictable = supervisor.plan.on_demand and idle >= SURE_SECONDS and not leaving
+        if in_time:
+            evictable = supervisor.plan.on_demand or leaving
+        memory = supervisor.plan.taken if _takes_memory(supervisor) else {}
+        return Occupant(supervisor.plan.instance_id, memory, idle, evictable)
+
+    async def _evict(self, instance_id: str, plan: Plan) -> None:
+        for supervisor in self._supervisors():
+            if supervisor.plan.instance_id == instance_id:
+                _log.info("instance_evicted", instance=instance_id, for_=plan.instance_id)
+                await self._remove(supervisor)
+                self._probe.forget()
+                return
+
+    def _grant(self, plan: Plan) -> None:
+        for supervisor in self._supervisors():
+            if supervisor.plan.instance_id == plan.instance_id:
+                supervisor.has_room = True
+
+
+def _takes_memory(supervisor: Supervisor) -> bool:
+    """Not while it waits for room itself, and not after it was given up."""
+    return supervisor.state is not State.FAILED and supervisor.has_room
