@@ -62,7 +62,10 @@ class Presets:
         settings = check_settings(wanted.settings)
         if len(settings_json(settings)) > MOST_BYTES:
             raise InvalidRequest(f"A preset has at most {MOST_BYTES // 1024} KiB of settings.", param="settings")
-        model = self._catalogue.find(wanted.model).key if wanted.model else None
+        known = self._presets.get(name)
+        model = wanted.model
+        if model is not None and (known is None or model != known.model):  # the one that it has may be gone
+            model = self._catalogue.find(model).key
         await _check_template(settings.get("prompt", {}).get("chat_template"))
         async with self._changing:
             before = self._presets.get(name)

@@ -111,7 +111,18 @@ async def test_a_search_shows_quantisations_with_their_sizes(gateway: RunningGat
     assert found["variants"] == [{"quantization": "Q4_0", "files": ["a.gguf"], "size_bytes": 5, "fits": True}]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=51", "limit=x", "limit=-1", "query=" + "x" * 300])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=51",
+        "limit=0000000005099999",
+        "limit=" + "9" * 5000,
+        "limit=x",
+        "limit=-1",
+        "query=" + "x" * 300,
+    ],
+)
 async def test_a_search_has_bounds(gateway: RunningGateway, query: str) -> None:
     assert (await get(gateway, f"/api/v1/models/search?{query}"))[0] == 400
 

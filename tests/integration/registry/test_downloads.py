@@ -308,7 +308,7 @@ async def test_what_the_hub_does_not_have_is_told_at_once(running: Running, hub:
         await begun(running, "not a model")
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+@pytest.mark.parametrize("status", [200, 401, 403, 429, 500, 503])
 async def test_a_hub_in_trouble_is_told_from_one_that_refuses(running: Running, hub: Hub, status: int) -> None:
     hub.status = status
     with pytest.raises((HubUnavailable, HubAccessDenied, NotFound)):
@@ -404,3 +404,38 @@ async def test_what_was_downloaded_can_be_removed_and_downloaded_again(running: 
     await completed(running, view)
     await running.client.remove(KEY)
     assert (await completed(running, view)).key == KEY
+
+
+async def test_who_resumes_twice_gets_one_transfer(running: Running, view: View, hub: Hub, content: bytes) -> None:
+    hub.cut_after = [len(content) // 2]
+    download_id = await begun(running)
+    await view.until(lambda view: view.downloads[download_id].HasField("error"))
+    await running.client.control(download_id, PAUSE)
+    await asyncio.gather(*(running.client.control(download_id, RESUME) for _ in range(4)))
+    await view.until_download(download_id, pb.DOWNLOAD_COMPLETED)
+    assert len(hub.transfers()) == 2
+
+
+async def test_who_cancels_and_resumes_at_once_leaves_nothing_behind(
+    running: Running, view: View, hub: Hub, content: bytes
+) -> None:
+    hub.cut_after = [len(content) // 2]
+    download_id = await begun(running)
+    await view.until(lambda view: view.downloads[download_id].HasField("error"))
+    await running.client.control(download_id, PAUSE)
+    actions = (running.client.control(download_id, action) for action in (CANCEL, RESUME, PAUSE))
+    await asyncio.gather(*actions, return_exceptions=True)
+    await view.until(lambda view: download_id not in view.downloads)
+    assert await running.server.downloads._store.all() == []
+
+
+async def test_files_that_several_models_share_stay_for_the_others(
+    running: Running, view: View, hub: Hub, content: bytes
+) -> None:
+    projector = b"GGUF" + b"\1" * 50
+    files = {"Fresh-Q4_0.gguf": content, "Fresh-Q8_0.gguf": content + b"\0", "mmproj-F16.gguf": projector}
+    hub.repos["Acme/See"] = Repo(files)
+    await completed(running, view, "Acme/See@q4_0")
+    other = await completed(running, view, "Acme/See@q8_0")
+    await running.client.remove(other.key)
+    assert (running.config.models_dir / "Acme/See/mmproj-F16.gguf").exists()

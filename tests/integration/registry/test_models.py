@@ -294,3 +294,27 @@ async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> No
     assert caches == sorted(caches)
     plain = await registry.client.describe(KEY)
     assert (plain.chat_template, plain.made_for_tools) == ("", False)
+
+
+async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None:
+    first: Running = await start()
+    away = home / "away"
+    (home / "models/Acme").rename(away)
+    for _ in range(2):
+        await first.server.catalogue.refresh()
+    assert KEY in {model.key for model in first.server.catalogue.all()}
+    await first.server.drain()
+    second: Running = await start()  # with an empty folder still
+    assert await keys(second) == set()
+    away.rename(home / "models/Acme")
+    for _ in range(2):
+        await second.server.catalogue.refresh()
+    assert await keys(second) == {KEY}
+
+
+async def test_a_name_that_is_no_text_stops_nothing(registry: Running, home: Path) -> None:
+    source = write_gguf(home.parent / "x.gguf")
+    os.link(source, os.fsencode(home / "models/Acme") + b"/caf\xe9.gguf")
+    for _ in range(2):
+        await registry.server.catalogue.refresh()
+    assert await keys(registry) == {KEY}

@@ -9,6 +9,7 @@ import pytest
 from atelier.errors import AlreadyExists, Conflict, InvalidRequest, InvalidTemplate, ModelNotFound, PresetNotFound
 from tests.integration.registry.conftest import KEY, Running
 
+DEEP = "{{ " + "(" * 400 + "1" + ")" * 400 + " }}"
 PRECISE = {"inference": {"temperature": 0.1}, "prompt": {"system_prompt": "Be brief."}, "load": {"parallel": 3}}
 
 
@@ -74,6 +75,10 @@ async def test_who_looked_at_an_older_version_changes_nothing(registry: Running)
             InvalidTemplate,
             "prompt.chat_template",
         ),
+        ("ok", {"prompt": {"chat_template": "{{ 10**5000 }}"}}, InvalidTemplate, "prompt.chat_template"),
+        ("ok", {"prompt": {"chat_template": DEEP}}, InvalidTemplate, "prompt.chat_template"),
+        ("ok", {"prompt": {"stop": ["x" * 1025]}}, InvalidRequest, "prompt.stop.0"),
+        ("ok", {"prompt": {"system_prompt": "\u20ac" * 90_000}}, InvalidRequest, "settings"),
     ],
 )
 async def test_what_cannot_be_is_not_stored(
