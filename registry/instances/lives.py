@@ -36,6 +36,7 @@ class Lives:
         self._rules = rules
         self._launcher = launcher
         self._store = store
+        self._unwritten: InstanceRecord | None = None
 
     def conceive(self) -> InstanceRecord:
         """Where the next worker will listen, and the token it will ask for."""
@@ -67,8 +68,14 @@ class Lives:
             raise
         return adopted_life(record, process)
 
+    async def write_again(self) -> None:
+        """Try to note what could not be noted; without, the next registry would not find the worker."""
+        if self._unwritten is not None:
+            await self._write(self._unwritten, required=False)
+
     async def clear(self, life: Life) -> None:
         """After the worker's end."""
+        self._unwritten = None
         await life.client.close()
         life.process.release()
         self._launcher.clear(life.record.address)
@@ -98,7 +105,11 @@ class Lives:
         except Unavailable:
             if required:
                 raise
-            _log.warning("instance_not_remembered", instance=record.id)
+            if self._unwritten is None:
+                _log.warning("instance_not_remembered", instance=record.id)
+            self._unwritten = record
+        else:
+            self._unwritten = None
 
 
 def adopted_life(record: InstanceRecord, process: WorkerProcess) -> Life:

@@ -190,6 +190,7 @@ class Supervisor:
         elif state is not self.state:
             self._display.enter(state)
         if status is not None:
+            await self._lives.write_again()
             self._use = self._use.after(status, asyncio.get_running_loop().time())
             self._display.note(load_progress=status.load_progress, active=status.active, queued=status.queued)
 

@@ -22,7 +22,7 @@ from registry.server import RegistryServer
 from registry.tables import Base, ModelRow
 from tests.integration.registry.conftest import KEY, Running, running
 from tests.support.gguf_files import write_gguf
-from tests.support.registry_client import connect
+from tests.support.registry_client import SECONDS, connect
 from tests.support.registry_launcher import FakeLauncher
 
 
@@ -113,7 +113,10 @@ async def test_a_worker_is_restarted_while_the_database_is_locked(
         async with impatient.client.watch() as view:
             await launcher.workers[0].crash(-9)
             await view.until(lambda view: view.instances[KEY].restarts == 1)
-            await view.until_state(KEY, pb.READY)
+            pid = (await view.until_state(KEY, pb.READY)).pid
+    async with asyncio.timeout(SECONDS):  # the row that could not be written is, once it can be
+        while (await impatient.server._instances.all())[0].pid != pid:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.05)
 
 
 async def test_a_write_that_contradicts_the_database_is_no_outage(home: Path) -> None:
