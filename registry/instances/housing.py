@@ -1,18 +1,19 @@
 """Makes room for instances before they are launched: devices chosen, idle models unloaded, busy ones waited for."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 
 from atelier.errors import InsufficientMemory
-from registry.devices.device import Inventory
+from registry.devices.device import CPU, Inventory
 from registry.devices.placement import Occupant
 from registry.devices.probe import Probe
 from registry.instances.instance import State
 from registry.instances.placing import Outcome, chooses_devices, in_main_memory, placed_plan
 from registry.instances.plan import Plan, Rules
-from registry.instances.room import guardrail, still_to_come, without
+from registry.instances.room import Resident, committed, guardrail, still_to_come, without
 from registry.instances.supervisor import Supervisor
 
 LOOK_SECONDS = 0.1  # between two looks whether a busy model has become idle
@@ -77,7 +78,9 @@ class Housing:
             if each.has_room and each.state in TO_COME
         ]
         share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
-        there = without(inventory, coming, kept)
+        there = self._uncommitted(
+            plan, without(inventory, coming, kept), [each for each in others if _takes_memory(each)]
+        )
         try:
             return placed_plan(plan, there, [self._occupant(each) for each in others], share, self._rules.cores)
         except InsufficientMemory:
@@ -86,6 +89,14 @@ class Housing:
             if asyncio.get_running_loop().time() >= until:
                 raise
             return None
+
+    def _uncommitted(self, plan: Plan, there: Inventory, loaded: Sequence[Supervisor]) -> Inventory:
+        """No more main memory than is left of all of it when everything that is loaded has what it may come to use."""
+        residents = [_resident(each.plan) for each in loaded if CPU in each.plan.taken]
+        left = there.memory_total - committed(residents)
+        if str(plan.model.path) in (resident.file for resident in residents):
+            left += plan.need.estimate.weights if plan.need else 0
+        return replace(there, memory_available=max(0, min(there.memory_available, left)))
 
     def _occupant(self, supervisor: Supervisor, *, in_time: bool = False) -> Occupant:
         """`in_time`: as if it had nothing to do, or were gone already if it is on its way."""
@@ -109,6 +120,11 @@ class Housing:
         for supervisor in self._supervisors():
             if supervisor.plan.instance_id == plan.instance_id:
                 supervisor.has_room = True
+
+
+def _resident(plan: Plan) -> Resident:
+    weights = plan.need.estimate.weights if plan.need else 0
+    return Resident(str(plan.model.path), weights, plan.taken.get(CPU, 0))
 
 
 def _takes_memory(supervisor: Supervisor) -> bool:

@@ -33,6 +33,28 @@ def still_to_come(memory: Mapping[str, int], progress: float) -> dict[str, int]:
     return {device: round(taken * (1 - progress)) for device, taken in memory.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """What an instance has in main memory, for as long as it is loaded."""
+
+    file: str  # of its weights, whose pages instances of one file share
+    weights: int  # bytes
+    whole: int  # bytes, weights included
+
+
+def committed(residents: Sequence[Resident]) -> int:
+    """Bytes of main memory that they take together.
+
+    The kernel does not tell: it counts a mapped file's pages as available, since it could read them again.
+    """
+    files: set[str] = set()
+    total = 0
+    for resident in residents:
+        total += resident.whole - (min(resident.weights, resident.whole) if resident.file in files else 0)
+        files.add(resident.file)
+    return total
+
+
 def without(inventory: Inventory, coming: Sequence[Mapping[str, int]], kept: int) -> Inventory:
     """What is left beside what was granted to instances that load, by device, and bytes of main memory to keep."""
 

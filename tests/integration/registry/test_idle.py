@@ -158,3 +158,14 @@ async def test_a_load_does_not_wait_for_ever(start: Any, memory: dict[str, int],
         with pytest.raises(InsufficientMemory):
             await registry.client.ensure(OTHER)
         assert view.instances[KEY].state == pb.READY
+
+
+async def test_memory_is_not_promised_twice_though_mapped_files_look_free(
+    start: Any, memory: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "machine_memory", lambda: Memory(NEED + NEED // 2, NEED + NEED // 2))
+    registry: Running = await start(guardrail="relaxed")
+    await registry.client.create(KEY)
+    with pytest.raises(InsufficientMemory):
+        await registry.client.ensure(OTHER)
+    assert (await registry.client.create(KEY)).id == f"{KEY}:2"  # of the same file, whose pages they share

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protos.inference_pb2 import WorkerStatus
 from registry.devices.device import Device, Inventory
-from registry.instances.room import Tenant, evictions, guardrail, without
+from registry.instances.room import Resident, Tenant, committed, evictions, guardrail, without
 from registry.instances.use import Use
 from registry.machine import Memory, machine_memory
 
@@ -106,3 +106,9 @@ def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("700\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100\n")
     assert machine_memory(meminfo, tmp_path) == Memory(1000, 400)
+
+
+def test_a_file_that_several_instances_map_is_there_once() -> None:
+    residents = [Resident("a", 10, 15), Resident("a", 10, 12), Resident("b", 5, 6), Resident("b", 5, 2)]
+    assert committed(residents) == 15 + 2 + 6 + 0
+    assert committed([]) == 0
