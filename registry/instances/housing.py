@@ -78,9 +78,8 @@ class Housing:
             if each.has_room and each.state in TO_COME
         ]
         share, kept = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
-        there = self._uncommitted(
-            plan, without(inventory, coming, kept), [each for each in others if _takes_memory(each)]
-        )
+        loaded = [each for each in others if _takes_memory(each)]
+        there = self._uncommitted(plan, without(inventory, coming, kept), loaded)
         try:
             return placed_plan(plan, there, [self._occupant(each) for each in others], share, self._rules.cores)
         except InsufficientMemory:
