@@ -163,14 +163,14 @@ class CacheTier:
         deadline = time.monotonic() + CLOSE_SECONDS
         changes = self._states.settle()
         self._drop(changes.dropped)
-        self._wait_for_writes(directory, deadline)
+        self._wait_for_directory(directory, deadline)
         for slot in self._affordable(slots):
             self.save(slot, prefixes)
-            self._wait_for_writes(directory, deadline)
+            self._wait_for_directory(directory, deadline)
         for state in reversed(changes.written):
             if state in self._contents:
                 self._write(state)
-                self._wait_for_writes(directory, deadline)
+                self._wait_for_directory(directory, deadline)
         for state in list(self._contents):  # there was no time for these
             self._forget(state)
 
@@ -184,8 +184,8 @@ class CacheTier:
                 return slots[len(slots) - count :]
         return slots
 
-    def _wait_for_writes(self, directory: StateDirectory, deadline: float) -> None:
-        directory.wait_for_writes(deadline)
+    def _wait_for_directory(self, directory: StateDirectory, deadline: float) -> None:
+        directory.wait(deadline)
         self._collect_written()
 
     # Restoring.

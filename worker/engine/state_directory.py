@@ -151,13 +151,15 @@ class StateDirectory:
         """Delete a file, after all that is to be written before."""
         self._writer.submit(path.unlink, missing_ok=True)
 
-    def wait_for_writes(self, deadline: float) -> None:
-        """Return when nothing waits to be written any more, or at the deadline."""
-        futures = [future for _, future in self._writes.values()]
-        concurrent.futures.wait(futures, max(0.0, deadline - time.monotonic()))
+    def wait(self, deadline: float) -> None:
+        """Return when all that was to be written or deleted has been, or at the deadline."""
+        nothing = self._writer.submit(lambda: None)  # the only thread comes to it last
+        concurrent.futures.wait([nothing], max(0.0, deadline - time.monotonic()))
 
     def close(self, states: Sequence[int] = ()) -> None:
-        """Begin nothing more. What is being written may be finished; what is unfinished is no file.
+        """Write nothing more. What is being written may be finished; what is unfinished is no file.
+
+        What had to go still goes: a process ends only after its threads.
 
         `states`: the one unused for longest first. The next worker is told so by their files' times.
         """
@@ -165,7 +167,9 @@ class StateDirectory:
         for number, state in enumerate(states):
             with contextlib.suppress(OSError):
                 os.utime(self._paths[state], ns=(now, now + number))
-        self._writer.shutdown(wait=False, cancel_futures=True)
+        for _, future in self._writes.values():
+            future.cancel()
+        self._writer.shutdown(wait=False)
         self._reader.shutdown(wait=False, cancel_futures=True)
         os.close(self._lock)
 

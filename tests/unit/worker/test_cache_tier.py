@@ -1,5 +1,6 @@
 """The batcher with a tier below its slots: what a slot lost comes back, and is what it was."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import structlog.testing
 from atelier.errors import DecodeFailed
 from tests.support.batching import Batching, Call, SteadyCosts, solo
 from worker.engine import cache_tier as module
+from worker.engine import state_directory
 from worker.engine.state_directory import StateDirectory
 
 PLENTY = 10**6  # bytes
@@ -237,12 +239,15 @@ def test_the_next_worker_keeps_what_this_one_used_last(opened: Opened) -> None:
 
 
 def test_the_end_does_not_wait_for_the_disk(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(state_directory, "write_state", lambda *arguments: answers.wait(10))
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.1)
     batching = Batching(1, cache_ram=PLENTY, cache_disk=PLENTY, directory=opened())
     for chat in CHATS:
         run(batching, chat)
-    monkeypatch.setattr(module, "CLOSE_SECONDS", -1.0)
     with structlog.testing.capture_logs() as logs:
         unload(batching)
+    answers.set()
     assert logs[-1]["states"] == len(batching.states) == 0
 
 

@@ -34,7 +34,7 @@ def directory(place: Path) -> Iterator[StateDirectory]:
 
 
 def flush(directory: StateDirectory) -> None:
-    directory.wait_for_writes(time.monotonic() + PATIENCE)
+    directory.wait(time.monotonic() + PATIENCE)
 
 
 def reopened(directory: StateDirectory, identity: bytes = OWNER) -> StateDirectory:
