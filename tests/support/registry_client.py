@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -56,12 +56,14 @@ class View:
         self._changed.set()
 
     async def until(self, holds: Callable[["View"], T]) -> T:
-        """What `holds` returns, once that is true."""
+        """What `holds` returns, once that is true; an entry that it asks for may still be on its way."""
         async with asyncio.timeout(SECONDS):
-            while not (result := holds(self)):
+            while True:
+                with suppress(KeyError):
+                    if result := holds(self):
+                        return result
                 self._changed.clear()
                 await self._changed.wait()
-            return result
 
     async def until_state(self, instance_id: str, state: pb.InstanceState.ValueType) -> pb.Instance:
         def in_state(view: View) -> pb.Instance | None:
