@@ -228,7 +228,8 @@ async def test_no_more_than_three_come_at_once(running: Running, view: View, hub
         hub.repos[name] = Repo({f"M{number}-Q4_0.gguf": content + bytes([number])}, commit=f"{number}" * 40)
     ids = [await begun(running, name) for name in names]
     await view.until(lambda view: sum(d.state == pb.DOWNLOAD_DOWNLOADING for d in view.downloads.values()) == 3)
-    waiting = next(d.id for d in view.downloads.values() if d.state == pb.DOWNLOAD_QUEUED)
+    queued = await view.until(lambda view: [d for d in view.downloads.values() if d.state == pb.DOWNLOAD_QUEUED])
+    waiting = queued[0].id
     assert (await running.client.control(waiting, PAUSE)).state == pb.DOWNLOAD_PAUSED
     await running.client.control(waiting, RESUME)
     hub.released.set()

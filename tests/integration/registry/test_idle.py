@@ -68,7 +68,7 @@ async def test_an_idle_model_makes_room_for_another(start: Any, memory: dict[str
         memory["room"] = NEED + NEED // 2
         await registry.client.ensure(OTHER)
         await view.until(lambda view: KEY not in view.instances)
-        assert view.instances[OTHER].state == pb.READY
+        await view.until_state(OTHER, pb.READY)
 
 
 async def test_what_an_operator_loaded_makes_no_room(start: Any, memory: dict[str, int]) -> None:
