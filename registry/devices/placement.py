@@ -112,11 +112,7 @@ def _after_evictions(
     """On the GPU where the fewest have to go, and those that were unused for longest."""
     found: list[tuple[int, float, Placed]] = []
     for gpu in gpus:
-        tenants = [
-            Tenant(each.id, each.memory[gpu.id], each.idle_seconds, each.evictable)
-            for each in occupants
-            if gpu.id in each.memory
-        ]
+        tenants = _tenants(occupants, gpu.id)
         going = evictions(need.estimate.total, _room(gpu, kept), tenants)
         if going is not None and need.estimate.total <= gpu.total * (1 - kept):
             idle = max((tenant.idle_seconds for tenant in tenants if tenant.id in going), default=0.0)
@@ -141,12 +137,18 @@ def _in_part(need: Need, inventory: Inventory, kept: float) -> Iterator[Placed]:
 
 
 def _in_main_memory(need: Need, inventory: Inventory, occupants: Sequence[Occupant], kept: float) -> Iterator[Placed]:
-    tenants = [
-        Tenant(each.id, each.memory[CPU], each.idle_seconds, each.evictable) for each in occupants if CPU in each.memory
-    ]
-    going = evictions(need.estimate.total, _main_room(inventory, kept), tenants)
+    going = evictions(need.estimate.total, _main_room(inventory, kept), _tenants(occupants, CPU))
     if going is not None:
         yield Placed((), 0, {CPU: need.estimate.total}, tuple(going))
+
+
+def _tenants(occupants: Sequence[Occupant], device: str) -> list[Tenant]:
+    """What takes memory on the device."""
+    return [
+        Tenant(each.id, each.memory[device], each.idle_seconds, each.evictable)
+        for each in occupants
+        if device in each.memory
+    ]
 
 
 def _room(gpu: Device, kept: float) -> int:
