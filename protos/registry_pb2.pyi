@@ -1361,6 +1361,7 @@ class Device(_message.Message):
     MEMORY_TOTAL_FIELD_NUMBER: _builtins.int
     MEMORY_FREE_FIELD_NUMBER: _builtins.int
     INSTANCES_FIELD_NUMBER: _builtins.int
+    READINGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """as the load setting `device` names it: "cuda:0", "cpu" """
     description: _builtins.str
@@ -1372,6 +1373,10 @@ class Device(_message.Message):
     def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """that are put there"""
 
+    @_builtins.property
+    def readings(self) -> Global___Readings:
+        """of its driver, if that tells any"""
+
     def __init__(
         self,
         *,
@@ -1380,11 +1385,99 @@ class Device(_message.Message):
         memory_total: _builtins.int = ...,
         memory_free: _builtins.int = ...,
         instances: _abc.Iterable[_builtins.str] | None = ...,
+        readings: Global___Readings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_readings", b"_readings", "readings", b"readings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "id", b"id", "instances", b"instances", "memory_free", b"memory_free", "memory_total", b"memory_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_readings", b"_readings", "description", b"description", "id", b"id", "instances", b"instances", "memory_free", b"memory_free", "memory_total", b"memory_total", "readings", b"readings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__readings: _TypeAlias = _typing.Literal["readings"]  # noqa: Y015
+    _WhichOneofArgType__readings: _TypeAlias = _typing.Literal["_readings", b"_readings"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__readings) -> _WhichOneofReturnType__readings | None: ...
 
 Global___Device: _TypeAlias = Device  # noqa: Y015
+
+@_typing.final
+class Readings(_message.Message):
+    """What a GPU's driver tells of it now, field by field where it can."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UUID_FIELD_NUMBER: _builtins.int
+    PCI_BUS_ID_FIELD_NUMBER: _builtins.int
+    DRIVER_VERSION_FIELD_NUMBER: _builtins.int
+    UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_UTILIZATION_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+    POWER_WATTS_FIELD_NUMBER: _builtins.int
+    POWER_LIMIT_WATTS_FIELD_NUMBER: _builtins.int
+    uuid: _builtins.str
+    """"GPU-..." """
+    pci_bus_id: _builtins.str
+    """"0000:c1:00.0" """
+    driver_version: _builtins.str
+    utilization_percent: _builtins.int
+    """of the last moments, those in which it computed"""
+    memory_utilization_percent: _builtins.int
+    """those in which its memory was read or written"""
+    memory_used_bytes: _builtins.int
+    """by all processes of the machine"""
+    temperature_celsius: _builtins.int
+    power_watts: _builtins.float
+    power_limit_watts: _builtins.float
+    def __init__(
+        self,
+        *,
+        uuid: _builtins.str | None = ...,
+        pci_bus_id: _builtins.str | None = ...,
+        driver_version: _builtins.str | None = ...,
+        utilization_percent: _builtins.int | None = ...,
+        memory_utilization_percent: _builtins.int | None = ...,
+        memory_used_bytes: _builtins.int | None = ...,
+        temperature_celsius: _builtins.int | None = ...,
+        power_watts: _builtins.float | None = ...,
+        power_limit_watts: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_driver_version", b"_driver_version", "_memory_used_bytes", b"_memory_used_bytes", "_memory_utilization_percent", b"_memory_utilization_percent", "_pci_bus_id", b"_pci_bus_id", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization_percent", b"_utilization_percent", "_uuid", b"_uuid", "driver_version", b"driver_version", "memory_used_bytes", b"memory_used_bytes", "memory_utilization_percent", b"memory_utilization_percent", "pci_bus_id", b"pci_bus_id", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_percent", b"utilization_percent", "uuid", b"uuid"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_driver_version", b"_driver_version", "_memory_used_bytes", b"_memory_used_bytes", "_memory_utilization_percent", b"_memory_utilization_percent", "_pci_bus_id", b"_pci_bus_id", "_power_limit_watts", b"_power_limit_watts", "_power_watts", b"_power_watts", "_temperature_celsius", b"_temperature_celsius", "_utilization_percent", b"_utilization_percent", "_uuid", b"_uuid", "driver_version", b"driver_version", "memory_used_bytes", b"memory_used_bytes", "memory_utilization_percent", b"memory_utilization_percent", "pci_bus_id", b"pci_bus_id", "power_limit_watts", b"power_limit_watts", "power_watts", b"power_watts", "temperature_celsius", b"temperature_celsius", "utilization_percent", b"utilization_percent", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__driver_version: _TypeAlias = _typing.Literal["driver_version"]  # noqa: Y015
+    _WhichOneofArgType__driver_version: _TypeAlias = _typing.Literal["_driver_version", b"_driver_version"]  # noqa: Y015
+    _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_utilization_percent: _TypeAlias = _typing.Literal["memory_utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__memory_utilization_percent: _TypeAlias = _typing.Literal["_memory_utilization_percent", b"_memory_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__pci_bus_id: _TypeAlias = _typing.Literal["pci_bus_id"]  # noqa: Y015
+    _WhichOneofArgType__pci_bus_id: _TypeAlias = _typing.Literal["_pci_bus_id", b"_pci_bus_id"]  # noqa: Y015
+    _WhichOneofReturnType__power_limit_watts: _TypeAlias = _typing.Literal["power_limit_watts"]  # noqa: Y015
+    _WhichOneofArgType__power_limit_watts: _TypeAlias = _typing.Literal["_power_limit_watts", b"_power_limit_watts"]  # noqa: Y015
+    _WhichOneofReturnType__power_watts: _TypeAlias = _typing.Literal["power_watts"]  # noqa: Y015
+    _WhichOneofArgType__power_watts: _TypeAlias = _typing.Literal["_power_watts", b"_power_watts"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_celsius: _TypeAlias = _typing.Literal["temperature_celsius"]  # noqa: Y015
+    _WhichOneofArgType__temperature_celsius: _TypeAlias = _typing.Literal["_temperature_celsius", b"_temperature_celsius"]  # noqa: Y015
+    _WhichOneofReturnType__utilization_percent: _TypeAlias = _typing.Literal["utilization_percent"]  # noqa: Y015
+    _WhichOneofArgType__utilization_percent: _TypeAlias = _typing.Literal["_utilization_percent", b"_utilization_percent"]  # noqa: Y015
+    _WhichOneofReturnType__uuid: _TypeAlias = _typing.Literal["uuid"]  # noqa: Y015
+    _WhichOneofArgType__uuid: _TypeAlias = _typing.Literal["_uuid", b"_uuid"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__driver_version) -> _WhichOneofReturnType__driver_version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_utilization_percent) -> _WhichOneofReturnType__memory_utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pci_bus_id) -> _WhichOneofReturnType__pci_bus_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_limit_watts) -> _WhichOneofReturnType__power_limit_watts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_watts) -> _WhichOneofReturnType__power_watts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_celsius) -> _WhichOneofReturnType__temperature_celsius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__utilization_percent) -> _WhichOneofReturnType__utilization_percent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
+
+Global___Readings: _TypeAlias = Readings  # noqa: Y015

@@ -1,6 +1,7 @@
 """What the registry knows, as protobuf: pure conversions."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import orjson
 
@@ -83,6 +84,7 @@ def device_messages(inventory: Inventory, instances: Callable[[str], list[str]])
             memory_total=gpu.total,
             memory_free=gpu.free,
             instances=instances(gpu.id),
+            readings=pb.Readings(**asdict(gpu.readings)) if gpu.readings else None,
         )
         for gpu in inventory.gpus
     ]

@@ -39,12 +39,17 @@ def main() -> None:
 
 def print_devices() -> None:
     """For the registry, which never opens a device itself."""
+    from worker.nvml import gpu_readings
+
+    readings = gpu_readings()  # first: llama.cpp, to look at a GPU, takes some of its memory
+
     from llama_cpp import llama_cpp as ll
 
     from worker.engine.devices import visible_devices
 
     ll.llama_backend_init()
-    print(json.dumps([dataclasses.asdict(device) for device in visible_devices()]))
+    told = [{**dataclasses.asdict(device), "readings": readings.get(device.bus_id)} for device in visible_devices()]
+    print(json.dumps(told, default=dataclasses.asdict))
 
 
 def run(spec: LaunchSpec) -> None:

@@ -1,5 +1,7 @@
 """`devices`: what models can be put on."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from atelier.cli.client import Server
@@ -7,13 +9,33 @@ from atelier.cli.options import AsJSON
 from atelier.cli.output import show_json, show_listing
 from atelier.cli.tables import Column
 
-COLUMNS = (
-    Column("DEVICE"),
-    Column("FREE", right=True),
-    Column("MEMORY", right=True),
-    Column("WHAT"),
-    Column("INSTANCES"),
+
+@dataclass(frozen=True, slots=True)
+class ReadingColumn:
+    """One that is shown where some device's driver has something for it."""
+
+    title: str
+    name: str  # in the server's reply
+    text: Callable[[Any], str]
+
+    def cell(self, device: dict[str, Any]) -> str:
+        value = (device.get("readings") or {}).get(self.name)
+        return "" if value is None else self.text(value)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+SIZES = (Column("DEVICE"), Column("FREE", right=True), Column("MEMORY", right=True))
+READINGS = (
+    ReadingColumn("USED", "memory_used_bytes", _gib),
+    ReadingColumn("BUSY", "utilization_percent", "{}%".format),
+    ReadingColumn("TEMP", "temperature_celsius", "{} °C".format),
+    ReadingColumn("POWER", "power_watts", "{:.0f} W".format),
+    ReadingColumn("LIMIT", "power_limit_watts", "{:.0f} W".format),
 )
+WORDS = (Column("WHAT"), Column("INSTANCES"))
 
 
 def list_devices(as_json: AsJSON = False) -> None:
@@ -22,9 +44,16 @@ def list_devices(as_json: AsJSON = False) -> None:
     if as_json:
         show_json(reply)
     else:
-        show_listing(COLUMNS, [_row(device) for device in reply["devices"]])
+        _show(reply["devices"])
 
 
-def _row(device: dict[str, Any]) -> list[str]:
-    sizes = [f"{device[name] / 2**30:.1f} GiB" for name in ("memory_free_bytes", "memory_total_bytes")]
-    return [device["id"], *sizes, device["description"], ", ".join(device["instances"])]
+def _show(devices: list[dict[str, Any]]) -> None:
+    readings = [each for each in READINGS if any(each.cell(device) for device in devices)]
+    columns = [*SIZES, *(Column(each.title, right=True) for each in readings), *WORDS]
+    show_listing(columns, [_row(device, readings) for device in devices])
+
+
+def _row(device: dict[str, Any], readings: list[ReadingColumn]) -> list[str]:
+    sizes = [_gib(device[name]) for name in ("memory_free_bytes", "memory_total_bytes")]
+    read = [each.cell(device) for each in readings]
+    return [device["id"], *sizes, *read, device["description"], ", ".join(device["instances"])]

@@ -1,8 +1,10 @@
 """The core's facts as our own routes show them. Pure."""
 
+from dataclasses import fields
 from typing import Any
 
 from atelier.adapters import read_adapters
+from atelier.readings import Readings
 from gateway.errors import envelope
 from gateway.lmstudio.translate import load_config
 from gateway.snapshot import Instance
@@ -71,7 +73,14 @@ def device_object(device: Device) -> dict[str, Any]:
         "memory_total_bytes": device.memory_total,
         "memory_free_bytes": device.memory_free,
         "instances": list(device.instances),
+        "readings": _readings_object(device) if device.HasField("readings") else None,
     }
+
+
+def _readings_object(device: Device) -> dict[str, Any]:
+    """All of them by name; null: not told."""
+    told = {field.name: value for field, value in device.readings.ListFields()}
+    return {field.name: told.get(field.name) for field in fields(Readings)}
 
 
 SEQUENCE_STATES = {pb.SEQUENCE_WAITING: "waiting", pb.SEQUENCE_PREFILL: "prefill", pb.SEQUENCE_DECODE: "decode"}

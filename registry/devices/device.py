@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from atelier.readings import Readings
+
 CPU = "cpu"
 
 
@@ -14,6 +16,7 @@ class Device:
     description: str  # "NVIDIA H100 80GB HBM3"
     total: int  # bytes of memory
     free: int
+    readings: Readings | None = None  # of its driver, if that tells any
 
     @property
     def backend(self) -> str:

@@ -6,10 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from atelier.readings import Readings
 from registry.devices.device import Device, Inventory
 from registry.instances.environment import worker_environment
 from registry.machine import has_gpu_backend, machine_memory
@@ -45,9 +47,14 @@ class Probe:
             now = asyncio.get_running_loop().time()
             if self._asked_at is None or now - self._asked_at > FRESH_SECONDS:
                 found = await ask()
-                self._gpus = self._gpus if found is None else found  # no answer: what was there will be there still
+                self._gpus = _still_there(self._gpus) if found is None else found
                 self._asked_at = asyncio.get_running_loop().time()
             return self._gpus
+
+
+def _still_there(gpus: list[Device]) -> list[Device]:
+    """What holds without an answer. How busy and warm they were then says nothing of now."""
+    return [replace(gpu, readings=None) for gpu in gpus]
 
 
 async def ask() -> list[Device] | None:
@@ -86,4 +93,5 @@ def _device(entry: Mapping[str, Any]) -> Device | None:
     if match is None or backend is None:
         return None  # of a backend that nothing can be pinned to
     id = backend if backend == "metal" else f"{backend}:{match['number']}"
-    return Device(id, entry["description"], entry["memory_total"], entry["memory_free"])
+    readings = Readings(**entry["readings"]) if entry["readings"] else None
+    return Device(id, entry["description"], entry["memory_total"], entry["memory_free"], readings)

@@ -234,8 +234,10 @@ class FakeRegistry(RegistryServicer):
         return self.set_download(state=pb.DOWNLOAD_PAUSED if paused else pb.DOWNLOAD_QUEUED)
 
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesReply:
-        device = pb.Device(id="cuda:0", description="a GPU", memory_total=24, memory_free=20, instances=[KEY])
-        return pb.ListDevicesReply(devices=[device])
+        readings = pb.Readings(uuid="GPU-1", utilization_percent=0, temperature_celsius=64)
+        gpu = pb.Device(id="cuda:0", description="a GPU", memory_total=24, memory_free=20, readings=readings)
+        main = pb.Device(id="cpu", description="main memory", memory_total=8, memory_free=4, instances=[KEY])
+        return pb.ListDevicesReply(devices=[gpu, main])
 
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.ModelDescription:
         estimate = pb.MemoryEstimate(weights=1000, kv_cache=2048, compute=10)

@@ -20,6 +20,7 @@ class Device:
     kind: str
     memory_total: int = 0  # bytes
     memory_free: int = 0
+    bus_id: str = ""  # "0000:c1:00.0"; empty: it is on no PCI bus
 
 
 def visible_devices() -> list[Device]:
@@ -66,23 +67,33 @@ def _ggml() -> ctypes.CDLL:
     ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    for name in ("ggml_backend_dev_name", "ggml_backend_dev_description"):
-        getattr(ggml, name).restype = ctypes.c_char_p
-        getattr(ggml, name).argtypes = [ctypes.c_void_p]
-    ggml.ggml_backend_dev_memory.restype = None
-    ggml.ggml_backend_dev_memory.argtypes = [ctypes.c_void_p, *[ctypes.POINTER(ctypes.c_size_t)] * 2]
-    ggml.ggml_backend_dev_type.restype = ctypes.c_int
-    ggml.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    ggml.ggml_backend_dev_get_props.restype = None
+    ggml.ggml_backend_dev_get_props.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Props)]
     return ggml
 
 
+class _Props(ctypes.Structure):
+    """struct ggml_backend_dev_props of ggml-backend.h, which changes with the version of llama.cpp."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),
+        ("caps", ctypes.c_bool * 5),
+    )
+
+
 def _device(ggml: ctypes.CDLL, handle: int) -> Device:
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    ggml.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    props = _Props()
+    ggml.ggml_backend_dev_get_props(handle, ctypes.byref(props))
     return Device(
-        ggml.ggml_backend_dev_name(handle).decode(),
-        ggml.ggml_backend_dev_description(handle).decode(),
-        _KINDS.get(ggml.ggml_backend_dev_type(handle), "other"),
-        total.value,
-        free.value,
+        props.name.decode(),
+        props.description.decode(),
+        _KINDS.get(props.type, "other"),
+        props.memory_total,
+        props.memory_free,
+        (props.device_id or b"").decode(),
     )

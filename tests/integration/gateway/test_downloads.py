@@ -136,17 +136,30 @@ async def test_all_that_is_known_of_a_model(gateway: RunningGateway) -> None:
 
 
 async def test_devices_are_listed_with_what_is_on_them(gateway: RunningGateway) -> None:
-    assert await get(gateway, "/api/v1/devices") == (
+    status, reply = await get(gateway, "/api/v1/devices")
+    assert (status, reply["devices"][1]) == (
         200,
         {
-            "devices": [
-                {
-                    "id": "cuda:0",
-                    "description": "a GPU",
-                    "memory_total_bytes": 24,
-                    "memory_free_bytes": 20,
-                    "instances": [KEY],
-                }
-            ]
+            "id": "cpu",
+            "description": "main memory",
+            "memory_total_bytes": 8,
+            "memory_free_bytes": 4,
+            "instances": [KEY],
+            "readings": None,
         },
     )
+
+
+async def test_a_device_has_what_its_driver_tells_and_null_for_the_rest(gateway: RunningGateway) -> None:
+    _, reply = await get(gateway, "/api/v1/devices")
+    assert reply["devices"][0]["readings"] == {
+        "uuid": "GPU-1",
+        "pci_bus_id": None,
+        "driver_version": None,
+        "utilization_percent": 0,
+        "memory_utilization_percent": None,
+        "memory_used_bytes": None,
+        "temperature_celsius": 64,
+        "power_watts": None,
+        "power_limit_watts": None,
+    }

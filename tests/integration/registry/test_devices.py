@@ -1,11 +1,15 @@
 """The machine's devices: asked of a process of their own, and what is put on them."""
 
 import json
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atelier.errors import InsufficientMemory
+from atelier.readings import Readings
 from registry.devices import probe
 from registry.devices.device import Device
 from registry.devices.placement import Need
@@ -14,12 +18,13 @@ from registry.instances import housing, pool
 from registry.models.estimate import Estimate
 from registry.pinning import within_visible
 from tests.integration.registry.conftest import KEY, Running
+from tests.support.fake_gpus import fake_ggml_gpus, fake_nvml
 
 GB = 2**30
 
 
 def entry(name: str, kind: str = "gpu") -> dict[str, Any]:
-    return {"name": name, "description": "x", "kind": kind, "memory_total": 8, "memory_free": 4}
+    return {"name": name, "description": "x", "kind": kind, "memory_total": 8, "memory_free": 4, "readings": None}
 
 
 def test_devices_have_the_names_that_they_are_pinned_with() -> None:
@@ -39,6 +44,25 @@ async def test_a_real_worker_says_what_this_build_of_llama_cpp_sees(registry: Ru
     (main,) = await registry.client.devices()
     assert main.id == "cpu"
     assert 0 < main.memory_free <= main.memory_total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds NVML by LD_LIBRARY_PATH")
+async def test_each_gpu_has_the_readings_of_its_bus_id(
+    registry: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**fake_nvml(tmp_path), **fake_ggml_gpus(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(probe, "has_gpu_backend", lambda: True)
+    devices = {device.id: device for device in await registry.client.devices()}
+    assert {id: device.readings.uuid for id, device in devices.items() if device.HasField("readings")} == {
+        "cuda:0": "GPU-2",
+        "cuda:1": "GPU-1",
+    }
+    assert list(devices) == ["cuda:0", "cuda:1", "vulkan:0", "cpu"]
+    assert (devices["cuda:1"].memory_total, devices["cuda:1"].memory_free) == (79 * GB, 70 * GB)
+    idle, unknown = devices["cuda:1"].readings, devices["cuda:0"].readings
+    assert (idle.HasField("memory_utilization_percent"), idle.memory_utilization_percent) == (True, 0)
+    assert not unknown.HasField("memory_utilization_percent")
 
 
 @pytest.fixture
@@ -113,18 +137,19 @@ async def test_an_adopted_instance_keeps_its_device(two_gpus: list[Device], star
     assert (record.placement["device"], list(record.placement["memory"])) == ("cuda:0", ["cuda:0"])
 
 
-async def test_a_probe_without_an_answer_finds_what_there_was(
+async def test_a_probe_without_an_answer_finds_what_there_was_but_not_how_busy_it_is(
     two_gpus: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    two_gpus[0] = replace(two_gpus[0], readings=Readings(temperature_celsius=64))
     asked = probe.Probe()
-    assert len((await asked.inventory()).gpus) == 2
+    assert list((await asked.inventory()).gpus) == two_gpus
 
     async def no_answer() -> None:
         return None
 
     monkeypatch.setattr(probe, "ask", no_answer)
     asked.forget()
-    assert len((await asked.inventory()).gpus) == 2
+    assert [(gpu.id, gpu.readings) for gpu in (await asked.inventory()).gpus] == [("cuda:0", None), ("cuda:1", None)]
 
 
 def test_devices_are_counted_among_those_that_the_server_may_use() -> None:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.support.cli_facts import KEY, loaded, model
 from tests.support.cli_server import Reply, ScriptedServer
@@ -104,18 +105,32 @@ def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelie
     assert atelier("show", "tiny", "--template").stdout == "{{ messages }}"
 
 
-def test_devices_are_listed(server: ScriptedServer, atelier: Atelier) -> None:
-    device = {
-        "id": "cuda:0",
+def device(id: str, **readings: float | str) -> dict[str, Any]:
+    return {
+        "id": id,
         "description": "NVIDIA X",
         "memory_total_bytes": 24 * 2**30,
         "memory_free_bytes": 2**30,
         "instances": [KEY],
+        "readings": readings or None,
     }
-    server.answers("GET /api/v1/devices", {"devices": [device]})
-    assert atelier("devices").stdout.splitlines()[1].split() == [
-        *("cuda:0", "1.0", "GiB", "24.0", "GiB", "NVIDIA", "X"),
-        KEY,
+
+
+def test_devices_are_listed(server: ScriptedServer, atelier: Atelier) -> None:
+    server.answers("GET /api/v1/devices", {"devices": [device("cuda:0")]})
+    assert atelier("devices").stdout.splitlines() == [
+        "DEVICE     FREE    MEMORY  WHAT      INSTANCES",
+        f"cuda:0  1.0 GiB  24.0 GiB  NVIDIA X  {KEY}",
+    ]
+
+
+def test_devices_are_listed_with_the_readings_that_there_are(server: ScriptedServer, atelier: Atelier) -> None:
+    told = device("cuda:0", utilization_percent=0, temperature_celsius=64, power_watts=212.5, memory_used_bytes=2**34)
+    server.answers("GET /api/v1/devices", {"devices": [told, device("cpu")]})
+    assert atelier("devices").stdout.splitlines() == [
+        "DEVICE     FREE    MEMORY      USED  BUSY   TEMP  POWER  WHAT      INSTANCES",
+        f"cuda:0  1.0 GiB  24.0 GiB  16.0 GiB    0%  64 °C  212 W  NVIDIA X  {KEY}",
+        f"cpu     1.0 GiB  24.0 GiB                                NVIDIA X  {KEY}",
     ]
 
 
