@@ -56,6 +56,11 @@ class Config(BaseSettings):
 
     registry_address: str = Field("", description="gRPC address of the registry; empty: the socket in the home.")
     registry_token: SecretStr | None = Field(None, description="Token that callers of the registry must present.")
+    rpc_servers: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Addresses (host:port) of llama.cpp RPC servers, by commas: the devices rpc:0, rpc:1, ... "
+        "Whoever can reach such a server can use it; and it can do what it likes with what is sent to it.",
+    )
     engine: Literal["llama", "scripted"] = Field("llama", description="Engine of the workers; scripted is for tests.")
     script: str = Field("", description="What the scripted engine does, as JSON; for tests.")
     worker_grace: float = Field(60, ge=1, description="Seconds after which a worker without a registry ends itself.")
@@ -71,7 +76,7 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
-    @field_validator("cors", "allowed_hosts", mode="before")
+    @field_validator("cors", "allowed_hosts", "rpc_servers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -14,6 +14,9 @@ from atelier.adapters import Adapter
 from atelier.process_time import start_time
 from atelier.settings.groups import Load
 
+RPC_SERVERS = "ATELIER_RPC_SERVERS"
+"""The variable that names the RPC servers whose devices a worker is pinned to, or all that there are: host:port,..."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchSpec:

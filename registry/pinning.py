@@ -6,6 +6,7 @@ call. How each backend is told to use nothing differs:
 - CUDA: an index that does not exist ends the list, so -1 hides all.
 - HIP: the same; an empty value counts as unset, and CUDA_VISIBLE_DEVICES is read in its place.
 - Vulkan (ggml): an empty list is no device; an index that does not exist is fatal.
+- RPC: our own variable, which names the servers; a worker knows no others.
 """
 
 import re
@@ -13,11 +14,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from atelier.errors import InvalidRequest
+from atelier.launch import RPC_SERVERS
 from atelier.settings import Load
 
-VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "rocm": "HIP_VISIBLE_DEVICES", "vulkan": "GGML_VK_VISIBLE_DEVICES"}
-NOTHING = {"cuda": "-1", "rocm": "-1", "vulkan": ""}
-DEVICE = re.compile(r"(?P<backend>cuda|rocm|vulkan):(?P<numbers>\d{1,3}(?:,\d{1,3})*)")
+VISIBLE = {
+    "cuda": "CUDA_VISIBLE_DEVICES",
+    "rocm": "HIP_VISIBLE_DEVICES",
+    "vulkan": "GGML_VK_VISIBLE_DEVICES",
+    "rpc": RPC_SERVERS,
+}
+NOTHING = {"cuda": "-1", "rocm": "-1", "vulkan": "", "rpc": ""}
+DEVICE = re.compile(r"(?P<backend>cuda|rocm|vulkan|rpc):(?P<numbers>\d{1,3}(?:,\d{1,3})*)")
 CORE_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
@@ -50,7 +57,7 @@ def device_environment(device: str) -> dict[str, str]:
     match = DEVICE.fullmatch(device)
     if match is None:
         raise InvalidRequest(
-            'device must be "auto", "cpu", "metal", or a backend (cuda, rocm, vulkan) with device numbers, '
+            'device must be "auto", "cpu", "metal", or a backend (cuda, rocm, vulkan, rpc) with device numbers, '
             'such as "cuda:1" or "cuda:0,1".',
             param="device",
         )
@@ -64,13 +71,16 @@ def within_visible(inherited: Mapping[str, str], pinned: Mapping[str, str]) -> d
     Its own devices are counted from 0, as llama.cpp counts those that it sees:
 
         CUDA_VISIBLE_DEVICES=3,5 for the server, cuda:1 for the worker  -->  CUDA_VISIBLE_DEVICES=5
+        ATELIER_RPC_SERVERS=a:50052,b:50052 for the server, rpc:1 for the worker  -->  ATELIER_RPC_SERVERS=b:50052
     """
     translated = dict(pinned)
-    for variable in VISIBLE.values():
+    for backend, variable in VISIBLE.items():
         own = [name.strip() for name in inherited.get(variable, "").split(",") if name.strip()]
         wanted = pinned.get(variable, "").split(",")
-        if own and all(number.isdecimal() for number in wanted):
-            translated[variable] = ",".join(own[int(number)] for number in wanted if int(number) < len(own)) or "-1"
+        if (own or backend == "rpc") and all(number.isdecimal() for number in wanted):
+            translated[variable] = (
+                ",".join(own[int(number)] for number in wanted if int(number) < len(own)) or NOTHING[backend]
+            )
     return translated
 
 

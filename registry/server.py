@@ -11,6 +11,7 @@ from atelier.config import Config, make_private
 from atelier.rpc import create_server
 from protos.registry_pb2_grpc import add_RegistryServicer_to_server
 from registry.database import Database, open_database
+from registry.devices.probe import Probe
 from registry.feed import Feed
 from registry.hub.client import Hub
 from registry.hub.downloads import Downloads
@@ -50,7 +51,14 @@ class RegistryServer:
         self.presets = Presets(PresetStore(database), self.catalogue, self.feed)
         self._adapters = AdapterFolder(config.adapters_dir)
         self.pool = Pool(
-            self.catalogue, self.presets, self._adapters, self._instances, self.feed, launcher, rules_of(config)
+            self.catalogue,
+            self.presets,
+            self._adapters,
+            self._instances,
+            self.feed,
+            launcher,
+            rules_of(config),
+            Probe(config.rpc_servers),
         )
         self.downloads = Downloads(config.models_dir, hub, DownloadStore(database), self.catalogue, self.feed)
         self._health = health.aio.HealthServicer()

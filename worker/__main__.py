@@ -1,6 +1,6 @@
 """`python -m worker --spec FILE`: the registry starts one for each instance, or has one wait with `--spare`.
 
-`python -m worker --devices` says what there is to put models on.
+`python -m worker --devices` says what there is to put models on; `--lend` lets other machines use it.
 """
 
 import argparse
@@ -29,11 +29,19 @@ def main() -> None:
     way.add_argument("--spec", type=Path, help="the launch file that the registry wrote")
     way.add_argument("--spare", metavar="RUN_DIR", help="import all that can be, then wait for an order")
     way.add_argument("--devices", action="store_true", help="print the devices that llama.cpp sees, as JSON")
+    way.add_argument("--lend", metavar="HOST:PORT", help="let other machines put models on this one's devices")
     arguments = parser.parse_args()
     if arguments.devices:
         print_devices()
-        return
-    if path := arguments.spec or await_order():
+    elif arguments.lend:
+        lend_devices(arguments.lend)
+    else:
+        work(arguments.spec)
+
+
+def work(spec: Path | None) -> None:
+    """Be the worker of this spec; None: of the one that an order will name."""
+    if path := spec or await_order():
         run(take_spec(path))
 
 
@@ -46,10 +54,22 @@ def print_devices() -> None:
     from llama_cpp import llama_cpp as ll
 
     from worker.engine.devices import visible_devices
+    from worker.engine.rpc_servers import add_rpc_devices
 
     ll.llama_backend_init()
+    add_rpc_devices()
     told = [{**dataclasses.asdict(device), "readings": readings.get(device.bus_id)} for device in visible_devices()]
     print(json.dumps(told, default=dataclasses.asdict))
+
+
+def lend_devices(address: str) -> None:
+    from llama_cpp import llama_cpp as ll
+
+    from atelier.cores import available_cores, physical_cores
+    from worker.engine.rpc_servers import lend
+
+    ll.llama_backend_init()
+    lend(address, len(physical_cores(available_cores())))
 
 
 def run(spec: LaunchSpec) -> None:

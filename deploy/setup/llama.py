@@ -15,13 +15,14 @@ PACKAGE = "llama-cpp-python"
 # two on in CMake's cache, but a plain variable, set as the project begins, hides the cached one.
 _LIBLLAMA_ONLY = "set(LLAMA_BUILD_COMMON OFF)\n"
 _NO_IMAGES = "-DLLAVA_BUILD=OFF"
+_OTHER_MACHINES = "-DGGML_RPC=ON"  # one more file: devices of other machines
 
 _LOADS = "import llama_cpp; llama_cpp.llama_backend_init()"
 
 
 def cmake_args(backend: Backend, env: Mapping[str, str]) -> str:
     """CMake lets the last word win, and that is the user's."""
-    ours = shlex.join([*backend.cmake_args, _NO_IMAGES])
+    ours = shlex.join([*backend.cmake_args, _NO_IMAGES, _OTHER_MACHINES])
     return f"{ours} {env.get('CMAKE_ARGS', '')}".strip()
 
 

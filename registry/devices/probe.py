@@ -5,18 +5,21 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
+from atelier.launch import RPC_SERVERS
 from atelier.readings import Readings
 from registry.devices.device import Device, Inventory
 from registry.instances.environment import worker_environment
 from registry.machine import has_gpu_backend, machine_memory
+from registry.pinning import device_environment
 
 PROBE_SECONDS = 30.0
+RPC = "rpc"
 FRESH_SECONDS = 2.0  # that an answer is good for
 KINDS = ("gpu", "integrated gpu")
 NAME = re.compile(r"(?P<backend>[A-Za-z]+)(?P<number>\d*)")
@@ -26,17 +29,23 @@ _log = structlog.get_logger(__name__)
 
 
 class Probe:
-    """Owns the last answer, which is good for a moment. Without a GPU backend in llama.cpp no process is asked."""
+    """Owns the last answers, which are good for a moment. Where there can be no device, no process is asked."""
 
-    def __init__(self) -> None:
-        self._gpus: list[Device] = []
+    def __init__(self, rpc_servers: Sequence[str] = ()) -> None:
+        self._rpc_servers = rpc_servers
+        self._answers: dict[str, list[Device]] = {}  # the last of each: of this machine, of each server
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
+
+    @property
+    def may_have_gpus(self) -> bool:
+        """Whether there is something to ask for."""
+        return has_gpu_backend() or bool(self._rpc_servers)
 
     async def inventory(self) -> Inventory:
         """What there is now. A probe that fails is logged, and finds those that there were."""
         memory = await asyncio.to_thread(machine_memory)
-        return Inventory(await self._look() if has_gpu_backend() else [], memory.total, memory.available)
+        return Inventory(await self._look(), memory.total, memory.available)
 
     def forget(self) -> None:
         """What was seen holds no more: something was loaded or unloaded."""
@@ -46,10 +55,22 @@ class Probe:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if self._asked_at is None or now - self._asked_at > FRESH_SECONDS:
-                found = await ask()
-                self._gpus = _still_there(self._gpus) if found is None else found
+                await asyncio.gather(*self._questions())
                 self._asked_at = asyncio.get_running_loop().time()
-            return self._gpus
+            return [gpu for answer in self._answers.values() for gpu in answer]
+
+    def _questions(self) -> Iterator[Awaitable[None]]:
+        """One to this machine, if it can have GPUs, and one to each server: who does not answer harms no other."""
+        if has_gpu_backend():
+            self._answers.setdefault("here", [])
+            yield self._note("here", ask())
+        for number, address in enumerate(self._rpc_servers):
+            self._answers.setdefault(address, [])
+            yield self._note(address, ask_server(number, address))
+
+    async def _note(self, whose: str, asking: Awaitable[list[Device] | None]) -> None:
+        found = await asking
+        self._answers[whose] = _still_there(self._answers[whose]) if found is None else found
 
 
 def _still_there(gpus: list[Device]) -> list[Device]:
@@ -58,18 +79,30 @@ def _still_there(gpus: list[Device]) -> list[Device]:
 
 
 async def ask() -> list[Device] | None:
-    """The GPUs; None when the process gave no answer."""
+    """The GPUs of this machine; None when the process gave no answer."""
+    said = await _said({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+    return None if said is None else read_devices(said)
+
+
+async def ask_server(number: int, address: str) -> list[Device] | None:
+    """What the RPC server has, as one device: a worker is pinned to all of it or to nothing."""
+    said = await _said({**device_environment(f"{RPC}:{number}"), RPC_SERVERS: address})
+    return None if said is None else read_lent(said, number, address)
+
+
+async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | None:
+    """What a worker prints of the devices that it sees; None when that is nothing."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "worker", "--devices"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env=worker_environment(os.environ, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}),
+        env=worker_environment(os.environ, environment),
     )
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             said, _ = await process.communicate()
-        return read_devices(said)
+        return read_said(said)
     except (TimeoutError, ValueError) as error:
         _log.warning("devices_unknown", reason=str(error) or "no answer in time")
         return None
@@ -79,12 +112,23 @@ async def ask() -> list[Device] | None:
             await process.wait()
 
 
-def read_devices(said: bytes) -> list[Device]:
-    """The GPUs among what a worker prints, by the names that they are pinned with. ValueError when it is none."""
+def read_said(said: bytes) -> list[Mapping[str, Any]]:
+    """The GPUs among what a worker prints; ValueError when it is no list."""
     devices = json.loads(said)
     if not isinstance(devices, list):
         raise ValueError("the worker printed no list")
-    return [device for entry in devices if entry["kind"] in KINDS and (device := _device(entry))]
+    return [entry for entry in devices if entry["kind"] in KINDS]
+
+
+def read_devices(gpus: Sequence[Mapping[str, Any]]) -> list[Device]:
+    """By the names that they are pinned with."""
+    return [device for entry in gpus if (device := _device(entry))]
+
+
+def read_lent(gpus: Sequence[Mapping[str, Any]], number: int, address: str) -> list[Device]:
+    """The devices of one server together."""
+    total, free = (sum(entry[name] for entry in gpus) for name in ("memory_total", "memory_free"))
+    return [Device(f"{RPC}:{number}", f"lent by {address}", total, free)] if gpus else []
 
 
 def _device(entry: Mapping[str, Any]) -> Device | None:

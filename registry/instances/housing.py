@@ -32,14 +32,14 @@ class Housing:
         supervisors: Callable[[], Iterable[Supervisor]],
         leaving: Callable[[], Collection[Supervisor]],
         remove: Callable[[Supervisor], Awaitable[None]],
-        probe: Probe | None = None,
+        probe: Probe,
     ) -> None:
         """`leaving`: those that are being unloaded. `remove`: unload one, with the usual grace."""
         self._rules = rules
         self._supervisors = supervisors
         self._leaving = leaving
         self._remove = remove
-        self._probe = probe or Probe()
+        self._probe = probe
         self._turn = asyncio.Lock()
 
     async def inventory(self) -> Inventory:

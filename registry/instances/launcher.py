@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from atelier.config import Config, make_private
-from atelier.launch import LaunchSpec, Order, claim_path, read_claim, write_spec
+from atelier.launch import RPC_SERVERS, LaunchSpec, Order, claim_path, read_claim, write_spec
 from atelier.process_time import start_time
 from registry.instances.environment import worker_environment
 from registry.instances.process import LocalProcess
@@ -42,6 +42,9 @@ class WorkerProcess(Protocol):
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""
+
+    def bind(self, cores: Collection[int]) -> None:
+        """Hold it to these cores of its machine, where that can be done."""
 
     def last_words(self) -> str:
         """The end of what it wrote, for people."""
@@ -103,6 +106,7 @@ class LocalLauncher:
     def __init__(self, config: Config) -> None:
         self._run_dir = make_private(config.run_dir)
         self._logs_dir = config.logs_dir
+        self._visible = {**os.environ, RPC_SERVERS: ",".join(config.rpc_servers)}
         self._shelf = SpareShelf(self._run_dir, worker_environment(os.environ, {})) if config.spare_worker else None
 
     def prepare(self) -> None:
@@ -153,7 +157,7 @@ class LocalLauncher:
         try:
             log_start = os.fstat(output).st_size
             write_spec(spec, spec_path)
-            pinned = within_visible(os.environ, pinned)
+            pinned = within_visible(self._visible, pinned)
             child = _employ(spare, Order(spec=str(spec_path), environment=dict(pinned), log=str(log)))
             child = child or _start(spec_path, worker_environment(os.environ, pinned), output)
         finally:

@@ -1,15 +1,15 @@
 """What an instance is started with, and the rules that all instances live by."""
 
 import json
-import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from atelier.adapters import Adapter
 from atelier.config import Config
+from atelier.cores import available_cores, physical_cores
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from registry.devices.placement import Need
@@ -81,13 +81,17 @@ class Plan:
             host=host,
         )
 
+    def threads(self, rules: Rules) -> int:
+        """Fixed here, since the cores of a worker change as others come to work and go: see core_shares."""
+        return self.load.threads or len(physical_cores(self.pin.cores or rules.cores))
+
     def spec(self, rules: Rules, address: str, token: str) -> LaunchSpec:
         return LaunchSpec(
             instance_id=self.instance_id,
             engine=rules.engine,
             model_path=str(self.model.path),
             draft_model_path=str(self.draft.path) if self.draft else None,
-            load=self.load,
+            load=replace(self.load, threads=self.threads(rules)),
             address=address,
             token=token,
             grace_seconds=rules.worker_grace,
@@ -114,10 +118,3 @@ def rules_of(config: Config) -> Rules:
         room_timeout=config.room_timeout,
         guardrail_bytes=config.guardrail_mb * 2**20,
     )
-
-
-def available_cores() -> frozenset[int]:
-    """The cores that this process, and so its workers, may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))

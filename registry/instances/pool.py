@@ -22,6 +22,7 @@ from registry.devices.device import Inventory
 from registry.devices.probe import Probe
 from registry.feed import Feed
 from registry.instances.choosing import choose
+from registry.instances.core_shares import CoreShares
 from registry.instances.housing import Housing
 from registry.instances.instance import Instance, State
 from registry.instances.launcher import Launcher, WorkerProcess
@@ -55,7 +56,7 @@ class Pool:
         feed: Feed,
         launcher: Launcher,
         rules: Rules,
-        probe: Probe | None = None,
+        probe: Probe,
     ) -> None:
         self._catalogue = catalogue
         self._presets = presets
@@ -73,6 +74,7 @@ class Pool:
             lambda supervisor: self._remove(supervisor, rules.shutdown_grace),
             probe,
         )
+        self._core_shares = CoreShares(rules.cores, lambda: self._supervisors.values(), lambda: probe.may_have_gpus)
         self._draining = False
 
     async def ensure(self, name: str, ttl: float | None = None) -> Instance:
@@ -211,7 +213,14 @@ class Pool:
         if self._draining:
             raise Draining()
         supervisor = Supervisor(
-            plan, self._rules, self._launcher, self._store, self._feed, adopted, self._housing.make_room
+            plan,
+            self._rules,
+            self._launcher,
+            self._store,
+            self._feed,
+            adopted,
+            self._housing.make_room,
+            self._core_shares.settle,
         )
         self._supervisors[plan.instance_id] = supervisor
         return supervisor

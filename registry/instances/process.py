@@ -4,7 +4,9 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Collection
 
+from atelier.cores import bind
 from atelier.process_time import start_time
 
 POLL_SECONDS = 0.2  # where the kernel has no pidfd
@@ -37,6 +39,11 @@ class LocalProcess:
                 os.kill(self.pid, number)
         except ProcessLookupError:
             pass
+
+    def bind(self, cores: Collection[int]) -> None:
+        """Hold the process to these cores, if it is still there and the system can."""
+        if self._lives():
+            bind(self.pid, cores)
 
     def release(self) -> None:
         """Give back what holding on to the process takes; it goes on, if it still runs."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import grpc.aio
@@ -56,17 +56,25 @@ class Supervisor:
         feed: Feed,
         adopted: tuple[InstanceRecord, WorkerProcess] | None = None,
         make_room: Callable[[Plan], Awaitable[Plan]] | None = None,
+        on_work: Callable[[], None] = lambda: None,
     ) -> None:
-        """`make_room`: gives the plan its devices before the first launch; raises when there is no room."""
+        """`make_room`: gives the plan its devices before the first launch; raises when there is no room.
+
+        `on_work`: called whenever its worker begins or ends to work.
+        """
         self.plan = plan
         self.asked = plan  # before devices were chosen for it
         self._make_room = make_room
+        self._on_work = on_work
+        self._worked = False
+        self._bound: list[int] = []  # the cores that its worker was last bound to
         self.has_room = adopted is not None  # it was granted memory, or has taken it
         self._use = Use(asyncio.get_running_loop().time())
         self._rules = rules
         self._lives = Lives(plan, rules, launcher, store)
         self._crashes = Crashes(rules.restart_limit)
         self._ready_since: float | None = None
+        self._devices: Sequence[str] = ()  # that its worker says it uses
         self._life = adopted_life(*adopted) if adopted else None
         self._display = Display(_as_launched(plan.new_instance(rules.host), self._life), feed)
         self._task = asyncio.create_task(self._run())
@@ -79,6 +87,23 @@ class Supervisor:
     @property
     def state(self) -> State:
         return self._display.instance.state
+
+    @property
+    def busy(self) -> bool:
+        """Whether its worker has something to do, the load included."""
+        return self._life is not None and (self.state not in LOADED or self._use.busy)
+
+    @property
+    def computes(self) -> bool:
+        """Whether it has a worker."""
+        return self._life is not None
+
+    def bind(self, cores: list[int]) -> None:
+        """Hold its worker to these cores."""
+        if self._life is not None and cores != self._bound:
+            self._bound = cores
+            self._life.process.bind(cores)
+            self._display.note(pin=describe(self.plan.load.device, cores, self._devices))
 
     def idle_seconds(self, now: float) -> float:
         """0 while it works, or is not ready."""
@@ -125,6 +150,7 @@ class Supervisor:
         """From the launch to the process's end; how it ended. Raises when it is to be given up."""
         life = self._life or await self._launch()
         self._life, self._ready_since = life, None
+        self._note_work()
         ended = asyncio.create_task(life.process.wait())
         followed = asyncio.create_task(self._follow(life))
         try:
@@ -193,6 +219,7 @@ class Supervisor:
             await self._lives.write_again()
             self._use = self._use.after(status, asyncio.get_running_loop().time())
             self._display.note(load_progress=status.load_progress, active=status.active, queued=status.queued)
+        self._note_work()
 
     async def _greet(self, life: Life, status: pb.WorkerStatus | None) -> None:
         """READY, if all that the worker says agrees; otherwise its next status brings us back here."""
@@ -204,6 +231,7 @@ class Supervisor:
             _log.warning("worker_does_not_answer", instance=self.plan.instance_id, reason=error.details())
             return
         self._ready_since = asyncio.get_running_loop().time()
+        self._devices = description.devices
         self._use = replace(self._use, last=self._ready_since)
         self._display.enter(
             State.READY,
@@ -212,7 +240,7 @@ class Supervisor:
             context_length=description.context_length,
             parallel=description.parallel,
             gpu_layers=description.gpu_layers,
-            pin=describe(self.plan.load.device, self.plan.pin.cores or self._rules.cores, description.devices),
+            pin=describe(self.plan.load.device, self._bound or self.plan.pin.cores or self._rules.cores, self._devices),
         )
 
     async def _back_off(self, reason: str) -> None:
@@ -251,7 +279,14 @@ class Supervisor:
     async def _close_life(self) -> None:
         life, self._life = self._life, None
         if life is not None:
+            self._bound, self._worked = [], False
+            self._on_work()
             await self._lives.clear(life)
+
+    def _note_work(self) -> None:
+        if self.busy is not self._worked:
+            self._worked = self.busy
+            self._on_work()
 
 
 def _as_launched(instance: Instance, life: Life | None) -> Instance:

@@ -30,6 +30,7 @@ class FakeWorker(InferenceServicer):
         self.signals: list[signal.Signals] = []
         self.shutdowns: list[float] = []
         self.ignores_shutdown = False
+        self.cores: list[int] = []  # that the registry bound it to last
         self._status = pb.WorkerStatus(state=pb.WORKER_LOADING)
         self._silent = False
         self._changed = asyncio.Event()
@@ -116,6 +117,9 @@ class FakeWorker(InferenceServicer):
     def signal(self, number: signal.Signals) -> None:
         self.signals.append(number)
         self._end(-number)
+
+    def bind(self, cores: Collection[int]) -> None:
+        self.cores = list(cores)
 
     def last_words(self) -> str:
         return "a last word"

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -64,9 +65,10 @@ def put_starter(home: Path, model: Path) -> None:
 
 
 @contextmanager
-def serving(home: Path, *options: str) -> Iterator[Server]:
-    """A server that has said it is ready; nothing of it is left afterwards."""
+def serving(home: Path, *options: str, variables: Mapping[str, str] = MappingProxyType({})) -> Iterator[Server]:
+    """A server that has said it is ready; nothing of it is left afterwards. `variables`: of its environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
+    environment.update(variables)
     process = subprocess.Popen(
         [str(ATELIER), "serve", "--home", str(home), "--port", "0", *options],
         stdout=subprocess.PIPE,

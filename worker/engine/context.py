@@ -9,10 +9,10 @@ from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
 from atelier.adapters import Scales
+from atelier.cores import available_cores, physical_cores
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
 from worker.engine.adapters import Adapters
-from worker.engine.devices import physical_cores
 from worker.engine.exactness import key_type
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
@@ -145,7 +145,7 @@ def generation_params(load: Load, *, on_gpu: bool) -> Any:
     params.n_seq_max = load.parallel
     params.n_batch = max(load.batch_size, load.parallel)  # one token of each sequence must fit
     params.n_ubatch = min(load.ubatch_size, load.batch_size)
-    params.n_threads = params.n_threads_batch = load.threads or physical_cores()
+    params.n_threads = params.n_threads_batch = load.threads or len(physical_cores(available_cores()))
     params.flash_attn_type = _FLASH[load.flash_attention]
     params.type_k = _KV_TYPES[key_type(load, on_gpu=on_gpu)]
     params.type_v = _KV_TYPES[load.kv_type]

@@ -1,7 +1,6 @@
-"""The devices that this build of llama.cpp sees, and the CPU cores this process may use."""
+"""The devices that this build of llama.cpp sees."""
 
 import ctypes
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from llama_cpp import llama_cpp as ll
 from atelier.errors import LoadFailed
 
 _KINDS = {0: "cpu", 1: "gpu", 2: "integrated gpu", 3: "accelerator"}  # enum ggml_backend_dev_type
-TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Device:
 
 def visible_devices() -> list[Device]:
     """As llama.cpp's own backend list has them, after the environment hid what it hides."""
-    ggml = _ggml()
+    ggml = open_ggml()
     return [_device(ggml, ggml.ggml_backend_dev_get(i)) for i in range(ggml.ggml_backend_dev_count())]
 
 
@@ -48,25 +46,15 @@ def require_device(wanted: str, devices: list[Device]) -> None:
 _PREFIXES = {"metal": ("metal", "mtl")}
 
 
-def physical_cores() -> int:
-    """Physical cores among those this process may use; logical ones where the system does not say."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return len({_core_id(cpu) for cpu in allowed})
-
-
-def _core_id(cpu: int) -> str:
-    try:
-        return (TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list").read_text()
-    except OSError:
-        return str(cpu)
-
-
-def _ggml() -> ctypes.CDLL:
+def open_ggml() -> ctypes.CDLL:
+    """The library below llama.cpp, with the calls that concern devices."""
     library = Path(ll._lib._name)
     ggml = ctypes.CDLL(str(library.with_name(library.name.replace("llama", "ggml"))))
     ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    ggml.ggml_backend_register.restype = None
+    ggml.ggml_backend_register.argtypes = [ctypes.c_void_p]
     ggml.ggml_backend_dev_get_props.restype = None
     ggml.ggml_backend_dev_get_props.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Props)]
     return ggml

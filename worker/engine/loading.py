@@ -23,6 +23,7 @@ from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
+from worker.engine.rpc_servers import add_rpc_devices
 from worker.engine.slices import BLOCKS, TAIL, Slicing
 from worker.engine.tier_opening import open_tier
 
@@ -54,6 +55,7 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
     """
     load = spec.load
     ll.llama_backend_init()
+    add_rpc_devices()
     devices = visible_devices()
     require_device(load.device, devices)
     with ExitStack() as opened:

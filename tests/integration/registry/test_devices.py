@@ -13,7 +13,7 @@ from atelier.readings import Readings
 from registry.devices import probe
 from registry.devices.device import Device
 from registry.devices.placement import Need
-from registry.devices.probe import ask, read_devices
+from registry.devices.probe import ask, read_devices, read_said
 from registry.instances import housing, pool
 from registry.models.estimate import Estimate
 from registry.pinning import within_visible
@@ -30,13 +30,13 @@ def entry(name: str, kind: str = "gpu") -> dict[str, Any]:
 def test_devices_have_the_names_that_they_are_pinned_with() -> None:
     names = ["CUDA1", "ROCm0", "Vulkan2", "MTL0", "BLAS", "SYCL0"]
     said = json.dumps([*map(entry, names), entry("CPU", "cpu")]).encode()
-    assert [device.id for device in read_devices(said)] == ["cuda:1", "rocm:0", "vulkan:2", "metal"]
+    assert [device.id for device in read_devices(read_said(said))] == ["cuda:1", "rocm:0", "vulkan:2", "metal"]
 
 
 @pytest.mark.parametrize("said", [b"", b"{}", b"no"])
 def test_what_is_no_list_is_refused(said: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting value|printed no list"):
-        read_devices(said)
+        read_said(said)
 
 
 async def test_a_real_worker_says_what_this_build_of_llama_cpp_sees(registry: Running) -> None:
@@ -156,3 +156,9 @@ def test_devices_are_counted_among_those_that_the_server_may_use() -> None:
     pinned = {"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "-1"}
     assert within_visible({"CUDA_VISIBLE_DEVICES": "3,GPU-5"}, pinned) == {**pinned, "CUDA_VISIBLE_DEVICES": "GPU-5"}
     assert within_visible({}, pinned) == pinned
+
+
+@pytest.mark.parametrize(("pinned", "servers"), [("1", "b:2"), ("0,1", "a:1,b:2"), ("7", "")])
+def test_a_worker_is_told_where_the_devices_are_that_are_lent_to_it(pinned: str, servers: str) -> None:
+    visible = within_visible({"ATELIER_RPC_SERVERS": "a:1,b:2"}, {"ATELIER_RPC_SERVERS": pinned})
+    assert visible == {"ATELIER_RPC_SERVERS": servers}

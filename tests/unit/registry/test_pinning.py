@@ -23,6 +23,7 @@ def test_cpu_and_metal_hide_the_other_backends(device: str) -> None:
         "CUDA_VISIBLE_DEVICES": "-1",
         "HIP_VISIBLE_DEVICES": "-1",
         "GGML_VK_VISIBLE_DEVICES": "",
+        "ATELIER_RPC_SERVERS": "",
     }
 
 
@@ -32,6 +33,7 @@ def test_cuda_devices_are_numbered_as_the_bus_has_them() -> None:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HIP_VISIBLE_DEVICES": "-1",
         "GGML_VK_VISIBLE_DEVICES": "",
+        "ATELIER_RPC_SERVERS": "",
     }
 
 

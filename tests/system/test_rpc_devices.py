@@ -1,0 +1,113 @@
+"""Placement on real devices that are not the CPU: two that llama.cpp's RPC servers lend, standing in for two GPUs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from atelier.config import Config
+from protos import registry_pb2 as pb
+from registry.devices import probe
+from registry.devices.device import Device
+from registry.instances import housing
+from registry.instances.launcher import LocalLauncher
+from registry.server import open_server
+from tests.support.registry_client import RegistryClient, connect
+from tests.support.rpc_server import lending
+from tests.support.server_process import KEY, Server, put_starter, serving
+
+pytestmark = pytest.mark.system
+
+SMALL: Mapping[str, Any] = {"context_length": 512, "parallel": 1}
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[list[str]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(lending()) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path, addresses: Sequence[str]) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("rpc") / "home"
+    put_starter(home, starter_model)
+    with serving(home, variables={"ATELIER_RPC_SERVERS": ",".join(addresses)}) as running:
+        yield running
+
+
+def answer(server: Server, instance: str) -> str:
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
+    messages: list[Any] = [{"role": "user", "content": "Name three colours."}]
+    reply = client.chat.completions.create(model=instance, messages=messages, temperature=0, max_tokens=16)
+    assert reply.choices[0].message.content
+    return reply.choices[0].message.content
+
+
+def load(server: Server, *options: str) -> None:
+    done = server.atelier("load", KEY, "-c", "512", "--parallel", "1", *options)
+    assert done.returncode == 0, done.stderr
+
+
+def test_instances_are_spread_over_the_devices_and_one_can_be_split_over_both(server: Server) -> None:
+    load(server, "--identifier", "first")
+    load(server, "--identifier", "second")
+    load(server, "--identifier", "split", "--device", "rpc:0,1")
+    load(server, "--identifier", "main", "--device", "cpu")
+    pins = {each["id"]: each["pin"].partition(" ")[0] for each in server.instances()}
+    assert pins == {"first": "rpc:0", "second": "rpc:1", "split": "rpc:0,1", "main": "cpu"}
+    assert {answer(server, name) for name in ("first", "second", "split")} == {answer(server, "main")}
+
+
+def test_devices_lists_what_is_lent(server: Server, addresses: Sequence[str]) -> None:
+    told = server.atelier("devices").stdout
+    for number, address in enumerate(addresses):
+        assert f"rpc:{number}" in told
+        assert f"lent by {address}" in told
+
+
+def test_a_device_that_nobody_lends_is_refused(server: Server) -> None:
+    done = server.atelier("load", KEY, "--device", "rpc:7")
+    assert done.returncode == 1
+    assert "rpc:7" in done.stderr
+
+
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Bytes that each device is said to have free; the real ones have the machine's whole memory."""
+    free: dict[str, int] = {}
+    real = probe.read_lent
+
+    def read(gpus: Sequence[Mapping[str, Any]], number: int, address: str) -> list[Device]:
+        (device,) = real(gpus, number, address)
+        room = free.get(device.id, device.free)
+        return [Device(device.id, device.description, room, room)]
+
+    monkeypatch.setattr(probe, "read_lent", read)
+    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
+    return free
+
+
+async def test_a_model_that_fits_on_neither_is_split_over_both(
+    home: Path, addresses: list[str], lent: dict[str, int]
+) -> None:
+    config = Config(home=home, rpc_servers=addresses, guardrail="relaxed", spare_worker=False, shutdown_grace=5)
+    registry = await open_server(config, LocalLauncher(config))
+    await registry.start()
+    try:
+        async with connect(config.registry_target) as client:
+            estimate = await client.estimate(KEY, **SMALL)
+            whole = estimate.weights + estimate.kv_cache + estimate.compute
+            lent |= {"rpc:0": whole * 3 // 4, "rpc:1": whole * 3 // 4}
+            instance = await client.create(KEY, **SMALL)
+            assert (instance.state, instance.load.device) == (pb.READY, "rpc:0,1")
+            assert list(instance.load.tensor_split) == [0.5, 0.5]
+            assert sorted(await devices_of(client, KEY)) == ["rpc:0", "rpc:1"]
+    finally:
+        await registry.drain()
+
+
+async def devices_of(client: RegistryClient, instance: str) -> list[str]:
+    return [device.id for device in await client.devices() if instance in device.instances]

@@ -1,0 +1,75 @@
+"""Devices of other machines, through llama.cpp's own RPC: used from here, or lent from here.
+
+A server that breaks off, or speaks another version, ends the process that uses it: that is how llama.cpp's
+client is. It is a worker then, or the one that lists devices, and never one that others depend on.
+"""
+
+import ctypes
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_cpp import llama_cpp as ll
+
+from atelier.errors import LoadFailed
+from atelier.launch import RPC_SERVERS
+from worker.engine.devices import gpus, open_ggml, visible_devices
+
+ANSWER_SECONDS = 5.0
+
+
+def add_rpc_devices() -> None:
+    """Make the devices of the servers that this process was given known to llama.cpp, in their order.
+
+    LoadFailed when one does not answer, or this build cannot reach any.
+    """
+    addresses = [address for address in os.environ.get(RPC_SERVERS, "").split(",") if address]
+    if not addresses:
+        return
+    rpc, ggml = _library(), open_ggml()
+    for address in addresses:
+        _require_answer(address)
+        ggml.ggml_backend_register(rpc.ggml_backend_rpc_add_server(address.encode()))
+
+
+def lend(address: str, threads: int) -> None:
+    """Serve this machine's devices, its GPUs or else its CPU, at host:port until the process is ended."""
+    rpc, ggml = _library(), open_ggml()
+    handles = _lent(ggml)
+    devices = (ctypes.c_void_p * len(handles))(*handles)
+    rpc.ggml_backend_rpc_start_server(address.encode(), None, threads, len(handles), devices)
+
+
+def _lent(ggml: ctypes.CDLL) -> Sequence[int]:
+    devices = visible_devices()
+    wanted = {device.name for device in gpus(devices)} or {"CPU"}
+    return [ggml.ggml_backend_dev_get(number) for number, device in enumerate(devices) if device.name in wanted]
+
+
+def _require_answer(address: str) -> None:
+    """To llama.cpp a server that is not there is the end of the process."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise LoadFailed(
+            f"The RPC server {address} does not answer: {error}. Start one there, or correct ATELIER_RPC_SERVERS.",
+            param="device",
+        ) from None
+
+
+def _library() -> ctypes.CDLL:
+    library = Path(ll._lib._name)
+    try:
+        rpc = ctypes.CDLL(str(library.with_name(library.name.replace("llama", "ggml-rpc"))))
+    except OSError:
+        raise LoadFailed("This build of llama.cpp cannot use other machines' devices.", param="device") from None
+    rpc.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
+    rpc.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
+    rpc.ggml_backend_rpc_start_server.restype = None
+    rpc.ggml_backend_rpc_start_server.argtypes = [
+        *(ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t),
+        ctypes.POINTER(ctypes.c_void_p),
+    ]
+    return rpc
