@@ -58,6 +58,7 @@ from gateway.management.schema import (
     PresetBody,
     PresetChangeBody,
     PresetImportBody,
+    ReplicasBody,
 )
 from gateway.openai.routes import OpenAIRoutes
 from gateway.openai.schema import ChatBody, CompletionBody, EmbeddingBody, RerankBody
@@ -208,6 +209,13 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         DefaultPresetBody,
         "Choose a model's default preset",
         (ModelNotFound, PresetNotFound),
+    )
+    post(
+        "/api/v1/models/replicas",
+        ours.set_replicas,
+        ReplicasBody,
+        "Choose how many instances a model has",
+        (ModelNotFound,),
     )
     get("/api/v1/models/{id:path}/info", ours.describe_model, "All that is known of a model", ModelNotFound)
     get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)

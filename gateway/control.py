@@ -69,6 +69,11 @@ class Control:
         await self._registry.set_default_preset(model_key, preset)
         await self._heard(lambda snapshot: _has_default(snapshot, model_key, preset or ""))
 
+    async def set_replicas(self, model_key: str, replicas: pb.Replicas | None) -> None:
+        wanted = (replicas.least, replicas.most) if replicas else None
+        await self._registry.set_replicas(model_key, replicas)
+        await self._heard(lambda snapshot: _has_replicas(snapshot, model_key, wanted))
+
     async def search_hub(self, query: str, limit: int) -> pb.SearchHubReply:
         return await self._registry.search_hub(query, limit)
 
@@ -100,6 +105,11 @@ def _has_version(snapshot: Snapshot, preset: Preset) -> bool:
 def _has_default(snapshot: Snapshot, model_key: str, preset: str) -> bool:
     model = snapshot.models.get(model_key)
     return model is not None and model.default_preset == preset
+
+
+def _has_replicas(snapshot: Snapshot, model_key: str, replicas: tuple[int, int] | None) -> bool:
+    model = snapshot.models.get(model_key)
+    return model is not None and model.replicas == replicas
 
 
 def _is_loaded(snapshot: Snapshot, instance_id: str) -> bool:

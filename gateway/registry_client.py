@@ -119,6 +119,10 @@ class RegistryClient:
         request = pb.SetDefaultPresetRequest(model_key=model_key, preset=preset)
         return read_model(await self._reply(self.stub.SetDefaultPreset, request, PRESET_SECONDS))
 
+    async def set_replicas(self, model_key: str, replicas: pb.Replicas | None) -> Model:
+        request = pb.SetReplicasRequest(model_key=model_key, replicas=replicas)
+        return read_model(await self._reply(self.stub.SetReplicas, request, PRESET_SECONDS))
+
     async def search_hub(self, query: str, limit: int) -> pb.SearchHubReply:
         reply: pb.SearchHubReply = await self._reply(
             self.stub.SearchHub, pb.SearchHubRequest(query=query, limit=limit), HUB_SECONDS

@@ -52,6 +52,7 @@ class Model:
     layers: int = 0
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict)  # from the file, by setting
     default_preset: str = ""
+    replicas: tuple[int, int] | None = None  # least and most instances; None: as many as are loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +182,11 @@ def read_snapshot(message: pb.Snapshot) -> Snapshot:
 
 
 def read_model(message: pb.Model) -> Model:
-    return Model(**_plain(message, Model), sampling_defaults=sampling_values(message.sampling_defaults))
+    return Model(
+        **_plain(message, Model),
+        sampling_defaults=sampling_values(message.sampling_defaults),
+        replicas=(message.replicas.least, message.replicas.most) if message.HasField("replicas") else None,
+    )
 
 
 def read_instance(message: pb.Instance) -> Instance:

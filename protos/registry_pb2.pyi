@@ -220,6 +220,7 @@ class Model(_message.Message):
     EMBEDDING_LENGTH_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     DEFAULT_PRESET_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """publisher/name, or publisher/name@variant"""
     path: _builtins.str
@@ -247,6 +248,10 @@ class Model(_message.Message):
     def provenance(self) -> Global___Provenance:
         """of a file that was downloaded by the registry"""
 
+    @_builtins.property
+    def replicas(self) -> Global___Replicas:
+        """unset: as many as are loaded"""
+
     def __init__(
         self,
         *,
@@ -268,21 +273,51 @@ class Model(_message.Message):
         embedding_length: _builtins.int = ...,
         provenance: Global___Provenance | None = ...,
         default_preset: _builtins.str | None = ...,
+        replicas: Global___Replicas | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "default_preset", b"default_preset", "provenance", b"provenance", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "_replicas", b"_replicas", "default_preset", b"default_preset", "provenance", b"provenance", "replicas", b"replicas", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "default_preset", b"default_preset", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "provenance", b"provenance", "publisher", b"publisher", "quantization", b"quantization", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "_replicas", b"_replicas", "architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "default_preset", b"default_preset", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "provenance", b"provenance", "publisher", b"publisher", "quantization", b"quantization", "replicas", b"replicas", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_preset: _TypeAlias = _typing.Literal["default_preset"]  # noqa: Y015
     _WhichOneofArgType__default_preset: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset"]  # noqa: Y015
     _WhichOneofReturnType__provenance: _TypeAlias = _typing.Literal["provenance"]  # noqa: Y015
     _WhichOneofArgType__provenance: _TypeAlias = _typing.Literal["_provenance", b"_provenance"]  # noqa: Y015
+    _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
+    _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_preset) -> _WhichOneofReturnType__default_preset | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__provenance) -> _WhichOneofReturnType__provenance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Replicas(_message.Message):
+    """How many instances a model has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAST_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    least: _builtins.int
+    most: _builtins.int
+    """by itself; more can be loaded"""
+    def __init__(
+        self,
+        *,
+        least: _builtins.int = ...,
+        most: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["least", b"least", "most", b"most"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replicas: _TypeAlias = Replicas  # noqa: Y015
 
 @_typing.final
 class Provenance(_message.Message):
@@ -1122,6 +1157,33 @@ class SetDefaultPresetRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
 
 Global___SetDefaultPresetRequest: _TypeAlias = SetDefaultPresetRequest  # noqa: Y015
+
+@_typing.final
+class SetReplicasRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_KEY_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    model_key: _builtins.str
+    @_builtins.property
+    def replicas(self) -> Global___Replicas:
+        """unset: as many as are loaded"""
+
+    def __init__(
+        self,
+        *,
+        model_key: _builtins.str = ...,
+        replicas: Global___Replicas | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "replicas", b"replicas"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "model_key", b"model_key", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
+    _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
+
+Global___SetReplicasRequest: _TypeAlias = SetReplicasRequest  # noqa: Y015
 
 @_typing.final
 class RemoveModelRequest(_message.Message):

@@ -119,6 +119,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.SetDefaultPresetRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Model.FromString,
                 _registered_method=True)
+        self.SetReplicas = channel.unary_unary(
+                '/atelier.v1.Registry/SetReplicas',
+                request_serializer=protos_dot_registry__pb2.SetReplicasRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Model.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -238,6 +243,13 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetReplicas(self, request, context):
+        """How many instances a model shall have, as calls wait for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -324,6 +336,11 @@ def add_RegistryServicer_to_server(servicer, server):
             'SetDefaultPreset': grpc.unary_unary_rpc_method_handler(
                     servicer.SetDefaultPreset,
                     request_deserializer=protos_dot_registry__pb2.SetDefaultPresetRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Model.SerializeToString,
+            ),
+            'SetReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetReplicas,
+                    request_deserializer=protos_dot_registry__pb2.SetReplicasRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Model.SerializeToString,
             ),
     }
@@ -785,6 +802,33 @@ class Registry:
             target,
             '/atelier.v1.Registry/SetDefaultPreset',
             protos_dot_registry__pb2.SetDefaultPresetRequest.SerializeToString,
+            protos_dot_registry__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/SetReplicas',
+            protos_dot_registry__pb2.SetReplicasRequest.SerializeToString,
             protos_dot_registry__pb2.Model.FromString,
             options,
             channel_credentials,

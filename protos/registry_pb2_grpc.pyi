@@ -61,6 +61,8 @@ class RegistryStub:
     ListPresetVersions: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListPresetVersionsRequest, _registry_pb2.ListPresetVersionsReply]
     SetDefaultPreset: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetDefaultPresetRequest, _registry_pb2.Model]
     """Whose settings hold for a model where nothing else is said."""
+    SetReplicas: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetReplicasRequest, _registry_pb2.Model]
+    """How many instances a model shall have, as calls wait for them."""
 
 @_typing.type_check_only
 class RegistryAsyncStub(RegistryStub):
@@ -95,6 +97,8 @@ class RegistryAsyncStub(RegistryStub):
     ListPresetVersions: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListPresetVersionsRequest, _registry_pb2.ListPresetVersionsReply]  # type: ignore[assignment]
     SetDefaultPreset: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetDefaultPresetRequest, _registry_pb2.Model]  # type: ignore[assignment]
     """Whose settings hold for a model where nothing else is said."""
+    SetReplicas: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetReplicasRequest, _registry_pb2.Model]  # type: ignore[assignment]
+    """How many instances a model shall have, as calls wait for them."""
 
 class RegistryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -228,5 +232,13 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Model, _abc.Awaitable[_registry_pb2.Model]]:
         """Whose settings hold for a model where nothing else is said."""
+
+    @_abc_1.abstractmethod
+    def SetReplicas(
+        self,
+        request: _registry_pb2.SetReplicasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Model, _abc.Awaitable[_registry_pb2.Model]]:
+        """How many instances a model shall have, as calls wait for them."""
 
 def add_RegistryServicer_to_server(servicer: RegistryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

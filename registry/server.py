@@ -17,6 +17,7 @@ from registry.hub.client import Hub
 from registry.hub.downloads import Downloads
 from registry.hub.store import DownloadStore
 from registry.instances.adoption import adopt_instances
+from registry.instances.caretaker import Caretaker
 from registry.instances.launcher import Launcher
 from registry.instances.plan import rules_of
 from registry.instances.pool import Pool
@@ -83,7 +84,7 @@ class RegistryServer:
         await self._server.start()
         await self._set_serving(True)
         self._looking = [
-            asyncio.create_task(self.pool.unload_idle()),
+            asyncio.create_task(Caretaker(self.pool, self.catalogue.all).run()),
             asyncio.create_task(self.catalogue.watch_folder()),
         ]
         self._launcher.prepare()

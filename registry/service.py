@@ -32,6 +32,7 @@ from registry.wire import (
     model_message,
     preset_message,
     read_preset,
+    read_replicas,
     repository_message,
     verdict_message,
 )
@@ -142,6 +143,11 @@ class RegistryServicer(GeneratedServicer):
         async with reported_errors(context):
             preset = self._presets.require(request.preset).name if request.HasField("preset") else None
             return model_message(await self._catalogue.set_default_preset(request.model_key, preset))
+
+    async def SetReplicas(self, request: pb.SetReplicasRequest, context: Context) -> pb.Model:
+        async with reported_errors(context):
+            replicas = read_replicas(request.replicas) if request.HasField("replicas") else None
+            return model_message(await self._catalogue.set_replicas(request.model_key, replicas))
 
     async def RemoveModel(self, request: pb.RemoveModelRequest, context: Context) -> pb.RemoveModelReply:
         async with reported_errors(context):

@@ -32,6 +32,7 @@ class ModelRow(Base):
     imported_at: Mapped[float] = mapped_column(Float(53))
     provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     default_preset: Mapped[str | None] = mapped_column(String(255))
+    replicas: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
 class PresetRow(Base):

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import orjson
 
-from atelier.errors import to_message
+from atelier.errors import InvalidRequest, to_message
+from atelier.limits import MOST_REPLICAS
 from atelier.settings.preset import Preset, settings_json
 from atelier.settings.wire import load_message, sampling_message
 from protos import registry_pb2 as pb
@@ -17,7 +18,7 @@ from registry.instances.instance import Instance
 from registry.models.description import ModelDescription
 from registry.models.estimate import Estimate
 from registry.models.importing import Mode
-from registry.models.model import Model, Provenance
+from registry.models.model import Model, Provenance, Replicas
 from registry.models.verifying import Verdict
 
 MOST_BYTES = 2**63  # a header may say anything
@@ -52,7 +53,17 @@ def model_message(model: Model) -> pb.Model:
         embedding_length=facts.embedding_length,
         provenance=_provenance_message(model.provenance) if model.provenance else None,
         default_preset=model.default_preset,
+        replicas=pb.Replicas(least=model.replicas.least, most=model.replicas.most) if model.replicas else None,
     )
+
+
+def read_replicas(message: pb.Replicas) -> Replicas:
+    """InvalidRequest names the limit that cannot be."""
+    if not 1 <= message.most <= MOST_REPLICAS:
+        raise InvalidRequest(f"max must be from 1 to {MOST_REPLICAS}, not {message.most}.", param="max")
+    if message.least > message.most:
+        raise InvalidRequest(f"min must be at most max, {message.most}, not {message.least}.", param="min")
+    return Replicas(message.least, message.most)
 
 
 def _provenance_message(provenance: Provenance) -> pb.Provenance:

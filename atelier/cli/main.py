@@ -33,6 +33,7 @@ VERBS = {
     "presets": Verb("atelier.cli.presets", "app", "List the presets; show, change, compare or import one."),
     "settings": Verb("atelier.cli.presets", "settings", "Show a model's settings, and where each comes from."),
     "load": Verb("atelier.cli.load", "load", "Load a model: start a worker for it."),
+    "scale": Verb("atelier.cli.models", "scale", "Choose how many instances a model has."),
     "ps": Verb("atelier.cli.instances", "list_instances", "List the loaded models."),
     "devices": Verb("atelier.cli.devices", "list_devices", "List what models can be put on."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),

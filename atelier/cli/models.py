@@ -114,8 +114,35 @@ def described(model: JSON) -> list[tuple[str, str]]:
         ("licence", model["licence"] or ""),
         ("from", f"{source['source']} {source['name']} {source['revision'][:12]}" if source else ""),
         ("default preset", model["default_preset"] or ""),
+        ("instances", instances_told(model["replicas"]) if model["replicas"] else ""),
         ("file", model["path"]),
     ]
+
+
+def scale(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
+    least: Annotated[int | None, typer.Option("--min", min=0, help="Instances that are kept loaded.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--max", min=1, help="Instances up to which more start while calls wait.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="As many as are loaded, from now on.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    if (least is None and most is None) != off:
+        raise typer.BadParameter("give --min, --max or both; or --off")
+    body = {"model": model} | {name: limit for name, limit in (("min", least), ("max", most)) if limit is not None}
+    with Server.from_environment() as server:
+        reply = server.post("/api/v1/models/replicas", body)
+    if as_json:
+        show_json(reply)
+    else:
+        told = instances_told(reply["replicas"]) if reply["replicas"] else "as many as are loaded"
+        typer.echo(f"{reply['model']}: {told}")
+
+
+def instances_told(replicas: JSON) -> str:
+    """{"min": 1, "max": 3} as "1 to 3"."""
+    return f"{replicas['min']}" if replicas["min"] == replicas["max"] else f"{replicas['min']} to {replicas['max']}"
 
 
 def remove_model(

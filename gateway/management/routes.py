@@ -14,8 +14,14 @@ from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.disconnect import while_connected
 from gateway.lmstudio.translate import v1_model
-from gateway.management.schema import ImportBody, ModelBody
-from gateway.management.translate import described_object, device_object, instance_object, sequence_object
+from gateway.management.schema import ImportBody, ModelBody, ReplicasBody
+from gateway.management.translate import (
+    described_object,
+    device_object,
+    instance_object,
+    read_replicas,
+    sequence_object,
+)
 from gateway.parsing import read_body
 from gateway.sequences import Sequences
 from gateway.watcher import Watcher
@@ -49,6 +55,14 @@ class ManagementRoutes:
         body = await read_body(request, ModelBody)
         key = self._catalogue.find_model(body.model).key
         return json_response({"model": key, "deleted": await self._control.remove_model(key)})
+
+    async def set_replicas(self, request: Request) -> Response:
+        body = await read_body(request, ReplicasBody)
+        key = self._catalogue.find_model(body.model).key
+        replicas = read_replicas(body)
+        await self._control.set_replicas(key, replicas)
+        told = {"min": replicas.least, "max": replicas.most} if replicas else None
+        return json_response({"model": key, "replicas": told})
 
     async def verify_model(self, request: Request) -> Response:
         body = await read_body(request, ModelBody)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from atelier.limits import MOST_REPLICAS
 from atelier.settings.schema import GROUP_MODELS
 from gateway.openai.schema import Body
 
@@ -63,6 +64,20 @@ class PresetImportBody(Body):
     file: dict[str, Any] = Field(description="An exported preset, or a *.preset.json of LM Studio's.")
     name: str | None = Field(None, min_length=1, max_length=200, description="Instead of the one in the file.")
     replace: bool = Field(False, description="Whether a preset of that name may be there already.")
+
+
+class ReplicasBody(Body):
+    model: str = Field(min_length=1, max_length=200, description="Key of a model, or its short form.")
+    min: int | None = Field(
+        None, ge=0, le=MOST_REPLICAS, description="Instances that are kept loaded; without, none is."
+    )
+    max: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_REPLICAS,
+        description="Instances up to which more are started while calls wait; without, the minimum, or one. "
+        "Neither: as many as are loaded.",
+    )
 
 
 class DefaultPresetBody(Body):

@@ -7,9 +7,10 @@ from atelier.adapters import read_adapters
 from atelier.readings import Readings
 from gateway.errors import envelope
 from gateway.lmstudio.translate import load_config
+from gateway.management.schema import ReplicasBody
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
-from protos.registry_pb2 import Device, ModelDescription
+from protos.registry_pb2 import Device, ModelDescription, Replicas
 
 PLAIN = (
     *("id", "pin", "pid", "host", "context_length", "parallel", "gpu_layers"),
@@ -49,6 +50,7 @@ def described_object(described: ModelDescription, listed: dict[str, Any]) -> dic
         "embedding_length": model.embedding_length,
         "licence": described.licence or None,
         "default_preset": model.default_preset or None,
+        "replicas": {"min": model.replicas.least, "max": model.replicas.most} if model.HasField("replicas") else None,
         "made_for_tools": described.made_for_tools,
         "made_for_reasoning": described.made_for_reasoning,
         "chat_template": described.chat_template or None,
@@ -64,6 +66,14 @@ def described_object(described: ModelDescription, listed: dict[str, Any]) -> dic
             for each in described.memory
         ],
     }
+
+
+def read_replicas(body: ReplicasBody) -> Replicas | None:
+    """None: neither limit is given. The registry says what cannot be."""
+    if body.min is None and body.max is None:
+        return None
+    least = body.min or 0
+    return Replicas(least=least, most=max(least, 1) if body.max is None else body.max)
 
 
 def device_object(device: Device) -> dict[str, Any]:

@@ -32,13 +32,18 @@ class Housing:
         supervisors: Callable[[], Iterable[Supervisor]],
         leaving: Callable[[], Collection[Supervisor]],
         remove: Callable[[Supervisor], Awaitable[None]],
+        held: Callable[[Supervisor], bool],
         probe: Probe,
     ) -> None:
-        """`leaving`: those that are being unloaded. `remove`: unload one, with the usual grace."""
+        """`leaving`: those that are being unloaded. `remove`: unload one, with the usual grace.
+
+        `held`: whether its model shall have it, whoever else needs room.
+        """
         self._rules = rules
         self._supervisors = supervisors
         self._leaving = leaving
         self._remove = remove
+        self._held = held
         self._probe = probe
         self._turn = asyncio.Lock()
 
@@ -54,7 +59,7 @@ class Housing:
         """
         if self._rules.guardrail == "off" or plan.need is None:
             return plan
-        until = asyncio.get_running_loop().time() + self._rules.room_timeout
+        until = asyncio.get_running_loop().time() + (0 if plan.extra else self._rules.room_timeout)
         async with self._turn:
             self._probe.forget()
             while True:
@@ -101,9 +106,10 @@ class Housing:
         """`in_time`: as if it had nothing to do, or were gone already if it is on its way."""
         idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
         leaving = supervisor in self._leaving()
-        evictable = supervisor.plan.on_demand and idle >= SURE_SECONDS and not leaving
+        may_go = supervisor.plan.on_demand and not self._held(supervisor)
+        evictable = may_go and idle >= SURE_SECONDS and not leaving
         if in_time:
-            evictable = supervisor.plan.on_demand or leaving
+            evictable = may_go or leaving
         memory = supervisor.plan.taken if _takes_memory(supervisor) else {}
         return Occupant(supervisor.plan.instance_id, memory, idle, evictable)
 

@@ -53,6 +53,7 @@ class Plan:
     pin: Pin
     on_demand: bool
     ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
+    extra: bool = False  # a convenience: it takes only room that is free
     need: Need | None = None  # what it takes, wherever it is put
     placed: Mapping[str, int] = field(default_factory=dict)  # bytes by device, where the registry chose them
     adapters: tuple[Adapter, ...] = ()

@@ -39,7 +39,6 @@ from registry.pinning import pin
 from registry.presets.presets import Presets
 
 KILL_AFTER_SECONDS = 10.0  # past the grace period of a stop
-LOOK_SECONDS = 1.0  # between two looks for what has been idle too long
 
 _log = structlog.get_logger(__name__)
 
@@ -72,6 +71,7 @@ class Pool:
             lambda: list(self._supervisors.values()),
             lambda: self._removals.keys(),
             lambda supervisor: self._remove(supervisor, rules.shutdown_grace),
+            self._held,
             probe,
         )
         self._core_shares = CoreShares(rules.cores, lambda: self._supervisors.values(), lambda: probe.may_have_gpus)
@@ -171,15 +171,54 @@ class Pool:
         chosen = choose(s.instance for s in self._supervisors.values() if s.plan.model.key == name)
         return self._supervisors[chosen.id] if chosen else None
 
-    async def unload_idle(self) -> None:
-        """Unload what has been idle for as long as it may, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            for supervisor in [each for each in self._supervisors.values() if each.expired(loop.time())]:
-                if supervisor not in self._removals:
-                    _log.info("instance_idle", instance=supervisor.plan.instance_id, ttl=supervisor.plan.ttl)
-                    self._begin_removal(supervisor, self._rules.shutdown_grace)
-            await asyncio.sleep(LOOK_SECONDS)
+    def unload_expired(self, now: float) -> None:
+        """Begin to unload what has been idle for as long as it may."""
+        for supervisor in [each for each in self._supervisors.values() if each.expired(now)]:
+            if supervisor not in self._removals and not self._held(supervisor):
+                _log.info("instance_idle", instance=supervisor.plan.instance_id, ttl=supervisor.plan.ttl)
+                self._begin_removal(supervisor, self._rules.shutdown_grace)
+
+    def replicas_of(self, key: str) -> list[Supervisor]:
+        """The model's instances that are there or on their way, the oldest first; those with adapters are others."""
+        return [
+            each
+            for each in self._supervisors.values()
+            if each.plan.model.key == key
+            and not each.plan.load.lora
+            and each.state not in (State.FAILED, State.STOPPING)
+            and each not in self._removals
+        ]
+
+    def start_replica(self, key: str, *, needed: bool) -> Supervisor:
+        """One more instance, as a request would load it. Not `needed`: only into room that is free."""
+        model = self._catalogue.require(key)
+        presets = self.preset_layers(model, None)
+        plan = self._plan(model, self._claim(model, None), {}, presets, on_demand=True)
+        return self._start(replace(plan, ttl=self._rules.idle_ttl, extra=not needed))
+
+    def clear_failed(self, key: str) -> bool:
+        """Begin to remove those that failed, unless an operator loaded them; whether there are some still."""
+        failed = [
+            each
+            for each in self._supervisors.values()
+            if each.plan.model.key == key and each.state is State.FAILED and each.plan.on_demand
+        ]
+        for supervisor in failed:
+            self.begin_unload(supervisor.plan.instance_id)
+        return bool(failed)
+
+    def begin_unload(self, instance_id: str) -> None:
+        """Unload an instance, if it is still there, without waiting for it."""
+        supervisor = self._supervisors.get(instance_id)
+        if supervisor is not None and supervisor not in self._removals:
+            self._begin_removal(supervisor, self._rules.shutdown_grace)
+
+    def _held(self, supervisor: Supervisor) -> bool:
+        """Whether it is one of those that its model shall have at least: the oldest."""
+        model = self._catalogue.get(supervisor.plan.model.key)
+        if model is None or model.replicas is None:
+            return False
+        return supervisor in self.replicas_of(model.key)[: model.replicas.least]
 
     async def inventory(self) -> Inventory:
         """What there is, as it is now."""

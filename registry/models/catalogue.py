@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import structlog
 
@@ -16,7 +17,7 @@ from registry.feed import Feed
 from registry.models.facts import VERSION, Facts
 from registry.models.importing import ImportRequest, naming_of, place_files
 from registry.models.library import find_files, is_there
-from registry.models.model import Model, Provenance, Stamp, stamp_of
+from registry.models.model import Model, Provenance, Replicas, Stamp, stamp_of
 from registry.models.naming import free_key
 from registry.models.parts import parts_of, read_facts
 from registry.models.placing import put, remove_unfinished, take_away
@@ -196,8 +197,15 @@ class Catalogue:
 
     async def set_default_preset(self, key: str, preset: str | None) -> Model:
         """Whose settings hold for the model where nothing else is said; ModelNotFound."""
+        return await self._change(key, default_preset=preset)
+
+    async def set_replicas(self, key: str, replicas: Replicas | None) -> Model:
+        """How many instances the model shall have; ModelNotFound."""
+        return await self._change(key, replicas=replicas)
+
+    async def _change(self, key: str, **changes: Any) -> Model:
         async with self._changing:
-            model = replace(self.require(key), default_preset=preset)
+            model = replace(self.require(key), **changes)
             await self._store.save(model)
             self._publish(model)
             return model

@@ -27,6 +27,14 @@ class Provenance:
     digests: Mapping[str, str]  # by file name: "sha256:..."
 
 
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many instances a model has: never fewer than the least, by itself never more than the most."""
+
+    least: int
+    most: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """One model: a file, or the first of several, and what is known of it."""
@@ -40,6 +48,7 @@ class Model:
     imported_at: float  # seconds since the epoch
     provenance: Provenance | None = None  # of a file that was not downloaded by us, unknown
     default_preset: str | None = None  # name of the preset whose settings hold where nothing else is said
+    replicas: Replicas | None = None  # None: as many as are loaded
 
     @property
     def publisher(self) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 
 from registry.database import Database
 from registry.models.facts import Facts
-from registry.models.model import Model, Provenance, Stamp
+from registry.models.model import Model, Provenance, Replicas, Stamp
 from registry.models.shape import Shape
 from registry.tables import ModelRow
 
@@ -45,6 +45,7 @@ def _to_row(model: Model) -> ModelRow:
         imported_at=model.imported_at,
         provenance=dataclasses.asdict(model.provenance) if model.provenance else None,
         default_preset=model.default_preset,
+        replicas=dataclasses.asdict(model.replicas) if model.replicas else None,
     )
 
 
@@ -64,4 +65,5 @@ def _to_model(row: ModelRow) -> Model:
         imported_at=row.imported_at,
         provenance=Provenance(**row.provenance) if row.provenance else None,
         default_preset=row.default_preset,
+        replicas=Replicas(**row.replicas) if row.replicas else None,
     )

@@ -273,6 +273,14 @@ class FakeRegistry(RegistryServicer):
     ) -> pb.ListPresetVersionsReply:
         return pb.ListPresetVersionsReply(versions=reversed(self.presets.get(request.name, [])))
 
+    async def SetReplicas(self, request: pb.SetReplicasRequest, context: Context) -> pb.Model:
+        model = self.models[request.model_key]
+        model.ClearField("replicas")
+        if request.HasField("replicas"):
+            model.replicas.CopyFrom(request.replicas)
+        self.tell(pb.Change(model=model))
+        return model
+
     async def SetDefaultPreset(self, request: pb.SetDefaultPresetRequest, context: Context) -> pb.Model:
         model = self.models[request.model_key]
         model.default_preset = request.preset

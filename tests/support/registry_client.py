@@ -161,6 +161,10 @@ class RegistryClient:
         request = pb.SetDefaultPresetRequest(model_key=model_key, preset=preset)
         return await self._call(self.stub.SetDefaultPreset, request)
 
+    async def set_replicas(self, model_key: str, limits: tuple[int, int] | None) -> pb.Model:
+        replicas = pb.Replicas(least=limits[0], most=limits[1]) if limits else None
+        return await self._call(self.stub.SetReplicas, pb.SetReplicasRequest(model_key=model_key, replicas=replicas))
+
     async def search(self, query: str, limit: int = 10) -> list[pb.Repository]:
         reply = await self._call(self.stub.SearchHub, pb.SearchHubRequest(query=query, limit=limit))
         return list(reply.repositories)

@@ -65,6 +65,11 @@ class FakeWorker(InferenceServicer):
         self._status.steps += 1
         self._change()
 
+    def rest(self) -> None:
+        """It has nothing to do, and nobody waits."""
+        self._status.active = self._status.queued = 0
+        self._change()
+
     def fail_load(self, error: AtelierError) -> None:
         self.say(state=pb.WORKER_FAILED, error=to_message(error))
 

@@ -1,0 +1,109 @@
+"""What changes among the instances without anyone asking: idle ones go, a model has as many as it should."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from atelier.errors import AtelierError
+from registry.instances.instance import State
+from registry.instances.pool import Pool
+from registry.instances.scaling import Grow, Replica, Shrink, Strain, decide, delay_after
+from registry.instances.supervisor import Supervisor
+from registry.models.model import Model, Replicas
+
+LOOK_SECONDS = 1.0
+HEALTHY_SECONDS = 60.0  # of being ready, after which earlier failures are forgotten
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Course:
+    """What was seen of one model."""
+
+    strain: Strain = field(default_factory=Strain)
+    newest: Supervisor | None = None  # that was started here
+    started: float = 0.0
+    failures: int = 0  # of those started here, in a row
+    not_before: float = 0.0
+
+
+class Caretaker:
+    """Looks at the pool now and then. Owns what it remembers of each model; the pool does what is to be done."""
+
+    def __init__(self, pool: Pool, models: Callable[[], Sequence[Model]]) -> None:
+        self._pool = pool
+        self._models = models
+        self._courses: dict[str, _Course] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.look(asyncio.get_running_loop().time())
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def look(self, now: float) -> None:
+        """Begin what is due."""
+        self._pool.unload_expired(now)
+        limits = {model.key: model.replicas for model in self._models() if model.replicas}
+        self._courses = {key: self._courses.get(key, _Course()) for key in limits}
+        for key, replicas in limits.items():
+            self._scale(key, replicas, self._courses[key], now)
+
+    def _scale(self, key: str, limits: Replicas, course: _Course, now: float) -> None:
+        self._note_failure(key, course, now)
+        seen = [_replica(each) for each in self._pool.replicas_of(key)]
+        course.strain = course.strain.after(seen, now)
+        match decide(limits.least, limits.most, seen, course.strain, now):
+            case Grow(needed) if now >= course.not_before:
+                self._grow(key, course, now, needed=needed)
+            case Shrink(id):
+                _log.info("replica_removed", model=key, instance=id)
+                course.strain = Strain()
+                self._pool.begin_unload(id)
+
+    def _grow(self, key: str, course: _Course, now: float, *, needed: bool) -> None:
+        if self._pool.clear_failed(key):
+            return  # at the next look their names are free
+        try:
+            course.newest, course.started = self._pool.start_replica(key, needed=needed), now
+        except AtelierError as error:
+            _log.warning("replica_not_started", model=key, reason=error.message)
+            self._put_off(course, now)
+            return
+        course.strain = Strain()
+        _log.info("replica_added", model=key, instance=course.newest.plan.instance_id, needed=needed)
+
+    def _note_failure(self, key: str, course: _Course, now: float) -> None:
+        newest = course.newest
+        if newest is None:
+            return
+        if newest.state is State.FAILED:
+            course.newest = None
+            self._put_off(course, now)
+            _log.warning("replica_failed", model=key, instance=newest.plan.instance_id, failures=course.failures)
+            if newest.plan.extra:
+                self._pool.begin_unload(newest.plan.instance_id)  # nobody asked for it
+        elif newest.state is not State.READY:
+            course.started = now
+        elif now - course.started >= HEALTHY_SECONDS:
+            course.newest, course.failures = None, 0
+
+    @staticmethod
+    def _put_off(course: _Course, now: float) -> None:
+        course.failures += 1
+        course.not_before = now + delay_after(course.failures)
+
+
+def _replica(supervisor: Supervisor) -> Replica:
+    instance = supervisor.instance
+    return Replica(
+        id=instance.id,
+        ready=instance.state is State.READY,
+        active=instance.active,
+        queued=instance.queued,
+        places=instance.parallel,
+        grown=instance.on_demand,
+    )

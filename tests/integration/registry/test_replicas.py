@@ -1,0 +1,118 @@
+"""Models that have as many instances as they should, and as calls wait for."""
+
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+
+from atelier.errors import InvalidRequest, ModelNotFound
+from protos import registry_pb2 as pb
+from registry.devices import probe
+from registry.devices.placement import Need
+from registry.instances import caretaker, housing, pool, scaling
+from registry.machine import Memory
+from registry.models.estimate import Estimate
+from tests.integration.registry.conftest import KEY, Running
+from tests.support.registry_client import View
+from tests.support.registry_launcher import FakeLauncher
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds takes moments."""
+    monkeypatch.setattr(caretaker, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(scaling, "UP_SECONDS", 0.03)
+    monkeypatch.setattr(scaling, "DOWN_SECONDS", 0.03)
+    monkeypatch.setattr(scaling, "FIRST_DELAY", 0.02)
+
+
+def ready(ids: Collection[str]) -> Any:
+    def hold(view: View) -> bool:
+        return {id for id, each in view.instances.items() if each.state == pb.READY} == set(ids)
+
+    return hold
+
+
+def ids(count: int) -> list[str]:
+    return [KEY, *(f"{KEY}:{number}" for number in range(2, count + 1))]
+
+
+async def test_the_least_are_loaded_without_a_request_and_outlive_their_idle_time(start: Any) -> None:
+    registry: Running = await start(idle_ttl=0.01)
+    async with registry.client.watch() as view:
+        await registry.client.set_replicas(KEY, (2, 2))
+        await view.until(ready(ids(2)))
+        await registry.client.set_replicas(KEY, (1, 2))
+        await view.until(ready([KEY]))
+        await registry.client.set_replicas(KEY, None)
+        await view.until(lambda view: not view.instances)
+
+
+async def test_one_more_comes_while_calls_wait_and_goes_when_they_do_not(start: Any, launcher: FakeLauncher) -> None:
+    registry: Running = await start(guardrail="off")
+    await registry.client.set_replicas(KEY, (0, 2))
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        launcher.workers[0].say(active=8, queued=3)
+        await view.until(ready(ids(2)))
+        launcher.workers[1].say(active=8, queued=1)
+        await view.until(lambda view: view.instances[f"{KEY}:2"].queued == 1)
+        launcher.workers[0].rest()
+        launcher.workers[1].rest()
+        await view.until(ready([KEY]))
+        assert len(launcher.workers) == 2  # never more than the most
+
+
+async def test_the_least_are_restored_after_crashes_with_pauses(start: Any, launcher: FakeLauncher) -> None:
+    registry: Running = await start(restart_limit=0)
+    launcher.crash_code = 3
+    async with registry.client.watch() as view:
+        await registry.client.set_replicas(KEY, (1, 1))
+        await view.until(lambda view: len(launcher.workers) >= 3)
+        launcher.crash_code = None
+        await view.until(ready([KEY]))
+        await launcher.workers[-1].crash(-9)  # one that was ready
+        await view.until(lambda view: not ready([KEY])(view))
+        await view.until(ready([KEY]))
+
+
+async def test_the_least_are_there_again_after_a_restart_of_the_registry(start: Any, launcher: FakeLauncher) -> None:
+    first: Running = await start()
+    async with first.client.watch() as view:
+        await first.client.set_replicas(KEY, (1, 3))
+        await view.until(ready([KEY]))
+    await first.server.drain()
+    second: Running = await start()
+    async with second.client.watch() as view:
+        assert (view.models[KEY].replicas.least, view.models[KEY].replicas.most) == (1, 3)
+        await view.until(ready([KEY]))
+
+
+async def test_a_convenience_takes_no_room_from_others(
+    start: Any, launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
+    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(0, 100, 0), 1))
+    monkeypatch.setattr(probe, "machine_memory", lambda: Memory(250, 250 - 100 * len(launcher.workers)))
+    registry: Running = await start(guardrail="relaxed")
+    await registry.client.set_replicas(KEY, (0, 3))
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        launcher.workers[0].say(active=8, queued=3)
+        await view.until(ready(ids(2)))
+        launcher.workers[1].say(active=8, queued=3)
+        await view.until(lambda view: any(change.instance.state == pb.FAILED for change in view.changes))
+        await view.until(ready(ids(2)))  # the third, which had no room, is forgotten
+        assert len(launcher.workers) == 2
+
+
+@pytest.mark.parametrize(("limits", "param"), [((2, 1), "min"), ((0, 0), "max"), ((0, 65), "max")])
+async def test_limits_that_cannot_be_are_refused(registry: Running, limits: tuple[int, int], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await registry.client.set_replicas(KEY, limits)
+    assert refused.value.param == param
+
+
+async def test_limits_are_of_a_model_that_there_is(registry: Running) -> None:
+    with pytest.raises(ModelNotFound):
+        await registry.client.set_replicas("acme/none", (1, 1))
