@@ -35,6 +35,7 @@ VERBS = {
     "load": Verb("atelier.cli.load", "load", "Load a model: start a worker for it."),
     "ps": Verb("atelier.cli.instances", "list_instances", "List the loaded models."),
     "devices": Verb("atelier.cli.devices", "list_devices", "List what models can be put on."),
+    "disk": Verb("atelier.cli.disk", "disk", "Show how much room the server's files take."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
     "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
     "version": Verb("atelier.cli.status", "version", "Show the version of this program."),

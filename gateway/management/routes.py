@@ -15,7 +15,13 @@ from gateway.control import Control
 from gateway.disconnect import while_connected
 from gateway.lmstudio.translate import v1_model
 from gateway.management.schema import ImportBody, ModelBody
-from gateway.management.translate import described_object, device_object, instance_object, sequence_object
+from gateway.management.translate import (
+    described_object,
+    device_object,
+    disk_object,
+    instance_object,
+    sequence_object,
+)
 from gateway.parsing import read_body
 from gateway.sequences import Sequences
 from gateway.watcher import Watcher
@@ -72,6 +78,11 @@ class ManagementRoutes:
 
     async def list_devices(self, request: Request) -> Response:
         return json_response({"devices": [device_object(device) for device in await self._control.devices()]})
+
+    async def measure_disk(self, request: Request) -> Response:
+        async with while_connected(request.receive):
+            use = await self._control.disk_use()
+        return json_response(disk_object(use))
 
     async def list_sequences(self, request: Request) -> Response:
         sequences = await self._sequences.of(request.path_params["id"])
