@@ -190,6 +190,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         *(InstanceNotFound, WorkerLost, DeadlineExceeded),
     )
     get("/api/v1/devices", ours.list_devices, "What models can be put on")
+    get("/api/v1/disk", ours.measure_disk, "How much room the server's files take")
     get("/api/v1/status", ours.status, "How the server is")
 
     preset = "/api/v1/presets/{name}"

@@ -44,6 +44,9 @@ class Control:
     async def devices(self) -> list[pb.Device]:
         return await self._registry.devices()
 
+    async def disk_use(self) -> pb.DiskUse:
+        return await self._registry.disk_use()
+
     async def remove_model(self, key: str) -> list[str]:
         deleted = await self._registry.remove_model(key)
         await self._heard(lambda snapshot: key not in snapshot.models)

@@ -3,13 +3,15 @@
 request → preset that it names → the instance's own → the model's default preset → the model's file → built-in default
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from atelier.errors import InvalidRequest, PresetNotFound
-from atelier.names import near_hint
-from atelier.settings import BUILT_IN, Inference, Layer, Prompt, Resolved, Value, resolve
+from atelier.errors import InvalidRequest, ModelNotFound, PresetNotFound
+from atelier.names import ModelName, find_name, near_hint
+from atelier.settings import BUILT_IN, MODEL_FILE, Inference, Layer, Prompt, Resolved, Value, resolve
+from atelier.settings.loading import load_settings, preset_layers
 from atelier.settings.preset import Preset, Settings
 from atelier.settings.table import TABLE
 from gateway.snapshot import Instance, Model, Snapshot
@@ -44,7 +46,7 @@ def layers_of(
         layers.append(Layer(f"instance {instance.id}{named}", _flat(instance.own)))
     if default is not None:
         layers.append(Layer(f"default {default.origin}", _flat(default.settings)))
-    return [*layers, Layer("model file", model.sampling_defaults)]
+    return [*layers, Layer(MODEL_FILE, model.sampling_defaults)]
 
 
 def find_preset(name: str | None, model: Model, snapshot: Snapshot) -> Preset | None:
@@ -65,26 +67,29 @@ def default_preset(model: Model, snapshot: Snapshot) -> Preset | None:
 
 
 def load_values(
-    model: Model, instance: Instance | None, preset: Preset | None, default: Preset | None
+    model: Model, instance: Instance | None, preset: Preset | None, default: Preset | None, keys: Collection[str]
 ) -> dict[str, Value]:
-    """The load settings of an instance that runs, or of the next one that is loaded with this preset."""
+    """The load settings of an instance that runs, or of the next one that is loaded with this preset.
+
+    `keys`: of all models, one of which a preset may name as draft model.
+    """
     if instance is not None:
         return {
             name: Value(instance.load.get(name, row.default), instance.load_origins.get(name, BUILT_IN))
             for name, row in TABLE["load"].items()
         }
-    layers = [Layer(preset.origin, preset.group("load"))] if preset else []
-    layers += [Layer(f"default {default.origin}", default.group("load"))] if default else []
-    found: dict[str, Value] = {}
-    for name, row in TABLE["load"].items():
-        setting = next((layer for layer in layers if layer.values.get(name) is not None), None)
-        found[name] = Value(setting.values[name], setting.origin) if setting else Value(row.default, BUILT_IN)
-    return {**found, "context_length": _bounded(found["context_length"], model.max_context_length)}
+    found = load_settings(preset_layers(preset, default), model.max_context_length).values
+    return {**found, "draft_model": _in_full(found["draft_model"], keys)}
 
 
-def _bounded(length: Value, longest: int) -> Value:
-    """No model is loaded with more context than it was trained for."""
-    return Value(longest, "model file") if longest and length.value > longest else length
+def _in_full(draft_model: Value, keys: Collection[str]) -> Value:
+    """By its key, as an instance has it. What means no model, or several, is shown as it is: no load takes it."""
+    if draft_model.value is not None:
+        with suppress(ModelNotFound):
+            found = find_name(draft_model.value, keys, ())
+            assert isinstance(found, ModelName)
+            return Value(found.key, draft_model.origin)
+    return draft_model
 
 
 def _flat(settings: Settings) -> dict[str, Any]:

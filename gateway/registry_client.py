@@ -90,6 +90,11 @@ class RegistryClient:
         reply = await self._reply(self.stub.ListDevices, pb.ListDevicesRequest(), DEVICES_SECONDS)
         return list(reply.devices)
 
+    async def disk_use(self) -> pb.DiskUse:
+        """Without a deadline: every file is looked at, as fast as the disk is."""
+        reply: pb.DiskUse = await self._reply(self.stub.MeasureDisk, pb.MeasureDiskRequest(), None)
+        return reply
+
     async def remove_model(self, key: str) -> list[str]:
         """The files that were deleted."""
         reply = await self._reply(self.stub.RemoveModel, pb.RemoveModelRequest(key=key), FILES_SECONDS)

@@ -1543,3 +1543,218 @@ class Readings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__uuid) -> _WhichOneofReturnType__uuid | None: ...
 
 Global___Readings: _TypeAlias = Readings  # noqa: Y015
+
+@_typing.final
+class MeasureDiskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureDiskRequest: _TypeAlias = MeasureDiskRequest  # noqa: Y015
+
+@_typing.final
+class DiskUse(_message.Message):
+    """Lengths of files. In a sum a file counts once, however many names it has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_SYSTEMS_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    DOWNLOADS_FIELD_NUMBER: _builtins.int
+    LEFTOVERS_FIELD_NUMBER: _builtins.int
+    CACHES_FIELD_NUMBER: _builtins.int
+    LIBRARY_BYTES_FIELD_NUMBER: _builtins.int
+    ADAPTERS_BYTES_FIELD_NUMBER: _builtins.int
+    LOGS_BYTES_FIELD_NUMBER: _builtins.int
+    DATABASE_BYTES_FIELD_NUMBER: _builtins.int
+    OTHER_BYTES_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    library_bytes: _builtins.int
+    """models' files that lie in the library"""
+    adapters_bytes: _builtins.int
+    logs_bytes: _builtins.int
+    database_bytes: _builtins.int
+    other_bytes: _builtins.int
+    """files in the library that are of no model and no download"""
+    used_bytes: _builtins.int
+    """by all of the above, models elsewhere left out"""
+    @_builtins.property
+    def file_systems(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileSystem]:
+        """the home's, then those of folders of the home that lie elsewhere"""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelFiles]: ...
+    @_builtins.property
+    def downloads(self) -> _containers.RepeatedCompositeFieldContainer[Global___DownloadFiles]:
+        """that are not complete"""
+
+    @_builtins.property
+    def leftovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftoverFiles]:
+        """of downloads that nobody knows"""
+
+    @_builtins.property
+    def caches(self) -> _containers.RepeatedCompositeFieldContainer[Global___CacheFiles]: ...
+    def __init__(
+        self,
+        *,
+        file_systems: _abc.Iterable[Global___FileSystem] | None = ...,
+        models: _abc.Iterable[Global___ModelFiles] | None = ...,
+        downloads: _abc.Iterable[Global___DownloadFiles] | None = ...,
+        leftovers: _abc.Iterable[Global___LeftoverFiles] | None = ...,
+        caches: _abc.Iterable[Global___CacheFiles] | None = ...,
+        library_bytes: _builtins.int = ...,
+        adapters_bytes: _builtins.int = ...,
+        logs_bytes: _builtins.int = ...,
+        database_bytes: _builtins.int = ...,
+        other_bytes: _builtins.int = ...,
+        used_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters_bytes", b"adapters_bytes", "caches", b"caches", "database_bytes", b"database_bytes", "downloads", b"downloads", "file_systems", b"file_systems", "leftovers", b"leftovers", "library_bytes", b"library_bytes", "logs_bytes", b"logs_bytes", "models", b"models", "other_bytes", b"other_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskUse: _TypeAlias = DiskUse  # noqa: Y015
+
+@_typing.final
+class FileSystem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """of a folder on it"""
+    total_bytes: _builtins.int
+    free_bytes: _builtins.int
+    """for the server's user"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        total_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "path", b"path", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileSystem: _TypeAlias = FileSystem  # noqa: Y015
+
+@_typing.final
+class ModelFiles(_message.Message):
+    """All parts of a model, and what came with them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    IN_LIBRARY_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    size_bytes: _builtins.int
+    in_library: _builtins.bool
+    """otherwise they are another program's"""
+    names: _builtins.int
+    """hard links, of the file that has the most"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        in_library: _builtins.bool = ...,
+        names: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_library", b"in_library", "key", b"key", "names", b"names", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelFiles: _TypeAlias = ModelFiles  # noqa: Y015
+
+@_typing.final
+class DownloadFiles(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    size_bytes: _builtins.int
+    """that have come so far"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadFiles: _TypeAlias = DownloadFiles  # noqa: Y015
+
+@_typing.final
+class LeftoverFiles(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftoverFiles: _TypeAlias = LeftoverFiles  # noqa: Y015
+
+@_typing.final
+class CacheFiles(_message.Message):
+    """Prompts' KV cache that an instance has saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    directory: _builtins.str
+    """its name below the home's cache"""
+    instance_id: _builtins.str
+    """unset: of no model, and no instance, that is known"""
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        directory: _builtins.str = ...,
+        instance_id: _builtins.str | None = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_instance_id", b"_instance_id", "instance_id", b"instance_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_instance_id", b"_instance_id", "directory", b"directory", "instance_id", b"instance_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__instance_id: _TypeAlias = _typing.Literal["instance_id"]  # noqa: Y015
+    _WhichOneofArgType__instance_id: _TypeAlias = _typing.Literal["_instance_id", b"_instance_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__instance_id) -> _WhichOneofReturnType__instance_id | None: ...
+
+Global___CacheFiles: _TypeAlias = CacheFiles  # noqa: Y015

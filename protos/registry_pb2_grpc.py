@@ -69,6 +69,11 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.ListDevicesRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.ListDevicesReply.FromString,
                 _registered_method=True)
+        self.MeasureDisk = channel.unary_unary(
+                '/atelier.v1.Registry/MeasureDisk',
+                request_serializer=protos_dot_registry__pb2.MeasureDiskRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.DiskUse.FromString,
+                _registered_method=True)
         self.DescribeModel = channel.unary_unary(
                 '/atelier.v1.Registry/DescribeModel',
                 request_serializer=protos_dot_registry__pb2.DescribeModelRequest.SerializeToString,
@@ -172,6 +177,13 @@ class RegistryServicer:
 
     def ListDevices(self, request, context):
         """What models can be put on, and what they take of it now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureDisk(self, request, context):
+        """How much room the server's files take. Every file is looked at: it takes as long as the disk does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -287,6 +299,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListDevices,
                     request_deserializer=protos_dot_registry__pb2.ListDevicesRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.ListDevicesReply.SerializeToString,
+            ),
+            'MeasureDisk': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureDisk,
+                    request_deserializer=protos_dot_registry__pb2.MeasureDiskRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.DiskUse.SerializeToString,
             ),
             'DescribeModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeModel,
@@ -533,6 +550,33 @@ class Registry:
             '/atelier.v1.Registry/ListDevices',
             protos_dot_registry__pb2.ListDevicesRequest.SerializeToString,
             protos_dot_registry__pb2.ListDevicesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureDisk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/MeasureDisk',
+            protos_dot_registry__pb2.MeasureDiskRequest.SerializeToString,
+            protos_dot_registry__pb2.DiskUse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class RegistryStub:
     ImportModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]
     ListDevices: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ListDevicesRequest, _registry_pb2.ListDevicesReply]
     """What models can be put on, and what they take of it now."""
+    MeasureDisk: _grpc.UnaryUnaryMultiCallable[_registry_pb2.MeasureDiskRequest, _registry_pb2.DiskUse]
+    """How much room the server's files take. Every file is looked at: it takes as long as the disk does."""
     DescribeModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DescribeModelRequest, _registry_pb2.ModelDescription]
     RemoveModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]
     """Forget a model and delete its files, if they lie in the library."""
@@ -81,6 +83,8 @@ class RegistryAsyncStub(RegistryStub):
     ImportModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.ImportModelRequest, _registry_pb2.Model]  # type: ignore[assignment]
     ListDevices: _aio.UnaryUnaryMultiCallable[_registry_pb2.ListDevicesRequest, _registry_pb2.ListDevicesReply]  # type: ignore[assignment]
     """What models can be put on, and what they take of it now."""
+    MeasureDisk: _aio.UnaryUnaryMultiCallable[_registry_pb2.MeasureDiskRequest, _registry_pb2.DiskUse]  # type: ignore[assignment]
+    """How much room the server's files take. Every file is looked at: it takes as long as the disk does."""
     DescribeModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.DescribeModelRequest, _registry_pb2.ModelDescription]  # type: ignore[assignment]
     RemoveModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.RemoveModelRequest, _registry_pb2.RemoveModelReply]  # type: ignore[assignment]
     """Forget a model and delete its files, if they lie in the library."""
@@ -156,6 +160,14 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.ListDevicesReply, _abc.Awaitable[_registry_pb2.ListDevicesReply]]:
         """What models can be put on, and what they take of it now."""
+
+    @_abc_1.abstractmethod
+    def MeasureDisk(
+        self,
+        request: _registry_pb2.MeasureDiskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DiskUse, _abc.Awaitable[_registry_pb2.DiskUse]]:
+        """How much room the server's files take. Every file is looked at: it takes as long as the disk does."""
 
     @_abc_1.abstractmethod
     def DescribeModel(

@@ -12,6 +12,7 @@ from atelier.rpc import create_server
 from protos.registry_pb2_grpc import add_RegistryServicer_to_server
 from registry.database import Database, open_database
 from registry.devices.probe import Probe
+from registry.disk.disk import Disk
 from registry.feed import Feed
 from registry.hub.client import Hub
 from registry.hub.downloads import Downloads
@@ -62,6 +63,7 @@ class RegistryServer:
             Probe(config.rpc_servers),
         )
         self.downloads = Downloads(config.models_dir, hub, DownloadStore(database), self.catalogue, self.feed)
+        self._disk = Disk(config, self.catalogue, self.downloads, self.pool)
         self._health = health.aio.HealthServicer()
         self._server = create_server(_token(config))
         self._looking: list[asyncio.Task[None]] = []  # for what changes by itself
@@ -77,7 +79,9 @@ class RegistryServer:
         await adopt_instances(await self._instances.all(), self.pool, self._launcher, self._instances)
         self._launcher.clear_all_but(self.pool.addresses())
         await self.downloads.recover()
-        servicer = RegistryServicer(self.catalogue, self._adapters, self.pool, self.downloads, self.presets, self.feed)
+        servicer = RegistryServicer(
+            self.catalogue, self._adapters, self.pool, self.downloads, self.presets, self._disk, self.feed
+        )
         add_RegistryServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._listen()

@@ -10,6 +10,7 @@ from atelier.rpc import Context, reported_errors
 from atelier.settings.wire import load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
+from registry.disk.disk import Disk
 from registry.feed import Feed
 from registry.hub.downloads import Downloads
 from registry.instances.load import estimate_for
@@ -26,6 +27,7 @@ from registry.wire import (
     change_message,
     description_message,
     device_messages,
+    disk_message,
     download_message,
     estimate_message,
     instance_message,
@@ -48,6 +50,7 @@ class RegistryServicer(GeneratedServicer):
         pool: Pool,
         downloads: Downloads,
         presets: Presets,
+        disk: Disk,
         feed: Feed,
     ) -> None:
         self._catalogue = catalogue
@@ -55,6 +58,7 @@ class RegistryServicer(GeneratedServicer):
         self._pool = pool
         self._downloads = downloads
         self._presets = presets
+        self._disk = disk
         self._verifying = ThreadPoolExecutor(1, thread_name_prefix="verify")  # launches need the usual threads
         self._feed = feed
 
@@ -177,3 +181,7 @@ class RegistryServicer(GeneratedServicer):
         async with reported_errors(context):
             inventory = await self._pool.inventory()
             return pb.ListDevicesReply(devices=device_messages(inventory, self._pool.instances_on))
+
+    async def MeasureDisk(self, request: pb.MeasureDiskRequest, context: Context) -> pb.DiskUse:
+        async with reported_errors(context):
+            return disk_message(await self._disk.use())

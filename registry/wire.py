@@ -1,7 +1,9 @@
 """What the registry knows, as protobuf: pure conversions."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 import orjson
 
@@ -11,6 +13,7 @@ from atelier.settings.preset import Preset, settings_json
 from atelier.settings.wire import load_message, sampling_message
 from protos import registry_pb2 as pb
 from registry.devices.device import CPU, Inventory
+from registry.disk.use import DiskUse
 from registry.feed import Change, DownloadRemoved, InstanceRemoved, ModelRemoved, PresetRemoved, Snapshot
 from registry.hub.download import Download
 from registry.hub.listing import Repository, variants_of
@@ -107,6 +110,32 @@ def device_messages(inventory: Inventory, instances: Callable[[str], list[str]])
         instances=instances(CPU),
     )
     return [*gpus, main]
+
+
+def disk_message(use: DiskUse) -> pb.DiskUse:
+    sums = ("library", "adapters", "logs", "database", "other", "used")
+    return pb.DiskUse(
+        file_systems=[
+            pb.FileSystem(path=_text(each.path), total_bytes=each.total_bytes, free_bytes=each.free_bytes)
+            for each in use.file_systems
+        ],
+        models=[
+            pb.ModelFiles(key=each.key, size_bytes=each.size_bytes, in_library=each.in_library, names=each.names)
+            for each in use.models
+        ],
+        downloads=[pb.DownloadFiles(id=id, size_bytes=size) for id, size in use.downloads.items()],
+        leftovers=[pb.LeftoverFiles(path=_text(path), size_bytes=size) for path, size in use.leftovers.items()],
+        caches=[
+            pb.CacheFiles(directory=_text(each.directory), instance_id=each.instance_id, size_bytes=each.size_bytes)
+            for each in use.caches
+        ],
+        **{f"{name}_bytes": getattr(use, f"{name}_bytes") for name in sums},
+    )
+
+
+def _text(path: Path | str) -> str:
+    """A file system takes names that are no text; a message does not."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def verdict_message(verdict: Verdict) -> pb.FileVerdict:

@@ -36,6 +36,7 @@ VERBS = {
     "scale": Verb("atelier.cli.models", "scale", "Choose how many instances a model has."),
     "ps": Verb("atelier.cli.instances", "list_instances", "List the loaded models."),
     "devices": Verb("atelier.cli.devices", "list_devices", "List what models can be put on."),
+    "disk": Verb("atelier.cli.disk", "disk", "Show how much room the server's files take."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
     "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
     "version": Verb("atelier.cli.status", "version", "Show the version of this program."),

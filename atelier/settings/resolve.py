@@ -13,6 +13,7 @@ from atelier.settings.table import Setting, rows_of
 G = TypeVar("G", Load, Prompt, Inference)
 
 BUILT_IN = "built-in default"
+MODEL_FILE = "model file"
 
 
 @dataclass(frozen=True, slots=True)

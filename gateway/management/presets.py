@@ -127,7 +127,7 @@ class PresetRoutes:
         preset = find_preset(request.query_params.get("preset"), model, snapshot)
         default = default_preset(model, snapshot)
         resolved = effective(layers_of({}, preset, default, model, instance)).values
-        load = load_values(model, instance, preset, default)
+        load = load_values(model, instance, preset, default, snapshot.models)
         return json_response(
             {
                 "model": model.key,

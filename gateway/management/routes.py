@@ -18,6 +18,7 @@ from gateway.management.schema import ImportBody, ModelBody, ReplicasBody
 from gateway.management.translate import (
     described_object,
     device_object,
+    disk_object,
     instance_object,
     read_replicas,
     sequence_object,
@@ -86,6 +87,11 @@ class ManagementRoutes:
 
     async def list_devices(self, request: Request) -> Response:
         return json_response({"devices": [device_object(device) for device in await self._control.devices()]})
+
+    async def measure_disk(self, request: Request) -> Response:
+        async with while_connected(request.receive):
+            use = await self._control.disk_use()
+        return json_response(disk_object(use))
 
     async def list_sequences(self, request: Request) -> Response:
         sequences = await self._sequences.of(request.path_params["id"])

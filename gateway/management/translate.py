@@ -10,7 +10,7 @@ from gateway.lmstudio.translate import load_config
 from gateway.management.schema import ReplicasBody
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
-from protos.registry_pb2 import Device, ModelDescription, Replicas
+from protos.registry_pb2 import Device, DiskUse, ModelDescription, Replicas
 
 PLAIN = (
     *("id", "pin", "pid", "host", "context_length", "parallel", "gpu_layers"),
@@ -91,6 +91,29 @@ def _readings_object(device: Device) -> dict[str, Any]:
     """All of them by name; null: not told."""
     told = {field.name: value for field, value in device.readings.ListFields()}
     return {field.name: told.get(field.name) for field in fields(Readings)}
+
+
+DISK_SUMS = ("library_bytes", "adapters_bytes", "logs_bytes", "database_bytes", "other_bytes", "used_bytes")
+
+
+def disk_object(use: DiskUse) -> dict[str, Any]:
+    return {
+        "file_systems": [
+            {"path": each.path, "total_bytes": each.total_bytes, "free_bytes": each.free_bytes}
+            for each in use.file_systems
+        ],
+        "models": [
+            {"key": each.key, "size_bytes": each.size_bytes, "in_library": each.in_library, "names": each.names}
+            for each in use.models
+        ],
+        "downloads": [{"job_id": each.id, "size_bytes": each.size_bytes} for each in use.downloads],
+        "leftovers": [{"path": each.path, "size_bytes": each.size_bytes} for each in use.leftovers],
+        "caches": [
+            {"directory": each.directory, "instance": each.instance_id or None, "size_bytes": each.size_bytes}
+            for each in use.caches
+        ],
+        **{name: getattr(use, name) for name in DISK_SUMS},
+    }
 
 
 SEQUENCE_STATES = {pb.SEQUENCE_WAITING: "waiting", pb.SEQUENCE_PREFILL: "prefill", pb.SEQUENCE_DECODE: "decode"}

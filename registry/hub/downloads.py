@@ -127,6 +127,9 @@ class Downloads:
         self._run(job)
         return Started(job.download, None)
 
+    def all(self) -> list[Download]:
+        return [job.download for job in self._jobs.values()]
+
     async def pause(self, download_id: str) -> Download:
         """Stop it here; `resume` goes on from what has come."""
         return await self._control(download_id, self._pause)

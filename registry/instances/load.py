@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from atelier.errors import InvalidRequest, ModelNotFound
-from atelier.settings import TABLE, Layer, Load, resolve
+from atelier.settings import Layer, Load
+from atelier.settings.loading import load_settings
 from registry.devices.placement import Need
 from registry.instances.preset_layers import PresetLayers
 from registry.models.estimate import Estimate, estimate_memory
@@ -36,9 +37,7 @@ def resolve_load(
         raise InvalidRequest(
             f"context_length is at most {longest} for {model.key}, not {wanted}.", param="context_length"
         )
-    layers = [Layer("request", requested), *presets.load]
-    meant = [Layer(layer.origin, {**_meant(layer.values), **_within(layer.values, longest)}) for layer in layers]
-    resolved = resolve(Load, [*meant, Layer("model file", _of_file(longest))])
+    resolved = load_settings([Layer("request", requested), *presets.load], longest)
     load = resolved.build()
     draft = _draft(load, find)
     origins = {name: value.origin for name, value in resolved.values.items()}
@@ -66,17 +65,6 @@ def _estimate(model: Model, load: Load) -> Estimate:
     return estimate_memory(model.facts.shape, load, embeds_only=model.facts.embedding)
 
 
-def _meant(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Who names a draft model, and says nothing else of speculation, wants it to be used."""
-    return {"speculation": "draft_model"} if values.get("draft_model") is not None else {}
-
-
-def _within(values: Mapping[str, Any], longest: int) -> dict[str, Any]:
-    """A preset is for many models: of each it takes no more context than that was trained for."""
-    length = values.get("context_length")
-    return {**values, "context_length": min(length, longest)} if length is not None and longest else dict(values)
-
-
 def _draft(load: Load, find: Find) -> Model | None:
     if load.draft_model is None:
         if load.speculation == "draft_model":
@@ -94,11 +82,3 @@ def _draft(load: Load, find: Find) -> Model | None:
     if draft.facts.embedding:
         raise InvalidRequest(f"{draft.key} makes embeddings and cannot guess text.", param="draft_model")
     return draft
-
-
-def _of_file(longest: int) -> dict[str, Any]:
-    """No model is loaded with more context than it was trained for."""
-    row = TABLE["load"]["context_length"]
-    if not 0 < longest < row.default:
-        return {}
-    return {"context_length": max(longest, int(row.facts.minimum or 0))}

@@ -150,6 +150,9 @@ class Pool:
         if users:
             raise Conflict(f"{model.key} is loaded, as {', '.join(users)}: unload that first.", param="key")
 
+    def instance_ids(self) -> list[str]:
+        return list(self._supervisors)
+
     def addresses(self) -> set[str]:
         """Where the workers of all instances listen."""
         return {supervisor.instance.address for supervisor in self._supervisors.values()}

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from atelier.settings import Layer
+from atelier.settings.loading import preset_layers
 from atelier.settings.preset import Preset, Settings, settings_from_json, settings_json
 
 
@@ -23,9 +24,7 @@ class PresetLayers:
     @property
     def load(self) -> list[Layer]:
         """Their load settings, the stronger first."""
-        chosen = [Layer(self.chosen.origin, self.chosen.group("load"))] if self.chosen else []
-        default = [Layer(f"default {self.default.origin}", self.default.group("load"))] if self.default else []
-        return chosen + default
+        return preset_layers(self.chosen, self.default)
 
     @property
     def own(self) -> Settings:

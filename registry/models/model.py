@@ -59,6 +59,12 @@ class Model:
         return self.key.partition("/")[2]
 
 
+def files_of(model: Model) -> list[Path]:
+    """Its parts in their order, then what came beside them: a projector, for one."""
+    beside = [model.path.with_name(name) for name in (model.provenance.digests if model.provenance else ())]
+    return list(dict.fromkeys([*parts_of(model.path), *beside]))
+
+
 def stamp_of(path: Path) -> Stamp:
     """The stamp of a model's files as they are now; OSError when one is missing."""
     infos = [part.stat() for part in parts_of(path)]

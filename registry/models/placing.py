@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from atelier.errors import AtelierError, Conflict, DiskFull, InvalidRequest, Unavailable
-from registry.models.model import Model
+from registry.models.model import Model, files_of
 from registry.models.parts import PART, parts_of
 
 UNFINISHED = ".importing-"  # begins the names of files that are still being written
@@ -66,11 +66,11 @@ def take_away(model: Model, needed: Collection[str], root: Path) -> list[Path]:
     """
     if not model.path.is_relative_to(root):
         return []
-    names = [path.name for path in parts_of(model.path)]
-    beside = [name for name in (model.provenance.digests if model.provenance else ()) if name not in needed]
+    parts = parts_of(model.path)
     deleted = []
-    for name in reversed(list(dict.fromkeys([*names, *beside]))):
-        path = model.path.parent / name
+    for path in reversed(files_of(model)):
+        if path not in parts and path.name in needed:
+            continue
         try:
             path.unlink()
         except FileNotFoundError:

@@ -239,6 +239,27 @@ class FakeRegistry(RegistryServicer):
         main = pb.Device(id="cpu", description="main memory", memory_total=8, memory_free=4, instances=[KEY])
         return pb.ListDevicesReply(devices=[gpu, main])
 
+    async def MeasureDisk(self, request: pb.MeasureDiskRequest, context: Context) -> pb.DiskUse:
+        async with reported_errors(context):
+            if self.fail_with:
+                raise self.fail_with
+        return pb.DiskUse(
+            file_systems=[pb.FileSystem(path="/home/lab/.atelier", total_bytes=1000, free_bytes=300)],
+            models=[pb.ModelFiles(key=KEY, size_bytes=90, in_library=False, names=2)],
+            downloads=[pb.DownloadFiles(id="d1", size_bytes=40)],
+            leftovers=[pb.LeftoverFiles(path="/home/lab/.atelier/models/.downloads/x", size_bytes=30)],
+            caches=[
+                pb.CacheFiles(directory="acme--tiny~2", instance_id=f"{KEY}:2", size_bytes=20),
+                pb.CacheFiles(directory="gone", size_bytes=10),
+            ],
+            library_bytes=1,
+            adapters_bytes=2,
+            logs_bytes=3,
+            database_bytes=4,
+            other_bytes=5,
+            used_bytes=6,
+        )
+
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.ModelDescription:
         estimate = pb.MemoryEstimate(weights=1000, kv_cache=2048, compute=10)
         return pb.ModelDescription(

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import uvicorn
@@ -14,7 +14,6 @@ import uvicorn
 from atelier.config import Config
 from gateway.server import Server, create_server, listen
 from gateway.service import Gateway
-from tests.support.gateway_registry import FakeRegistry
 
 PATIENCE = 10.0  # seconds that anything here may take
 
@@ -31,6 +30,13 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what it looks at has no events
             await asyncio.sleep(0.001)
+
+
+class Registry(Protocol):
+    """A scripted one, or a real one."""
+
+    @property
+    def target(self) -> str: ...
 
 
 class RunningGateway:
@@ -55,7 +61,7 @@ class RunningGateway:
 
 
 @contextlib.asynccontextmanager
-async def running_gateway(registry: FakeRegistry, **options: Any) -> AsyncIterator[RunningGateway]:
+async def running_gateway(registry: Registry, **options: Any) -> AsyncIterator[RunningGateway]:
     config = Config(**{"registry_address": registry.target, "port": 0, "shutdown_grace": 5, **options})
     gateway = Gateway(config)
     listener = listen(config)

@@ -134,6 +134,9 @@ class RegistryClient:
     async def devices(self) -> list[pb.Device]:
         return list((await self._call(self.stub.ListDevices, pb.ListDevicesRequest())).devices)
 
+    async def disk(self) -> pb.DiskUse:
+        return await self._call(self.stub.MeasureDisk, pb.MeasureDiskRequest())
+
     async def describe(self, key: str) -> pb.ModelDescription:
         return await self._call(self.stub.DescribeModel, pb.DescribeModelRequest(key=key))
 

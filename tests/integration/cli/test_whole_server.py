@@ -130,6 +130,15 @@ def test_status_is_that_of_the_server(atelier: Atelier) -> None:
     assert (status["registry"], status["instances"], status["requests"]["active"]) == ("connected", 0, 0)
 
 
+def test_the_disks_use_is_that_of_the_servers_files(atelier: Atelier) -> None:
+    use = asked(atelier, "disk")
+    (model,) = [each for each in use["models"] if each["key"] == KEY]
+    assert model["in_library"]
+    assert 0 < model["size_bytes"] <= use["library_bytes"] < use["used_bytes"]
+    assert use["logs_bytes"] > 0
+    assert KEY in atelier("disk").stdout
+
+
 def test_ctrl_c_ends_the_workers_too(server: Terminal) -> None:
     atelier = command_for(server)
     asked(atelier, "load", KEY)

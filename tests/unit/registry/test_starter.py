@@ -2,11 +2,13 @@
 
 import hashlib
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from registry import starter
+from registry.wheel import NotFetched
 
 
 @pytest.fixture
@@ -86,7 +88,22 @@ def test_pips_failures_are_told_in_a_line(
     assert "atelier import" in complaint
 
 
-def test_an_unreachable_index_is_told_as_such() -> None:
-    output = "WARNING: Retrying after connection broken by 'NewConnectionError'\nERROR: No matching distribution found"
-    assert "offline" in starter._reason(output)
-    assert starter._reason("ERROR: something else\n\n[notice] new pip") == "ERROR: something else"
+def test_an_unreachable_index_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> Path:
+        raise NotFetched("WARNING: Retrying after connection broken by 'NewConnectionError'\nERROR: No matching")
+
+    monkeypatch.setattr(starter, "fetch", fail)
+    with pytest.raises(starter.NoStarter, match="offline"):
+        starter.download(tmp_path)
+
+
+def test_a_download_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(wanted: object, folder: Path, look: Callable[[], None], **_: object) -> Path:
+        look()
+        return folder
+
+    monkeypatch.setattr(starter, "fetch", wait)
+    assert starter.download(tmp_path) == tmp_path
+    monkeypatch.setattr(starter, "DOWNLOAD_SECONDS", -60)
+    with pytest.raises(starter.NoStarter, match="took longer"):
+        starter.download(tmp_path)

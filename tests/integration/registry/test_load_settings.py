@@ -1,0 +1,82 @@
+"""What a gateway shows of a model's load settings is what the registry then loads it with."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atelier.settings import TABLE
+from tests.integration.registry.conftest import KEY, Running
+from tests.support.gateway_server import RunningGateway, running_gateway, until
+from tests.support.gguf_files import write_gguf
+
+SETTINGS = f"/api/v1/models/{KEY}/settings"
+PRESETS = [
+    {},
+    {"draft_model": "small"},
+    {"draft_model": "acme/small", "speculation": "draft_model", "draft_tokens": 2},
+    {"context_length": 100_000, "parallel": 3},
+    {"context_length": 512, "kv_type": "q8_0", "flash_attention": False, "tensor_split": [0.7, 0.3]},
+]
+
+
+@pytest.fixture
+def home(home: Path) -> Path:
+    """The usual one, with a second model, which may guess ahead."""
+    write_gguf(home / "models/Acme/Small-GGUF/Small.gguf")
+    return home
+
+
+@pytest.fixture
+async def gateway(registry: Running) -> AsyncIterator[RunningGateway]:
+    async with running_gateway(registry) as running:
+        yield running
+
+
+async def shown(gateway: RunningGateway, preset: str = "") -> dict[str, Any]:
+    """The load settings with their origins."""
+    async with gateway.client() as http:
+        reply = (await http.get(SETTINGS, params={"preset": preset} if preset else {})).json()
+    return {name: reply["settings"][name] for name in TABLE["load"]}
+
+
+async def load(gateway: RunningGateway, **body: Any) -> None:
+    async with gateway.client() as http:
+        reply = await http.post("/api/v1/models/load", json={"model": KEY, **body})
+    assert reply.status_code == 200, reply.text
+
+
+async def add_preset(registry: Running, gateway: RunningGateway, values: dict[str, Any]) -> None:
+    await registry.client.put_preset("mine", load=values)
+    await until(lambda: "mine" in gateway.gateway.watcher.snapshot.presets)
+
+
+@pytest.mark.parametrize("values", PRESETS)
+async def test_an_instance_has_the_settings_that_its_preset_was_shown_with(
+    registry: Running, gateway: RunningGateway, values: dict[str, Any]
+) -> None:
+    await add_preset(registry, gateway, values)
+    before = await shown(gateway, "mine")
+    await load(gateway, preset="mine")
+    assert await shown(gateway) == before
+
+
+@pytest.mark.parametrize("values", PRESETS)
+async def test_an_instance_has_the_settings_that_the_models_default_was_shown_with(
+    registry: Running, gateway: RunningGateway, values: dict[str, Any]
+) -> None:
+    await add_preset(registry, gateway, values)
+    await registry.client.set_default_preset(KEY, "mine")
+    await until(lambda: gateway.gateway.watcher.snapshot.models[KEY].default_preset)
+    before = await shown(gateway)
+    await load(gateway)
+    assert await shown(gateway) == before
+
+
+async def test_a_draft_model_alone_is_shown_as_what_guesses(registry: Running, gateway: RunningGateway) -> None:
+    await add_preset(registry, gateway, {"draft_model": "small"})
+    settings = await shown(gateway, "mine")
+    assert settings["speculation"] == {"value": "draft_model", "origin": "preset mine"}
+    assert settings["draft_model"] == {"value": "acme/small", "origin": "preset mine"}
+    assert settings["context_length"] == {"value": 2048, "origin": "model file"}

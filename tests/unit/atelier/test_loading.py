@@ -1,0 +1,62 @@
+"""What load settings come to: presets, the model's bound, and what naming a draft model means."""
+
+from typing import Any
+
+import pytest
+
+from atelier.settings import BUILT_IN, MODEL_FILE, Layer, Value
+from atelier.settings.loading import load_settings, preset_layers
+from atelier.settings.preset import Preset
+
+DEFAULT = Value(4096, BUILT_IN)
+DRAFT = {"draft_model": "small"}
+
+
+def resolved(name: str, *layers: dict[str, Any], longest: int = 0) -> Value:
+    """The setting, with layers that are named by their number."""
+    return load_settings([Layer(str(number), values) for number, values in enumerate(layers)], longest).values[name]
+
+
+@pytest.mark.parametrize(
+    ("layers", "speculation"),
+    [
+        ([], Value("off", BUILT_IN)),
+        ([{}, DRAFT], Value("draft_model", "1")),
+        ([DRAFT, {"speculation": "off"}], Value("draft_model", "0")),
+        ([{"speculation": "off"}, DRAFT], Value("off", "0")),
+        ([{**DRAFT, "speculation": "prompt_lookup"}], Value("prompt_lookup", "0")),
+        ([{"draft_model": None, "speculation": None}], Value("off", BUILT_IN)),
+        ([{**DRAFT, "speculation": None}], Value("draft_model", "0")),
+    ],
+)
+def test_a_draft_model_that_is_named_is_meant_to_guess(layers: list[dict[str, Any]], speculation: Value) -> None:
+    assert resolved("speculation", *layers) == speculation
+
+
+@pytest.mark.parametrize(
+    ("layers", "longest", "length"),
+    [
+        ([], 0, DEFAULT),
+        ([], 8192, DEFAULT),
+        ([], 2048, Value(2048, MODEL_FILE)),
+        ([{"context_length": 9000}], 0, Value(9000, "0")),
+        ([{"context_length": 2048}], 2048, Value(2048, "0")),
+        ([{"context_length": 9000}], 2048, Value(2048, MODEL_FILE)),
+        ([{"context_length": 9000}, {"context_length": 500}], 2048, Value(2048, MODEL_FILE)),
+        ([{"context_length": 9000}], 64, Value(128, MODEL_FILE)),  # what no instance has less of
+    ],
+)
+def test_no_model_is_loaded_with_more_context_than_it_was_trained_for(
+    layers: list[dict[str, Any]], longest: int, length: Value
+) -> None:
+    assert resolved("context_length", *layers, longest=longest) == length
+
+
+def test_a_preset_that_was_named_is_stronger_than_the_models_default() -> None:
+    chosen = Preset(name="fast", settings={"load": {"parallel": 2}, "inference": {"top_k": 1}})
+    default = Preset(name="usual", settings={"load": {"parallel": 4}})
+    assert preset_layers(chosen, default) == [
+        Layer("preset fast", {"parallel": 2}),
+        Layer("default preset usual", {"parallel": 4}),
+    ]
+    assert preset_layers(None, None) == []
