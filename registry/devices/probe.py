@@ -16,7 +16,8 @@ from registry.machine import has_gpu_backend, machine_memory
 
 PROBE_SECONDS = 30.0
 FRESH_SECONDS = 2.0  # that an answer is good for
-KINDS = ("gpu", "integrated gpu")
+INTEGRATED = "integrated gpu"
+KINDS = ("gpu", INTEGRATED)
 NAME = re.compile(r"(?P<backend>[A-Za-z]+)(?P<number>\d*)")
 BACKENDS = {"cuda": "cuda", "rocm": "rocm", "hip": "rocm", "vulkan": "vulkan", "metal": "metal", "mtl": "metal"}
 
@@ -86,4 +87,4 @@ def _device(entry: Mapping[str, Any]) -> Device | None:
     if match is None or backend is None:
         return None  # of a backend that nothing can be pinned to
     id = backend if backend == "metal" else f"{backend}:{match['number']}"
-    return Device(id, entry["description"], entry["memory_total"], entry["memory_free"])
+    return Device(id, entry["description"], entry["memory_total"], entry["memory_free"], entry["kind"] == INTEGRATED)
