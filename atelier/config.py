@@ -45,10 +45,13 @@ class Config(BaseSettings):
     )
     guardrail: Literal["off", "relaxed", "balanced", "strict", "custom"] = Field(
         "balanced",
-        description="How much main memory loads leave free: off does not ask, relaxed none, balanced a twentieth, "
-        "strict a seventh, custom what guardrail_mb says. Where it is not enough, idle models that requests loaded go.",
+        description="How much of main memory and of each GPU's memory loads leave free: off does not ask, relaxed "
+        "none, balanced a twentieth, strict a seventh, custom what guardrail_mb says. Where it is not enough, idle "
+        "models that requests loaded go.",
     )
-    guardrail_mb: int = Field(0, ge=0, description="MiB that loads leave free, with the guardrail custom.")
+    guardrail_mb: int = Field(
+        0, ge=0, description="MiB of main memory that loads leave free, with the guardrail custom."
+    )
     room_timeout: float = Field(
         60, ge=0, description="Seconds that a load waits for busy models, which requests loaded, to make room for it."
     )

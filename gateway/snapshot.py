@@ -220,7 +220,7 @@ def read_download(message: pb.Download) -> Download:
     )
 
 
-_CONVERTED = {"sampling_defaults", "state", "load", "error", "files", "own", "load_origins", "ttl"}
+_CONVERTED = {"sampling_defaults", "state", "load", "error", "files", "own", "load_origins", "ttl", "replicas"}
 
 
 def _plain(message: pb.Model | pb.Instance | pb.Download, kind: type[Model | Instance | Download]) -> dict[str, Any]:

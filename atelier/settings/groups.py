@@ -75,7 +75,7 @@ class Load:
     )
     tensor_split: list[float] = setting(
         [],
-        "Share of the model on each device.",
+        "Share of the model on each device; unset: by the room that each has.",
         minimum=0,
         max_items=128,
         llama="tensor_split",

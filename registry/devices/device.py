@@ -1,5 +1,6 @@
 """What models can be put on."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ class Device:
     description: str  # "NVIDIA H100 80GB HBM3"
     total: int  # bytes of memory
     free: int
+    integrated: bool = False  # llama.cpp leaves such a one alone where another GPU is there
     readings: Readings | None = None  # of its driver, if that tells any
 
     @property
@@ -26,6 +28,10 @@ class Device:
     def number(self) -> str:
         return self.id.partition(":")[2]
 
+    def room(self, kept: float) -> int:
+        """Bytes that may be given away, where so large a share of its memory stays free."""
+        return max(0, self.free - round(kept * self.total))
+
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
@@ -34,6 +40,10 @@ class Inventory:
     gpus: Sequence[Device]
     memory_total: int
     memory_available: int
+
+    def main_room(self, kept: float) -> int:
+        """Bytes of main memory that may be given away, where so large a share of it stays free."""
+        return max(0, self.memory_available - round(kept * self.memory_total))
 
 
 def pin_name(devices: Sequence[Device]) -> str:
@@ -44,7 +54,18 @@ def pin_name(devices: Sequence[Device]) -> str:
     return f"{devices[0].backend}:{numbers}" if numbers else devices[0].backend
 
 
+def ids_of(name: str) -> list[str]:
+    """The devices of such a name, in its order, by which llama.cpp counts them."""
+    backend, _, numbers = name.partition(":")
+    return [f"{backend}:{int(number)}" for number in numbers.split(",")] if numbers else [backend]
+
+
 def split_of(devices: Sequence[Device], shares: Mapping[str, int]) -> list[float]:
     """The load setting `tensor_split`: each device's share of what they hold together."""
     whole = sum(shares[device.id] for device in devices)
     return [round(shares[device.id] / whole, 4) for device in devices] if len(devices) > 1 and whole else []
+
+
+def readable(count: int) -> str:
+    """So many bytes, for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{math.ceil(count / 2**20)} MiB"

@@ -1,4 +1,4 @@
-"""On which devices a model is put, and what has to go for it: pure.
+"""On which devices a model is put where nobody says so, and what has to go for it: pure.
 
 In this order, the first that is possible:
 
@@ -12,7 +12,7 @@ In this order, the first that is possible:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from registry.devices.device import CPU, Device, Inventory
+from registry.devices.device import CPU, Device, Inventory, readable
 from registry.instances.room import Tenant, evictions
 from registry.models.estimate import Estimate
 
@@ -58,10 +58,12 @@ def place(need: Need, inventory: Inventory, occupants: Sequence[Occupant], *, ke
     """`kept`: the share of every device's memory that stays free."""
     for placed in _candidates(need, inventory, occupants, kept):
         return placed
-    most = max((_room(gpu, kept) for gpu in inventory.gpus), default=0)
-    available = _main_room(inventory, kept)
-    on_gpus = f"; the roomiest GPU has {_gib(most)}" if inventory.gpus else ""
-    return Refused(f"it takes {_gib(need.estimate.total)}, and main memory has {_gib(available)} to spare{on_gpus}")
+    most = max((gpu.room(kept) for gpu in inventory.gpus), default=0)
+    available = inventory.main_room(kept)
+    on_gpus = f"; the roomiest GPU has {readable(most)}" if inventory.gpus else ""
+    return Refused(
+        f"it takes {readable(need.estimate.total)}, and main memory has {readable(available)} to spare{on_gpus}"
+    )
 
 
 def _candidates(need: Need, inventory: Inventory, occupants: Sequence[Occupant], kept: float) -> Iterator[Placed]:
@@ -74,14 +76,14 @@ def _candidates(need: Need, inventory: Inventory, occupants: Sequence[Occupant],
 
 
 def _on_one(need: Need, gpus: Sequence[Device], occupants: Sequence[Occupant], kept: float) -> Iterator[Placed]:
-    fitting = [gpu for gpu in gpus if need.estimate.total <= _room(gpu, kept)]
+    fitting = [gpu for gpu in gpus if need.estimate.total <= gpu.room(kept)]
     for gpu in sorted(fitting, key=lambda gpu: (_busyness(gpu, occupants), gpu.free, gpu.id)):
         yield Placed((gpu,), memory={gpu.id: need.estimate.total})
 
 
 def _on_several(need: Need, gpus: Sequence[Device], kept: float) -> Iterator[Placed]:
     for group in _groups(gpus, kept):
-        shares = _shares(need, {gpu.id: _room(gpu, kept) for gpu in group})
+        shares = _shares(need, {gpu.id: gpu.room(kept) for gpu in group})
         if shares is not None:
             yield Placed(tuple(sorted(group, key=lambda gpu: gpu.id)), memory=shares)
 
@@ -91,7 +93,7 @@ def _groups(gpus: Sequence[Device], kept: float) -> Iterator[list[Device]]:
     backends = dict.fromkeys(gpu.backend for gpu in gpus)
     for count in range(2, len(gpus) + 1):
         for backend in backends:
-            roomiest = sorted((gpu for gpu in gpus if gpu.backend == backend), key=lambda gpu: -_room(gpu, kept))
+            roomiest = sorted((gpu for gpu in gpus if gpu.backend == backend), key=lambda gpu: -gpu.room(kept))
             if len(roomiest) >= count:
                 yield roomiest[:count]
 
@@ -113,7 +115,7 @@ def _after_evictions(
     found: list[tuple[int, float, Placed]] = []
     for gpu in gpus:
         tenants = _tenants(occupants, gpu.id)
-        going = evictions(need.estimate.total, _room(gpu, kept), tenants)
+        going = evictions(need.estimate.total, gpu.room(kept), tenants)
         if going is not None and need.estimate.total <= gpu.total * (1 - kept):
             idle = max((tenant.idle_seconds for tenant in tenants if tenant.id in going), default=0.0)
             placed = Placed((gpu,), memory={gpu.id: need.estimate.total}, evicted=tuple(going))
@@ -125,19 +127,19 @@ def _in_part(need: Need, inventory: Inventory, kept: float) -> Iterator[Placed]:
     """Layers on the roomiest GPU, the rest in main memory."""
     if not inventory.gpus or not need.layers:
         return
-    gpu = max(sorted(inventory.gpus, key=lambda gpu: gpu.id), key=lambda gpu: _room(gpu, kept))
+    gpu = max(sorted(inventory.gpus, key=lambda gpu: gpu.id), key=lambda gpu: gpu.room(kept))
     layer = max(1, (need.estimate.weights + need.estimate.kv_cache) // (need.layers + 1))  # one more: the output's
-    layers = min(need.layers, (_room(gpu, kept) - need.estimate.compute) // layer)
+    layers = min(need.layers, (gpu.room(kept) - need.estimate.compute) // layer)
     if layers < max(1, FEWEST_LAYERS * need.layers):
         return
     on_gpu = layers * layer + need.estimate.compute
     rest = need.estimate.total - layers * layer
-    if rest <= _main_room(inventory, kept):
+    if rest <= inventory.main_room(kept):
         yield Placed((gpu,), layers, {gpu.id: on_gpu, CPU: rest})
 
 
 def _in_main_memory(need: Need, inventory: Inventory, occupants: Sequence[Occupant], kept: float) -> Iterator[Placed]:
-    going = evictions(need.estimate.total, _main_room(inventory, kept), _tenants(occupants, CPU))
+    going = evictions(need.estimate.total, inventory.main_room(kept), _tenants(occupants, CPU))
     if going is not None:
         yield Placed((), 0, {CPU: need.estimate.total}, tuple(going))
 
@@ -151,17 +153,5 @@ def _tenants(occupants: Sequence[Occupant], device: str) -> list[Tenant]:
     ]
 
 
-def _room(gpu: Device, kept: float) -> int:
-    return max(0, gpu.free - round(kept * gpu.total))
-
-
-def _main_room(inventory: Inventory, kept: float) -> int:
-    return max(0, inventory.memory_available - round(kept * inventory.memory_total))
-
-
 def _busyness(gpu: Device, occupants: Sequence[Occupant]) -> int:
     return sum(gpu.id in each.memory for each in occupants)
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"

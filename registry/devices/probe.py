@@ -21,7 +21,8 @@ from registry.pinning import device_environment
 PROBE_SECONDS = 30.0
 RPC = "rpc"
 FRESH_SECONDS = 2.0  # that an answer is good for
-KINDS = ("gpu", "integrated gpu")
+INTEGRATED = "integrated gpu"
+KINDS = ("gpu", INTEGRATED)
 NAME = re.compile(r"(?P<backend>[A-Za-z]+)(?P<number>\d*)")
 BACKENDS = {"cuda": "cuda", "rocm": "rocm", "hip": "rocm", "vulkan": "vulkan", "metal": "metal", "mtl": "metal"}
 
@@ -138,4 +139,5 @@ def _device(entry: Mapping[str, Any]) -> Device | None:
         return None  # of a backend that nothing can be pinned to
     id = backend if backend == "metal" else f"{backend}:{match['number']}"
     readings = Readings(**entry["readings"]) if entry["readings"] else None
-    return Device(id, entry["description"], entry["memory_total"], entry["memory_free"], readings)
+    memory, integrated = (entry["memory_total"], entry["memory_free"]), entry["kind"] == INTEGRATED
+    return Device(id, entry["description"], *memory, integrated, readings)

@@ -11,7 +11,6 @@ from itertools import chain
 
 from atelier.cores import physical_cores
 from registry.devices.device import CPU
-from registry.instances.placing import in_main_memory
 from registry.instances.supervisor import Supervisor
 
 
@@ -72,7 +71,7 @@ class CoreShares:
         """Whether it computes on the CPU, and nobody has said on which cores."""
         if not supervisor.computes or supervisor.plan.pin.cores:
             return False
-        return not self._has_gpus() or in_main_memory(supervisor.plan) or CPU in supervisor.plan.taken
+        return not self._has_gpus() or CPU in supervisor.plan.placed
 
     def _left(self) -> frozenset[int]:
         """The cores that no instance was given by hand; all, if that are none."""

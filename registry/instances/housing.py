@@ -11,9 +11,9 @@ from registry.devices.device import CPU, Inventory
 from registry.devices.placement import Occupant
 from registry.devices.probe import Probe
 from registry.instances.instance import State
-from registry.instances.placing import Outcome, chooses_devices, in_main_memory, placed_plan
+from registry.instances.placing import Outcome, chooses_devices, counted_plan, placed_plan, weights_in_main_memory
 from registry.instances.plan import Plan, Rules
-from registry.instances.room import Resident, committed, guardrail, still_to_come, without
+from registry.instances.room import Resident, committed, guardrail, shared_pages, still_to_come, uncommitted, without
 from registry.instances.supervisor import Supervisor
 
 LOOK_SECONDS = 0.1  # between two looks whether a busy model has become idle
@@ -55,17 +55,18 @@ class Housing:
         """The plan with its devices, after idle instances were unloaded if memory is short.
 
         What busy models could make is waited for; InsufficientMemory when nothing would help, or it takes too long.
-        What another launch was granted, and does not take yet, is not granted again.
+        What another launch was granted, and does not take yet, is not granted again. LoadFailed when it is to run on
+        a device that is not here.
         """
-        if self._rules.guardrail == "off" or plan.need is None:
+        if plan.need is None:
             return plan
+        if self._rules.guardrail == "off":
+            return await self._unasked(plan)
         until = asyncio.get_running_loop().time() + (0 if plan.extra else self._rules.room_timeout)
         async with self._turn:
             self._probe.forget()
             while True:
                 inventory = await self._probe.inventory()
-                if not chooses_devices(plan.load) and not in_main_memory(plan):
-                    return plan  # on devices that someone chose: llama.cpp says whether it fits
                 if (outcome := self._outcome(plan, inventory, until)) is not None:
                     if not outcome.evicted:
                         self._grant(plan)
@@ -74,11 +75,15 @@ class Housing:
                 else:
                     await asyncio.sleep(LOOK_SECONDS)
 
+    async def _unasked(self, plan: Plan) -> Plan:
+        """The plan, on devices that llama.cpp chooses, or someone has: then with what it will take of them."""
+        return plan if chooses_devices(plan.load) else counted_plan(plan, await self._probe.inventory())
+
     def _outcome(self, plan: Plan, inventory: Inventory, until: float) -> Outcome | None:
         """What is possible now; None when it is to be waited for; InsufficientMemory when that is of no use."""
         others = [each for each in self._supervisors() if each.plan.instance_id != plan.instance_id]
         coming = [
-            still_to_come(each.plan.taken, each.instance.load_progress)
+            still_to_come(each.plan.placed, each.instance.load_progress)
             for each in others
             if each.has_room and each.state in TO_COME
         ]
@@ -86,31 +91,33 @@ class Housing:
         loaded = [each for each in others if _takes_memory(each)]
         there = self._uncommitted(plan, without(inventory, coming, kept), loaded)
         try:
-            return placed_plan(plan, there, [self._occupant(each) for each in others], share, self._rules.cores)
+            return placed_plan(plan, there, [self._occupant(each, plan) for each in others], share, self._rules.cores)
         except InsufficientMemory:
-            in_time = [self._occupant(each, in_time=True) for each in others]
+            in_time = [self._occupant(each, plan, in_time=True) for each in others]
             placed_plan(plan, there, in_time, share, self._rules.cores)  # raises when waiting would not help
             if asyncio.get_running_loop().time() >= until:
                 raise
             return None
 
     def _uncommitted(self, plan: Plan, there: Inventory, loaded: Sequence[Supervisor]) -> Inventory:
-        """No more main memory than is left of all of it when everything that is loaded has what it may come to use."""
-        residents = [_resident(each.plan) for each in loaded if CPU in each.plan.taken]
-        left = there.memory_total - committed(residents)
-        if str(plan.model.path) in (resident.file for resident in residents):
-            left += plan.need.estimate.weights if plan.need else 0
-        return replace(there, memory_available=max(0, min(there.memory_available, left)))
+        """No more memory than is left when everything that is loaded has what it may come to use.
 
-    def _occupant(self, supervisor: Supervisor, *, in_time: bool = False) -> Occupant:
-        """`in_time`: as if it had nothing to do, or were gone already if it is on its way."""
+        So for main memory, and for GPUs that do not tell what other processes have of them.
+        """
+        residents = [_resident(each.plan) for each in loaded if CPU in each.plan.placed]
+        left = there.memory_total - committed(residents) + shared_pages(residents, str(plan.model.path))
+        there = replace(there, memory_available=max(0, min(there.memory_available, left)))
+        return uncommitted(there, [each.plan.placed for each in loaded])
+
+    def _occupant(self, supervisor: Supervisor, plan: Plan, *, in_time: bool = False) -> Occupant:
+        """As the plan finds it. `in_time`: as if it had nothing to do, or were gone already if it is on its way."""
         idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
         leaving = supervisor in self._leaving()
-        may_go = supervisor.plan.on_demand and not self._held(supervisor)
+        may_go = supervisor.plan.on_demand and not plan.extra and not self._held(supervisor)
         evictable = may_go and idle >= SURE_SECONDS and not leaving
         if in_time:
             evictable = may_go or leaving
-        memory = supervisor.plan.taken if _takes_memory(supervisor) else {}
+        memory = supervisor.plan.placed if _takes_memory(supervisor) else {}
         return Occupant(supervisor.plan.instance_id, memory, idle, evictable)
 
     async def _evict(self, instance_id: str, plan: Plan) -> None:
@@ -128,8 +135,7 @@ class Housing:
 
 
 def _resident(plan: Plan) -> Resident:
-    weights = plan.need.estimate.weights if plan.need else 0
-    return Resident(str(plan.model.path), weights, plan.taken.get(CPU, 0))
+    return Resident(str(plan.model.path), weights_in_main_memory(plan), plan.placed.get(CPU, 0))
 
 
 def _takes_memory(supervisor: Supervisor) -> bool:

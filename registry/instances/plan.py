@@ -55,18 +55,13 @@ class Plan:
     ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
     extra: bool = False  # a convenience: it takes only room that is free
     need: Need | None = None  # what it takes, wherever it is put
-    placed: Mapping[str, int] = field(default_factory=dict)  # bytes by device, where the registry chose them
+    placed: Mapping[str, int] = field(default_factory=dict)  # bytes that it takes by device, as far as they are known
     adapters: tuple[Adapter, ...] = ()
 
     @property
     def model_keys(self) -> set[str]:
         """Of the models whose files it maps."""
         return {self.model.key, *([self.draft.key] if self.draft else [])}
-
-    @property
-    def taken(self) -> Mapping[str, int]:
-        """Bytes by device, as far as they are known: not of devices that someone else chose."""
-        return self.placed
 
     def new_instance(self, host: str) -> Instance:
         return Instance(

@@ -230,7 +230,9 @@ class Pool:
     def instances_on(self, device: str) -> list[str]:
         """The ids of those that take memory there."""
         return sorted(
-            id for id, each in self._supervisors.items() if device in each.plan.taken and each.state is not State.FAILED
+            id
+            for id, each in self._supervisors.items()
+            if device in each.plan.placed and each.state is not State.FAILED
         )
 
     def _start_on_demand(self, name: str, ttl: float | None) -> Supervisor:

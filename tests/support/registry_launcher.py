@@ -179,7 +179,7 @@ class FakeLauncher:
         return next(((each.pid, each.started) for each in self.workers if each.spec.address == address), None)
 
     async def attach(self, instance_id: str, pid: int, started: str) -> FakeWorker | None:
-        return None
+        return next((each for each in self.workers if each.lives and (each.pid, each.started) == (pid, started)), None)
 
     def clear(self, address: str) -> None:
         Path(address.removeprefix("unix:")).unlink(missing_ok=True)

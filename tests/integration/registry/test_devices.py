@@ -33,6 +33,14 @@ def test_devices_have_the_names_that_they_are_pinned_with() -> None:
     assert [device.id for device in read_devices(read_said(said))] == ["cuda:1", "rocm:0", "vulkan:2", "metal"]
 
 
+def test_integrated_gpus_are_told_apart() -> None:
+    said = json.dumps([entry("Vulkan0"), entry("Vulkan1", "integrated gpu")]).encode()
+    assert [(device.id, device.integrated) for device in read_devices(read_said(said))] == [
+        ("vulkan:0", False),
+        ("vulkan:1", True),
+    ]
+
+
 @pytest.mark.parametrize("said", [b"", b"{}", b"no"])
 def test_what_is_no_list_is_refused(said: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting value|printed no list"):

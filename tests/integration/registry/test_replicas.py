@@ -1,6 +1,7 @@
 """Models that have as many instances as they should, and as calls wait for."""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from registry.instances import caretaker, housing, pool, scaling
 from registry.machine import Memory
 from registry.models.estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
+from tests.support.gguf_files import write_gguf
 from tests.support.registry_client import View
 from tests.support.registry_launcher import FakeLauncher
 
@@ -88,21 +90,22 @@ async def test_the_least_are_there_again_after_a_restart_of_the_registry(start: 
         await view.until(ready([KEY]))
 
 
-async def test_a_convenience_takes_no_room_from_others(
-    start: Any, launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
+async def test_one_more_takes_no_room_from_others(
+    start: Any, launcher: FakeLauncher, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
     monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
     monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(0, 100, 0), 1))
     monkeypatch.setattr(probe, "machine_memory", lambda: Memory(250, 250 - 100 * len(launcher.workers)))
     registry: Running = await start(guardrail="relaxed")
-    await registry.client.set_replicas(KEY, (0, 3))
+    await registry.client.set_replicas(KEY, (0, 2))
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
+        await registry.client.ensure("acme/other")  # idle, and in its way
         launcher.workers[0].say(active=8, queued=3)
-        await view.until(ready(ids(2)))
-        launcher.workers[1].say(active=8, queued=3)
-        await view.until(lambda view: any(change.instance.state == pb.FAILED for change in view.changes))
-        await view.until(ready(ids(2)))  # the third, which had no room, is forgotten
+        failed = await view.until(lambda view: [each for each in view.changes if each.instance.state == pb.FAILED])
+        assert failed[0].instance.id == f"{KEY}:2"
+        await view.until(lambda view: sorted(view.instances) == ["acme/other", KEY])  # it is not kept as a failure
         assert len(launcher.workers) == 2
 
 

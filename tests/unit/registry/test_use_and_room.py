@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from protos.inference_pb2 import WorkerStatus
 from registry.devices.device import Device, Inventory
-from registry.instances.room import Resident, Tenant, committed, evictions, guardrail, without
+from registry.instances.room import (
+    Resident,
+    Tenant,
+    committed,
+    evictions,
+    freed,
+    guardrail,
+    shared_pages,
+    uncommitted,
+    without,
+)
 from registry.instances.use import Use
 from registry.machine import Memory, machine_memory
 
@@ -95,6 +105,21 @@ def test_what_was_granted_is_not_there_any_more() -> None:
     assert (left.gpus[0].free, left.memory_available) == (0, 350)
 
 
+def test_what_is_unloaded_comes_back_and_no_more_than_there_is() -> None:
+    inventory = Inventory([Device("cuda:0", "", 100, 30), Device("cuda:1", "", 100, 30)], 1000, 500)
+    left = freed(inventory, [{"cuda:0": 20, "cpu": 50}, {"cuda:0": 10, "cuda:1": 99}])
+    assert ([gpu.free for gpu in left.gpus], left.memory_available) == ([60, 100], 550)
+    assert freed(inventory, [{"cpu": 900}]).memory_available == 1000
+
+
+def test_a_device_that_keeps_quiet_about_others_has_what_the_estimates_leave() -> None:
+    inventory = Inventory([Device("metal", "", 100, 95), Device("cuda:0", "", 100, 95)], 1000, 500)
+    loaded = [{"metal": 30, "cuda:0": 30}, {"metal": 40}]
+    assert [gpu.free for gpu in uncommitted(inventory, loaded).gpus] == [30, 95]
+    assert [gpu.free for gpu in uncommitted(inventory, [{"metal": 200}]).gpus] == [0, 95]
+    assert [gpu.free for gpu in uncommitted(inventory, [{"metal": 1}]).gpus] == [95, 95]  # others have the rest
+
+
 def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 1 kB\nMemAvailable:  2048 kB\n")
@@ -112,3 +137,9 @@ def test_a_file_that_several_instances_map_is_there_once() -> None:
     residents = [Resident("a", 10, 15), Resident("a", 10, 12), Resident("b", 5, 6), Resident("b", 5, 2)]
     assert committed(residents) == 15 + 2 + 6 + 0
     assert committed([]) == 0
+
+
+def test_what_is_there_of_a_file_is_what_the_most_of_it_takes() -> None:
+    residents = [Resident("a", 10, 4), Resident("a", 60, 62), Resident("b", 5, 9)]
+    assert (shared_pages(residents, "a"), shared_pages(residents, "b"), shared_pages(residents, "c")) == (60, 5, 0)
+    assert committed(residents) == committed(residents[::-1]) == 60 + 2 + 5 + 4

@@ -1,0 +1,281 @@
+"""Whether a model fits where someone said that it lies, on described machines."""
+
+from itertools import accumulate
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from atelier.errors import LoadFailed
+from atelier.settings import Load
+from registry.devices.chosen import Choice, Fitting, choice_of, fit, lay_out, split_layers
+from registry.devices.device import CPU, Device, Inventory, ids_of, pin_name, readable
+from registry.devices.placement import Need, Occupant, Refused
+from registry.models.estimate import Estimate
+
+GB = 10**9
+NEED = Need(Estimate(weights=28 * GB, kv_cache=4 * GB, compute=GB), layers=31)  # 32 with the output, of 1 GB each
+
+
+def gpu(id: str, total: int = 80, free: int | None = None, integrated: bool = False) -> Device:
+    return Device(id, "a GPU", total * GB, (total if free is None else free) * GB, integrated)
+
+
+def machine(*gpus: Device, memory: int = 64, available: int | None = None) -> Inventory:
+    return Inventory(gpus, memory * GB, (memory if available is None else available) * GB)
+
+
+def instance(id: str, idle: float = 0.0, **gigabytes: int) -> Occupant:
+    memory = {name.replace("_", ":"): count * GB for name, count in gigabytes.items()}
+    return Occupant(id, memory, idle, evictable=idle > 0)
+
+
+def chosen(load: Load, inventory: Inventory) -> Choice:
+    choice = choice_of(load, inventory.gpus)
+    assert choice is not None
+    return choice
+
+
+THREE = [gpu("cuda:0"), gpu("cuda:1"), gpu("cuda:2")]
+LAPTOP = [gpu("vulkan:0", 16, integrated=True), gpu("vulkan:1", 8), gpu("cuda:0", 8)]
+
+
+@pytest.mark.parametrize(
+    ("load", "gpus", "devices"),
+    [
+        (Load(device="cuda:1"), THREE, ["cuda:1"]),
+        (Load(device="cuda:2,00"), THREE, ["cuda:2", "cuda:0"]),  # in the order that the worker will see
+        (Load(device="auto", gpu_layers=4), THREE, ["cuda:0", "cuda:1", "cuda:2"]),
+        (Load(device="auto", tensor_split=[1]), THREE, ["cuda:0", "cuda:1", "cuda:2"]),
+        (Load(device="auto", gpu_layers=4), LAPTOP, ["vulkan:1"]),  # of one backend, and not the integrated one
+        (Load(device="vulkan:0"), LAPTOP, ["vulkan:0"]),
+        (Load(device="vulkan:0,1"), LAPTOP, ["vulkan:1"]),
+        (Load(device="metal"), [gpu("metal")], ["metal"]),
+        (Load(device="cpu"), THREE, []),
+        (Load(device="cuda:1", gpu_layers=0), THREE, []),
+        (Load(device="auto", gpu_layers=4), [], []),  # llama.cpp takes main memory
+    ],
+)
+def test_which_devices_someone_means(load: Load, gpus: list[Device], devices: list[str]) -> None:
+    choice = choice_of(load, gpus)
+    assert choice is not None
+    assert [device.id for device in choice.devices] == devices
+
+
+def test_a_device_that_is_not_here_is_refused_by_its_name() -> None:
+    with pytest.raises(LoadFailed, match=r"cuda:3 is not here.*cuda:0, cuda:1, cuda:2") as refusal:
+        choice_of(Load(device="cuda:1,3"), THREE)
+    assert refusal.value.param == "device"
+
+
+def test_where_no_gpu_is_known_the_worker_is_left_to_look() -> None:
+    assert choice_of(Load(device="cuda:0"), []) is None
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "rocm:0,2", "vulkan:3,1", "metal"])
+def test_a_name_and_its_devices_say_the_same(name: str) -> None:
+    assert pin_name([gpu(id) for id in ids_of(name)]) == name
+
+
+@pytest.mark.parametrize(
+    ("load", "memory"),
+    [
+        (Load(device="cuda:1"), {"cuda:1": 33}),
+        (Load(device="cuda:1", gpu_layers=32), {"cuda:1": 33}),
+        (Load(device="cuda:1", gpu_layers=99), {"cuda:1": 33}),
+        (Load(device="cuda:1", gpu_layers=31), {"cuda:1": 32, CPU: 2}),  # the output is among the 31
+        (Load(device="cuda:1", gpu_layers=1), {"cuda:1": 2, CPU: 32}),
+        (Load(device="cuda:1", gpu_layers=0), {CPU: 33}),
+        (Load(device="cpu"), {CPU: 33}),
+        # several: by their room, 79, 79 and 19 GB beside the buffers
+        (Load(device="cuda:0,1"), {"cuda:0": 17, "cuda:1": 17}),
+        (Load(device="cuda:0,2"), {"cuda:0": 27, "cuda:2": 7}),
+        (Load(device="auto", gpu_layers=8), {"cuda:0": 5, "cuda:1": 5, CPU: 25}),  # a part of a layer is none
+        # by what someone says
+        (Load(device="cuda:0,1", tensor_split=[3, 1]), {"cuda:0": 25, "cuda:1": 9}),
+        (Load(device="cuda:0,1", tensor_split=[3, 1], gpu_layers=16), {"cuda:0": 13, "cuda:1": 5, CPU: 17}),
+        (Load(device="cuda:1,0", tensor_split=[3, 1]), {"cuda:1": 25, "cuda:0": 9}),
+        (Load(device="cuda:0,1", tensor_split=[0, 1]), {"cuda:1": 33}),
+        (Load(device="cuda:0,1", tensor_split=[2]), {"cuda:0": 33}),  # the others get nothing
+        (Load(device="cuda:0,1", tensor_split=[0, 0]), {"cuda:0": 17, "cuda:1": 17}),  # as without
+        (Load(device="cuda:0,1", tensor_split=[1, 1, 8]), {"cuda:0": 17, "cuda:1": 17}),
+        (Load(device="auto", tensor_split=[1, 0, 1]), {"cuda:0": 17, "cuda:2": 17}),
+        (Load(device="cuda:0", tensor_split=[0.3]), {"cuda:0": 33}),
+    ],
+)
+def test_what_lies_where(load: Load, memory: dict[str, int]) -> None:
+    inventory = machine(gpu("cuda:0"), gpu("cuda:1"), gpu("cuda:2", 20))
+    found = fit(NEED, chosen(load, inventory), inventory, [])
+    assert isinstance(found, Fitting)
+    assert {id: taken / GB for id, taken in found.layout.memory.items()} == memory
+
+
+@pytest.mark.parametrize(
+    ("load", "memory"),
+    [
+        (Load(device="cuda:0", offload_kv=False), {"cuda:0": 29, CPU: 5}),
+        (Load(device="cuda:0", offload_kv=False, gpu_layers=16), {"cuda:0": 15, CPU: 19}),
+    ],
+)
+def test_a_cache_that_is_not_offloaded_lies_in_main_memory(load: Load, memory: dict[str, int]) -> None:
+    inventory = machine(gpu("cuda:0"))
+    found = fit(NEED, chosen(load, inventory), inventory, [])
+    assert isinstance(found, Fitting)
+    assert {id: taken / GB for id, taken in found.layout.memory.items()} == memory
+
+
+@given(st.integers(0, 200), st.lists(st.integers(0, 50), min_size=1, max_size=5))
+def test_layers_are_split_as_llama_cpp_does(count: int, shares: list[int]) -> None:
+    assume(any(shares))
+    bounds = [end / sum(shares) for end in accumulate(shares)]
+    held = [0] * len(shares)
+    for layer in range(count):
+        held[next(at for at, bound in enumerate(bounds) if bound > layer / count)] += 1
+    assert split_layers(count, shares) == held
+
+
+@pytest.mark.parametrize(
+    ("shares", "layers"), [([0.3, 0.7], [3, 7]), ([0.1, 0.2], [4, 6]), ([1e308, 1e308], [5, 5]), ([1e-300], [10])]
+)
+def test_shares_are_any_numbers(shares: list[float], layers: list[int]) -> None:
+    assert split_layers(10, shares) == layers
+
+
+counts = st.lists(st.integers(0, 60), min_size=1, max_size=4).filter(any)
+
+
+@given(counts)
+def test_a_split_in_layers_is_that_split(counts: list[int]) -> None:
+    assert split_layers(sum(counts), counts) == counts
+
+
+def test_what_stays_free_is_not_given_away() -> None:
+    inventory = machine(gpu("cuda:0", 35))
+    assert isinstance(fit(NEED, chosen(Load(device="cuda:0"), inventory), inventory, []), Fitting)
+    refused = fit(NEED, chosen(Load(device="cuda:0"), inventory), inventory, [], kept=0.1)
+    assert isinstance(refused, Refused)
+
+
+FULL = machine(gpu("cuda:0", 40, free=10), gpu("cuda:1", 40, free=40), gpu("cuda:2", 40, free=10), available=10)
+
+
+@pytest.mark.parametrize(
+    ("load", "running", "evicted"),
+    [
+        (Load(device="cuda:0"), [instance("here", 9, cuda_0=30), instance("there", 99, cuda_2=30)], ["here"]),
+        (Load(device="cuda:0"), [instance("new", 9, cuda_0=30), instance("old", 99, cuda_0=30)], ["old"]),
+        (Load(device="cuda:0"), [instance("small", 99, cuda_0=5), instance("large", 9, cuda_0=25)], ["large"]),
+        (Load(device="cuda:0"), [instance("a", 9, cuda_0=12), instance("b", 99, cuda_0=12)], ["b", "a"]),
+        (Load(device="cuda:1"), [instance("idle", 9, cuda_1=0)], []),
+        (Load(device="cuda:0"), [instance("busy", 0, cuda_0=30)], None),
+        (Load(device="cuda:0"), [instance("idle", 9, cuda_0=15), instance("busy", 0, cuda_0=15)], None),
+        # several: as many layers as there is room for
+        (Load(device="cuda:0,1"), [instance("idle", 9, cuda_0=30)], []),
+        (Load(device="cuda:0,2"), [instance("a", 9, cuda_0=15), instance("b", 99, cuda_2=15)], ["b"]),
+        (
+            Load(device="cuda:0,2", tensor_split=[1, 1]),
+            [instance("a", 9, cuda_0=9), instance("b", 8, cuda_2=9)],
+            ["a", "b"],
+        ),
+        (Load(device="cuda:0,2", tensor_split=[1, 1]), [instance("both", 9, cuda_0=15, cuda_2=15)], ["both"]),
+        # main memory, too
+        (Load(device="cuda:1", gpu_layers=16), [instance("idle", 9, cpu=20)], ["idle"]),
+        (Load(device="cuda:1", gpu_layers=16), [instance("busy", 0, cpu=20)], None),
+        (Load(device="cpu"), [instance("idle", 9, cpu=30), instance("there", 99, cuda_0=30)], ["idle"]),
+        # no more comes back than there is
+        (Load(device="metal"), [instance("idle", 9, metal=90)], None),
+    ],
+)
+def test_what_goes_for_a_model(load: Load, running: list[Occupant], evicted: list[str] | None) -> None:
+    inventory = FULL if load.device != "metal" else machine(gpu("metal", 32, free=5))
+    found = fit(NEED, chosen(load, inventory), inventory, running)
+    assert (list(found.evicted) if isinstance(found, Fitting) else None) == evicted
+
+
+@pytest.mark.parametrize(
+    ("load", "reason"),
+    [
+        (Load(device="cuda:0"), "cuda:0 lacks 21.4 GiB of the 30.7 GiB that it takes there"),
+        (Load(device="cuda:1", gpu_layers=16), "main memory lacks 6.5 GiB of the 15.8 GiB that it takes there"),
+        (Load(device="cuda:0,1", tensor_split=[2, 1]), "cuda:0 lacks 12.1 GiB of the 21.4 GiB that it takes there"),
+        (Load(device="cuda:0,1", tensor_split=[7, 25]), ""),
+    ],
+)
+def test_a_refusal_says_which_device_lacks_how_much(load: Load, reason: str) -> None:
+    found = fit(NEED, chosen(load, FULL), FULL, [])
+    assert (found.reason if isinstance(found, Refused) else "") == reason
+
+
+def test_a_refusal_counts_what_could_go() -> None:
+    refused = fit(NEED, chosen(Load(device="cuda:0"), FULL), FULL, [instance("idle", 9, cuda_0=15)])
+    assert isinstance(refused, Refused)
+    assert refused.reason.startswith("cuda:0 lacks 7.5 GiB")
+
+
+def test_devices_that_have_room_for_no_layer_all_lack() -> None:
+    none = machine(gpu("cuda:0", free=0), gpu("cuda:1", free=1))
+    refused = fit(NEED, chosen(Load(device="cuda:0,1"), none), none, [])
+    assert isinstance(refused, Refused)
+    assert [part.split(" lacks ")[0] for part in refused.reason.split(", ")] == ["cuda:0", "cuda:1"]
+
+
+def test_little_is_said_in_mebibytes() -> None:
+    assert [readable(count) for count in (1, 2**29, 3 * 2**30)] == ["1 MiB", "512 MiB", "3.0 GiB"]
+
+
+devices = st.lists(
+    st.builds(
+        lambda number, total, used: Device(f"cuda:{number}", "", total, max(0, total - used)),
+        st.integers(0, 7),
+        st.integers(1, 100),
+        st.integers(0, 100),
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda device: device.id,
+)
+needs = st.builds(
+    lambda weights, kv, compute, layers: Need(Estimate(weights, kv, compute), layers),
+    st.integers(0, 200),
+    st.integers(0, 100),
+    st.integers(0, 20),
+    st.integers(0, 40),
+)
+taken = st.dictionaries(st.sampled_from([CPU, *(f"cuda:{number}" for number in range(8))]), st.integers(0, 60))
+running = st.lists(st.builds(Occupant, st.uuids().map(str), taken, st.floats(0, 100), st.booleans()), max_size=5)
+loads: Any = st.builds(
+    Load,
+    device=st.just("auto"),
+    gpu_layers=st.none() | st.integers(1, 45),
+    tensor_split=st.lists(st.floats(0, 10), max_size=4),
+    offload_kv=st.booleans(),
+)
+
+
+@given(devices, st.integers(0, 200), needs, running, loads)
+def test_no_device_is_given_more_than_it_has_and_none_goes_for_nothing(
+    gpus: list[Device], memory: int, need: Need, running: list[Occupant], load: Load
+) -> None:
+    inventory = Inventory(gpus, 200, memory)
+    choice = choice_of(load, gpus)
+    assert choice is not None
+    found = fit(need, choice, inventory, running)
+    if isinstance(found, Refused):
+        evictable = [each for each in running if each.evictable]
+        assert not _fits(need, choice, inventory, evictable)
+        return
+    gone = [each for each in running if each.id in found.evicted]
+    assert all(each.evictable for each in gone)
+    assert _fits(need, choice, inventory, gone)
+    assert sum(found.layout.memory.values()) >= need.estimate.total
+    assert sum(found.layout.layers) <= need.layers + 1
+    for spared in gone:
+        assert not _fits(need, choice, inventory, [each for each in gone if each is not spared])
+
+
+def _fits(need: Need, choice: Choice, inventory: Inventory, gone: list[Occupant]) -> bool:
+    sizes = {CPU: (inventory.memory_total, inventory.memory_available)}
+    sizes |= {gpu.id: (gpu.total, gpu.free) for gpu in inventory.gpus}
+    rooms = {id: min(total, free + sum(each.memory.get(id, 0) for each in gone)) for id, (total, free) in sizes.items()}
+    return all(taken <= rooms[id] for id, taken in lay_out(need, choice, rooms).memory.items())
