@@ -32,6 +32,7 @@ class LaunchSpec:
     grace_seconds: float  # without a registry and without work, after which it ends itself
     cache_dir: str = ""  # this instance's own, for what outlasts the worker; empty: it has none
     cores: list[int] = field(default_factory=list)  # CPU affinity; empty: as inherited
+    threads: int = 0  # of what computes with a fixed number, unless the load settings say; 0: one for each core
     adapters: list[Adapter] = field(default_factory=list)
     script: dict[str, Any] = field(default_factory=dict)  # for the scripted engine
 

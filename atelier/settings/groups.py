@@ -43,14 +43,16 @@ class Load:
     )
     device: str = setting(
         "auto",
-        "Where the model runs: auto, cpu, or a backend with its device numbers, such as cuda:1 or cuda:0,1.",
+        "Where the model runs: auto, cpu, or a backend (cuda, rocm, vulkan, rpc) with its device numbers, "
+        "such as cuda:1 or cuda:0,1.",
         llama="devices",
         longest=LONGEST_NAME,
         lmstudio="device",
     )
     cores: str | None = setting(
         None,
-        "CPU cores the worker may use, such as 0-3,6; unset: every core of the machine.",
+        "CPU cores the worker may use, such as 0-3,6; unset: every core of the machine, of which models that are at "
+        "work in main memory at the same time take disjoint ones.",
         longest=LONGEST_NAME,
         lmstudio="cores",
     )

@@ -1,8 +1,8 @@
 """Which cores each instance in main memory computes on: disjoint ones, as many as there are for those at work.
 
 Two models that compute on the same cores wait for one another's threads at every step, and together make half
-of the tokens that they make on cores of their own. How many threads an instance has does not change with its
-cores: the order in which they add up numbers would, and with it the text.
+of the tokens that they make on cores of their own. A worker has one thread for each core that it is bound to,
+where the number of threads does not change the text.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence

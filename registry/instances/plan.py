@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +77,19 @@ class Plan:
             host=host,
         )
 
-    def threads(self, rules: Rules) -> int:
-        """Fixed here, since the cores of a worker change as others come to work and go: see core_shares."""
-        return self.load.threads or len(physical_cores(self.pin.cores or rules.cores))
-
     def spec(self, rules: Rules, address: str, token: str) -> LaunchSpec:
         return LaunchSpec(
             instance_id=self.instance_id,
             engine=rules.engine,
             model_path=str(self.model.path),
             draft_model_path=str(self.draft.path) if self.draft else None,
-            load=replace(self.load, threads=self.threads(rules)),
+            load=self.load,
             address=address,
             token=token,
             grace_seconds=rules.worker_grace,
             cache_dir=str(rules.cache_dir / file_name(self.instance_id)),
             cores=self.pin.cores,
+            threads=len(physical_cores(self.pin.cores or rules.cores)),
             adapters=list(self.adapters),
             script=rules.script,
         )

@@ -9,7 +9,6 @@ from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
 from atelier.adapters import Scales
-from atelier.cores import available_cores, physical_cores
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
 from worker.engine.adapters import Adapters
@@ -17,6 +16,7 @@ from worker.engine.exactness import key_type
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
 from worker.engine.runs import Run
+from worker.engine.threads import Threads
 
 _KV_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
@@ -32,7 +32,11 @@ _Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits
 class Context:
     """Owns a llama_context and one batch. `close` frees both."""
 
-    def __init__(self, model: Model, params: Any, log: LlamaLog, adapters: Adapters | None = None) -> None:
+    def __init__(
+        self, model: Model, params: Any, log: LlamaLog, adapters: Adapters | None = None, threads: Threads | None = None
+    ) -> None:
+        self._threads = threads or Threads(params.n_threads)
+        self._thread_count = 0  # as set
         self.handle = ll.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise load_error(log, "No context could be created for the model")
@@ -60,6 +64,11 @@ class Context:
             self._adapters.set(self.handle, scales)
             self._scales = scales
 
+    def _set_threads(self) -> None:
+        if (count := self._threads.count) != self._thread_count:
+            ll.llama_set_n_threads(self.handle, count, count)
+            self._thread_count = count
+
     def decode_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
         """Compute whole texts, each as the sequence of its number, with embeddings for all tokens."""
         self._decode(
@@ -69,6 +78,7 @@ class Context:
     def _decode(self, entries: Sequence[_Entry]) -> None:
         if len(entries) > self._room:  # llama.cpp's arrays are written to without any check
             raise DecodeFailed(f"{len(entries)} tokens were to be computed at once, and {self._room} fit.")
+        self._set_threads()
         batch = self._batch
         for i, (slot, token, position, output) in enumerate(entries):
             batch.token[i] = token
@@ -126,9 +136,11 @@ class Context:
         ll.llama_free(self.handle)
 
 
-def open_context(model: Model, load: Load, log: LlamaLog, adapters: Adapters | None = None) -> Context:
+def open_context(
+    model: Model, load: Load, log: LlamaLog, threads: Threads, adapters: Adapters | None = None
+) -> Context:
     """For completing prompts. Warm: every weight is touched once, so that the first request does not pay for it."""
-    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log, adapters)
+    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log, adapters, threads)
     context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
     context.clear()
     return context
@@ -145,7 +157,7 @@ def generation_params(load: Load, *, on_gpu: bool) -> Any:
     params.n_seq_max = load.parallel
     params.n_batch = max(load.batch_size, load.parallel)  # one token of each sequence must fit
     params.n_ubatch = min(load.ubatch_size, load.batch_size)
-    params.n_threads = params.n_threads_batch = load.threads or len(physical_cores(available_cores()))
+    params.n_threads = params.n_threads_batch = load.threads or Threads().count
     params.flash_attn_type = _FLASH[load.flash_attention]
     params.type_k = _KV_TYPES[key_type(load, on_gpu=on_gpu)]
     params.type_v = _KV_TYPES[load.kv_type]

@@ -14,6 +14,7 @@ from worker.engine.llama_log import LlamaLog
 from worker.engine.lookup import LookupDrafter
 from worker.engine.model import Model
 from worker.engine.shared_vocabulary import shared_size
+from worker.engine.threads import Threads
 
 
 def check_speculation(model: Model, load: Load) -> None:
@@ -60,7 +61,7 @@ def _open_draft_model(
         )
     vocabulary = shared_size(model.vocabulary, draft.vocabulary)
     with _named():
-        context = opened.enter_context(closing(open_context(draft, load, log)))
+        context = opened.enter_context(closing(open_context(draft, load, log, Threads(load.threads))))
     return DraftModel(
         context,
         load.parallel,

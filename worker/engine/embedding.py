@@ -12,6 +12,7 @@ from atelier.settings.groups import Load
 from worker.engine.context import Context, generation_params
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import NO_POOLING, Model
+from worker.engine.threads import Threads
 
 LONGEST_INPUT = 8192  # tokens: an input is computed in one graph, whose buffers grow with it
 MOST_INPUTS = 64  # of one batch
@@ -30,7 +31,8 @@ class Embedder:
     One context takes batches. An input that is longer than those has one of its own size: few are.
     """
 
-    def __init__(self, model: Model, load: Load, log: LlamaLog) -> None:
+    def __init__(self, model: Model, load: Load, log: LlamaLog, threads: Threads) -> None:
+        self._threads = threads
         self._model = model
         self._load = load
         self._log = log
@@ -51,7 +53,7 @@ class Embedder:
     def _context_for(self, tokens: int) -> Context:
         room = self._batch_room if tokens <= self._batch_room else 1 << (tokens - 1).bit_length()
         if room not in self._contexts:
-            self._contexts[room] = Context(self._model, self._params(room), self._log)
+            self._contexts[room] = Context(self._model, self._params(room), self._log, threads=self._threads)
         return self._contexts[room]
 
     def _params(self, room: int) -> ll.llama_context_params:

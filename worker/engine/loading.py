@@ -25,6 +25,7 @@ from worker.engine.model import Model
 from worker.engine.prepare import Preparer
 from worker.engine.rpc_servers import add_rpc_devices
 from worker.engine.slices import BLOCKS, TAIL, Slicing
+from worker.engine.threads import decode_threads
 from worker.engine.tier_opening import open_tier
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
@@ -67,7 +68,9 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         batcher = None
         if not model.only_embeds:
             adapters = Adapters(model, spec.adapters, log) if spec.adapters else None
-            context = opened.enter_context(closing(open_context(model, load, log, adapters)))
+            context = opened.enter_context(
+                closing(open_context(model, load, log, decode_threads(spec, exact), adapters))
+            )
             costs = Costs(_copy_seconds(model, load))
             speculation = open_speculation(spec, model, costs, log, on_progress, opened)
             tier = open_tier(

@@ -8,6 +8,7 @@ from llama_cpp import llama_cpp as ll
 
 from atelier.errors import InsufficientMemory, LoadFailed
 from atelier.settings.groups import Load
+from worker.engine.devices import gpus, visible_devices
 from worker.engine.llama_log import LlamaLog
 from worker.engine.vocabulary import Vocabulary
 
@@ -34,6 +35,7 @@ class Model:
             raise load_error(log, "The model could not be loaded")
         self.vocabulary = Vocabulary(self.handle)
         self._gpu_layers_wanted = params.n_gpu_layers
+        self._has_gpu = bool(gpus(visible_devices()))  # llama.cpp says yes wherever it could use RPC servers
 
     @property
     def layers(self) -> int:
@@ -42,7 +44,7 @@ class Model:
     @property
     def gpu_layers(self) -> int:
         """Layers on a GPU; the output layer counts as one."""
-        if not ll.llama_supports_gpu_offload():
+        if not self._has_gpu:
             return 0
         most = self.layers + 1
         return most if self._gpu_layers_wanted == ALL_LAYERS else min(self._gpu_layers_wanted, most)

@@ -23,6 +23,7 @@ from worker.engine.loading import Loaded, load_model
 from worker.engine.prepare import Preparer
 from worker.engine.ranking import PairReader
 from worker.engine.sequence import Sequence as Choice
+from worker.engine.threads import fixed_threads
 from worker.engine.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -172,7 +173,7 @@ class EngineThread:
     def _pool(self, batch: Sequence[Tokens]) -> Vectors:
         assert self._loaded is not None
         if self._embedder is None:
-            self._embedder = Embedder(self._loaded.model, self._spec.load, self._llama_log)
+            self._embedder = Embedder(self._loaded.model, self._spec.load, self._llama_log, fixed_threads(self._spec))
         return self._embedder.pool(batch)
 
 

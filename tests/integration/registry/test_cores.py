@@ -44,12 +44,12 @@ async def test_cores_given_by_hand_are_not_shared(start: Any, launcher: FakeLaun
         assert view.instances[KEY].pin.endswith("cores 0")
 
 
-async def test_threads_do_not_depend_on_who_else_works(start: Any, launcher: FakeLauncher) -> None:
+async def test_threads_that_must_not_change_do_not_depend_on_who_else_works(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     await registry.client.create(KEY)
     launcher.workers[0].work(1)
     await registry.client.create(KEY)
-    assert [worker.spec.load.threads for worker in launcher.workers] == [4, 4]
+    assert [worker.spec.threads for worker in launcher.workers] == [4, 4]
 
 
 async def test_cores_of_one_that_is_gone_are_free_again(start: Any, launcher: FakeLauncher) -> None:
