@@ -45,6 +45,9 @@ def serve(
     room_timeout: Annotated[
         Number, typer.Option(help="Seconds that a load waits for busy models to make room.  [60]")
     ] = None,
+    rpc_servers: Annotated[
+        str | None, typer.Option(help="llama.cpp RPC servers whose devices models can be put on: host:port, by commas.")
+    ] = None,
     shutdown_grace: Annotated[Number, typer.Option(help="Seconds that running requests get at a stop.  [30]")] = None,
     load_timeout: Annotated[Number, typer.Option(help="Seconds that a model may take to load.  [600]")] = None,
     stall_timeout: Annotated[

@@ -91,6 +91,7 @@ def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelie
         "embedding_length": 576,
         "licence": "apache-2.0",
         "default_preset": None,
+        "replicas": {"min": 1, "max": 3},
         "made_for_tools": True,
         "made_for_reasoning": False,
         "chat_template": "{{ messages }}",
@@ -100,6 +101,7 @@ def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelie
     server.answers("GET /api/v1/models/tiny/info", {**model(), **facts})
     output = atelier("show", "tiny").stdout
     assert "made for        chat, tools\n" in output
+    assert "instances       1 to 3\n" in output
     assert "from            hub a/b cccccccccccc\n" in output
     assert output.splitlines()[-1].split() == ["2048", "1", "2", "0", "3"]
     assert atelier("show", "tiny", "--template").stdout == "{{ messages }}"
