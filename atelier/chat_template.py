@@ -4,9 +4,9 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, NoReturn
 
 import jinja2
@@ -46,10 +46,23 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise InvalidTemplate(f"The chat template does not compile: {error}") from error
 
-    def render(self, messages: list[dict[str, Any]], *, bos: str, eos: str) -> str:
-        """The prompt, ending where the assistant begins to speak."""
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        bos: str,
+        eos: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
+        """The prompt, ending where the assistant begins to speak.
+
+        `tools`: definitions of functions, None where there are none. `arguments`: what else the template is given.
+        """
         variables: dict[str, Any] = {
+            **arguments,
             "messages": messages,
+            "tools": tools,
             "add_generation_prompt": True,
             "bos_token": bos,
             "eos_token": eos,

@@ -10,8 +10,10 @@ from atelier.adapters import AdapterScale, set_scales
 from atelier.constraint import Constraint, set_constraint
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName, find_name
+from atelier.settings import Prompt
 from atelier.settings.preset import Preset
 from atelier.settings.wire import sampling_message
+from atelier.tools import OutputFormat, Tools, set_output_format, set_tools
 from gateway.effective import Effective, default_preset, effective, find_preset, layers_of
 from gateway.snapshot import Instance, Model, Snapshot
 from protos import inference_pb2 as pb
@@ -55,6 +57,8 @@ class Call:
 
     model: str  # as the client wrote it
     prompts: list[PromptInput]
+    tools: Tools | None = None  # that the completion of a chat may call
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)  # what else a chat's template is given
     settings: Mapping[str, Any] = field(default_factory=dict)
     constraint: Constraint | None = None
     choices: int = 1  # for each prompt
@@ -139,6 +143,10 @@ def with_system_prompt(messages: list[dict[str, Any]], system_prompt: str | None
     return [{"role": "system", "content": system_prompt}, *messages]
 
 
+def output_format(prompting: Prompt) -> OutputFormat:
+    return OutputFormat(prompting.tool_call_format, prompting.reasoning_start, prompting.reasoning_end)
+
+
 def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.Submit:
     """The call as the worker takes it; its number and the instance are the connection's to fill in."""
     prompting = settings.prompt.build()
@@ -156,6 +164,10 @@ def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.S
             submit.chat.messages_json = _json(with_system_prompt(messages, prompting.system_prompt))
             if prompting.chat_template is not None:
                 submit.chat.template = prompting.chat_template
+            set_tools(submit.chat, plan.call.tools)
+            set_output_format(submit.chat, output_format(prompting))
+            if plan.call.template_arguments:
+                submit.chat.template_arguments_json = orjson.dumps(plan.call.template_arguments)
         case Text(text):
             submit.text = text
         case Tokens(ids):

@@ -10,6 +10,7 @@ import structlog
 
 from atelier.errors import AtelierError, PayloadTooLarge, WorkerLost, from_message
 from atelier.rpc import ERROR_KEY, MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
+from atelier.tools import ToolCallPiece
 from gateway.events import Dropped, read_finished, read_logprobs
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance
@@ -127,11 +128,19 @@ class WorkerConnection:
                 continue  # cancelled: the worker may not know yet
             kind = event.WhichOneof("event")
             if kind == "delta":
-                submission.inbox.add_text(submission.first_choice + event.choice, event.delta.text, event.delta.tokens)
-                if submission.wants_logprobs:
-                    submission.inbox.add_logprobs(submission.first_choice + event.choice, read_logprobs(event.delta))
+                self._take_delta(submission, submission.first_choice + event.choice, event.delta)
             else:
                 self._settle(submission, kind, event)
+
+    def _take_delta(self, submission: Submission, choice: int, delta: pb.Delta) -> None:
+        inbox = submission.inbox
+        if delta.reasoning:
+            inbox.add_reasoning(choice, delta.reasoning)
+        inbox.add_text(choice, delta.text, delta.tokens)
+        if submission.wants_logprobs:
+            inbox.add_logprobs(choice, read_logprobs(delta))
+        for piece in delta.tool_calls:
+            inbox.add_tool_call(choice, ToolCallPiece(piece.index, piece.id, piece.name, piece.arguments))
 
     def _settle(self, submission: Submission, kind: str | None, event: pb.Event) -> None:
         match kind:

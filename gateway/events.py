@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from atelier.tools import ToolCallPiece
 from protos import inference_pb2 as pb
 
 
@@ -17,6 +18,7 @@ class StopReason(IntEnum):
     CONTEXT_LENGTH_REACHED = pb.CONTEXT_LENGTH_REACHED
     USER_STOPPED = pb.USER_STOPPED
     MODEL_UNLOADED = pb.MODEL_UNLOADED
+    TOOL_CALLS = pb.TOOL_CALLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Statistics:
     tokens_per_second: float = 0.0
     draft_tokens: int = 0  # guessed ahead by speculation
     accepted_draft_tokens: int = 0
+    reasoning_tokens: int = 0  # of the predicted ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,22 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What a choice thinks before it answers; never empty."""
+
+    choice: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A part of one of a choice's tool calls. Its first has the id and the name."""
+
+    choice: int
+    piece: ToolCallPiece
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of a choice."""
 
@@ -90,7 +109,16 @@ class Finished:
     statistics: Statistics
 
 
-Event = PromptProgress | Delta | Finished
+Event = PromptProgress | Reasoning | Delta | ToolCallDelta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What the caller is to run."""
+
+    id: str
+    name: str
+    arguments: str  # JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +128,8 @@ class Completion:
     text: str
     finished: Finished
     logprobs: Sequence[TokenLogprob] | None = None  # None: not wanted
+    reasoning: str = ""
+    tool_calls: Sequence[ToolCall] = ()
 
 
 def read_finished(message: pb.Finished, choice: int) -> Finished:

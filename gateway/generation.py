@@ -10,8 +10,9 @@ from gateway.call import Plan, submit_message
 from gateway.connection import Submission, WorkerConnection, WorkerRefused, as_told
 from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
+from gateway.draft import Draft
 from gateway.effective import Effective
-from gateway.events import Completion, Delta, Dropped, Event, Finished, PromptProgress, TokenLogprob
+from gateway.events import Completion, Dropped, Event, Finished, PromptProgress
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance, Launch
 from gateway.workers import Workers
@@ -88,6 +89,11 @@ class Generation:
     def completion_tokens(self) -> int:
         """Of the choices that have ended."""
         return sum(end.statistics.predicted_tokens for end in self.ends.values())
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of the choices that have ended."""
+        return sum(end.statistics.reasoning_tokens for end in self.ends.values())
 
     @property
     def draft_tokens(self) -> int:
@@ -184,20 +190,14 @@ class Generation:
         self._submissions = []
 
     async def _collect_once(self) -> list[Completion]:
-        texts: list[list[str]] = [[] for _ in range(self.plan.choices)]
-        logprobs: list[list[TokenLogprob]] = [[] for _ in range(self.plan.choices)]
+        drafts = [Draft() for _ in range(self.plan.choices)]
         while len(self.ends) < self.plan.choices:
             batch = await self._inbox.take()
             self._note(batch)
             for event in batch:
-                if isinstance(event, Delta):
-                    texts[event.choice].append(event.text)
-                    logprobs[event.choice].extend(event.logprobs)
+                drafts[event.choice].add(event)
         wanted = self.plan.call.logprobs is not None
-        return [
-            Completion("".join(text), self.ends[choice], logprobs[choice] if wanted else None)
-            for choice, text in enumerate(texts)
-        ]
+        return [draft.completion(self.ends[choice], logprobs=wanted) for choice, draft in enumerate(drafts)]
 
     def _note(self, batch: list[Event]) -> None:
         if self.first_text is None and not isinstance(batch[-1], PromptProgress):  # it comes first in a batch

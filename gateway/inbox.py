@@ -3,8 +3,20 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
-from gateway.events import NOTHING, Delta, Dropped, Event, Finished, PromptProgress, TokenLogprob
+from atelier.tools import ToolCallPiece
+from gateway.events import (
+    NOTHING,
+    Delta,
+    Dropped,
+    Event,
+    Finished,
+    PromptProgress,
+    Reasoning,
+    TokenLogprob,
+    ToolCallDelta,
+)
 
 PARTS_KEPT = 256  # pieces of text of a choice before they become one string
 
@@ -20,6 +32,8 @@ class Inbox:
         self._unaccepted = submissions
         self._accepted_at = 0.0  # of the last submission
         self._texts: dict[int, list[str]] = {}
+        self._reasonings: dict[int, list[str]] = {}
+        self._earlier: list[Event] = []  # what came before the texts and reasonings that are being joined
         self._logprobs: dict[int, list[TokenLogprob]] = {}  # of choices that have texts
         self._progress: dict[int, PromptProgress] = {}
         self._computed: dict[int, int] = {}  # tokens of a prompt, by its first choice
@@ -51,10 +65,24 @@ class Inbox:
         self.tokens += tokens
         if not text:  # a token in the middle of a code point
             return
-        parts = self._texts.setdefault(choice, [])
-        parts.append(text)
-        if len(parts) >= PARTS_KEPT:
-            parts[:] = ["".join(parts)]
+        if self._reasonings:
+            self._part_with_reasoning(choice)
+        _join(self._texts, choice, text)
+        self._wake()
+
+    def add_reasoning(self, choice: int, text: str) -> None:
+        self._part_with_text(choice)
+        _join(self._reasonings, choice, text)
+        self._wake()
+
+    def add_tool_call(self, choice: int, piece: ToolCallPiece) -> None:
+        self._part_with_reasoning(choice)
+        self._part_with_text(choice)
+        last = self._earlier[-1] if self._earlier else None
+        if isinstance(last, ToolCallDelta) and last.choice == choice and last.piece.index == piece.index:
+            piece = replace(last.piece, arguments=last.piece.arguments + piece.arguments)
+            self._earlier.pop()
+        self._earlier.append(ToolCallDelta(choice, piece))
         self._wake()
 
     def add_logprobs(self, choice: int, logprobs: list[TokenLogprob]) -> None:
@@ -82,20 +110,31 @@ class Inbox:
 
     async def take(self) -> list[Event]:
         """What has come, at least one event, prompts' progress first; raises what the inbox failed with."""
-        while not self._texts and not self._ends and not self._progress:
+        while not (self._texts or self._ends or self._reasonings or self._earlier or self._progress):
             if self._error:
                 raise self._error
             await self._wait()
+        taken, self._earlier = self._earlier, []
+        if self._reasonings:
+            taken += [Reasoning(choice, "".join(parts)) for choice, parts in self._reasonings.items()]
+            self._reasonings = {}
         texts, logprobs = self._texts, self._logprobs
-        taken: list[Event] = [
-            Delta(choice, "".join(parts), logprobs.pop(choice, ())) for choice, parts in texts.items()
-        ]
+        taken += [Delta(choice, "".join(parts), logprobs.pop(choice, ())) for choice, parts in texts.items()]
         taken += self._ends
         if self._progress:
             taken[:0] = self._progress.values()
             self._progress = {}
         self._texts, self._ends = {}, []
         return taken
+
+    def _part_with_reasoning(self, choice: int) -> None:
+        """What comes next is something else: it must not be joined over that."""
+        if parts := self._reasonings.pop(choice, None):
+            self._earlier.append(Reasoning(choice, "".join(parts)))
+
+    def _part_with_text(self, choice: int) -> None:
+        if (parts := self._texts.pop(choice, None)) is not None:
+            self._earlier.append(Delta(choice, "".join(parts), self._logprobs.pop(choice, ())))
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -107,3 +146,10 @@ class Inbox:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _join(texts: dict[int, list[str]], choice: int, text: str) -> None:
+    parts = texts.setdefault(choice, [])
+    parts.append(text)
+    if len(parts) >= PARTS_KEPT:
+        parts[:] = ["".join(parts)]

@@ -33,6 +33,8 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     CONTEXT_LENGTH_REACHED: _StopReason.ValueType  # 4
     USER_STOPPED: _StopReason.ValueType  # 5
     MODEL_UNLOADED: _StopReason.ValueType  # 6
+    TOOL_CALLS: _StopReason.ValueType  # 7
+    """the completion ended with calls that the caller is to run"""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper): ...
 
@@ -43,6 +45,8 @@ MAX_PREDICTED_TOKENS_REACHED: StopReason.ValueType  # 3
 CONTEXT_LENGTH_REACHED: StopReason.ValueType  # 4
 USER_STOPPED: StopReason.ValueType  # 5
 MODEL_UNLOADED: StopReason.ValueType  # 6
+TOOL_CALLS: StopReason.ValueType  # 7
+"""the completion ended with calls that the caller is to run"""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 class _SequenceState:
@@ -266,25 +270,154 @@ class Chat(_message.Message):
 
     MESSAGES_JSON_FIELD_NUMBER: _builtins.int
     TEMPLATE_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    TEMPLATE_ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     messages_json: _builtins.bytes
     """a JSON array of {role, content, ...}"""
     template: _builtins.str
     """overrides the model's"""
+    template_arguments_json: _builtins.bytes
+    """an object: what else the template is given, such as {"enable_thinking": false}"""
+    @_builtins.property
+    def tools(self) -> Global___Tools: ...
+    @_builtins.property
+    def output(self) -> Global___OutputFormat: ...
     def __init__(
         self,
         *,
         messages_json: _builtins.bytes = ...,
         template: _builtins.str | None = ...,
+        tools: Global___Tools | None = ...,
+        template_arguments_json: _builtins.bytes = ...,
+        output: Global___OutputFormat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "template", b"template"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "output", b"output", "template", b"template", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "messages_json", b"messages_json", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "messages_json", b"messages_json", "output", b"output", "template", b"template", "template_arguments_json", b"template_arguments_json", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__template: _TypeAlias = _typing.Literal["template"]  # noqa: Y015
     _WhichOneofArgType__template: _TypeAlias = _typing.Literal["_template", b"_template"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__template) -> _WhichOneofReturnType__template | None: ...
 
 Global___Chat: _TypeAlias = Chat  # noqa: Y015
+
+@_typing.final
+class Tools(_message.Message):
+    """Functions that the completion may ask the caller to run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Choice:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ChoiceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Tools._Choice.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        AUTO: Tools._Choice.ValueType  # 0
+        REQUIRED: Tools._Choice.ValueType  # 1
+        """at least one call"""
+        NAMED: Tools._Choice.ValueType  # 2
+        """a call of the tool of this name"""
+
+    class Choice(_Choice, metaclass=_ChoiceEnumTypeWrapper): ...
+    AUTO: Tools.Choice.ValueType  # 0
+    REQUIRED: Tools.Choice.ValueType  # 1
+    """at least one call"""
+    NAMED: Tools.Choice.ValueType  # 2
+    """a call of the tool of this name"""
+
+    TOOLS_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ONE_AT_A_TIME_FIELD_NUMBER: _builtins.int
+    choice: Global___Tools.Choice.ValueType
+    name: _builtins.str
+    one_at_a_time: _builtins.bool
+    """one call in a completion at most"""
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]: ...
+    def __init__(
+        self,
+        *,
+        tools: _abc.Iterable[Global___Tool] | None = ...,
+        choice: Global___Tools.Choice.ValueType = ...,
+        name: _builtins.str = ...,
+        one_at_a_time: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "name", b"name", "one_at_a_time", b"one_at_a_time", "tools", b"tools"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tools: _TypeAlias = Tools  # noqa: Y015
+
+@_typing.final
+class Tool(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
+    STRICT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    description: _builtins.str
+    parameters_json: _builtins.bytes
+    """JSON Schema of an object"""
+    strict: _builtins.bool
+    """a keyword that cannot be enforced is an error"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters_json: _builtins.bytes = ...,
+        strict: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_json", b"parameters_json", "strict", b"strict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class OutputFormat(_message.Message):
+    """How reasoning and tool calls are told from the rest of a completion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    REASONING_START_FIELD_NUMBER: _builtins.int
+    REASONING_END_FIELD_NUMBER: _builtins.int
+    tool_calls: _builtins.str
+    """a format's name; "auto" or empty: as the chat template says"""
+    reasoning_start: _builtins.str
+    """unset: as the chat template says"""
+    reasoning_end: _builtins.str
+    def __init__(
+        self,
+        *,
+        tool_calls: _builtins.str = ...,
+        reasoning_start: _builtins.str | None = ...,
+        reasoning_end: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reasoning_end", b"_reasoning_end", "_reasoning_start", b"_reasoning_start", "reasoning_end", b"reasoning_end", "reasoning_start", b"reasoning_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning_end", b"_reasoning_end", "_reasoning_start", b"_reasoning_start", "reasoning_end", b"reasoning_end", "reasoning_start", b"reasoning_start", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reasoning_end: _TypeAlias = _typing.Literal["reasoning_end"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_end: _TypeAlias = _typing.Literal["_reasoning_end", b"_reasoning_end"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning_start: _TypeAlias = _typing.Literal["reasoning_start"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_start: _TypeAlias = _typing.Literal["_reasoning_start", b"_reasoning_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_end) -> _WhichOneofReturnType__reasoning_end | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_start) -> _WhichOneofReturnType__reasoning_start | None: ...
+
+Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
 
 @_typing.final
 class Tokens(_message.Message):
@@ -514,33 +647,73 @@ Global___PromptProgress: _TypeAlias = PromptProgress  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
+    """Of a chat's completion, in this order: reasoning, then text, then tool calls."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """whole code points; may be empty"""
     tokens: _builtins.int
     """tokens it stands for"""
+    reasoning: _builtins.str
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """one per token, when they are wanted"""
 
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCallPiece]: ...
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         tokens: _builtins.int = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        reasoning: _builtins.str = ...,
+        tool_calls: _abc.Iterable[Global___ToolCallPiece] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "reasoning", b"reasoning", "text", b"text", "tokens", b"tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Delta: _TypeAlias = Delta  # noqa: Y015
+
+@_typing.final
+class ToolCallPiece(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """of the call in its completion, from 0"""
+    id: _builtins.str
+    """in the first piece only, like the name"""
+    name: _builtins.str
+    arguments: _builtins.str
+    """a piece of the JSON text"""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "index", b"index", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallPiece: _TypeAlias = ToolCallPiece  # noqa: Y015
 
 @_typing.final
 class TokenLogprob(_message.Message):
@@ -618,6 +791,7 @@ class Statistics(_message.Message):
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
     ACCEPTED_DRAFT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     cached_tokens: _builtins.int
     """of the prompt's, taken from the KV cache"""
@@ -634,6 +808,8 @@ class Statistics(_message.Message):
     """guessed ahead by speculation"""
     accepted_draft_tokens: _builtins.int
     """and found right"""
+    reasoning_tokens: _builtins.int
+    """of the predicted ones"""
     def __init__(
         self,
         *,
@@ -646,10 +822,11 @@ class Statistics(_message.Message):
         tokens_per_second: _builtins.float = ...,
         draft_tokens: _builtins.int = ...,
         accepted_draft_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_draft_tokens", b"accepted_draft_tokens", "cached_tokens", b"cached_tokens", "draft_tokens", b"draft_tokens", "generation_seconds", b"generation_seconds", "predicted_tokens", b"predicted_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "time_to_first_token_seconds", b"time_to_first_token_seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_draft_tokens", b"accepted_draft_tokens", "cached_tokens", b"cached_tokens", "draft_tokens", b"draft_tokens", "generation_seconds", b"generation_seconds", "predicted_tokens", b"predicted_tokens", "prompt_tokens", b"prompt_tokens", "queue_seconds", b"queue_seconds", "reasoning_tokens", b"reasoning_tokens", "time_to_first_token_seconds", b"time_to_first_token_seconds", "tokens_per_second", b"tokens_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

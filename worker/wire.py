@@ -10,6 +10,7 @@ from atelier.errors import InvalidRequest, to_message
 from atelier.limits import MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings.groups import Load
 from atelier.settings.wire import load_message, sampling_settings
+from atelier.tools import read_output_format, read_tools
 from protos import inference_pb2 as pb
 from worker.engine.deadlines import Deadlines
 from worker.engine.interface import (
@@ -84,13 +85,21 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
         raise InvalidRequest(f"The messages are not JSON: {error}", param="messages") from None
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidRequest("The messages must be a list of objects.", param="messages")
-    return ChatPrompt(messages, chat.template if chat.HasField("template") else None)
+    return ChatPrompt(
+        messages,
+        chat.template if chat.HasField("template") else None,
+        read_tools(chat),
+        orjson.loads(chat.template_arguments_json or b"{}"),
+        read_output_format(chat),
+    )
 
 
 def event_message(call: int, event: Event) -> pb.Event:
     match event:
-        case Delta(choice, text, tokens, logprobs):
-            delta = pb.Delta(text=text, tokens=tokens)
+        case Delta(choice, text, tokens, logprobs, reasoning, tool_calls):
+            delta = pb.Delta(text=text, tokens=tokens, reasoning=reasoning)
+            for piece in tool_calls:
+                delta.tool_calls.add(index=piece.index, id=piece.id, name=piece.name, arguments=piece.arguments)
             if logprobs:
                 delta.logprobs.extend(map(_logprob_message, logprobs))
             return pb.Event(call=call, choice=choice, delta=delta)

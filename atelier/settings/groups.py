@@ -12,6 +12,8 @@ from atelier.settings.declare import setting
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPECULATIONS = ("off", "prompt_lookup", "draft_model")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
+TOOL_CALL_FORMATS = ("auto", "json")  # of worker/output/formats.py
+LONGEST_MARK = 200  # characters of a mark in a completion
 LONGEST_NAME = 300  # characters of a device list or a model's name
 LONGEST_TEXT = 100_000  # characters of a system prompt or a template
 MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
@@ -228,6 +230,23 @@ class Prompt:
         openai="stop",
         lmstudio="stop",
         preset_key="llm.prediction.stopStrings",
+    )
+    tool_call_format: str = setting(
+        "auto",
+        "How the model writes tool calls; auto: as its chat template says.",
+        choices=TOOL_CALL_FORMATS,
+    )
+    reasoning_start: str | None = setting(
+        None,
+        "What begins the model's reasoning, such as <think>; unset: as its chat template says. Empty: nothing does.",
+        longest=LONGEST_MARK,
+        preset_key="llm.prediction.reasoning.startString",
+    )
+    reasoning_end: str | None = setting(
+        None,
+        "What ends the model's reasoning, such as </think>; unset: as its chat template says.",
+        longest=LONGEST_MARK,
+        preset_key="llm.prediction.reasoning.endString",
     )
 
 

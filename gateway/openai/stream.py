@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from gateway.events import Delta, Event, Finished, PromptProgress, TokenLogprob
+from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, TokenLogprob, ToolCallDelta
 from gateway.generation import Generation
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
-from gateway.openai.translate import finish_reason, usage
+from gateway.openai.translate import finish_reason, tool_call_delta, usage
 from gateway.sse import DONE, frame
 
 HOLE = "\0"  # stands for the text in a chunk that is encoded beforehand; no model or id contains it
@@ -85,6 +85,10 @@ class ChunkRenderer:
             return before + orjson.dumps(event.text) + after
         if isinstance(event, PromptProgress):
             return self._chunk(event.choice, self._closing_body, None, prompt_progress=progress_object(event))
+        if isinstance(event, Reasoning):
+            return self._chunk(event.choice, {"delta": {"reasoning_content": event.text}}, None)
+        if isinstance(event, ToolCallDelta):
+            return self._chunk(event.choice, {"delta": {"tool_calls": [tool_call_delta(event.piece)]}}, None)
         reason = finish_reason(event.reason)
         return self._chunk(event.choice, self._closing_body, reason, **self._at_end(event))
 

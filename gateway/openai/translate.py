@@ -9,6 +9,7 @@ from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
+from atelier.tools import ToolCallPiece
 from gateway.call import (
     Call,
     Chat,
@@ -17,7 +18,7 @@ from gateway.call import (
     Text,
     Tokens,
 )
-from gateway.events import Completion, StopReason
+from gateway.events import Completion, StopReason, ToolCall
 from gateway.generation import Generation
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
 from gateway.openai.schema import (
@@ -36,6 +37,7 @@ FINISH_REASONS = {
     StopReason.STOP_STRING_FOUND: "stop",
     StopReason.MAX_PREDICTED_TOKENS_REACHED: "length",
     StopReason.CONTEXT_LENGTH_REACHED: "length",
+    StopReason.TOOL_CALLS: "tool_calls",
 }
 
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
@@ -257,6 +259,7 @@ def usage(generation: Generation) -> dict[str, Any]:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": generation.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": generation.reasoning_tokens},
     }
 
 
@@ -264,12 +267,34 @@ def chat_choices(completions: list[Completion]) -> list[dict[str, Any]]:
     return [
         {
             "index": index,
-            "message": {"role": "assistant", "content": completion.text, "refusal": None},
+            "message": assistant_message(completion),
             "logprobs": None if completion.logprobs is None else chat_logprobs(completion.logprobs),
             "finish_reason": finish_reason(completion.finished.reason),
         }
         for index, completion in enumerate(completions)
     ]
+
+
+def assistant_message(completion: Completion) -> dict[str, Any]:
+    """Calls without a word have no content; reasoning is told where there is some."""
+    calls = [tool_call_object(call) for call in completion.tool_calls]
+    content = completion.text if completion.text or not calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if completion.reasoning:
+        message["reasoning_content"] = completion.reasoning
+    return {**message, "tool_calls": calls} if calls else message
+
+
+def tool_call_object(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def tool_call_delta(piece: ToolCallPiece) -> dict[str, Any]:
+    """The first piece of a call has its id and its name."""
+    if not piece.id:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
+    function = {"name": piece.name, "arguments": piece.arguments}
+    return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
 
 
 def text_choices(completions: list[Completion], openings: list[str] | None = None) -> list[dict[str, Any]]:

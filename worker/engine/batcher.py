@@ -286,10 +286,9 @@ class Batcher:
                 sequence.matcher.mask(logits)
             token = sequence.sampler.sample(self._context, index)
             logprob = sequence.logprob(raw, token) if raw is not None else None
-            delta, finished = sequence.take(token, logprob)
+            deltas, finished = sequence.take(token, logprob)
             source = sequence.ticket.source
-            if delta is not None:
-                self._emitted.append((source, delta))
+            self._emitted += [(source, delta) for delta in deltas]
             if finished is not None:
                 self._emitted.append((source, finished))
                 self._keep_completion(sequence)

@@ -9,6 +9,7 @@ from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
+from atelier.tools import OutputFormat, ToolCallPiece, Tools
 from worker.engine.deadlines import NO_DEADLINES, Deadlines
 
 
@@ -18,6 +19,9 @@ class ChatPrompt:
 
     messages: list[dict[str, Any]]
     template: str | None = None
+    tools: Tools | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)  # what else the template is given
+    output: OutputFormat = OutputFormat()  # noqa: RUF009 - it is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class StopReason(Enum):
     STOP_STRING_FOUND = 2
     MAX_PREDICTED_TOKENS_REACHED = 3
     CONTEXT_LENGTH_REACHED = 4
+    TOOL_CALLS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Statistics:
     tokens_per_second: float
     draft_tokens: int = 0  # guessed ahead by speculation
     accepted_draft_tokens: int = 0
+    reasoning_tokens: int = 0  # of the predicted ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +125,14 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
+    """In this order: reasoning, then text, then tool calls."""
+
     choice: int
     text: str
     tokens: int
     logprobs: Sequence[TokenLogprob] = ()
+    reasoning: str = ""
+    tool_calls: Sequence[ToolCallPiece] = ()
 
 
 @dataclass(frozen=True, slots=True)

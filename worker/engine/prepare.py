@@ -4,13 +4,14 @@ Runs in a thread of its own, beside the decode loop: it reads the vocabulary and
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atelier.adapters import Adapter, Scales
 from atelier.chat_template import ChatTemplate
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
+from atelier.tools import definition
 from worker.engine.adapters import choose_scales
 from worker.engine.constraint import ConstraintCompiler, Matcher
 from worker.engine.fitting import Fitted, fit
@@ -18,6 +19,7 @@ from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, 
 from worker.engine.overflow import prompt_rooms
 from worker.engine.slices import Slicing
 from worker.engine.vocabulary import Vocabulary
+from worker.output.parts import OutputParser, PlainText
 
 CERTAINLY_SHORT = 16  # bytes a token: a text of fewer is tokenised without a look at its length
 
@@ -35,6 +37,7 @@ class Prepared:
     scales: Scales  # of the adapters
     reusable: bool  # the cache of such a prompt may be cut at its slices and gone on from
     dropped: Dropped = NOTHING  # from the prompt, to make it fit
+    output: Callable[[], OutputParser] = PlainText  # tells the parts of a completion apart
 
 
 class Preparer:
@@ -126,7 +129,11 @@ class Preparer:
         if source not in self._templates:
             self._templates[source] = ChatTemplate(source)
         return self._templates[source].render(
-            chat.messages, bos=self._vocabulary.bos_text, eos=self._vocabulary.eos_text
+            chat.messages,
+            bos=self._vocabulary.bos_text,
+            eos=self._vocabulary.eos_text,
+            tools=[definition(tool) for tool in chat.tools.tools] if chat.tools else None,
+            arguments=chat.arguments,
         )
 
     def close(self) -> None:

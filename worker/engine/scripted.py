@@ -4,6 +4,8 @@ For tests of everything around the engine, and for measuring the gateway alone. 
 (`LaunchSpec.script`) understands:
 
     text                reply; by default the last user message comes back
+    reasoning           thought before the reply
+    tool_calls          [{name, arguments}, ...] after the reply to a chat with tools; arguments as a string
     unenforced          keywords that every call is told are not enforced
     dropped             [messages, tokens] that every call is told were left out of its prompt
     slice_tokens        of a prompt whose progress is wanted; 2 by default
@@ -29,6 +31,7 @@ from typing import Any
 
 from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, LoadFailed
 from atelier.launch import LaunchSpec
+from atelier.tools import ToolCallPiece
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
@@ -66,11 +69,13 @@ class _Choice:
     request: Request
     prompt_tokens: int
     slices: Iterator[int]  # ends of the prompt's slices, where its progress is wanted
-    words: Iterator[str]
+    words: Iterator[str | Delta]
     scanner: StopScanner
     submitted: float
     first_token: float = 0.0
     predicted: int = 0
+    reasoned: int = 0  # tokens of these that are reasoning
+    called: bool = False  # a tool
 
     def bid(self, now: float) -> Bid:
         return Bid(self.request.priority, now - self.submitted, self.request.fairness_key)
@@ -154,12 +159,23 @@ class ScriptedEngine:
         self._publish([(source, accepted)])
         reply = self._script.get("text", text)
         for index in range(request.choices):
-            words = iter(TOKEN.findall(reply))
+            words = self._words(index, reply, request.prompt)
             scanner = StopScanner(request.stop)
             slices = iter(self._slices(prompt_tokens) if request.prompt_progress else [])
             choice = _Choice(source, index, request, prompt_tokens, slices, words, scanner, time.monotonic())
             self._waiting.append(choice)
         self._work.set()
+
+    def _words(self, index: int, reply: str, prompt: Prompt) -> Iterator[str | Delta]:
+        for word in TOKEN.findall(self._script.get("reasoning", "")):
+            yield Delta(index, "", 1, reasoning=word)
+        yield from TOKEN.findall(reply)
+        if isinstance(prompt, ChatPrompt) and prompt.tools is not None:
+            for number, call in enumerate(self._script.get("tool_calls", [])):
+                begun = ToolCallPiece(number, f"call_{index}{number}", call["name"])
+                yield Delta(index, "", 1, tool_calls=[begun])
+                for word in TOKEN.findall(call["arguments"]):
+                    yield Delta(index, "", 1, tool_calls=[ToolCallPiece(number, arguments=word)])
 
     def _slices(self, prompt_tokens: int) -> list[int]:
         length = self._script.get("slice_tokens", 2)
@@ -259,16 +275,31 @@ class ScriptedEngine:
             return
         word = next(choice.words, None)
         if word is None:
-            self._finish(choice, StopReason.EOS_FOUND, Delta(choice.index, choice.scanner.flush(), 0), step)
+            reason = StopReason.TOOL_CALLS if choice.called else StopReason.EOS_FOUND
+            self._finish(choice, reason, Delta(choice.index, choice.scanner.flush(), 0), step)
             return
         choice.predicted += 1
         self._tokens += 1
         choice.first_token = choice.first_token or time.monotonic()
+        if isinstance(word, Delta):
+            self._tell(choice, word, step)
+            return
         delta = Delta(choice.index, choice.scanner.push(word), 1, _logprobs(word, choice.request.logprobs))
         if choice.scanner.found is not None:
             self._finish(choice, StopReason.STOP_STRING_FOUND, delta, step)
         elif choice.predicted == choice.request.sampling.max_tokens:
             delta = replace(delta, text=delta.text + choice.scanner.flush())
+            self._finish(choice, StopReason.MAX_PREDICTED_TOKENS_REACHED, delta, step)
+        else:
+            step.emitted.append((choice.source, delta))
+
+    def _tell(self, choice: _Choice, delta: Delta, step: _Step) -> None:
+        """A part that is no text: stop strings do not apply to it."""
+        choice.reasoned += bool(delta.reasoning)
+        choice.called = choice.called or bool(delta.tool_calls)
+        if delta.tool_calls and (held := choice.scanner.flush()):
+            step.emitted.append((choice.source, Delta(choice.index, held, 0)))
+        if choice.predicted == choice.request.sampling.max_tokens:
             self._finish(choice, StopReason.MAX_PREDICTED_TOKENS_REACHED, delta, step)
         else:
             step.emitted.append((choice.source, delta))
@@ -321,4 +352,5 @@ def _statistics(choice: _Choice, guessed: int, right: int) -> Statistics:
     generation = now - first
     rate = (choice.predicted - 1) / generation if generation > 0 and choice.predicted > 1 else 0.0
     waited = first - choice.submitted
-    return Statistics(choice.prompt_tokens, 0, choice.predicted, 0.0, waited, generation, rate, guessed, right)
+    figures = (choice.prompt_tokens, 0, choice.predicted, 0.0, waited, generation, rate, guessed, right)
+    return Statistics(*figures, reasoning_tokens=choice.reasoned)

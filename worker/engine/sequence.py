@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from atelier.tools import ToolCallPiece
 from worker.engine.constraint import Matcher
 from worker.engine.detokenizer import Detokenizer
 from worker.engine.interface import (
@@ -29,6 +30,7 @@ from worker.engine.stop_strings import StopScanner
 from worker.engine.ticket import Ticket
 from worker.engine.turns import Bid
 from worker.engine.vocabulary import Vocabulary
+from worker.output.parts import Part, Reasoning, Text
 
 WHOLE = -1  # stands for the end of a prompt, where it is a piece of one
 
@@ -78,6 +80,9 @@ class Sequence:
         self._limited_by_context = prepared.limited_by_context
         self._text = Detokenizer(vocabulary)
         self._scanner = StopScanner(request.stop)
+        self._output = prepared.output()
+        self._called = False  # a tool
+        self._reasoning_tokens = 0
         self._completion: list[int] = []
         self._started = 0.0
         self._first_token = 0.0
@@ -187,7 +192,7 @@ class Sequence:
             age_seconds=self.ticket.age(now),
         )
 
-    def take(self, token: int, logprob: TokenLogprob | None = None) -> tuple[Delta | None, Finished | None]:
+    def take(self, token: int, logprob: TokenLogprob | None = None) -> tuple[Seq[Delta], Finished | None]:
         """Take a sampled token, and those that a constraint forces after it: their text, and the end if it comes."""
         before = self._predicted
         self.pending = []
@@ -197,12 +202,38 @@ class Sequence:
             shown += more
         now = time.monotonic()
         self._first_token = self._first_token or now
-        delta = Delta(self.choice, shown, self._predicted - before, (logprob,) if logprob else ())
+        parts = [*self._output.push(shown if end is None else shown + self._rest())]
+        if end is not None:
+            parts += self._output.flush()
+        self._called = self._called or any(isinstance(part, ToolCallPiece) for part in parts)
+        self._reasoning_tokens += self._predicted - before if parts and isinstance(parts[-1], Reasoning) else 0
+        deltas = self._deltas(parts, self._predicted - before, (logprob,) if logprob else ())
         if end is None:
-            return delta, None
-        delta = replace(delta, text=shown + self._rest())
+            return deltas, None
+        if self._called and end is StopReason.EOS_FOUND:
+            end = StopReason.TOOL_CALLS
         finished = Finished(self.choice, end, self._scanner.found, self._statistics(now))
-        return (delta if delta.text or delta.tokens else None), finished
+        return [
+            delta for delta in deltas if delta.tokens or delta.text or delta.reasoning or delta.tool_calls
+        ], finished
+
+    def _deltas(self, parts: Seq[Part], tokens: int, logprobs: Seq[TokenLogprob]) -> list[Delta]:
+        """The parts in their order: a delta holds reasoning, then text, then calls. The first counts the tokens."""
+        deltas = [Delta(self.choice, "", tokens, logprobs)]
+        for part in parts:
+            last = deltas[-1]
+            match part:
+                case Reasoning(text) if not last.text and not last.tool_calls:
+                    deltas[-1] = replace(last, reasoning=last.reasoning + text)
+                case Text(text) if not last.tool_calls:
+                    deltas[-1] = replace(last, text=last.text + text)
+                case ToolCallPiece():
+                    deltas[-1] = replace(last, tool_calls=[*last.tool_calls, part])
+                case Reasoning(text):
+                    deltas.append(Delta(self.choice, "", 0, reasoning=text))
+                case Text(text):
+                    deltas.append(Delta(self.choice, text, 0))
+        return deltas
 
     @property
     def _predicted(self) -> int:
@@ -268,6 +299,7 @@ class Sequence:
             tokens_per_second=(self._predicted - 1) / generation if self._predicted > 1 and generation > 0 else 0.0,
             draft_tokens=self.drafted,
             accepted_draft_tokens=self.accepted,
+            reasoning_tokens=self._reasoning_tokens,
         )
 
     def close(self) -> None:
