@@ -46,7 +46,7 @@ def serve(
         Number, typer.Option(help="Seconds that a load waits for busy models to make room.  [60]")
     ] = None,
     rpc_servers: Annotated[
-        str | None, typer.Option(help="llama.cpp RPC servers whose devices models can be put on: host:port, by commas.")
+        list[str] | None, typer.Option(help="llama.cpp RPC servers, host:port, whose devices models can be put on.")
     ] = None,
     shutdown_grace: Annotated[Number, typer.Option(help="Seconds that running requests get at a stop.  [30]")] = None,
     load_timeout: Annotated[Number, typer.Option(help="Seconds that a model may take to load.  [600]")] = None,
