@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +158,80 @@ async def test_a_probe_without_an_answer_finds_what_there_was_but_not_how_busy_i
     monkeypatch.setattr(probe, "ask", no_answer)
     asked.forget()
     assert [(gpu.id, gpu.readings) for gpu in (await asked.inventory()).gpus] == [("cuda:0", None), ("cuda:1", None)]
+
+
+@dataclass
+class Servers:
+    """Two RPC servers; what each answers."""
+
+    answers: list[list[Device] | None]
+    asked: list[int] = field(default_factory=list)
+
+    async def ask(self, number: int, address: str) -> list[Device] | None:
+        self.asked.append(number)
+        return self.answers[number]
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
+    servers = Servers([[Device(f"rpc:{number}", "lent", 24 * GB, 24 * GB)] for number in range(2)])
+    monkeypatch.setattr(probe, "ask_server", servers.ask)
+    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
+    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(8 * GB, GB, GB), 32))
+    return servers
+
+
+async def test_an_rpc_server_that_is_in_use_is_not_asked_and_has_no_room(servers: Servers) -> None:
+    asked = probe.Probe(["a:1", "b:2"])
+    await asked.inventory()
+    asked.forget()
+    servers.asked.clear()
+    lent = (await asked.inventory(lambda: ["rpc:0"])).gpus
+    assert [(gpu.id, gpu.free) for gpu in lent] == [("rpc:0", 0), ("rpc:1", 24 * GB)]
+    assert servers.asked == [1]
+
+
+async def test_an_rpc_server_that_does_not_answer_is_not_there(servers: Servers) -> None:
+    asked = probe.Probe(["a:1", "b:2"])
+    await asked.inventory()
+    asked.forget()
+    servers.answers[0] = None
+    assert [gpu.id for gpu in (await asked.inventory()).gpus] == ["rpc:1"]
+
+
+async def test_an_rpc_server_that_an_instance_came_to_meanwhile_is_still_there(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, having = probe.Probe(["a:1"]), set[str]()
+    await asked.inventory()
+    asked.forget()
+
+    async def too_late(number: int, address: str) -> None:
+        having.add("rpc:0")
+
+    monkeypatch.setattr(probe, "ask_server", too_late)
+    assert [(gpu.id, gpu.free) for gpu in (await asked.inventory(lambda: having)).gpus] == [("rpc:0", 0)]
+
+
+async def test_each_rpc_server_has_one_instance(servers: Servers, start: Any) -> None:
+    registry: Running = await start(rpc_servers=["a:1", "b:2"])
+    placed = [(await registry.client.create(KEY)).load.device for _ in range(3)]
+    assert placed == ["rpc:0", "rpc:1", "cpu"]
+    with pytest.raises(InsufficientMemory, match="rpc:0 lacks"):
+        await registry.client.create(KEY, device="rpc:0")
+    free = {device.id: device.memory_free for device in await registry.client.devices()}
+    assert (free["rpc:0"], free["rpc:1"]) == (0, 0)
+
+
+async def test_an_idle_instance_gives_up_its_rpc_server_for_a_larger_one(
+    servers: Servers, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry: Running = await start(rpc_servers=["a:1"])
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(16 * GB, GB, GB), 32))
+        assert (await registry.client.create(KEY, "larger", device="rpc:0")).load.device == "rpc:0"
+        await view.until(lambda view: list(view.instances) == ["larger"])
 
 
 def test_devices_are_counted_among_those_that_the_server_may_use() -> None:
