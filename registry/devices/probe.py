@@ -19,6 +19,7 @@ from registry.machine import has_gpu_backend, machine_memory
 from registry.pinning import device_environment
 
 PROBE_SECONDS = 30.0
+KILL_SECONDS = 2.0
 RPC = "rpc"
 HERE = "here"
 FRESH_SECONDS = 2.0  # that an answer is good for
@@ -111,13 +112,17 @@ async def ask_server(number: int, address: str) -> list[Device] | None:
 
 async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | None:
     """What a worker prints of the devices that it sees; None when that is nothing."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "worker", "--devices"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=worker_environment(os.environ, environment),
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "worker", "--devices"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=worker_environment(os.environ, environment),
+        )
+    except OSError as error:  # no memory, or no descriptors
+        _log.warning("devices_unknown", reason=str(error))
+        return None
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             said, _ = await process.communicate()
@@ -128,7 +133,16 @@ async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | Non
     finally:
         if process.returncode is None:
             process.kill()
+            await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for it, but no longer than for one that can be killed: in a driver that hangs it cannot."""
+    try:
+        async with asyncio.timeout(KILL_SECONDS):
             await process.wait()
+    except TimeoutError:
+        _log.warning("process_not_ended", pid=process.pid, reason="a device's driver may hang")
 
 
 def read_said(said: bytes) -> list[Mapping[str, Any]]:

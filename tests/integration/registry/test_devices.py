@@ -1,5 +1,6 @@
 """The machine's devices: asked of a process of their own, and what is put on them."""
 
+import asyncio
 import json
 import sys
 from dataclasses import dataclass, field, replace
@@ -158,6 +159,40 @@ async def test_a_probe_without_an_answer_finds_what_there_was_but_not_how_busy_i
     monkeypatch.setattr(probe, "ask", no_answer)
     asked.forget()
     assert [(gpu.id, gpu.readings) for gpu in (await asked.inventory()).gpus] == [("cuda:0", None), ("cuda:1", None)]
+
+
+class Unkillable:
+    """A process that a driver holds on to."""
+
+    pid, returncode = 1, None
+
+    def kill(self) -> None: ...
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_process_that_cannot_be_ended_keeps_no_look_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def started(*command: str, **options: Any) -> Unkillable:
+        return Unkillable()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    monkeypatch.setattr(probe, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probe, "KILL_SECONDS", 0.01)
+    async with asyncio.timeout(5):
+        assert await ask() is None
+
+
+async def test_a_machine_without_room_for_a_process_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*command: str, **options: Any) -> None:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    assert await ask() is None
 
 
 @dataclass
