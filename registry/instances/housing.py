@@ -10,7 +10,7 @@ from atelier.errors import InsufficientMemory
 from registry.devices.device import CPU, Inventory
 from registry.devices.placement import Occupant
 from registry.devices.probe import Probe
-from registry.instances.instance import State
+from registry.instances.instance import TO_COME, State
 from registry.instances.placing import Outcome, chooses_devices, counted_plan, placed_plan, weights_in_main_memory
 from registry.instances.plan import Plan, Rules
 from registry.instances.room import (
@@ -27,7 +27,6 @@ from registry.instances.supervisor import Supervisor
 
 LOOK_SECONDS = 0.1  # between two looks whether a busy model has become idle
 SURE_SECONDS = 2.0  # of idleness: a worker's word may be a second old
-TO_COME = (State.STARTING, State.LOADING, State.RESTARTING)
 
 _log = structlog.get_logger(__name__)
 

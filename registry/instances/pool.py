@@ -200,11 +200,11 @@ class Pool:
         return self._start(replace(plan, ttl=self._rules.idle_ttl, extra=not needed))
 
     def clear_failed(self, key: str) -> bool:
-        """Begin to remove those that failed, unless an operator loaded them; whether there are some still."""
+        """Begin to remove those that failed, unless an operator loaded them; whether some still have their names."""
         failed = [
             each
             for each in self._supervisors.values()
-            if each.plan.model.key == key and each.state is State.FAILED and each.plan.on_demand
+            if each.plan.model.key == key and each.given_up and each.plan.on_demand
         ]
         for supervisor in failed:
             self.begin_unload(supervisor.plan.instance_id)

@@ -73,6 +73,7 @@ class Supervisor:
         self._rules = rules
         self._lives = Lives(plan, rules, launcher, store)
         self._crashes = Crashes(rules.restart_limit)
+        self.given_up = False  # FAILED, or STOPPING after that
         self._ready_since: float | None = None
         self._devices: Sequence[str] = ()  # that its worker says it uses
         self._life = adopted_life(*adopted) if adopted else None
@@ -260,6 +261,7 @@ class Supervisor:
         await asyncio.sleep(self._crashes.delay)
 
     async def _give_up(self, error: AtelierError) -> None:
+        self.given_up = True
         _log.error("instance_failed", instance=self.plan.instance_id, reason=error.message)
         self._display.enter(State.FAILED, error=error, active=0, queued=0, pid=0)
         if self._life is not None:

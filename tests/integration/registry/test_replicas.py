@@ -1,12 +1,13 @@
 """Models that have as many instances as they should, and as calls wait for."""
 
+import asyncio
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atelier.errors import InvalidRequest, ModelNotFound
+from atelier.errors import InvalidRequest, LoadFailed, ModelNotFound
 from protos import registry_pb2 as pb
 from registry.devices import probe
 from registry.devices.placement import Need
@@ -76,6 +77,23 @@ async def test_the_least_are_restored_after_crashes_with_pauses(start: Any, laun
         await launcher.workers[-1].crash(-9)  # one that was ready
         await view.until(lambda view: not ready([KEY])(view))
         await view.until(ready([KEY]))
+
+
+async def test_one_that_failed_leaves_its_name_to_the_next_attempt(start: Any, launcher: FakeLauncher) -> None:
+    registry: Running = await start()
+    store = registry.server._instances
+    forget = store.remove
+
+    async def slowly(instance_id: str) -> None:
+        await asyncio.sleep(0.05)  # several looks
+        await forget(instance_id)
+
+    store.remove = slowly  # type: ignore[method-assign]
+    launcher.load_error = LoadFailed("It cannot be read.")
+    async with registry.client.watch() as view:
+        await registry.client.set_replicas(KEY, (1, 1))
+        await view.until(lambda view: len(launcher.workers) >= 3)
+    assert {worker.spec.instance_id for worker in launcher.workers} == {KEY}
 
 
 async def test_the_least_are_there_again_after_a_restart_of_the_registry(start: Any, launcher: FakeLauncher) -> None:
