@@ -255,6 +255,7 @@ class Supervisor:
             pid=0,
             active=0,
             queued=0,
+            load_progress=0.0,  # what it had is free for the moment, and its own
             error=WorkerLost(f"The worker {reason}."),
             restarts=self.instance.restarts + 1,
         )
