@@ -41,6 +41,7 @@ class Probe:
         self._rpc_servers = rpc_servers
         self._answers: dict[str, list[Device]] = {}  # the last of each: of this machine, of each server
         self._asked_at: float | None = None
+        self._changes = 0  # that were told of
         self._asking = asyncio.Lock()
 
     @property
@@ -60,15 +61,18 @@ class Probe:
         return Inventory(gpus, memory.total, memory.available)
 
     def forget(self) -> None:
-        """What was seen holds no more: something was loaded or unloaded."""
+        """What was seen, or is being looked at, holds no more: something was loaded or unloaded."""
         self._asked_at = None
+        self._changes += 1
 
     async def _look(self, in_use: InUse) -> list[Device]:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if self._asked_at is None or now - self._asked_at > FRESH_SECONDS:
+                before = self._changes
                 await asyncio.gather(*self._questions(in_use))
-                self._asked_at = asyncio.get_running_loop().time()
+                if self._changes == before:
+                    self._asked_at = asyncio.get_running_loop().time()
             return [gpu for answer in self._answers.values() for gpu in answer]
 
     def _questions(self, in_use: InUse) -> Iterator[Awaitable[None]]:

@@ -269,6 +269,29 @@ async def test_an_idle_instance_gives_up_its_rpc_server_for_a_larger_one(
         await view.until(lambda view: list(view.instances) == ["larger"])
 
 
+async def test_a_look_that_began_before_a_change_does_not_count_after_it(
+    two_gpus: list[Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_look() -> list[Device]:
+        seen = list(two_gpus)
+        begun.set()
+        await go_on.wait()
+        return seen
+
+    monkeypatch.setattr(probe, "ask", slow_look)
+    asked = probe.Probe()
+    earlier = asyncio.create_task(asked.inventory())
+    await begun.wait()
+    two_gpus[0] = replace(two_gpus[0], free=GB)
+    asked.forget()
+    later = asyncio.create_task(asked.inventory())
+    go_on.set()
+    assert (await earlier).gpus[0].free == 24 * GB
+    assert (await later).gpus[0].free == GB
+
+
 def test_devices_are_counted_among_those_that_the_server_may_use() -> None:
     pinned = {"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "-1"}
     assert within_visible({"CUDA_VISIBLE_DEVICES": "3,GPU-5"}, pinned) == {**pinned, "CUDA_VISIBLE_DEVICES": "GPU-5"}
