@@ -100,10 +100,9 @@ class Supervisor:
         return self._life is not None
 
     def bind(self, cores: list[int]) -> None:
-        """Hold its worker to these cores."""
-        if self._life is not None and cores != self._bound:
+        """Hold its worker to these cores, if it can be held."""
+        if self._life is not None and cores != self._bound and self._life.process.bind(cores):
             self._bound = cores
-            self._life.process.bind(cores)
             self._display.note(pin=describe(self.plan.load.device, cores, self._devices))
 
     def idle_seconds(self, now: float) -> float:
