@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from atelier.errors import InvalidRequest, LoadFailed, ModelNotFound
+from atelier.errors import Conflict, InvalidRequest, LoadFailed, ModelNotFound
 from protos import registry_pb2 as pb
 from registry.devices import probe
 from registry.devices.placement import Need
@@ -125,6 +125,14 @@ async def test_one_more_takes_no_room_from_others(
         assert failed[0].instance.id == f"{KEY}:2"
         await view.until(lambda view: sorted(view.instances) == ["acme/other", KEY])  # it is not kept as a failure
         assert len(launcher.workers) == 2
+
+
+async def test_who_would_remove_a_model_that_is_kept_loaded_is_told_how(registry: Running) -> None:
+    async with registry.client.watch() as view:
+        await registry.client.set_replicas(KEY, (1, 1))
+        await view.until(ready([KEY]))
+    with pytest.raises(Conflict, match=f"scale {KEY} --off"):
+        await registry.client.remove(KEY)
 
 
 @pytest.mark.parametrize(("limits", "param"), [((2, 1), "min"), ((0, 0), "max"), ((0, 65), "max")])
