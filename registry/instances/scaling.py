@@ -22,6 +22,11 @@ class Replica:
     places: int  # sequences that it decodes at once
     grown: bool  # loaded by a request or by need, not by an operator
 
+    @property
+    def strained(self) -> bool:
+        """Whether calls wait. Those that are no sequences, such as embeddings, are told as waiting while they work."""
+        return self.queued > (0 if self.active else self.places)
+
 
 @dataclass(frozen=True, slots=True)
 class Strain:
@@ -78,7 +83,7 @@ def _too_few(replicas: Sequence[Replica]) -> bool:
     """One that is on its way may be all that is missing; one that does not answer takes no call from the others."""
     answering = [each for each in replicas if each.ready]
     coming = any(each.coming for each in replicas)
-    return bool(answering) and not coming and all(each.queued for each in answering)
+    return bool(answering) and not coming and all(each.strained for each in answering)
 
 
 def _too_many(replicas: Sequence[Replica]) -> bool:
