@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from atelier.errors import LoadFailed
 from atelier.launch import RPC_SERVERS
@@ -19,18 +20,35 @@ from worker.engine.devices import gpus, open_ggml, visible_devices
 ANSWER_SECONDS = 5.0
 
 
-def add_rpc_devices() -> None:
+def add_rpc_devices() -> list[int]:
     """Make the devices of the servers that this process was given known to llama.cpp, in their order.
 
-    LoadFailed when one does not answer, or serves another process, or this build cannot reach any.
+    How many each server has. LoadFailed when one does not answer, or serves another process, or this build cannot
+    reach any.
     """
     addresses = [address for address in os.environ.get(RPC_SERVERS, "").split(",") if address]
     if not addresses:
-        return
+        return []
     rpc, ggml = _library(), open_ggml()
+    counts = []
     for address in addresses:
         _require_listener(address)
+        before = ggml.ggml_backend_dev_count()
         ggml.ggml_backend_register(_greeted(rpc, address))
+        counts.append(ggml.ggml_backend_dev_count() - before)
+    return counts
+
+
+def shares_of_devices(shares: Sequence[float], counts: Sequence[int], free: Sequence[int]) -> list[float]:
+    """The shares of servers as those of their devices, of which llama.cpp knows alone: within one by what is free."""
+    ends = list(accumulate(counts, initial=0))
+    groups = [_parts(free[start:end]) for start, end in pairwise(ends)]
+    return [share * part for share, parts in zip(shares, groups, strict=False) for part in parts]
+
+
+def _parts(free: Sequence[int]) -> list[float]:
+    """Of one; equal where nobody says what is free."""
+    return [room / sum(free) for room in free] if any(free) else [1 / len(free) for _ in free]
 
 
 def lend(address: str, threads: int) -> None:
