@@ -116,6 +116,7 @@ async def ask_server(number: int, address: str) -> list[Device] | None:
 
 async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | None:
     """What a worker prints of the devices that it sees; None when that is nothing."""
+    log = _log.bind(of=environment.get(RPC_SERVERS, HERE))
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "worker", "--devices"),
@@ -125,14 +126,14 @@ async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | Non
             env=worker_environment(os.environ, environment),
         )
     except OSError as error:  # no memory, or no descriptors
-        _log.warning("devices_unknown", reason=str(error))
+        log.warning("devices_unknown", reason=str(error))
         return None
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             said, _ = await process.communicate()
         return read_said(said)
     except (TimeoutError, ValueError) as error:
-        _log.warning("devices_unknown", reason=str(error) or "no answer in time")
+        log.warning("devices_unknown", reason=str(error) or "no answer in time")
         return None
     finally:
         if process.returncode is None:

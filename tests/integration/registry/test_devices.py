@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from atelier.errors import InsufficientMemory
 from atelier.readings import Readings
 from registry.devices import probe
 from registry.devices.device import Device
 from registry.devices.placement import Need
-from registry.devices.probe import ask, read_devices, read_said
+from registry.devices.probe import ask, ask_server, read_devices, read_said
 from registry.instances import housing, pool
 from registry.models.estimate import Estimate
 from registry.pinning import within_visible
@@ -192,7 +193,10 @@ async def test_a_machine_without_room_for_a_process_gives_no_answer(monkeypatch:
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
-    assert await ask() is None
+    with capture_logs() as logs:
+        assert await ask() is None
+        assert await ask_server(0, "a:1") is None
+    assert [each["of"] for each in logs] == ["here", "a:1"]
 
 
 @dataclass
