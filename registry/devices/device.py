@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from atelier.readings import Readings
 
 CPU = "cpu"
+EXCLUSIVE = ("rpc",)
+"""Backends of which a device serves one process at a time, whatever room it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class Device:
     @property
     def backend(self) -> str:
         return self.id.partition(":")[0]
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether an instance has all of it or nothing."""
+        return self.backend in EXCLUSIVE
 
     @property
     def number(self) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +19,17 @@ from registry.machine import has_gpu_backend, machine_memory
 from registry.pinning import device_environment
 
 PROBE_SECONDS = 30.0
+KILL_SECONDS = 2.0
 RPC = "rpc"
+HERE = "here"
 FRESH_SECONDS = 2.0  # that an answer is good for
 INTEGRATED = "integrated gpu"
 KINDS = ("gpu", INTEGRATED)
 NAME = re.compile(r"(?P<backend>[A-Za-z]+)(?P<number>\d*)")
 BACKENDS = {"cuda": "cuda", "rocm": "rocm", "hip": "rocm", "vulkan": "vulkan", "metal": "metal", "mtl": "metal"}
+
+InUse = Callable[[], Collection[str]]
+"""The ids of devices that instances have now."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +41,7 @@ class Probe:
         self._rpc_servers = rpc_servers
         self._answers: dict[str, list[Device]] = {}  # the last of each: of this machine, of each server
         self._asked_at: float | None = None
+        self._changes = 0  # that were told of
         self._asking = asyncio.Lock()
 
     @property
@@ -43,35 +49,52 @@ class Probe:
         """Whether there is something to ask for."""
         return has_gpu_backend() or bool(self._rpc_servers)
 
-    async def inventory(self) -> Inventory:
-        """What there is now. A probe that fails is logged, and finds those that there were."""
+    async def inventory(self, in_use: InUse = frozenset) -> Inventory:
+        """What there is now. A look at this machine that fails is logged, and finds what there was.
+
+        An RPC server that an instance has answers nobody else: it is not asked, and has no room. One that does not
+        answer though none of ours has it is not there.
+        """
         memory = await asyncio.to_thread(machine_memory)
-        return Inventory(await self._look(), memory.total, memory.available)
+        seen, having = await self._look(in_use), in_use()
+        gpus = [replace(gpu, free=0) if gpu.exclusive and gpu.id in having else gpu for gpu in seen]
+        return Inventory(gpus, memory.total, memory.available)
 
     def forget(self) -> None:
-        """What was seen holds no more: something was loaded or unloaded."""
+        """What was seen, or is being looked at, holds no more: something was loaded or unloaded."""
         self._asked_at = None
+        self._changes += 1
 
-    async def _look(self) -> list[Device]:
+    async def _look(self, in_use: InUse) -> list[Device]:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if self._asked_at is None or now - self._asked_at > FRESH_SECONDS:
-                await asyncio.gather(*self._questions())
-                self._asked_at = asyncio.get_running_loop().time()
+                before = self._changes
+                await asyncio.gather(*self._questions(in_use))
+                if self._changes == before:
+                    self._asked_at = asyncio.get_running_loop().time()
             return [gpu for answer in self._answers.values() for gpu in answer]
 
-    def _questions(self) -> Iterator[Awaitable[None]]:
+    def _questions(self, in_use: InUse) -> Iterator[Awaitable[None]]:
         """One to this machine, if it can have GPUs, and one to each server: who does not answer harms no other."""
         if has_gpu_backend():
-            self._answers.setdefault("here", [])
-            yield self._note("here", ask())
+            self._answers.setdefault(HERE, [])
+            yield self._note_here()
         for number, address in enumerate(self._rpc_servers):
             self._answers.setdefault(address, [])
-            yield self._note(address, ask_server(number, address))
+            if f"{RPC}:{number}" not in in_use():
+                yield self._note_server(number, address, in_use)
 
-    async def _note(self, whose: str, asking: Awaitable[list[Device] | None]) -> None:
-        found = await asking
-        self._answers[whose] = _still_there(self._answers[whose]) if found is None else found
+    async def _note_here(self) -> None:
+        found = await ask()
+        self._answers[HERE] = _still_there(self._answers[HERE]) if found is None else found
+
+    async def _note_server(self, number: int, address: str, in_use: InUse) -> None:
+        found = await ask_server(number, address)
+        if found is not None:
+            self._answers[address] = found
+        elif f"{RPC}:{number}" not in in_use():  # an instance may have come before the question
+            self._answers[address] = []
 
 
 def _still_there(gpus: list[Device]) -> list[Device]:
@@ -93,24 +116,38 @@ async def ask_server(number: int, address: str) -> list[Device] | None:
 
 async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | None:
     """What a worker prints of the devices that it sees; None when that is nothing."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "worker", "--devices"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=worker_environment(os.environ, environment),
-    )
+    log = _log.bind(of=environment.get(RPC_SERVERS, HERE))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "worker", "--devices"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=worker_environment(os.environ, environment),
+        )
+    except OSError as error:  # no memory, or no descriptors
+        log.warning("devices_unknown", reason=str(error))
+        return None
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             said, _ = await process.communicate()
         return read_said(said)
     except (TimeoutError, ValueError) as error:
-        _log.warning("devices_unknown", reason=str(error) or "no answer in time")
+        log.warning("devices_unknown", reason=str(error) or "no answer in time")
         return None
     finally:
         if process.returncode is None:
             process.kill()
+            await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for it, but no longer than for one that can be killed: in a driver that hangs it cannot."""
+    try:
+        async with asyncio.timeout(KILL_SECONDS):
             await process.wait()
+    except TimeoutError:
+        _log.warning("process_not_ended", pid=process.pid, reason="a device's driver may hang")
 
 
 def read_said(said: bytes) -> list[Mapping[str, Any]]:

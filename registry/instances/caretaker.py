@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from atelier.errors import AtelierError
-from registry.instances.instance import State
+from registry.instances.instance import TO_COME, State
 from registry.instances.pool import Pool
 from registry.instances.scaling import Grow, Replica, Shrink, Strain, decide, delay_after
 from registry.instances.supervisor import Supervisor
@@ -24,9 +24,8 @@ class _Course:
     """What was seen of one model."""
 
     strain: Strain = field(default_factory=Strain)
-    newest: Supervisor | None = None  # that was started here
-    started: float = 0.0
-    failures: int = 0  # of those started here, in a row
+    watched: dict[Supervisor, float] = field(default_factory=dict)  # those started here, and since when they are READY
+    failures: int = 0  # of those, in a row
     not_before: float = 0.0
 
 
@@ -41,7 +40,10 @@ class Caretaker:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self.look(asyncio.get_running_loop().time())
+            try:
+                self.look(asyncio.get_running_loop().time())
+            except Exception:  # nobody would see this task end
+                _log.exception("instances_not_looked_after")
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self, now: float) -> None:
@@ -53,7 +55,7 @@ class Caretaker:
             self._scale(key, replicas, self._courses[key], now)
 
     def _scale(self, key: str, limits: Replicas, course: _Course, now: float) -> None:
-        self._note_failure(key, course, now)
+        self._note_failures(key, course, now)
         seen = [_replica(each) for each in self._pool.replicas_of(key)]
         course.strain = course.strain.after(seen, now)
         match decide(limits.least, limits.most, seen, course.strain, now):
@@ -66,30 +68,37 @@ class Caretaker:
 
     def _grow(self, key: str, course: _Course, now: float, *, needed: bool) -> None:
         if self._pool.clear_failed(key):
-            return  # at the next look their names are free
+            return  # at a later look their names are free
         try:
-            course.newest, course.started = self._pool.start_replica(key, needed=needed), now
+            started = self._pool.start_replica(key, needed=needed)
         except AtelierError as error:
             _log.warning("replica_not_started", model=key, reason=error.message)
             self._put_off(course, now)
             return
+        course.watched[started] = now
         course.strain = Strain()
-        _log.info("replica_added", model=key, instance=course.newest.plan.instance_id, needed=needed)
+        _log.info("replica_added", model=key, instance=started.plan.instance_id, needed=needed)
 
-    def _note_failure(self, key: str, course: _Course, now: float) -> None:
-        newest = course.newest
-        if newest is None:
-            return
-        if newest.state is State.FAILED:
-            course.newest = None
-            self._put_off(course, now)
-            _log.warning("replica_failed", model=key, instance=newest.plan.instance_id, failures=course.failures)
-            if newest.plan.extra:
-                self._pool.begin_unload(newest.plan.instance_id)  # nobody asked for it
-        elif newest.state is not State.READY:
-            course.started = now
-        elif now - course.started >= HEALTHY_SECONDS:
-            course.newest, course.failures = None, 0
+    def _note_failures(self, key: str, course: _Course, now: float) -> None:
+        """Of all that were started here: several load at the same time, and the first may fail after the last began."""
+        for supervisor, since in list(course.watched.items()):
+            match supervisor.state:
+                case State.FAILED:
+                    del course.watched[supervisor]
+                    self._put_off(course, now)
+                    instance_id = supervisor.plan.instance_id
+                    _log.warning("replica_failed", model=key, instance=instance_id, failures=course.failures)
+                    if supervisor.plan.extra:
+                        self._pool.begin_unload(instance_id)  # nobody asked for it
+                case State.STOPPING:
+                    del course.watched[supervisor]
+                case State.READY if now - since >= HEALTHY_SECONDS:
+                    del course.watched[supervisor]
+                    course.failures = 0
+                case State.READY:
+                    pass
+                case _:
+                    course.watched[supervisor] = now
 
     @staticmethod
     def _put_off(course: _Course, now: float) -> None:
@@ -102,6 +111,7 @@ def _replica(supervisor: Supervisor) -> Replica:
     return Replica(
         id=instance.id,
         ready=instance.state is State.READY,
+        coming=instance.state in TO_COME,
         active=instance.active,
         queued=instance.queued,
         places=instance.parallel,

@@ -53,7 +53,7 @@ class CoreShares:
         self, cores: Collection[int], supervisors: Callable[[], Iterable[Supervisor]], has_gpus: Callable[[], bool]
     ) -> None:
         """`has_gpus`: whether the machine has some, so that where a model lies must be known first."""
-        self._cores = frozenset(cores)
+        self._physical = physical_cores(cores)  # asked once: a large machine has hundreds
         self._supervisors = supervisors
         self._has_gpus = has_gpus
 
@@ -63,7 +63,7 @@ class CoreShares:
         if not sharing:
             return
         claims = [Claim(each.plan.instance_id, each.busy) for each in sharing]
-        parts = share(physical_cores(self._left()), claims)
+        parts = share(self._left(), claims)
         for supervisor in sharing:
             supervisor.bind(parts[supervisor.plan.instance_id])
 
@@ -73,7 +73,8 @@ class CoreShares:
             return False
         return not self._has_gpus() or CPU in supervisor.plan.placed
 
-    def _left(self) -> frozenset[int]:
+    def _left(self) -> list[list[int]]:
         """The cores that no instance was given by hand; all, if that are none."""
         given = {core for each in self._supervisors() if each.computes for core in each.plan.pin.cores}
-        return self._cores - given or self._cores
+        parts = ([core for core in physical if core not in given] for physical in self._physical)
+        return [part for part in parts if part] or self._physical

@@ -10,15 +10,23 @@ from atelier.errors import InsufficientMemory
 from registry.devices.device import CPU, Inventory
 from registry.devices.placement import Occupant
 from registry.devices.probe import Probe
-from registry.instances.instance import State
+from registry.instances.instance import TO_COME, State
 from registry.instances.placing import Outcome, chooses_devices, counted_plan, placed_plan, weights_in_main_memory
 from registry.instances.plan import Plan, Rules
-from registry.instances.room import Resident, committed, guardrail, shared_pages, still_to_come, uncommitted, without
+from registry.instances.room import (
+    Resident,
+    committed,
+    guardrail,
+    reserved,
+    shared_pages,
+    still_to_come,
+    uncommitted,
+    without,
+)
 from registry.instances.supervisor import Supervisor
 
 LOOK_SECONDS = 0.1  # between two looks whether a busy model has become idle
 SURE_SECONDS = 2.0  # of idleness: a worker's word may be a second old
-TO_COME = (State.STARTING, State.LOADING, State.RESTARTING)
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +57,7 @@ class Housing:
 
     async def inventory(self) -> Inventory:
         """What there is, as it is now."""
-        return await self._probe.inventory()
+        return await self._probe.inventory(self._in_use)
 
     async def make_room(self, plan: Plan) -> Plan:
         """The plan with its devices, after idle instances were unloaded if memory is short.
@@ -66,7 +74,7 @@ class Housing:
         async with self._turn:
             self._probe.forget()
             while True:
-                inventory = await self._probe.inventory()
+                inventory = await self.inventory()
                 if (outcome := self._outcome(plan, inventory, until)) is not None:
                     if not outcome.evicted:
                         self._grant(plan)
@@ -77,7 +85,7 @@ class Housing:
 
     async def _unasked(self, plan: Plan) -> Plan:
         """The plan, on devices that llama.cpp chooses, or someone has: then with what it will take of them."""
-        return plan if chooses_devices(plan.load) else counted_plan(plan, await self._probe.inventory())
+        return plan if chooses_devices(plan.load) else counted_plan(plan, await self.inventory())
 
     def _outcome(self, plan: Plan, inventory: Inventory, until: float) -> Outcome | None:
         """What is possible now; None when it is to be waited for; InsufficientMemory when that is of no use."""
@@ -91,9 +99,11 @@ class Housing:
         loaded = [each for each in others if _takes_memory(each)]
         there = self._uncommitted(plan, without(inventory, coming, kept), loaded)
         try:
-            return placed_plan(plan, there, [self._occupant(each, plan) for each in others], share, self._rules.cores)
+            return placed_plan(
+                plan, there, [self._occupant(each, plan, there) for each in others], share, self._rules.cores
+            )
         except InsufficientMemory:
-            in_time = [self._occupant(each, plan, in_time=True) for each in others]
+            in_time = [self._occupant(each, plan, there, in_time=True) for each in others]
             placed_plan(plan, there, in_time, share, self._rules.cores)  # raises when waiting would not help
             if asyncio.get_running_loop().time() >= until:
                 raise
@@ -109,7 +119,7 @@ class Housing:
         there = replace(there, memory_available=max(0, min(there.memory_available, left)))
         return uncommitted(there, [each.plan.placed for each in loaded])
 
-    def _occupant(self, supervisor: Supervisor, plan: Plan, *, in_time: bool = False) -> Occupant:
+    def _occupant(self, supervisor: Supervisor, plan: Plan, there: Inventory, *, in_time: bool = False) -> Occupant:
         """As the plan finds it. `in_time`: as if it had nothing to do, or were gone already if it is on its way."""
         idle = supervisor.idle_seconds(asyncio.get_running_loop().time())
         leaving = supervisor in self._leaving()
@@ -117,8 +127,13 @@ class Housing:
         evictable = may_go and idle >= SURE_SECONDS and not leaving
         if in_time:
             evictable = may_go or leaving
-        memory = supervisor.plan.placed if _takes_memory(supervisor) else {}
+        memory = reserved(there, supervisor.plan.placed) if _takes_memory(supervisor) else {}
         return Occupant(supervisor.plan.instance_id, memory, idle, evictable)
+
+    def _in_use(self) -> set[str]:
+        """The devices that instances have, or were granted."""
+        having = [each for each in self._supervisors() if each.computes or _takes_memory(each)]
+        return {device for each in having for device in each.plan.placed}
 
     async def _evict(self, instance_id: str, plan: Plan) -> None:
         for supervisor in self._supervisors():

@@ -21,6 +21,10 @@ class State(Enum):
     FAILED = "given up, with the error"
 
 
+TO_COME = (State.STARTING, State.LOADING, State.RESTARTING)
+"""On its way to READY."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One instance at one moment."""

@@ -43,8 +43,8 @@ class WorkerProcess(Protocol):
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""
 
-    def bind(self, cores: Collection[int]) -> None:
-        """Hold it to these cores of its machine, where that can be done."""
+    def bind(self, cores: Collection[int]) -> bool:
+        """Hold it to these cores of its machine; whether that could be done."""
 
     def last_words(self) -> str:
         """The end of what it wrote, for people."""

@@ -148,7 +148,9 @@ class Pool:
         """Conflict while an instance of the model, or one that it guesses ahead for, is loaded."""
         users = [each.plan.instance_id for each in self._supervisors.values() if model.key in each.plan.model_keys]
         if users:
-            raise Conflict(f"{model.key} is loaded, as {', '.join(users)}: unload that first.", param="key")
+            comes_back = model.replicas is not None and model.replicas.least > 0
+            first = f", after atelier scale {model.key} --off, or it comes back" if comes_back else " first"
+            raise Conflict(f"{model.key} is loaded, as {', '.join(users)}: unload that{first}.", param="key")
 
     def instance_ids(self) -> list[str]:
         return list(self._supervisors)
@@ -200,11 +202,11 @@ class Pool:
         return self._start(replace(plan, ttl=self._rules.idle_ttl, extra=not needed))
 
     def clear_failed(self, key: str) -> bool:
-        """Begin to remove those that failed, unless an operator loaded them; whether there are some still."""
+        """Begin to remove those that failed, unless an operator loaded them; whether some still have their names."""
         failed = [
             each
             for each in self._supervisors.values()
-            if each.plan.model.key == key and each.state is State.FAILED and each.plan.on_demand
+            if each.plan.model.key == key and each.given_up and each.plan.on_demand
         ]
         for supervisor in failed:
             self.begin_unload(supervisor.plan.instance_id)

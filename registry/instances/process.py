@@ -40,10 +40,9 @@ class LocalProcess:
         except ProcessLookupError:
             pass
 
-    def bind(self, cores: Collection[int]) -> None:
-        """Hold the process to these cores, if it is still there and the system can."""
-        if self._lives():
-            bind(self.pid, cores)
+    def bind(self, cores: Collection[int]) -> bool:
+        """Hold the process to these cores; whether it is still there and the system could."""
+        return self._lives() and bind(self.pid, cores)
 
     def release(self) -> None:
         """Give back what holding on to the process takes; it goes on, if it still runs."""

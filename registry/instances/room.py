@@ -94,6 +94,12 @@ def uncommitted(inventory: Inventory, loaded: Sequence[Mapping[str, int]]) -> In
     return replace(inventory, gpus=gpus)
 
 
+def reserved(inventory: Inventory, memory: Mapping[str, int]) -> dict[str, int]:
+    """What nobody else can have while an instance takes so much, by device: all of one that is exclusive."""
+    whole = {gpu.id: gpu.total for gpu in inventory.gpus if gpu.exclusive}
+    return {device: whole.get(device, taken) for device, taken in memory.items()}
+
+
 class Candidate(Protocol):
     """What may have to go."""
 

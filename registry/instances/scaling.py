@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-UP_SECONDS = 2.0  # that every instance has calls waiting, before there is one more
+UP_SECONDS = 2.0  # that every instance that answers has calls waiting, before there is one more
 DOWN_SECONDS = 60.0  # that one fewer would have been enough, before there is
 HEADROOM = 0.5  # of their places that those who stay may then have in use
 FIRST_DELAY = 1.0  # seconds after an instance failed, doubled up to the longest
@@ -16,10 +16,16 @@ class Replica:
 
     id: str
     ready: bool
+    coming: bool  # on its way; neither: it does not answer
     active: int  # sequences in work
     queued: int  # calls that wait
     places: int  # sequences that it decodes at once
     grown: bool  # loaded by a request or by need, not by an operator
+
+    @property
+    def strained(self) -> bool:
+        """Whether calls wait. Those that are no sequences, such as embeddings, are told as waiting while they work."""
+        return self.queued > (0 if self.active else self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def decide(least: int, most: int, replicas: Sequence[Replica], strain: Strain, n
     """What to change now; one step at a time.
 
     1. Fewer than the least: one more.
-    2. Calls wait at all of them, and have done so for a while: one more, up to the most.
+    2. Calls wait at all that answer, and have done so for a while: one more, up to the most.
     3. One fewer has been enough for a while: the newest that is idle goes, down to the least, or to one.
     """
     if len(replicas) < least:
@@ -74,8 +80,10 @@ def delay_after(failures: int) -> float:
 
 
 def _too_few(replicas: Sequence[Replica]) -> bool:
-    """One that is on its way may be all that is missing."""
-    return bool(replicas) and all(each.ready and each.queued for each in replicas)
+    """One that is on its way may be all that is missing; one that does not answer takes no call from the others."""
+    answering = [each for each in replicas if each.ready]
+    coming = any(each.coming for each in replicas)
+    return bool(answering) and not coming and all(each.strained for each in answering)
 
 
 def _too_many(replicas: Sequence[Replica]) -> bool:

@@ -73,6 +73,7 @@ class Supervisor:
         self._rules = rules
         self._lives = Lives(plan, rules, launcher, store)
         self._crashes = Crashes(rules.restart_limit)
+        self.given_up = False  # FAILED, or STOPPING after that
         self._ready_since: float | None = None
         self._devices: Sequence[str] = ()  # that its worker says it uses
         self._life = adopted_life(*adopted) if adopted else None
@@ -99,10 +100,9 @@ class Supervisor:
         return self._life is not None
 
     def bind(self, cores: list[int]) -> None:
-        """Hold its worker to these cores."""
-        if self._life is not None and cores != self._bound:
+        """Hold its worker to these cores, if it can be held."""
+        if self._life is not None and cores != self._bound and self._life.process.bind(cores):
             self._bound = cores
-            self._life.process.bind(cores)
             self._display.note(pin=describe(self.plan.load.device, cores, self._devices))
 
     def idle_seconds(self, now: float) -> float:
@@ -254,12 +254,14 @@ class Supervisor:
             pid=0,
             active=0,
             queued=0,
+            load_progress=0.0,  # what it had is free for the moment, and its own
             error=WorkerLost(f"The worker {reason}."),
             restarts=self.instance.restarts + 1,
         )
         await asyncio.sleep(self._crashes.delay)
 
     async def _give_up(self, error: AtelierError) -> None:
+        self.given_up = True
         _log.error("instance_failed", instance=self.plan.instance_id, reason=error.message)
         self._display.enter(State.FAILED, error=error, active=0, queued=0, pid=0)
         if self._life is not None:

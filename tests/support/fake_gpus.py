@@ -33,6 +33,6 @@ def fake_ggml_gpus(directory: Path) -> dict[str, str]:
     library = directory / "gpus.so"
     headers = f"-I{LLAMA.parent / 'include'}"
     subprocess.run([*COMPILER, headers, str(SOURCES / "fake_ggml_gpus.c"), "-o", str(library)], check=True)
-    at_start = APPEAR.format(gpus=str(library), ggml=str(LLAMA / "lib/libggml.so"))
+    at_start = APPEAR.format(gpus=str(library), ggml=str(LLAMA / "lib/libllama.so"))
     (directory / "sitecustomize.py").write_text(at_start)
     return {"PYTHONPATH": str(directory)}

@@ -31,6 +31,7 @@ class FakeWorker(InferenceServicer):
         self.shutdowns: list[float] = []
         self.ignores_shutdown = False
         self.cores: list[int] = []  # that the registry bound it to last
+        self.can_be_bound = True
         self._status = pb.WorkerStatus(state=pb.WORKER_LOADING)
         self._silent = False
         self._changed = asyncio.Event()
@@ -123,8 +124,10 @@ class FakeWorker(InferenceServicer):
         self.signals.append(number)
         self._end(-number)
 
-    def bind(self, cores: Collection[int]) -> None:
-        self.cores = list(cores)
+    def bind(self, cores: Collection[int]) -> bool:
+        if self.can_be_bound:
+            self.cores = list(cores)
+        return self.can_be_bound
 
     def last_words(self) -> str:
         return "a last word"

@@ -1,7 +1,9 @@
 """Placement on real devices that are not the CPU: two that llama.cpp's RPC servers lend, standing in for two GPUs."""
 
+import asyncio
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,23 @@ pytestmark = pytest.mark.system
 SMALL: Mapping[str, Any] = {"context_length": 512, "parallel": 1}
 
 
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[list[str]]:
+@contextmanager
+def two_lenders() -> Iterator[list[str]]:
     with ExitStack() as stack:
         yield [stack.enter_context(lending()) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[list[str]]:
+    with two_lenders() as addresses:
+        yield addresses
+
+
+@pytest.fixture
+def unused() -> Iterator[list[str]]:
+    """Addresses of two that serve nobody yet."""
+    with two_lenders() as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +66,24 @@ def load(server: Server, *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_instances_are_spread_over_the_devices_and_one_can_be_split_over_both(server: Server) -> None:
+def pins(server: Server) -> dict[str, str]:
+    return {each["id"]: each["pin"].partition(" ")[0] for each in server.instances()}
+
+
+def test_each_device_has_one_instance_and_one_can_be_split_over_both(server: Server) -> None:
     load(server, "--identifier", "first")
     load(server, "--identifier", "second")
+    load(server, "--identifier", "third")
+    assert pins(server) == {"first": "rpc:0", "second": "rpc:1", "third": "cpu"}
+    full = server.atelier("load", KEY, "--device", "rpc:1", "-c", "512", "--parallel", "1")
+    assert full.returncode == 1
+    assert "rpc:1 lacks" in full.stderr
+    answers = {answer(server, name) for name in ("first", "second", "third")}
+    for name in ("first", "second"):
+        assert server.atelier("unload", name).returncode == 0
     load(server, "--identifier", "split", "--device", "rpc:0,1")
-    load(server, "--identifier", "main", "--device", "cpu")
-    pins = {each["id"]: each["pin"].partition(" ")[0] for each in server.instances()}
-    assert pins == {"first": "rpc:0", "second": "rpc:1", "split": "rpc:0,1", "main": "cpu"}
-    assert {answer(server, name) for name in ("first", "second", "split")} == {answer(server, "main")}
+    assert pins(server)["split"] == "rpc:0,1"
+    assert answers == {answer(server, "split")}
 
 
 def test_devices_lists_what_is_lent(server: Server, addresses: Sequence[str]) -> None:
@@ -91,9 +116,9 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 async def test_a_model_that_fits_on_neither_is_split_over_both(
-    home: Path, addresses: list[str], lent: dict[str, int]
+    home: Path, unused: list[str], lent: dict[str, int]
 ) -> None:
-    config = Config(home=home, rpc_servers=addresses, guardrail="relaxed", spare_worker=False, shutdown_grace=5)
+    config = Config(home=home, rpc_servers=unused, guardrail="relaxed", spare_worker=False, shutdown_grace=5)
     registry = await open_server(config, LocalLauncher(config))
     await registry.start()
     try:
@@ -105,6 +130,8 @@ async def test_a_model_that_fits_on_neither_is_split_over_both(
             assert (instance.state, instance.load.device) == (pb.READY, "rpc:0,1")
             assert list(instance.load.tensor_split) == [0.5, 0.5]
             assert sorted(await devices_of(client, KEY)) == ["rpc:0", "rpc:1"]
+            # Told that they are the model's, and busy with it: a server serves one process at a time.
+            assert await asyncio.gather(*itertools.starmap(probe.ask_server, enumerate(unused))) == [None, None]
     finally:
         await registry.drain()
 

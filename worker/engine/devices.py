@@ -2,7 +2,6 @@
 
 import ctypes
 from dataclasses import dataclass
-from pathlib import Path
 
 from llama_cpp import llama_cpp as ll
 
@@ -47,9 +46,12 @@ _PREFIXES = {"metal": ("metal", "mtl")}
 
 
 def open_ggml() -> ctypes.CDLL:
-    """The library below llama.cpp, with the calls that concern devices."""
-    library = Path(ll._lib._name)
-    ggml = ctypes.CDLL(str(library.with_name(library.name.replace("llama", "ggml"))))
+    """The library below llama.cpp, with the calls that concern devices.
+
+    Reached through llama.cpp itself: a wheel has no links, so each name of the library is a file of its own, and
+    opening another one than llama.cpp has makes a second library, whose devices llama.cpp never sees.
+    """
+    ggml = ctypes.CDLL(ll._lib._name)
     ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import llama_cpp
 from llama_cpp import llama_cpp as ll
@@ -15,7 +15,7 @@ from worker.engine.batcher import Batcher
 from worker.engine.cache_tier import CacheTier
 from worker.engine.context import Context, open_context
 from worker.engine.costs import Costs
-from worker.engine.devices import gpus, require_device, visible_devices
+from worker.engine.devices import Device, gpus, require_device, visible_devices
 from worker.engine.drafters import check_speculation, open_speculation
 from worker.engine.drafting import Speculation
 from worker.engine.exactness import Exactness, exactness
@@ -23,7 +23,7 @@ from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
-from worker.engine.rpc_servers import add_rpc_devices
+from worker.engine.rpc_servers import add_rpc_devices, shares_of_devices
 from worker.engine.slices import BLOCKS, TAIL, Slicing
 from worker.engine.threads import decode_threads
 from worker.engine.tier_opening import open_tier
@@ -54,10 +54,12 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
 
     `on_progress` hears 0 to 1 and returns False to give up.
     """
-    load = spec.load
     ll.llama_backend_init()
-    add_rpc_devices()
+    counts = add_rpc_devices()
     devices = visible_devices()
+    if counts:
+        spec = _split_over_devices(spec, counts, devices)
+    load = spec.load
     require_device(load.device, devices)
     with ExitStack() as opened:
         model = opened.enter_context(closing(Model(spec.model_path, load, log, on_progress)))
@@ -81,6 +83,12 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         slicing = _slicing(model, load, exact)
         preparer = _preparer(model, description, slicing, spec.adapters, reusable=_reuses(model, load))
         return Loaded(model, batcher, preparer, description, opened.pop_all())
+
+
+def _split_over_devices(spec: LaunchSpec, counts: Sequence[int], devices: Sequence[Device]) -> LaunchSpec:
+    """Told the share of each RPC server, of which some lend several devices."""
+    free = [device.memory_free for device in devices if device.name.startswith("RPC")]
+    return replace(spec, load=replace(spec.load, tensor_split=shares_of_devices(spec.load.tensor_split, counts, free)))
 
 
 def _reuses(model: Model, load: Load) -> bool:

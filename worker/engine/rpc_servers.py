@@ -2,15 +2,16 @@
 
 A server that breaks off, or speaks another version, ends the process that uses it: that is how llama.cpp's
 client is. It is a worker then, or the one that lists devices, and never one that others depend on.
+
+A server serves one process at a time. It takes the connection of a second one, and leaves it without a word.
 """
 
 import ctypes
 import os
 import socket
+import threading
 from collections.abc import Sequence
-from pathlib import Path
-
-from llama_cpp import llama_cpp as ll
+from itertools import accumulate, pairwise
 
 from atelier.errors import LoadFailed
 from atelier.launch import RPC_SERVERS
@@ -19,18 +20,35 @@ from worker.engine.devices import gpus, open_ggml, visible_devices
 ANSWER_SECONDS = 5.0
 
 
-def add_rpc_devices() -> None:
+def add_rpc_devices() -> list[int]:
     """Make the devices of the servers that this process was given known to llama.cpp, in their order.
 
-    LoadFailed when one does not answer, or this build cannot reach any.
+    How many each server has. LoadFailed when one does not answer, or serves another process, or this build cannot
+    reach any.
     """
     addresses = [address for address in os.environ.get(RPC_SERVERS, "").split(",") if address]
     if not addresses:
-        return
+        return []
     rpc, ggml = _library(), open_ggml()
+    counts = []
     for address in addresses:
-        _require_answer(address)
-        ggml.ggml_backend_register(rpc.ggml_backend_rpc_add_server(address.encode()))
+        _require_listener(address)
+        before = ggml.ggml_backend_dev_count()
+        ggml.ggml_backend_register(_greeted(rpc, address))
+        counts.append(ggml.ggml_backend_dev_count() - before)
+    return counts
+
+
+def shares_of_devices(shares: Sequence[float], counts: Sequence[int], free: Sequence[int]) -> list[float]:
+    """The shares of servers as those of their devices, of which llama.cpp knows alone: within one by what is free."""
+    ends = list(accumulate(counts, initial=0))
+    groups = [_parts(free[start:end]) for start, end in pairwise(ends)]
+    return [share * part for share, parts in zip(shares, groups, strict=False) for part in parts]
+
+
+def _parts(free: Sequence[int]) -> list[float]:
+    """Of one; equal where nobody says what is free."""
+    return [room / sum(free) for room in free] if any(free) else [1 / len(free) for _ in free]
 
 
 def lend(address: str, threads: int) -> None:
@@ -47,7 +65,7 @@ def _lent(ggml: ctypes.CDLL) -> Sequence[int]:
     return [ggml.ggml_backend_dev_get(number) for number, device in enumerate(devices) if device.name in wanted]
 
 
-def _require_answer(address: str) -> None:
+def _require_listener(address: str) -> None:
     """To llama.cpp a server that is not there is the end of the process."""
     host, _, port = address.rpartition(":")
     try:
@@ -59,12 +77,27 @@ def _require_answer(address: str) -> None:
         ) from None
 
 
+def _greeted(rpc: ctypes.CDLL, address: str) -> int | None:
+    """llama.cpp's handle for the server; on a thread, as it would wait for ever for one that says nothing."""
+    found: list[int | None] = []
+    asking = threading.Thread(
+        target=lambda: found.append(rpc.ggml_backend_rpc_add_server(address.encode())), daemon=True
+    )
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    if not found:
+        raise LoadFailed(
+            f"The RPC server {address} takes connections and says nothing. It serves one instance at a time: "
+            "unload the other, or start a server for each.",
+            param="device",
+        )
+    return found[0]
+
+
 def _library() -> ctypes.CDLL:
-    library = Path(ll._lib._name)
-    try:
-        rpc = ctypes.CDLL(str(library.with_name(library.name.replace("llama", "ggml-rpc"))))
-    except OSError:
-        raise LoadFailed("This build of llama.cpp cannot use other machines' devices.", param="device") from None
+    rpc = open_ggml()
+    if not hasattr(rpc, "ggml_backend_rpc_add_server"):
+        raise LoadFailed("This build of llama.cpp cannot use other machines' devices.", param="device")
     rpc.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
     rpc.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
     rpc.ggml_backend_rpc_start_server.restype = None

@@ -44,6 +44,19 @@ async def test_cores_given_by_hand_are_not_shared(start: Any, launcher: FakeLaun
         assert view.instances[KEY].pin.endswith("cores 0")
 
 
+async def test_a_system_that_binds_no_process_is_not_said_to(start: Any, launcher: FakeLauncher) -> None:
+    registry: Running = await start(guardrail="off")
+    async with registry.client.watch() as view:
+        await registry.client.create(KEY)
+        launcher.workers[0].can_be_bound = False
+        await registry.client.create(KEY)
+        launcher.workers[1].work(1)
+        launcher.workers[0].work(1)
+        await view.until(lambda view: launcher.workers[1].cores == [2, 3])
+        await view.until(lambda view: view.instances[KEY].active == 1)
+        assert view.instances[KEY].pin == "cpu cores 0-3"
+
+
 async def test_threads_that_must_not_change_do_not_depend_on_who_else_works(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     await registry.client.create(KEY)

@@ -1,19 +1,21 @@
 """The machine's devices: asked of a process of their own, and what is put on them."""
 
+import asyncio
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from atelier.errors import InsufficientMemory
 from atelier.readings import Readings
 from registry.devices import probe
 from registry.devices.device import Device
 from registry.devices.placement import Need
-from registry.devices.probe import ask, read_devices, read_said
+from registry.devices.probe import ask, ask_server, read_devices, read_said
 from registry.instances import housing, pool
 from registry.models.estimate import Estimate
 from registry.pinning import within_visible
@@ -158,6 +160,140 @@ async def test_a_probe_without_an_answer_finds_what_there_was_but_not_how_busy_i
     monkeypatch.setattr(probe, "ask", no_answer)
     asked.forget()
     assert [(gpu.id, gpu.readings) for gpu in (await asked.inventory()).gpus] == [("cuda:0", None), ("cuda:1", None)]
+
+
+class Unkillable:
+    """A process that a driver holds on to."""
+
+    pid, returncode = 1, None
+
+    def kill(self) -> None: ...
+
+    async def wait(self) -> None:
+        await asyncio.Event().wait()
+
+    async def communicate(self) -> tuple[bytes, bytes]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_process_that_cannot_be_ended_keeps_no_look_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def started(*command: str, **options: Any) -> Unkillable:
+        return Unkillable()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+    monkeypatch.setattr(probe, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probe, "KILL_SECONDS", 0.01)
+    async with asyncio.timeout(5):
+        assert await ask() is None
+
+
+async def test_a_machine_without_room_for_a_process_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*command: str, **options: Any) -> None:
+        raise OSError("Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    with capture_logs() as logs:
+        assert await ask() is None
+        assert await ask_server(0, "a:1") is None
+    assert [each["of"] for each in logs] == ["here", "a:1"]
+
+
+@dataclass
+class Servers:
+    """Two RPC servers; what each answers."""
+
+    answers: list[list[Device] | None]
+    asked: list[int] = field(default_factory=list)
+
+    async def ask(self, number: int, address: str) -> list[Device] | None:
+        self.asked.append(number)
+        return self.answers[number]
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
+    servers = Servers([[Device(f"rpc:{number}", "lent", 24 * GB, 24 * GB)] for number in range(2)])
+    monkeypatch.setattr(probe, "ask_server", servers.ask)
+    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
+    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(8 * GB, GB, GB), 32))
+    return servers
+
+
+async def test_an_rpc_server_that_is_in_use_is_not_asked_and_has_no_room(servers: Servers) -> None:
+    asked = probe.Probe(["a:1", "b:2"])
+    await asked.inventory()
+    asked.forget()
+    servers.asked.clear()
+    lent = (await asked.inventory(lambda: ["rpc:0"])).gpus
+    assert [(gpu.id, gpu.free) for gpu in lent] == [("rpc:0", 0), ("rpc:1", 24 * GB)]
+    assert servers.asked == [1]
+
+
+async def test_an_rpc_server_that_does_not_answer_is_not_there(servers: Servers) -> None:
+    asked = probe.Probe(["a:1", "b:2"])
+    await asked.inventory()
+    asked.forget()
+    servers.answers[0] = None
+    assert [gpu.id for gpu in (await asked.inventory()).gpus] == ["rpc:1"]
+
+
+async def test_an_rpc_server_that_an_instance_came_to_meanwhile_is_still_there(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, having = probe.Probe(["a:1"]), set[str]()
+    await asked.inventory()
+    asked.forget()
+
+    async def too_late(number: int, address: str) -> None:
+        having.add("rpc:0")
+
+    monkeypatch.setattr(probe, "ask_server", too_late)
+    assert [(gpu.id, gpu.free) for gpu in (await asked.inventory(lambda: having)).gpus] == [("rpc:0", 0)]
+
+
+async def test_each_rpc_server_has_one_instance(servers: Servers, start: Any) -> None:
+    registry: Running = await start(rpc_servers=["a:1", "b:2"])
+    placed = [(await registry.client.create(KEY)).load.device for _ in range(3)]
+    assert placed == ["rpc:0", "rpc:1", "cpu"]
+    with pytest.raises(InsufficientMemory, match="rpc:0 lacks"):
+        await registry.client.create(KEY, device="rpc:0")
+    free = {device.id: device.memory_free for device in await registry.client.devices()}
+    assert (free["rpc:0"], free["rpc:1"]) == (0, 0)
+
+
+async def test_an_idle_instance_gives_up_its_rpc_server_for_a_larger_one(
+    servers: Servers, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry: Running = await start(rpc_servers=["a:1"])
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(16 * GB, GB, GB), 32))
+        assert (await registry.client.create(KEY, "larger", device="rpc:0")).load.device == "rpc:0"
+        await view.until(lambda view: list(view.instances) == ["larger"])
+
+
+async def test_a_look_that_began_before_a_change_does_not_count_after_it(
+    two_gpus: list[Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow_look() -> list[Device]:
+        seen = list(two_gpus)
+        begun.set()
+        await go_on.wait()
+        return seen
+
+    monkeypatch.setattr(probe, "ask", slow_look)
+    asked = probe.Probe()
+    earlier = asyncio.create_task(asked.inventory())
+    await begun.wait()
+    two_gpus[0] = replace(two_gpus[0], free=GB)
+    asked.forget()
+    later = asyncio.create_task(asked.inventory())
+    go_on.set()
+    assert (await earlier).gpus[0].free == 24 * GB
+    assert (await later).gpus[0].free == GB
 
 
 def test_devices_are_counted_among_those_that_the_server_may_use() -> None:

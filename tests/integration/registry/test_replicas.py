@@ -1,12 +1,13 @@
 """Models that have as many instances as they should, and as calls wait for."""
 
+import asyncio
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atelier.errors import InvalidRequest, ModelNotFound
+from atelier.errors import Conflict, InvalidRequest, LoadFailed, ModelNotFound
 from protos import registry_pb2 as pb
 from registry.devices import probe
 from registry.devices.placement import Need
@@ -78,6 +79,23 @@ async def test_the_least_are_restored_after_crashes_with_pauses(start: Any, laun
         await view.until(ready([KEY]))
 
 
+async def test_one_that_failed_leaves_its_name_to_the_next_attempt(start: Any, launcher: FakeLauncher) -> None:
+    registry: Running = await start()
+    store = registry.server._instances
+    forget = store.remove
+
+    async def slowly(instance_id: str) -> None:
+        await asyncio.sleep(0.05)  # several looks
+        await forget(instance_id)
+
+    store.remove = slowly  # type: ignore[method-assign]
+    launcher.load_error = LoadFailed("It cannot be read.")
+    async with registry.client.watch() as view:
+        await registry.client.set_replicas(KEY, (1, 1))
+        await view.until(lambda view: len(launcher.workers) >= 3)
+    assert {worker.spec.instance_id for worker in launcher.workers} == {KEY}
+
+
 async def test_the_least_are_there_again_after_a_restart_of_the_registry(start: Any, launcher: FakeLauncher) -> None:
     first: Running = await start()
     async with first.client.watch() as view:
@@ -107,6 +125,14 @@ async def test_one_more_takes_no_room_from_others(
         assert failed[0].instance.id == f"{KEY}:2"
         await view.until(lambda view: sorted(view.instances) == ["acme/other", KEY])  # it is not kept as a failure
         assert len(launcher.workers) == 2
+
+
+async def test_who_would_remove_a_model_that_is_kept_loaded_is_told_how(registry: Running) -> None:
+    async with registry.client.watch() as view:
+        await registry.client.set_replicas(KEY, (1, 1))
+        await view.until(ready([KEY]))
+    with pytest.raises(Conflict, match=f"scale {KEY} --off"):
+        await registry.client.remove(KEY)
 
 
 @pytest.mark.parametrize(("limits", "param"), [((2, 1), "min"), ((0, 0), "max"), ((0, 65), "max")])

@@ -22,6 +22,8 @@ async def test_a_crashed_worker_is_launched_again(registry: Running, launcher: F
         assert instance.restarts == 1
         assert not instance.HasField("error")
         assert view.states_of(KEY) == ["RESTARTING", "STARTING", "READY"]
+        # What it had on a device is free meanwhile, and kept for it: nothing of it is there.
+        assert view.changes[0].instance.load_progress == 0
     assert launcher.workers[1].spec.token == instance.token != launcher.workers[0].spec.token
 
 

@@ -1,5 +1,7 @@
 """How many instances a model has."""
 
+from dataclasses import replace
+
 import pytest
 
 from registry.instances.scaling import (
@@ -16,7 +18,11 @@ from registry.instances.scaling import (
 
 
 def replica(number: int, *, active: int = 0, queued: int = 0, ready: bool = True, grown: bool = True) -> Replica:
-    return Replica(f"a/b:{number}", ready, active, queued, places=4, grown=grown)
+    return Replica(f"a/b:{number}", ready, not ready, active, queued, places=4, grown=grown)
+
+
+def stalled(number: int) -> Replica:
+    return replace(replica(number, active=4), ready=False, coming=False)
 
 
 def after(seconds: float, *replicas: Replica) -> Strain:
@@ -40,6 +46,10 @@ def test_fewer_than_the_least_is_one_too_few() -> None:
         ([replica(1, active=4, queued=1), replica(2, ready=False)], UP_SECONDS, False),  # one is on its way
         ([replica(1, active=4, queued=1), replica(2, active=4, queued=1)], UP_SECONDS, True),
         ([replica(number, active=4, queued=1) for number in (1, 2, 3)], UP_SECONDS, False),  # that is the most
+        ([replica(1, active=4, queued=1), stalled(2)], UP_SECONDS, True),  # one that hangs helps nobody
+        ([replica(1, queued=1)], UP_SECONDS, False),  # an embedding at work: nobody waits for it
+        ([replica(1, queued=5)], UP_SECONDS, True),
+        ([stalled(1)], UP_SECONDS, False),  # and whether calls wait for it, nobody knows
     ],
 )
 def test_one_more_comes_when_calls_wait_at_all_of_them(replicas: list[Replica], seconds: float, grows: bool) -> None:
@@ -48,7 +58,7 @@ def test_one_more_comes_when_calls_wait_at_all_of_them(replicas: list[Replica], 
 
 
 def test_a_moment_without_a_queue_starts_the_wait_anew() -> None:
-    strained, relaxed = [replica(1, queued=1)], [replica(1)]
+    strained, relaxed = [replica(1, active=4, queued=1)], [replica(1)]
     strain = Strain().after(strained, 0.0).after(relaxed, 1.0).after(strained, 1.5)
     assert decide(0, 2, strained, strain, UP_SECONDS + 0.1) is None
     assert decide(0, 2, strained, strain, UP_SECONDS + 1.5) == Grow(needed=False)
