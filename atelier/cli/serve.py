@@ -75,9 +75,9 @@ def configured(options: dict[str, Any]) -> "Config":
     from atelier.config import Config
 
     given: dict[str, Any] = {
-        name: ",".join(value) if isinstance(value, list) else value
+        name: ",".join(value) if isinstance(value, list | tuple) else value
         for name, value in options.items()
-        if value not in (None, [])
+        if value not in (None, [], ())
     }
     try:
         return Config(**given)

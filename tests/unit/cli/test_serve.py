@@ -190,3 +190,10 @@ def test_the_announcement_has_the_address_and_a_first_request() -> None:
 
 def test_the_announcement_without_models_says_how_to_get_one() -> None:
     assert "atelier import FILE" in announcement(configured({}), [])
+
+
+@pytest.mark.parametrize("field", ["cors", "allowed_hosts", "rpc_servers"])
+def test_a_list_that_no_option_gives_is_the_variables(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    monkeypatch.setenv(f"ATELIER_{field.upper()}", "a:1,b:2")
+    given = command_of("serve").make_context("serve", []).params
+    assert getattr(configured(given), field) == ["a:1", "b:2"]
