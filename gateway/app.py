@@ -243,7 +243,7 @@ def _add(
         methods=[method],
         summary=summary,
         response_model=None,
-        responses=error_replies(*dict.fromkeys(errors)),
+        responses=error_replies(path, *dict.fromkeys(errors)),
         **more,
     )
 
@@ -261,7 +261,14 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 allow_origins=config.cors,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after", UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER],
+                expose_headers=[
+                    "x-request-id",
+                    "request-id",
+                    "retry-after",
+                    UNENFORCED_HEADER,
+                    TRUNCATED_HEADER,
+                    SETTINGS_HEADER,
+                ],
             )
         )
     layers.append(Middleware(OriginGuard, allowed=config.cors))
