@@ -106,8 +106,10 @@ def _blocks(message: Message, number: int) -> Iterator[Placed]:
     path = f"messages[{number}].content"
     if isinstance(message.content, str):
         yield path, TextBlock(type="text", text=message.content)
-    else:
+    elif message.content or message.role == "assistant":  # which may have had nothing to say
         yield from ((f"{path}[{i}]", block) for i, block in enumerate(message.content))
+    else:
+        raise InvalidRequest(f"{path}: must have at least one block", param=path)
 
 
 def _text(path: str, block: Block, role: str = "user") -> str:

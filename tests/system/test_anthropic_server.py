@@ -1,5 +1,6 @@
 """Anthropic's dialect with the real model, driven by the official client."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -13,8 +14,9 @@ CAPITAL: Any = [{"role": "user", "content": [{"type": "text", "text": "What is t
 
 
 @pytest.fixture(scope="module")
-def client(server: Server) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=server.url, api_key="none", timeout=120, max_retries=0)
+def client(server: Server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=server.url, api_key="none", timeout=120, max_retries=0) as opened:
+        yield opened
 
 
 def test_counted_tokens_are_those_that_a_message_uses(client: anthropic.Anthropic) -> None:
@@ -32,7 +34,9 @@ def test_a_stream_says_what_a_whole_message_says(client: anthropic.Anthropic) ->
     whole = client.messages.create(**wanted)
     with client.messages.stream(**wanted) as stream:
         streamed = stream.get_final_message()
-    assert [block.to_dict()["text"] for block in streamed.content] == [block.to_dict()["text"] for block in whole.content]
+    assert [block.to_dict()["text"] for block in streamed.content] == [
+        block.to_dict()["text"] for block in whole.content
+    ]
     assert (streamed.stop_reason, streamed.usage.output_tokens) == (whole.stop_reason, whole.usage.output_tokens)
     assert "Paris" in str(whole.content)
 

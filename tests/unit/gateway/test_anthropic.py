@@ -17,11 +17,12 @@ from gateway.anthropic.messages import chat_messages
 from gateway.anthropic.models import model_page
 from gateway.anthropic.schema import SETTINGS, MessagesBody
 from gateway.anthropic.translate import content_blocks, count_call, ending, messages_call, tool_input
-from gateway.call import Call, Chat, Origin, make_plan, submit_message, tokenize_message
+from gateway.call import Call, Chat, Origin, make_plan, submit_message
 from gateway.error_forms import form_of_path
 from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.parsing import parse
 from gateway.snapshot import Model, Snapshot
+from gateway.unary import chat_tokens_message
 
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {"name": "weather", "description": "Of a place", "input_schema": {"type": "object", "properties": {}}}
@@ -76,6 +77,12 @@ def test_turns_of_one_role_become_one() -> None:
         {"role": "user", "content": "one\ntwo"},
         {"role": "assistant", "content": "three"},
         {"role": "user", "content": "four"},
+    ]
+
+
+def test_an_assistant_that_said_nothing_leaves_no_turn() -> None:
+    assert messages_of(messages=[*HELLO, assistant(), user(text("Well?"))]) == [
+        {"role": "user", "content": "Hello\nWell?"}
     ]
 
 
@@ -180,6 +187,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
+    ({"messages": [user()]}, "messages[0].content"),
     ({"messages": [user(7)]}, "messages[0].content[0]"),
     ({"messages": [user({"type": "text"})]}, "messages[0].content[0].text"),
     ({"messages": [user({"type": "text", "text": 1})]}, "messages[0].content[0].text"),
@@ -251,7 +259,7 @@ def test_the_prompt_that_is_counted_is_the_one_that_is_answered() -> None:
     effective = answered.effective(None)
     submit = submit_message(answered, answered.call.prompts[0], effective)
     assert submit.chat.tools.tools[0].name == "weather"
-    assert tokenize_message(counted, counted.effective(None)).chat == submit.chat
+    assert chat_tokens_message(counted, None).chat == submit.chat
 
 
 def completion(reason: StopReason = StopReason.EOS_FOUND, stop: str | None = None, **parts: Any) -> Completion:
