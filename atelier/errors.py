@@ -77,7 +77,7 @@ class BodyTooSlow(InvalidRequest):
 
 
 class Unauthenticated(AtelierError):
-    """Send the server's key as "Authorization: Bearer KEY"."""
+    """Send the server's key as "Authorization: Bearer KEY" or "x-api-key: KEY"."""
 
     status = 401
     grpc_code = "UNAUTHENTICATED"

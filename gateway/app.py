@@ -41,6 +41,8 @@ from atelier.exposure import WILDCARDS
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
 from gateway.answer import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
+from gateway.anthropic.routes import AnthropicRoutes, by_client
+from gateway.anthropic.schema import CountTokensBody, MessagesBody
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
 from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
@@ -77,6 +79,7 @@ class Routes:
     """The endpoints, by the dialect that they belong to."""
 
     openai: OpenAIRoutes
+    anthropic: AnthropicRoutes
     lmstudio: LMStudioRoutes
     management: ManagementRoutes
     downloads: DownloadRoutes
@@ -88,7 +91,7 @@ def create_app(config: Config, routes: Routes, admission: Admission, metrics: Ga
     app = FastAPI(
         title="LM Atelier",
         version=__version__,
-        description="Local models behind OpenAI's and LM Studio's REST.",
+        description="Local models behind OpenAI's, Anthropic's and LM Studio's REST.",
         redoc_url=None,
         middleware=_layers(config, admission, metrics),
         exception_handlers={
@@ -131,6 +134,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     ) -> None:
         write("POST", path, endpoint, body, summary, *errors)
 
+    anthropic = routes.anthropic
     openai, lmstudio, ours, health = routes.openai, routes.lmstudio, routes.management, routes.health
     downloads, presets = routes.downloads, routes.presets
 
@@ -139,8 +143,19 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     post("/v1/embeddings", openai.embeddings, EmbeddingBody, "Texts to vectors (OpenAI)", INFERENCE)
     for path in ("/v1/rerank", "/rerank"):
         post(path, openai.rerank, RerankBody, "Documents by how well they answer a query (Jina, Cohere)", INFERENCE)
-    get("/v1/models", openai.list_models, "List what requests may name (OpenAI)")
-    get("/v1/models/{id:path}", openai.get_model, "One model (OpenAI)", ModelNotFound)
+    list_models = by_client(anthropic.list_models, openai.list_models)
+    get_model = by_client(anthropic.get_model, openai.get_model)
+    get("/v1/models", list_models, "List what requests may name (OpenAI, Anthropic)", InvalidRequest)
+    get("/v1/models/{id:path}", get_model, "One model (OpenAI, Anthropic)", ModelNotFound)
+
+    post("/v1/messages", anthropic.messages, MessagesBody, "Answer a chat (Anthropic)", INFERENCE)
+    post(
+        "/v1/messages/count_tokens",
+        anthropic.count_tokens,
+        CountTokensBody,
+        "Count the tokens of a chat (Anthropic)",
+        INFERENCE,
+    )
 
     post(
         "/api/v0/chat/completions",
@@ -243,7 +258,7 @@ def _add(
         methods=[method],
         summary=summary,
         response_model=None,
-        responses=error_replies(*dict.fromkeys(errors)),
+        responses=error_replies(path, *dict.fromkeys(errors)),
         **more,
     )
 
@@ -261,7 +276,14 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 allow_origins=config.cors,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after", UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER],
+                expose_headers=[
+                    "x-request-id",
+                    "request-id",
+                    "retry-after",
+                    UNENFORCED_HEADER,
+                    TRUNCATED_HEADER,
+                    SETTINGS_HEADER,
+                ],
             )
         )
     layers.append(Middleware(OriginGuard, allowed=config.cors))

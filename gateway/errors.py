@@ -1,13 +1,13 @@
-"""Errors as clients get them: one envelope, OpenAI's, which LM Studio's has the same keys as."""
+"""Errors as clients get them, each in the form of its dialect."""
 
 import re
-from typing import Any
 
 import orjson
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from atelier.errors import (
     AtelierError,
@@ -19,6 +19,7 @@ from atelier.errors import (
     Unauthenticated,
 )
 from gateway.account import Account
+from gateway.error_forms import form_of
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it, but the log has it
 
@@ -27,16 +28,19 @@ class ClientGone(Exception):
     """The client closed the connection before it had its answer."""
 
 
-def envelope(error: AtelierError) -> dict[str, Any]:
-    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+def error_response(error: AtelierError, scope: Scope) -> Response:
+    return Response(error_json(error, scope), error.status, error_headers(error), "application/json")
 
 
-def envelope_json(error: AtelierError) -> bytes:
-    return orjson.dumps(envelope(error))
+def error_event(error: AtelierError, scope: Scope) -> bytes:
+    """For a stream that has begun."""
+    return form_of(scope).in_stream(error_json(error, scope))
 
 
-def error_response(error: AtelierError) -> Response:
-    return Response(envelope_json(error), error.status, error_headers(error), "application/json")
+def error_json(error: AtelierError, scope: Scope) -> bytes:
+    account = scope.get("atelier.account")
+    request_id = account.request_id if isinstance(account, Account) else ""
+    return orjson.dumps(form_of(scope).body(error, request_id))
 
 
 def error_headers(error: AtelierError) -> dict[str, str]:
@@ -83,7 +87,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
     account = request.scope.get("atelier.account")
     if isinstance(account, Account):
         account.error = error.code
-    return error_response(error)
+    return error_response(error, request.scope)
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
@@ -91,10 +95,11 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     route = f"{request.method} {request.url.path}"
     if error.status_code == MethodNotAllowed.status:
-        response = error_response(MethodNotAllowed(f"{route}: this route does not take this method."))
+        response = error_response(MethodNotAllowed(f"{route}: this route does not take this method."), request.scope)
         response.headers.update(error.headers or {})
         return response
-    return error_response(NotFound(f"{route}: there is no such route. GET /docs shows those there are."))
+    missing = NotFound(f"{route}: there is no such route. GET /docs shows those there are.")
+    return error_response(missing, request.scope)
 
 
 async def handle_client_gone(request: Request, error: Exception) -> Response:

@@ -8,25 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from atelier.errors import AtelierError
+from gateway.error_forms import FORMS, form_of_path
 
 REF = "#/components/schemas/{model}"
-
-ERROR_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"], "description": "The request's field at fault."},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
 
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:
@@ -35,9 +19,9 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def error_replies(*kinds: type[AtelierError]) -> dict[int | str, dict[str, Any]]:
+def error_replies(path: str, *kinds: type[AtelierError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may fail so."""
-    content = {"application/json": {"schema": {"$ref": REF.format(model="Error")}}}
+    content = {"application/json": {"schema": {"$ref": REF.format(model=form_of_path(path).name)}}}
     by_status: dict[int, list[str]] = {}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append((kind.__doc__ or "").strip())
@@ -52,7 +36,7 @@ def describe(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _, definitions = models_json_schema([(kind, "validation") for kind in bodies], ref_template=REF)
             components = schema.setdefault("components", {}).setdefault("schemas", {})
-            components |= {**definitions["$defs"], "Error": ERROR_SCHEMA}
+            components |= {**definitions["$defs"], **{name: form.schema for name, form in FORMS.items()}}
             app.openapi_schema = schema
         return app.openapi_schema
 

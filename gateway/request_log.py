@@ -12,6 +12,7 @@ from gateway.account import Account
 from gateway.errors import CLIENT_CLOSED_REQUEST, error_response
 
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+ID_HEADERS = (b"x-request-id", b"request-id")  # the latter is what Anthropic's clients read
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds
 
 _log = structlog.get_logger(__name__)
@@ -29,14 +30,14 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         account = scope["atelier.account"] = Account(request_id(scope))
-        id_header = (b"x-request-id", account.request_id.encode())
+        id_headers = [(name, account.request_id.encode()) for name in ID_HEADERS]
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], id_header]
+                message["headers"] = [*message["headers"], *id_headers]
             await send(message)
 
         try:
@@ -46,7 +47,7 @@ class RequestLog:
             account.error = AtelierError.code
             if status:
                 raise  # the server cuts the connection: the answer cannot be finished
-            await error_response(AtelierError())(scope, receive, send_with_id)
+            await error_response(AtelierError(), scope)(scope, receive, send_with_id)
         finally:
             self._record(scope, account, status or CLIENT_CLOSED_REQUEST)
 

@@ -12,6 +12,7 @@ from atelier.config import Config
 from atelier.errors import Draining
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
+from gateway.anthropic.routes import AnthropicRoutes
 from gateway.app import Routes, create_app
 from gateway.catalogue import Catalogue
 from gateway.control import Control
@@ -79,6 +80,7 @@ class Gateway:
         control = Control(self.registry, self.watcher)
         routes = Routes(
             OpenAIRoutes(self.inference, self.unary, catalogue),
+            AnthropicRoutes(self.inference, self.unary, catalogue),
             LMStudioRoutes(self.inference, catalogue, control),
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),

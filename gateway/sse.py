@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
 from gateway.disconnect import while_connected
-from gateway.errors import ClientGone, envelope_json
+from gateway.errors import ClientGone, error_event
 from gateway.events import Event
 from gateway.generation import Generation
 
@@ -81,4 +81,4 @@ class EventStream(Response):
 
     def _failed(self, scope: Scope, error: AtelierError) -> bytes:
         scope["atelier.account"].error = error.code
-        return frame(envelope_json(error))
+        return error_event(error, scope)

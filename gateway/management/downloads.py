@@ -9,8 +9,8 @@ from starlette.responses import Response
 from atelier.errors import DownloadNotFound, InvalidRequest
 from gateway.answer import json_response
 from gateway.control import Control
-from gateway.errors import envelope
 from gateway.management.schema import DownloadBody
+from gateway.openai.errors import envelope
 from gateway.parsing import read_body
 from gateway.snapshot import Download, DownloadState, Model
 from gateway.watcher import Watcher

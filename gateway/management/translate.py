@@ -5,9 +5,9 @@ from typing import Any
 
 from atelier.adapters import read_adapters
 from atelier.readings import Readings
-from gateway.errors import envelope
 from gateway.lmstudio.translate import load_config
 from gateway.management.schema import ReplicasBody
+from gateway.openai.errors import envelope
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
 from protos.registry_pb2 import Device, DiskUse, ModelDescription, Replicas

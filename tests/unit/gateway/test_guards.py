@@ -19,7 +19,7 @@ async def echo_length(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         body = await Request(scope, receive).body()
     except AtelierError as error:
-        await error_response(error)(scope, receive, send)
+        await error_response(error, scope)(scope, receive, send)
     else:
         await PlainTextResponse(str(len(body)))(scope, receive, send)
 

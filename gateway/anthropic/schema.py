@@ -1,0 +1,172 @@
+"""The bodies of Anthropic's dialect. Unknown fields are ignored; what is not served is refused by translate.py."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from atelier.limits import LONGEST_TIMEOUT, MOST_PRIORITY
+from atelier.settings import TABLE
+from atelier.settings.schema import fields_model
+from gateway.openai.schema import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, Body, StopString, Ttl
+
+LEAST_BUDGET = 1024  # tokens of thinking, as Anthropic has it
+MOST_BLOCKS = 10_000
+MOST_TOOLS = 1024
+
+# The settings that Anthropic has no name for may be sent too, under the names that OpenAI's dialect gives them.
+SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
+SETTINGS.pop(MAX_TOKENS.openai)
+
+Sampling = fields_model(
+    "AnthropicSampling", ((name, TABLE["inference"][setting]) for name, setting in SETTINGS.items())
+)
+
+
+class TextBlock(Body):
+    type: Literal["text"]
+    text: str
+
+
+class ThinkingBlock(Body):
+    """Of an earlier answer. Its signature proves nothing here."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+
+
+class RedactedThinkingBlock(Body):
+    type: Literal["redacted_thinking"]
+
+
+class ToolUseBlock(Body):
+    type: Literal["tool_use"]
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    input: dict[str, Any]
+
+
+class OtherBlock(BaseModel):
+    """Of a type that is not served."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    type: str
+
+
+def _of_content(value: Any) -> str:
+    """The tags are in brackets, which error paths leave out."""
+    if isinstance(value, str):
+        return "(text)"
+    return "(list)" if isinstance(value, list) else "(neither)"
+
+
+def _of_block(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"({kind})" if kind in KINDS else "(other)"
+
+
+KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_result"})
+
+ResultBlock = Annotated[
+    Annotated[TextBlock, Tag("(text)")] | Annotated[OtherBlock, Tag("(other)")],
+    Discriminator(lambda value: "(text)" if _of_block(value) == "(text)" else "(other)"),
+]
+ResultBlocks = Annotated[list[ResultBlock], Field(max_length=MOST_BLOCKS)]
+Content = Discriminator(
+    _of_content, custom_error_type="content", custom_error_message="must be a string or a list of blocks"
+)
+
+
+class ToolResultBlock(Body):
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: Annotated[Annotated[str, Tag("(text)")] | Annotated[ResultBlocks, Tag("(list)")], Content] | None = None
+    is_error: bool | None = None
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag("(text)")]
+    | Annotated[ThinkingBlock, Tag("(thinking)")]
+    | Annotated[RedactedThinkingBlock, Tag("(redacted_thinking)")]
+    | Annotated[ToolUseBlock, Tag("(tool_use)")]
+    | Annotated[ToolResultBlock, Tag("(tool_result)")]
+    | Annotated[OtherBlock, Tag("(other)")],
+    Discriminator(_of_block),
+]
+Blocks = Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
+
+
+class Message(Body):
+    role: Literal["user", "assistant", "system"]
+    content: Annotated[Annotated[str, Tag("(text)")] | Annotated[Blocks, Tag("(list)")], Content]
+
+
+class ToolEntry(Body):
+    """One that the client runs; those of other types have no schema, and are refused."""
+
+    type: str | None = None
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    description: str | None = None
+    input_schema: dict[str, Any] | None = Field(None, description="JSON Schema of an object.")
+    strict: bool | None = None
+
+
+class ToolChoiceEntry(Body):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(Body):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Field(ge=LEAST_BUDGET, le=2**31 - 1)] | None = Field(
+        None, description="Told to chat templates that know of one; nothing else ends the thinking but max_tokens."
+    )
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class OutputFormat(Body):
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema", description="JSON Schema of the reply.")
+
+
+class OutputConfig(Body):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
+
+
+class PromptBody(Body):
+    """What makes a prompt."""
+
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    system: Annotated[Annotated[str, Tag("(text)")] | Annotated[ResultBlocks, Tag("(list)")], Content] | None = None
+    tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoiceEntry | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
+    mcp_servers: list[Any] | None = Field(None, description="Not supported.")
+    container: Any = Field(None, description="Not supported.")
+
+
+class CountTokensBody(PromptBody):
+    pass
+
+
+class MessagesBody(PromptBody, Sampling):  # type: ignore[misc, valid-type]
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)]
+    stop_sequences: Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
+    stream: bool | None = None
+    metadata: dict[str, Any] | None = None
+    ttl: Ttl | None = Field(
+        None,
+        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
+    )
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
+        None, description="Requests with a lower one start sooner; 0 when unset."
+    )
+    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
+        None, description="Seconds after which the request fails rather than goes on."
+    )

@@ -1,0 +1,19 @@
+"""How one dialect tells its clients of an error."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from atelier.errors import AtelierError
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """Pure. `body` is given the request's id; `in_stream` makes an event of the encoded body."""
+
+    body: Callable[[AtelierError, str], Json]
+    in_stream: Callable[[bytes], bytes]
+    name: str  # of its schema in OpenAPI
+    schema: Json

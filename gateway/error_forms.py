@@ -1,0 +1,31 @@
+"""Which dialect's form a request's errors have."""
+
+from starlette.types import Scope
+
+from gateway.anthropic import errors as anthropic
+from gateway.error_form import ErrorForm
+from gateway.openai import errors as openai
+
+# By the beginning of the path; what is not here has OpenAI's.
+BY_PATH: dict[str, ErrorForm] = {
+    "/v1/messages": anthropic.FORM,
+}
+FORMS = {form.name: form for form in (openai.FORM, *BY_PATH.values())}
+
+
+def form_of_path(path: str) -> ErrorForm:
+    """What the path's dialect has, whoever asks."""
+    return _own_form(path) or openai.FORM
+
+
+def form_of(scope: Scope) -> ErrorForm:
+    """On paths that dialects share, that of the dialect which the client's headers name."""
+    return _own_form(scope["path"]) or (anthropic.FORM if speaks_anthropic(scope) else openai.FORM)
+
+
+def speaks_anthropic(scope: Scope) -> bool:
+    return any(name == b"anthropic-version" for name, _ in scope["headers"])
+
+
+def _own_form(path: str) -> ErrorForm | None:
+    return next((form for start, form in BY_PATH.items() if path == start or path.startswith(f"{start}/")), None)
