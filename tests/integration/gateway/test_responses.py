@@ -162,7 +162,7 @@ async def test_a_tool_is_called_and_answered_by_id(
         },
         {"role": "tool", "tool_call_id": call.call_id, "content": "rain"},
     ]
-    assert prompts[0].messages[0] == {"role": "system", "content": "Brief."}
+    assert prompts[0].messages[0] == {"role": "system", "content": "Be brief."}
 
 
 async def test_a_tool_is_called_and_answered_without_the_store(
