@@ -57,6 +57,13 @@ class Config(BaseSettings):
     )
     shutdown_grace: float = Field(30, ge=0, description="Seconds that running requests get when the server stops.")
 
+    response_days: float = Field(
+        30, gt=0, le=3650, description="Days for which responses are kept that clients ask for again, or continue."
+    )
+    response_limit_mb: float = Field(
+        1024, gt=0, description="MiB that they may take together; beyond it those unused for longest go."
+    )
+
     registry_address: str = Field("", description="gRPC address of the registry; empty: the socket in the home.")
     registry_token: SecretStr | None = Field(None, description="Token that callers of the registry must present.")
     rpc_servers: Annotated[list[str], NoDecode] = Field(

@@ -69,6 +69,12 @@ class InvalidModelFile(InvalidRequest):
     code = "invalid_model_file"
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    """The response that is to be continued is not there, or one that it continues is not."""
+
+    code = "previous_response_not_found"
+
+
 class BodyTooSlow(InvalidRequest):
     """The request's body did not arrive in time."""
 
@@ -119,6 +125,12 @@ class PresetNotFound(NotFound):
     """There is no preset of this name."""
 
     code = "preset_not_found"
+
+
+class ResponseNotFound(NotFound):
+    """There is no response of this id: it was not stored, has expired, or is somebody else's."""
+
+    code = "response_not_found"
 
 
 class MethodNotAllowed(AtelierError):

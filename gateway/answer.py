@@ -64,6 +64,11 @@ def origin_of(request: Request) -> Origin:
     return Origin(account_of(request).request_id, hashlib.sha256(host.encode()).hexdigest()[:16])
 
 
+def owner_of(request: Request) -> str:
+    """Whose what this request stores is; "" where the server asks for no key."""
+    return str(request.scope.get("atelier.owner", ""))
+
+
 async def stream_answer(
     request: Request, inference: Inference, call: Call, renderer: Callable[[Generation], Renderer]
 ) -> Response:

@@ -33,6 +33,8 @@ from atelier.errors import (
     NotFound,
     PayloadTooLarge,
     PresetNotFound,
+    PreviousResponseNotFound,
+    ResponseNotFound,
     Unauthenticated,
     Unavailable,
     WorkerLost,
@@ -66,6 +68,8 @@ from gateway.openai.routes import OpenAIRoutes
 from gateway.openai.schema import ChatBody, CompletionBody, EmbeddingBody, RerankBody
 from gateway.openapi import body_of, describe, error_replies
 from gateway.request_log import RequestLog
+from gateway.responses.routes import ResponseRoutes
+from gateway.responses.schema import ResponseBody
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -80,6 +84,7 @@ class Routes:
 
     openai: OpenAIRoutes
     anthropic: AnthropicRoutes
+    responses: ResponseRoutes
     lmstudio: LMStudioRoutes
     management: ManagementRoutes
     downloads: DownloadRoutes
@@ -140,6 +145,20 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
 
     post("/v1/chat/completions", openai.chat_completions, ChatBody, "Answer a chat (OpenAI)", INFERENCE)
     post("/v1/completions", openai.completions, CompletionBody, "Continue a text (OpenAI)", INFERENCE)
+    response, responses = "/v1/responses/{id}", routes.responses
+    errors = (*INFERENCE, PreviousResponseNotFound)
+    post("/v1/responses", responses.create, ResponseBody, "Answer, and keep the answer (OpenAI)", errors)
+    get(response, responses.get, "One stored response (OpenAI)", ResponseNotFound)
+    _add(app, "DELETE", response, responses.delete, "Delete a stored response (OpenAI)", (*ALWAYS, ResponseNotFound))
+    get(f"{response}/input_items", responses.input_items, "What a response answered (OpenAI)", ResponseNotFound)
+    _add(
+        app,
+        "POST",
+        f"{response}/cancel",
+        responses.cancel,
+        "Stop a response in the background (OpenAI)",
+        (*ALWAYS, InvalidRequest, ResponseNotFound),
+    )
     post("/v1/embeddings", openai.embeddings, EmbeddingBody, "Texts to vectors (OpenAI)", INFERENCE)
     for path in ("/v1/rerank", "/rerank"):
         post(path, openai.rerank, RerankBody, "Documents by how well they answer a query (Jina, Cohere)", INFERENCE)

@@ -4,7 +4,7 @@ from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
 from gateway.account import Account
 from gateway.admission import Admission, Ticket
-from gateway.call import Call, Origin, make_plan
+from gateway.call import Call, Origin, Plan, make_plan
 from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
 from gateway.generation import Generation
@@ -34,12 +34,16 @@ class Inference:
         self._queue_timeout = queue_timeout
         self._running: set[Generation] = set()
 
+    def check(self, call: Call, origin: Origin) -> Plan:
+        """What `start` would begin; raises what is wrong with the call, before anything is looked for to answer it."""
+        return make_plan(call, origin, self._watcher.known())
+
     async def start(self, call: Call, origin: Origin, account: Account) -> Generation:
         """A generation that a worker has accepted; the caller closes it.
 
         Raises what stands against it, as the client should see it.
         """
-        plan = make_plan(call, origin, self._watcher.known())
+        plan = self.check(call, origin)
         account.model = plan.model.key
         ticket = self._admission.enter()
         generation = Generation(

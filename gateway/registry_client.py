@@ -20,6 +20,7 @@ ESTIMATE_SECONDS = 10.0
 DEVICES_SECONDS = 45.0  # a process is asked
 FILES_SECONDS = 60.0
 PRESET_SECONDS = 20.0  # a template is tried
+RESPONSE_SECONDS = 15.0  # a large body on a slow disk
 HUB_SECONDS = 90.0  # a hub may be slow
 MARGIN_SECONDS = 30.0  # beyond the time that a load may take: the registry is to say first that it took too long
 
@@ -127,6 +128,21 @@ class RegistryClient:
     async def set_replicas(self, model_key: str, replicas: pb.Replicas | None) -> Model:
         request = pb.SetReplicasRequest(model_key=model_key, replicas=replicas)
         return read_model(await self._reply(self.stub.SetReplicas, request, PRESET_SECONDS))
+
+    async def put_response(self, response: pb.StoredResponse) -> None:
+        """It is written when this returns."""
+        await self._reply(self.stub.PutResponse, pb.PutResponseRequest(response=response), RESPONSE_SECONDS)
+
+    async def get_response(self, request: pb.ResponseRequest) -> pb.StoredResponse:
+        reply: pb.StoredResponse = await self._reply(self.stub.GetResponse, request, RESPONSE_SECONDS)
+        return reply
+
+    async def get_conversation(self, request: pb.ResponseRequest) -> list[pb.StoredResponse]:
+        """The oldest first."""
+        return list((await self._reply(self.stub.GetConversation, request, RESPONSE_SECONDS)).responses)
+
+    async def delete_response(self, request: pb.ResponseRequest) -> None:
+        await self._reply(self.stub.DeleteResponse, request, RESPONSE_SECONDS)
 
     async def search_hub(self, query: str, limit: int) -> pb.SearchHubReply:
         reply: pb.SearchHubReply = await self._reply(

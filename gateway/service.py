@@ -25,8 +25,12 @@ from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
 from gateway.openai.routes import OpenAIRoutes
 from gateway.registry_client import RegistryClient
+from gateway.responses.archive import Archive
+from gateway.responses.background import Background
+from gateway.responses.routes import ResponseRoutes
 from gateway.sequences import Sequences
 from gateway.snapshot import Snapshot, State
+from gateway.stored import Stored
 from gateway.unary import Unary
 from gateway.watcher import Watcher
 from gateway.workers import Workers
@@ -49,6 +53,8 @@ class Gateway:
         core = (self.watcher, dispatcher, self.workers, self.admission, self.metrics)
         self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
+        self.archive = Archive(Stored(self.registry, "openai"))
+        self.background = Background(self.inference, self.archive, Stored(self.registry, "openai-run"))
         self.app = self._create_app(config)
         self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
         self.metrics.registry_connected.set_function(lambda: self.watcher.connected)
@@ -66,12 +72,14 @@ class Gateway:
         too_late = Draining("The server stopped before the answer was complete; send the request again.")
         self.inference.end_all(too_late)
         self.unary.end_all(too_late)
+        await self.background.close()
         await self.registry.close()  # ends those that wait for a load
 
     async def close(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
+        await self.background.close()
         await self.registry.close()
         await self.workers.close()
 
@@ -81,6 +89,7 @@ class Gateway:
         routes = Routes(
             OpenAIRoutes(self.inference, self.unary, catalogue),
             AnthropicRoutes(self.inference, self.unary, catalogue),
+            ResponseRoutes(self.inference, self.archive, self.background),
             LMStudioRoutes(self.inference, catalogue, control),
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),

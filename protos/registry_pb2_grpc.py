@@ -129,6 +129,26 @@ class RegistryStub:
                 request_serializer=protos_dot_registry__pb2.SetReplicasRequest.SerializeToString,
                 response_deserializer=protos_dot_registry__pb2.Model.FromString,
                 _registered_method=True)
+        self.PutResponse = channel.unary_unary(
+                '/atelier.v1.Registry/PutResponse',
+                request_serializer=protos_dot_registry__pb2.PutResponseRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.PutResponseReply.FromString,
+                _registered_method=True)
+        self.GetResponse = channel.unary_unary(
+                '/atelier.v1.Registry/GetResponse',
+                request_serializer=protos_dot_registry__pb2.ResponseRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.StoredResponse.FromString,
+                _registered_method=True)
+        self.GetConversation = channel.unary_unary(
+                '/atelier.v1.Registry/GetConversation',
+                request_serializer=protos_dot_registry__pb2.ResponseRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.Conversation.FromString,
+                _registered_method=True)
+        self.DeleteResponse = channel.unary_unary(
+                '/atelier.v1.Registry/DeleteResponse',
+                request_serializer=protos_dot_registry__pb2.ResponseRequest.SerializeToString,
+                response_deserializer=protos_dot_registry__pb2.DeleteResponseReply.FromString,
+                _registered_method=True)
 
 
 class RegistryServicer:
@@ -262,6 +282,33 @@ class RegistryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutResponse(self, request, context):
+        """Keep a response that its client may ask for again, or continue. One with the same id is replaced, if it is
+        the same owner's and of the same kind. Returns when it is written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetResponse(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConversation(self, request, context):
+        """A response and those that it continues, the oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteResponse(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -359,6 +406,26 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.SetReplicas,
                     request_deserializer=protos_dot_registry__pb2.SetReplicasRequest.FromString,
                     response_serializer=protos_dot_registry__pb2.Model.SerializeToString,
+            ),
+            'PutResponse': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutResponse,
+                    request_deserializer=protos_dot_registry__pb2.PutResponseRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.PutResponseReply.SerializeToString,
+            ),
+            'GetResponse': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetResponse,
+                    request_deserializer=protos_dot_registry__pb2.ResponseRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.StoredResponse.SerializeToString,
+            ),
+            'GetConversation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConversation,
+                    request_deserializer=protos_dot_registry__pb2.ResponseRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.Conversation.SerializeToString,
+            ),
+            'DeleteResponse': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteResponse,
+                    request_deserializer=protos_dot_registry__pb2.ResponseRequest.FromString,
+                    response_serializer=protos_dot_registry__pb2.DeleteResponseReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -874,6 +941,114 @@ class Registry:
             '/atelier.v1.Registry/SetReplicas',
             protos_dot_registry__pb2.SetReplicasRequest.SerializeToString,
             protos_dot_registry__pb2.Model.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/PutResponse',
+            protos_dot_registry__pb2.PutResponseRequest.SerializeToString,
+            protos_dot_registry__pb2.PutResponseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/GetResponse',
+            protos_dot_registry__pb2.ResponseRequest.SerializeToString,
+            protos_dot_registry__pb2.StoredResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConversation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/GetConversation',
+            protos_dot_registry__pb2.ResponseRequest.SerializeToString,
+            protos_dot_registry__pb2.Conversation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteResponse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Registry/DeleteResponse',
+            protos_dot_registry__pb2.ResponseRequest.SerializeToString,
+            protos_dot_registry__pb2.DeleteResponseReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,14 @@ class RegistryStub:
     """Whose settings hold for a model where nothing else is said."""
     SetReplicas: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetReplicasRequest, _registry_pb2.Model]
     """How many instances a model shall have, as calls wait for them."""
+    PutResponse: _grpc.UnaryUnaryMultiCallable[_registry_pb2.PutResponseRequest, _registry_pb2.PutResponseReply]
+    """Keep a response that its client may ask for again, or continue. One with the same id is replaced, if it is
+    the same owner's and of the same kind. Returns when it is written.
+    """
+    GetResponse: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResponseRequest, _registry_pb2.StoredResponse]
+    GetConversation: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResponseRequest, _registry_pb2.Conversation]
+    """A response and those that it continues, the oldest first."""
+    DeleteResponse: _grpc.UnaryUnaryMultiCallable[_registry_pb2.ResponseRequest, _registry_pb2.DeleteResponseReply]
 
 @_typing.type_check_only
 class RegistryAsyncStub(RegistryStub):
@@ -103,6 +111,14 @@ class RegistryAsyncStub(RegistryStub):
     """Whose settings hold for a model where nothing else is said."""
     SetReplicas: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetReplicasRequest, _registry_pb2.Model]  # type: ignore[assignment]
     """How many instances a model shall have, as calls wait for them."""
+    PutResponse: _aio.UnaryUnaryMultiCallable[_registry_pb2.PutResponseRequest, _registry_pb2.PutResponseReply]  # type: ignore[assignment]
+    """Keep a response that its client may ask for again, or continue. One with the same id is replaced, if it is
+    the same owner's and of the same kind. Returns when it is written.
+    """
+    GetResponse: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResponseRequest, _registry_pb2.StoredResponse]  # type: ignore[assignment]
+    GetConversation: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResponseRequest, _registry_pb2.Conversation]  # type: ignore[assignment]
+    """A response and those that it continues, the oldest first."""
+    DeleteResponse: _aio.UnaryUnaryMultiCallable[_registry_pb2.ResponseRequest, _registry_pb2.DeleteResponseReply]  # type: ignore[assignment]
 
 class RegistryServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -252,5 +268,37 @@ class RegistryServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.Model, _abc.Awaitable[_registry_pb2.Model]]:
         """How many instances a model shall have, as calls wait for them."""
+
+    @_abc_1.abstractmethod
+    def PutResponse(
+        self,
+        request: _registry_pb2.PutResponseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.PutResponseReply, _abc.Awaitable[_registry_pb2.PutResponseReply]]:
+        """Keep a response that its client may ask for again, or continue. One with the same id is replaced, if it is
+        the same owner's and of the same kind. Returns when it is written.
+        """
+
+    @_abc_1.abstractmethod
+    def GetResponse(
+        self,
+        request: _registry_pb2.ResponseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.StoredResponse, _abc.Awaitable[_registry_pb2.StoredResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetConversation(
+        self,
+        request: _registry_pb2.ResponseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.Conversation, _abc.Awaitable[_registry_pb2.Conversation]]:
+        """A response and those that it continues, the oldest first."""
+
+    @_abc_1.abstractmethod
+    def DeleteResponse(
+        self,
+        request: _registry_pb2.ResponseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.DeleteResponseReply, _abc.Awaitable[_registry_pb2.DeleteResponseReply]]: ...
 
 def add_RegistryServicer_to_server(servicer: RegistryServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

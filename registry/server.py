@@ -28,6 +28,8 @@ from registry.models.catalogue import Catalogue
 from registry.models.store import ModelStore
 from registry.presets.presets import Presets
 from registry.presets.store import PresetStore
+from registry.responses.responses import Responses
+from registry.responses.store import ResponseStore
 from registry.service import RegistryServicer
 
 SERVICE = "atelier.v1.Registry"
@@ -63,6 +65,9 @@ class RegistryServer:
             Probe(config.rpc_servers),
         )
         self.downloads = Downloads(config.models_dir, hub, DownloadStore(database), self.catalogue, self.feed)
+        self.responses = Responses(
+            ResponseStore(database), days=config.response_days, most_bytes=int(config.response_limit_mb * 2**20)
+        )
         self._disk = Disk(config, self.catalogue, self.downloads, self.pool)
         self._health = health.aio.HealthServicer()
         self._server = create_server(_token(config))
@@ -80,7 +85,14 @@ class RegistryServer:
         self._launcher.clear_all_but(self.pool.addresses())
         await self.downloads.recover()
         servicer = RegistryServicer(
-            self.catalogue, self._adapters, self.pool, self.downloads, self.presets, self._disk, self.feed
+            self.catalogue,
+            self._adapters,
+            self.pool,
+            self.downloads,
+            self.presets,
+            self.responses,
+            self._disk,
+            self.feed,
         )
         add_RegistryServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -90,6 +102,7 @@ class RegistryServer:
         self._looking = [
             asyncio.create_task(Caretaker(self.pool, self.catalogue.all).run()),
             asyncio.create_task(self.catalogue.watch_folder()),
+            asyncio.create_task(self.responses.run()),
         ]
         self._launcher.prepare()
         _log.info("registry_ready", address=self._config.registry_target)

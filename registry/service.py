@@ -22,6 +22,7 @@ from registry.models.description import describe_model
 from registry.models.importing import check_import
 from registry.models.verifying import verify
 from registry.presets.presets import Presets
+from registry.responses.responses import Responses
 from registry.wire import (
     MODES,
     change_message,
@@ -33,15 +34,18 @@ from registry.wire import (
     instance_message,
     model_message,
     preset_message,
+    read_address,
     read_preset,
     read_replicas,
+    read_response,
     repository_message,
+    response_message,
     verdict_message,
 )
 
 
 class RegistryServicer(GeneratedServicer):
-    """Thin: every decision is the catalogue's, the pool's, the downloads' or the presets'."""
+    """Thin: every decision is the catalogue's, the pool's, the downloads', the presets' or the responses'."""
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class RegistryServicer(GeneratedServicer):
         pool: Pool,
         downloads: Downloads,
         presets: Presets,
+        responses: Responses,
         disk: Disk,
         feed: Feed,
     ) -> None:
@@ -58,6 +63,7 @@ class RegistryServicer(GeneratedServicer):
         self._pool = pool
         self._downloads = downloads
         self._presets = presets
+        self._responses = responses
         self._disk = disk
         self._verifying = ThreadPoolExecutor(1, thread_name_prefix="verify")  # launches need the usual threads
         self._feed = feed
@@ -185,3 +191,23 @@ class RegistryServicer(GeneratedServicer):
     async def MeasureDisk(self, request: pb.MeasureDiskRequest, context: Context) -> pb.DiskUse:
         async with reported_errors(context):
             return disk_message(await self._disk.use())
+
+    async def PutResponse(self, request: pb.PutResponseRequest, context: Context) -> pb.PutResponseReply:
+        async with reported_errors(context):
+            await self._responses.put(read_response(request.response))
+            return pb.PutResponseReply()
+
+    async def GetResponse(self, request: pb.ResponseRequest, context: Context) -> pb.StoredResponse:
+        async with reported_errors(context):
+            response = await self._responses.get(read_address(request))
+            return response_message(response, self._responses.age(response))
+
+    async def GetConversation(self, request: pb.ResponseRequest, context: Context) -> pb.Conversation:
+        async with reported_errors(context):
+            responses = await self._responses.conversation(read_address(request))
+            return pb.Conversation(responses=[response_message(each, self._responses.age(each)) for each in responses])
+
+    async def DeleteResponse(self, request: pb.ResponseRequest, context: Context) -> pb.DeleteResponseReply:
+        async with reported_errors(context):
+            await self._responses.delete(read_address(request))
+            return pb.DeleteResponseReply()

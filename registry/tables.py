@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Float, Integer, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Float, Index, Integer, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -64,6 +64,23 @@ class DownloadRow(Base):
     model_key: Mapped[str] = mapped_column(String(255))
     started_at: Mapped[float] = mapped_column(Float(53))
     finished_at: Mapped[float] = mapped_column(Float(53))
+
+
+class ResponseRow(Base):
+    """A response that its client may continue. The body is last: what is asked of many rows does not read it."""
+
+    __tablename__ = "responses"
+    __table_args__ = (Index("ix_responses_expires_at", "expires_at", "size"),)
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    kind: Mapped[str] = mapped_column(String(255))
+    previous_id: Mapped[str | None] = mapped_column(String(255))
+    created_at: Mapped[float] = mapped_column(Float(53))
+    written_at: Mapped[float] = mapped_column(Float(53))
+    expires_at: Mapped[float] = mapped_column(Float(53))
+    size: Mapped[int] = mapped_column(Integer)  # bytes of the body
+    body: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class InstanceRow(Base):

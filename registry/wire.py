@@ -23,6 +23,7 @@ from registry.models.estimate import Estimate
 from registry.models.importing import Mode
 from registry.models.model import Model, Provenance, Replicas
 from registry.models.verifying import Verdict
+from registry.responses.response import Address, StoredResponse
 
 MOST_BYTES = 2**63  # a header may say anything
 WORKING_SHARE = 1.2  # of a file's size, that a model with a usual context takes
@@ -224,6 +225,29 @@ def read_preset(message: pb.Preset) -> Preset:
         settings=orjson.loads(message.settings_json or b"{}"),
         changed_at=message.changed_at,
     )
+
+
+def response_message(response: StoredResponse, age: float) -> pb.StoredResponse:
+    address = response.address
+    return pb.StoredResponse(
+        id=address.id,
+        owner=address.owner,
+        kind=address.kind,
+        previous_id=response.previous_id,
+        body=response.body,
+        created_at=response.created_at,
+        age_seconds=age,
+    )
+
+
+def read_response(message: pb.StoredResponse) -> StoredResponse:
+    """As it was sent: not checked yet."""
+    previous_id = message.previous_id if message.HasField("previous_id") else None
+    return StoredResponse(read_address(message), previous_id, message.body, message.created_at)
+
+
+def read_address(message: pb.ResponseRequest | pb.StoredResponse) -> Address:
+    return Address(message.id, message.owner, message.kind)
 
 
 def estimate_message(estimate: Estimate) -> pb.MemoryEstimate:

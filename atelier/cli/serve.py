@@ -48,6 +48,10 @@ def serve(
     rpc_servers: Annotated[
         list[str] | None, typer.Option(help="llama.cpp RPC servers, host:port, whose devices models can be put on.")
     ] = None,
+    response_days: Annotated[
+        Number, typer.Option(help="Days for which responses are kept that clients may continue.  [30]")
+    ] = None,
+    response_limit_mb: Annotated[Number, typer.Option(help="MiB that they may take together.  [1024]")] = None,
     shutdown_grace: Annotated[Number, typer.Option(help="Seconds that running requests get at a stop.  [30]")] = None,
     load_timeout: Annotated[Number, typer.Option(help="Seconds that a model may take to load.  [600]")] = None,
     stall_timeout: Annotated[

@@ -14,6 +14,7 @@ from atelier.errors import (
     DownloadNotFound,
     InstanceNotFound,
     PresetNotFound,
+    ResponseNotFound,
 )
 from atelier.launch import LaunchSpec
 from atelier.names import numbered_id
@@ -42,6 +43,7 @@ class FakeRegistry(RegistryServicer):
         self.instances: dict[str, pb.Instance] = {}
         self.downloads: dict[str, pb.Download] = {}
         self.presets: dict[str, list[pb.Preset]] = {}  # every version, the oldest first
+        self.responses: dict[str, pb.StoredResponse] = {}
         self.found: list[pb.Repository] = []
         self.searched: list[pb.SearchHubRequest] = []
         self.wanted: list[pb.StartDownloadRequest] = []
@@ -307,6 +309,35 @@ class FakeRegistry(RegistryServicer):
         model.default_preset = request.preset
         self.tell(pb.Change(model=model))
         return model
+
+    async def PutResponse(self, request: pb.PutResponseRequest, context: Context) -> pb.PutResponseReply:
+        async with reported_errors(context):
+            if self.fail_with:
+                raise self.fail_with
+        self.responses[request.response.id] = request.response
+        return pb.PutResponseReply()
+
+    async def GetResponse(self, request: pb.ResponseRequest, context: Context) -> pb.StoredResponse:
+        async with reported_errors(context):
+            return self._response(request, request.id)
+
+    async def GetConversation(self, request: pb.ResponseRequest, context: Context) -> pb.Conversation:
+        async with reported_errors(context):
+            responses = [self._response(request, request.id)]
+            while responses[0].HasField("previous_id"):
+                responses.insert(0, self._response(request, responses[0].previous_id))
+            return pb.Conversation(responses=responses)
+
+    async def DeleteResponse(self, request: pb.ResponseRequest, context: Context) -> pb.DeleteResponseReply:
+        async with reported_errors(context):
+            del self.responses[self._response(request, request.id).id]
+        return pb.DeleteResponseReply()
+
+    def _response(self, request: pb.ResponseRequest, id: str) -> pb.StoredResponse:
+        response = self.responses.get(id)
+        if response is None or (response.owner, response.kind) != (request.owner, request.kind):
+            raise ResponseNotFound()
+        return response
 
     def set_download(self, **facts: Any) -> pb.Download:
         """The one download, with these facts changed; every watcher hears of it."""

@@ -168,6 +168,20 @@ class RegistryClient:
         replicas = pb.Replicas(least=limits[0], most=limits[1]) if limits else None
         return await self._call(self.stub.SetReplicas, pb.SetReplicasRequest(model_key=model_key, replicas=replicas))
 
+    async def put_response(self, id: str, owner: str = "me", kind: str = "openai", **more: Any) -> None:
+        response = pb.StoredResponse(id=id, owner=owner, kind=kind, **{"body": b"{}", **more})
+        await self._call(self.stub.PutResponse, pb.PutResponseRequest(response=response))
+
+    async def get_response(self, id: str, owner: str = "me", kind: str = "openai") -> pb.StoredResponse:
+        return await self._call(self.stub.GetResponse, pb.ResponseRequest(id=id, owner=owner, kind=kind))
+
+    async def conversation(self, id: str, owner: str = "me", kind: str = "openai") -> list[pb.StoredResponse]:
+        request = pb.ResponseRequest(id=id, owner=owner, kind=kind)
+        return list((await self._call(self.stub.GetConversation, request)).responses)
+
+    async def delete_response(self, id: str, owner: str = "me", kind: str = "openai") -> None:
+        await self._call(self.stub.DeleteResponse, pb.ResponseRequest(id=id, owner=owner, kind=kind))
+
     async def search(self, query: str, limit: int = 10) -> list[pb.Repository]:
         reply = await self._call(self.stub.SearchHub, pb.SearchHubRequest(query=query, limit=limit))
         return list(reply.repositories)

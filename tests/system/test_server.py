@@ -55,6 +55,37 @@ def test_the_same_seed_gives_the_same_answer(client: openai.OpenAI) -> None:
     assert draw(1) == draw(1) != draw(2)
 
 
+def test_a_stored_response_is_continued(client: openai.OpenAI) -> None:
+    first = client.responses.create(model=MODEL, input="Name a colour.", temperature=0, max_output_tokens=16)
+    with client.responses.stream(
+        model=MODEL, input="Another.", previous_response_id=first.id, temperature=0, max_output_tokens=16
+    ) as stream:
+        kinds = [event.type for event in stream]
+    assert kinds[0] == "response.created"
+    assert kinds[-1] in ("response.completed", "response.incomplete")
+    again = client.responses.create(
+        model=MODEL,
+        input=[{"role": "user", "content": "Name a colour."}, *first.output, {"role": "user", "content": "Another."}],  # type: ignore[list-item]
+        temperature=0,
+        max_output_tokens=16,
+    )
+    continued = client.responses.create(
+        model=MODEL, input="Another.", previous_response_id=first.id, temperature=0, max_output_tokens=16
+    )
+    assert first.usage is not None
+    assert continued.usage is not None
+    assert again.usage is not None
+    assert continued.output_text == again.output_text
+    assert continued.usage.input_tokens == again.usage.input_tokens > first.usage.input_tokens
+
+
+def test_a_response_in_the_background_is_there_later(client: openai.OpenAI) -> None:
+    begun = client.responses.create(model=MODEL, input="hi", background=True, max_output_tokens=16)
+    assert begun.status == "queued"
+    assert reaches(lambda: client.responses.retrieve(begun.id).status in ("completed", "incomplete"))
+    assert client.responses.retrieve(begun.id).output_text
+
+
 def test_structured_output_parses_and_validates(client: openai.OpenAI) -> None:
     schema = {
         "type": "object",

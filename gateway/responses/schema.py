@@ -1,0 +1,256 @@
+"""The body of POST /v1/responses. Unknown fields are ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from atelier.limits import LONGEST_TIMEOUT, MOST_LOGPROBS, MOST_PRIORITY
+from atelier.settings import TABLE
+from atelier.settings.schema import fields_model
+from gateway.openai.schema import Body, Ttl
+
+MOST_ITEMS = 10_000
+MOST_PARTS = 1_000
+MOST_TOOLS = 512
+MAX_TOKENS = "max_tokens"  # has another name here
+
+Sampling = fields_model(
+    "ResponseSampling",
+    (
+        (row.facts.openai, row)
+        for row in TABLE["inference"].values()
+        if row.facts.openai and row.name not in (MAX_TOKENS, "context_overflow")
+    ),
+)
+
+Id = Annotated[str, Field(min_length=1, max_length=128)]
+Status = Literal["in_progress", "completed", "incomplete"]
+FunctionName = Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,128}$")]
+
+
+class Part(Body):
+    """Of a message's content, of reasoning, of what a function returned. Which types there may be, its place says."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+def _text_or_list(value: Any) -> str:
+    if isinstance(value, str):
+        return "(text)"
+    return "(list)" if isinstance(value, list) else "(neither)"
+
+
+Content = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[list[Part], Field(max_length=MOST_PARTS), Tag("(list)")],
+    Discriminator(
+        _text_or_list, custom_error_type="content", custom_error_message="must be a string or a list of content parts"
+    ),
+]
+
+
+class MessageItem(Body):
+    type: Literal["message"] | None = None
+    id: Id | None = None
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Content
+    status: Status | None = None
+
+
+class FunctionCallItem(Body):
+    type: Literal["function_call"]
+    id: Id | None = None
+    call_id: Id
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    arguments: str
+    status: Status | None = None
+
+
+class FunctionCallOutputItem(Body):
+    type: Literal["function_call_output"]
+    id: Id | None = None
+    call_id: Id
+    output: Content
+    status: Status | None = None
+
+
+class ReasoningItem(Body):
+    type: Literal["reasoning"]
+    id: Id | None = None
+    summary: Annotated[list[Part], Field(max_length=MOST_PARTS)]
+    content: Annotated[list[Part], Field(max_length=MOST_PARTS)] | None = None
+    status: Status | None = None
+
+
+class ItemReference(Body):
+    type: Literal["item_reference"] | None = None
+    id: Id
+
+
+class OtherItem(Body):
+    """Of a type that is refused by name."""
+
+    type: str
+
+
+ITEM_TYPES = frozenset({"message", "function_call", "function_call_output", "reasoning", "item_reference"})
+
+
+def _item_kind(value: Any) -> str:
+    """The type may be left out of messages and references."""
+    if not isinstance(value, dict):
+        return "(neither)"
+    kind = value.get("type")
+    if kind is None:
+        kind = "item_reference" if "id" in value and "role" not in value else "message"
+    return f"({kind})" if isinstance(kind, str) and kind in ITEM_TYPES else "(other)"
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("(message)")]
+    | Annotated[FunctionCallItem, Tag("(function_call)")]
+    | Annotated[FunctionCallOutputItem, Tag("(function_call_output)")]
+    | Annotated[ReasoningItem, Tag("(reasoning)")]
+    | Annotated[ItemReference, Tag("(item_reference)")]
+    | Annotated[OtherItem, Tag("(other)")],
+    Discriminator(_item_kind, custom_error_type="item", custom_error_message="must be an object"),
+]
+
+Input = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[list[Item], Field(max_length=MOST_ITEMS), Tag("(list)")],
+    Discriminator(_text_or_list, custom_error_type="input", custom_error_message="must be a string or a list of items"),
+]
+
+
+class FunctionTool(Body):
+    type: Literal["function"]
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments, an object.")
+    strict: bool | None = Field(None, description="Refuse a schema that cannot be enforced whole.")
+
+
+class OtherTool(Body):
+    """One that the server would run itself: refused by name."""
+
+    type: str
+
+
+def _function_or_other(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "(neither)"
+    return "(function)" if value.get("type") == "function" else "(other)"
+
+
+ToolEntry = Annotated[
+    Annotated[FunctionTool, Tag("(function)")] | Annotated[OtherTool, Tag("(other)")],
+    Discriminator(_function_or_other, custom_error_type="tool", custom_error_message="must be an object"),
+]
+
+
+class NamedFunction(Body):
+    type: Literal["function"]
+    name: str
+
+
+class ToolReference(Body):
+    type: str
+    name: str | None = None
+
+
+class AllowedTools(Body):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ToolReference], Field(min_length=1, max_length=MOST_TOOLS)]
+
+
+def _choice_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "(word)"
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"({kind})" if kind in ("function", "allowed_tools") else "(other)" if isinstance(kind, str) else "(neither)"
+
+
+Choice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("(word)")]
+    | Annotated[NamedFunction, Tag("(function)")]
+    | Annotated[AllowedTools, Tag("(allowed_tools)")]
+    | Annotated[OtherTool, Tag("(other)")],
+    Discriminator(
+        _choice_kind,
+        custom_error_type="tool_choice",
+        custom_error_message='must be "none", "auto", "required", or an object with a type',
+    ),
+]
+
+
+class TextFormat(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the answer.")
+    strict: bool | None = None
+    description: str | None = None
+
+
+class TextSettings(Body):
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class ReasoningSettings(Body):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
+    )
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class ResponseBody(Sampling):  # type: ignore[misc, valid-type]
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    input: Input
+    instructions: str | None = Field(None, description="A system message for this response alone.")
+    previous_response_id: str | None = Field(None, description="The stored response that this one goes on from.")
+    store: bool | None = Field(None, description="Keep the response, so that it can be got and continued; true unset.")
+    stream: bool | None = None
+    background: bool | None = Field(None, description="Return at once; the response is to be asked for later.")
+
+    tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+
+    text: TextSettings | None = None
+    reasoning: ReasoningSettings | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None, description="auto: the oldest messages are left out of what does not fit."
+    )
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    include: Annotated[list[str], Field(max_length=32)] | None = None
+
+    metadata: Metadata | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+
+    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
+    ttl: Ttl | None = Field(
+        None,
+        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
+    )
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
+        None, description="Requests with a lower one start sooner; 0 when unset."
+    )
+    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
+        None, description="Seconds after which the request fails rather than goes on."
+    )
+
+    conversation: Any = Field(None, description="Refused: previous_response_id continues a conversation.")
+    prompt: Any = Field(None, description="Refused: there are no prompts stored here.")

@@ -1,0 +1,87 @@
+"""A body to the core's call. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from atelier.constraint import Constraint, JsonObject, JsonSchema
+from atelier.errors import InvalidRequest, UnsupportedField
+from gateway.call import Call, Chat
+from gateway.openai.translate import SETTINGS
+from gateway.responses.messages import chat_messages
+from gateway.responses.schema import ResponseBody, TextFormat
+from gateway.responses.tools import response_tools, told_again
+
+Json = dict[str, Any]
+
+LOGPROBS = "message.output_text.logprobs"  # in `include`
+OVERFLOW = {"auto": "rollingWindow", "disabled": "stopAtLimit"}
+REFUSED = {
+    "conversation": "not supported; previous_response_id continues a conversation.",
+    "prompt": "there are no prompts stored here; a preset can hold a system prompt.",
+}
+
+
+def refuse_contradictions(body: ResponseBody) -> None:
+    for name, reason in REFUSED.items():
+        if getattr(body, name) is not None:
+            raise UnsupportedField(f"{name}: {reason}", param=name)
+    if body.background and body.store is False:
+        raise InvalidRequest("store: a response in the background has to be stored", param="store")
+    if body.background and body.stream:
+        raise UnsupportedField("stream: not supported together with background; leave one out.", param="stream")
+
+
+def response_call(body: ResponseBody, items: Sequence[Json]) -> Call:
+    """`items`: of the whole conversation, the oldest first."""
+    messages = chat_messages(body.instructions, items)
+    if not messages:
+        raise InvalidRequest("input: there is nothing to answer", param="input")
+    return Call(
+        model=body.model,
+        prompts=[Chat(messages)],
+        tools=response_tools(body),
+        template_arguments=template_arguments(body),
+        settings=inference_settings(body),
+        constraint=format_constraint(body.text.format if body.text else None),
+        logprobs=wanted_logprobs(body),
+        priority=body.priority,
+        timeout=body.timeout,
+        preset=body.preset,
+        ttl=body.ttl,
+    )
+
+
+def inference_settings(body: ResponseBody) -> Json:
+    """The settings that the body sets, by the table's names."""
+    values = {setting: getattr(body, field, None) for field, setting in SETTINGS.items()}
+    values["max_tokens"] = body.max_output_tokens
+    if body.truncation is not None:
+        values["context_overflow"] = OVERFLOW[body.truncation]
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def template_arguments(body: ResponseBody) -> Json:
+    """Templates know one or the other name of the effort."""
+    effort = body.reasoning.effort if body.reasoning else None
+    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+
+
+def format_constraint(asked: TextFormat | None) -> Constraint | None:
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        return JsonObject()
+    if asked.schema_ is None:
+        raise InvalidRequest("text.format.schema: is required", param="text.format.schema")
+    return JsonSchema(orjson.dumps(told_again(asked.schema_, "text.format.schema")).decode(), asked.strict)
+
+
+def wanted_logprobs(body: ResponseBody) -> int | None:
+    """For how many of the likeliest tokens beside each token; None: not at all."""
+    if LOGPROBS in (body.include or []):
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise InvalidRequest(f'top_logprobs: needs "{LOGPROBS}" in include', param="top_logprobs")
+    return None

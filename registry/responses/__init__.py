@@ -1,0 +1,1 @@
+"""Responses that their clients may ask for again, or continue."""

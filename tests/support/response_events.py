@@ -1,0 +1,29 @@
+"""A stream of OpenAI's responses, held against the official client's types."""
+
+import json
+from typing import Any, get_args
+
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+_EVENTS = {
+    get_args(kind.model_fields["type"].annotation)[0]: TypeAdapter(kind)
+    for kind in get_args(get_args(ResponseStreamEvent)[0])
+}
+_RESPONSE = TypeAdapter(Response)
+
+
+def checked_response(value: Any) -> Response:
+    """As the client has it; a validation error where it is not what its types say."""
+    return _RESPONSE.validate_python(value)
+
+
+def checked_events(text: str) -> list[Any]:
+    """Every event as an object of the client's, in order; their frames name them and their numbers have no gap."""
+    events = []
+    for number, block in enumerate(text.removesuffix("\n\n").split("\n\n")):
+        name, data = block.split("\n")
+        value = json.loads(data.removeprefix("data: "))
+        assert (name, value["sequence_number"]) == (f"event: {value['type']}", number)
+        events.append(_EVENTS[value["type"]].validate_python(value))
+    return events
