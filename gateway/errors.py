@@ -19,6 +19,7 @@ from atelier.errors import (
     Unauthenticated,
 )
 from gateway.account import Account
+from gateway.ollama.errors import is_ollama, ollama_error
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it, but the log has it
 
@@ -35,8 +36,10 @@ def envelope_json(error: AtelierError) -> bytes:
     return orjson.dumps(envelope(error))
 
 
-def error_response(error: AtelierError) -> Response:
-    return Response(envelope_json(error), error.status, error_headers(error), "application/json")
+def error_response(error: AtelierError, path: str = "") -> Response:
+    """In the form of the dialect that the path belongs to."""
+    body = ollama_error(error) if is_ollama(path) else envelope_json(error)
+    return Response(body, error.status, error_headers(error), "application/json")
 
 
 def error_headers(error: AtelierError) -> dict[str, str]:
@@ -83,7 +86,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
     account = request.scope.get("atelier.account")
     if isinstance(account, Account):
         account.error = error.code
-    return error_response(error)
+    return error_response(error, request.scope["path"])
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
@@ -91,10 +94,12 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     route = f"{request.method} {request.url.path}"
     if error.status_code == MethodNotAllowed.status:
-        response = error_response(MethodNotAllowed(f"{route}: this route does not take this method."))
+        refusal = MethodNotAllowed(f"{route}: this route does not take this method.")
+        response = error_response(refusal, request.scope["path"])
         response.headers.update(error.headers or {})
         return response
-    return error_response(NotFound(f"{route}: there is no such route. GET /docs shows those there are."))
+    unknown = NotFound(f"{route}: there is no such route. GET /docs shows those there are.")
+    return error_response(unknown, request.scope["path"])
 
 
 async def handle_client_gone(request: Request, error: Exception) -> Response:

@@ -18,7 +18,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 async def refuse(error: AtelierError, scope: Scope, receive: Receive, send: Send) -> None:
     scope["atelier.account"].error = error.code
-    await error_response(error)(scope, receive, send)
+    await error_response(error, scope["path"])(scope, receive, send)
 
 
 def header_values(scope: Scope, name: bytes) -> list[str]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from atelier.errors import AtelierError
+from gateway.ollama.errors import is_ollama
 
 REF = "#/components/schemas/{model}"
 
@@ -35,9 +36,17 @@ def body_of(kind: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def error_replies(*kinds: type[AtelierError]) -> dict[int | str, dict[str, Any]]:
+OLLAMA_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+
+
+def error_replies(path: str, *kinds: type[AtelierError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may fail so."""
-    content = {"application/json": {"schema": {"$ref": REF.format(model="Error")}}}
+    model = "OllamaError" if is_ollama(path) else "Error"
+    content = {"application/json": {"schema": {"$ref": REF.format(model=model)}}}
     by_status: dict[int, list[str]] = {}
     for kind in kinds:
         by_status.setdefault(kind.status, []).append((kind.__doc__ or "").strip())
@@ -52,7 +61,7 @@ def describe(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             _, definitions = models_json_schema([(kind, "validation") for kind in bodies], ref_template=REF)
             components = schema.setdefault("components", {}).setdefault("schemas", {})
-            components |= {**definitions["$defs"], "Error": ERROR_SCHEMA}
+            components |= {**definitions["$defs"], "Error": ERROR_SCHEMA, "OllamaError": OLLAMA_ERROR_SCHEMA}
             app.openapi_schema = schema
         return app.openapi_schema
 

@@ -46,7 +46,7 @@ class RequestLog:
             account.error = AtelierError.code
             if status:
                 raise  # the server cuts the connection: the answer cannot be finished
-            await error_response(AtelierError())(scope, receive, send_with_id)
+            await error_response(AtelierError(), scope["path"])(scope, receive, send_with_id)
         finally:
             self._record(scope, account, status or CLIENT_CLOSED_REQUEST)
 
