@@ -38,20 +38,17 @@ class Pulls:
         yield {"status": "pulling manifest"}
         if isinstance(started, Download):
             async for download in self._states(started, stale):
-                if download.state is not DownloadState.COMPLETED:
-                    yield progress_object(download)
+                yield progress_object(download)
         yield SUCCESS
 
     async def _states(self, download: Download, stale: Download | None) -> AsyncIterator[Download]:
-        """Each that is seen, until it is completed. `stale`: what was known before it was started again."""
-        while True:
-            yield download
-            if download.state is DownloadState.COMPLETED:
-                await self._heard_of(download.model_key)
-                return
+        """Each that is seen before it is completed. `stale`: what was known before it was started again."""
+        while download.state is not DownloadState.COMPLETED:
             if download.state is DownloadState.FAILED:
                 raise download.error or AtelierError("The download failed.")
+            yield download
             download = await self._changed(download, stale)
+        await self._heard_of(download.model_key)
 
     async def _heard_of(self, key: str) -> None:
         """So that the client's next request can name the model."""

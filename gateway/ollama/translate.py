@@ -109,7 +109,7 @@ def tools(given: Sequence[OllamaTool]) -> Tools | None:
 
 def _tool(given: OllamaTool) -> Tool:
     function = given.function
-    schema = {} if function.parameters is None else {"parameters": function.parameters}
+    schema: Json = {} if function.parameters is None else {"parameters": function.parameters}
     return Tool(function.name, function.description or "", **schema)
 
 
