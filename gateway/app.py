@@ -64,6 +64,15 @@ from gateway.management.schema import (
     PresetImportBody,
     ReplicasBody,
 )
+from gateway.ollama.routes import OllamaRoutes
+from gateway.ollama.schema import (
+    OllamaChatBody,
+    OllamaEmbedBody,
+    OllamaEmbeddingsBody,
+    OllamaGenerateBody,
+    OllamaModelBody,
+    OllamaPullBody,
+)
 from gateway.openai.routes import OpenAIRoutes
 from gateway.openai.schema import ChatBody, CompletionBody, EmbeddingBody, RerankBody
 from gateway.openapi import body_of, describe, error_replies
@@ -86,6 +95,7 @@ class Routes:
     anthropic: AnthropicRoutes
     responses: ResponseRoutes
     lmstudio: LMStudioRoutes
+    ollama: OllamaRoutes
     management: ManagementRoutes
     downloads: DownloadRoutes
     presets: PresetRoutes
@@ -96,7 +106,7 @@ def create_app(config: Config, routes: Routes, admission: Admission, metrics: Ga
     app = FastAPI(
         title="LM Atelier",
         version=__version__,
-        description="Local models behind OpenAI's, Anthropic's and LM Studio's REST.",
+        description="Local models behind OpenAI's, Anthropic's, LM Studio's and Ollama's REST.",
         redoc_url=None,
         middleware=_layers(config, admission, metrics),
         exception_handlers={
@@ -185,6 +195,19 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     )
     get("/api/v0/models", lmstudio.v0_list_models, "List all models (LM Studio v0)")
     get("/api/v0/models/{id:path}", lmstudio.v0_get_model, "One model (LM Studio v0)", ModelNotFound)
+
+    ollama = routes.ollama
+    post("/api/chat", ollama.chat, OllamaChatBody, "Answer a chat (Ollama)", INFERENCE)
+    post("/api/generate", ollama.generate, OllamaGenerateBody, "Answer a prompt (Ollama)", INFERENCE)
+    post("/api/embed", ollama.embed, OllamaEmbedBody, "Texts to vectors (Ollama)", INFERENCE)
+    post("/api/embeddings", ollama.embeddings, OllamaEmbeddingsBody, "A text to a vector (Ollama, older)", INFERENCE)
+    get("/api/tags", ollama.tags, "List what requests may name (Ollama)")
+    post("/api/show", ollama.show, OllamaModelBody, "What is known of a model (Ollama)", (ModelNotFound,))
+    get("/api/ps", ollama.processes, "List what is loaded (Ollama)")
+    post("/api/pull", ollama.pull, OllamaPullBody, "Download a model from the hub (Ollama)", (*HUB, DiskFull))
+    write("DELETE", "/api/delete", ollama.delete, OllamaModelBody, "Delete a model (Ollama)", ModelNotFound, Conflict)
+    get("/api/version", ollama.version, "Which of Ollama's APIs this is")
+    _add(app, "HEAD", "/", ollama.head, "Whether a server is here (Ollama)", ALWAYS)
 
     get("/api/v1/models", lmstudio.v1_list_models, "List all models (LM Studio v1)")
     post(

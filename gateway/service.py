@@ -23,6 +23,9 @@ from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
+from gateway.ollama.pulls import Pulls
+from gateway.ollama.residence import Residence
+from gateway.ollama.routes import OllamaRoutes
 from gateway.openai.routes import OpenAIRoutes
 from gateway.registry_client import RegistryClient
 from gateway.responses.archive import Archive
@@ -47,10 +50,10 @@ class Gateway:
         self.registry = RegistryClient(config)
         self.workers = Workers()
         self.watcher = Watcher(self.registry, self._on_change)
-        dispatcher = Dispatcher(
+        self._dispatcher = Dispatcher(
             self.watcher, self.registry, self.workers, self.metrics, load_on_demand=config.load_on_demand
         )
-        core = (self.watcher, dispatcher, self.workers, self.admission, self.metrics)
+        core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics)
         self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
         self.archive = Archive(Stored(self.registry, "openai"))
@@ -91,12 +94,18 @@ class Gateway:
             AnthropicRoutes(self.inference, self.unary, catalogue),
             ResponseRoutes(self.inference, self.archive, self.background),
             LMStudioRoutes(self.inference, catalogue, control),
+            self._ollama_routes(catalogue, control),
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
         return create_app(config, routes, self.admission, self.metrics)
+
+    def _ollama_routes(self, catalogue: Catalogue, control: Control) -> OllamaRoutes:
+        residence = Residence(self.watcher, self._dispatcher, control)
+        pulls = Pulls(self.watcher, control, self.admission)
+        return OllamaRoutes(self.inference, self.unary, self.watcher, catalogue, control, residence, pulls)
 
     def _on_change(self, snapshot: Snapshot) -> None:
         self.workers.follow(snapshot)

@@ -53,6 +53,7 @@ class Model:
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict)  # from the file, by setting
     default_preset: str = ""
     replicas: tuple[int, int] | None = None  # least and most instances; None: as many as are loaded
+    hub_repo: str = ""  # that it was downloaded from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +187,7 @@ def read_model(message: pb.Model) -> Model:
         **_plain(message, Model),
         sampling_defaults=sampling_values(message.sampling_defaults),
         replicas=(message.replicas.least, message.replicas.most) if message.HasField("replicas") else None,
+        hub_repo=message.provenance.name if message.provenance.source == "hub" else "",
     )
 
 
@@ -220,7 +222,10 @@ def read_download(message: pb.Download) -> Download:
     )
 
 
-_CONVERTED = {"sampling_defaults", "state", "load", "error", "files", "own", "load_origins", "ttl", "replicas"}
+_CONVERTED = {
+    *("sampling_defaults", "state", "load", "error", "files", "own", "load_origins", "ttl", "replicas"),
+    "hub_repo",
+}
 
 
 def _plain(message: pb.Model | pb.Instance | pb.Download, kind: type[Model | Instance | Download]) -> dict[str, Any]:

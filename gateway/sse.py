@@ -1,7 +1,7 @@
 """Server-sent events: framing, and the response that streams a generation."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import structlog
 from starlette.responses import Response
@@ -47,10 +47,12 @@ class EventStream(Response):
     full. An error after the headers is an event; then the stream ends without the end marker.
     """
 
+    frame_headers: ClassVar[Mapping[str, str]] = HEADERS
+
     def __init__(self, generation: Generation, renderer: Renderer, headers: Mapping[str, str]) -> None:
         self.status_code = 200
         self.background = None
-        self.init_headers({**HEADERS, **headers})
+        self.init_headers({**self.frame_headers, **headers})
         self._generation = generation
         self._renderer = renderer
 

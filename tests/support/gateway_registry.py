@@ -51,10 +51,12 @@ class FakeRegistry(RegistryServicer):
         self.script: dict[str, Any] = {}
         self.load = Load(parallel=8)
         self.ensured: list[str] = []
+        self.wished_ttls: list[float | None] = []  # of what was ensured
         self.created: list[pb.CreateInstanceRequest] = []
         self.imported: list[pb.ImportModelRequest] = []
         self.import_deadlines: list[float | None] = []  # seconds that were left
         self.unloaded: list[str] = []
+        self.removed: list[str] = []
         self.loads = 0
         self.fail_with: AtelierError | None = None
         self.hold_loads = False
@@ -149,6 +151,7 @@ class FakeRegistry(RegistryServicer):
 
     async def EnsureInstance(self, request: pb.EnsureInstanceRequest, context: Context) -> pb.Instance:
         self.ensured.append(request.name)
+        self.wished_ttls.append(request.ttl_seconds if request.HasField("ttl_seconds") else None)
         self.asked.set()
         async with reported_errors(context):
             try:
@@ -209,6 +212,15 @@ class FakeRegistry(RegistryServicer):
         self.tell(pb.Change(model=model))
         return model
 
+    async def RemoveModel(self, request: pb.RemoveModelRequest, context: Context) -> pb.RemoveModelReply:
+        async with reported_errors(context):
+            if self.fail_with:
+                raise self.fail_with
+        self.removed.append(request.key)
+        del self.models[request.key]
+        self.tell(pb.Change(model_removed=request.key))
+        return pb.RemoveModelReply()
+
     async def SearchHub(self, request: pb.SearchHubRequest, context: Context) -> pb.SearchHubReply:
         self.searched.append(request)
         async with reported_errors(context):
@@ -223,7 +235,7 @@ class FakeRegistry(RegistryServicer):
                 raise self.fail_with
         if request.model in self.models:
             return pb.StartDownloadReply(model_key=request.model)
-        return pb.StartDownloadReply(download=self.set_download(reference=request.model))
+        return pb.StartDownloadReply(download=self.set_download(reference=request.model, state=pb.DOWNLOAD_QUEUED))
 
     async def ControlDownload(self, request: pb.ControlDownloadRequest, context: Context) -> pb.Download:
         async with reported_errors(context):

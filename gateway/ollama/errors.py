@@ -1,0 +1,25 @@
+"""Errors as Ollama's clients read them: one sentence."""
+
+import orjson
+
+from atelier.errors import AtelierError
+from gateway.error_form import ErrorForm, Json
+
+SCHEMA: Json = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+
+def error_body(error: AtelierError, request_id: str) -> Json:
+    """The request's id is in the headers alone."""
+    return {"error": error.message}
+
+
+def error_line(body: bytes) -> bytes:
+    return body + b"\n"
+
+
+def ollama_error(error: AtelierError) -> bytes:
+    """Of a stream: after it nothing comes."""
+    return error_line(orjson.dumps(error_body(error, "")))
+
+
+FORM = ErrorForm(error_body, error_line, "OllamaError", SCHEMA)

@@ -1,0 +1,139 @@
+"""Ollama's bodies to the core's calls. Pure."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from atelier.constraint import Constraint, JsonObject, JsonSchema
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.tools import Tool, Tools
+from gateway.call import Call, Chat, Infill, PromptInput, Text
+from gateway.ollama.keep_alive import idle_seconds
+from gateway.ollama.schema import (
+    MOST_LAST_N,
+    SAMPLING,
+    Generating,
+    OllamaChatBody,
+    OllamaGenerateBody,
+    OllamaMessage,
+    OllamaModelBody,
+    OllamaOptions,
+    OllamaTool,
+)
+
+Json = dict[str, Any]
+
+
+def chat_call(body: OllamaChatBody, name: str) -> Call:
+    """`name`: what the body's model means."""
+    messages = [message_json(message, number) for number, message in enumerate(body.messages or [])]
+    return _call(body, name, Chat(messages), tools(body.tools or []))
+
+
+def generate_call(body: OllamaGenerateBody, name: str) -> Call:
+    if body.template:
+        raise UnsupportedField("template: not taken from requests; a preset can hold one.", param="template")
+    if body.images:
+        raise UnsupportedField("images: pictures are not understood; leave them out.", param="images")
+    return _call(body, name, prompt_input(body))
+
+
+def prompt_input(body: OllamaGenerateBody) -> PromptInput:
+    """Without a template where the text is to be taken as it is, or has a gap."""
+    prompt, system = body.prompt or "", body.system or ""
+    if system and (body.raw or body.suffix):
+        other = "raw" if body.raw else "suffix"
+        raise InvalidRequest(f"system: cannot be had together with {other}, which knows no messages", param="system")
+    if body.suffix:
+        return Infill(prompt, body.suffix)
+    if body.raw:
+        return Text(prompt)
+    opening = [{"role": "system", "content": system}] if system else []
+    return Chat([*opening, {"role": "user", "content": prompt}])
+
+
+def _call(body: Generating, name: str, prompt: PromptInput, offered: Tools | None = None) -> Call:
+    return Call(
+        model=name,
+        prompts=[prompt],
+        tools=offered,
+        template_arguments=thinking_arguments(body.think),
+        settings=settings(body.options) if body.options else {},
+        constraint=constraint(body.format),
+        logprobs=wanted_logprobs(body),
+        ttl=idle_seconds(body.keep_alive),
+    )
+
+
+def settings(options: OllamaOptions) -> Json:
+    """What the options set, by the table's names; what asks for no limit sets nothing."""
+    values: Json = {name: getattr(options, name) for name in SAMPLING}
+    if options.repeat_last_n is not None:
+        values["repeat_last_n"] = MOST_LAST_N if options.repeat_last_n < 0 else options.repeat_last_n
+    if options.seed is not None and options.seed >= 0:
+        values["seed"] = options.seed
+    if options.num_predict is not None and options.num_predict > 0:
+        values["max_tokens"] = options.num_predict
+    if options.stop is not None:
+        values["stop"] = [options.stop] if isinstance(options.stop, str) else options.stop
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def constraint(asked: str | Json | None) -> Constraint | None:
+    if isinstance(asked, dict):
+        # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
+        return JsonSchema(json.dumps(asked, ensure_ascii=False, separators=(",", ":")))
+    return JsonObject() if asked else None
+
+
+def wanted_logprobs(body: Generating) -> int | None:
+    """For how many of the likeliest tokens beside each token; None: not at all."""
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
+    return None
+
+
+def thinking_arguments(think: bool | str | None) -> Json:
+    """By the names that templates have for it: Qwen's, that of DeepSeek and Granite, gpt-oss's."""
+    if think is None:
+        return {}
+    switched = {"enable_thinking": bool(think), "thinking": bool(think)}
+    return {**switched, "reasoning_effort": think} if isinstance(think, str) else switched
+
+
+def tools(given: Sequence[OllamaTool]) -> Tools | None:
+    return Tools([_tool(each) for each in given]) if given else None
+
+
+def _tool(given: OllamaTool) -> Tool:
+    function = given.function
+    schema: Json = {} if function.parameters is None else {"parameters": function.parameters}
+    return Tool(function.name, function.description or "", **schema)
+
+
+def message_json(message: OllamaMessage, number: int) -> Json:
+    """The message as chat templates expect it."""
+    if message.images:
+        path = f"messages[{number}].images"
+        raise UnsupportedField(f"{path}: pictures are not understood; leave them out.", param=path)
+    entry: Json = {"role": message.role, "content": message.content or ""}
+    if message.thinking:
+        entry["reasoning_content"] = message.thinking
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {"type": "function", **({"id": call.id} if call.id else {}), "function": call.function.model_dump()}
+            for call in message.tool_calls
+        ]
+    if message.tool_name:
+        entry["name"] = message.tool_name
+    if message.tool_call_id:
+        entry["tool_call_id"] = message.tool_call_id
+    return entry
+
+
+def named(body: OllamaModelBody) -> str:
+    if not (name := body.model or body.name):
+        raise InvalidRequest("model: is required", param="model")
+    return name

