@@ -64,6 +64,7 @@ class Format:
     bare: str = ""  # characters that may begin calls without a mark where the answer begins
     anywhere: bool = False  # or where any text does
     ignored: tuple[str, ...] = ()  # marks that stand for nothing
+    prompted: str = ""  # what prompts may end with, as the beginning of the completion
     id_length: int = 0  # characters of a call's id, as the family's templates want it; 0: OpenAI's ids
 
     @property
@@ -143,6 +144,7 @@ FORMATS = {
             name="functionary-v3.2",
             call=NamedCall(before=">>>", between="\n"),
             ignored=(">>>all\n",),
+            prompted=">>>",
         ),
         Format(
             name="function-tag",
