@@ -19,6 +19,7 @@ from worker.engine.fitting import Fitted, fit
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request
 from worker.engine.overflow import prompt_rooms
 from worker.engine.slices import Slicing
+from worker.engine.tool_constraint import constrain_output
 from worker.engine.vocabulary import Vocabulary
 from worker.output.instructions import AFTER, as_plain_chat
 from worker.output.parts import OutputParser, PlainText
@@ -73,13 +74,13 @@ class Preparer:
         fitted = self._fit(request.prompt, request.sampling.context_overflow, wanted)
         tokens = fitted.tokens
         room = self._room(len(tokens), wanted)
-        reading = self._reading(request, tokens)
+        reading, constraint = constrain_output(self._reading(request, tokens), request.constraint, self._vocabulary)
         return Prepared(
             request=request,
             tokens=tokens,
             limit=room if wanted is None else wanted,
             limited_by_context=wanted is None,
-            matcher=self._compiler.compile(request.constraint),
+            matcher=self._compiler.compile(constraint),
             slices=self._slicing.cut(tokens),
             scales=scales,
             reusable=self._reusable,
@@ -89,9 +90,9 @@ class Preparer:
         )
 
     def _reading(self, request: Request, tokens: Sequence[int]) -> OutputReading:
-        """How the completion is read. One that a constraint describes is text alone."""
+        """How what follows these tokens is read."""
         chat = request.prompt
-        if not isinstance(chat, ChatPrompt) or request.constraint is not None:
+        if not isinstance(chat, ChatPrompt):
             return PLAIN
         reading = choose_reading(chat.output, self._template(chat), chat.tools)
         end = b"".join(map(self._vocabulary.mark, tokens[-LAST_TOKENS:]))

@@ -58,6 +58,22 @@ class Vocabulary:
         tokens = {token for text in texts for token in self._tokenize(text, add_special=False, read_special=True)}
         return frozenset(filter(self.is_control, tokens))
 
+    def spell(self, text: str) -> list[str | int]:
+        """The text with the tokens in it that no text stands for in llguidance's grammars: control tokens and tags."""
+        spelled: list[str | int] = []
+        for token in self._tokenize(text, add_special=False, read_special=True):
+            if self._is_tag(token):
+                before, _, text = text.partition(self.mark(token).decode(errors="replace"))
+                spelled += [before, token] if before else [token]
+        return [*spelled, text] if text else spelled
+
+    def _is_tag(self, token: int) -> bool:
+        if self.is_control(token):
+            return True
+        written = self.mark(token)
+        is_own = ll.llama_vocab_get_attr(self.handle, token) & ll.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return bool(is_own) and written.startswith(b"<") and written.endswith(b">")
+
     def _read_piece(self, token: int, *, special: bool) -> bytes:
         room = PIECE_BYTES
         while True:

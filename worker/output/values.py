@@ -40,7 +40,7 @@ def _types(schema: Any, root: Mapping[str, Any], depth: int) -> Iterator[str]:
     if not isinstance(schema, dict) or not depth:
         return
     if isinstance(reference := schema.get("$ref"), str):
-        yield from _types(_referred(reference, root), root, depth - 1)
+        yield from _types(referred(reference, root), root, depth - 1)
     given = schema.get("type", [])
     yield from (kind for kind in (given if isinstance(given, list) else [given]) if isinstance(kind, str))
     values = schema.get("enum", [])
@@ -56,7 +56,7 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
-def _referred(reference: str, root: Mapping[str, Any]) -> Any:
+def referred(reference: str, root: Mapping[str, Any]) -> Any:
     place: Any = root
     for step in reference.removeprefix("#").strip("/").split("/"):
         place = place.get(step) if isinstance(place, Mapping) else None
