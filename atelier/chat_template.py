@@ -16,6 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from atelier.errors import InvalidTemplate
+from atelier.tools import with_arguments_read
 
 LONGEST_PROMPT = 16 * 2**20  # characters
 LONGEST_TIME = 2.0  # seconds
@@ -68,7 +69,7 @@ class ChatTemplate:
             "eos_token": eos,
         }
         try:
-            variables["messages"] = [_flatten(message) for message in messages]
+            variables["messages"] = [_readable(message) for message in messages]
             with _deadline(LONGEST_TIME):
                 return "".join(_bounded(self._template.generate(variables)))
         except InvalidTemplate:
@@ -108,11 +109,15 @@ def _deadline(seconds: float) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _flatten(message: dict[str, Any]) -> dict[str, Any]:
-    """A content of text parts as one string, which is what templates of text models expect."""
-    content = message.get("content")
+def _readable(message: dict[str, Any]) -> dict[str, Any]:
+    """As templates expect it: a content of text parts as one string, a call's arguments as an object."""
+    content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
-        return {**message, "content": "".join(part.get("text", "") for part in content)}
+        message = {**message, "content": "".join(part.get("text", "") for part in content)}
+    elif content is None and (calls or "content" in message):
+        message = {**message, "content": ""}
+    if isinstance(calls, list):
+        message = {**message, "tool_calls": [with_arguments_read(call) for call in calls]}
     return message
 
 

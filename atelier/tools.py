@@ -71,6 +71,20 @@ def definition(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def with_arguments_read(call: Any) -> Any:
+    """A message's tool call with the object that its arguments are the JSON text of; others stay as they are."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = orjson.loads(function["arguments"] or "{}")
+    except orjson.JSONDecodeError:
+        return call
+    if not isinstance(arguments, dict):
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
 def set_tools(chat: pb.Chat, tools: Tools | None) -> None:
     """InvalidRequest when a schema cannot be written as JSON."""
     if tools is None or not tools.tools:

@@ -12,7 +12,32 @@ from atelier.settings.declare import setting
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPECULATIONS = ("off", "prompt_lookup", "draft_model")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
-TOOL_CALL_FORMATS = ("auto", "json")  # of worker/output/formats.py
+# Those of worker/output/formats.py.
+TOOL_CALL_FORMATS = (
+    "auto",
+    "json",
+    "hermes",
+    "llama3-json",
+    "pythonic",
+    "lfm2",
+    "gemma",
+    "mistral",
+    "mistral-args",
+    "functionary-v3.2",
+    "function-tag",
+    "deepseek-r1",
+    "deepseek-v3.1",
+    "qwen-coder",
+    "seed-oss",
+    "minimax-m2",
+    "glm",
+    "granite",
+    "nemotron",
+    "command-r",
+    "command-r7b",
+    "harmony",
+    "kimi-k2",
+)
 LONGEST_MARK = 200  # characters of a mark in a completion
 LONGEST_NAME = 300  # characters of a device list or a model's name
 LONGEST_TEXT = 100_000  # characters of a system prompt or a template

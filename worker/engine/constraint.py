@@ -15,6 +15,7 @@ from atelier.errors import InvalidGrammar, InvalidRequest, InvalidSchema
 from worker.engine.gbnf import GbnfError
 from worker.engine.gbnf_lark import gbnf_to_lark
 from worker.engine.json_schema import PARAM, one_line, schema_grammar, unenforced_keywords
+from worker.engine.tool_constraint import TOOLS, ToolCalls
 from worker.engine.trial import GrammarTrial, Pieces, start_matcher
 from worker.engine.vocabulary import Vocabulary
 
@@ -127,10 +128,10 @@ class ConstraintCompiler:
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None
         self._trial = GrammarTrial(lambda: _pieces(self._table()))
-        self._known: OrderedDict[Constraint, Matcher | InvalidRequest] = OrderedDict()
+        self._known: OrderedDict[Constraint | ToolCalls, Matcher | InvalidRequest] = OrderedDict()
         self._compiling = threading.Lock()
 
-    def compile(self, constraint: Constraint | None) -> Matcher | None:
+    def compile(self, constraint: Constraint | ToolCalls | None) -> Matcher | None:
         """A matcher at its start; InvalidSchema or InvalidGrammar when nothing could ever match."""
         if constraint is None:
             return None
@@ -147,18 +148,26 @@ class ConstraintCompiler:
     def close(self) -> None:
         self._trial.close()
 
-    def _outcome(self, constraint: Constraint) -> Matcher | InvalidRequest:
+    def _outcome(self, constraint: Constraint | ToolCalls) -> Matcher | InvalidRequest:
         try:
             matcher = self._compile(constraint)
             if isinstance(constraint, JsonSchema) and constraint.strict and matcher.unenforced:
                 named = ", ".join(matcher.unenforced)
                 return InvalidSchema(f"Not enforced, which strict forbids: {named}. Leave it out.", param=PARAM)
+            if isinstance(constraint, ToolCalls) and matcher.unenforced:
+                self._check_strict(constraint)
             matcher.compute_mask()
         except InvalidRequest as error:
             return error
         return matcher
 
-    def _compile(self, constraint: Constraint) -> Matcher:
+    def _check_strict(self, calls: ToolCalls) -> None:
+        """Of the schemas in a grammar only some may be strict: those are compiled alone."""
+        for schema in calls.strict:
+            if named := ", ".join(self._compile(JsonSchema(schema)).unenforced):
+                raise InvalidSchema(f"tools: not enforced, which strict forbids: {named}. Leave it out.", param=TOOLS)
+
+    def _compile(self, constraint: Constraint | ToolCalls) -> Matcher:
         grammar, refusal = _grammar(constraint)
         if not isinstance(constraint, JsonObject):
             self._trial.start()  # beside the table
@@ -168,7 +177,8 @@ class ConstraintCompiler:
         matcher = start_matcher(tokenizer, grammar)
         if matcher.is_error():
             raise refusal(one_line(matcher.get_error()))
-        unenforced = unenforced_keywords(matcher.get_grammar_warnings()) if isinstance(constraint, JsonSchema) else ()
+        has_schema = isinstance(constraint, JsonSchema | ToolCalls)
+        unenforced = unenforced_keywords(matcher.get_grammar_warnings()) if has_schema else ()
         return Matcher(matcher, self._vocabulary.size, refusal, unenforced)
 
     def _table(self) -> LLTokenizer:
@@ -189,7 +199,7 @@ def _pieces(tokenizer: LLTokenizer) -> Pieces:
     )
 
 
-def _grammar(constraint: Constraint) -> tuple[str, Refusal]:
+def _grammar(constraint: Constraint | ToolCalls) -> tuple[str, Refusal]:
     """The constraint as a grammar of llguidance, and the error that says what is wrong with it."""
     match constraint:
         case JsonObject():
@@ -200,6 +210,8 @@ def _grammar(constraint: Constraint) -> tuple[str, Refusal]:
             return LLMatcher.grammar_from_regex(_short(pattern, _bad_regex)), _bad_regex
         case Lark(text):
             return LLMatcher.grammar_from_lark(_short(text, _bad_grammar)), _bad_grammar
+        case ToolCalls(text):
+            return LLMatcher.grammar_from_lark(text), _bad_tools
         case Gbnf(text):
             return LLMatcher.grammar_from_lark(_lark(_short(text, _bad_grammar))), _bad_grammar
     raise AssertionError(constraint)
@@ -220,6 +232,10 @@ def _short(text: str, refusal: Refusal) -> str:
 
 def _bad_schema(reason: str) -> InvalidRequest:
     return InvalidSchema(f"The schema cannot be used: {reason}", param=PARAM)
+
+
+def _bad_tools(reason: str) -> InvalidRequest:
+    return InvalidSchema(f"tools: the schemas cannot be used: {reason}", param=TOOLS)
 
 
 def _bad_regex(reason: str) -> InvalidRequest:

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -27,16 +27,29 @@ LENIENT: Any = {"lenient": True}
 
 def schema_grammar(schema: str) -> str:
     """The schema's grammar; InvalidSchema when it is too large or no schema at all."""
-    parsed = _read(schema)
-    if '"oneOf"' in schema:
-        # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
-        schema = json.dumps(settle_one_of(json.loads(schema)), ensure_ascii=False)
-    _check_multiples(parsed)
+    schema = checked_schema(schema)
     try:
         grammar: str = LLMatcher.grammar_from_json_schema(schema, defaults=STYLE, overrides=LENIENT)
     except ValueError as error:
         raise InvalidSchema(f"The schema cannot be used: {one_line(str(error))}", param=PARAM) from None
     return grammar
+
+
+def embedded_schema(schema: Mapping[str, Any]) -> str:
+    """The schema for a place within a grammar, on one line; InvalidSchema when it is too large."""
+    own = schema.get("x-guidance")
+    style = {**STYLE, **(own if isinstance(own, dict) else {}), **LENIENT}
+    return checked_schema(json.dumps({**schema, "x-guidance": style}, ensure_ascii=False))
+
+
+def checked_schema(schema: str) -> str:
+    """The schema with its unions settled; InvalidSchema when it is too large to be compiled."""
+    parsed = _read(schema)
+    if '"oneOf"' in schema:
+        # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
+        schema = json.dumps(settle_one_of(json.loads(schema)), ensure_ascii=False)
+    _check_multiples(parsed)
+    return schema
 
 
 def unenforced_keywords(warnings: list[str]) -> tuple[str, ...]:

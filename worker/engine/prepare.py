@@ -6,6 +6,7 @@ Runs in a thread of its own, beside the decode loop: it reads the vocabulary and
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from atelier.adapters import Adapter, Scales
 from atelier.chat_template import ChatTemplate
@@ -18,9 +19,14 @@ from worker.engine.fitting import Fitted, fit
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request
 from worker.engine.overflow import prompt_rooms
 from worker.engine.slices import Slicing
+from worker.engine.tool_constraint import constrain_output
 from worker.engine.vocabulary import Vocabulary
+from worker.output.instructions import AFTER, as_plain_chat
 from worker.output.parts import OutputParser, PlainText
+from worker.output.reading import PLAIN, OutputReading, after_prompt, choose_reading
+from worker.output.recognise import knows_tools
 
+LAST_TOKENS = 16  # of a prompt, that may hold a mark which the completion goes on after
 CERTAINLY_SHORT = 16  # bytes a token: a text of fewer is tokenised without a look at its length
 
 
@@ -38,6 +44,7 @@ class Prepared:
     reusable: bool  # the cache of such a prompt may be cut at its slices and gone on from
     dropped: Dropped = NOTHING  # from the prompt, to make it fit
     output: Callable[[], OutputParser] = PlainText  # tells the parts of a completion apart
+    marks: frozenset[int] = frozenset()  # control tokens that it must see
 
 
 class Preparer:
@@ -67,17 +74,29 @@ class Preparer:
         fitted = self._fit(request.prompt, request.sampling.context_overflow, wanted)
         tokens = fitted.tokens
         room = self._room(len(tokens), wanted)
+        reading, constraint = constrain_output(self._reading(request, tokens), request.constraint, self._vocabulary)
         return Prepared(
             request=request,
             tokens=tokens,
             limit=room if wanted is None else wanted,
             limited_by_context=wanted is None,
-            matcher=self._compiler.compile(request.constraint),
+            matcher=self._compiler.compile(constraint),
             slices=self._slicing.cut(tokens),
             scales=scales,
             reusable=self._reusable,
             dropped=fitted.dropped,
+            output=reading.parser,
+            marks=self._vocabulary.marks_in(reading.marks),
         )
+
+    def _reading(self, request: Request, tokens: Sequence[int]) -> OutputReading:
+        """How what follows these tokens is read."""
+        chat = request.prompt
+        if not isinstance(chat, ChatPrompt):
+            return PLAIN
+        reading = choose_reading(chat.output, self._template(chat), chat.tools)
+        end = b"".join(map(self._vocabulary.mark, tokens[-LAST_TOKENS:]))
+        return after_prompt(reading, end.decode(errors="replace"))
 
     def _fit(self, prompt: Prompt, policy: str, max_tokens: int | None) -> Fitted:
         """The prompt as it is, or where the policy says so, what there is room for."""
@@ -120,16 +139,33 @@ class Preparer:
         suffix = self._tokenize_text(prompt.suffix, add_special=False)
         return [before, *prefix, after, *suffix, middle]
 
-    def _render(self, chat: ChatPrompt) -> str:
+    def _template(self, chat: ChatPrompt) -> str:
         source = chat.template or self._model_template
         if source is None:
             raise InvalidTemplate(
                 "This model has no chat template: use /v1/completions, or a model made for chat.", param="model"
             )
+        return source
+
+    def _render(self, chat: ChatPrompt) -> str:
+        source = self._template(chat)
+        if knows_tools(source):
+            return self._write(source, chat, chat.messages)
+        try:
+            text = self._write(source, chat, as_plain_chat(chat.messages, chat.tools, has_system=True))
+        except InvalidTemplate:
+            if chat.tools is None:
+                raise
+            text = ""
+        if chat.tools is None or AFTER in text:
+            return text
+        return self._write(source, chat, as_plain_chat(chat.messages, chat.tools, has_system=False))
+
+    def _write(self, source: str, chat: ChatPrompt, messages: list[dict[str, Any]]) -> str:
         if source not in self._templates:
             self._templates[source] = ChatTemplate(source)
         return self._templates[source].render(
-            chat.messages,
+            messages,
             bos=self._vocabulary.bos_text,
             eos=self._vocabulary.eos_text,
             tools=[definition(tool) for tool in chat.tools.tools] if chat.tools else None,

@@ -78,7 +78,7 @@ class Sequence:
         self.drafted = self.accepted = 0  # tokens guessed ahead, and found right
         self._vocabulary = vocabulary
         self._limited_by_context = prepared.limited_by_context
-        self._text = Detokenizer(vocabulary)
+        self._text = Detokenizer(vocabulary, prepared.marks)
         self._scanner = StopScanner(request.stop)
         self._output = prepared.output()
         self._called = False  # a tool
@@ -203,6 +203,8 @@ class Sequence:
         now = time.monotonic()
         self._first_token = self._first_token or now
         parts = [*self._output.push(shown if end is None else shown + self._rest())]
+        if end is None and self._output.complete:
+            end = StopReason.EOS_FOUND
         if end is not None:
             parts += self._output.flush()
         self._called = self._called or any(isinstance(part, ToolCallPiece) for part in parts)

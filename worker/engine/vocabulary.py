@@ -1,6 +1,7 @@
 """The model's vocabulary: text to tokens, tokens to bytes. Read-only, so any thread may use it."""
 
 import ctypes
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +48,31 @@ class Vocabulary:
         if (known := self._pieces.get(token)) is None:
             known = self._pieces[token] = self._read_piece(token, special=False)
         return known
+
+    def mark(self, token: int) -> bytes:
+        """The bytes that a token is written as, control tokens too."""
+        return self._read_piece(token, special=True)
+
+    def marks_in(self, texts: Iterable[str]) -> frozenset[int]:
+        """The control tokens that the texts are written with."""
+        tokens = {token for text in texts for token in self._tokenize(text, add_special=False, read_special=True)}
+        return frozenset(filter(self.is_control, tokens))
+
+    def spell(self, text: str) -> list[str | int]:
+        """The text with the tokens in it that no text stands for in llguidance's grammars: control tokens and tags."""
+        spelled: list[str | int] = []
+        for token in self._tokenize(text, add_special=False, read_special=True):
+            if self._is_tag(token):
+                before, _, text = text.partition(self.mark(token).decode(errors="replace"))
+                spelled += [before, token] if before else [token]
+        return [*spelled, text] if text else spelled
+
+    def _is_tag(self, token: int) -> bool:
+        if self.is_control(token):
+            return True
+        written = self.mark(token)
+        is_own = ll.llama_vocab_get_attr(self.handle, token) & ll.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return bool(is_own) and written.startswith(b"<") and written.endswith(b">")
 
     def _read_piece(self, token: int, *, special: bool) -> bytes:
         room = PIECE_BYTES

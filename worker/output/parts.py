@@ -27,6 +27,10 @@ Part = Text | Reasoning | ToolCallPiece
 class OutputParser(Protocol):
     """Of one completion. What may be the beginning of a mark is held back until it is certain."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more is wanted of the completion."""
+
     def push(self, text: str) -> Sequence[Part]:
         """The parts that are certain now."""
 
@@ -36,6 +40,8 @@ class OutputParser(Protocol):
 
 class PlainText:
     """All of it is the answer."""
+
+    complete = False
 
     def push(self, text: str) -> Sequence[Part]:
         return [Text(text)] if text else []

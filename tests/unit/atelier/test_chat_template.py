@@ -75,3 +75,17 @@ def test_json_may_be_asked_for_in_ascii() -> None:
 def test_a_template_that_does_not_compile_is_refused() -> None:
     with pytest.raises(InvalidTemplate, match="does not compile"):
         ChatTemplate("{% if %}")
+
+
+def test_the_arguments_of_a_call_are_an_object() -> None:
+    source = "{{ messages[0].tool_calls[0].function.arguments.city }}|{{ messages[0].content }}|"
+    function = {"name": "f", "arguments": '{"city": "Paris"}'}
+    message = {"role": "assistant", "content": None, "tool_calls": [{"function": function}]}
+    assert render(source, message) == "Paris||"
+    assert function["arguments"] == '{"city": "Paris"}'
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "not json", "3"])
+def test_arguments_that_are_no_object_stay_a_text(arguments: str) -> None:
+    call = {"function": {"name": "f", "arguments": arguments}}
+    assert render("{{ messages[0].tool_calls[0].function.arguments }}", {"tool_calls": [call]}) == arguments

@@ -32,3 +32,18 @@ def test_an_open_code_point_comes_out_at_the_end() -> None:
     text = detokenizer()
     assert text.push(0xE2) == ""
     assert text.flush() == "\ufffd"
+
+
+class Marked(Bytes):
+    """Tokens from 128 on are control tokens."""
+
+    def piece(self, token: int) -> bytes:
+        return b"" if token >= 128 else bytes([token])
+
+    def mark(self, token: int) -> bytes:
+        return b"<%d>" % token
+
+
+def test_only_the_control_tokens_that_are_wanted_have_a_text() -> None:
+    text = Detokenizer(cast(Vocabulary, Marked()), frozenset([129]))
+    assert [text.push(token) for token in (65, 128, 129, 66)] == ["A", "", "<129>", "B"]

@@ -1,0 +1,52 @@
+"""Completions cut into pieces, and the parts that a parser makes of them, joined."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from atelier.tools import ToolCallPiece
+from worker.output.parts import OutputParser, Part, Reasoning, Text
+
+Told = tuple[str, ...]
+
+
+def told(parser: OutputParser, pieces: Iterable[str]) -> list[Told]:
+    """("text", ...), ("reasoning", ...), ("call", name, arguments), in their order."""
+    parts: list[Part] = []
+    for piece in pieces:
+        parts += parser.push(piece)
+    parts += parser.flush()
+    return joined(parts)
+
+
+def joined(parts: Sequence[Part]) -> list[Told]:
+    out: list[Told] = []
+    for part in parts:
+        match part:
+            case Text(text):
+                _append(out, "text", text)
+            case Reasoning(text):
+                _append(out, "reasoning", text)
+            case ToolCallPiece(index, id, name, arguments) if name:
+                assert id
+                assert index == sum(each[0] == "call" for each in out)
+                out.append(("call", name, arguments))
+            case ToolCallPiece(index, _, _, arguments):
+                assert out[-1][0] == "call"
+                out[-1] = (*out[-1][:2], out[-1][2] + arguments)
+    return out
+
+
+def _append(out: list[Told], kind: str, text: str) -> None:
+    assert text
+    if out and out[-1][0] == kind:
+        out[-1] = (kind, out[-1][1] + text)
+    else:
+        out.append((kind, text))
+
+
+def every_cut(make: Callable[[], OutputParser], text: str) -> list[Told]:
+    """What is told of the text, which is the same wherever it is cut."""
+    whole = told(make(), [text])
+    assert told(make(), text) == whole
+    for at in range(1, len(text)):
+        assert told(make(), [text[:at], text[at:]]) == whole, text[:at]
+    return whole

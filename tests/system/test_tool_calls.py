@@ -1,0 +1,114 @@
+"""Tool calls of the real model, whose chat template knows of no tools."""
+
+import json
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+
+from atelier.tools import OutputFormat, Tool, ToolChoice, Tools, set_output_format, set_tools
+from protos import inference_pb2 as pb
+from tests.support.worker_client import WorkerClient
+
+pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
+
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 30},
+        "unit": {"enum": ["celsius", "fahrenheit"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 7},
+    },
+    "required": ["city", "unit"],
+}
+CLOCK = {"type": "object", "properties": {"zone": {"type": "string", "maxLength": 20}}, "required": ["zone"]}
+TOOLS = [Tool("get_weather", "The weather of a city.", WEATHER), Tool("get_time", "The time of a zone.", CLOCK)]
+SCHEMAS = {tool.name: tool.parameters for tool in TOOLS}
+FORMATS = ("auto", "hermes", "pythonic", "qwen-coder", "glm", "mistral-args", "deepseek-r1", "kimi-k2")
+
+
+async def complete(
+    client: WorkerClient,
+    tools: Tools,
+    format: str = "auto",
+    messages: list[dict[str, Any]] | None = None,
+    **fields: Any,
+) -> tuple[str, list[tuple[str, str]], pb.Event]:
+    """The text, the calls' names and arguments, and the end."""
+    messages = messages or [{"role": "user", "content": "How is the weather in Paris, in celsius?"}]
+    chat = pb.Chat(messages_json=orjson.dumps(messages))
+    set_tools(chat, tools)
+    set_output_format(chat, OutputFormat(format))
+    sampling = {"max_tokens": 300, "seed": 7, **fields.pop("sampling", {})}
+    await client.submit(1, chat=chat, sampling=sampling, **fields)
+    text, calls = "", []
+    while True:
+        event = await client.next(1)
+        if event.HasField("finished") or event.HasField("failed"):
+            return text, [(name, arguments) for name, arguments in calls], event
+        text += event.delta.text
+        for piece in event.delta.tool_calls:
+            if piece.name:
+                assert piece.id
+                calls.append((piece.name, ""))
+            calls[piece.index] = (calls[piece.index][0], calls[piece.index][1] + piece.arguments)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_required_calls_parse_and_validate(client: WorkerClient, format: str, temperature: float) -> None:
+    tools = Tools(TOOLS, ToolChoice.REQUIRED, one_at_a_time=True)
+    text, calls, end = await complete(client, tools, format, sampling={"temperature": temperature})
+    assert end.finished.reason == pb.TOOL_CALLS, end
+    assert text == ""
+    ((name, arguments),) = calls
+    jsonschema.validate(json.loads(arguments), SCHEMAS[name])
+
+
+async def test_a_named_tool_is_called(client: WorkerClient) -> None:
+    tools = Tools(TOOLS, ToolChoice.NAMED, "get_time", one_at_a_time=True)
+    _, calls, end = await complete(client, tools)
+    assert end.finished.reason == pb.TOOL_CALLS
+    assert [name for name, _ in calls] == ["get_time"]
+    jsonschema.validate(json.loads(calls[0][1]), CLOCK)
+
+
+async def test_what_a_call_returned_is_part_of_the_prompt(client: WorkerClient) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+    messages = [
+        {"role": "user", "content": "How is the weather in Paris?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "a", "content": "Sunny, 24 degrees."},
+    ]
+    text, _, end = await complete(client, Tools(TOOLS), messages=messages, sampling={"temperature": 0.0})
+    assert end.HasField("finished")
+    assert "24" in text or "unny" in text
+
+
+async def test_required_calls_leave_no_room_for_a_response_format(client: WorkerClient) -> None:
+    _, _, end = await complete(client, Tools(TOOLS, ToolChoice.REQUIRED), json_object=True)
+    assert (end.failed.error.param, end.failed.error.code) == ("tool_choice", "invalid_value")
+
+
+async def test_a_strict_tool_refuses_what_cannot_be_enforced(client: WorkerClient) -> None:
+    unique = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    for strict in (True, False):
+        tools = Tools([Tool("f", parameters=unique, strict=strict)], ToolChoice.REQUIRED, one_at_a_time=True)
+        _, calls, end = await complete(client, tools, sampling={"max_tokens": 60})
+        if strict:
+            assert end.failed.error.param == "tools"
+            assert "uniqueItems" in end.failed.error.message
+        else:
+            assert calls
+
+
+async def test_strict_tools_leave_the_text_free(client: WorkerClient) -> None:
+    strict = Tools([Tool("get_time", "The time.", CLOCK, strict=True)])
+    messages = [{"role": "user", "content": "Say hello to the world."}]
+    for format in ("auto", "hermes"):
+        text, calls, end = await complete(client, strict, format, messages, sampling={"temperature": 0.0})
+        assert end.HasField("finished")
+        assert text or calls
+        for _, arguments in calls:
+            jsonschema.validate(json.loads(arguments), CLOCK)

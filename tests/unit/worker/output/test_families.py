@@ -1,0 +1,380 @@
+"""What each family of models writes, wherever it is cut."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atelier.tools import Tool, Tools
+from tests.support.completions import Told, every_cut, told
+from worker.output.completion import CompletionParser
+from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+
+WEATHER = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "units": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "detail": {"type": "boolean"},
+        "hours": {"type": "array", "items": {"type": "integer"}},
+    },
+    "required": ["city"],
+}
+TOOLS = Tools([Tool("get_weather", parameters=WEATHER), Tool("now")])
+THINK = REASONING[0]
+PARIS = {"city": "Paris", "days": 3}
+
+
+def parser(
+    format: str, reasoning: ReasoningMarks | None = None, opened: str = "", tools: Tools | None = TOOLS
+) -> CompletionParser:
+    return CompletionParser(FORMATS[format], reasoning, tools, opened)
+
+
+def call(name: str = "get_weather", **arguments: object) -> tuple[str, str, object]:
+    return ("call", name, arguments)
+
+
+def parsed(parts: list[Told]) -> list[tuple[object, ...]]:
+    """With the arguments as what they stand for: they are JSON."""
+    return [(*part[:2], json.loads(part[2])) if part[0] == "call" else part for part in parts]
+
+
+CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
+    (
+        "hermes",
+        'Let me look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>',
+        [("text", "Let me look."), call(**PARIS), call("now")],
+    ),
+    (
+        "hermes",
+        '<tool_call>{"arguments": {"city": "a\\"}</tool_call>"}, "name": "get_weather"}</tool_call>\nDone.',
+        [call(city='a"}</tool_call>'), ("text", "Done.")],
+    ),
+    (
+        "llama3-json",
+        '{"name": "get_weather", "parameters": {"city": "Paris", "days": 3}}',
+        [call(**PARIS)],
+    ),
+    (
+        "llama3-json",
+        '<|python_tag|>{"type": "function", "name": "get_weather", "parameters": {"city": "Paris", "days": 3}}; '
+        '{"name": "now", "parameters": {}}',
+        [call(**PARIS), call("now")],
+    ),
+    (
+        "pythonic",
+        "[get_weather(city=\"P's)\\\"\", days=3, units=None, hours=[1, 2], detail=true), now()]",
+        [call(city="P's)\"", days=3, units=None, hours=[1, 2], detail=True), call("now")],
+    ),
+    ("pythonic", '<|python_start|>[get_weather(city="Paris", days=3)]<|python_end|>', [call(**PARIS)]),
+    ("lfm2", "<|tool_call_start|>[get_weather(city='Paris', days=3)]<|tool_call_end|>Wait.", [
+        call(**PARIS),
+        ("text", "Wait."),
+    ]),
+    ("gemma", "Sure!\n```tool_code\nprint(get_weather(city='''Paris''', days=3))\nnow()\n```\nDone", [
+        ("text", "Sure!"),
+        call(**PARIS),
+        call("now"),
+        ("text", "Done"),
+    ]),
+    (
+        "mistral",
+        '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}, '
+        '{"name": "now", "arguments": {}, "id": "abcdefghi"}]',
+        [call(**PARIS), call("now")],
+    ),
+    (
+        "mistral-args",
+        'Yes.[TOOL_CALLS]get_weather[ARGS]{"city": "Paris", "days": 3}[TOOL_CALLS]now[CALL_ID]abcdefghi[ARGS]{}',
+        [("text", "Yes."), call(**PARIS), call("now")],
+    ),
+    (
+        "functionary-v3.2",
+        '>>>all\nI look.\n>>>get_weather\n{"city": "Paris", "days": 3}\n>>>now\n{}',
+        [("text", "I look."), call(**PARIS), call("now")],
+    ),
+    (
+        "function-tag",
+        'I look.<function=get_weather>{"city": "Paris", "days": 3}</function>\n<function=now>{}</function>',
+        [("text", "I look."), call(**PARIS), call("now")],
+    ),
+    (
+        "deepseek-r1",
+        "Hm.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n"
+        '{"city": "Paris", "days": 3}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>now\n'
+        "```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        [("text", "Hm."), call(**PARIS), call("now")],
+    ),
+    (
+        "deepseek-v3.1",
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Paris", "days": 3}'
+        "<｜tool▁call▁end｜><｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        [call(**PARIS), call("now")],
+    ),
+    (
+        "qwen-coder",
+        "I look.\n<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n"
+        "</parameter>\n<parameter=hours>\n[1, 2]\n</parameter>\n<parameter=detail>\nTrue\n</parameter>\n"
+        "<parameter=units>\nnull\n</parameter>\n</function>\n</tool_call>\n"
+        "<tool_call>\n<function=now>\n</function>\n</tool_call>",
+        [("text", "I look."), call(city="12", days=3, hours=[1, 2], detail=True, units=None), call("now")],
+    ),
+    (
+        "qwen-coder",
+        '<function=get_weather>\n<parameter=city>\n  a "b"\n\nc\n</parameter>\n</function>\n</tool_call>',
+        [call(city='  a "b"\n\nc')],
+    ),
+    (
+        "seed-oss",
+        "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n<parameter=days>3</parameter>\n"
+        "</function>\n</seed:tool_call>",
+        [call(**PARIS)],
+    ),
+    (
+        "minimax-m2",
+        '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
+        '<parameter name="days">3</parameter>\n</invoke>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>',
+        [call(**PARIS), call("now")],
+    ),
+    (
+        "glm",
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
+        "<arg_value>3</arg_value>\n</tool_call>\n<tool_call>now\n</tool_call>",
+        [call(**PARIS), call("now")],
+    ),
+    (
+        "granite",
+        '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}]',
+        [call(**PARIS)],
+    ),
+    (
+        "granite",
+        '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}]<|/tool_call|>',
+        [call(**PARIS)],
+    ),
+    (
+        "nemotron",
+        '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}]</TOOLCALL>',
+        [call(**PARIS)],
+    ),
+    (
+        "command-r",
+        'Action:\n```json\n[\n    {\n        "tool_name": "get_weather",\n        "parameters": {\n            '
+        '"city": "Paris",\n            "days": 3\n        }\n    }\n]\n```',
+        [call(**PARIS)],
+    ),
+    (
+        "command-r7b",
+        '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", '
+        '"parameters": {"city": "Paris", "days": 3}}\n]<|END_ACTION|>',
+        [call(**PARIS)],
+    ),
+    ("command-r7b", "<|START_RESPONSE|>Hello.\n<|END_RESPONSE|>", [("text", "Hello.\n")]),
+    (
+        "harmony",
+        "<|channel|>analysis<|message|>I need it.<|end|><|start|>assistant<|channel|>commentary to=functions."
+        'get_weather <|constrain|>json<|message|>{"city": "Paris", "days": 3}<|call|>',
+        [("reasoning", "I need it."), call(**PARIS)],
+    ),
+    (
+        "harmony",
+        "<|channel|>analysis<|message|>Hm.\n<|end|><|start|>assistant to=functions.now<|channel|>commentary "
+        "json<|message|>{}",
+        [("reasoning", "Hm."), call("now")],
+    ),
+    (
+        "harmony",
+        "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>{1}",
+        [("text", "I look.{1}")],
+    ),
+    (
+        "kimi-k2",
+        "Yes.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
+        '{"city": "Paris", "days": 3}<|tool_call_end|><|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>'
+        "{}<|tool_call_end|><|tool_calls_section_end|>",
+        [("text", "Yes."), call(**PARIS), call("now")],
+    ),
+    ("json", '{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}', [call(**PARIS)]),
+    (
+        "json",
+        'Sure:\n```json\n[{"name": "get_weather", "parameters": {"city": "Paris", "days": 3}}]\n```\nDone.',
+        [("text", "Sure:"), call(**PARIS), ("text", "Done.")],
+    ),
+    (
+        "json",
+        '{"type": "function", "function": {"name": "now", "arguments": "{\\"a\\": [1]}"}}',
+        [call("now", a=[1])],
+    ),
+]  # fmt: skip
+
+
+def test_every_format_has_a_case() -> None:
+    assert {format for format, _, _ in CASES} == set(FORMATS)
+
+
+@pytest.mark.parametrize(("format", "text", "parts"), CASES)
+def test_a_completion_has_the_same_parts_wherever_it_is_cut(
+    format: str, text: str, parts: list[tuple[object, ...]]
+) -> None:
+    assert parsed(every_cut(lambda: parser(format), text)) == parts
+
+
+@pytest.mark.parametrize(("format", "text", "parts"), CASES)
+def test_what_breaks_off_is_told_as_far_as_it_goes(format: str, text: str, parts: list[tuple[object, ...]]) -> None:
+    for end in range(0, len(text), 3):
+        cut = told(parser(format), text[:end])
+        assert cut == told(parser(format), [text[:end]])
+        names = [part[1] for part in cut if part[0] == "call"]
+        assert names == [part[1] for part in parts if part[0] == "call"][: len(names)]
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "harmony"])
+def test_without_tools_calls_are_text(format: str) -> None:
+    for _, text, _ in (case for case in CASES if case[0] == format):
+        (part,) = every_cut(lambda: parser(format, tools=None), text)
+        assert part[0] == "text"
+
+
+@pytest.mark.parametrize("marks", REASONING)
+def test_reasoning_comes_before_the_answer(marks: ReasoningMarks) -> None:
+    text = f"{marks.start}\nIs it?\n\nYes.\n{marks.end}\n\nIt {marks.start} is.\n"
+    parts = [("reasoning", "Is it?\n\nYes."), ("text", f"It {marks.start} is.\n")]
+    assert every_cut(lambda: CompletionParser(reasoning=marks), text) == parts
+
+
+def test_a_prompt_may_have_opened_the_reasoning() -> None:
+    text = 'Hm.\n</think>\n<tool_call>{"name": "now"}</tool_call>'
+    parts = every_cut(lambda: parser("hermes", THINK, opened="<think>"), text)
+    assert parts == [("reasoning", "Hm."), ("call", "now", "{}")]
+
+
+def test_reasoning_that_does_not_end_is_reasoning() -> None:
+    text = 'Hm <tool_call>{"name": "now"}</tool_call> \n'
+    assert every_cut(lambda: parser("hermes", THINK, opened="<think>"), text) == [("reasoning", text)]
+
+
+def test_a_prompt_may_have_opened_a_message() -> None:
+    for text, parts in [
+        ("all\nHello\n", [("text", "Hello\n")]),
+        ("now\n{}", [("call", "now", "{}")]),
+        ("Hello >>> there", [("text", "Hello >>> there")]),
+    ]:
+        assert every_cut(lambda: parser("functionary-v3.2", opened=">>>"), text) == parts
+
+
+MALFORMED = [
+    ("hermes", '<tool_call>\n{"name": get_weather}\n</tool_call>'),
+    ("hermes", "A <tool_call> is <tool_call"),
+    ("hermes", '<tool_call>{"name": "now", '),
+    ("hermes", '<tool_call>{"name": "now", "arguments": [1]}</tool_call>'),
+    ("llama3-json", '{"name": "Ada", "parameters": {"born": 1815}}'),
+    ("llama3-json", '{"answer": 42}\n'),
+    ("pythonic", "[get_weather(3)]"),
+    ("pythonic", "[unknown(a=1)]"),
+    ("pythonic", "[1, 2] is a list"),
+    ("pythonic", "[now(a=__import__('os'))]"),
+    ("pythonic", "[now(a=" + "[" * 80),
+    ("pythonic", "[now(a=" + "-" * 300 + "1)]"),
+    ("gemma", "```tool_code\nnow(*a)\n```"),
+    ("mistral", "[TOOL_CALLS] none"),
+    ("mistral-args", "[TOOL_CALLS]now{}"),
+    ("qwen-coder", "<tool_call>\n<function=get_weather>\nParis\n</function>"),
+    ("glm", "<tool_call>\n</tool_call>"),
+    ("harmony", "<|channel|>commentary to=functions.now<|message|>soon"),
+    ("kimi-k2", "<|tool_calls_section_begin|>nothing<|tool_calls_section_end|>"),
+    ("json", '```json\n{"name": "Ada", "arguments": {}}\n```'),
+    ("json", '{"description": "x", "name": "now"}'),
+    ("json", '{{{[["name": "now" [ { ```json { ``` '),
+    ("json", "[" * 100),
+]
+
+
+@pytest.mark.parametrize(("format", "text"), MALFORMED)
+def test_a_malformed_call_is_text(format: str, text: str) -> None:
+    assert every_cut(lambda: parser(format), text) == [("text", text)]
+
+
+@pytest.mark.parametrize("text", ["[now(a=" + "-" * 20_000 + "1)]", "[now(a=" + "[" * 20_000, "[" * 5000])
+def test_what_is_nested_too_deep_is_text(text: str) -> None:
+    assert told(parser("pythonic"), [text]) == [("text", text)]
+
+
+def test_arguments_that_break_off_stay_told_and_the_rest_is_text() -> None:
+    text = '<tool_call>{"name": "now", "arguments": {"a": 1,}}</tool_call> <tool_call>{"name": "now"}</tool_call>'
+    parts = every_cut(lambda: parser("hermes"), text)
+    assert parts == [("call", "now", '{"a": 1,'), ("text", "}}</tool_call>"), ("call", "now", "{}")]
+
+
+def test_arguments_come_as_they_are_written() -> None:
+    streaming = parser("hermes")
+    assert streaming.push('<tool_call>{"name": "now", "arguments": ') == []
+    (begun, _) = streaming.push("{")
+    assert (begun.name, begun.arguments) == ("now", "")  # type: ignore[union-attr]
+    assert [part.arguments for part in streaming.push('"a": "xy')] == ['"a": "xy']  # type: ignore[union-attr]
+
+
+def test_line_ends_within_strings_become_json() -> None:
+    parts = every_cut(lambda: parser("hermes"), '<tool_call>{"name": "now", "arguments": {"a": "x\ny"}}</tool_call>')
+    assert parts == [("call", "now", '{"a": "x\\ny"}')]
+
+
+def test_text_that_cannot_be_a_mark_is_told_at_once() -> None:
+    streaming = parser("hermes", THINK)
+    assert [len(streaming.push(piece)) for piece in ("Hello", " wor", "ld <", "b")] == [1, 1, 1, 1]
+
+
+def test_one_call_at_a_time_is_the_first() -> None:
+    one = Tools(TOOLS.tools, one_at_a_time=True)
+    text = '<tool_call>{"name": "now"}</tool_call><tool_call>{"name": "get_weather"}</tool_call>'
+    assert every_cut(lambda: parser("hermes", tools=one), text) == [("call", "now", "{}")]
+    ended = parser("hermes", tools=one)
+    ended.push('<tool_call>{"name": "now"')
+    assert not ended.complete
+    ended.push("}")
+    assert ended.complete
+
+
+def test_ids_are_as_the_family_wants_them() -> None:
+    def id_of(format: str, text: str) -> str:
+        part, *_ = parser(format).push(text)
+        return str(part.id)  # type: ignore[union-attr]
+
+    assert id_of("mistral", '[TOOL_CALLS][{"name": "now"}]').isalnum()
+    assert len(id_of("mistral", '[TOOL_CALLS][{"name": "now"}]')) == 9
+    ids = {id_of("hermes", '<tool_call>{"name": "now"}</tool_call>\n.') for _ in range(50)}
+    assert len(ids) == 50
+    assert {(id.startswith("call_"), len(id)) for id in ids} == {(True, 29)}
+    kimi = "<|tool_calls_section_begin|><|tool_call_begin|>functions.now:3<|tool_call_argument_begin|>{"
+    assert id_of("kimi-k2", kimi) == "functions.now:3"
+
+
+FRAGMENTS = sorted({piece for _, text, _ in CASES for piece in (text[:9], text[-12:], *text.split(" ")[:3])})
+garbled = st.lists(st.sampled_from([*FRAGMENTS, " ", "\n", '"', "{", "}", "x", "<", "é"]), max_size=12).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(FORMATS)), garbled, st.integers())
+def test_any_text_has_the_same_parts_wherever_it_is_cut(format: str, text: str, seed: int) -> None:
+    rng, pieces, at = random.Random(seed), [], 0
+    while at < len(text):
+        pieces.append(text[at : at + rng.randint(1, 5)])
+        at += len(pieces[-1])
+    whole = told(parser(format, THINK), [text])
+    assert told(parser(format, THINK), pieces) == whole
+    assert told(parser(format, THINK), text) == whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(FORMATS)), garbled)
+def test_no_text_is_lost(format: str, text: str) -> None:
+    """Without a call, all of it comes out, except for marks that stand for nothing."""
+    parts = told(parser(format), text)
+    if format != "harmony" and all(part[0] == "text" for part in parts):
+        for mark in FORMATS[format].ignored:
+            text = text.replace(mark, "")
+        assert "".join(part[1] for part in parts) == text

@@ -1,0 +1,185 @@
+"""Grammars of calls, by texts that a model without sense writes under them, over a vocabulary of bytes."""
+
+import dataclasses
+import json
+import random
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+from llguidance import LLMatcher
+
+from atelier.tools import Tool, ToolChoice, Tools
+from tests.support.byte_vocabulary import TOKENS, byte_tokenizer
+from tests.support.completions import Told, told
+from worker.engine.json_schema import embedded_schema
+from worker.engine.trial import start_matcher
+from worker.output.completion import CompletionParser
+from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.grammar import Spelling, Unwritable, calls_grammar, closed
+
+CONTROL = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>", "[TOOL_CALLS]", "<tool_call>")
+VOCABULARY = [*TOKENS[:-1], *(b"\xff" + mark.encode() for mark in CONTROL), b"<end>"]
+TOKENIZER = byte_tokenizer(VOCABULARY)
+PATTERN = re.compile("|".join(map(re.escape, CONTROL)))
+
+PARAMETERS: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "unit": {"enum": ["celsius", "kelvin"]},
+        "days": {"type": "integer", "minimum": 0, "maximum": 9},
+        "exact": {"type": "boolean"},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "hours": {"type": "array", "items": {"$ref": "#/$defs/hour"}, "maxItems": 3},
+    },
+    "$defs": {"hour": {"type": "integer", "minimum": 0, "maximum": 24}},
+    "required": ["unit", "days"],
+}
+TOOLS = [Tool("get_weather", parameters=PARAMETERS), Tool("now", parameters={"type": "object", "properties": {}})]
+THINK = REASONING[0]
+
+
+def spell(text: str) -> Spelling:
+    parts: list[str | int] = []
+    at = 0
+    for found in PATTERN.finditer(text):
+        parts += [text[at : found.start()], 256 + CONTROL.index(found.group())]
+        at = found.end()
+    return [part for part in [*parts, text[at:]] if part != ""]
+
+
+def tokens_of(text: str) -> list[int]:
+    return [token for part in spell(text) for token in ([part] if isinstance(part, int) else part.encode())]
+
+
+def start(
+    format: str,
+    tools: Tools,
+    reasoning: ReasoningMarks | None = None,
+    opened: str = "",
+    answer: dict[str, Any] | None = None,
+) -> LLMatcher:
+    lark = calls_grammar(FORMATS[format], tools, reasoning, opened, spell, embedded_schema, answer)
+    matcher = start_matcher(TOKENIZER, LLMatcher.grammar_from_lark(lark))
+    assert not matcher.is_error(), f"{matcher.get_error()}\n{lark}"
+    return matcher
+
+
+def written(matcher: LLMatcher, rng: random.Random, plain: bytes = b"ab ") -> str:
+    """What comes of random choices among what is allowed; of letters and digits only a few, so that texts end."""
+    text = b""
+    end = len(VOCABULARY) - 1
+    while not matcher.is_stopped() and len(text) < 4000:
+        bits = matcher.compute_bitmask()
+        allowed = [token for token in range(len(VOCABULARY)) if bits[token // 8] >> (token % 8) & 1]
+        if end in allowed and (len(allowed) == 1 or rng.random() < 0.5):
+            break
+        marks = [token for token in allowed if token >= 256 and token != end]
+        few = [token for token in allowed if token in (*b'"}]),<>\\/\n', *plain, *b"0123456789")]
+        token = rng.choice(marks if marks and rng.random() < 0.5 else few or [t for t in allowed if t != end])
+        if token in (*b"<\\",) and len(allowed) > 100 and rng.random() < 0.9:
+            continue
+        assert matcher.consume_token(token)
+        text += VOCABULARY[token].removeprefix(b"\xff")
+    return text.decode(errors="replace")
+
+
+def check(parts: list[Told], tools: Tools) -> None:
+    schemas = {tool.name: tool.parameters for tool in tools.callable}
+    assert parts
+    calls = [part for part in parts if part[0] != "reasoning"]
+    for kind, name, arguments in calls:  # type: ignore[misc]
+        assert kind == "call"
+        jsonschema.validate(json.loads(arguments), schemas[name])
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_required_calls_parse_and_validate(format: str) -> None:
+    tools = Tools(TOOLS, ToolChoice.REQUIRED)
+    for seed in range(4):
+        text = written(start(format, tools), random.Random(seed))
+        if len(text) < 2000:  # others are too long to have ended
+            check(told(CompletionParser(FORMATS[format], None, tools), [text]), tools)
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_a_named_tool_is_the_one_called_and_once_if_one_is_called_at_a_time(format: str) -> None:
+    tools = Tools(TOOLS, ToolChoice.NAMED, "now", one_at_a_time=True)
+    matcher = start(format, tools)
+    text = written(matcher, random.Random(1))
+    *thoughts, last = told(CompletionParser(FORMATS[format], None, tools), [text])
+    assert last[:2] == ("call", "now")
+    assert all(kind == "reasoning" for kind, _ in thoughts)  # type: ignore[misc]
+    assert matcher.is_accepting() or matcher.is_stopped()
+    again = start(format, tools)
+    assert again.validate_tokens(tokens_of(text + text)) == len(tokens_of(text))
+
+
+@pytest.mark.parametrize("opened", ["", "<think>"])
+def test_reasoning_may_come_before_required_calls(opened: str) -> None:
+    tools = Tools(TOOLS, ToolChoice.REQUIRED)
+    text = (
+        ("" if opened else "<think>\n") + "Hm { <tool\n</think>\n\n<tool_call>\n" + '{"name": "now", "arguments": {}}'
+    )
+    matcher = start("hermes", tools, THINK, opened)
+    assert matcher.validate_tokens(tokens_of(text)) == len(tokens_of(text))
+    parts = told(CompletionParser(FORMATS["hermes"], THINK, tools, opened), [text])
+    assert parts == [("reasoning", "Hm { <tool"), ("call", "now", "{}")]
+
+
+def test_a_prompt_that_opens_a_message_needs_its_mark_no_more() -> None:
+    matcher = start("functionary-v3.2", Tools(TOOLS, ToolChoice.NAMED, "now"), opened=">>>")
+    assert matcher.validate_tokens(list(b"now\n{}")) == 6
+
+
+def allows(matcher: LLMatcher, text: str) -> bool:
+    tokens = tokens_of(text)
+    return matcher.validate_tokens(tokens) == len(tokens)
+
+
+@pytest.mark.parametrize(
+    ("format", "begin"),
+    [
+        ("hermes", '<tool_call>\n{"name": "get_weather", "arguments": '),
+        ("mistral", '[TOOL_CALLS][{"name": "get_weather", "arguments": '),
+        ("deepseek-v3.1", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"),
+        ("json", '{"name": "get_weather", "arguments": '),
+        ("llama3-json", '{"name": "get_weather", "parameters": '),
+        ("harmony", "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"),
+    ],
+)
+def test_the_model_may_write_text_but_the_arguments_of_a_call_keep_to_the_schema(format: str, begin: str) -> None:
+    strict = Tools([dataclasses.replace(tool, strict=True) for tool in TOOLS])
+    before = "" if FORMATS[format].bare or format == "harmony" else "Well, {x} [1]:\n"
+    free = "<|channel|>final<|message|>Well" if format == "harmony" else 'Well, {"a": [TOOL_CALL'
+    assert allows(start(format, strict), free)
+    assert allows(start(format, strict), f'{before}{begin}{{"unit": "kelvin", "days": 3}}')
+    assert not allows(start(format, strict), f'{before}{begin}{{"unit": "miles')
+    assert not allows(start(format, strict), f'{before}{begin}{{"place')
+
+
+def test_an_answer_of_a_schema_may_take_the_place_of_calls() -> None:
+    answer = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+    tools = Tools(TOOLS)
+    assert allows(start("hermes", tools, answer=answer), '{"sum": 3}')
+    assert not allows(start("hermes", tools, answer=answer), '{"sum": "')
+    assert not allows(start("hermes", tools, answer=answer), "Well")
+    assert allows(start("hermes", tools, answer=answer), '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>')
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "string", "pattern": "a+"}, {"type": ["string", "object"]}, {"oneOf": []}, {"$ref": "#/x"}]
+)
+def test_plain_text_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> None:
+    tools = Tools([Tool("f", parameters={"type": "object", "properties": {"a": schema}})], ToolChoice.REQUIRED)
+    with pytest.raises(Unwritable):
+        calls_grammar(FORMATS["qwen-coder"], tools, None, "", spell, embedded_schema)
+
+
+def test_arguments_that_a_schema_does_not_name_are_not_made_up() -> None:
+    assert closed({"properties": {"a": {}}})["additionalProperties"] is False
+    assert "additionalProperties" not in closed({"properties": {"a": {}}, "allOf": []})
+    assert closed({"properties": {"a": {}}, "additionalProperties": True})["additionalProperties"] is True
+    assert "additionalProperties" not in closed({})

@@ -1,0 +1,109 @@
+"""Families by fragments of chat templates, and where a completion begins."""
+
+import pytest
+
+from atelier.tools import OutputFormat, Tool, Tools
+from worker.output.completion import CompletionParser
+from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.parts import PlainText
+from worker.output.reading import after_prompt, choose_reading
+from worker.output.recognise import SIGNS, knows_tools, opened_by, recognise_format, recognise_reasoning
+
+TOOLS = Tools([Tool("f")])
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+
+FRAGMENTS = {
+    "{% if tools %}Answer with <tool_call>\n{\"name\": ..., \"arguments\": ...}\n</tool_call>{% endif %}": "hermes",
+    "{% if tools %}<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter></function></tool_call>{% endif %}": (
+        "qwen-coder"
+    ),
+    "{% if tools %}<tool_call>{function-name}\n<arg_key>{key}</arg_key>\n<arg_value>{v}</arg_value>{% endif %}": "glm",
+    "{% for tool in tools %}{% endfor %}{{ '[TOOL_CALLS][' + calls }}": "mistral",
+    "{% for tool in tools %}{% endfor %}{{ '[TOOL_CALLS]' + name + '[ARGS]' + arguments }}": "mistral-args",
+    "{% if tools %}<|start_header_id|>ipython{{ '<|python_tag|>' + call }}{% endif %}": "llama3-json",
+    "<|start_header_id|>{% if tools %}Respond with {\"name\": f, \"parameters\": p}{% endif %}": "llama3-json",
+    "{% if tools %}<|python_start|>[f(a=1)]<|python_end|>{% endif %}": "pythonic",
+    "{% if tools %}Put it as [func_name1(params_name1=v)]{% endif %}": "pythonic",
+    "{% if tools %}<|tool_call_start|>[f(a=1)]<|tool_call_end|>{% endif %}": "lfm2",
+    "{% for tool in tools %}{% endfor %}>>>all\n{{ content }}": "functionary-v3.2",
+    "{% if tools %}<function=f>{\"a\": 1}</function>{% endif %}": "function-tag",
+    "{% if tools %}{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function' + '```json' }}{% endif %}": "deepseek-r1",
+    "{% if tools %}{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + name }}{% endif %}": "deepseek-v3.1",
+    "{% if tools %}<minimax:tool_call><invoke name=\"f\">{% endif %}": "minimax-m2",
+    "{% if tools %}<seed:tool_call><function=f><parameter=a>{% endif %}": "seed-oss",
+    "{% if tools %}<|tool_call|>{{ calls }}{% endif %}": "granite",
+    "{% if tools %}<TOOLCALL>[{{ calls }}]</TOOLCALL>{% endif %}": "nemotron",
+    "{% if tools %}Write 'Action:' and then a list with tool_name{% endif %}": "command-r",
+    "{% if tools %}<|START_ACTION|>[{{ calls }}]<|END_ACTION|>{% endif %}": "command-r7b",
+    "{% if tools %}<|tool_calls_section_begin|>{{ calls }}{% endif %}": "kimi-k2",
+    "{% if tools %}```tool_code\n{{ calls }}{% endif %}": "gemma",
+    "<|start|>assistant<|channel|>final<|message|>{{ content }}": "harmony",
+    "{% if tools %}{{ tools | tojson }}{% endif %}": "json",
+    CHATML: "json",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("template", "format"), FRAGMENTS.items())
+def test_a_family_is_known_by_its_templates_marks(template: str, format: str) -> None:
+    assert recognise_format(template).name == format
+
+
+def test_every_sign_has_a_fragment() -> None:
+    assert {sign.format for sign in SIGNS} | {"json"} == set(FRAGMENTS.values()) == set(FORMATS)
+
+
+@pytest.mark.parametrize("marks", REASONING)
+def test_reasoning_is_known_by_either_mark(marks: ReasoningMarks) -> None:
+    assert recognise_reasoning(f"{{{{ content.split('{marks.end}')[-1] }}}}") == marks
+    assert recognise_reasoning(f"<|assistant|>{marks.start}\n") == marks
+    assert recognise_reasoning(CHATML) is None
+
+
+def test_a_template_without_tools_is_known_as_such() -> None:
+    assert not knows_tools(CHATML)
+    assert knows_tools("{% if tools %}{% endif %}")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opened"),
+    [
+        ("<|im_start|>assistant\n<think>\n", "<think>"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),
+        ("<|im_start|>assistant\n", ""),
+        ("<think>a</think><|im_start|>assistant\n", ""),
+    ],
+)
+def test_a_prompt_that_ends_with_a_mark_opens_it(prompt: str, opened: str) -> None:
+    assert opened_by(prompt, ["<think>", ""]) == opened
+
+
+def test_without_marks_and_tools_all_is_text() -> None:
+    assert isinstance(choose_reading(OutputFormat(), CHATML, None).parser(), PlainText)
+    assert isinstance(choose_reading(OutputFormat("hermes"), CHATML, None).parser(), PlainText)
+
+
+def test_a_template_may_need_a_parser_without_tools() -> None:
+    template = "<|start|>assistant<|channel|>final<|message|>"
+    reading = choose_reading(OutputFormat(), template, None)
+    assert isinstance(reading.parser(), CompletionParser)
+    assert {"<|channel|>", "<|message|>", "<|end|>"} <= set(reading.marks)
+
+
+def test_settings_win_over_the_template() -> None:
+    template = "{% if tools %}<tool_call>{% endif %}</think>"
+    reading = choose_reading(OutputFormat("mistral", "<x>", "</x>"), template, TOOLS)
+    assert (reading.format, reading.reasoning) == (FORMATS["mistral"], ReasoningMarks("<x>", "</x>"))
+    assert {"[TOOL_CALLS]", "<x>", "</x>"} <= set(reading.marks)
+    assert choose_reading(OutputFormat(reasoning_start=""), template, TOOLS).reasoning is None
+    half = choose_reading(OutputFormat(reasoning_end="</y>"), template, TOOLS)
+    assert half.reasoning == ReasoningMarks("<think>", "</y>")
+
+
+def test_the_reading_goes_on_where_the_prompt_ends() -> None:
+    reading = choose_reading(OutputFormat(), "{% if tools %}<tool_call>{% endif %}</think>", TOOLS)
+    assert after_prompt(reading, "a<think>\n").opened == "<think>"
+    assert after_prompt(reading, "what does <tool_call>").opened == ""
+    functionary = choose_reading(OutputFormat("functionary-v3.2"), CHATML, TOOLS)
+    assert after_prompt(functionary, "<|start|>\n>>>").opened == ">>>"

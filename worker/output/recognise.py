@@ -1,0 +1,70 @@
+"""A model's family, by the marks in its chat template: the template is what the model was trained with.
+
+GGUF files name no tool format, and an architecture has several.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker.output.formats import FORMATS, REASONING, Format, ReasoningMarks
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Marks that are all in a family's template, and in that of no other one further down the table."""
+
+    format: str
+    marks: tuple[str, ...]
+
+
+SIGNS = (
+    Sign("harmony", ("<|channel|>", "<|message|>")),
+    Sign("kimi-k2", ("<|tool_calls_section_begin|>",)),
+    Sign("deepseek-r1", ("<｜tool▁calls▁begin｜>", "```json")),
+    Sign("deepseek-v3.1", ("<｜tool▁calls▁begin｜>",)),
+    Sign("minimax-m2", ("<minimax:tool_call>",)),
+    Sign("seed-oss", ("<seed:tool_call>",)),
+    Sign("qwen-coder", ("<function=", "<parameter=")),
+    Sign("glm", ("<arg_key>",)),
+    Sign("mistral-args", ("[TOOL_CALLS]", "[ARGS]")),
+    Sign("mistral", ("[TOOL_CALLS]",)),
+    Sign("command-r7b", ("<|START_ACTION|>",)),
+    Sign("command-r", ("Action:", "tool_name")),
+    Sign("lfm2", ("<|tool_call_start|>",)),
+    Sign("nemotron", ("<TOOLCALL>",)),
+    Sign("granite", ("<|tool_call|>",)),
+    Sign("functionary-v3.2", (">>>", "recipient")),
+    Sign("functionary-v3.2", (">>>all",)),
+    Sign("function-tag", ("<function=",)),
+    Sign("hermes", ("<tool_call>",)),
+    Sign("pythonic", ("<|python_start|>",)),
+    Sign("pythonic", ("[func_name1(",)),
+    Sign("llama3-json", ("<|python_tag|>",)),
+    Sign("llama3-json", ("<|start_header_id|>", '"parameters"')),
+    Sign("gemma", ("tool_code",)),
+)
+
+
+def knows_tools(template: str) -> bool:
+    """Whether the template writes tools into the prompt."""
+    return "tools" in template
+
+
+def recognise_format(template: str) -> Format:
+    """How the model writes tool calls; as plain JSON where its template does not say."""
+    if knows_tools(template) or "<|channel|>" in template:
+        for sign in SIGNS:
+            if all(mark in template for mark in sign.marks):
+                return FORMATS[sign.format]
+    return FORMATS["json"]
+
+
+def recognise_reasoning(template: str) -> ReasoningMarks | None:
+    """Templates take the reasoning out of earlier answers by its end mark, or write its first mark themselves."""
+    return next((marks for marks in REASONING if marks.end in template or marks.start in template), None)
+
+
+def opened_by(prompt: str, marks: Sequence[str]) -> str:
+    """The mark that a rendered prompt ends with, so that the completion goes on after it."""
+    end = prompt.rstrip()
+    return max((mark for mark in marks if mark and end.endswith(mark)), key=len, default="")
