@@ -4,11 +4,13 @@ from starlette.types import Scope
 
 from gateway.anthropic import errors as anthropic
 from gateway.error_form import ErrorForm
+from gateway.lmstudio import errors as lmstudio
 from gateway.openai import errors as openai
 
 # By the beginning of the path; what is not here has OpenAI's.
 BY_PATH: dict[str, ErrorForm] = {
     "/v1/messages": anthropic.FORM,
+    "/api/v1/chat": lmstudio.FORM,
 }
 FORMS = {form.name: form for form in (openai.FORM, *BY_PATH.values())}
 

@@ -64,6 +64,11 @@ class Generation:
         return self._instance
 
     @property
+    def load_seconds(self) -> float | None:
+        """That its model took to load; None where it was there already."""
+        return self._instance.load_seconds if self._instance and self.had_to_load else None
+
+    @property
     def prompt_tokens(self) -> int:
         return self._inbox.prompt_tokens
 

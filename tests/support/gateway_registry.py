@@ -51,6 +51,7 @@ class FakeRegistry(RegistryServicer):
         self.script: dict[str, Any] = {}
         self.load = Load(parallel=8)
         self.ensured: list[str] = []
+        self.ensure_requests: list[pb.EnsureInstanceRequest] = []
         self.created: list[pb.CreateInstanceRequest] = []
         self.imported: list[pb.ImportModelRequest] = []
         self.import_deadlines: list[float | None] = []  # seconds that were left
@@ -149,6 +150,7 @@ class FakeRegistry(RegistryServicer):
 
     async def EnsureInstance(self, request: pb.EnsureInstanceRequest, context: Context) -> pb.Instance:
         self.ensured.append(request.name)
+        self.ensure_requests.append(request)
         self.asked.set()
         async with reported_errors(context):
             try:
