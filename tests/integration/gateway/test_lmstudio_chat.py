@@ -483,6 +483,12 @@ async def test_what_is_no_request_is_refused(gateway: RunningGateway, content: b
     assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request")
 
 
+async def test_who_has_no_key_is_told_in_the_same_form(registry: FakeRegistry) -> None:
+    async with running_gateway(registry, api_key="secret") as gateway, gateway.client() as http:
+        reply = await http.post(PATH, json=CHAT)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (401, "invalid_request")
+
+
 async def test_a_request_keeps_its_id(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.post(PATH, json=STREAM, headers={"x-request-id": "req-7"})
