@@ -48,8 +48,9 @@ from gateway.anthropic.schema import CountTokensBody, MessagesBody
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
 from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
+from gateway.lmstudio.chat_routes import LMStudioChatRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
-from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
+from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody, V1ChatBody
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
@@ -96,6 +97,7 @@ class Routes:
     responses: ResponseRoutes
     lmstudio: LMStudioRoutes
     ollama: OllamaRoutes
+    lmstudio_chat: LMStudioChatRoutes
     management: ManagementRoutes
     downloads: DownloadRoutes
     presets: PresetRoutes
@@ -193,6 +195,14 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         "Answer a chat, with statistics",
         INFERENCE,
     )
+    post(
+        "/api/v0/completions",
+        lmstudio.v0_completions,
+        V0CompletionBody,
+        "Continue a text, with statistics",
+        INFERENCE,
+    )
+    post("/api/v0/embeddings", openai.embeddings, EmbeddingBody, "Texts to vectors (LM Studio v0)", INFERENCE)
     get("/api/v0/models", lmstudio.v0_list_models, "List all models (LM Studio v0)")
     get("/api/v0/models/{id:path}", lmstudio.v0_get_model, "One model (LM Studio v0)", ModelNotFound)
 
@@ -209,6 +219,13 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     get("/api/version", ollama.version, "Which of Ollama's APIs this is")
     _add(app, "HEAD", "/", ollama.head, "Whether a server is here (Ollama)", ALWAYS)
 
+    post(
+        "/api/v1/chat",
+        routes.lmstudio_chat.chat,
+        V1ChatBody,
+        "Answer a chat that the server keeps (LM Studio v1)",
+        (*INFERENCE, ResponseNotFound),
+    )
     get("/api/v1/models", lmstudio.v1_list_models, "List all models (LM Studio v1)")
     post(
         "/api/v1/models/load",

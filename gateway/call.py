@@ -70,6 +70,7 @@ class Call:
     lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
     preset: str | None = None  # whose settings hold where the request is silent
     ttl: float | None = None  # seconds that a model which is loaded for this may be idle; negative: for ever
+    load: Mapping[str, Any] = field(default_factory=dict)  # settings of a model which is loaded for this
 
 
 @dataclass(frozen=True, slots=True)

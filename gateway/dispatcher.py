@@ -2,12 +2,13 @@
 
 import asyncio
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from atelier.errors import Unavailable, WorkerLost
 from atelier.metrics import GatewayMetrics
 from atelier.names import InstanceName, ModelName
-from gateway.registry_client import RegistryClient
+from gateway.registry_client import NO_SETTINGS, RegistryClient
 from gateway.routing import Circumstances, Decision, Reject, Serve, decide, guesses_with
 from gateway.snapshot import Instance, Launch
 from gateway.watcher import Watcher
@@ -43,21 +44,22 @@ class Dispatcher:
         lost: Collection[Launch] = (),
         draft_model: str | None = None,
         ttl: float | None = None,
+        load: Mapping[str, Any] = NO_SETTINGS,
     ) -> Instance:
         """A ready instance that is none of the lost processes; raises what stands against it.
 
-        `draft_model`: the instance's shall be this one. `ttl`: see RegistryClient.ensure.
+        `draft_model`: the instance's shall be this one. `ttl`, `load`: see RegistryClient.ensure.
         """
         now = asyncio.get_running_loop().time
         end = now() + RESTART_SECONDS
         while True:
-            match self._decide(target, lost, draft_model):
+            match self._decide(target, lost, draft_model, next(self._turns)):
                 case Serve(instance):
                     return instance
                 case Reject(error):
                     raise error
                 case decision:
-                    instance = await self._ensure(decision.name, request_id, ttl)
+                    instance = await self._ensure(decision.name, request_id, ttl, load)
             if instance.launch not in lost and guesses_with(instance, draft_model):
                 return instance
             # The registry has not noticed yet what this request has seen, or has another instance of the model
@@ -66,17 +68,27 @@ class Dispatcher:
                 raise WorkerLost() if instance.launch in lost else Unavailable()
             await self._watcher.change(CHANGE_SECONDS)
 
-    def _decide(self, target: ModelName | InstanceName, lost: Collection[Launch], draft_model: str | None) -> Decision:
+    def has_ready(self, target: ModelName | InstanceName, draft_model: str | None = None) -> bool:
+        """Whether `find` returns without a load; raises what it would reject. Takes nobody's turn."""
+        match self._decide(target, (), draft_model, turn=0):
+            case Reject(error):
+                raise error
+            case decision:
+                return isinstance(decision, Serve)
+
+    def _decide(
+        self, target: ModelName | InstanceName, lost: Collection[Launch], draft_model: str | None, turn: int
+    ) -> Decision:
         now = Circumstances(
             in_flight=self._workers.in_flight(),
             load_on_demand=self._load_on_demand,
             registry_connected=self._watcher.connected,
             lost=lost,
-            turn=next(self._turns),
+            turn=turn,
             draft_model=draft_model,
         )
         return decide(target, self._watcher.snapshot, now)
 
-    async def _ensure(self, name: str, request_id: str, ttl: float | None) -> Instance:
+    async def _ensure(self, name: str, request_id: str, ttl: float | None, load: Mapping[str, Any]) -> Instance:
         with self._metrics.load_wait():
-            return await self._registry.ensure(name, request_id, ttl)
+            return await self._registry.ensure(name, request_id, ttl, load)

@@ -4,12 +4,14 @@ from starlette.types import Scope
 
 from gateway.anthropic import errors as anthropic
 from gateway.error_form import ErrorForm
+from gateway.lmstudio import errors as lmstudio
 from gateway.ollama import errors as ollama
 from gateway.openai import errors as openai
 
 # By the beginning of the path, the first that fits; what is not here has OpenAI's.
 BY_PATH: dict[str, ErrorForm] = {
     "/v1/messages": anthropic.FORM,
+    "/api/v1/chat": lmstudio.FORM,
     "/api/v0": openai.FORM,
     "/api/v1": openai.FORM,
     "/api": ollama.FORM,

@@ -23,9 +23,9 @@ _log = structlog.get_logger(__name__)
 class Generation:
     """Owned by the request's task, which closes it. `begin` first, then either `next_batch` or `collect`.
 
-    new --begin--> accepted --next_batch, collect--> every choice ended --close--> closed
-            ^          |
-            '--------- worker lost, and nothing was sent to the client yet: once
+    new --find--> placed --begin--> accepted --next_batch, collect--> every choice ended --close--> closed
+                    ^                  |
+                    '----------------- worker lost, and nothing was sent to the client yet: once
     """
 
     def __init__(
@@ -34,15 +34,18 @@ class Generation:
         deadline: Deadline,
         dispatcher: Dispatcher,
         workers: Workers,
+        on_begin: Callable[[], None],
         on_close: Callable[["Generation"], None],
     ) -> None:
         self.plan = plan
         self.ends: dict[int, Finished] = {}
         self.first_text: float | None = None  # when the first text came, on the monotonic clock
         self.begun_again = False
+        self.had_to_load = False  # its model, or to wait for that; known when it is placed
         self.settings: Effective | None = None  # known when it has begun
         self._dispatcher = dispatcher
         self._workers = workers
+        self._on_begin = on_begin
         self._on_close = on_close
         self._deadline = deadline
         self._alarm = deadline.watch(self.fail)
@@ -59,6 +62,11 @@ class Generation:
     def instance(self) -> Instance:
         assert self._instance is not None, "begin first"
         return self._instance
+
+    @property
+    def load_seconds(self) -> float | None:
+        """That its model took to load; None where it was there already."""
+        return self._instance.load_seconds if self._instance and self.had_to_load else None
 
     @property
     def prompt_tokens(self) -> int:
@@ -104,12 +112,28 @@ class Generation:
     def accepted_draft_tokens(self) -> int:
         return sum(end.statistics.accepted_draft_tokens for end in self.ends.values())
 
+    def must_load(self) -> bool:
+        """Whether `find` will take a load; raises what is known to stand against it."""
+        return not self._dispatcher.has_ready(self.plan.target, self.plan.call.draft_model)
+
+    async def find(self) -> None:
+        """Return when an instance is ready. Part of `begin`, for whoever tells of the load meanwhile."""
+        plan = self.plan
+        self.had_to_load = self.had_to_load or self.must_load()
+        async with self._deadline.enforced():
+            self._instance = await self._dispatcher.find(
+                plan.target, plan.origin.request_id, self._lost, plan.call.draft_model, plan.call.ttl, plan.call.load
+            )
+
     async def begin(self) -> None:
         """Return when a worker has accepted every prompt; raises why none does."""
+        if self._instance is None:
+            await self.find()
         try:
             await self._submit()
         except (WorkerLost, WorkerRefused) as error:
             await self._begin_again(error)
+        self._on_begin()
 
     async def next_batch(self) -> list[Event]:
         """Everything since the last batch; an empty one when every choice has ended."""
@@ -152,16 +176,11 @@ class Generation:
             self._on_close(self)
 
     async def _submit(self) -> None:
-        plan = self.plan
-        async with self._deadline.enforced():
-            self._instance = await self._dispatcher.find(
-                plan.target, plan.origin.request_id, self._lost, plan.call.draft_model, plan.call.ttl
-            )
         if self._failure is not None:
             raise self._failure
-        self._connection = self._workers.connect(self._instance)
+        self._connection = self._workers.connect(self.instance)
         self._inbox = Inbox(len(self.plan.call.prompts))
-        self.settings = self.plan.effective(self._instance)
+        self.settings = self.plan.effective(self.instance)
         for number, prompt in enumerate(self.plan.call.prompts):
             first_choice = number * self.plan.call.choices
             message = submit_message(self.plan, prompt, self.settings)
@@ -178,6 +197,7 @@ class Generation:
         self._withdraw()
         self._lost.add(self.instance.launch)
         self.ends.clear()
+        await self.find()
         try:
             await self._submit()
         except WorkerRefused as again:

@@ -43,6 +43,16 @@ class Inference:
 
         Raises what stands against it, as the client should see it.
         """
+        generation = self.admit(call, origin, account)
+        try:
+            await generation.begin()
+        except BaseException:
+            generation.close()
+            raise
+        return generation
+
+    def admit(self, call: Call, origin: Origin, account: Account) -> Generation:
+        """A generation that has yet to begin, for callers that tell of the load meanwhile; the caller closes it."""
         plan = self.check(call, origin)
         account.model = plan.model.key
         ticket = self._admission.enter()
@@ -51,15 +61,10 @@ class Inference:
             self._deadline(call, account),
             self._dispatcher,
             self._workers,
+            on_begin=ticket.begin,
             on_close=lambda closed: self._settle(closed, ticket, account),
         )
         self._running.add(generation)
-        try:
-            await generation.begin()
-        except BaseException:
-            generation.close()
-            raise
-        ticket.begin()
         return generation
 
     def end_all(self, error: AtelierError) -> None:

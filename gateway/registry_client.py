@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import grpc.aio
@@ -22,6 +23,7 @@ FILES_SECONDS = 60.0
 PRESET_SECONDS = 20.0  # a template is tried
 RESPONSE_SECONDS = 15.0  # a large body on a slow disk
 HUB_SECONDS = 90.0  # a hub may be slow
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 MARGIN_SECONDS = 30.0  # beyond the time that a load may take: the registry is to say first that it took too long
 
 
@@ -46,12 +48,16 @@ class RegistryClient:
         self._calls: set[grpc.aio.UnaryUnaryCall[Any, Any]] = set()
         self._closed = False
 
-    async def ensure(self, name: str, request_id: str, ttl: float | None = None) -> Instance:
-        """A ready instance for an exact model key or instance id, loaded if need be.
+    async def ensure(
+        self, name: str, request_id: str, ttl: float | None = None, load: Mapping[str, Any] = NO_SETTINGS
+    ) -> Instance:
+        """A ready instance for an exact model key or instance id, loaded if need be, with these settings then.
 
         `ttl`: seconds that it may then be idle; negative: for ever; None: as usual.
         """
-        request = pb.EnsureInstanceRequest(name=name, request_id=request_id, ttl_seconds=ttl)
+        request = pb.EnsureInstanceRequest(
+            name=name, request_id=request_id, ttl_seconds=ttl, load=load_message(load) if load else None
+        )
         return read_instance(await self._reply(self.stub.EnsureInstance, request, self._load_timeout))
 
     async def create(self, model_key: str, wish: LoadWish, load: Mapping[str, Any], request_id: str) -> Instance:

@@ -75,6 +75,11 @@ def decide(target: ModelName | InstanceName, snapshot: Snapshot, now: Circumstan
     return Reject(_not_loaded(name))
 
 
+def on_its_way(target: ModelName | InstanceName, snapshot: Snapshot) -> Instance | None:
+    """The instance that whoever waits for the target waits for, once the registry tells of one."""
+    return next((each for each in _candidates(target, snapshot) if each.state in COMING), None)
+
+
 def guesses_with(instance: Instance, draft_model: str | None) -> bool:
     """Whether the instance's draft model is the one of this name; None: any or none will do."""
     own = instance.load.get("draft_model")

@@ -19,6 +19,8 @@ from gateway.control import Control
 from gateway.dispatcher import Dispatcher
 from gateway.health import HealthRoutes
 from gateway.inference import Inference
+from gateway.lmstudio.chat_routes import LMStudioChatRoutes
+from gateway.lmstudio.conversation import KIND, Conversations
 from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
@@ -95,6 +97,7 @@ class Gateway:
             ResponseRoutes(self.inference, self.archive, self.background),
             LMStudioRoutes(self.inference, catalogue, control),
             self._ollama_routes(catalogue, control),
+            LMStudioChatRoutes(self.inference, self.watcher, Conversations(Stored(self.registry, KIND))),
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),

@@ -28,6 +28,15 @@ def frame(data: bytes) -> bytes:
     return PREFIX + data + SUFFIX
 
 
+def named_frame(event: str, data: bytes) -> bytes:
+    return b"event: " + event.encode() + b"\n" + frame(data)
+
+
+async def send_part(send: Send, body: bytes) -> None:
+    """A part of a body that more follows."""
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
 class Renderer(Protocol):
     """A dialect's bytes for one stream."""
 
@@ -70,16 +79,24 @@ class EventStream(Response):
         """Sends all but the last bytes, which it returns."""
         render = self._renderer.event
         try:
-            await send({"type": "http.response.body", "body": self._renderer.opening(), "more_body": True})
+            await self._open(send)
             while batch := await self._generation.next_batch():
                 body = render(batch[0]) if len(batch) == 1 else b"".join(map(render, batch))
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-            return self._renderer.closing(self._generation)
+                await send_part(send, body)
+            return await self._end()
         except AtelierError as error:
             return self._failed(scope, error)
         except Exception:
             _log.exception("stream_failed", request_id=self._generation.plan.origin.request_id)
             return self._failed(scope, AtelierError())
+
+    async def _open(self, send: Send) -> None:
+        """Send what comes before the first event."""
+        await send_part(send, self._renderer.opening())
+
+    async def _end(self) -> bytes:
+        """What comes after the last event."""
+        return self._renderer.closing(self._generation)
 
     def _failed(self, scope: Scope, error: AtelierError) -> bytes:
         scope["atelier.account"].error = error.code

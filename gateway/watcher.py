@@ -56,11 +56,12 @@ class Watcher:
             raise Unavailable("The server is starting: it has not heard of any models yet.")
         return self.snapshot
 
-    async def change(self, seconds: float) -> None:
-        """Return at the next change, or after so many seconds without one."""
+    async def change(self, seconds: float | None, unless: "asyncio.Future[None] | None" = None) -> None:
+        """Return at the next change, or after so many seconds without one, or when `unless` is done."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.wait([self._changed], timeout=seconds)
+        awaited = [self._changed] if unless is None else [self._changed, unless]
+        await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Return when the snapshot shows it; after a while all the same, as it may have been undone since."""

@@ -11,7 +11,7 @@ from gateway.disconnect import while_connected
 from gateway.events import Completion
 from gateway.generation import Generation
 from gateway.inference import Inference
-from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
+from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody
 from gateway.lmstudio.translate import (
     end_facts,
     estimate_reply,
@@ -19,12 +19,13 @@ from gateway.lmstudio.translate import (
     load_reply,
     load_settings,
     v0_chat_call,
+    v0_completion_call,
     v0_model,
     v1_model,
 )
 from gateway.openai.routes import wants_usage
-from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer
-from gateway.openai.translate import chat_choices, usage
+from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer, text_head, text_renderer
+from gateway.openai.translate import chat_choices, echoes, text_choices, usage
 from gateway.parsing import read_body
 from gateway.registry_client import LoadWish
 
@@ -55,6 +56,29 @@ class LMStudioRoutes:
         if body.stream:
             return await stream_answer(request, self._inference, v0_chat_call(body), renderer)
         return await whole_answer(request, self._inference, v0_chat_call(body), whole)
+
+    async def v0_completions(self, request: Request) -> Response:
+        body = await read_body(request, V0CompletionBody)
+        call, account = v0_completion_call(body), account_of(request)
+        openings = echoes(call) if body.echo else []
+
+        def whole(generation: Generation, completions: list[Completion]) -> Json:
+            more = end_facts(generation, account, first_end(completions))
+            choices = text_choices(completions, openings)
+            return text_head(generation.plan.name).with_choices(choices, usage=usage(generation), **more)
+
+        def renderer(generation: Generation) -> ChunkRenderer:
+            return text_renderer(
+                text_head(generation.plan.name),
+                generation.plan.choices,
+                include_usage=wants_usage(body),
+                openings=openings,
+                at_end=lambda finished: end_facts(generation, account, finished),
+            )
+
+        if body.stream:
+            return await stream_answer(request, self._inference, call, renderer)
+        return await whole_answer(request, self._inference, call, whole)
 
     async def v0_list_models(self, request: Request) -> Response:
         snapshot = self._catalogue.snapshot

@@ -1,12 +1,12 @@
 """The bodies of LM Studio's dialects."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from atelier.settings import TABLE
-from atelier.settings.schema import fields_model
-from gateway.openai.schema import Body, ChatBody, Ttl
+from atelier.settings.schema import annotation, fields_model
+from gateway.openai.schema import Body, ChatBody, CompletionBody, Ttl
 
 LOAD_FIELDS = {row.facts.lmstudio: row.name for row in TABLE["load"].values() if row.facts.lmstudio}
 
@@ -15,10 +15,18 @@ LoadSettings = fields_model(
 )
 
 UNLIMITED = -1
+MOST_INPUT_ITEMS = 1000
+
+
+MaxTokens = Annotated[int, Field(ge=UNLIMITED, le=2**31 - 1, description="-1: no limit.")]
 
 
 class V0ChatBody(ChatBody):
-    max_tokens: Annotated[int, Field(ge=UNLIMITED, le=2**31 - 1, description="-1: no limit.")] | None = None
+    max_tokens: MaxTokens | None = None
+
+
+class V0CompletionBody(CompletionBody):
+    max_tokens: MaxTokens | None = None
 
 
 class LoadBody(LoadSettings):  # type: ignore[misc, valid-type]
@@ -33,3 +41,49 @@ class LoadBody(LoadSettings):  # type: ignore[misc, valid-type]
 
 class UnloadBody(Body):
     instance_id: str
+
+
+ChatSettings = fields_model(
+    "ChatSettings", ((row.facts.lmstudio, row) for row in TABLE["inference"].values() if row.facts.lmstudio)
+)
+
+
+class InputItem(Body):
+    type: Literal["message", "text", "image"]
+    content: str | None = None
+    data_url: str | None = Field(None, description="Of an image, which is not supported yet.")
+
+
+Input = Annotated[
+    Annotated[str, Tag("(text)")]
+    | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_INPUT_ITEMS), Tag("(list)")],
+    Discriminator(
+        lambda value: {str: "(text)", list: "(list)"}.get(type(value), "(neither)"),
+        custom_error_type="input",
+        custom_error_message="must be a string or a list of items",
+    ),
+]
+
+
+class V1ChatBody(ChatSettings):  # type: ignore[misc, valid-type]
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    input: Input = Field(description="What the user says.")
+    system_prompt: str | None = Field(None, description="In a chat that goes on, it replaces the earlier one.")
+    stream: bool | None = None
+    reasoning: Literal["off", "low", "medium", "high", "on"] | None = Field(
+        None, description="Whether and how much the model shall think, where its chat template can say so."
+    )
+    context_length: annotation(TABLE["load"]["context_length"]) | None = Field(  # type: ignore[valid-type]
+        None, description="If the model is loaded for this: its context. One that is loaded keeps its own."
+    )
+    store: bool | None = Field(None, description="false: the response is not kept, and cannot be continued.")
+    previous_response_id: str | None = Field(None, description="The response after which this goes on.")
+    integrations: list[Any] | None = Field(None, description="Not supported yet.")
+    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
+    ttl: Ttl | None = Field(
+        None,
+        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
+    )
+    draft_model: str | None = Field(
+        None, description="Must be the one that the model is loaded with: the load setting draft_model."
+    )

@@ -1,7 +1,7 @@
 """LM Studio's shapes to the core's and back. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from atelier import __version__
 from atelier.errors import InvalidRequest, UnsupportedField
@@ -10,8 +10,8 @@ from gateway.account import Account
 from gateway.call import Call
 from gateway.events import Completion, Finished, Statistics, StopReason
 from gateway.generation import Generation
-from gateway.lmstudio.schema import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody
-from gateway.openai.translate import chat_call
+from gateway.lmstudio.schema import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody, V0CompletionBody
+from gateway.openai.translate import chat_call, completion_call
 from gateway.snapshot import LOADED, Instance, Model, Snapshot
 from protos import registry_pb2 as pb
 
@@ -22,6 +22,7 @@ STOP_REASONS = {
     StopReason.CONTEXT_LENGTH_REACHED: "contextLengthReached",
     StopReason.USER_STOPPED: "userStopped",
     StopReason.MODEL_UNLOADED: "modelUnloaded",
+    StopReason.TOOL_CALLS: "toolCalls",
 }
 RUNTIME = {"name": "lm-atelier", "version": __version__, "supported_formats": ["gguf"]}
 
@@ -29,14 +30,22 @@ RUNTIME = {"name": "lm-atelier", "version": __version__, "supported_formats": ["
 SHOWN_LOAD = ("context_length", "batch_size", "parallel", "flash_attention", "offload_kv")
 
 Json = dict[str, Any]
+V0Body = TypeVar("V0Body", V0ChatBody, V0CompletionBody)
 
 
 def v0_chat_call(body: V0ChatBody) -> Call:
-    """As OpenAI's, but max_tokens -1 asks for no limit."""
+    return chat_call(with_limit(body))
+
+
+def v0_completion_call(body: V0CompletionBody) -> Call:
+    return completion_call(with_limit(body))
+
+
+def with_limit(body: V0Body) -> V0Body:
+    """As OpenAI has it, where no limit is no max_tokens rather than -1."""
     if body.max_tokens == 0:
         raise InvalidRequest("max_tokens: must be at least 1, or -1 for no limit", param="max_tokens")
-    unlimited = body.max_tokens == UNLIMITED
-    return chat_call(body.model_copy(update={"max_tokens": None}) if unlimited else body)
+    return body.model_copy(update={"max_tokens": None}) if body.max_tokens == UNLIMITED else body
 
 
 def end_facts(generation: Generation, account: Account, finished: Finished) -> Json:
@@ -117,7 +126,7 @@ def v1_model(model: Model, snapshot: Snapshot) -> Json:
         "key": model.key,
         "display_name": model.display_name or model.key,
         "architecture": model.architecture,
-        "quantization": {"name": model.quantization, "bits_per_weight": round(model.bits_per_weight, 2)},
+        "quantization": quantization(model),
         "size_bytes": model.size_bytes,
         "params_string": params_string(model.parameters),
         "loaded_instances": [
@@ -131,6 +140,13 @@ def v1_model(model: Model, snapshot: Snapshot) -> Json:
         "capabilities": {"vision": False, "trained_for_tool_use": False},
         "layers": model.layers,
     }
+
+
+def quantization(model: Model) -> Json | None:
+    """None where the file's name and header tell nothing of it."""
+    if not model.quantization:
+        return None
+    return {"name": model.quantization, "bits_per_weight": round(model.bits_per_weight, 2)}
 
 
 def params_string(parameters: int) -> str:

@@ -129,7 +129,14 @@ def chat_renderer(
     )
 
 
-def text_renderer(head: Head, choices: int, *, include_usage: bool, openings: Sequence[str] = ()) -> ChunkRenderer:
+def text_renderer(
+    head: Head,
+    choices: int,
+    *,
+    include_usage: bool,
+    openings: Sequence[str] = (),
+    at_end: Callable[[Finished], Json] = lambda finished: {},
+) -> ChunkRenderer:
     """`openings`: what each choice's text begins with."""
     return ChunkRenderer(
         head,
@@ -139,6 +146,7 @@ def text_renderer(head: Head, choices: int, *, include_usage: bool, openings: Se
         closing_body={"text": ""},
         logprobs=[TextLogprobs().render for _ in range(choices)],
         include_usage=include_usage,
+        at_end=at_end,
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from atelier.errors import (
     Conflict,
     Draining,
     InstanceNotFound,
+    InvalidRequest,
     ModelNotFound,
     Unavailable,
 )
@@ -77,21 +79,26 @@ class Pool:
         self._core_shares = CoreShares(rules.cores, lambda: self._supervisors.values(), lambda: probe.may_have_gpus)
         self._draining = False
 
-    async def ensure(self, name: str, ttl: float | None = None) -> Instance:
+    async def ensure(
+        self, name: str, ttl: float | None = None, requested: Mapping[str, Any] = MappingProxyType({})
+    ) -> Instance:
         """A ready instance of the model, or the instance, of exactly this name.
 
         One that is on its way is waited for; if there is none, or it failed before, one is started.
         `ttl`: seconds that one which is started now may be idle, negative for ever, None as usual.
-        Raises the error of its load; ModelNotFound; InsufficientMemory.
+        `requested`: load settings of one which is started now.
+        Raises the error of its load; ModelNotFound; InsufficientMemory; InvalidRequest names the setting.
         """
+        if requested.get("lora"):  # finding their files takes a while, in which others would start one too
+            raise InvalidRequest("lora: adapters are loaded by hand, not for a request.", param="lora")
         while True:
-            supervisor = self._find(name) or self._start_on_demand(name, ttl)
+            supervisor = self._find(name) or self._start_on_demand(name, ttl, requested)
             if supervisor.state is State.STOPPING:
                 await self._remove(supervisor)
             elif supervisor.state is State.FAILED:
                 await self._remove(supervisor)
                 if supervisor.plan.instance_id not in self._supervisors:
-                    self._start(self._again(supervisor.asked))
+                    self._start(self._again(supervisor.asked, requested))
             elif supervisor.state is State.STALLED:
                 return await self._recovered(supervisor)
             else:
@@ -237,22 +244,24 @@ class Pool:
             if device in each.plan.placed and each.state is not State.FAILED
         )
 
-    def _start_on_demand(self, name: str, ttl: float | None) -> Supervisor:
+    def _start_on_demand(self, name: str, ttl: float | None, requested: Mapping[str, Any]) -> Supervisor:
         model = self._catalogue.get(name)
         if model is None:
             raise ModelNotFound(f'There is no model or instance "{name[:200]}".', param="model")
         presets = self.preset_layers(model, None)
-        plan = self._plan(model, self._claim(model, None), {}, presets, on_demand=True)
+        plan = self._plan(model, self._claim(model, None), requested, presets, on_demand=True)
         return self._start(replace(plan, ttl=_ttl(ttl, self._rules.idle_ttl)))
 
-    def _again(self, plan: Plan) -> Plan:
+    def _again(self, plan: Plan, requested: Mapping[str, Any]) -> Plan:
         """The plan of an instance that failed, for another attempt: as it was asked for, of the model as it is now.
 
-        What a request loads takes the default preset as it is now, too: it may have been the fault.
+        What a request loads takes this request's settings and the default preset as it is now: those that
+        another request had, or the preset as it was, may have been the fault.
         """
         model = self._catalogue.require(plan.model.key)
         presets = self.preset_layers(model, None) if plan.on_demand else plan.presets
-        again = self._plan(model, plan.instance_id, plan.requested, presets, on_demand=plan.on_demand)
+        asked = requested if plan.on_demand else plan.requested
+        again = self._plan(model, plan.instance_id, asked, presets, on_demand=plan.on_demand)
         return replace(again, ttl=plan.ttl, adapters=plan.adapters)
 
     def _start(self, plan: Plan, adopted: tuple[InstanceRecord, WorkerProcess] | None = None) -> Supervisor:

@@ -100,8 +100,9 @@ class RegistryClient:
         self.stub = RegistryStub(channel)
         self._metadata = token_metadata(token) if token else ()
 
-    async def ensure(self, name: str, ttl: float | None = None) -> pb.Instance:
-        return await self._call(self.stub.EnsureInstance, pb.EnsureInstanceRequest(name=name, ttl_seconds=ttl))
+    async def ensure(self, name: str, ttl: float | None = None, **load: Any) -> pb.Instance:
+        request = pb.EnsureInstanceRequest(name=name, ttl_seconds=ttl, load=load)  # type: ignore[arg-type]
+        return await self._call(self.stub.EnsureInstance, request)
 
     async def create(
         self,

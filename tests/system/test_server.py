@@ -295,3 +295,33 @@ def test_lm_studios_chat_carries_its_statistics(server: Server) -> None:
     assert reply["stats"]["stop_reason"] in ("eosFound", "maxPredictedTokensReached")
     assert reply["model_info"]["arch"] == "llama"
     assert reply["runtime"]["name"]
+
+
+def test_lm_studios_chat_tells_of_the_load_and_goes_on(server: Server) -> None:
+    unload_all(server)
+    first = chat_events(server, input="My name is Ada.", context_length=1024)
+    second = chat_events(server, input="Who am I?", previous_response_id=first[-1]["result"]["response_id"])
+    told = list(dict.fromkeys(event["type"] for event in first))
+    assert told == [
+        *("chat.start", "model_load.start", "model_load.progress", "model_load.end"),
+        *("prompt_processing.start", "prompt_processing.progress", "prompt_processing.end"),
+        *("message.start", "message.delta", "message.end", "chat.end"),
+    ]
+    (instance,) = server.instances()
+    assert instance["context_length"] == 1024
+    assert "model_load.start" not in [event["type"] for event in second]
+    counts = [events[-1]["result"]["stats"]["input_tokens"] for events in (first, second)]
+    assert counts[1] > counts[0] + 8  # it has the first turn too
+    unload_all(server)  # others want the usual context
+
+
+def unload_all(server: Server) -> None:
+    for instance in server.instances():
+        unload = {"instance_id": instance["id"]}
+        httpx.post(f"{server.url}/api/v1/models/unload", json=unload, timeout=60).raise_for_status()
+
+
+def chat_events(server: Server, **fields: Any) -> list[Any]:
+    body = {"model": MODEL, "max_output_tokens": 16, "stream": True, **fields}
+    text = httpx.post(f"{server.url}/api/v1/chat", json=body, timeout=120).raise_for_status().text
+    return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]

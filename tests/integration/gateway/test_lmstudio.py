@@ -7,7 +7,7 @@ import pytest
 from atelier import __version__
 from atelier.errors import InsufficientMemory
 from protos import registry_pb2 as pb
-from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import RunningGateway, events_of, running_gateway, until
 
 HELLO = [{"role": "user", "content": "one two three"}]
@@ -49,6 +49,38 @@ async def test_v0_streams_have_the_statistics_in_the_last_chunk(
     assert not any("stats" in chunk for chunk in chunks)
     assert last["stats"]["stop_reason"] == reason
     assert last["stats"].get("stop_string") == fields.get("stop")
+
+
+async def test_v0_completions_have_them_too(gateway: RunningGateway) -> None:
+    body = {"model": "tiny", "prompt": "one two", "echo": True, "max_tokens": -1}
+    async with gateway.client() as http:
+        whole = (await http.post("/api/v0/completions", json=body)).json()
+        streamed = await http.post("/api/v0/completions", json={**body, "stream": True})
+        refused = await http.post("/api/v0/completions", json={**body, "max_tokens": 0})
+    assert (whole["object"], whole["choices"][0]["text"]) == ("text_completion", "one twoone two")
+    assert set(whole["stats"]) == STATS
+    assert whole["model_info"]["format"] == "gguf"
+    *chunks, last, done = events_of(streamed.text)
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "one twoone two"
+    assert set(last["stats"]) == STATS
+    assert done == "[DONE]"
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_tokens")
+
+
+async def test_v0_embeddings_are_as_openais(gateway: RunningGateway) -> None:
+    async with gateway.client() as http:
+        body = {"model": "tiny", "input": ["a", "b"]}
+        v0 = (await http.post("/api/v0/embeddings", json=body)).json()
+        assert v0 == (await http.post("/v1/embeddings", json=body)).json()
+    assert [each["embedding"] for each in v0["data"]] == [[1.0, 0.0, 0.0, 0.0]] * 2
+
+
+async def test_what_is_not_known_of_a_quantization_is_null(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.tell(pb.Change(model=model_message(KEY, quantization="")))
+    await until(lambda: not gateway.gateway.watcher.snapshot.models[KEY].quantization)
+    async with gateway.client() as http:
+        (model,) = (await http.get("/api/v1/models")).json()["models"]
+    assert model["quantization"] is None
 
 
 async def test_an_instances_own_draft_model_may_be_named_and_no_other(

@@ -90,6 +90,33 @@ async def test_a_failed_instance_stays_visible_until_it_is_tried_again(
         assert len(launcher.workers) == 2
 
 
+async def test_what_a_request_loads_has_the_settings_that_it_asks_for(registry: Running) -> None:
+    loaded = await registry.client.ensure(KEY, context_length=512)
+    assert (loaded.context_length, dict(loaded.load_origins)["context_length"]) == (512, "request")
+    assert (await registry.client.ensure(KEY, context_length=1024)).context_length == 512  # it is there already
+
+
+@pytest.mark.parametrize(("load", "param"), [({"context_length": 4096}, "context_length"), ({"lora": ["a"]}, "lora")])
+async def test_a_request_that_cannot_be_loaded_for_is_refused(
+    registry: Running, load: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await registry.client.ensure(KEY, **load)
+    assert refused.value.param == param
+    assert (await registry.client.ensure(KEY)).state == pb.READY
+
+
+async def test_a_load_that_failed_for_one_requests_settings_is_tried_with_the_next_ones(
+    registry: Running, launcher: FakeLauncher
+) -> None:
+    launcher.load_error = InsufficientMemory("It needs 900 GiB.")
+    with pytest.raises(InsufficientMemory):
+        await registry.client.ensure(KEY, context_length=1024)
+    launcher.load_error = None
+    assert (await registry.client.ensure(KEY)).context_length == 2048
+    assert launcher.workers[-1].spec.load.context_length == 2048
+
+
 async def test_explicit_loads_are_numbered(registry: Running) -> None:
     ids = [(await registry.client.create(KEY)).id for _ in range(3)]
     assert ids == [KEY, f"{KEY}:2", f"{KEY}:3"]

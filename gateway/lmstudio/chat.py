@@ -1,0 +1,81 @@
+"""LM Studio's v1 chat to the core's call, and what came of it to LM Studio's objects. Pure."""
+
+from typing import Any
+
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.settings import TABLE
+from gateway.call import Call, Chat
+from gateway.events import Statistics
+from gateway.lmstudio.schema import Input, InputItem, V1ChatBody
+
+SETTINGS = {row.facts.lmstudio: row.name for row in TABLE["inference"].values() if row.facts.lmstudio}
+
+Json = dict[str, Any]
+
+
+def v1_chat_call(body: V1ChatBody, messages: list[Json]) -> Call:
+    if body.integrations:
+        raise UnsupportedField("integrations: not supported yet; leave it out.", param="integrations")
+    values = {setting: getattr(body, field) for field, setting in SETTINGS.items()}
+    return Call(
+        model=body.model,
+        prompts=[Chat(messages)],
+        template_arguments=reasoning_arguments(body.reasoning),
+        settings={name: value for name, value in values.items() if value is not None},
+        prompt_progress=bool(body.stream),
+        draft_model=body.draft_model,
+        preset=body.preset,
+        ttl=body.ttl,
+        load={} if body.context_length is None else {"context_length": body.context_length},
+    )
+
+
+def reasoning_arguments(reasoning: str | None) -> Json:
+    """What chat templates look for: some whether to think, others how much."""
+    match reasoning:
+        case None:
+            return {}
+        case "off":
+            return {"enable_thinking": False}
+        case "on":
+            return {"enable_thinking": True}
+        case effort:
+            return {"enable_thinking": True, "reasoning_effort": effort}
+
+
+def input_text(asked: Input) -> str:
+    """What the user says, in one piece."""
+    if isinstance(asked, str):
+        return asked
+    return "\n".join(item_text(item, f"input[{number}]") for number, item in enumerate(asked))
+
+
+def item_text(item: InputItem, path: str) -> str:
+    if item.type == "image":
+        raise UnsupportedField(f"{path}: images are not supported yet; send text.", param=path)
+    if item.content is None:
+        raise InvalidRequest(f"{path}.content: is required", param=f"{path}.content")
+    return item.content
+
+
+def output_items(reasoning: str, message: str) -> list[Json]:
+    """What the model wrote. An answer without a word is a message all the same, unless it was all reasoning."""
+    items: list[Json] = [{"type": "reasoning", "content": reasoning}] if reasoning else []
+    return [*items, {"type": "message", "content": message}] if message or not items else items
+
+
+def chat_stats(figures: Statistics, load_seconds: float | None) -> Json:
+    """`load_seconds`: that the model took to load, where it was loaded for this."""
+    values: Json = {
+        "input_tokens": figures.prompt_tokens,
+        "total_output_tokens": figures.predicted_tokens,
+        "reasoning_output_tokens": figures.reasoning_tokens,
+        "tokens_per_second": figures.tokens_per_second,
+        "time_to_first_token_seconds": figures.time_to_first_token_seconds,
+    }
+    return values if load_seconds is None else {**values, "model_load_time_seconds": load_seconds}
+
+
+def chat_result(instance_id: str, output: list[Json], stats: Json, response_id: str | None) -> Json:
+    result: Json = {"model_instance_id": instance_id, "output": output, "stats": stats}
+    return result if response_id is None else {**result, "response_id": response_id}

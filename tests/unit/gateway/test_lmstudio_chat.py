@@ -1,0 +1,93 @@
+"""LM Studio's v1 chat, its pure parts: what a stream tells of events, and how turns make a chat."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from atelier.errors import DeadlineExceeded, ModelNotFound, UnsupportedField
+from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason
+from gateway.lmstudio.chat import output_items
+from gateway.lmstudio.chat_stream import ChatRenderer
+from gateway.lmstudio.conversation import Turn, chat_messages
+from gateway.lmstudio.errors import error_body, error_event
+
+END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
+
+
+def told(events: list[Event]) -> list[str]:
+    """Each event as its type, and its content or progress where it has one."""
+    generation: Any = SimpleNamespace()
+    renderer = ChatRenderer(generation)
+    text = b"".join(map(renderer.event, events)).decode()
+    data = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+    return [" ".join(str(value) for value in each.values()) for each in data]
+
+
+def progress(done: int) -> PromptProgress:
+    return PromptProgress(0, 4, 0, done, 0.0)
+
+
+def test_parts_that_alternate_begin_and_end_each_time() -> None:
+    assert told([Reasoning(0, "a"), Delta(0, "b"), Delta(0, "c"), Reasoning(0, "d"), END]) == [
+        "prompt_processing.end",
+        *("reasoning.start", "reasoning.delta a", "reasoning.end"),
+        *("message.start", "message.delta b", "message.delta c", "message.end"),
+        *("reasoning.start", "reasoning.delta d", "reasoning.end"),
+    ]
+
+
+def test_a_prompt_ends_once_and_its_progress_only_grows() -> None:
+    events = [progress(1), progress(3), progress(1), progress(4), progress(2), Delta(0, "a"), END]
+    assert told(events) == [
+        *("prompt_processing.progress 0.25", "prompt_processing.progress 0.75", "prompt_processing.progress 1.0"),
+        "prompt_processing.end",
+        *("message.start", "message.delta a", "message.end"),
+    ]
+
+
+def test_an_answer_without_a_word_has_a_prompt_that_ends() -> None:
+    assert told([END]) == ["prompt_processing.end"]
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "message", "types"),
+    [("", "", ["message"]), ("a", "", ["reasoning"]), ("", "b", ["message"]), ("a", "b", ["reasoning", "message"])],
+)
+def test_an_answer_has_the_items_that_it_has_words_for(reasoning: str, message: str, types: list[str]) -> None:
+    assert [item["type"] for item in output_items(reasoning, message)] == types
+
+
+def test_the_newest_system_prompt_holds_and_an_empty_one_takes_it_away() -> None:
+    def turn(system_prompt: str | None) -> Turn:
+        return Turn(system_prompt, [{"role": "user", "content": "hi"}])
+
+    def system(*turns: Turn) -> list[str]:
+        return [each["content"] for each in chat_messages(turns) if each["role"] == "system"]
+
+    assert system(turn("a"), turn(None)) == ["a"]
+    assert system(turn("a"), turn("b"), turn(None)) == ["b"]
+    assert system(turn("a"), turn("")) == []
+    assert system(turn(None)) == []
+
+
+def test_a_turn_comes_back_as_it_was_kept() -> None:
+    turn = Turn("Be brief.", [{"role": "user", "content": "é\0"}]).answered("hm", "so")
+    assert Turn.from_json(turn.to_json()) == turn
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ModelNotFound(), "model_not_found"),
+        (UnsupportedField("images", param="input[0]"), "not_implemented"),
+        (DeadlineExceeded(), "internal_error"),
+    ],
+)
+def test_an_error_has_lm_studios_type_in_replies_and_in_streams(error: Any, kind: str) -> None:
+    body = error_body(error, "req_1")
+    assert body["error"]["type"] == kind
+    name, data = error_event(json.dumps(body).encode()).decode().strip().split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: ")) == {"type": "error", **body}
