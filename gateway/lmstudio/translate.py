@@ -22,6 +22,7 @@ STOP_REASONS = {
     StopReason.CONTEXT_LENGTH_REACHED: "contextLengthReached",
     StopReason.USER_STOPPED: "userStopped",
     StopReason.MODEL_UNLOADED: "modelUnloaded",
+    StopReason.TOOL_CALLS: "toolCalls",
 }
 RUNTIME = {"name": "lm-atelier", "version": __version__, "supported_formats": ["gguf"]}
 

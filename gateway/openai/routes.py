@@ -16,6 +16,7 @@ from gateway.openai.models import model_object
 from gateway.openai.rerank import rerank_call, rerank_reply
 from gateway.openai.schema import ChatBody, Common, CompletionBody, EmbeddingBody, RerankBody
 from gateway.openai.stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
+from gateway.openai.tools import called_by_older_form
 from gateway.openai.translate import chat_call, chat_choices, completion_call, echoes, text_choices, usage
 from gateway.parsing import read_body
 from gateway.unary import Unary
@@ -29,20 +30,22 @@ class OpenAIRoutes:
 
     async def chat_completions(self, request: Request) -> Response:
         body = await read_body(request, ChatBody)
-        call = chat_call(body)
+        call, older_calls = chat_call(body), called_by_older_form(body)
         if not body.stream:
             return await whole_answer(
                 request,
                 self._inference,
                 call,
                 lambda generation, completions: chat_head(generation.plan.name, stream=False).with_choices(
-                    chat_choices(completions), usage=usage(generation)
+                    chat_choices(completions, older_calls=older_calls), usage=usage(generation)
                 ),
             )
 
         def renderer(generation: Generation) -> ChunkRenderer:
             head = chat_head(generation.plan.name, stream=True)
-            return chat_renderer(head, generation.plan.choices, include_usage=wants_usage(body))
+            return chat_renderer(
+                head, generation.plan.choices, include_usage=wants_usage(body), older_calls=older_calls
+            )
 
         return await stream_answer(request, self._inference, call, renderer)
 

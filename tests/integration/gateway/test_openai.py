@@ -1,5 +1,7 @@
 """OpenAI's dialect over the real wire, with the official client."""
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -158,14 +160,19 @@ async def test_a_model_that_makes_embeddings_does_not_chat(
 async def test_numbers_beyond_64_bits_break_nothing(gateway: RunningGateway) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}", "big": 2**70}}
     history = [{"role": "assistant", "content": None, "tool_calls": [call]}, *HELLO]
-    schema = {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "maximum": 2**70}}}
+    bounds = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 2**70}}}
+    schema = {"type": "json_schema", "json_schema": {"schema": bounds}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": bounds}}
     async with gateway.client() as http:
-        calls = await http.post("/v1/chat/completions", json={"model": KEY, "messages": history})
-        bounds = await http.post(
-            "/v1/chat/completions", json={"model": KEY, "messages": HELLO, "response_format": schema}
-        )
-    assert (calls.status_code, calls.json()["error"]["param"]) == (400, "messages")
-    assert bounds.status_code == 200
+
+        async def param(**fields: Any) -> tuple[int, str | None]:
+            reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, **fields})
+            return reply.status_code, reply.json().get("error", {}).get("param")
+
+        assert await param(messages=history) == (200, None)  # what nobody asked for is not looked at
+        assert await param(response_format=schema) == (200, None)
+        assert await param(tools=[tool]) == (400, "tools")
+        assert await param(chat_template_kwargs={"a": 2**70}) == (400, "chat_template_kwargs.a")
 
 
 @pytest.mark.parametrize("stream", [False, True])
