@@ -61,7 +61,7 @@ from gateway.management.schema import (
     ReplicasBody,
 )
 from gateway.openai.routes import OpenAIRoutes
-from gateway.openai.schema import ChatBody, CompletionBody, EmbeddingBody, RerankBody
+from gateway.openai.schema import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, RerankBody, TokenizeBody
 from gateway.openapi import body_of, describe, error_replies
 from gateway.request_log import RequestLog
 
@@ -139,6 +139,10 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     post("/v1/embeddings", openai.embeddings, EmbeddingBody, "Texts to vectors (OpenAI)", INFERENCE)
     for path in ("/v1/rerank", "/rerank"):
         post(path, openai.rerank, RerankBody, "Documents by how well they answer a query (Jina, Cohere)", INFERENCE)
+    for prefix in ("", "/v1"):
+        post(f"{prefix}/tokenize", openai.tokenize, TokenizeBody, "Text to tokens (llama.cpp)", INFERENCE)
+        post(f"{prefix}/detokenize", openai.detokenize, DetokenizeBody, "Tokens to text (llama.cpp)", INFERENCE)
+        post(f"{prefix}/apply-template", openai.apply_template, ChatBody, "A chat's prompt (llama.cpp)", INFERENCE)
     get("/v1/models", openai.list_models, "List what requests may name (OpenAI)")
     get("/v1/models/{id:path}", openai.get_model, "One model (OpenAI)", ModelNotFound)
 

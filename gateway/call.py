@@ -147,6 +147,17 @@ def output_format(prompting: Prompt) -> OutputFormat:
     return OutputFormat(prompting.tool_call_format, prompting.reasoning_start, prompting.reasoning_end)
 
 
+def set_chat(chat: pb.Chat, call: Call, messages: list[dict[str, Any]], prompting: Prompt) -> None:
+    """The messages, and all that the call says of how they become a prompt."""
+    chat.messages_json = _json(with_system_prompt(messages, prompting.system_prompt))
+    if prompting.chat_template is not None:
+        chat.template = prompting.chat_template
+    set_tools(chat, call.tools)
+    set_output_format(chat, output_format(prompting))
+    if call.template_arguments:
+        chat.template_arguments_json = orjson.dumps(call.template_arguments)
+
+
 def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.Submit:
     """The call as the worker takes it; its number and the instance are the connection's to fill in."""
     prompting = settings.prompt.build()
@@ -161,13 +172,7 @@ def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.S
     )
     match prompt:
         case Chat(messages):
-            submit.chat.messages_json = _json(with_system_prompt(messages, prompting.system_prompt))
-            if prompting.chat_template is not None:
-                submit.chat.template = prompting.chat_template
-            set_tools(submit.chat, plan.call.tools)
-            set_output_format(submit.chat, output_format(prompting))
-            if plan.call.template_arguments:
-                submit.chat.template_arguments_json = orjson.dumps(plan.call.template_arguments)
+            set_chat(submit.chat, plan.call, messages, prompting)
         case Text(text):
             submit.text = text
         case Tokens(ids):

@@ -37,6 +37,10 @@ class Submission:
         self.wants_logprobs = wants_logprobs
 
 
+Method = Literal["Embed", "Rerank", "Tokenize", "Detokenize", "ApplyTemplate", "ListSequences"]
+"""A call with one answer."""
+
+
 class WorkerConnection:
     """Owns the stream, its call numbers and its open calls. A lost stream fails them and ends the connection."""
 
@@ -73,7 +77,7 @@ class WorkerConnection:
             self._forget(submission)
             self._commands.put_nowait(pb.Command(cancel=pb.Cancel(call=submission.number)))
 
-    async def ask(self, method: Literal["Embed", "Rerank", "ListSequences"], request: Any, seconds: float) -> Any:
+    async def ask(self, method: Method, request: Any, seconds: float) -> Any:
         """A call with one answer. WorkerLost or WorkerRefused where another worker may answer it."""
         if self.ended:
             raise WorkerLost()

@@ -1,27 +1,25 @@
-"""Calls with one answer, where nothing is generated: texts to vectors, documents to scores."""
+"""Calls with one answer, where nothing is generated: texts to vectors, documents to scores, texts to tokens."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from atelier.errors import AtelierError, WorkerLost
 from atelier.metrics import GatewayMetrics
 from atelier.names import InstanceName, ModelName
 from gateway.account import Account
 from gateway.admission import Admission
-from gateway.call import Origin, find_target, told_name
-from gateway.connection import WorkerRefused, as_told
+from gateway.call import Call, Chat, Origin, Plan, find_target, make_plan, set_chat, told_name
+from gateway.connection import Method, WorkerRefused, as_told
 from gateway.dispatcher import Dispatcher
-from gateway.snapshot import Launch
+from gateway.snapshot import Instance, Launch
 from gateway.watcher import Watcher
 from gateway.workers import Workers
 from protos import inference_pb2 as pb
 
 CALL_SECONDS = 600.0  # that a worker may take for one call
-
-Method = Literal["Embed", "Rerank"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +55,31 @@ class Scores:
     prompt_tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizeCall:
+    """Text that becomes tokens."""
+
+    model: str
+    text: str
+    add_special: bool = True  # begin-of-sequence and the like
+    parse_special: bool = True  # tokens that the text writes out are meant
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    model: str
+    ids: Sequence[int]
+    pieces: Sequence[bytes]  # what each is written as, which may be part of a code point
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text that a worker made of tokens or of a chat."""
+
+    model: str
+    text: str
+
+
 class Unary:
     """Finds the instance, asks it once, and once more elsewhere where it was lost. Owns the calls on their way."""
 
@@ -72,13 +95,31 @@ class Unary:
         self._end: AtelierError | None = None
 
     async def embed(self, call: EmbedCall, origin: Origin, account: Account) -> Embeddings:
-        """Raises what stands against it, as the client should see it; so does `rerank`."""
-        name, reply = await self._answer("Embed", embed_message(call, origin), call.model, account)
+        """Raises what stands against it, as the client should see it; so do the others."""
+        name, reply = await self._answer("Embed", lambda _: embed_message(call, origin), call.model, origin, account)
         return Embeddings(name, [each.values for each in reply.embeddings], reply.prompt_tokens)
 
     async def rerank(self, call: RerankCall, origin: Origin, account: Account) -> Scores:
-        name, reply = await self._answer("Rerank", rerank_message(call, origin), call.model, account)
+        name, reply = await self._answer("Rerank", lambda _: rerank_message(call, origin), call.model, origin, account)
         return Scores(name, reply.scores, reply.prompt_tokens)
+
+    async def tokenize(self, call: TokenizeCall, origin: Origin, account: Account) -> TokenList:
+        message = tokenize_message(call, origin)
+        name, reply = await self._answer("Tokenize", lambda _: message, call.model, origin, account)
+        return TokenList(name, reply.ids, reply.pieces)
+
+    async def detokenize(self, model: str, ids: Sequence[int], origin: Origin, account: Account) -> Words:
+        message = pb.DetokenizeRequest(request_id=origin.request_id, tokens=pb.Tokens(ids=ids))
+        name, reply = await self._answer("Detokenize", lambda _: message, model, origin, account)
+        return Words(name, reply.text)
+
+    async def apply_template(self, call: Call, origin: Origin, account: Account) -> Words:
+        """The prompt that the chat becomes."""
+        plan = make_plan(call, origin, self._watcher.known())
+        name, reply = await self._answer(
+            "ApplyTemplate", lambda instance: template_message(plan, instance), call.model, origin, account
+        )
+        return Words(name, reply.prompt)
 
     def end_all(self, error: AtelierError) -> None:
         """Every call that is on its way ends with this error."""
@@ -86,15 +127,18 @@ class Unary:
         for call in self._running:
             call.reschedule(0)
 
-    async def _answer(self, method: Method, message: Any, model: str, account: Account) -> tuple[str, Any]:
+    async def _answer(
+        self, method: Method, message: Callable[[Instance], Any], model: str, origin: Origin, account: Account
+    ) -> tuple[str, Any]:
+        """`message`: what the instance is asked, whose settings it may depend on."""
         target, found = find_target(model, self._watcher.known())
         account.model = found.key
         ticket = self._admission.enter()
         lost: set[Launch] = set()
         try:
             async with self._until_ended():
-                reply = await self._ask(method, message, target, lost, ticket.begin)
-            account.prompt_tokens = reply.prompt_tokens
+                reply = await self._ask(method, message, target, origin, lost, ticket.begin)
+            account.prompt_tokens = getattr(reply, "prompt_tokens", 0)  # those that the model has read
         finally:
             ticket.leave()
             self._metrics.count_reading(model=found.key, prompt_tokens=account.prompt_tokens, begun_again=bool(lost))
@@ -103,16 +147,17 @@ class Unary:
     async def _ask(
         self,
         method: Method,
-        message: Any,
+        message: Callable[[Instance], Any],
         target: ModelName | InstanceName,
+        origin: Origin,
         lost: set[Launch],
         on_found: Callable[[], None],
     ) -> Any:
         while True:
-            instance = await self._dispatcher.find(target, message.request_id, lost)
+            instance = await self._dispatcher.find(target, origin.request_id, lost)
             on_found()
             try:
-                return await self._workers.connect(instance).ask(method, message, CALL_SECONDS)
+                return await self._workers.connect(instance).ask(method, message(instance), CALL_SECONDS)
             except (WorkerLost, WorkerRefused) as error:
                 if lost:
                     raise as_told(error) from None
@@ -140,3 +185,21 @@ def embed_message(call: EmbedCall, origin: Origin) -> pb.EmbedRequest:
 
 def rerank_message(call: RerankCall, origin: Origin) -> pb.RerankRequest:
     return pb.RerankRequest(request_id=origin.request_id, query=call.query, documents=call.documents)
+
+
+def tokenize_message(call: TokenizeCall, origin: Origin) -> pb.TokenizeRequest:
+    return pb.TokenizeRequest(
+        request_id=origin.request_id,
+        text=call.text,
+        add_special=call.add_special,
+        parse_special=call.parse_special,
+    )
+
+
+def template_message(plan: Plan, instance: Instance) -> pb.ApplyTemplateRequest:
+    """The plan's one chat, as this instance would be asked to answer it."""
+    (prompt,) = plan.call.prompts
+    assert isinstance(prompt, Chat)
+    message = pb.ApplyTemplateRequest(request_id=plan.origin.request_id)
+    set_chat(message.chat, plan.call, prompt.messages, plan.effective(instance).prompt.build())
+    return message

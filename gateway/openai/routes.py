@@ -14,8 +14,17 @@ from gateway.inference import Inference
 from gateway.openai.embeddings import embed_call, embedding_list
 from gateway.openai.models import model_object
 from gateway.openai.rerank import rerank_call, rerank_reply
-from gateway.openai.schema import ChatBody, Common, CompletionBody, EmbeddingBody, RerankBody
+from gateway.openai.schema import (
+    ChatBody,
+    Common,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingBody,
+    RerankBody,
+    TokenizeBody,
+)
 from gateway.openai.stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
+from gateway.openai.tokens import token_list, tokenize_call, told_about
 from gateway.openai.tools import called_by_older_form
 from gateway.openai.translate import chat_call, chat_choices, completion_call, echoes, text_choices, usage
 from gateway.parsing import read_body
@@ -81,6 +90,26 @@ class OpenAIRoutes:
         async with while_connected(request.receive):
             scores = await self._unary.rerank(rerank_call(body), origin_of(request), account_of(request))
             return json_response(rerank_reply(scores, body))
+
+    async def tokenize(self, request: Request) -> Response:
+        body = await read_body(request, TokenizeBody)
+        async with while_connected(request.receive):
+            with told_about("content"):
+                tokens = await self._unary.tokenize(tokenize_call(body), origin_of(request), account_of(request))
+            return json_response(token_list(tokens, with_pieces=bool(body.with_pieces)))
+
+    async def detokenize(self, request: Request) -> Response:
+        body = await read_body(request, DetokenizeBody)
+        async with while_connected(request.receive):
+            with told_about("tokens"):
+                words = await self._unary.detokenize(body.model, body.tokens, origin_of(request), account_of(request))
+            return json_response({"content": words.text})
+
+    async def apply_template(self, request: Request) -> Response:
+        body = await read_body(request, ChatBody)
+        async with while_connected(request.receive):
+            words = await self._unary.apply_template(chat_call(body), origin_of(request), account_of(request))
+            return json_response({"prompt": words.text})
 
     async def list_models(self, request: Request) -> Response:
         entries: list[Any] = [model_object(*entry) for entry in self._catalogue.served()]

@@ -19,6 +19,7 @@ MOST_PROMPTS = 128
 LONGEST_TTL = 10 * 365 * 86_400  # seconds
 MOST_INPUTS = 2048  # of embeddings, and documents to rank
 MOST_MESSAGES = 10_000
+MOST_TOKENS = 2**20  # to be written as text
 MOST_TOOLS = 256
 LONGEST_FUNCTION_NAME = 128
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
@@ -323,3 +324,16 @@ class RerankBody(Body):
     documents: Annotated[list[Document], Field(min_length=1, max_length=MOST_INPUTS)]
     top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="Tell the best ones only.")
     return_documents: bool | None = Field(None, description="Have the documents in the reply.")
+
+
+class TokenizeBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    content: str
+    add_special: bool | None = Field(None, description="With begin-of-sequence and the like, where the model has them.")
+    parse_special: bool | None = Field(None, description="false: tokens that the text writes out are text.")
+    with_pieces: bool | None = Field(None, description="Tell what each token is written as.")
+
+
+class DetokenizeBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_TOKENS)]

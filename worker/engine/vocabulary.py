@@ -16,10 +16,11 @@ class Vocabulary:
         self.handle = ll.llama_model_get_vocab(model)
         self.size: int = ll.llama_vocab_n_tokens(self.handle)
         self._pieces: dict[int, bytes] = {}
+        self._written: dict[int, bytes] = {}
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Token ids. Special tokens written out in the text are recognised."""
-        return self._tokenize(text, add_special=add_special, read_special=True)
+    def tokenize(self, text: str, *, add_special: bool, read_special: bool = True) -> list[int]:
+        """Token ids. `read_special`: special tokens written out in the text are recognised."""
+        return self._tokenize(text, add_special=add_special, read_special=read_special)
 
     def tokenize_plain(self, text: str) -> list[int]:
         """Token ids of the text alone, whatever it looks like."""
@@ -46,6 +47,12 @@ class Vocabulary:
         """The bytes that a token stands for; control tokens stand for none."""
         if (known := self._pieces.get(token)) is None:
             known = self._pieces[token] = self._read_piece(token, special=False)
+        return known
+
+    def written(self, token: int) -> bytes:
+        """The bytes that a token is written as; control tokens have some here."""
+        if (known := self._written.get(token)) is None:
+            known = self._written[token] = self._read_piece(token, special=True)
         return known
 
     def _read_piece(self, token: int, *, special: bool) -> bytes:
