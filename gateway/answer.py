@@ -19,6 +19,7 @@ from gateway.events import Completion
 from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.sse import EventStream, Renderer
+from gateway.timing import TIMING_HEADER, server_timing
 
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
 TRUNCATED_HEADER = "x-atelier-truncated"  # what was left out of the prompts, to make them fit
@@ -30,9 +31,9 @@ def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Respo
     return Response(orjson.dumps(value), headers=headers, media_type="application/json")
 
 
-def answer_headers(request: Request, generation: Generation) -> dict[str, str]:
+def answer_headers(request: Request, generation: Generation, accept_seconds: float) -> dict[str, str]:
     """What a client should know of an answer beside its text."""
-    headers: dict[str, str] = {}
+    headers = {TIMING_HEADER: server_timing(accept_seconds, generation.ends.values())}
     if request.headers.get(SETTINGS_HEADER) == "echo" and generation.settings is not None:
         headers[SETTINGS_HEADER] = settings_echo(generation.settings)
     if keywords := [keyword for keyword in generation.unenforced if re.fullmatch(KEYWORD, keyword)]:
@@ -70,7 +71,8 @@ async def stream_answer(
     """The stream of a generation that a worker has accepted: refusals come before the headers."""
     async with while_connected(request.receive):
         generation = await inference.start(call, origin_of(request), account_of(request))
-        return EventStream(generation, renderer(generation), answer_headers(request, generation))
+        headers = answer_headers(request, generation, account_of(request).seconds())
+        return EventStream(generation, renderer(generation), headers)
 
 
 async def whole_answer(
@@ -79,8 +81,9 @@ async def whole_answer(
     """Everything in one JSON object."""
     async with while_connected(request.receive):
         generation = await inference.start(call, origin_of(request), account_of(request))
+        accept_seconds = account_of(request).seconds()
         try:
             value = render(generation, await generation.collect())
-            return json_response(value, answer_headers(request, generation))
+            return json_response(value, answer_headers(request, generation, accept_seconds))
         finally:
             generation.close()

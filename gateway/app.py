@@ -64,6 +64,7 @@ from gateway.openai.routes import OpenAIRoutes
 from gateway.openai.schema import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, RerankBody, TokenizeBody
 from gateway.openapi import body_of, describe, error_replies
 from gateway.request_log import RequestLog
+from gateway.timing import TIMING_HEADER
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -265,7 +266,10 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 allow_origins=config.cors,
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after", UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER],
+                expose_headers=[
+                    *("x-request-id", "retry-after"),
+                    *(UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER, TIMING_HEADER),
+                ],
             )
         )
     layers.append(Middleware(OriginGuard, allowed=config.cors))
