@@ -78,7 +78,7 @@ class Gateway:
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
         control = Control(self.registry, self.watcher)
         routes = Routes(
-            OpenAIRoutes(self.inference, self.unary, catalogue),
+            OpenAIRoutes(self.inference, self.unary, catalogue, numbers_alone=config.embedding_encoding == "float"),
             LMStudioRoutes(self.inference, catalogue, control),
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),

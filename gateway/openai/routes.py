@@ -32,7 +32,11 @@ from gateway.unary import Unary
 
 
 class OpenAIRoutes:
-    def __init__(self, inference: Inference, unary: Unary, catalogue: Catalogue) -> None:
+    def __init__(
+        self, inference: Inference, unary: Unary, catalogue: Catalogue, *, numbers_alone: bool = False
+    ) -> None:
+        """`numbers_alone`: vectors are never written as base64."""
+        self._numbers_alone = numbers_alone
         self._inference = inference
         self._unary = unary
         self._catalogue = catalogue
@@ -83,7 +87,8 @@ class OpenAIRoutes:
         async with while_connected(request.receive):
             found = await self._unary.embed(embed_call(body), origin_of(request), account_of(request))
             # Thousands of vectors take a while to write down: the streams go on meanwhile.
-            return await asyncio.to_thread(lambda: json_response(embedding_list(found, body.encoding_format)))
+            encoding = None if self._numbers_alone else body.encoding_format
+            return await asyncio.to_thread(lambda: json_response(embedding_list(found, encoding)))
 
     async def rerank(self, request: Request) -> Response:
         body = await read_body(request, RerankBody)
@@ -112,11 +117,12 @@ class OpenAIRoutes:
             return json_response({"prompt": words.text})
 
     async def list_models(self, request: Request) -> Response:
-        entries: list[Any] = [model_object(*entry) for entry in self._catalogue.served()]
+        entries: list[Any] = [model_object(*entry, self._catalogue.snapshot) for entry in self._catalogue.served()]
         return json_response({"object": "list", "data": entries})
 
     async def get_model(self, request: Request) -> Response:
-        return json_response(model_object(*self._catalogue.find(request.path_params["id"])))
+        found = self._catalogue.find(request.path_params["id"])
+        return json_response(model_object(*found, self._catalogue.snapshot))
 
 
 def wants_usage(body: Common) -> bool:

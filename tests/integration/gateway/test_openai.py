@@ -1,5 +1,6 @@
 """OpenAI's dialect over the real wire, with the official client."""
 
+import re
 from typing import Any
 
 import openai
@@ -101,6 +102,31 @@ async def test_models_are_listed_and_found_by_short_names(client: openai.AsyncOp
         await client.models.retrieve("acme/tinny")
 
 
+async def test_models_say_what_they_are_made_for_and_how_long_their_context_is(
+    client: openai.AsyncOpenAI, gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    def facts(model: Any) -> tuple[Any, ...]:
+        names = ("type", "state", "max_context_length", "loaded_context_length", "capabilities")
+        return tuple(model.model_dump().get(name) for name in names)
+
+    assert facts(await client.models.retrieve(KEY)) == ("llm", "not-loaded", 8192, None, [])
+    registry.tell(pb.Change(model=model_message(made_for_tools=True, made_for_reasoning=True)))
+    registry.tell(pb.Change(model=model_message("acme/embed", embedding=True)))
+    await registry.start_instance(context_length=1024)
+    await registry.start_instance(id="long", context_length=2048)
+    await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
+    abilities = ["tool_use", "reasoning"]
+    assert {model.id: facts(model) for model in (await client.models.list()).data} == {
+        KEY: ("llm", "loaded", 8192, 1024, abilities),
+        "acme/embed": ("embeddings", "not-loaded", 8192, None, []),
+        "long": ("llm", "loaded", 8192, 2048, abilities),
+    }
+    async with gateway.client() as http:
+        _, embed, tiny = ["", *(await http.get("/api/v1/models")).json()["models"]]
+        assert [each["capabilities"]["trained_for_tool_use"] for each in (embed, tiny)] == [False, True]
+        assert [each["capabilities"] for each in (await http.get("/api/v0/models")).json()["data"]] == [[], abilities]
+
+
 async def test_an_unknown_model_is_a_404_with_near_names_before_any_load(
     client: openai.AsyncOpenAI, registry: FakeRegistry
 ) -> None:
@@ -191,6 +217,17 @@ async def test_an_answer_that_keeps_to_everything_has_no_such_header(gateway: Ru
         reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "regex": "a"})
     assert reply.status_code == 200
     assert "x-atelier-unenforced" not in reply.headers
+
+
+async def test_a_reply_says_how_long_its_parts_took(gateway: RunningGateway) -> None:
+    parts = {}
+    async with gateway.client() as http:
+        for stream in (False, True):
+            reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "stream": stream})
+            told = [re.fullmatch(r"(\w+);dur=\d+\.\d", part) for part in reply.headers["server-timing"].split(", ")]
+            parts[stream] = [part.group(1) for part in told if part]
+            assert None not in told
+    assert parts == {False: ["accept", "queue", "prefill", "decode"], True: ["accept"]}
 
 
 async def test_two_constraints_are_refused(gateway: RunningGateway) -> None:
