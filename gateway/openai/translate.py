@@ -9,6 +9,7 @@ from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
+from atelier.tools import ToolChoice, Tools
 from gateway.call import (
     Call,
     Chat,
@@ -57,13 +58,14 @@ def chat_call(body: ChatBody) -> Call:
     settings = sampling_settings(body)
     if body.max_completion_tokens is not None:
         settings["max_tokens"] = body.max_completion_tokens
+    tools = chat_tools(body)
     return Call(
         model=body.model,
         prompts=[Chat(chat_messages(body.messages))],
-        tools=chat_tools(body),
+        tools=tools,
         template_arguments=template_arguments(body.reasoning_effort, body.chat_template_kwargs),
         settings=settings,
-        constraint=constraint(body),
+        constraint=chat_constraint(body, tools),
         choices=body.n or 1,
         logprobs=wanted_logprobs(body),
         prompt_progress=wants_progress(body),
@@ -143,7 +145,10 @@ def infill(prompts: list[PromptInput], suffix: str) -> Infill:
 
 def refuse_odd_echo(body: CompletionBody, prompts: list[PromptInput]) -> None:
     if body.logprobs is not None:  # the prompt's would be expected too
-        raise UnsupportedField("echo: not supported together with logprobs; leave one out.", param="echo")
+        raise UnsupportedField(
+            "echo: not supported together with logprobs, as a prompt's tokens have none here; leave one out.",
+            param="echo",
+        )
     if any(isinstance(prompt, Tokens) for prompt in prompts):
         raise UnsupportedField("echo: not supported with prompts of token ids; send text.", param="echo")
 
@@ -188,6 +193,17 @@ def constraint(body: Common) -> Constraint | None:
         name = asked[1][0]
         raise InvalidRequest(f"{name}: {asked[0][0]} constrains the completion already; leave one out", param=name)
     return asked[0][1] if asked else None
+
+
+def chat_constraint(body: ChatBody, tools: Tools | None) -> Constraint | None:
+    """A reply that must be calls has no text, which is what a format is for; a grammar is for all of it."""
+    asked = constraint(body)
+    if asked is None or tools is None or tools.choice is ToolChoice.AUTO:
+        return asked
+    if not isinstance(asked, JsonObject | JsonSchema):
+        name = "regex" if isinstance(asked, Regex) else "grammar"
+        raise InvalidRequest(f"{name}: a tool must be called instead; leave one out", param=name)
+    return None
 
 
 def grammar_constraint(text: str) -> Constraint:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest
 from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
 from gateway.call import Call, Chat
@@ -262,3 +263,19 @@ def test_the_first_piece_of_a_call_has_its_id_and_name() -> None:
     first = tool_call_delta(ToolCallPiece(1, "c1", "time", "{"))
     assert first == {"index": 1, "id": "c1", "type": "function", "function": {"name": "time", "arguments": "{"}}
     assert tool_call_delta(ToolCallPiece(1, arguments="}")) == {"index": 1, "function": {"arguments": "}"}}
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}
+
+
+def test_a_format_is_for_replies_that_have_text() -> None:
+    assert chat(tools=TOOLS, response_format=SCHEMA).constraint == JsonSchema('{"type":"object"}', None)
+    assert chat(tools=TOOLS, tool_choice="none", response_format=SCHEMA).constraint is not None
+    for choice in ("required", named("time")):
+        assert chat(tools=TOOLS, tool_choice=choice, response_format=SCHEMA).constraint is None
+
+
+@pytest.mark.parametrize(("param", "text"), [("grammar", 'root ::= "a"'), ("regex", "a")])
+def test_what_must_be_a_call_cannot_follow_a_grammar_too(param: str, text: str) -> None:
+    assert chat(tools=TOOLS, **{param: text}).constraint is not None
+    assert param_of(tools=TOOLS, tool_choice="required", **{param: text}) == param
