@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from atelier.constraint import KEYWORD, MOST_KEYWORDS
@@ -61,8 +61,12 @@ def account_of(request: Request) -> Account:
 
 def origin_of(request: Request) -> Origin:
     """All clients share one key, so a worker's time is shared out by the client's address."""
-    host = request.client.host if request.client else ""
-    return Origin(account_of(request).request_id, hashlib.sha256(host.encode()).hexdigest()[:16])
+    return Origin(account_of(request).request_id, fairness_key(request))
+
+
+def fairness_key(connection: HTTPConnection) -> str:
+    host = connection.client.host if connection.client else ""
+    return hashlib.sha256(host.encode()).hexdigest()[:16]
 
 
 async def stream_answer(

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import WebSocketRoute
 
 from atelier import __version__
 from atelier.config import Config
@@ -42,10 +43,11 @@ from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
 from gateway.answer import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
-from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
+from gateway.guards import GREETING, BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody
+from gateway.lmstudio_sdk.sockets import PATHS, SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
@@ -79,6 +81,7 @@ class Routes:
 
     openai: OpenAIRoutes
     lmstudio: LMStudioRoutes
+    sdk: SDKSockets
     management: ManagementRoutes
     downloads: DownloadRoutes
     presets: PresetRoutes
@@ -226,6 +229,9 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     get("/api/v1/models/{id:path}/info", ours.describe_model, "All that is known of a model", ModelNotFound)
     get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)
 
+    get(GREETING, routes.sdk.greet, "Whether LM Studio's SDK may connect")
+    app.router.routes.extend(WebSocketRoute(path, routes.sdk.serve) for path in PATHS)
+
     get("/healthz", health.alive, "Whether the process is alive")
     get("/readyz", health.ready, "Whether to send requests here")
     get("/metrics", health.metrics, "Metrics for Prometheus")
@@ -275,7 +281,7 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
     layers.append(Middleware(OriginGuard, allowed=config.cors))
     layers.append(Middleware(DrainGuard, admission=admission))
     if config.api_key is not None:
-        layers.append(Middleware(KeyGuard, key=config.api_key.get_secret_value()))
+        layers.append(Middleware(KeyGuard, key=config.api_key.get_secret_value(), asked_within=PATHS))
     return [*layers, Middleware(BodyLimit, limit=int(config.body_limit_mb * 2**20))]
 
 

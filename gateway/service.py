@@ -16,9 +16,14 @@ from gateway.app import Routes, create_app
 from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.dispatcher import Dispatcher
+from gateway.guards import ServerKey
 from gateway.health import HealthRoutes
 from gateway.inference import Inference
 from gateway.lmstudio.routes import LMStudioRoutes
+from gateway.lmstudio_sdk.calls import Calls
+from gateway.lmstudio_sdk.loading import Loading
+from gateway.lmstudio_sdk.predict import Predictions
+from gateway.lmstudio_sdk.sockets import SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
@@ -48,7 +53,10 @@ class Gateway:
         core = (self.watcher, dispatcher, self.workers, self.admission, self.metrics)
         self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
-        self.app = self._create_app(config)
+        catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
+        control = Control(self.registry, self.watcher)
+        self.sdk = self._create_sdk(config, catalogue, control)
+        self.app = self._create_app(config, catalogue, control)
         self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
         self.metrics.registry_connected.set_function(lambda: self.watcher.connected)
         self._watching: asyncio.Task[None] | None = None
@@ -66,6 +74,7 @@ class Gateway:
         self.inference.end_all(too_late)
         self.unary.end_all(too_late)
         await self.registry.close()  # ends those that wait for a load
+        await self.sdk.drain()
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -74,12 +83,22 @@ class Gateway:
         await self.registry.close()
         await self.workers.close()
 
-    def _create_app(self, config: Config) -> FastAPI:
-        catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
-        control = Control(self.registry, self.watcher)
+    def _create_sdk(self, config: Config, catalogue: Catalogue, control: Control) -> SDKSockets:
+        return SDKSockets(
+            Calls(catalogue, control, self.unary, self.watcher),
+            Loading(catalogue, control, self.watcher),
+            Predictions(self.inference, self.watcher),
+            ServerKey(config.api_key.get_secret_value()) if config.api_key is not None else None,
+            self.watcher,
+            self.admission,
+            self.metrics,
+        )
+
+    def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
         routes = Routes(
             OpenAIRoutes(self.inference, self.unary, catalogue, numbers_alone=config.embedding_encoding == "float"),
             LMStudioRoutes(self.inference, catalogue, control),
+            self.sdk,
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),
