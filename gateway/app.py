@@ -12,7 +12,6 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import WebSocketRoute
 
 from atelier import __version__
 from atelier.config import Config
@@ -230,7 +229,8 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)
 
     get(GREETING, routes.sdk.greet, "Whether LM Studio's SDK may connect")
-    app.router.routes.extend(WebSocketRoute(path, routes.sdk.serve) for path in PATHS)
+    for path in PATHS:
+        app.add_api_websocket_route(path, routes.sdk.serve)
 
     get("/healthz", health.alive, "Whether the process is alive")
     get("/readyz", health.ready, "Whether to send requests here")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from atelier.errors import InstanceNotFound, UnsupportedField
+from atelier.errors import InstanceNotFound, ModelNotFound, UnsupportedField
 from atelier.tools import Tools
 from gateway.call import Chat, find_target
 from gateway.catalogue import Catalogue
@@ -54,7 +54,7 @@ class Calls:
         asked = parsed(ModelInfoParameter, parameter)
         try:
             instance = self._find_loaded(asked.specifier, work)
-        except InstanceNotFound:
+        except (InstanceNotFound, ModelNotFound):
             if asked.throw_if_not_found:
                 raise
             return None

@@ -10,14 +10,14 @@ preset files (atelier/settings/lmstudio_preset.py); here are the few that mean s
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import Resolved, Value
 from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value
 from atelier.settings.preset import check_settings
-from atelier.settings.table import TABLE, Group
+from atelier.settings.table import TABLE, Group, Setting
 from atelier.tools import Tool, ToolChoice, Tools
 from gateway.effective import Effective
 from gateway.lmstudio_sdk.errors import M, parsed
@@ -83,7 +83,7 @@ def prediction_settings(fields: Json) -> Json:
     """By the table's names."""
     groups = _settings(fields, ("prompt", "inference"))
     prompt = {**groups.get("prompt", {}), **reasoning_marks(fields)}
-    checked = check_settings({"prompt": prompt, "inference": groups.get("inference", {})})
+    checked = _checked({"prompt": prompt, "inference": groups.get("inference", {})})
     return {**checked.get("prompt", {}), **checked.get("inference", {})}
 
 
@@ -141,7 +141,7 @@ def load_wishes(stack: ConfigStack, model: Model) -> Json:
     values = {**_kv_type(fields), **_settings(fields, ("load",)).get("load", {})}
     if (layers := gpu_layers(fields.get(OFFLOAD_RATIO), model)) is not None:
         values["gpu_layers"] = layers
-    return dict(check_settings({"load": values}).get("load", {}))
+    return dict(_checked({"load": values}).get("load", {}))
 
 
 def gpu_layers(ratio: Any, model: Model) -> int | None:
@@ -210,8 +210,27 @@ def _settings(fields: Json, groups: tuple[Group, ...]) -> dict[Group, Json]:
             continue
         plain = OFF.get(row.name) if _is_off(value) else plain_value(row, value)
         if plain is not None and (row.name, plain) != ("max_tokens", UNLIMITED):
-            found.setdefault(row.group, {})[row.name] = plain
+            found.setdefault(row.group, {})[row.name] = _whole(row, plain)
     return found
+
+
+def _whole(row: Setting, value: Any) -> Any:
+    """Clients write 40 as 40.0: to some of them a number is a number."""
+    counts = row.type is int or int in get_args(row.type)
+    return int(value) if counts and isinstance(value, float) and value.is_integer() else value
+
+
+def _checked(groups: Mapping[Group, Mapping[str, Any]]) -> dict[Group, Json]:
+    """InvalidRequest that names the field as the client does."""
+    try:
+        return check_settings(groups)
+    except InvalidRequest as error:
+        group, _, rest = (error.param or "").partition(".")
+        key = BY_NAME.get(rest.partition(".")[0])
+        if key is None:
+            raise
+        message = error.message.removeprefix(f"{group}.{rest}")
+        raise InvalidRequest(f"{key}{message}", param=key) from None
 
 
 def _is_off(value: Any) -> bool:
