@@ -4,7 +4,7 @@ from typing import Any
 
 from atelier.errors import InstanceNotFound, ModelNotFound, UnsupportedField
 from atelier.tools import Tools
-from gateway.call import Chat, find_target
+from gateway.call import Call, Chat, find_target
 from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.lmstudio_sdk.config import load_fields, tools_of
@@ -30,7 +30,7 @@ from gateway.lmstudio_sdk.schema import (
 )
 from gateway.lmstudio_sdk.work import Work
 from gateway.snapshot import Instance
-from gateway.unary import EmbedCall, TokenizeCall, Tokenized, Unary
+from gateway.unary import EmbedCall, TokenizeCall, TokenList, Unary
 from gateway.watcher import Watcher
 
 Json = dict[str, Any]
@@ -78,17 +78,21 @@ class Calls:
         return {"tokenCount": len((await self._tokens_of_text(parameter, work)).ids)}
 
     async def apply_prompt_template(self, parameter: Any, work: Work) -> Json:
-        """The prompt that a chat becomes: what its tokens stand for, one after the other."""
+        """The prompt that a chat becomes."""
         asked = parsed(TemplateParameter, parameter)
+        name = self._meant(asked.specifier, work)
         definitions = asked.opts.tool_definitions
-        call = TokenizeCall(
-            model=self._meant(asked.specifier, work),
-            input=Chat(chat_messages(asked.history)),
-            tools=Tools(tools_of(definitions)) if definitions else None,
-            add_special=False if asked.opts.omit_bos_token else None,
-        )
-        tokenized = await self._unary.tokenize(call, work.origin, work.account)
-        return {"formatted": b"".join(tokenized.pieces).decode(errors="replace")}
+        tools = Tools(tools_of(definitions)) if definitions else None
+        call = Call(model=name, prompts=[Chat(chat_messages(asked.history))], tools=tools)
+        prompt = (await self._unary.apply_template(call, work.origin, work.account)).text
+        if asked.opts.omit_bos_token:
+            prompt = prompt.removeprefix(await self._beginning(name, work))
+        return {"formatted": prompt}
+
+    async def _beginning(self, name: str, work: Work) -> str:
+        """What the model has before every text, as it is written."""
+        none = await self._unary.tokenize(TokenizeCall(model=name, text=""), work.origin, work.account)
+        return none.pieces[0].decode(errors="replace") if none.pieces else ""
 
     async def embed(self, parameter: Any, work: Work) -> Json:
         asked = parsed(EmbedParameter, parameter)
@@ -99,9 +103,10 @@ class Calls:
     async def refuse_file(self, parameter: Any, work: Work) -> None:
         raise UnsupportedField("Files and images are not supported yet.")
 
-    async def _tokens_of_text(self, parameter: Any, work: Work) -> Tokenized:
+    async def _tokens_of_text(self, parameter: Any, work: Work) -> TokenList:
         asked = parsed(TextParameter, parameter)
-        call = TokenizeCall(model=self._meant(asked.specifier, work), input=asked.input_string)
+        # Of the text alone: a prompt that apply_prompt_template gave has its beginning in it.
+        call = TokenizeCall(model=self._meant(asked.specifier, work), text=asked.input_string, add_special=False)
         return await self._unary.tokenize(call, work.origin, work.account)
 
     def _meant(self, specifier: ModelSpecifier, work: Work) -> str:

@@ -14,8 +14,6 @@ from gateway.snapshot import Instance
 
 Json = dict[str, Any]
 
-REASONS = {**STOP_REASONS, StopReason.TOOL_CALLS: "toolCalls"}
-
 
 @dataclass(slots=True)
 class OpenCall:
@@ -119,7 +117,7 @@ def progress_message(progress: float) -> Json:
 def stats(finished: Finished, instance: Instance | None, seconds: float) -> Json:
     figures = finished.statistics
     told: Json = {
-        "stopReason": REASONS.get(finished.reason, "failed"),
+        "stopReason": STOP_REASONS.get(finished.reason, "failed"),
         "tokensPerSecond": figures.tokens_per_second,
         "numGpuLayers": instance.gpu_layers if instance else 0,
         "timeToFirstTokenSec": figures.time_to_first_token_seconds,

@@ -318,8 +318,17 @@ async def test_tokens_are_given_and_counted(gateway: RunningGateway) -> None:
 
 
 async def test_the_prompt_of_a_chat_is_shown(gateway: RunningGateway) -> None:
-    shown = await with_client(gateway, lambda client: client.llm.model("tiny").apply_prompt_template("one two"))
-    assert shown == "one two"
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+
+    def show(client: lmstudio.Client) -> Any:
+        model = client.llm.model("tiny")
+        return model.apply_prompt_template("one two"), model.apply_prompt_template(
+            "one two", {"omitBosToken": True, "toolDefinitions": [tool]}
+        )
+
+    plain, tooled = await with_client(gateway, show)
+    assert plain == "user: one two\nassistant:"
+    assert tooled == "tool: add\nuser: one two\nassistant:"
 
 
 async def test_texts_become_vectors(gateway: RunningGateway, registry: FakeRegistry) -> None:
