@@ -37,6 +37,11 @@ class Config(BaseSettings):
         gt=0,
         description="Seconds that a request may wait for its turn at a model before it gets 503.",
     )
+    embedding_encoding: Literal["as_asked", "float"] = Field(
+        "as_asked",
+        description="How vectors are written: as requests ask for them, or as numbers also where base64 is asked for, "
+        "for clients that ask for base64 and cannot read it.",
+    )
     load_on_demand: bool = Field(True, description="Load a model when a request names it.")
     idle_ttl: float = Field(
         3600,

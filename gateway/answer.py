@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from atelier.constraint import KEYWORD, MOST_KEYWORDS
@@ -19,6 +19,7 @@ from gateway.events import Completion
 from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.sse import EventStream, Renderer
+from gateway.timing import TIMING_HEADER, server_timing
 
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
 TRUNCATED_HEADER = "x-atelier-truncated"  # what was left out of the prompts, to make them fit
@@ -32,7 +33,7 @@ def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Respo
 
 def answer_headers(request: Request, generation: Generation) -> dict[str, str]:
     """What a client should know of an answer beside its text."""
-    headers: dict[str, str] = {}
+    headers = {TIMING_HEADER: server_timing(generation.accept_seconds, generation.ends.values())}
     if request.headers.get(SETTINGS_HEADER) == "echo" and generation.settings is not None:
         headers[SETTINGS_HEADER] = settings_echo(generation.settings)
     if keywords := [keyword for keyword in generation.unenforced if re.fullmatch(KEYWORD, keyword)]:
@@ -60,8 +61,12 @@ def account_of(request: Request) -> Account:
 
 def origin_of(request: Request) -> Origin:
     """All clients share one key, so a worker's time is shared out by the client's address."""
-    host = request.client.host if request.client else ""
-    return Origin(account_of(request).request_id, hashlib.sha256(host.encode()).hexdigest()[:16])
+    return Origin(account_of(request).request_id, fairness_key(request))
+
+
+def fairness_key(connection: HTTPConnection) -> str:
+    host = connection.client.host if connection.client else ""
+    return hashlib.sha256(host.encode()).hexdigest()[:16]
 
 
 def owner_of(request: Request) -> str:

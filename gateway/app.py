@@ -46,11 +46,12 @@ from gateway.answer import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.anthropic.routes import AnthropicRoutes, by_client
 from gateway.anthropic.schema import CountTokensBody, MessagesBody
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
-from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
+from gateway.guards import GREETING, BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
 from gateway.lmstudio.chat_routes import LMStudioChatRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody, V1ChatBody
+from gateway.lmstudio_sdk.sockets import PATHS, SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
@@ -75,11 +76,12 @@ from gateway.ollama.schema import (
     OllamaPullBody,
 )
 from gateway.openai.routes import OpenAIRoutes
-from gateway.openai.schema import ChatBody, CompletionBody, EmbeddingBody, RerankBody
+from gateway.openai.schema import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, RerankBody, TokenizeBody
 from gateway.openapi import body_of, describe, error_replies
 from gateway.request_log import RequestLog
 from gateway.responses.routes import ResponseRoutes
 from gateway.responses.schema import ResponseBody
+from gateway.timing import TIMING_HEADER
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -98,6 +100,7 @@ class Routes:
     lmstudio: LMStudioRoutes
     ollama: OllamaRoutes
     lmstudio_chat: LMStudioChatRoutes
+    sdk: SDKSockets
     management: ManagementRoutes
     downloads: DownloadRoutes
     presets: PresetRoutes
@@ -174,6 +177,10 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     post("/v1/embeddings", openai.embeddings, EmbeddingBody, "Texts to vectors (OpenAI)", INFERENCE)
     for path in ("/v1/rerank", "/rerank"):
         post(path, openai.rerank, RerankBody, "Documents by how well they answer a query (Jina, Cohere)", INFERENCE)
+    for prefix in ("", "/v1"):
+        post(f"{prefix}/tokenize", openai.tokenize, TokenizeBody, "Text to tokens (llama.cpp)", INFERENCE)
+        post(f"{prefix}/detokenize", openai.detokenize, DetokenizeBody, "Tokens to text (llama.cpp)", INFERENCE)
+        post(f"{prefix}/apply-template", openai.apply_template, ChatBody, "A chat's prompt (llama.cpp)", INFERENCE)
     list_models = by_client(anthropic.list_models, openai.list_models)
     get_model = by_client(anthropic.get_model, openai.get_model)
     get("/v1/models", list_models, "List what requests may name (OpenAI, Anthropic)", InvalidRequest)
@@ -295,6 +302,10 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     get("/api/v1/models/{id:path}/info", ours.describe_model, "All that is known of a model", ModelNotFound)
     get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)
 
+    get(GREETING, routes.sdk.greet, "Whether LM Studio's SDK may connect")
+    for path in PATHS:
+        app.add_api_websocket_route(path, routes.sdk.serve)
+
     get("/healthz", health.alive, "Whether the process is alive")
     get("/readyz", health.ready, "Whether to send requests here")
     get("/metrics", health.metrics, "Metrics for Prometheus")
@@ -336,19 +347,15 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=[
-                    "x-request-id",
-                    "request-id",
-                    "retry-after",
-                    UNENFORCED_HEADER,
-                    TRUNCATED_HEADER,
-                    SETTINGS_HEADER,
+                    *("x-request-id", "request-id", "retry-after"),
+                    *(UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER, TIMING_HEADER),
                 ],
             )
         )
     layers.append(Middleware(OriginGuard, allowed=config.cors))
     layers.append(Middleware(DrainGuard, admission=admission))
     if config.api_key is not None:
-        layers.append(Middleware(KeyGuard, key=config.api_key.get_secret_value()))
+        layers.append(Middleware(KeyGuard, key=config.api_key.get_secret_value(), asked_within=PATHS))
     return [*layers, Middleware(BodyLimit, limit=int(config.body_limit_mb * 2**20))]
 
 

@@ -37,7 +37,7 @@ class Submission:
         self.wants_logprobs = wants_logprobs
 
 
-Method = Literal["Embed", "Rerank", "Tokenize", "ListSequences"]
+Method = Literal["Embed", "Rerank", "Tokenize", "Detokenize", "ApplyTemplate", "ListSequences"]
 """A call with one answer."""
 
 

@@ -31,6 +31,12 @@ class Control:
         await self._heard(lambda snapshot: _is_loaded(snapshot, instance.id))
         return instance
 
+    async def ensure(self, name: str, ttl: float | None, request_id: str) -> Instance:
+        """A ready instance for a model's key or an instance's id: the one that is there, or is loaded now."""
+        instance = await self._registry.ensure(name, request_id, ttl)
+        await self._heard(lambda snapshot: _is_loaded(snapshot, instance.id))
+        return instance
+
     async def estimate(self, model_key: str, load: Mapping[str, Any], preset: str | None) -> pb.MemoryEstimate:
         return await self._registry.estimate(model_key, load, preset)
 

@@ -41,6 +41,8 @@ class Generation:
         self.ends: dict[int, Finished] = {}
         self.first_text: float | None = None  # when the first text came, on the monotonic clock
         self.begun_again = False
+        self.accept_seconds = 0.0  # until a worker had accepted it
+        self._created = time.monotonic()
         self.had_to_load = False  # its model, or to wait for that; known when it is placed
         self.settings: Effective | None = None  # known when it has begun
         self._dispatcher = dispatcher
@@ -133,6 +135,7 @@ class Generation:
             await self._submit()
         except (WorkerLost, WorkerRefused) as error:
             await self._begin_again(error)
+        self.accept_seconds = time.monotonic() - self._created
         self._on_begin()
 
     async def next_batch(self) -> list[Event]:

@@ -13,6 +13,9 @@ from gateway.admission import Admission
 from gateway.errors import error_response
 
 HEALTH = frozenset({"/healthz", "/readyz"})
+GREETING = "/lmstudio-greeting"  # LM Studio's SDK asks for it, without a key, to see whether it is a server of the kind
+KEY_SHOWN = "atelier.key_shown"
+GUARDED = frozenset({"http", "websocket"})  # what a client can open
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
@@ -37,7 +40,7 @@ class HostGuard:
         self._names = frozenset(name.lower().rstrip(".") for name in names) | LOOPBACK_NAMES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not all(map(self._is_ours, header_values(scope, b"host"))):
+        if scope["type"] in GUARDED and not all(map(self._is_ours, header_values(scope, b"host"))):
             await refuse(Forbidden(), scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -74,7 +77,7 @@ class OriginGuard:
         self._allowed = frozenset(allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in HEALTH and not self._passes(scope):
+        if scope["type"] in GUARDED and scope["path"] not in HEALTH and not self._passes(scope):
             message = "Web pages of this origin may not call the server; ATELIER_CORS names those that may."
             await refuse(Forbidden(message), scope, receive, send)
             return
@@ -100,32 +103,53 @@ class DrainGuard:
         self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._admission.draining and scope["type"] == "http" and scope["path"] not in {*HEALTH, "/metrics"}:
+        if self._admission.draining and scope["type"] in GUARDED and scope["path"] not in {*HEALTH, "/metrics"}:
             await refuse(Draining(), scope, receive, send)
             return
         await self.app(scope, receive, send)
 
 
-class KeyGuard:
-    """Asks for the server's key, as `Authorization: Bearer` or `x-api-key`. Only health is open."""
+class ServerKey:
+    """The key that the server asks for, as what it can be compared with."""
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self.app = app
+    def __init__(self, key: str) -> None:
         forms = key_forms(key.strip())  # a key from a file ends with a newline, which no header can hold
-        self._owner = owner_name(key.strip())
+        self.owner = owner_name(key.strip())
         self._digests = [hashlib.sha256(form).digest() for form in forms]
 
+    def is_among(self, given: Iterable[bytes]) -> bool:
+        # Digests have one length, so that the comparison's time says nothing of the key's.
+        digests = [hashlib.sha256(key).digest() for key in given]
+        return any(hmac.compare_digest(key, ours) for key in digests for ours in self._digests)
+
+
+class KeyGuard:
+    """Asks for the server's key, as `Authorization: Bearer` or `x-api-key`. Only health and the greeting are open.
+
+    A WebSocket of LM Studio's SDK that brings no key in its head is let in to bring it in its first
+    frame, as that protocol has it: the socket asks for it there, unless `KEY_SHOWN` is in its scope.
+    """
+
+    def __init__(self, app: ASGIApp, key: str, asked_within: Iterable[str] = ()) -> None:
+        """`asked_within`: paths of WebSockets that ask for the key themselves."""
+        self.app = app
+        self._key = ServerKey(key)
+        self._asked_within = frozenset(asked_within)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in HEALTH and not self._proves(scope):
+        if scope["type"] in GUARDED and scope["path"] not in {*HEALTH, GREETING} and not self._passes(scope):
             await refuse(Unauthenticated(), scope, receive, send)
             return
-        scope["atelier.owner"] = self._owner
+        scope["atelier.owner"] = self._key.owner
         await self.app(scope, receive, send)
 
-    def _proves(self, scope: Scope) -> bool:
-        # Digests have one length, so that the comparison's time says nothing of the key's.
-        given = [hashlib.sha256(key).digest() for key in given_keys(scope)]
-        return any(hmac.compare_digest(key, ours) for key in given for ours in self._digests)
+    def _passes(self, scope: Scope) -> bool:
+        given = given_keys(scope)
+        if scope["type"] == "websocket" and scope["path"] in self._asked_within and not given:
+            return True
+        shown = self._key.is_among(given)
+        scope[KEY_SHOWN] = shown
+        return shown
 
 
 def owner_name(key: str) -> str:

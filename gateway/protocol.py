@@ -35,6 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._unread_bytes = 0
         self._discarding = False
+        self._upgraded = False
         super().connection_made(_LingeringTransport(transport, self._close))  # type: ignore[arg-type]
         self._expect_head()
 
@@ -50,8 +51,15 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._bare_bytes > MOST_HEAD_BYTES:
             self._refuse_head()
-        elif not self._is_answering():
+        elif not self._upgraded and not self._is_answering():
             self._expect_head()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._upgraded = True
+        self._stop_expecting()
+        super().handle_websocket_upgrade()
+        if not getattr(self._bare_transport.get_protocol(), "handshake_initiated", True):
+            self._bare_transport.close()  # websockets could not read its head, and says nothing of it
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():  # refused by us
@@ -71,6 +79,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return  # nobody reads it, and it counts as head: the other protocol begins after it
         self._bare_bytes = 0
         if self.cycle.response_complete:
             self._discard(len(body))

@@ -10,10 +10,13 @@ from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
 from gateway.account import Account
 from gateway.errors import CLIENT_CLOSED_REQUEST, error_response
+from gateway.guards import GUARDED
 
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 ID_HEADERS = (b"x-request-id", b"request-id")  # the latter is what Anthropic's clients read
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds
+RESPONSE_STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+SWITCHING_PROTOCOLS = 101
 
 _log = structlog.get_logger(__name__)
 
@@ -26,7 +29,7 @@ class RequestLog:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in GUARDED:
             await self.app(scope, receive, send)
             return
         account = scope["atelier.account"] = Account(request_id(scope))
@@ -35,9 +38,9 @@ class RequestLog:
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], *id_headers]
+            if message["type"] in RESPONSE_STARTS:
+                status = message.get("status", SWITCHING_PROTOCOLS)
+                message["headers"] = [*message.get("headers", []), *id_headers]
             await send(message)
 
         try:
@@ -52,20 +55,29 @@ class RequestLog:
             self._record(scope, account, status or CLIENT_CLOSED_REQUEST)
 
     def _record(self, scope: Scope, account: Account, status: int) -> None:
-        route, seconds = route_template(scope), account.seconds()
-        self._metrics.count_request(route, status, seconds)
-        level = _log.debug if route in QUIET else _log.info
-        facts: dict[str, str | int] = {"model": account.model, "error": account.error}
-        if account.prompt_tokens:
-            facts |= {"prompt_tokens": account.prompt_tokens, "completion_tokens": account.completion_tokens}
-        level(
-            "request",
-            id=account.request_id,
-            route=f"{scope['method']} {route}",
-            status=status,
-            seconds=round(seconds, 4),
-            **{name: value for name, value in facts.items() if value},
-        )
+        route = route_template(scope)
+        if scope["type"] == "http":
+            record(self._metrics, account, f"{scope['method']} {route}", route, status)
+        else:  # what a socket carries is recorded one by one; how long it was open says nothing
+            _log.info("socket_closed", id=account.request_id, route=route, status=status, error=account.error)
+
+
+def record(metrics: GatewayMetrics, account: Account, told: str, route: str, status: int) -> None:
+    """One request's line in the log, where its route is `told` so, and its share of the metrics."""
+    seconds = account.seconds()
+    metrics.count_request(route, status, seconds)
+    level = _log.debug if route in QUIET else _log.info
+    facts: dict[str, str | int] = {"model": account.model, "error": account.error}
+    if account.prompt_tokens:
+        facts |= {"prompt_tokens": account.prompt_tokens, "completion_tokens": account.completion_tokens}
+    level(
+        "request",
+        id=account.request_id,
+        route=told,
+        status=status,
+        seconds=round(seconds, 4),
+        **{name: value for name, value in facts.items() if value},
+    )
 
 
 def request_id(scope: Scope) -> str:
@@ -73,6 +85,10 @@ def request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and GIVEN_ID.fullmatch(value):
             return str(value.decode())
+    return new_id()
+
+
+def new_id() -> str:
     return f"req_{uuid.uuid4().hex}"
 
 

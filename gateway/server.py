@@ -10,8 +10,11 @@ from starlette.types import ASGIApp
 from atelier.config import Config
 from atelier.exposure import exposure_fault, listen_fault, unknown_host
 from gateway.protocol import BoundedProtocol
+from gateway.websocket import BoundedSocket
 
 BACKLOG = 2048
+PING_SECONDS = 20.0  # between looks whether a WebSocket's client is still there
+PONG_SECONDS = 60.0  # for it to say so: it may compute meanwhile
 
 
 class CannotListen(Exception):
@@ -32,7 +35,11 @@ def create_server(app: ASGIApp, config: Config) -> Server:
             app,
             host=config.host,
             http=BoundedProtocol,
-            ws="none",
+            ws=BoundedSocket,
+            ws_max_size=int(config.body_limit_mb * 2**20),
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=PONG_SECONDS,
+            ws_per_message_deflate=False,  # a small message could become a large one
             lifespan="off",
             log_config=None,
             log_level="warning",

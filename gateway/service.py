@@ -17,11 +17,16 @@ from gateway.app import Routes, create_app
 from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.dispatcher import Dispatcher
+from gateway.guards import ServerKey
 from gateway.health import HealthRoutes
 from gateway.inference import Inference
 from gateway.lmstudio.chat_routes import LMStudioChatRoutes
 from gateway.lmstudio.conversation import KIND, Conversations
 from gateway.lmstudio.routes import LMStudioRoutes
+from gateway.lmstudio_sdk.calls import Calls
+from gateway.lmstudio_sdk.loading import Loading
+from gateway.lmstudio_sdk.predict import Predictions
+from gateway.lmstudio_sdk.sockets import SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
@@ -60,7 +65,10 @@ class Gateway:
         self.unary = Unary(*core)
         self.archive = Archive(Stored(self.registry, "openai"))
         self.background = Background(self.inference, self.archive, Stored(self.registry, "openai-run"))
-        self.app = self._create_app(config)
+        catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
+        control = Control(self.registry, self.watcher)
+        self.sdk = self._create_sdk(config, catalogue, control)
+        self.app = self._create_app(config, catalogue, control)
         self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
         self.metrics.registry_connected.set_function(lambda: self.watcher.connected)
         self._watching: asyncio.Task[None] | None = None
@@ -79,6 +87,7 @@ class Gateway:
         self.unary.end_all(too_late)
         await self.background.close()
         await self.registry.close()  # ends those that wait for a load
+        await self.sdk.drain()
 
     async def close(self) -> None:
         if self._watching is not None:
@@ -88,16 +97,26 @@ class Gateway:
         await self.registry.close()
         await self.workers.close()
 
-    def _create_app(self, config: Config) -> FastAPI:
-        catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
-        control = Control(self.registry, self.watcher)
+    def _create_sdk(self, config: Config, catalogue: Catalogue, control: Control) -> SDKSockets:
+        return SDKSockets(
+            Calls(catalogue, control, self.unary, self.watcher),
+            Loading(catalogue, control, self.watcher),
+            Predictions(self.inference, self.watcher),
+            ServerKey(config.api_key.get_secret_value()) if config.api_key is not None else None,
+            self.watcher,
+            self.admission,
+            self.metrics,
+        )
+
+    def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
         routes = Routes(
-            OpenAIRoutes(self.inference, self.unary, catalogue),
+            OpenAIRoutes(self.inference, self.unary, catalogue, numbers_alone=config.embedding_encoding == "float"),
             AnthropicRoutes(self.inference, self.unary, catalogue),
             ResponseRoutes(self.inference, self.archive, self.background),
             LMStudioRoutes(self.inference, catalogue, control),
             self._ollama_routes(catalogue, control),
             LMStudioChatRoutes(self.inference, self.watcher, Conversations(Stored(self.registry, KIND))),
+            self.sdk,
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),

@@ -52,6 +52,8 @@ class Model:
     layers: int = 0
     sampling_defaults: Mapping[str, Any] = field(default_factory=dict)  # from the file, by setting
     default_preset: str = ""
+    made_for_tools: bool = False  # its chat template asks for them
+    made_for_reasoning: bool = False
     replicas: tuple[int, int] | None = None  # least and most instances; None: as many as are loaded
     hub_repo: str = ""  # that it was downloaded from
 

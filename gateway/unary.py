@@ -55,6 +55,31 @@ class Scores:
     prompt_tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizeCall:
+    """Text that becomes tokens."""
+
+    model: str
+    text: str
+    add_special: bool = True  # begin-of-sequence and the like
+    parse_special: bool = True  # tokens that the text writes out are meant
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    model: str
+    ids: Sequence[int]
+    pieces: Sequence[bytes]  # what each is written as, which may be part of a code point
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text that a worker made of tokens or of a chat."""
+
+    model: str
+    text: str
+
+
 class Unary:
     """Finds the instance, asks it once, and once more elsewhere where it was lost. Owns the calls on their way."""
 
@@ -85,6 +110,24 @@ class Unary:
             "Tokenize", lambda instance: chat_tokens_message(plan, instance), call.model, origin, account
         )
         return len(reply.ids)
+
+    async def tokenize(self, call: TokenizeCall, origin: Origin, account: Account) -> TokenList:
+        message = tokenize_message(call, origin)
+        name, reply = await self._answer("Tokenize", lambda _: message, call.model, origin, account)
+        return TokenList(name, reply.ids, reply.pieces)
+
+    async def detokenize(self, model: str, ids: Sequence[int], origin: Origin, account: Account) -> Words:
+        message = pb.DetokenizeRequest(request_id=origin.request_id, tokens=pb.Tokens(ids=ids))
+        name, reply = await self._answer("Detokenize", lambda _: message, model, origin, account)
+        return Words(name, reply.text)
+
+    async def apply_template(self, call: Call, origin: Origin, account: Account) -> Words:
+        """The prompt that the chat becomes."""
+        plan = make_plan(call, origin, self._watcher.known())
+        name, reply = await self._answer(
+            "ApplyTemplate", lambda instance: template_message(plan, instance), call.model, origin, account
+        )
+        return Words(name, reply.prompt)
 
     def end_all(self, error: AtelierError) -> None:
         """Every call that is on its way ends with this error."""
@@ -152,10 +195,29 @@ def rerank_message(call: RerankCall, origin: Origin) -> pb.RerankRequest:
     return pb.RerankRequest(request_id=origin.request_id, query=call.query, documents=call.documents)
 
 
+def tokenize_message(call: TokenizeCall, origin: Origin) -> pb.TokenizeRequest:
+    return pb.TokenizeRequest(
+        request_id=origin.request_id,
+        text=call.text,
+        add_special=call.add_special,
+        parse_special=call.parse_special,
+    )
+
+
 def chat_tokens_message(plan: Plan, instance: Instance | None) -> pb.TokenizeRequest:
+    message = pb.TokenizeRequest(request_id=plan.origin.request_id)
+    set_one_chat(message.chat, plan, instance)
+    return message
+
+
+def template_message(plan: Plan, instance: Instance | None) -> pb.ApplyTemplateRequest:
+    message = pb.ApplyTemplateRequest(request_id=plan.origin.request_id)
+    set_one_chat(message.chat, plan, instance)
+    return message
+
+
+def set_one_chat(chat: pb.Chat, plan: Plan, instance: Instance | None) -> None:
     """The plan's one chat, as this instance would be asked to answer it."""
     (prompt,) = plan.call.prompts
     assert isinstance(prompt, Chat)
-    message = pb.TokenizeRequest(request_id=plan.origin.request_id)
-    set_chat(message.chat, plan.call, prompt.messages, plan.effective(instance).prompt.build())
-    return message
+    set_chat(chat, plan.call, prompt.messages, plan.effective(instance).prompt.build())

@@ -54,6 +54,16 @@ class InferenceStub:
                 request_serializer=protos_dot_inference__pb2.TokenizeRequest.SerializeToString,
                 response_deserializer=protos_dot_inference__pb2.TokenizeReply.FromString,
                 _registered_method=True)
+        self.Detokenize = channel.unary_unary(
+                '/atelier.v1.Inference/Detokenize',
+                request_serializer=protos_dot_inference__pb2.DetokenizeRequest.SerializeToString,
+                response_deserializer=protos_dot_inference__pb2.DetokenizeReply.FromString,
+                _registered_method=True)
+        self.ApplyTemplate = channel.unary_unary(
+                '/atelier.v1.Inference/ApplyTemplate',
+                request_serializer=protos_dot_inference__pb2.ApplyTemplateRequest.SerializeToString,
+                response_deserializer=protos_dot_inference__pb2.ApplyTemplateReply.FromString,
+                _registered_method=True)
         self.Describe = channel.unary_unary(
                 '/atelier.v1.Inference/Describe',
                 request_serializer=protos_dot_inference__pb2.DescribeRequest.SerializeToString,
@@ -102,6 +112,19 @@ class InferenceServicer:
 
     def Tokenize(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Detokenize(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyTemplate(self, request, context):
+        """The prompt that a chat becomes, before it is tokenised.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -156,6 +179,16 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Tokenize,
                     request_deserializer=protos_dot_inference__pb2.TokenizeRequest.FromString,
                     response_serializer=protos_dot_inference__pb2.TokenizeReply.SerializeToString,
+            ),
+            'Detokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detokenize,
+                    request_deserializer=protos_dot_inference__pb2.DetokenizeRequest.FromString,
+                    response_serializer=protos_dot_inference__pb2.DetokenizeReply.SerializeToString,
+            ),
+            'ApplyTemplate': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyTemplate,
+                    request_deserializer=protos_dot_inference__pb2.ApplyTemplateRequest.FromString,
+                    response_serializer=protos_dot_inference__pb2.ApplyTemplateReply.SerializeToString,
             ),
             'Describe': grpc.unary_unary_rpc_method_handler(
                     servicer.Describe,
@@ -286,6 +319,60 @@ class Inference:
             '/atelier.v1.Inference/Tokenize',
             protos_dot_inference__pb2.TokenizeRequest.SerializeToString,
             protos_dot_inference__pb2.TokenizeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Inference/Detokenize',
+            protos_dot_inference__pb2.DetokenizeRequest.SerializeToString,
+            protos_dot_inference__pb2.DetokenizeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyTemplate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Inference/ApplyTemplate',
+            protos_dot_inference__pb2.ApplyTemplateRequest.SerializeToString,
+            protos_dot_inference__pb2.ApplyTemplateReply.FromString,
             options,
             channel_credentials,
             insecure,

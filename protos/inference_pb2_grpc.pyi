@@ -39,6 +39,9 @@ class InferenceStub:
     Rerank: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankReply]
     """How well each document answers a query, by a model made for ranking."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]
+    Detokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DetokenizeRequest, _inference_pb2.DetokenizeReply]
+    ApplyTemplate: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ApplyTemplateRequest, _inference_pb2.ApplyTemplateReply]
+    """The prompt that a chat becomes, before it is tokenised."""
     Describe: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]
     ListSequences: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListSequencesRequest, _inference_pb2.ListSequencesReply]
     """What is in work at the moment, for people: taken between two steps, when it is asked for."""
@@ -60,6 +63,9 @@ class InferenceAsyncStub(InferenceStub):
     Rerank: _aio.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankReply]  # type: ignore[assignment]
     """How well each document answers a query, by a model made for ranking."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]  # type: ignore[assignment]
+    Detokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.DetokenizeRequest, _inference_pb2.DetokenizeReply]  # type: ignore[assignment]
+    ApplyTemplate: _aio.UnaryUnaryMultiCallable[_inference_pb2.ApplyTemplateRequest, _inference_pb2.ApplyTemplateReply]  # type: ignore[assignment]
+    """The prompt that a chat becomes, before it is tokenised."""
     Describe: _aio.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]  # type: ignore[assignment]
     ListSequences: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListSequencesRequest, _inference_pb2.ListSequencesReply]  # type: ignore[assignment]
     """What is in work at the moment, for people: taken between two steps, when it is asked for."""
@@ -102,6 +108,21 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.TokenizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.TokenizeReply, _abc.Awaitable[_inference_pb2.TokenizeReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Detokenize(
+        self,
+        request: _inference_pb2.DetokenizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.DetokenizeReply, _abc.Awaitable[_inference_pb2.DetokenizeReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ApplyTemplate(
+        self,
+        request: _inference_pb2.ApplyTemplateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ApplyTemplateReply, _abc.Awaitable[_inference_pb2.ApplyTemplateReply]]:
+        """The prompt that a chat becomes, before it is tokenised."""
 
     @_abc_1.abstractmethod
     def Describe(

@@ -58,6 +58,8 @@ def model_message(model: Model) -> pb.Model:
         provenance=_provenance_message(model.provenance) if model.provenance else None,
         default_preset=model.default_preset,
         replicas=pb.Replicas(least=model.replicas.least, most=model.replicas.most) if model.replicas else None,
+        made_for_tools=facts.made_for_tools,
+        made_for_reasoning=facts.made_for_reasoning,
     )
 
 
@@ -80,8 +82,8 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
     return pb.ModelDescription(
         model=model_message(model),
         chat_template=model.facts.chat_template or "",
-        made_for_tools=description.capabilities.tools,
-        made_for_reasoning=description.capabilities.reasoning,
+        made_for_tools=model.facts.made_for_tools,
+        made_for_reasoning=model.facts.made_for_reasoning,
         licence=(model.provenance.licence if model.provenance else "") or model.facts.licence,
         memory=[
             pb.MemoryAtContext(context_length=length, estimate=estimate_message(estimate))

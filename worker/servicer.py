@@ -104,9 +104,26 @@ class InferenceServicer(GeneratedServicer):
             self._check_accepting()
             prompt = read_chat(request.chat) if request.HasField("chat") else request.text
             add_special = request.add_special if request.HasField("add_special") else True
+            parse_special = request.parse_special if request.HasField("parse_special") else True
             with self._activity.call():
-                tokens = await self._engine.tokenize(prompt, add_special)
+                tokens = await self._engine.tokenize(prompt, add_special, parse_special)
         return pb.TokenizeReply(ids=[id for id, _ in tokens], pieces=[piece for _, piece in tokens])
+
+    async def Detokenize(self, request: pb.DetokenizeRequest, context: Context) -> pb.DetokenizeReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            self._check_accepting()
+            with self._activity.call():
+                text = await self._engine.detokenize(list(request.tokens.ids))
+        return pb.DetokenizeReply(text=text)
+
+    async def ApplyTemplate(self, request: pb.ApplyTemplateRequest, context: Context) -> pb.ApplyTemplateReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            self._check_accepting()
+            with self._activity.call():
+                prompt = await self._engine.render(read_chat(request.chat))
+        return pb.ApplyTemplateReply(prompt=prompt)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.WorkerDescription:
         async with reported_errors(context):

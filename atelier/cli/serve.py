@@ -32,6 +32,9 @@ def serve(
     queue_timeout: Annotated[
         Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")
     ] = None,
+    embedding_encoding: Annotated[
+        Literal["as_asked", "float"] | None, typer.Option(help="float: vectors are never base64.  [as_asked]")
+    ] = None,
     load_on_demand: Annotated[bool | None, typer.Option(help="Load a model when a request names it.  [on]")] = None,
     idle_ttl: Annotated[
         Number, typer.Option(help="Seconds without work after which such a model is unloaded; 0: never.  [3600]")

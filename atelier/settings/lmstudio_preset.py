@@ -45,7 +45,7 @@ def read_file(file: Mapping[str, Any]) -> Read:
     for key, value in _fields(file):
         if (row := BY_KEY.get(key)) is None:
             ignored.append(key)
-        elif (plain := _unwrapped(row, value)) is not None:
+        elif (plain := plain_value(row, value)) is not None:
             found.setdefault(row.group, {})[row.name] = plain
     name = file.get("name")
     return Read(name if isinstance(name, str) else "", check_settings(found), tuple(ignored))
@@ -73,8 +73,8 @@ def _fields(file: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield field["key"], field.get("value")
 
 
-def _unwrapped(row: Setting, value: Any) -> Any:
-    """None: not set."""
+def plain_value(row: Setting, value: Any) -> Any:
+    """A field's value without what LM Studio wraps it in. None: not set."""
     if row.name == TEMPLATE:
         jinja = value.get("jinjaPromptTemplate") if isinstance(value, Mapping) else None
         return jinja.get("template") if isinstance(jinja, Mapping) else None
@@ -92,10 +92,11 @@ def _written(preset: Preset, groups: tuple[Group, ...]) -> Iterator[dict[str, An
     for group in groups:
         for name, value in preset.group(group).items():
             if key := TABLE[group][name].facts.preset_key:
-                yield {"key": key, "value": _wrapped(name, value)}
+                yield {"key": key, "value": field_value(name, value)}
 
 
-def _wrapped(name: str, value: Any) -> Any:
+def field_value(name: str, value: Any) -> Any:
+    """The other way round."""
     if name == TEMPLATE:
         return {"type": "jinja", "jinjaPromptTemplate": {"template": value}, "stopStrings": []}
     if name == "logit_bias":

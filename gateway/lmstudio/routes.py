@@ -25,6 +25,7 @@ from gateway.lmstudio.translate import (
 )
 from gateway.openai.routes import wants_usage
 from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer, text_head, text_renderer
+from gateway.openai.tools import called_by_older_form
 from gateway.openai.translate import chat_choices, echoes, text_choices, usage
 from gateway.parsing import read_body
 from gateway.registry_client import LoadWish
@@ -43,7 +44,8 @@ class LMStudioRoutes:
         def whole(generation: Generation, completions: list[Completion]) -> Json:
             head = chat_head(generation.plan.name, stream=False)
             more = end_facts(generation, account, first_end(completions))
-            return head.with_choices(chat_choices(completions), usage=usage(generation), **more)
+            choices = chat_choices(completions, older_calls=called_by_older_form(body))
+            return head.with_choices(choices, usage=usage(generation), **more)
 
         def renderer(generation: Generation) -> ChunkRenderer:
             return chat_renderer(
@@ -51,6 +53,7 @@ class LMStudioRoutes:
                 generation.plan.choices,
                 include_usage=wants_usage(body),
                 at_end=lambda finished: end_facts(generation, account, finished),
+                older_calls=called_by_older_form(body),
             )
 
         if body.stream:

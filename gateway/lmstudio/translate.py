@@ -11,6 +11,7 @@ from gateway.call import Call
 from gateway.events import Completion, Finished, Statistics, StopReason
 from gateway.generation import Generation
 from gateway.lmstudio.schema import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody, V0CompletionBody
+from gateway.openai.models import capability_names
 from gateway.openai.translate import chat_call, completion_call
 from gateway.snapshot import LOADED, Instance, Model, Snapshot
 from protos import registry_pb2 as pb
@@ -115,6 +116,7 @@ def v0_model(model: Model, snapshot: Snapshot) -> Json:
         "quantization": model.quantization,
         "state": "loaded" if instances else "not-loaded",
         "max_context_length": model.max_context_length,
+        "capabilities": capability_names(model),
     }
     return {**entry, "loaded_context_length": instances[0].context_length} if instances else entry
 
@@ -136,8 +138,7 @@ def v1_model(model: Model, snapshot: Snapshot) -> Json:
         ],
         "max_context_length": model.max_context_length,
         "format": "gguf",
-        # Clients send tools to models that say they can; tools are not served yet.
-        "capabilities": {"vision": False, "trained_for_tool_use": False},
+        "capabilities": {"vision": False, "trained_for_tool_use": model.made_for_tools},
         "layers": model.layers,
     }
 

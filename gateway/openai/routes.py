@@ -14,35 +14,51 @@ from gateway.inference import Inference
 from gateway.openai.embeddings import embed_call, embedding_list
 from gateway.openai.models import model_object
 from gateway.openai.rerank import rerank_call, rerank_reply
-from gateway.openai.schema import ChatBody, Common, CompletionBody, EmbeddingBody, RerankBody
+from gateway.openai.schema import (
+    ChatBody,
+    Common,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingBody,
+    RerankBody,
+    TokenizeBody,
+)
 from gateway.openai.stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
+from gateway.openai.tokens import token_list, tokenize_call, told_about
+from gateway.openai.tools import called_by_older_form
 from gateway.openai.translate import chat_call, chat_choices, completion_call, echoes, text_choices, usage
 from gateway.parsing import read_body
 from gateway.unary import Unary
 
 
 class OpenAIRoutes:
-    def __init__(self, inference: Inference, unary: Unary, catalogue: Catalogue) -> None:
+    def __init__(
+        self, inference: Inference, unary: Unary, catalogue: Catalogue, *, numbers_alone: bool = False
+    ) -> None:
+        """`numbers_alone`: vectors are never written as base64."""
+        self._numbers_alone = numbers_alone
         self._inference = inference
         self._unary = unary
         self._catalogue = catalogue
 
     async def chat_completions(self, request: Request) -> Response:
         body = await read_body(request, ChatBody)
-        call = chat_call(body)
+        call, older_calls = chat_call(body), called_by_older_form(body)
         if not body.stream:
             return await whole_answer(
                 request,
                 self._inference,
                 call,
                 lambda generation, completions: chat_head(generation.plan.name, stream=False).with_choices(
-                    chat_choices(completions), usage=usage(generation)
+                    chat_choices(completions, older_calls=older_calls), usage=usage(generation)
                 ),
             )
 
         def renderer(generation: Generation) -> ChunkRenderer:
             head = chat_head(generation.plan.name, stream=True)
-            return chat_renderer(head, generation.plan.choices, include_usage=wants_usage(body))
+            return chat_renderer(
+                head, generation.plan.choices, include_usage=wants_usage(body), older_calls=older_calls
+            )
 
         return await stream_answer(request, self._inference, call, renderer)
 
@@ -71,7 +87,8 @@ class OpenAIRoutes:
         async with while_connected(request.receive):
             found = await self._unary.embed(embed_call(body), origin_of(request), account_of(request))
             # Thousands of vectors take a while to write down: the streams go on meanwhile.
-            return await asyncio.to_thread(lambda: json_response(embedding_list(found, body.encoding_format)))
+            encoding = None if self._numbers_alone else body.encoding_format
+            return await asyncio.to_thread(lambda: json_response(embedding_list(found, encoding)))
 
     async def rerank(self, request: Request) -> Response:
         body = await read_body(request, RerankBody)
@@ -79,12 +96,33 @@ class OpenAIRoutes:
             scores = await self._unary.rerank(rerank_call(body), origin_of(request), account_of(request))
             return json_response(rerank_reply(scores, body))
 
+    async def tokenize(self, request: Request) -> Response:
+        body = await read_body(request, TokenizeBody)
+        async with while_connected(request.receive):
+            with told_about("content"):
+                tokens = await self._unary.tokenize(tokenize_call(body), origin_of(request), account_of(request))
+            return json_response(token_list(tokens, with_pieces=bool(body.with_pieces)))
+
+    async def detokenize(self, request: Request) -> Response:
+        body = await read_body(request, DetokenizeBody)
+        async with while_connected(request.receive):
+            with told_about("tokens"):
+                words = await self._unary.detokenize(body.model, body.tokens, origin_of(request), account_of(request))
+            return json_response({"content": words.text})
+
+    async def apply_template(self, request: Request) -> Response:
+        body = await read_body(request, ChatBody)
+        async with while_connected(request.receive):
+            words = await self._unary.apply_template(chat_call(body), origin_of(request), account_of(request))
+            return json_response({"prompt": words.text})
+
     async def list_models(self, request: Request) -> Response:
-        entries: list[Any] = [model_object(*entry) for entry in self._catalogue.served()]
+        entries: list[Any] = [model_object(*entry, self._catalogue.snapshot) for entry in self._catalogue.served()]
         return json_response({"object": "list", "data": entries})
 
     async def get_model(self, request: Request) -> Response:
-        return json_response(model_object(*self._catalogue.find(request.path_params["id"])))
+        found = self._catalogue.find(request.path_params["id"])
+        return json_response(model_object(*found, self._catalogue.snapshot))
 
 
 def wants_usage(body: Common) -> bool:

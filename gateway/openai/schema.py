@@ -19,6 +19,9 @@ MOST_PROMPTS = 128
 LONGEST_TTL = 10 * 365 * 86_400  # seconds
 MOST_INPUTS = 2048  # of embeddings, and documents to rank
 MOST_MESSAGES = 10_000
+MOST_TOKENS = 2**20  # to be written as text
+MOST_TOOLS = 256
+LONGEST_FUNCTION_NAME = 128
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
 
 MAX_TOKENS = TABLE["inference"]["max_tokens"].facts
@@ -54,6 +57,7 @@ class ContentPart(BaseModel):
 
     type: str
     text: str | None = None
+    refusal: str | None = None  # of an assistant's earlier turn
 
 
 Content = Annotated[
@@ -64,12 +68,29 @@ Content = Annotated[
 ]
 
 
+class CalledFunction(Body):
+    """`arguments` is JSON that a model wrote, and so whatever it wrote."""
+
+    name: Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NAME)]
+    arguments: str
+
+
+class ToolCallEntry(Body):
+    """A call that the assistant made."""
+
+    id: str | None = None
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Message(Body):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    reasoning_content: str | None = Field(None, description="What an assistant thought before it answered.")
+    tool_calls: Annotated[list[ToolCallEntry], Field(max_length=MOST_TOOLS)] | None = None
     tool_call_id: str | None = None
+    function_call: CalledFunction | None = Field(None, description="The older form of tool_calls.")
 
 
 Stop = Annotated[
@@ -91,6 +112,63 @@ Prompt = Annotated[
         custom_error_type="prompt",
         custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
     ),
+]
+
+
+FunctionName = Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NAME, pattern=r"^[A-Za-z0-9_.:/-]+$")]
+
+
+class FunctionEntry(Body):
+    """A function that the caller can run."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments, an object.")
+    strict: bool | None = Field(None, description="A keyword of the schema that cannot be enforced is an error.")
+
+
+class ToolEntry(Body):
+    type: Literal["function"]
+    function: FunctionEntry
+
+
+class FunctionReference(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"]
+    function: FunctionReference
+
+
+class AllowedTools(Body):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MOST_TOOLS)]
+
+
+class AllowedToolsChoice(Body):
+    """Calls of some of the tools only."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+def _choice_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "(text)"
+    return "(allowed)" if isinstance(value, dict) and value.get("type") == "allowed_tools" else "(named)"
+
+
+ToolChoiceEntry = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("(text)")]
+    | Annotated[NamedTool, Tag("(named)")]
+    | Annotated[AllowedToolsChoice, Tag("(allowed)")],
+    Discriminator(_choice_kind),
+]
+
+FunctionChoice = Annotated[
+    Annotated[Literal["none", "auto"], Tag("(text)")] | Annotated[FunctionReference, Tag("(named)")],
+    Discriminator(_choice_kind),
 ]
 
 
@@ -132,6 +210,7 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
+    service_tier: str | None = None
     ttl: Ttl | None = Field(
         None,
         description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
@@ -163,17 +242,28 @@ class ChatBody(Common):
         None, description="And those of so many of the likeliest tokens; with logprobs."
     )
 
-    # Not done yet: a value that asks for something is refused by name.
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    functions: list[Any] | None = None
-    function_call: Any = None
+    tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = Field(
+        None, description="Functions that the model may ask to have called."
+    )
+    tool_choice: ToolChoiceEntry | None = None
+    parallel_tool_calls: bool | None = Field(None, description="false: one call in a reply at most.")
+    functions: Annotated[list[FunctionEntry], Field(max_length=MOST_TOOLS)] | None = Field(
+        None, description="The older form of tools; calls come as function_call then."
+    )
+    function_call: FunctionChoice | None = Field(None, description="The older form of tool_choice.")
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="What else the chat template is given: text, numbers, true, false, null, or lists of these."
+    )
+
+    # Not served: a value that asks for something is refused by name.
     audio: Any = None
     modalities: list[str] | None = None
     prediction: Any = None
     web_search_options: Any = None
     chat_template: Any = None
-    chat_template_kwargs: Any = None
 
 
 class CompletionBody(Common):
@@ -234,3 +324,16 @@ class RerankBody(Body):
     documents: Annotated[list[Document], Field(min_length=1, max_length=MOST_INPUTS)]
     top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="Tell the best ones only.")
     return_documents: bool | None = Field(None, description="Have the documents in the reply.")
+
+
+class TokenizeBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    content: str
+    add_special: bool | None = Field(None, description="With begin-of-sequence and the like, where the model has them.")
+    parse_special: bool | None = Field(None, description="false: tokens that the text writes out are text.")
+    with_pieces: bool | None = Field(None, description="Tell what each token is written as.")
+
+
+class DetokenizeBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_TOKENS)]

@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 
+from atelier.tools import ToolCallPiece
 from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, TokenLogprob, ToolCallDelta
 from gateway.generation import Generation
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
-from gateway.openai.translate import finish_reason, tool_call_delta, usage
+from gateway.openai.tools import function_call_delta, tool_call_delta
+from gateway.openai.translate import finish_reason, usage
 from gateway.sse import DONE, frame
 
 HOLE = "\0"  # stands for the text in a chunk that is encoded beforehand; no model or id contains it
@@ -62,6 +64,7 @@ class ChunkRenderer:
         logprobs: Sequence[Callable[[Sequence[TokenLogprob]], Json]] = (),
         include_usage: bool = False,
         at_end: Callable[[Finished], Json] = lambda finished: {},
+        older_calls: bool = False,
     ) -> None:
         self._head = head
         self._no_usage: Json = {"usage": None} if include_usage else {}
@@ -71,6 +74,7 @@ class ChunkRenderer:
         self._logprobs = logprobs  # of each choice, or of none
         self._include_usage = include_usage
         self._at_end = at_end
+        self._older_calls = older_calls
         self._around_text = [self._split(index, body(HOLE)) for index in range(choices)]
 
     def opening(self) -> bytes:
@@ -88,8 +92,8 @@ class ChunkRenderer:
         if isinstance(event, Reasoning):
             return self._chunk(event.choice, {"delta": {"reasoning_content": event.text}}, None)
         if isinstance(event, ToolCallDelta):
-            return self._chunk(event.choice, {"delta": {"tool_calls": [tool_call_delta(event.piece)]}}, None)
-        reason = finish_reason(event.reason)
+            return self._call_chunk(event.choice, event.piece)
+        reason = finish_reason(event.reason, older_calls=self._older_calls)
         return self._chunk(event.choice, self._closing_body, reason, **self._at_end(event))
 
     def closing(self, generation: Generation) -> bytes:
@@ -100,6 +104,13 @@ class ChunkRenderer:
     def _with_logprobs(self, event: Delta) -> bytes:
         logprobs = self._logprobs[event.choice](event.logprobs)
         return self._chunk(event.choice, self._body(event.text), None, logprobs)
+
+    def _call_chunk(self, choice: int, piece: ToolCallPiece) -> bytes:
+        if not self._older_calls:
+            return self._chunk(choice, {"delta": {"tool_calls": [tool_call_delta(piece)]}}, None)
+        if piece.index:  # there is room for one call
+            return b""
+        return self._chunk(choice, {"delta": {"function_call": function_call_delta(piece)}}, None)
 
     def _chunk(self, index: int, body: Json, reason: str | None, logprobs: Json | None = None, **more: Any) -> bytes:
         choice = {"index": index, **body, "logprobs": logprobs, "finish_reason": reason}
@@ -116,7 +127,9 @@ def chat_renderer(
     *,
     include_usage: bool,
     at_end: Callable[[Finished], Json] = lambda finished: {},
+    older_calls: bool = False,
 ) -> ChunkRenderer:
+    """`older_calls`: a tool call is told as function_call."""
     return ChunkRenderer(
         head,
         choices,
@@ -126,6 +139,7 @@ def chat_renderer(
         logprobs=[chat_logprobs] * choices,
         include_usage=include_usage,
         at_end=at_end,
+        older_calls=older_calls,
     )
 
 

@@ -9,7 +9,7 @@ from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
-from atelier.tools import ToolCallPiece
+from atelier.tools import ToolChoice, Tools
 from gateway.call import (
     Call,
     Chat,
@@ -18,19 +18,20 @@ from gateway.call import (
     Text,
     Tokens,
 )
-from gateway.events import Completion, StopReason, ToolCall
+from gateway.events import Completion, StopReason
 from gateway.generation import Generation
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
+from gateway.openai.messages import chat_messages
 from gateway.openai.schema import (
     MOST_PROMPTS,
     AdapterEntry,
     ChatBody,
     Common,
     CompletionBody,
-    ContentPart,
-    Message,
     ResponseFormat,
 )
+from gateway.openai.template_arguments import template_arguments
+from gateway.openai.tools import chat_tools, function_call_object, tool_call_object
 
 FINISH_REASONS = {
     StopReason.EOS_FOUND: "stop",
@@ -42,18 +43,13 @@ FINISH_REASONS = {
 
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
 
-# What the fields that are not served yet may hold all the same, because it asks for nothing.
+# What the fields that are not served may hold all the same, because it asks for nothing.
 HARMLESS: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
     "audio": (),
     "modalities": ([], ["text"]),
     "prediction": (),
     "web_search_options": (),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
 }
 
 
@@ -62,11 +58,14 @@ def chat_call(body: ChatBody) -> Call:
     settings = sampling_settings(body)
     if body.max_completion_tokens is not None:
         settings["max_tokens"] = body.max_completion_tokens
+    tools = chat_tools(body)
     return Call(
         model=body.model,
-        prompts=[Chat([message_json(message, number) for number, message in enumerate(body.messages)])],
+        prompts=[Chat(chat_messages(body.messages))],
+        tools=tools,
+        template_arguments=template_arguments(body.reasoning_effort, body.chat_template_kwargs),
         settings=settings,
-        constraint=constraint(body),
+        constraint=chat_constraint(body, tools),
         choices=body.n or 1,
         logprobs=wanted_logprobs(body),
         prompt_progress=wants_progress(body),
@@ -146,7 +145,10 @@ def infill(prompts: list[PromptInput], suffix: str) -> Infill:
 
 def refuse_odd_echo(body: CompletionBody, prompts: list[PromptInput]) -> None:
     if body.logprobs is not None:  # the prompt's would be expected too
-        raise UnsupportedField("echo: not supported together with logprobs; leave one out.", param="echo")
+        raise UnsupportedField(
+            "echo: not supported together with logprobs, as a prompt's tokens have none here; leave one out.",
+            param="echo",
+        )
     if any(isinstance(prompt, Tokens) for prompt in prompts):
         raise UnsupportedField("echo: not supported with prompts of token ids; send text.", param="echo")
 
@@ -164,11 +166,11 @@ def prompt_text(prompt: PromptInput) -> str:
 
 
 def refuse_unsupported(body: BaseModel) -> None:
-    """UnsupportedField for the first field that asks for what is not served yet."""
+    """UnsupportedField for the first field that asks for what is not served."""
     for name, harmless in HARMLESS.items():
         value = getattr(body, name, None)
         if value is not None and not any(value == each and type(value) is type(each) for each in harmless):
-            raise UnsupportedField(f"{name}: not supported yet; leave it out.", param=name)
+            raise UnsupportedField(f"{name}: not supported; leave it out.", param=name)
 
 
 def sampling_settings(body: Common) -> dict[str, Any]:
@@ -193,6 +195,17 @@ def constraint(body: Common) -> Constraint | None:
     return asked[0][1] if asked else None
 
 
+def chat_constraint(body: ChatBody, tools: Tools | None) -> Constraint | None:
+    """A reply that must be calls has no text, which is what a format is for; a grammar is for all of it."""
+    asked = constraint(body)
+    if asked is None or tools is None or tools.choice is ToolChoice.AUTO:
+        return asked
+    if not isinstance(asked, JsonObject | JsonSchema):
+        name = "regex" if isinstance(asked, Regex) else "grammar"
+        raise InvalidRequest(f"{name}: a tool must be called instead; leave one out", param=name)
+    return None
+
+
 def grammar_constraint(text: str) -> Constraint:
     """llama.cpp's notation, unless the text says that it is llguidance's."""
     return Lark(text) if text.lstrip().startswith("%llguidance") else Gbnf(text)
@@ -212,34 +225,6 @@ def format_constraint(asked: ResponseFormat | None) -> Constraint | None:
     return JsonSchema(text, asked.json_schema.strict)
 
 
-def message_json(message: Message, number: int) -> dict[str, Any]:
-    """The message as chat templates expect it: content in one string, developer as system."""
-    role = "system" if message.role == "developer" else message.role
-    entry: dict[str, Any] = {"role": role, "content": content_text(message, number)}
-    for name in ("name", "tool_calls", "tool_call_id"):
-        if (value := getattr(message, name)) is not None:
-            entry[name] = value
-    return entry
-
-
-def content_text(message: Message, number: int) -> str:
-    if message.content is None:
-        if message.role == "assistant":  # it may consist of tool calls alone
-            return ""
-        raise InvalidRequest(f"messages[{number}].content: is required", param=f"messages[{number}].content")
-    if isinstance(message.content, str):
-        return message.content
-    return "\n".join(part_text(part, f"messages[{number}].content[{i}]") for i, part in enumerate(message.content))
-
-
-def part_text(part: ContentPart, path: str) -> str:
-    if part.type != "text":
-        raise UnsupportedField(f'{path}: parts of type "{part.type[:40]}" are not supported yet.', param=path)
-    if part.text is None:
-        raise InvalidRequest(f"{path}.text: is required", param=f"{path}.text")
-    return part.text
-
-
 def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list[PromptInput]:
     if isinstance(prompt, str):
         return [Text(prompt)]
@@ -248,7 +233,9 @@ def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list
     return [Text(each) if isinstance(each, str) else Tokens(each) for each in prompt]
 
 
-def finish_reason(reason: StopReason) -> str:
+def finish_reason(reason: StopReason, *, older_calls: bool = False) -> str:
+    if older_calls and reason is StopReason.TOOL_CALLS:
+        return "function_call"
     return FINISH_REASONS.get(reason, "stop")
 
 
@@ -263,38 +250,31 @@ def usage(generation: Generation) -> dict[str, Any]:
     }
 
 
-def chat_choices(completions: list[Completion]) -> list[dict[str, Any]]:
+def chat_choices(completions: list[Completion], *, older_calls: bool = False) -> list[dict[str, Any]]:
+    """`older_calls`: a tool call is told as function_call."""
     return [
         {
             "index": index,
-            "message": assistant_message(completion),
+            "message": assistant_message(completion, older_calls=older_calls),
             "logprobs": None if completion.logprobs is None else chat_logprobs(completion.logprobs),
-            "finish_reason": finish_reason(completion.finished.reason),
+            "finish_reason": finish_reason(completion.finished.reason, older_calls=older_calls),
         }
         for index, completion in enumerate(completions)
     ]
 
 
-def assistant_message(completion: Completion) -> dict[str, Any]:
+def assistant_message(completion: Completion, *, older_calls: bool) -> dict[str, Any]:
     """Calls without a word have no content; reasoning is told where there is some."""
-    calls = [tool_call_object(call) for call in completion.tool_calls]
+    calls = completion.tool_calls
     content = completion.text if completion.text or not calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if completion.reasoning:
         message["reasoning_content"] = completion.reasoning
-    return {**message, "tool_calls": calls} if calls else message
-
-
-def tool_call_object(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-
-
-def tool_call_delta(piece: ToolCallPiece) -> dict[str, Any]:
-    """The first piece of a call has its id and its name."""
-    if not piece.id:
-        return {"index": piece.index, "function": {"arguments": piece.arguments}}
-    function = {"name": piece.name, "arguments": piece.arguments}
-    return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
+    if not calls:
+        return message
+    if older_calls:
+        return {**message, "function_call": function_call_object(calls[0])}
+    return {**message, "tool_calls": [tool_call_object(call) for call in calls]}
 
 
 def text_choices(completions: list[Completion], openings: list[str] | None = None) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from registry.models.capabilities import Capabilities, capabilities_of
 from registry.models.estimate import Estimate
 from registry.models.model import Model
 
@@ -13,16 +12,13 @@ SHORTEST_CONTEXT = 2048  # tokens; then twice as much, up to what it was trained
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
     model: Model
-    capabilities: Capabilities
     memory: dict[int, Estimate]  # by context length
 
 
 def describe_model(model: Model, estimate: Callable[[int], Estimate]) -> ModelDescription:
     """`estimate`: of an instance with this context length."""
     lengths = context_lengths(model.facts.context_length)
-    return ModelDescription(
-        model, capabilities_of(model.facts.chat_template), {length: estimate(length) for length in lengths}
-    )
+    return ModelDescription(model, {length: estimate(length) for length in lengths})
 
 
 def context_lengths(longest: int) -> list[int]:

@@ -9,10 +9,11 @@ from gguf import LlamaFileType
 
 from atelier.errors import InvalidModelFile, InvalidRequest
 from atelier.settings import TABLE
+from registry.models.capabilities import capabilities_of
 from registry.models.header import Header
 from registry.models.shape import Shape, shape_of
 
-VERSION = 1  # of what is read; raise it when a fact is added
+VERSION = 2  # of what is read; raise it when a fact is added
 LONGEST_TEXT = 200  # characters of a name: a file may give megabytes, which every watcher would get
 GUESSED = 1024  # a flag in general.file_type
 EMBEDDING_ARCHITECTURES = frozenset(
@@ -63,6 +64,8 @@ class Facts:
     sampling_defaults: dict[str, Any] = field(default_factory=dict)
     shape: Shape | None = None
     licence: str = ""  # as the file names it: "apache-2.0"
+    made_for_tools: bool = False
+    made_for_reasoning: bool = False
     version: int = 0  # of this reader; what an earlier one has read is read again
 
 
@@ -71,6 +74,8 @@ def facts_of(headers: Sequence[Header]) -> Facts:
     metadata = headers[0].metadata
     architecture = _architecture(headers)
     parameters = sum(header.parameters for header in headers)
+    template = _text(metadata, "tokenizer.chat_template") or None
+    capabilities = capabilities_of(template)
     if not parameters:
         raise InvalidModelFile("It holds no tensors: it is a vocabulary only, not a model.")
     return Facts(
@@ -83,11 +88,13 @@ def facts_of(headers: Sequence[Header]) -> Facts:
         layers=_whole(metadata, f"{architecture}.block_count"),
         context_length=_whole(metadata, f"{architecture}.context_length"),
         embedding_length=_whole(metadata, f"{architecture}.embedding_length"),
-        chat_template=_text(metadata, "tokenizer.chat_template") or None,
+        chat_template=template,
         embedding=architecture in EMBEDDING_ARCHITECTURES or _whole(metadata, f"{architecture}.pooling_type") > 0,
         sampling_defaults=_sampling_defaults(metadata),
         shape=shape_of(headers, architecture),
         licence=_name(metadata, "general.license"),
+        made_for_tools=capabilities.tools,
+        made_for_reasoning=capabilities.reasoning,
         version=VERSION,
     )
 

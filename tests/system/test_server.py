@@ -127,6 +127,26 @@ def test_a_plain_completion_goes_on_from_the_prompt(client: openai.OpenAI) -> No
     assert "Paris" in reply.choices[0].text
 
 
+def test_prompts_and_tokens_are_the_models_own(server: Server, client: openai.OpenAI) -> None:
+    def post(path: str, **body: Any) -> Any:
+        return httpx.post(f"{server.url}/{path}", json={"model": MODEL, **body}, timeout=120).raise_for_status().json()
+
+    prompt = post("apply-template", messages=HELLO)["prompt"]
+    assert "<|im_start|>user\nhi<|im_end|>" in prompt
+    tokens = post("tokenize", content=prompt, with_pieces=True)["tokens"]
+    assert "".join(token["piece"] for token in tokens) == prompt
+    assert post("detokenize", tokens=[token["id"] for token in tokens])["content"] == prompt
+    assert len(post("tokenize", content=prompt, parse_special=False)["tokens"]) > len(tokens)
+    assert post("tokenize", content="")["tokens"] == []
+    reply = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=1)
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens == len(tokens)
+    (part, *_) = [token["piece"] for token in post("tokenize", content="\U0001f9ff", with_pieces=True)["tokens"]]
+    assert bytes(part).startswith(b"\xf0")
+    strange = httpx.post(f"{server.url}/detokenize", json={"model": MODEL, "tokens": [2**31 - 1]}, timeout=120)
+    assert (strange.status_code, strange.json()["error"]["param"]) == (400, "tokens")
+
+
 def test_models_are_listed_and_found_by_id(client: openai.OpenAI) -> None:
     assert KEY in [model.id for model in client.models.list()]
     assert client.models.retrieve(KEY).id == KEY

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import structlog
 
@@ -24,9 +25,12 @@ from worker.engine.interface import (
     SequenceFigures,
     Source,
 )
+from worker.engine.prepare import Preparer
 from worker.engine.sequence import Sequence as Choice
 from worker.engine.thread import EngineThread
 from worker.engine.ticket import Ticket
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -106,9 +110,18 @@ class LlamaEngine:
     async def sequences(self) -> list[SequenceFigures]:
         return await self._thread.sequences()
 
-    async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
-        tokens = await self._tokens(prompt, add_special)
-        return [(token, self._vocabulary.piece(token)) for token in tokens]
+    async def tokenize(
+        self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
+    ) -> list[tuple[int, bytes]]:
+        return await self._prepared(
+            lambda preparer: preparer.read_tokens(prompt, add_special=add_special, parse_special=parse_special)
+        )
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        return await self._prepared(lambda preparer: preparer.written(tokens))
+
+    async def render(self, chat: ChatPrompt) -> str:
+        return await self._prepared(lambda preparer: preparer.render(chat))
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None
@@ -143,10 +156,10 @@ class LlamaEngine:
         return [await loop.run_in_executor(self._beside, reader.tokens, query, each) for each in documents]
 
     async def _tokens(self, prompt: ChatPrompt | str | list[int], add_special: bool) -> list[int]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._beside, lambda: self._preparer.tokenize(prompt, add_special=add_special)
-        )
+        return await self._prepared(lambda preparer: preparer.tokenize(prompt, add_special=add_special))
+
+    async def _prepared(self, job: Callable[[Preparer], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._beside, job, self._preparer)
 
     async def close(self) -> None:
         self._beside.shutdown(wait=False, cancel_futures=True)

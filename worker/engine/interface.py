@@ -220,8 +220,16 @@ class Engine(Protocol):
     async def sequences(self) -> list[SequenceFigures]:
         """What runs and what waits, as it is between two steps."""
 
-    async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
-        """Token ids with the bytes that each stands for."""
+    async def tokenize(
+        self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
+    ) -> list[tuple[int, bytes]]:
+        """Token ids with the bytes that each is written as. `parse_special`: those that a text writes out are meant."""
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        """What the tokens are written as together."""
+
+    async def render(self, chat: ChatPrompt) -> str:
+        """The prompt that a chat becomes."""
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None

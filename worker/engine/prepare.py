@@ -111,7 +111,7 @@ class Preparer:
         if isinstance(prompt, list):
             tokens = self._vocabulary.check(prompt)
         elif isinstance(prompt, ChatPrompt):
-            text = self._render(prompt)
+            text = self.render(prompt)
             has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
             tokens = self._tokenize_text(text, add_special=add_special and not has_bos)
         elif isinstance(prompt, InfillPrompt):
@@ -122,14 +122,29 @@ class Preparer:
             raise InvalidRequest("The prompt is empty.", param="prompt")
         return tokens
 
-    def _tokenize_text(self, text: str, *, add_special: bool) -> list[int]:
+    def read_tokens(
+        self, prompt: ChatPrompt | str, *, add_special: bool, parse_special: bool
+    ) -> list[tuple[int, bytes]]:
+        """The tokens, of which there may be none, with what each is written as."""
+        if isinstance(prompt, ChatPrompt):
+            tokens = self.tokenize(prompt, add_special=add_special)
+        else:
+            tokens = self._tokenize_text(prompt, add_special=add_special, read_special=parse_special)
+        return [(token, self._vocabulary.mark(token)) for token in tokens]
+
+    def written(self, tokens: list[int]) -> str:
+        """What the tokens are written as together; InvalidRequest when one is not in the vocabulary."""
+        pieces = map(self._vocabulary.mark, self._vocabulary.check(tokens))
+        return b"".join(pieces).decode(errors="replace")
+
+    def _tokenize_text(self, text: str, *, add_special: bool, read_special: bool = True) -> list[int]:
         """The text's tokens, unless it is certainly too long: tokenising megabytes takes seconds."""
         size = len(text.encode())
         if size > CERTAINLY_SHORT * self._context_length:
             fewest = size // self._vocabulary.longest_piece
             if fewest > self._context_length:
                 raise _too_long(f"at least {fewest}", self._context_length)
-        return self._vocabulary.tokenize(text, add_special=add_special)
+        return self._vocabulary.tokenize(text, add_special=add_special, read_special=read_special)
 
     def _infill(self, prompt: InfillPrompt) -> list[int]:
         if (marks := self._vocabulary.infill_tokens) is None:
@@ -147,7 +162,8 @@ class Preparer:
             )
         return source
 
-    def _render(self, chat: ChatPrompt) -> str:
+    def render(self, chat: ChatPrompt) -> str:
+        """The prompt that the chat becomes; InvalidTemplate when there is none for it."""
         source = self._template(chat)
         if knows_tools(source):
             return self._write(source, chat, chat.messages)

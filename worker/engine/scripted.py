@@ -194,8 +194,21 @@ class ScriptedEngine:
         running = [choice.figures(SequenceState.DECODE, now) for choice in self._running]
         return running + [choice.figures(SequenceState.WAITING, now) for choice in self._waiting]
 
-    async def tokenize(self, prompt: ChatPrompt | str, add_special: bool) -> list[tuple[int, bytes]]:
-        return [(_token_id(word), word.encode()) for word in TOKEN.findall(prompt_text(prompt))]
+    async def tokenize(
+        self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
+    ) -> list[tuple[int, bytes]]:
+        words = [*(["<s>"] if add_special else []), *TOKEN.findall(prompt_text(prompt))]
+        return [(_token_id(word), word.encode()) for word in words]
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        return prompt_text(tokens)
+
+    async def render(self, chat: ChatPrompt) -> str:
+        """A line for each tool and each message."""
+        tools = [f"tool: {tool.name}" for tool in chat.tools.tools] if chat.tools else []
+        arguments = [f"{name}: {value}" for name, value in chat.arguments.items()]
+        messages = [f"{message.get('role')}: {_content(message)}" for message in chat.messages]
+        return "\n".join([*tools, *arguments, *messages, "assistant:"])
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None

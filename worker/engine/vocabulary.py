@@ -18,9 +18,9 @@ class Vocabulary:
         self.size: int = ll.llama_vocab_n_tokens(self.handle)
         self._pieces: dict[int, bytes] = {}
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Token ids. Special tokens written out in the text are recognised."""
-        return self._tokenize(text, add_special=add_special, read_special=True)
+    def tokenize(self, text: str, *, add_special: bool, read_special: bool = True) -> list[int]:
+        """Token ids. `read_special`: special tokens written out in the text are recognised."""
+        return self._tokenize(text, add_special=add_special, read_special=read_special)
 
     def tokenize_plain(self, text: str) -> list[int]:
         """Token ids of the text alone, whatever it looks like."""

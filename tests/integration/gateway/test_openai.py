@@ -1,5 +1,8 @@
 """OpenAI's dialect over the real wire, with the official client."""
 
+import re
+from typing import Any
+
 import openai
 import pytest
 
@@ -99,6 +102,31 @@ async def test_models_are_listed_and_found_by_short_names(client: openai.AsyncOp
         await client.models.retrieve("acme/tinny")
 
 
+async def test_models_say_what_they_are_made_for_and_how_long_their_context_is(
+    client: openai.AsyncOpenAI, gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    def facts(model: Any) -> tuple[Any, ...]:
+        names = ("type", "state", "max_context_length", "loaded_context_length", "capabilities")
+        return tuple(model.model_dump().get(name) for name in names)
+
+    assert facts(await client.models.retrieve(KEY)) == ("llm", "not-loaded", 8192, None, [])
+    registry.tell(pb.Change(model=model_message(made_for_tools=True, made_for_reasoning=True)))
+    registry.tell(pb.Change(model=model_message("acme/embed", embedding=True)))
+    await registry.start_instance(context_length=1024)
+    await registry.start_instance(id="long", context_length=2048)
+    await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
+    abilities = ["tool_use", "reasoning"]
+    assert {model.id: facts(model) for model in (await client.models.list()).data} == {
+        KEY: ("llm", "loaded", 8192, 1024, abilities),
+        "acme/embed": ("embeddings", "not-loaded", 8192, None, []),
+        "long": ("llm", "loaded", 8192, 2048, abilities),
+    }
+    async with gateway.client() as http:
+        _, embed, tiny = ["", *(await http.get("/api/v1/models")).json()["models"]]
+        assert [each["capabilities"]["trained_for_tool_use"] for each in (embed, tiny)] == [False, True]
+        assert [each["capabilities"] for each in (await http.get("/api/v0/models")).json()["data"]] == [[], abilities]
+
+
 async def test_an_unknown_model_is_a_404_with_near_names_before_any_load(
     client: openai.AsyncOpenAI, registry: FakeRegistry
 ) -> None:
@@ -158,14 +186,19 @@ async def test_a_model_that_makes_embeddings_does_not_chat(
 async def test_numbers_beyond_64_bits_break_nothing(gateway: RunningGateway) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}", "big": 2**70}}
     history = [{"role": "assistant", "content": None, "tool_calls": [call]}, *HELLO]
-    schema = {"type": "json_schema", "json_schema": {"schema": {"type": "integer", "maximum": 2**70}}}
+    bounds = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 2**70}}}
+    schema = {"type": "json_schema", "json_schema": {"schema": bounds}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": bounds}}
     async with gateway.client() as http:
-        calls = await http.post("/v1/chat/completions", json={"model": KEY, "messages": history})
-        bounds = await http.post(
-            "/v1/chat/completions", json={"model": KEY, "messages": HELLO, "response_format": schema}
-        )
-    assert (calls.status_code, calls.json()["error"]["param"]) == (400, "messages")
-    assert bounds.status_code == 200
+
+        async def param(**fields: Any) -> tuple[int, str | None]:
+            reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, **fields})
+            return reply.status_code, reply.json().get("error", {}).get("param")
+
+        assert await param(messages=history) == (200, None)  # what nobody asked for is not looked at
+        assert await param(response_format=schema) == (200, None)
+        assert await param(tools=[tool]) == (400, "tools")
+        assert await param(chat_template_kwargs={"a": 2**70}) == (400, "chat_template_kwargs.a")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -184,6 +217,17 @@ async def test_an_answer_that_keeps_to_everything_has_no_such_header(gateway: Ru
         reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "regex": "a"})
     assert reply.status_code == 200
     assert "x-atelier-unenforced" not in reply.headers
+
+
+async def test_a_reply_says_how_long_its_parts_took(gateway: RunningGateway) -> None:
+    parts = {}
+    async with gateway.client() as http:
+        for stream in (False, True):
+            reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "stream": stream})
+            told = [re.fullmatch(r"(\w+);dur=\d+\.\d", part) for part in reply.headers["server-timing"].split(", ")]
+            parts[stream] = [part.group(1) for part in told if part]
+            assert None not in told
+    assert parts == {False: ["accept", "queue", "prefill", "decode"], True: ["accept"]}
 
 
 async def test_two_constraints_are_refused(gateway: RunningGateway) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from atelier.errors import LoadFailed
 from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, post_bytes, until
+from tests.support.gateway_server import PATIENCE, RunningGateway, post_bytes, running_gateway, until
 
 EMBED = {"model": KEY, "input": ["a", "b"]}
 RANK = {"model": "tiny", "query": "blue sea", "documents": ["red", {"text": "blue sea"}, "blue"]}
@@ -48,6 +48,40 @@ async def test_vectors_come_as_numbers_with_as_many_dimensions_as_wanted(client:
     with pytest.raises(openai.BadRequestError) as caught:
         await client.embeddings.create(model=KEY, input="a", dimensions=5)
     assert caught.value.param == "dimensions"
+
+
+@pytest.mark.parametrize(("setting", "written"), [("as_asked", "AACAPwAAAAAAAAAAAAAAAA=="), ("float", [1, 0, 0, 0])])
+async def test_the_server_decides_whether_base64_is_written(
+    registry: FakeRegistry, setting: str, written: object
+) -> None:
+    async with running_gateway(registry, embedding_encoding=setting) as gateway, gateway.client() as http:
+        for encoding, expected in (("base64", written), ("float", [1, 0, 0, 0]), (None, [1, 0, 0, 0])):
+            reply = await http.post("/v1/embeddings", json={**EMBED, "encoding_format": encoding})
+            assert [entry["embedding"] for entry in reply.json()["data"]] == [expected] * 2
+        options = {"api_key": "none", "max_retries": 0, "http_client": http}
+        client = openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", **options)  # type: ignore[arg-type]
+        assert (await client.embeddings.create(model=KEY, input="a")).data[0].embedding == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [
+        ("input", {"input": 3}),
+        ("input[1]", {"input": ["a", ""]}),
+        ("input[1]", {"input": ["a", 3]}),
+        ("input[0]", {"input": [[]]}),
+        ("input", {"input": []}),
+        ("dimensions", {"dimensions": "many"}),
+        ("dimensions", {"dimensions": 0}),
+        ("encoding_format", {"encoding_format": "hex"}),
+        ("user", {"user": 3}),
+        ("model", {"model": None}),
+    ],
+)
+async def test_a_wrong_field_is_named(gateway: RunningGateway, param: str, fields: dict[str, object]) -> None:
+    async with gateway.client() as http:
+        reply = await http.post("/v1/embeddings", json={**EMBED, **fields})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
 
 
 async def test_what_is_wrong_with_a_call_is_named(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:

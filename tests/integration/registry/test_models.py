@@ -288,12 +288,13 @@ async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> No
     key = (await registry.client.import_model(file)).key
     described = await registry.client.describe(key)
     assert (described.chat_template, described.licence) == (template, "mit")
-    assert (described.made_for_tools, described.made_for_reasoning) == (True, True)
+    for told in (described, described.model):
+        assert (told.made_for_tools, told.made_for_reasoning) == (True, True)
     assert [each.context_length for each in described.memory] == [2048, 4096, 8192]
     caches = [each.estimate.kv_cache for each in described.memory]
     assert caches == sorted(caches)
     plain = await registry.client.describe(KEY)
-    assert (plain.chat_template, plain.made_for_tools) == ("", False)
+    assert (plain.chat_template, plain.made_for_tools, plain.model.made_for_tools) == ("", False, False)
 
 
 async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None:

@@ -346,9 +346,32 @@ async def test_a_worker_that_loads_has_nothing_in_work(start: Start) -> None:
 async def test_tokenize_gives_ids_with_their_bytes(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
-    request = pb.TokenizeRequest(instance_id="a/b", text="héllo wörld")
-    reply = await client.stub.Tokenize(request, metadata=client.metadata)
-    assert b"".join(reply.pieces).decode() == "héllo wörld"
+    for add_special, begin in ((None, "<s>"), (True, "<s>"), (False, "")):
+        request = pb.TokenizeRequest(instance_id="a/b", text="héllo wörld", add_special=add_special)
+        reply = await bounded(client.stub.Tokenize(request, metadata=client.metadata))
+        assert b"".join(reply.pieces).decode() == f"{begin}héllo wörld"
+
+
+async def test_tokens_are_written_and_chats_rendered(start: Start) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    tokens = pb.DetokenizeRequest(instance_id="a/b", tokens=pb.Tokens(ids=[5, 6]))
+    assert (await bounded(client.stub.Detokenize(tokens, metadata=client.metadata))).text == "5 6"
+    chat = pb.Chat(messages_json=b'[{"role": "user", "content": "hi"}]', template_arguments_json=b'{"a": 1}')
+    asked = pb.ApplyTemplateRequest(instance_id="a/b", chat=chat)
+    assert (await bounded(client.stub.ApplyTemplate(asked, metadata=client.metadata))).prompt == (
+        "a: 1\nuser: hi\nassistant:"
+    )
+
+
+@pytest.mark.parametrize("method", ["Detokenize", "ApplyTemplate"])
+async def test_tokens_and_chats_meant_for_another_instance_are_refused(start: Start, method: str) -> None:
+    server, client = await start()
+    await server.wait_ready()
+    request = getattr(pb, f"{method}Request")(instance_id="a/b:2")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await bounded(getattr(client.stub, method)(request, metadata=client.metadata))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_inputs_are_embedded_with_as_many_dimensions_as_wanted(start: Start) -> None:

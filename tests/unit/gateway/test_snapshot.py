@@ -48,5 +48,8 @@ def test_an_instance_is_read_whole() -> None:
 
 
 def test_a_model_is_read_whole() -> None:
-    message = pb.Model(key="a/b", layers=30, sampling_defaults=SamplingSettings(temperature=0.2, stop=["x"]))
-    assert read_model(message) == Model(key="a/b", layers=30, sampling_defaults={"temperature": 0.2, "stop": ["x"]})
+    sampling = SamplingSettings(temperature=0.2, stop=["x"])
+    message = pb.Model(key="a/b", layers=30, made_for_tools=True, sampling_defaults=sampling)
+    assert read_model(message) == Model(
+        key="a/b", layers=30, made_for_tools=True, sampling_defaults={"temperature": 0.2, "stop": ["x"]}
+    )

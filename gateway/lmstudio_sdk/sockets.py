@@ -1,0 +1,81 @@
+"""LM Studio's SDK protocol: the sockets that are open, and what each namespace offers."""
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from atelier.metrics import GatewayMetrics
+from gateway.admission import Admission
+from gateway.answer import json_response
+from gateway.guards import ServerKey
+from gateway.lmstudio_sdk.auth import SocketKey
+from gateway.lmstudio_sdk.calls import Calls
+from gateway.lmstudio_sdk.loading import Loading
+from gateway.lmstudio_sdk.predict import Predictions
+from gateway.lmstudio_sdk.socket import Socket
+from gateway.lmstudio_sdk.work import Namespace
+from gateway.watcher import Watcher
+
+PATHS = ("/system", "/llm", "/embedding", "/files", "/repository")
+
+
+class SDKSockets:
+    """Owns the open sockets."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        loading: Loading,
+        predictions: Predictions,
+        key: ServerKey | None,
+        watcher: Watcher,
+        admission: Admission,
+        metrics: GatewayMetrics,
+    ) -> None:
+        self._namespaces = {each.name: each for each in namespaces(calls, loading, predictions)}
+        self._key = SocketKey(key)
+        self._parts = (watcher, admission, metrics)
+        self._open: set[Socket] = set()
+
+    async def greet(self, request: Request) -> Response:
+        """By this a client knows that it talks to a server of the kind."""
+        return json_response({"lmstudio": True})
+
+    async def serve(self, websocket: WebSocket) -> None:
+        namespace = self._namespaces[websocket.scope["path"].removeprefix("/")]
+        socket = Socket(websocket, namespace, self._key.check, *self._parts)
+        self._open.add(socket)
+        try:
+            await socket.run()
+        finally:
+            self._open.discard(socket)
+
+    async def drain(self) -> None:
+        """Close them all, once the work that was failed has told its clients."""
+        await asyncio.gather(*(socket.drain() for socket in self._open))
+
+
+def namespaces(calls: Calls, loading: Loading, predictions: Predictions) -> list[Namespace]:
+    models = {
+        "listLoaded": calls.list_loaded,
+        "getModelInfo": calls.get_model_info,
+        "getLoadConfig": calls.get_load_config,
+        "unloadModel": calls.unload,
+        "tokenize": calls.tokenize,
+        "countTokens": calls.count_tokens,
+    }
+    loads = {"getOrLoad": loading.get_or_load, "loadModel": loading.load_model}
+    return [
+        Namespace("system", "llm", {"listDownloadedModels": calls.list_downloaded}),
+        Namespace(
+            "llm",
+            "llm",
+            {**models, "applyPromptTemplate": calls.apply_prompt_template},
+            {**loads, "predict": predictions.predict},
+        ),
+        Namespace("embedding", "embedding", {**models, "embedString": calls.embed}, loads),
+        Namespace("files", "llm", {"uploadFileBase64": calls.refuse_file}),
+        Namespace("repository", "llm"),
+    ]

@@ -1,0 +1,134 @@
+"""LM Studio's configurations as settings, and settings as its configurations."""
+
+from typing import Any
+
+import pytest
+
+from atelier.constraint import Gbnf, JsonObject, JsonSchema
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.tools import ToolChoice
+from gateway.lmstudio_sdk.config import fields_of, is_completion, load_fields, load_wishes, prediction_wishes
+from gateway.lmstudio_sdk.schema import ConfigStack
+from gateway.snapshot import Instance, Model
+
+MODEL = Model(key="acme/tiny", layers=30)
+
+
+def stack(fields: dict[str, Any], *more: tuple[str, dict[str, Any]]) -> ConfigStack:
+    layers = [("apiOverride", fields), *more]
+    return ConfigStack.model_validate(
+        {
+            "layers": [
+                {"layerName": name, "config": {"fields": [{"key": key, "value": value} for key, value in of.items()]}}
+                for name, of in layers
+            ]
+        }
+    )
+
+
+def settings(**fields: Any) -> dict[str, Any]:
+    return dict(prediction_wishes(stack({f"llm.prediction.{key}": value for key, value in fields.items()})).settings)
+
+
+def test_the_later_layer_wins() -> None:
+    two = stack(
+        {"llm.prediction.temperature": 0.1, "a": 1}, ("conversationSpecific", {"llm.prediction.temperature": 0.9})
+    )
+    assert fields_of(two) == {"llm.prediction.temperature": 0.9, "a": 1}
+
+
+def test_a_completion_is_told_by_its_layer_whose_template_is_no_wish() -> None:
+    template = {"llm.prediction.promptTemplate": {"type": "jinja"}}
+    assert is_completion(stack({}, ("completeModeFormatting", template)))
+    assert prediction_wishes(stack({}, ("completeModeFormatting", template))).settings == {}
+    with pytest.raises(UnsupportedField, match="promptTemplate"):
+        prediction_wishes(stack(template))
+
+
+def test_a_sampler_that_is_switched_off_is_off() -> None:
+    off = {"checked": False, "value": 0.5}
+    assert settings(topPSampling=off, minPSampling=off, repeatPenalty={"checked": True, "value": False}) == {
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    "value", [{"checked": False}, {"checked": True, "value": -1}, {"checked": True, "value": False}]
+)
+def test_no_limit_of_tokens_is_no_setting(value: Any) -> None:
+    assert settings(maxPredictedTokens=value) == {}
+
+
+def test_whole_numbers_may_be_written_as_floats() -> None:
+    assert settings(topKSampling=40.0) == {"top_k": 40}
+
+
+def test_reasoning_may_be_marked_otherwise_or_not_parsed() -> None:
+    marks = {"enabled": True, "startString": "<t>", "endString": "</t>"}
+    assert settings(**{"reasoning.parsing": marks}) == {"reasoning_start": "<t>", "reasoning_end": "</t>"}
+    assert settings(**{"reasoning.parsing": {**marks, "enabled": False}}) == {"reasoning_start": ""}
+
+
+@pytest.mark.parametrize(
+    ("value", "constraint"),
+    [
+        ({"type": "none"}, None),
+        ({"type": "json"}, JsonObject()),
+        ({"type": "json", "jsonSchema": {"type": "object"}}, JsonSchema('{"type":"object"}')),
+        ({"type": "gbnf", "gbnfGrammar": 'root ::= "a"'}, Gbnf('root ::= "a"')),
+    ],
+)
+def test_structured_output_becomes_a_constraint(value: Any, constraint: Any) -> None:
+    assert prediction_wishes(stack({"llm.prediction.structured": value})).constraint == constraint
+
+
+def test_tools_may_be_forced() -> None:
+    tool = {"type": "function", "function": {"name": "add", "description": "Adds."}}
+    use = {"type": "toolArray", "tools": [tool], "force": True}
+    tools = prediction_wishes(stack({"llm.prediction.tools": use})).tools
+    assert tools is not None
+    assert (tools.choice, tools.tools[0].name, tools.tools[0].description) == (ToolChoice.REQUIRED, "add", "Adds.")
+    assert prediction_wishes(stack({"llm.prediction.tools": {"type": "none"}})).tools is None
+
+
+@pytest.mark.parametrize(
+    ("ratio", "layers"), [("max", None), (1, None), ("off", 0), (0, 0), (0.5, 15), (0.01, 0), (None, None)]
+)
+def test_a_share_of_the_layers_becomes_their_number(ratio: Any, layers: int | None) -> None:
+    wishes = load_wishes(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
+    assert wishes.get("gpu_layers") == layers
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, True, "half", [], {}])
+def test_another_share_is_refused(ratio: Any) -> None:
+    with pytest.raises(InvalidRequest, match="offloadRatio"):
+        load_wishes(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
+
+
+def test_embedding_models_have_the_same_settings_under_their_own_keys() -> None:
+    assert load_wishes(stack({"embedding.load.contextLength": 512}), MODEL) == {"context_length": 512}
+    instance = Instance(id="a", model_key="acme/tiny", context_length=512)
+    fields = load_fields(instance, Model(key="acme/tiny", embedding=True))["fields"]
+    assert {"key": "embedding.load.contextLength", "value": 512} in fields
+    assert not [field for field in fields if field["key"].startswith("llm.")]
+
+
+def test_a_load_comes_back_as_it_was_asked_for() -> None:
+    asked = {
+        "llm.load.contextLength": 2048,
+        "llm.load.llama.flashAttention": True,
+        "llm.load.llama.tryMmap": False,
+        "llm.load.llama.kCacheQuantizationType": {"checked": True, "value": "q8_0"},
+        "llm.load.llama.vCacheQuantizationType": {"checked": True, "value": "q8_0"},
+        "llm.load.llama.acceleration.offloadRatio": 0.5,
+        "llm.load.seed": {"checked": True, "value": 7},
+    }
+    instance = Instance(id="a", model_key=MODEL.key, load=load_wishes(stack(asked), MODEL))
+    assert {field["key"]: field["value"] for field in load_fields(instance, MODEL)["fields"]} == asked
+
+
+@pytest.mark.parametrize(("older", "kv_type"), [(True, "f16"), (False, "f32")])
+def test_the_older_word_for_the_caches_type_is_understood(older: bool, kv_type: str) -> None:
+    assert load_wishes(stack({"llm.load.llama.useFp16ForKVCache": older}), MODEL) == {"kv_type": kv_type}

@@ -1,0 +1,73 @@
+"""A socket whose client does not read, without a network between."""
+
+import asyncio
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry
+from starlette.websockets import WebSocket
+
+from atelier.metrics import GatewayMetrics
+from gateway.account import Account
+from gateway.admission import Admission
+from gateway.lmstudio_sdk import socket as sdk_socket
+from gateway.lmstudio_sdk.socket import Socket
+from gateway.lmstudio_sdk.work import Namespace, Work
+from gateway.snapshot import Snapshot
+
+PATIENCE = 5.0
+
+
+class SilentClient:
+    """Sends call after call, and takes in the handshake alone."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.reads = True
+        self.gone = False
+        self.stuck = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        if self.asked == 0:
+            self.asked = 1
+            return {"type": "websocket.connect"}
+        if self.gone:
+            return {"type": "websocket.disconnect", "code": 1006}
+        self.asked += 1
+        call = {"type": "rpcCall", "endpoint": "echo", "callId": self.asked}
+        return {"type": "websocket.receive", "text": orjson.dumps(call if self.asked > 2 else {}).decode()}
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.send" and self.asked > 2:
+            self.stuck.set()
+            await asyncio.Event().wait()
+
+
+class KnownWatcher:
+    snapshot = Snapshot()
+
+
+async def echo(parameter: Any, work: Work) -> str:
+    return "echo"
+
+
+async def test_a_client_that_does_not_read_is_not_read_either() -> None:
+    client = SilentClient()
+    scope = {"type": "websocket", "path": "/llm", "headers": [], "atelier.account": Account("r")}
+    socket = Socket(
+        WebSocket(scope, client.receive, client.send),  # type: ignore[arg-type]
+        Namespace("llm", "llm", {"echo": echo}),
+        lambda websocket, frame: None,
+        KnownWatcher(),  # type: ignore[arg-type]
+        Admission(10),
+        GatewayMetrics(CollectorRegistry()),
+    )
+    running = asyncio.create_task(socket.run())
+    await asyncio.wait_for(client.stuck.wait(), PATIENCE)
+    for _ in range(10 * sdk_socket.MOST_CALLS):  # turns of the event loop, in which it could read on
+        await asyncio.sleep(0)
+    assert client.asked == sdk_socket.MOST_CALLS + 3  # what may be open, and the one whose refusal waits
+    running.cancel()
+    await asyncio.wait([running], timeout=PATIENCE)
+    assert running.cancelled()
+    assert not socket._tasks
