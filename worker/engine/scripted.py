@@ -197,7 +197,8 @@ class ScriptedEngine:
     async def tokenize(
         self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
     ) -> list[tuple[int, bytes]]:
-        words = [*(["<s>"] if add_special else []), *TOKEN.findall(prompt_text(prompt))]
+        begun = ["<s>"] if add_special and not isinstance(prompt, ChatPrompt) else []
+        words = [*begun, *TOKEN.findall(prompt_text(prompt))]
         return [(_token_id(word), word.encode()) for word in words]
 
     async def detokenize(self, tokens: list[int]) -> str:
