@@ -64,6 +64,7 @@ class Call:
     choices: int = 1  # for each prompt
     logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
     prompt_progress: bool = False  # events of it are wanted
+    max_tokens_is_bound: bool = False  # and not a wish: where the context has room for fewer, those are all
     priority: int | None = None  # the lower, the sooner it starts
     timeout: float | None = None  # seconds from the request's head to the answer's end
     draft_model: str | None = None  # that shall guess ahead, as the client wrote it
@@ -169,6 +170,7 @@ def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.S
         fairness_key=plan.origin.fairness_key,
         logprobs=plan.call.logprobs,
         prompt_progress=plan.call.prompt_progress or None,
+        max_tokens_is_bound=plan.call.max_tokens_is_bound or None,
         priority=plan.call.priority,
     )
     match prompt:

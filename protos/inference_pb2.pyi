@@ -144,6 +144,7 @@ class Submit(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_IS_BOUND_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """the caller's number for it, unique within the stream"""
@@ -179,6 +180,8 @@ class Submit(_message.Message):
     """
     queue_timeout_seconds: _builtins.float
     """that it may wait for a sequence"""
+    max_tokens_is_bound: _builtins.bool
+    """max_tokens is a bound, and not a wish: where the context has room for fewer, those are all."""
     @_builtins.property
     def chat(self) -> Global___Chat: ...
     @_builtins.property
@@ -215,11 +218,12 @@ class Submit(_message.Message):
         priority: _builtins.int | None = ...,
         timeout_seconds: _builtins.float | None = ...,
         queue_timeout_seconds: _builtins.float | None = ...,
+        max_tokens_is_bound: _builtins.bool | None = ...,
         lora: _abc.Iterable[Global___AdapterScale] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_max_tokens_is_bound", b"_max_tokens_is_bound", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "max_tokens_is_bound", b"max_tokens_is_bound", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "lora", b"lora", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_max_tokens_is_bound", b"_max_tokens_is_bound", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "lora", b"lora", "max_tokens_is_bound", b"max_tokens_is_bound", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__choices: _TypeAlias = _typing.Literal["choices"]  # noqa: Y015
     _WhichOneofArgType__choices: _TypeAlias = _typing.Literal["_choices", b"_choices"]  # noqa: Y015
@@ -227,6 +231,8 @@ class Submit(_message.Message):
     _WhichOneofArgType__fairness_key: _TypeAlias = _typing.Literal["_fairness_key", b"_fairness_key"]  # noqa: Y015
     _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens_is_bound: _TypeAlias = _typing.Literal["max_tokens_is_bound"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens_is_bound: _TypeAlias = _typing.Literal["_max_tokens_is_bound", b"_max_tokens_is_bound"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__prompt_progress: _TypeAlias = _typing.Literal["prompt_progress"]  # noqa: Y015
@@ -247,6 +253,8 @@ class Submit(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fairness_key) -> _WhichOneofReturnType__fairness_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens_is_bound) -> _WhichOneofReturnType__max_tokens_is_bound | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload

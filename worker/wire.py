@@ -49,6 +49,7 @@ def read_submit(submit: pb.Submit) -> Request:
         choices=choices,
         logprobs=submit.logprobs if submit.HasField("logprobs") else None,
         prompt_progress=submit.prompt_progress,
+        max_tokens_is_bound=submit.max_tokens_is_bound,
         lora=read_scales(submit),
         request_id=submit.request_id,
         fairness_key=submit.fairness_key,

@@ -51,6 +51,7 @@ def messages_call(body: MessagesBody) -> Call:
         tools=chosen_tools(body.tools or [], body.tool_choice),
         template_arguments=template_arguments(body),
         settings={name: value for name, value in settings.items() if value is not None},
+        max_tokens_is_bound=True,  # this dialect's clients have to send one, and send a large one
         constraint=output_schema(body.output_config),
         priority=body.priority,
         timeout=body.timeout,

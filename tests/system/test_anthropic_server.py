@@ -47,3 +47,11 @@ def test_a_stop_sequence_ends_a_message_and_is_named(client: anthropic.Anthropic
     )
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "Paris")
     assert "Paris" not in str(message.content)
+
+
+def test_more_tokens_may_be_allowed_than_there_is_room_for(client: anthropic.Anthropic) -> None:
+    extra = {"temperature": 0}
+    message = client.messages.create(
+        model=MODEL, messages=CAPITAL, max_tokens=100_000, stop_sequences=["Paris"], extra_body=extra, timeout=60
+    )
+    assert message.stop_reason == "stop_sequence"

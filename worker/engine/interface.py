@@ -55,6 +55,7 @@ class Request:
     choices: int = 1
     logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
     prompt_progress: bool = False  # PromptProgress is wanted
+    max_tokens_is_bound: bool = False  # where the context has room for fewer, those are all
     lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
     request_id: str = ""
     fairness_key: str = ""

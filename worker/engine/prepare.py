@@ -70,7 +70,8 @@ class Preparer:
     def prepare(self, request: Request) -> Prepared:
         """The request, ready to run; an InvalidRequest says what to change."""
         scales = choose_scales(request.lora, self._adapters)
-        wanted = request.sampling.max_tokens
+        bound = request.sampling.max_tokens
+        wanted = None if request.max_tokens_is_bound else bound  # what has to have room
         fitted = self._fit(request.prompt, request.sampling.context_overflow, wanted)
         tokens = fitted.tokens
         room = self._room(len(tokens), wanted)
@@ -78,8 +79,8 @@ class Preparer:
         return Prepared(
             request=request,
             tokens=tokens,
-            limit=room if wanted is None else wanted,
-            limited_by_context=wanted is None,
+            limit=room if bound is None else min(bound, room),
+            limited_by_context=bound is None or bound > room,
             matcher=self._compiler.compile(constraint),
             slices=self._slicing.cut(tokens),
             scales=scales,
