@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from atelier import __version__
 from atelier.config import Config
@@ -224,7 +224,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     post("/api/pull", ollama.pull, OllamaPullBody, "Download a model from the hub (Ollama)", (*HUB, DiskFull))
     write("DELETE", "/api/delete", ollama.delete, OllamaModelBody, "Delete a model (Ollama)", ModelNotFound, Conflict)
     get("/api/version", ollama.version, "Which of Ollama's APIs this is")
-    _add(app, "HEAD", "/", ollama.head, "Whether a server is here (Ollama)", ALWAYS)
+    _add(app, "HEAD", "/", ollama.head, "Whether a server is here (Ollama)", ALWAYS, response_class=Response)
 
     post(
         "/api/v1/chat",
@@ -306,8 +306,9 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     for path in PATHS:
         app.add_api_websocket_route(path, routes.sdk.serve)
 
-    get("/healthz", health.alive, "Whether the process is alive")
-    get("/readyz", health.ready, "Whether to send requests here")
+    plain = PlainTextResponse
+    _add(app, "GET", "/healthz", health.alive, "Whether the process is alive", ALWAYS, response_class=plain)
+    _add(app, "GET", "/readyz", health.ready, "Whether to send requests here", ALWAYS, response_class=plain)
     get("/metrics", health.metrics, "Metrics for Prometheus")
 
     describe(app, bodies)

@@ -1,5 +1,6 @@
 """What /openapi.json says of the routes, which read their bodies themselves."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -28,6 +29,14 @@ def error_replies(path: str, *kinds: type[AtelierError]) -> dict[int | str, dict
     return {status: {"description": " / ".join(told), "content": content} for status, told in by_status.items()}
 
 
+def declare_parameters(path: str, operations: dict[str, Any]) -> None:
+    """Endpoints read the path themselves, so that the framework does not know what is in it."""
+    names = re.findall(r"{(\w+)}", path)
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    if parameters:
+        operations["parameters"] = parameters
+
+
 def describe(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
     """Make the application's OpenAPI hold the schemas of bodies and errors."""
 
@@ -37,6 +46,8 @@ def describe(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
             _, definitions = models_json_schema([(kind, "validation") for kind in bodies], ref_template=REF)
             components = schema.setdefault("components", {}).setdefault("schemas", {})
             components |= {**definitions["$defs"], **{name: form.schema for name, form in FORMS.items()}}
+            for path, operations in schema["paths"].items():
+                declare_parameters(path, operations)
             app.openapi_schema = schema
         return app.openapi_schema
 

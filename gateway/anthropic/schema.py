@@ -63,7 +63,7 @@ def _of_content(value: Any) -> str:
 
 def _of_block(value: Any) -> str:
     kind = value.get("type") if isinstance(value, dict) else None
-    return f"({kind})" if kind in KINDS else "(other)"
+    return f"({kind})" if isinstance(kind, str) and kind in KINDS else "(other)"
 
 
 KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_result"})
