@@ -7,6 +7,7 @@ import jsonschema
 import orjson
 import pytest
 
+from atelier.launch import LaunchSpec
 from atelier.tools import OutputFormat, Tool, ToolChoice, Tools, set_output_format, set_tools
 from protos import inference_pb2 as pb
 from tests.support.worker_client import WorkerClient
@@ -31,7 +32,7 @@ FORMATS = ("auto", "hermes", "pythonic", "qwen-coder", "glm", "mistral-args", "d
 async def complete(
     client: WorkerClient,
     tools: Tools,
-    format: str = "auto",
+    format: str | OutputFormat = "auto",
     messages: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> tuple[str, list[tuple[str, str]], pb.Event]:
@@ -39,7 +40,7 @@ async def complete(
     messages = messages or [{"role": "user", "content": "How is the weather in Paris, in celsius?"}]
     chat = pb.Chat(messages_json=orjson.dumps(messages))
     set_tools(chat, tools)
-    set_output_format(chat, OutputFormat(format))
+    set_output_format(chat, OutputFormat(format) if isinstance(format, str) else format)
     sampling = {"max_tokens": 300, "seed": 7, **fields.pop("sampling", {})}
     await client.submit(1, chat=chat, sampling=sampling, **fields)
     text, calls = "", []
@@ -112,3 +113,26 @@ async def test_strict_tools_leave_the_text_free(client: WorkerClient) -> None:
         assert text or calls
         for _, arguments in calls:
             jsonschema.validate(json.loads(arguments), CLOCK)
+
+
+async def test_marks_that_are_control_tokens_are_seen_and_not_shown(client: WorkerClient, spec: LaunchSpec) -> None:
+    """Both marks are made certain: the first may begin the completion, the second end what it began."""
+    start, end_mark = "<file_sep>", "<repo_name>"
+    ids = []
+    for mark in (start, end_mark):
+        request = pb.TokenizeRequest(instance_id=spec.instance_id, text=mark, add_special=False)
+        (token,) = (await client.stub.Tokenize(request, metadata=client.metadata)).ids
+        ids.append(token)
+    marks = OutputFormat("hermes", start, end_mark)
+    tools = Tools(TOOLS, ToolChoice.REQUIRED, one_at_a_time=True)
+    biases = {ids[0]: 100.0, ids[1]: 50.0}
+    text, calls, end = await complete(client, tools, marks, sampling={"logit_bias": biases})
+    assert end.finished.reason == pb.TOOL_CALLS
+    assert text == ""
+    jsonschema.validate(json.loads(calls[0][1]), SCHEMAS[calls[0][0]])
+    assert end.finished.statistics.predicted_tokens > 2
+
+    del biases[ids[1]]
+    text, calls, end = await complete(client, tools, marks, sampling={"logit_bias": biases, "max_tokens": 8})
+    assert (text, calls) == ("", [])
+    assert end.finished.statistics.reasoning_tokens > 0

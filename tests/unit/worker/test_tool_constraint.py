@@ -1,0 +1,86 @@
+"""When a completion must keep to the form of tool calls."""
+
+from typing import cast
+
+import pytest
+
+from atelier.constraint import Constraint, JsonObject, JsonSchema, Lark, Regex
+from atelier.errors import InvalidRequest, InvalidSchema
+from atelier.tools import Tool, ToolChoice, Tools
+from worker.engine.tool_constraint import ToolCalls, constrain_output
+from worker.engine.vocabulary import Vocabulary
+from worker.output.formats import FORMATS
+from worker.output.reading import PLAIN, OutputReading
+
+LIMITED = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}
+
+
+class Letters:
+    """A vocabulary without control tokens."""
+
+    def spell(self, text: str) -> list[str | int]:
+        return [text]
+
+
+VOCABULARY = cast(Vocabulary, Letters())
+
+
+def reading(tools: Tools | None, format: str = "hermes") -> OutputReading:
+    return OutputReading(FORMATS[format], None, tools)
+
+
+def constrained(
+    tools: Tools | None, constraint: Constraint | None = None, format: str = "hermes"
+) -> tuple[OutputReading, Constraint | ToolCalls | None]:
+    return constrain_output(reading(tools, format), constraint, VOCABULARY)
+
+
+def test_tools_that_may_be_called_leave_the_completion_free() -> None:
+    tools = Tools([Tool("f")])
+    assert constrained(tools) == (reading(tools), None)
+    assert constrained(None) == (reading(None), None)
+
+
+@pytest.mark.parametrize("constraint", [JsonObject(), JsonSchema("{}"), Regex("a"), Lark("start: x")])
+@pytest.mark.parametrize("choice", [ToolChoice.REQUIRED, ToolChoice.NAMED])
+def test_required_calls_leave_no_room_for_another_constraint(constraint: Constraint, choice: ToolChoice) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        constrained(Tools([Tool("f")], choice, "f"), constraint)
+    assert refused.value.param == "tool_choice"
+
+
+def test_a_text_that_a_constraint_describes_is_text_alone() -> None:
+    for tools in (None, Tools([Tool("f")])):
+        assert constrained(tools, Regex("a")) == (PLAIN, Regex("a"))
+    assert constrained(None, JsonObject()) == (PLAIN, JsonObject())
+    assert constrained(Tools([Tool("f")]), JsonObject(), "json") == (PLAIN, JsonObject())
+
+
+def test_json_that_is_asked_for_leaves_room_for_calls() -> None:
+    tools = Tools([Tool("f")])
+    read, constraint = constrained(tools, JsonSchema('{"type": "object"}', strict=True))
+    assert read == reading(tools)
+    assert isinstance(constraint, ToolCalls)
+    assert constraint.strict == ('{"type": "object"}',)
+
+
+def test_required_calls_are_json_where_the_family_cannot_be_held_to_a_schema() -> None:
+    tools = Tools([Tool("f", parameters=LIMITED)], ToolChoice.REQUIRED)
+    read, constraint = constrained(tools, format="glm")
+    assert read.format == FORMATS["json"]
+    assert isinstance(constraint, ToolCalls)
+
+
+def test_strict_tools_that_a_family_cannot_be_held_to_are_refused() -> None:
+    with pytest.raises(InvalidSchema) as refused:
+        constrained(Tools([Tool("f", parameters=LIMITED, strict=True)]), format="glm")
+    assert refused.value.param == "tools"
+
+
+def test_a_schema_that_is_too_large_is_the_tools_fault() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(80):
+        deep = {"properties": {"a": deep}}
+    with pytest.raises(InvalidSchema) as refused:
+        constrained(Tools([Tool("f", parameters=deep)], ToolChoice.REQUIRED))
+    assert refused.value.param == "tools"
