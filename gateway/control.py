@@ -31,9 +31,9 @@ class Control:
         await self._heard(lambda snapshot: _is_loaded(snapshot, instance.id))
         return instance
 
-    async def ensure(self, name: str, ttl: float | None, request_id: str) -> Instance:
-        """A ready instance for a model's key or an instance's id: the one that is there, or is loaded now."""
-        instance = await self._registry.ensure(name, request_id, ttl)
+    async def ensure(self, name: str, ttl: float | None, load: Mapping[str, Any], request_id: str) -> Instance:
+        """A ready instance for a model's key or an instance's id; one that is loaded for it takes these settings."""
+        instance = await self._registry.ensure(name, request_id, ttl, load)
         await self._heard(lambda snapshot: _is_loaded(snapshot, instance.id))
         return instance
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -56,11 +57,11 @@ class Watcher:
             raise Unavailable("The server is starting: it has not heard of any models yet.")
         return self.snapshot
 
-    async def change(self, seconds: float | None, unless: "asyncio.Future[None] | None" = None) -> None:
+    async def change(self, seconds: float | None, unless: "asyncio.Future[Any] | None" = None) -> None:
         """Return at the next change, or after so many seconds without one, or when `unless` is done."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
-        awaited = [self._changed] if unless is None else [self._changed, unless]
+        awaited: list[asyncio.Future[Any]] = [self._changed] if unless is None else [self._changed, unless]
         await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:

@@ -64,6 +64,7 @@ class FakeRegistry(RegistryServicer):
         self.released = asyncio.Event()
         self.asked = asyncio.Event()
         self.abandoned = asyncio.Event()
+        self._wished: dict[str, dict[str, Any]] = {}  # load settings of what is loaded for requests
         self._loading: dict[str, asyncio.Task[pb.Instance]] = {}
         self._watchers: list[asyncio.Queue[pb.Change]] = []
         self._directory = directory
@@ -157,18 +158,20 @@ class FakeRegistry(RegistryServicer):
         self.asked.set()
         async with reported_errors(context):
             try:
-                return await self._ensure(request.name)
+                return await self._ensure(request)
             except asyncio.CancelledError:
                 self.abandoned.set()
                 raise
 
-    async def _ensure(self, name: str) -> pb.Instance:
+    async def _ensure(self, request: pb.EnsureInstanceRequest) -> pb.Instance:
+        name = request.name
         if self.fail_with:
             raise self.fail_with
         for instance in self.instances.values():
             if name in (instance.id, instance.model_key) and instance.state == pb.READY:
                 return instance
         if name not in self._loading:
+            self._wished[name] = load_values(request.load)
             self._loading[name] = asyncio.create_task(self._load(name))
         return await asyncio.shield(self._loading[name])
 
@@ -178,7 +181,7 @@ class FakeRegistry(RegistryServicer):
             if self.hold_loads:
                 await self.released.wait()
             known = self.instances.get(name)
-            return await self.start_instance(known.model_key if known else name, name)
+            return await self.start_instance(known.model_key if known else name, name, **self._wished[name])
         finally:
             del self._loading[name]
 

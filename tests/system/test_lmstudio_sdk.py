@@ -53,7 +53,8 @@ def test_a_model_is_loaded_asked_and_unloaded(client: lmstudio.Client) -> None:
 
 
 def test_a_long_answer_is_cancelled(client: lmstudio.Client) -> None:
-    model = client.llm.model(MODEL)
+    model = client.llm.model(MODEL, config={"contextLength": 3072})
+    assert model.get_context_length() == 3072
     stream = model.respond_stream("Count to a thousand.", config={"maxTokens": 2000})
     for _ in stream:
         stream.cancel()

@@ -113,7 +113,7 @@ async def test_a_configuration_is_for_the_load_alone(gateway: RunningGateway, re
         return client.llm.model("tiny", config={"contextLength": 512}).get_context_length()
 
     assert await with_client(gateway, load) == 1024
-    assert len(registry.created) == 1
+    assert registry.loads == 1
 
 
 async def test_two_that_ask_for_a_configured_model_share_one_load(
@@ -123,7 +123,7 @@ async def test_two_that_ask_for_a_configured_model_share_one_load(
         asked = [client.llm.model("tiny", config={"contextLength": 1024}) for _ in range(3)]
         models = await asyncio.gather(*asked)
     assert {model.identifier for model in models} == {KEY}
-    assert len(registry.created) == 1
+    assert (registry.loads, registry.instances[KEY].context_length) == (1, 1024)
 
 
 async def test_loaded_models_are_listed_and_unloaded(gateway: RunningGateway, registry: FakeRegistry) -> None:
@@ -398,7 +398,7 @@ async def test_load_settings_that_are_not_served_are_refused(
 ) -> None:
     with pytest.raises(lmstudio.LMStudioServerError, match=r"load\."):
         await with_client(gateway, lambda client: client.llm.model("tiny", config=config))
-    assert (registry.loads, registry.created) == (0, [])
+    assert (registry.ensured, registry.created) == ([], [])
 
 
 async def test_a_load_that_fails_says_why(gateway: RunningGateway, registry: FakeRegistry) -> None:

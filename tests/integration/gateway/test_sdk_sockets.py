@@ -272,7 +272,7 @@ async def test_a_wrong_load_is_an_error_of_its_channel(
             await frames.open(endpoint, {name: "tiny", "loadConfigStack": stack}, number)
             reply = await frames.receive()
             assert (reply["type"], reply["error"]["errorData"]["status"]) == ("channelError", 400)
-    assert (registry.loads, registry.created) == (0, [])
+    assert (registry.ensured, registry.created) == ([], [])
 
 
 async def test_unknown_endpoints_are_errors_that_name_those_there_are(gateway: RunningGateway) -> None:
