@@ -102,6 +102,42 @@ def test_structured_output_parses_and_validates(client: openai.OpenAI) -> None:
     jsonschema.validate(json.loads(reply.choices[0].message.content or ""), schema)
 
 
+def test_a_tool_that_must_be_called_is_called_whole_and_streamed_alike(client: openai.OpenAI) -> None:
+    place = {"type": "string", "enum": ["Oslo", "Bergen"]}
+    parameters = {
+        "type": "object",
+        "properties": {"place": place},
+        "required": ["place"],
+        "additionalProperties": False,
+    }
+    function = {"name": "weather", "description": "Of now.", "parameters": parameters, "strict": True}
+    messages: Any = [{"role": "user", "content": "How is the weather in Bergen?"}]
+    fields: Any = {
+        "model": MODEL,
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
+        "seed": 1,
+        "max_tokens": 200,
+    }
+    choice = client.chat.completions.create(messages=messages, **fields).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.tool_calls
+    (call,) = choice.message.tool_calls
+    assert call.type == "function"
+    assert call.function.name == "weather"
+    jsonschema.validate(json.loads(call.function.arguments), parameters)
+    with client.chat.completions.stream(messages=messages, **fields) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.finish_reason == "tool_calls"
+    assert [each.function.arguments for each in streamed.message.tool_calls or []] == [call.function.arguments]
+
+    messages += [choice.message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "Rain, 8 degrees."}]
+    reply = client.chat.completions.create(**{**fields, "messages": messages, "tool_choice": "none", "max_tokens": 24})
+    assert reply.choices[0].message.content
+    assert reply.choices[0].message.tool_calls is None
+
+
 def test_choices_are_as_many_as_asked_for(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(model=MODEL, messages=HELLO, n=3, max_tokens=8, seed=1)
     assert [choice.index for choice in reply.choices] == [0, 1, 2]
