@@ -33,8 +33,8 @@ def declare_parameters(path: str, operations: dict[str, Any]) -> None:
     """Endpoints read the path themselves, so that the framework does not know what is in it."""
     names = re.findall(r"{(\w+)}", path)
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-    if parameters:
-        operations["parameters"] = parameters
+    for operation in operations.values():
+        operation["parameters"] = [*operation.get("parameters", []), *parameters]
 
 
 def describe(app: FastAPI, bodies: list[type[BaseModel]]) -> None:

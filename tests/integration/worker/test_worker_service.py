@@ -129,7 +129,7 @@ ENDLESS = {"text": "word " * 100_000, "step_seconds": 0.001}
 async def test_a_call_out_of_time_fails_in_the_middle_of_its_answer(start: Start) -> None:
     server, client = await start(**ENDLESS)
     await server.wait_ready()
-    await client.submit(1, "a", timeout_seconds=0.1)
+    await client.submit(1, "a", timeout_seconds=1)
     texts, ends = await client.finish(1)
     assert texts[0].startswith("word word")
     assert ends[0].failed.error.code == "timeout"
