@@ -83,6 +83,7 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
         model=model_message(model),
         chat_template=model.facts.chat_template or "",
         made_for_tools=model.facts.made_for_tools,
+        made_for_vision=description.vision,
         made_for_reasoning=model.facts.made_for_reasoning,
         licence=(model.provenance.licence if model.provenance else "") or model.facts.licence,
         memory=[

@@ -98,7 +98,11 @@ def described(model: JSON) -> list[tuple[str, str]]:
     """Title and text of each fact; empty texts are left out."""
     quantization, source = model.get("quantization") or {}, model["source"]
     abilities = {"embeddings": model["type"] == "embedding", "chat": bool(model["chat_template"])}
-    abilities |= {"tools": model["made_for_tools"], "reasoning": model["made_for_reasoning"]}
+    abilities |= {
+        "tools": model["made_for_tools"],
+        "reasoning": model["made_for_reasoning"],
+        "vision": model["made_for_vision"],
+    }
     bits = quantization.get("bits_per_weight")
     return [
         ("key", model["key"]),

@@ -65,6 +65,11 @@ def files_of(model: Model) -> list[Path]:
     return list(dict.fromkeys([*parts_of(model.path), *beside]))
 
 
+def has_projector(model: Model) -> bool:
+    """Whether what turns images into tokens lies beside it, by its usual name."""
+    return any("mmproj" in path.name.lower() for path in model.path.parent.glob("*.gguf"))
+
+
 def stamp_of(path: Path) -> Stamp:
     """The stamp of a model's files as they are now; OSError when one is missing."""
     infos = [part.stat() for part in parts_of(path)]

@@ -295,6 +295,9 @@ async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> No
     assert caches == sorted(caches)
     plain = await registry.client.describe(KEY)
     assert (plain.chat_template, plain.made_for_tools, plain.model.made_for_tools) == ("", False, False)
+    assert not plain.made_for_vision
+    (home / "models/Acme/Tiny-GGUF/mmproj-Tiny-F16.gguf").touch()
+    assert (await registry.client.describe(KEY)).made_for_vision
 
 
 async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None:

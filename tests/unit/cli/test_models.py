@@ -94,13 +94,14 @@ def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelie
         "replicas": {"min": 1, "max": 3},
         "made_for_tools": True,
         "made_for_reasoning": False,
+        "made_for_vision": True,
         "chat_template": "{{ messages }}",
         "source": {"source": "hub", "name": "a/b", "revision": "c" * 40},
         "memory": [{**memory, "total_bytes": 3 * 2**20}],
     }
     server.answers("GET /api/v1/models/tiny/info", {**model(), **facts})
     output = atelier("show", "tiny").stdout
-    assert "made for        chat, tools\n" in output
+    assert "made for        chat, tools, vision\n" in output
     assert "instances       1 to 3\n" in output
     assert "from            hub a/b cccccccccccc\n" in output
     assert output.splitlines()[-1].split() == ["2048", "1", "2", "0", "3"]
