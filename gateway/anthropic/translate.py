@@ -24,6 +24,7 @@ from gateway.anthropic.schema import (
 from gateway.call import Call, Chat
 from gateway.events import Completion, Finished, StopReason, ToolCall
 from gateway.generation import Generation
+from gateway.tool_choice import named, refuse_namesakes, require_some
 
 Json = dict[str, Any]
 
@@ -114,19 +115,15 @@ def output_schema(config: OutputConfig | None) -> JsonSchema | None:
 def chosen_tools(entries: Sequence[ToolEntry], choice: ToolChoiceEntry | None) -> Tools | None:
     """What the completion may call; None where it is to call nothing."""
     tools = [tool(entry, f"tools[{i}]") for i, entry in enumerate(entries)]
-    refuse_namesakes(tools)
+    refuse_namesakes(tools, "tools[{}].name")
     kind = choice.type if choice else "auto"
     if kind == "none" or (kind == "auto" and not tools):
         return None
-    if not tools:
-        raise InvalidRequest("tool_choice: there are no tools to call", param="tool_choice")
+    require_some(tools)
     one = bool(choice and choice.disable_parallel_tool_use)
     if kind != "tool":
         return Tools(tools, ToolChoice.AUTO if kind == "auto" else ToolChoice.REQUIRED, one_at_a_time=one)
-    name = (choice and choice.name) or ""
-    if all(each.name != name for each in tools):
-        raise InvalidRequest(f'tool_choice.name: there is no tool "{name[:64]}"', param="tool_choice.name")
-    return Tools(tools, ToolChoice.NAMED, name, one)
+    return named(tools, (choice and choice.name) or "", "tool_choice.name", one_at_a_time=one)
 
 
 def tool(entry: ToolEntry, path: str) -> Tool:
@@ -141,15 +138,6 @@ def tool(entry: ToolEntry, path: str) -> Tool:
         param = f"{path}.input_schema.type"
         raise InvalidRequest(f'{param}: must be "object"', param=param)
     return Tool(entry.name, entry.description or "", entry.input_schema, bool(entry.strict))
-
-
-def refuse_namesakes(tools: Sequence[Tool]) -> None:
-    """A call could mean either."""
-    first = {each.name: number for number, each in reversed(list(enumerate(tools)))}
-    for number, each in enumerate(tools):
-        if first[each.name] != number:
-            param = f"tools[{number}].name"
-            raise InvalidRequest(f'{param}: there is a "{each.name[:64]}" already', param=param)
 
 
 def shows_thinking(body: MessagesBody) -> bool:

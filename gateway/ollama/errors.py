@@ -1,7 +1,5 @@
 """Errors as Ollama's clients read them: one sentence."""
 
-import orjson
-
 from atelier.errors import AtelierError
 from gateway.error_form import ErrorForm, Json
 
@@ -15,11 +13,6 @@ def error_body(error: AtelierError, request_id: str) -> Json:
 
 def error_line(body: bytes) -> bytes:
     return body + b"\n"
-
-
-def ollama_error(error: AtelierError) -> bytes:
-    """Of a stream: after it nothing comes."""
-    return error_line(orjson.dumps(error_body(error, "")))
 
 
 FORM = ErrorForm(error_body, error_line, "OllamaError", SCHEMA)

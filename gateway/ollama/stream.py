@@ -11,13 +11,12 @@ from atelier.errors import AtelierError
 from gateway.account import Account
 from gateway.disconnect import while_connected
 from gateway.draft import Draft
-from gateway.errors import ClientGone
+from gateway.errors import ClientGone, error_event
 from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta
 from gateway.generation import Generation
-from gateway.ollama.errors import ollama_error
 from gateway.ollama.replies import Part, done_facts, logprob_list, reply_object, told_calls
 from gateway.sse import HEADERS as EVENT_HEADERS
-from gateway.sse import EventStream
+from gateway.sse import EventStream, send_part
 
 HEADERS = {**EVENT_HEADERS, "content-type": "application/x-ndjson"}
 
@@ -98,8 +97,8 @@ class ProgressStream(Response):
         """Sends all lines but one that tells of an error, which it returns."""
         try:
             async for each in self._lines:
-                await send({"type": "http.response.body", "body": line(each), "more_body": True})
+                await send_part(send, line(each))
         except AtelierError as error:
             scope["atelier.account"].error = error.code
-            return ollama_error(error)
+            return error_event(error, scope)
         return b""

@@ -35,9 +35,13 @@ RESERVED = frozenset(
 
 
 def template_arguments(effort: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Templates know one or the other name of the effort; what is given by name is stronger."""
-    meant = {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
-    return {**meant, **checked_arguments(given or {})}
+    """What is given by name is stronger."""
+    return {**effort_arguments(effort), **checked_arguments(given or {})}
+
+
+def effort_arguments(effort: str | None) -> dict[str, Any]:
+    """Templates know one or the other name of it."""
+    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
 def checked_arguments(given: Mapping[str, Any]) -> Mapping[str, Any]:

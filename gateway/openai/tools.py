@@ -1,20 +1,19 @@
 """Tools in OpenAI's two forms, the present one and the older functions, to the core's and back. Pure."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from atelier.errors import InvalidRequest
-from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
+from atelier.tools import ToolCallPiece, ToolChoice, Tools
 from gateway.events import ToolCall
 from gateway.openai.schema import (
     AllowedToolsChoice,
     CalledFunction,
     ChatBody,
-    FunctionEntry,
     FunctionReference,
     NamedTool,
     ToolCallEntry,
 )
+from gateway.tool_choice import allowed, function_tool, named, refuse_namesakes, require_some
 
 Json = dict[str, Any]
 
@@ -30,7 +29,7 @@ def chat_tools(body: ChatBody) -> Tools | None:
         raise InvalidRequest("functions: tools are given already; leave one out", param="functions")
     if called_by_older_form(body):
         return older_tools(body)
-    tools = [tool(entry.function, f"tools[{i}].function") for i, entry in enumerate(body.tools or [])]
+    tools = [function_tool(entry.function, f"tools[{i}].function") for i, entry in enumerate(body.tools or [])]
     refuse_namesakes(tools, "tools[{}].function.name")
     one = body.parallel_tool_calls is False
     match body.tool_choice:
@@ -39,16 +38,19 @@ def chat_tools(body: ChatBody) -> Tools | None:
         case None | "auto":
             return Tools(tools, one_at_a_time=one) if tools else None
         case "required":
-            return Tools(some(tools, "tool_choice"), ToolChoice.REQUIRED, one_at_a_time=one)
+            require_some(tools)
+            return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
         case NamedTool(function=function):
             return named(tools, function.name, "tool_choice.function.name", one_at_a_time=one)
-        case AllowedToolsChoice() as choice:
-            return allowed(tools, choice, one_at_a_time=one)
+        case AllowedToolsChoice(allowed_tools=choice):
+            names = [entry.function.name for entry in choice.tools]
+            path = "tool_choice.allowed_tools.tools[{}].function.name"
+            return allowed(tools, names, choice.mode, path, one_at_a_time=one)
 
 
 def older_tools(body: ChatBody) -> Tools | None:
     """A reply has one function_call at most."""
-    tools = [tool(entry, f"functions[{i}]") for i, entry in enumerate(body.functions or [])]
+    tools = [function_tool(entry, f"functions[{i}]") for i, entry in enumerate(body.functions or [])]
     refuse_namesakes(tools, "functions[{}].name")
     match body.function_call:
         case "none":
@@ -56,48 +58,6 @@ def older_tools(body: ChatBody) -> Tools | None:
         case FunctionReference(name=name):
             return named(tools, name, "function_call.name", one_at_a_time=True)
     return Tools(tools, one_at_a_time=True) if tools else None
-
-
-def tool(entry: FunctionEntry, path: str) -> Tool:
-    """InvalidRequest when the parameters describe something else than an object."""
-    more: Json = {}
-    if entry.parameters:
-        if entry.parameters.get("type", "object") != "object":
-            raise InvalidRequest(f'{path}.parameters.type: must be "object"', param=f"{path}.parameters.type")
-        more["parameters"] = entry.parameters
-    return Tool(entry.name, entry.description or "", strict=bool(entry.strict), **more)
-
-
-def refuse_namesakes(tools: Sequence[Tool], path: str) -> None:
-    """A call could mean either."""
-    seen: set[str] = set()
-    for number, each in enumerate(tools):
-        if each.name in seen:
-            param = path.format(number)
-            raise InvalidRequest(f'{param}: there is a "{each.name}" already', param=param)
-        seen.add(each.name)
-
-
-def some(tools: Sequence[Tool], param: str) -> Sequence[Tool]:
-    if not tools:
-        raise InvalidRequest(f"{param}: there are no tools to call", param=param)
-    return tools
-
-
-def named(tools: Sequence[Tool], name: str, param: str, *, one_at_a_time: bool) -> Tools:
-    if all(each.name != name for each in tools):
-        raise InvalidRequest(f'{param}: there is no tool "{name[:64]}"', param=param)
-    return Tools(tools, ToolChoice.NAMED, name, one_at_a_time)
-
-
-def allowed(tools: Sequence[Tool], choice: AllowedToolsChoice, *, one_at_a_time: bool) -> Tools:
-    """The others are not shown to the model either."""
-    path = "tool_choice.allowed_tools.tools"
-    names = [entry.function.name for entry in choice.allowed_tools.tools]
-    for number, name in enumerate(names):
-        named(tools, name, f"{path}[{number}].function.name", one_at_a_time=one_at_a_time)
-    kind = ToolChoice.REQUIRED if choice.allowed_tools.mode == "required" else ToolChoice.AUTO
-    return Tools([each for each in tools if each.name in names], kind, one_at_a_time=one_at_a_time)
 
 
 def history_call(entry: ToolCallEntry) -> Json:

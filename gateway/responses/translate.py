@@ -8,6 +8,7 @@ import orjson
 from atelier.constraint import Constraint, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.call import Call, Chat
+from gateway.openai.template_arguments import effort_arguments
 from gateway.openai.translate import SETTINGS
 from gateway.responses.messages import chat_messages
 from gateway.responses.schema import ResponseBody, TextFormat
@@ -42,7 +43,7 @@ def response_call(body: ResponseBody, items: Sequence[Json]) -> Call:
         model=body.model,
         prompts=[Chat(messages)],
         tools=response_tools(body),
-        template_arguments=template_arguments(body),
+        template_arguments=effort_arguments(body.reasoning.effort if body.reasoning else None),
         settings=inference_settings(body),
         constraint=format_constraint(body.text.format if body.text else None),
         logprobs=wanted_logprobs(body),
@@ -60,12 +61,6 @@ def inference_settings(body: ResponseBody) -> Json:
     if body.truncation is not None:
         values["context_overflow"] = OVERFLOW[body.truncation]
     return {name: value for name, value in values.items() if value is not None}
-
-
-def template_arguments(body: ResponseBody) -> Json:
-    """Templates know one or the other name of the effort."""
-    effort = body.reasoning.effort if body.reasoning else None
-    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
 def format_constraint(asked: TextFormat | None) -> Constraint | None:

@@ -1,0 +1,62 @@
+"""Which of its tools a request lets the model call: what the dialects have in common. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from atelier.errors import InvalidRequest
+from atelier.tools import Tool, ToolChoice, Tools
+
+LONGEST_TOLD = 128  # characters of a name in an error
+
+
+class Function(Protocol):
+    """As OpenAI's dialects describe one."""
+
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool | None
+
+
+def function_tool(function: Function, path: str) -> Tool:
+    """InvalidRequest when the parameters describe something else than an object."""
+    more: Mapping[str, Any] = {}
+    if function.parameters:
+        if function.parameters.get("type", "object") != "object":
+            raise InvalidRequest(f'{path}.parameters.type: must be "object"', param=f"{path}.parameters.type")
+        more = {"parameters": function.parameters}
+    return Tool(function.name, function.description or "", strict=bool(function.strict), **more)
+
+
+def refuse_namesakes(tools: Sequence[Tool], path: str) -> None:
+    """A call could mean either. `path`: of a tool's name, with {} for its number."""
+    seen: set[str] = set()
+    for number, each in enumerate(tools):
+        if each.name in seen:
+            param = path.format(number)
+            raise InvalidRequest(f'{param}: there is a "{each.name[:LONGEST_TOLD]}" already', param=param)
+        seen.add(each.name)
+
+
+def require_some(tools: Sequence[Tool]) -> None:
+    if not tools:
+        raise InvalidRequest("tool_choice: there are no tools to call", param="tool_choice")
+
+
+def require_tool(tools: Sequence[Tool], name: str, param: str) -> None:
+    if all(each.name != name for each in tools):
+        raise InvalidRequest(f'{param}: there is no tool "{name[:64]}"', param=param)
+
+
+def named(tools: Sequence[Tool], name: str, param: str, *, one_at_a_time: bool) -> Tools:
+    """A call of this one."""
+    require_tool(tools, name, param)
+    return Tools(tools, ToolChoice.NAMED, name, one_at_a_time)
+
+
+def allowed(tools: Sequence[Tool], names: Sequence[str], mode: str, path: str, *, one_at_a_time: bool) -> Tools:
+    """Calls of some only; the others are not shown to the model either. `path`: of a name, with {} for its number."""
+    for number, name in enumerate(names):
+        require_tool(tools, name, path.format(number))
+    kind = ToolChoice.REQUIRED if mode == "required" else ToolChoice.AUTO
+    return Tools([each for each in tools if each.name in names], kind, one_at_a_time=one_at_a_time)
