@@ -185,13 +185,23 @@ class CompletionParser:
 
 def find_mark(text: str, marks: Sequence[str]) -> tuple[int, str, int]:
     """Where the first mark is, which one (the longest there, "" for none), and where one may begin at the end."""
-    found = min(((at, -len(mark), mark) for mark in marks if (at := text.find(mark)) >= 0), default=(len(text), 0, ""))
+    found = min(
+        ((at, -len(mark), mark) for mark in marks if (at := _find(text, mark)) >= 0), default=(len(text), 0, "")
+    )
     longest = max(map(len, marks), default=0)
     for at in range(max(0, len(text) - longest + 1), len(text)):
         rest = text[at:]
         if any(len(mark) > len(rest) and mark.startswith(rest) for mark in marks):
             return found[0], found[2], at
     return found[0], found[2], len(text)
+
+
+def _find(text: str, mark: str) -> int:
+    """Of a mark that overlaps itself, the last of a run: in `>>>>all` the mark is what stands before the name."""
+    at = text.find(mark)
+    while at >= 0 and text.startswith(mark, at + 1):
+        at += 1
+    return at
 
 
 def _random_id(length: int) -> str:

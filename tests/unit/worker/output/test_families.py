@@ -378,3 +378,9 @@ def test_no_text_is_lost(format: str, text: str) -> None:
         for mark in FORMATS[format].ignored:
             text = text.replace(mark, "")
         assert "".join(part[1] for part in parts) == text
+
+
+def test_a_mark_is_found_after_text_that_ends_as_it_begins() -> None:
+    text = '<p>hi</p>>>>now\n{"zone": "UTC"}'
+    said = [("text", "<p>hi</p>"), ("call", "now", '{"zone": "UTC"}')]
+    assert every_cut(lambda: parser("functionary-v3.2"), text) == said
