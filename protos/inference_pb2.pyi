@@ -281,8 +281,11 @@ class Chat(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     TEMPLATE_ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     messages_json: _builtins.bytes
-    """a JSON array of {role, content, ...}"""
+    """A JSON array of {role, content, ...}. Content is a string, or where there are images a list of parts:
+    {"type": "text", "text": ...} and {"type": "image"}.
+    """
     template: _builtins.str
     """overrides the model's"""
     template_arguments_json: _builtins.bytes
@@ -291,6 +294,10 @@ class Chat(_message.Message):
     def tools(self) -> Global___Tools: ...
     @_builtins.property
     def output(self) -> Global___OutputFormat: ...
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """encoded (PNG, JPEG, WebP, ...): one for each image part, in their order"""
+
     def __init__(
         self,
         *,
@@ -299,10 +306,11 @@ class Chat(_message.Message):
         tools: Global___Tools | None = ...,
         template_arguments_json: _builtins.bytes = ...,
         output: Global___OutputFormat | None = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "output", b"output", "template", b"template", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "messages_json", b"messages_json", "output", b"output", "template", b"template", "template_arguments_json", b"template_arguments_json", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "images", b"images", "messages_json", b"messages_json", "output", b"output", "template", b"template", "template_arguments_json", b"template_arguments_json", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__template: _TypeAlias = _typing.Literal["template"]  # noqa: Y015
     _WhichOneofArgType__template: _TypeAlias = _typing.Literal["_template", b"_template"]  # noqa: Y015

@@ -223,6 +223,7 @@ class Model(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     MADE_FOR_TOOLS_FIELD_NUMBER: _builtins.int
     MADE_FOR_REASONING_FIELD_NUMBER: _builtins.int
+    MADE_FOR_VISION_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """publisher/name, or publisher/name@variant"""
     path: _builtins.str
@@ -245,6 +246,8 @@ class Model(_message.Message):
     made_for_tools: _builtins.bool
     """its chat template asks for them"""
     made_for_reasoning: _builtins.bool
+    made_for_vision: _builtins.bool
+    """its projector lies beside it"""
     @_builtins.property
     def sampling_defaults(self) -> _settings_pb2.SamplingSettings:
         """from the file's metadata (general.sampling.*)"""
@@ -281,10 +284,11 @@ class Model(_message.Message):
         replicas: Global___Replicas | None = ...,
         made_for_tools: _builtins.bool = ...,
         made_for_reasoning: _builtins.bool = ...,
+        made_for_vision: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "_replicas", b"_replicas", "default_preset", b"default_preset", "provenance", b"provenance", "replicas", b"replicas", "sampling_defaults", b"sampling_defaults"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "_replicas", b"_replicas", "architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "default_preset", b"default_preset", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "made_for_reasoning", b"made_for_reasoning", "made_for_tools", b"made_for_tools", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "provenance", b"provenance", "publisher", b"publisher", "quantization", b"quantization", "replicas", b"replicas", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset", "_provenance", b"_provenance", "_replicas", b"_replicas", "architecture", b"architecture", "bits_per_weight", b"bits_per_weight", "default_preset", b"default_preset", "display_name", b"display_name", "embedding", b"embedding", "embedding_length", b"embedding_length", "imported_at", b"imported_at", "key", b"key", "layers", b"layers", "made_for_reasoning", b"made_for_reasoning", "made_for_tools", b"made_for_tools", "made_for_vision", b"made_for_vision", "max_context_length", b"max_context_length", "name", b"name", "parameters", b"parameters", "path", b"path", "provenance", b"provenance", "publisher", b"publisher", "quantization", b"quantization", "replicas", b"replicas", "sampling_defaults", b"sampling_defaults", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_preset: _TypeAlias = _typing.Literal["default_preset"]  # noqa: Y015
     _WhichOneofArgType__default_preset: _TypeAlias = _typing.Literal["_default_preset", b"_default_preset"]  # noqa: Y015
