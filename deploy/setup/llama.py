@@ -10,11 +10,10 @@ from deploy.setup.process import run
 
 PACKAGE = "llama-cpp-python"
 
-# The worker calls libllama and nothing above it. Without llama.cpp's own command-line library and its image encoders
-# there are 83 files to compile rather than 193, less than half of the time. llama-cpp-python forces the first of the
-# two on in CMake's cache, but a plain variable, set as the project begins, hides the cached one.
-_LIBLLAMA_ONLY = "set(LLAMA_BUILD_COMMON OFF)\n"
-_NO_IMAGES = "-DLLAVA_BUILD=OFF"
+# The worker calls libllama and libmtmd, which reads images for it, and nothing above them. llama-cpp-python forces
+# llama.cpp's own command-line library on in CMake's cache, but a plain variable, set as the project begins, hides it.
+_NO_COMMON = "set(LLAMA_BUILD_COMMON OFF)\n"
+_IMAGES = "-DLLAVA_BUILD=ON"  # libmtmd
 _OTHER_MACHINES = "-DGGML_RPC=ON"  # one more file: devices of other machines
 
 _LOADS = "import llama_cpp; llama_cpp.llama_backend_init()"
@@ -22,15 +21,15 @@ _LOADS = "import llama_cpp; llama_cpp.llama_backend_init()"
 
 def cmake_args(backend: Backend, env: Mapping[str, str]) -> str:
     """CMake lets the last word win, and that is the user's."""
-    ours = shlex.join([*backend.cmake_args, _NO_IMAGES, _OTHER_MACHINES])
+    ours = shlex.join([*backend.cmake_args, _IMAGES, _OTHER_MACHINES])
     return f"{ours} {env.get('CMAKE_ARGS', '')}".strip()
 
 
 def build_wheel(
     pin: Pin, args: str, python: Path, scratch: Path, log: Path, follow: Callable[[list[str]], None]
 ) -> Path:
-    included = scratch / "libllama-only.cmake"
-    included.write_text(_LIBLLAMA_ONLY)
+    included = scratch / "no-common.cmake"
+    included.write_text(_NO_COMMON)
     source = scratch / "llama.txt"
     source.write_text(pin.text)
     # pip's own cache would hand back a wheel that was compiled for another backend.
