@@ -95,7 +95,7 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
         read_tools(chat),
         orjson.loads(chat.template_arguments_json or b"{}"),
         read_output_format(chat),
-        list(chat.images),
+        tuple(chat.images),
     )
 
 

@@ -14,6 +14,11 @@ def count_images(messages: Sequence[Message]) -> int:
     return sum(is_image(part) for message in messages for part in _parts(message))
 
 
+def gap_in_images(messages: Sequence[Message], start: int, end: int) -> tuple[int, int]:
+    """Which of a chat's images are in its messages from `start` up to `end`: the first, and the one after the last."""
+    return count_images(messages[:start]), count_images(messages[:end])
+
+
 def with_images_written(messages: Sequence[Message], write: Callable[[int], str]) -> list[Message]:
     """The messages with a text in place of each image part. `write`: of the nth image, from 0."""
     number = -1

@@ -151,8 +151,8 @@ class ScriptedEngine:
     def submit(self, source: Source, request: Request) -> None:
         try:
             prompt = self._look_at(request.prompt)
-        except InvalidRequest as error:
-            self._publish([(source, Failed(error))])
+        except InvalidRequest as refusal:
+            self._publish([(source, Failed(refusal))])
             return
         request = replace(request, prompt=prompt)
         text = prompt_text(prompt)
