@@ -7,11 +7,14 @@ import pytest
 from PIL import Image
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest
+from atelier.launch import LaunchSpec
+from atelier.settings import Load
 from worker.engine.fitting import fit
 from worker.engine.interface import ChatPrompt, Prompt
 from worker.engine.messages import count_images, with_images_written
 from worker.engine.pictures import decode_picture
 from worker.engine.runs import Run, plan_calls
+from worker.engine.scripted import ScriptedEngine
 from worker.engine.slices import BLOCKS
 
 IMAGE = {"type": "image"}
@@ -80,3 +83,15 @@ def test_an_image_has_a_call_of_its_own_in_its_place() -> None:
     before, after, other = Run(0, [1, 2], 0, 2), Run(0, [3], 12, 0), Run(1, [4], 0, 0)
     image = Run(0, range(-10, 0), 2, 10, image=np.zeros((10, 4), np.float32))
     assert plan_calls([before, image, after, other], 4, joined=True) == [[before], [image], [after, other]]
+
+
+async def test_the_scripted_engine_says_what_it_sees() -> None:
+    spec = LaunchSpec(
+        instance_id="a", engine="scripted", model_path="", load=Load(), address="", token="", grace_seconds=1
+    )
+    engine = ScriptedEngine(spec, lambda _: None)
+    chat = ChatPrompt(
+        [{"role": "user", "content": [{"type": "text", "text": "this: "}, IMAGE]}], images=[encoded("PNG")]
+    )
+    assert await engine.render(chat) == "user: this: [image PNG 10x8]\nassistant:"
+    assert b" [image" in b"".join(piece for _, piece in await engine.tokenize(chat, True))
