@@ -1,7 +1,8 @@
 # `make run` on a fresh machine: Python 3.11 or newer with venv, a C/C++ compiler and make are all it needs.
 PYTHON ?= python3
 BIN := .venv/bin
-PYTEST = $(BIN)/python -m pytest --durations=10 $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest --durations=10
+ON_ALL_CORES = -n auto --dist loadfile
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I.
 
 # Without bytecode every process that starts compiles its libraries anew, which takes longer than the start itself.
@@ -25,16 +26,16 @@ setup: ## make .venv, with llama.cpp compiled for this machine (ATELIER_BACKEND=
 model: setup ## fetch the starter model, unless it is there
 	@$(BIN)/python -m registry.starter
 
-test: test-unit test-integration test-system ## run every test (PYTEST_ARGS="-k name" narrows)
+test: test-unit test-integration test-system ## run every test (PYTEST_ARGS="-k name" narrows, "-n 0" runs one after the other)
 
 test-unit: setup ## pure decisions and conversions
-	$(PYTEST) tests/unit
+	$(PYTEST) $(ON_ALL_CORES) tests/unit $(PYTEST_ARGS)
 
 test-integration: setup ## real gRPC and HTTP, scripted engine
-	$(PYTEST) tests/integration
+	$(PYTEST) $(ON_ALL_CORES) tests/integration $(PYTEST_ARGS)
 
 test-system: setup ## real processes and the real model
-	$(PYTEST) tests/system
+	$(PYTEST) tests/system $(PYTEST_ARGS)
 
 lint: setup protos-check ## style, types, and stubs that match the protos
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ class LaunchSpec:
     instance_id: str
     engine: str  # "llama" or "scripted"
     model_path: str
+    projector_path: str | None = None  # of what turns images into what the model reads
     draft_model_path: str | None = None  # of the model that load.draft_model names
     load: Load
     address: str  # to listen on: unix:/path or host:port

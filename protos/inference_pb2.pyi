@@ -1090,7 +1090,9 @@ class TokenizeReply(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     PIECES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of an image's cells 2^32 - 1, which is no token"""
+
     @_builtins.property
     def pieces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """a token may be part of a code point"""
@@ -1238,6 +1240,7 @@ class WorkerDescription(_message.Message):
     CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     CAN_RERANK_FIELD_NUMBER: _builtins.int
     CAN_INFILL_FIELD_NUMBER: _builtins.int
+    CAN_SEE_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
     engine: _builtins.str
     """"llama.cpp" or "scripted" """
@@ -1254,6 +1257,8 @@ class WorkerDescription(_message.Message):
     chat_template: _builtins.str
     can_rerank: _builtins.bool
     can_infill: _builtins.bool
+    can_see: _builtins.bool
+    """images"""
     @_builtins.property
     def load(self) -> _settings_pb2.LoadSettings:
         """as applied"""
@@ -1278,10 +1283,11 @@ class WorkerDescription(_message.Message):
         chat_template: _builtins.str | None = ...,
         can_rerank: _builtins.bool = ...,
         can_infill: _builtins.bool = ...,
+        can_see: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "chat_template", b"chat_template", "load", b"load"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "can_embed", b"can_embed", "can_generate", b"can_generate", "can_infill", b"can_infill", "can_rerank", b"can_rerank", "chat_template", b"chat_template", "context_length", b"context_length", "devices", b"devices", "embedding_length", b"embedding_length", "engine", b"engine", "engine_version", b"engine_version", "gpu_layers", b"gpu_layers", "instance_id", b"instance_id", "load", b"load", "parallel", b"parallel", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template", "can_embed", b"can_embed", "can_generate", b"can_generate", "can_infill", b"can_infill", "can_rerank", b"can_rerank", "can_see", b"can_see", "chat_template", b"chat_template", "context_length", b"context_length", "devices", b"devices", "embedding_length", b"embedding_length", "engine", b"engine", "engine_version", b"engine_version", "gpu_layers", b"gpu_layers", "instance_id", b"instance_id", "load", b"load", "parallel", b"parallel", "vocabulary_size", b"vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_template: _TypeAlias = _typing.Literal["chat_template"]  # noqa: Y015
     _WhichOneofArgType__chat_template: _TypeAlias = _typing.Literal["_chat_template", b"_chat_template"]  # noqa: Y015

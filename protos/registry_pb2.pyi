@@ -1344,7 +1344,6 @@ class ModelDescription(_message.Message):
     MADE_FOR_REASONING_FIELD_NUMBER: _builtins.int
     LICENCE_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
-    MADE_FOR_VISION_FIELD_NUMBER: _builtins.int
     chat_template: _builtins.str
     """empty: it has none"""
     made_for_tools: _builtins.bool
@@ -1352,8 +1351,6 @@ class ModelDescription(_message.Message):
     made_for_reasoning: _builtins.bool
     licence: _builtins.str
     """as the hub or the file names it"""
-    made_for_vision: _builtins.bool
-    """its projector lies beside it"""
     @_builtins.property
     def model(self) -> Global___Model: ...
     @_builtins.property
@@ -1367,11 +1364,10 @@ class ModelDescription(_message.Message):
         made_for_reasoning: _builtins.bool = ...,
         licence: _builtins.str = ...,
         memory: _abc.Iterable[Global___MemoryAtContext] | None = ...,
-        made_for_vision: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "licence", b"licence", "made_for_reasoning", b"made_for_reasoning", "made_for_tools", b"made_for_tools", "made_for_vision", b"made_for_vision", "memory", b"memory", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "licence", b"licence", "made_for_reasoning", b"made_for_reasoning", "made_for_tools", b"made_for_tools", "memory", b"memory", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,7 @@ def model_message(model: Model) -> pb.Model:
         replicas=pb.Replicas(least=model.replicas.least, most=model.replicas.most) if model.replicas else None,
         made_for_tools=facts.made_for_tools,
         made_for_reasoning=facts.made_for_reasoning,
+        made_for_vision=model.projector is not None,
     )
 
 
@@ -83,7 +84,6 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
         model=model_message(model),
         chat_template=model.facts.chat_template or "",
         made_for_tools=model.facts.made_for_tools,
-        made_for_vision=description.vision,
         made_for_reasoning=model.facts.made_for_reasoning,
         licence=(model.provenance.licence if model.provenance else "") or model.facts.licence,
         memory=[

@@ -29,6 +29,7 @@ from worker.engine.interface import (
     Statistics,
     TokenLogprob,
 )
+from worker.engine.messages import count_images
 
 
 def read_submit(submit: pb.Submit) -> Request:
@@ -86,12 +87,15 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
         raise InvalidRequest(f"The messages are not JSON: {error}", param="messages") from None
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidRequest("The messages must be a list of objects.", param="messages")
+    if (parts := count_images(messages)) != len(chat.images):
+        raise InvalidRequest(f"{len(chat.images)} images came for {parts} image parts.", param="messages")
     return ChatPrompt(
         messages,
         chat.template if chat.HasField("template") else None,
         read_tools(chat),
         orjson.loads(chat.template_arguments_json or b"{}"),
         read_output_format(chat),
+        tuple(chat.images),
     )
 
 
@@ -168,5 +172,6 @@ def description_message(instance_id: str, load: Load, description: Description) 
         can_embed=description.can_embed,
         can_infill=description.can_infill,
         can_rerank=description.can_rerank,
+        can_see=description.can_see,
         chat_template=description.chat_template,
     )

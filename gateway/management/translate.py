@@ -53,7 +53,7 @@ def described_object(described: ModelDescription, listed: dict[str, Any]) -> dic
         "replicas": {"min": model.replicas.least, "max": model.replicas.most} if model.HasField("replicas") else None,
         "made_for_tools": described.made_for_tools,
         "made_for_reasoning": described.made_for_reasoning,
-        "made_for_vision": described.made_for_vision,
+        "made_for_vision": model.made_for_vision,
         "chat_template": described.chat_template or None,
         "source": {name: getattr(provenance, name) for name in ("source", "name", "revision")} if provenance else None,
         "memory": [

@@ -291,6 +291,7 @@ class Downloads:
     async def _finish(self, job: "_Job", staged: Staged) -> None:
         download = job.download
         model = await self._catalogue.take_in(staged.files, self._shelf(download), staged.provenance)
+        await self._clear(download)
         await self._enter(
             job,
             State.COMPLETED,
@@ -300,7 +301,6 @@ class Downloads:
             done_bytes=download.total_bytes or job.download.done_bytes,
         )
         _log.info("download_completed", download=download.id, model=model.key)
-        await asyncio.to_thread(shutil.rmtree, self._folder(download), ignore_errors=True)
         with suppress(AtelierError):  # of the database: the next one that is completed does it
             await self._forget_oldest()
 
@@ -325,9 +325,13 @@ class Downloads:
 
     async def _forget(self, job: "_Job") -> None:
         await self._store.remove(job.download.id)
+        await self._clear(job.download)
         self._jobs.pop(job.download.id, None)
         self._feed.remove_download(job.download.id)
-        await asyncio.to_thread(shutil.rmtree, self._folder(job.download), ignore_errors=True)
+
+    async def _clear(self, download: Download) -> None:
+        """Remove what it was worked on in."""
+        await asyncio.to_thread(shutil.rmtree, self._folder(download), ignore_errors=True)
 
     async def _forget_oldest(self) -> None:
         finished = [job for job in self._jobs.values() if job.download.state is State.COMPLETED]

@@ -9,12 +9,11 @@ from atelier.errors import InvalidRequest, NotFound
 from registry.hub.reference import HubReference
 from registry.models.naming import QUANTIZATION_END
 from registry.models.parts import PART
+from registry.models.projector import usual as usual_projector
 
 # The usual choice first: the smallest that loses little.
 PREFERRED = ("Q4_K_M", "Q4_K_S", "IQ4_XS", "Q4_0", "Q4_1", "Q5_K_M", "Q5_K_S", "Q5_0", "Q6_K", "Q8_0")
-PROJECTOR = re.compile(r"mmproj", re.IGNORECASE)
 NOT_MODELS = re.compile(r"imatrix|mmproj|vocab", re.IGNORECASE)
-PROJECTOR_TYPES = ("F16", "BF16", "Q8_0", "F32")  # best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +101,8 @@ def quantization_of(name: str) -> str:
 
 def projector_of(files: Sequence[RepoFile]) -> RepoFile | None:
     """The file that turns images into what the model reads, of the type that is both exact and small."""
-    found = [file for file in files if file.name.lower().endswith(".gguf") and PROJECTOR.search(file.name)]
-
-    def rank(file: RepoFile) -> tuple[int, str]:
-        named = [number for number, kind in enumerate(PROJECTOR_TYPES) if kind in re.split(r"[-._]", file.name.upper())]
-        return min(named, default=len(PROJECTOR_TYPES)), file.path
-
-    return min(found, key=rank, default=None)
+    name = usual_projector(file.name for file in files)
+    return next((file for file in files if file.name == name), None)
 
 
 def _chosen(variants: Sequence[Variant], repository: Repository, reference: HubReference) -> Variant:

@@ -49,15 +49,20 @@ def estimate_for(
 ) -> Estimate:
     """The memory of an instance with these settings; raises as when it would be started."""
     resolved = resolve_load(model, requested, find, presets)
-    estimate = _estimate(model, resolved.load)
-    return estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate
+    return _whole(model, resolved)
 
 
 def need_of(model: Model, resolved: ResolvedLoad) -> Need:
     """What such an instance will take, wherever it is put."""
-    estimate = _estimate(model, resolved.load)
-    whole = estimate + _estimate(resolved.draft, resolved.load) if resolved.draft else estimate
-    return Need(whole, model.facts.layers)
+    return Need(_whole(model, resolved), model.facts.layers)
+
+
+def _whole(model: Model, resolved: ResolvedLoad) -> Estimate:
+    """With what is loaded beside the model: its projector, and the model that guesses ahead for it."""
+    whole = _estimate(model, resolved.load)
+    if model.projector:
+        whole += Estimate(model.projector.size, 0, 0)
+    return whole + _estimate(resolved.draft, resolved.load) if resolved.draft else whole
 
 
 def _estimate(model: Model, load: Load) -> Estimate:

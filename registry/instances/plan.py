@@ -82,6 +82,7 @@ class Plan:
             instance_id=self.instance_id,
             engine=rules.engine,
             model_path=str(self.model.path),
+            projector_path=str(self.model.projector.path) if self.model.projector else None,
             draft_model_path=str(self.draft.path) if self.draft else None,
             load=self.load,
             address=address,

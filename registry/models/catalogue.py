@@ -21,6 +21,7 @@ from registry.models.model import Model, Provenance, Replicas, Stamp, stamp_of
 from registry.models.naming import free_key
 from registry.models.parts import parts_of, read_facts
 from registry.models.placing import put, remove_unfinished, take_away
+from registry.models.projector import projector_beside
 from registry.models.store import ModelStore
 
 UNREAD = Stamp(-1, -1)  # of a file that was not read yet: no file has it
@@ -107,10 +108,19 @@ class Catalogue:
                     await self._renew(model)
                     self._read_as[model.path] = lying[model.path]
             known = {model.path for model in self._everything()}
+            await self._look_for_projectors()
             for path in lying.keys() - known:
                 if self._is_news(path, moving):
                     await self._try_to_discover(path)
                     self._read_as[path] = lying[path]
+
+    async def _look_for_projectors(self) -> None:
+        """A projector that comes or goes beside a model changes what the model can do."""
+        models = list(self._models.values())
+        found = await asyncio.to_thread(lambda: [projector_beside(model.path) for model in models])
+        for model, projector in zip(models, found, strict=True):
+            if projector != model.projector:
+                self._show(replace(model, projector=projector))
 
     def _is_news(self, path: Path, moving: set[Path]) -> bool:
         """Whether the file is at rest and was not read as it is now."""
@@ -146,8 +156,7 @@ class Catalogue:
             facts, stamp = await asyncio.to_thread(read_facts, path), await asyncio.to_thread(stamp_of, path)
             model = replace(known, facts=facts, stamp=stamp, provenance=provenance)
             await self._store.save(model)
-            self._publish(model)
-            return model
+            return await self._publish(model)
 
     def from_package(self, package: str, version: str, file: str) -> Model | None:
         """The model that was taken from this package; `version` and `file` are empty for any."""
@@ -207,8 +216,7 @@ class Catalogue:
         async with self._changing:
             model = replace(self.require(key), **changes)
             await self._store.save(model)
-            self._publish(model)
-            return model
+            return await self._publish(model)
 
     def give_up(self) -> None:
         """Copies that are being made end soon."""
@@ -263,7 +271,7 @@ class Catalogue:
                 facts = await asyncio.to_thread(read_facts, model.path)
                 model = replace(model, facts=facts, stamp=stamp)
                 await self._store.save(model)
-            self._publish(model)
+            await self._publish(model)
         except FileNotFoundError:
             gone = model.path.is_relative_to(self._models_dir) and await asyncio.to_thread(is_there, self._models_dir)
             if gone:  # elsewhere, or of an empty folder, its disk may only be away
@@ -302,11 +310,16 @@ class Catalogue:
             provenance=provenance,
         )
         await self._store.save(model)
-        self._publish(model)
+        shown = await self._publish(model)
         _log.info("model_imported", model=key, path=str(path))
-        return model
+        return shown
 
-    def _publish(self, model: Model) -> None:
+    async def _publish(self, model: Model) -> Model:
+        shown = replace(model, projector=await asyncio.to_thread(projector_beside, model.path))
+        self._show(shown)
+        return shown
+
+    def _show(self, model: Model) -> None:
         self._hidden.pop(model.key, None)
         self._models[model.key] = model
         self._feed.publish(model)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from registry.models.estimate import Estimate
-from registry.models.model import Model, has_projector
+from registry.models.model import Model
 
 SHORTEST_CONTEXT = 2048  # tokens; then twice as much, up to what it was trained for
 
@@ -13,13 +13,12 @@ SHORTEST_CONTEXT = 2048  # tokens; then twice as much, up to what it was trained
 class ModelDescription:
     model: Model
     memory: dict[int, Estimate]  # by context length
-    vision: bool = False  # its projector is here
 
 
 def describe_model(model: Model, estimate: Callable[[int], Estimate]) -> ModelDescription:
     """`estimate`: of an instance with this context length."""
     lengths = context_lengths(model.facts.context_length)
-    return ModelDescription(model, {length: estimate(length) for length in lengths}, has_projector(model))
+    return ModelDescription(model, {length: estimate(length) for length in lengths})
 
 
 def context_lengths(longest: int) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from registry.models.facts import Facts
 from registry.models.parts import parts_of
+from registry.models.projector import Projector
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Model:
     provenance: Provenance | None = None  # of a file that was not downloaded by us, unknown
     default_preset: str | None = None  # name of the preset whose settings hold where nothing else is said
     replicas: Replicas | None = None  # None: as many as are loaded
+    projector: Projector | None = None  # lies beside it now; not kept in the database
 
     @property
     def publisher(self) -> str:
@@ -63,11 +65,6 @@ def files_of(model: Model) -> list[Path]:
     """Its parts in their order, then what came beside them: a projector, for one."""
     beside = [model.path.with_name(name) for name in (model.provenance.digests if model.provenance else ())]
     return list(dict.fromkeys([*parts_of(model.path), *beside]))
-
-
-def has_projector(model: Model) -> bool:
-    """Whether what turns images into tokens lies beside it, by its usual name."""
-    return any("mmproj" in path.name.lower() for path in model.path.parent.glob("*.gguf"))
 
 
 def stamp_of(path: Path) -> Stamp:

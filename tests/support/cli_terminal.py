@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import psutil
+
 BOUND = 20.0  # seconds
 CTRL_C, CTRL_D = "\x03", "\x04"
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
@@ -42,6 +44,17 @@ class Terminal:
             if time.monotonic() > deadline or not self._read(deadline):
                 raise AssertionError(f"{text!r} never came; the screen was:\n{self.text}")
 
+    def wait_for_prompt(self, times: int = 1) -> None:
+        """Read until the prompt has appeared so often and the program sleeps until keys come.
+
+        Python loses a Ctrl-C that comes after the prompt is written and before it sleeps.
+        """
+        self.wait_for("> ", times)
+        program, deadline = psutil.Process(self.process.pid), time.monotonic() + BOUND
+        while program.status() != psutil.STATUS_SLEEPING:
+            assert time.monotonic() < deadline, f"it never waited for keys; the screen was:\n{self.text}"
+            self._read(time.monotonic() + 0.01)
+
     def ended(self) -> int:
         """The exit code, once the program has ended."""
         deadline = time.monotonic() + BOUND
@@ -66,6 +79,11 @@ def _take_terminal() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def _without_size(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that would tell the program another size than its terminal's."""
+    return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
+
+
 @contextmanager
 def terminal(*arguments: str, environment: Mapping[str, str], width: int = 80) -> Iterator[Terminal]:
     """`python -c "the command"` with these arguments on a new terminal; killed at the end if need be."""
@@ -76,7 +94,7 @@ def terminal(*arguments: str, environment: Mapping[str, str], width: int = 80) -
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm-256color", **environment},
+        env={**_without_size(os.environ), "TERM": "xterm-256color", **environment},
         start_new_session=True,
         preexec_fn=_take_terminal,
     )

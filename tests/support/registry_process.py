@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from atelier.config import Config
 from tests.support.registry_client import SECONDS, RegistryClient, connect
 
 ROOT = Path(__file__).parents[2]
@@ -64,10 +65,11 @@ async def registry_process(
 
 def workers_of(home: Path) -> list[psutil.Process]:
     """The worker processes of this home that live, whoever launched them."""
+    run_dir = str(Config(home=home).run_dir)
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
-        if "worker" in line and any(str(home) in word for word in line) and process.info["status"] != "zombie":
+        if "worker" in line and any(run_dir in word for word in line) and process.info["status"] != "zombie":
             found.append(process)
     return found
 

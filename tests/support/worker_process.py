@@ -23,13 +23,19 @@ Statuses = Any  # a grpc.aio.UnaryStreamCall of WorkerStatus; generic in the stu
 
 @asynccontextmanager
 async def worker_process(
-    directory: Path, model: Path, load: Load, draft: Path | None = None, adapters: Sequence[Adapter] = ()
+    directory: Path,
+    model: Path,
+    load: Load,
+    draft: Path | None = None,
+    adapters: Sequence[Adapter] = (),
+    projector: Path | None = None,
 ) -> AsyncIterator[LaunchSpec]:
     """`python -m worker` with the model loaded; killed at the end if it does not stop by itself."""
     spec = LaunchSpec(
         instance_id="test/model",
         engine="llama",
         model_path=str(model),
+        projector_path=str(projector) if projector else None,
         draft_model_path=str(draft) if draft else None,
         load=load,
         address=f"unix:{directory}/worker-{secrets.token_hex(4)}.sock",

@@ -20,7 +20,6 @@ from worker.engine.scheduler import (
     begin_or_wait,
     came_together,
     choose_slot,
-    finer,
     fits_in_cache,
     plan_prefill,
     prefill_budget,
@@ -191,9 +190,8 @@ class Batcher:
         at_once = self._exact.slices and not streams and came_together(prefills, self._costs.token_seconds)
         plan = spread_prefill if at_once else plan_prefill
         planned = plan(prefills, self._costs.token_seconds, budget)
-        if self._exact.slices:
-            return [unread[slot].prompt_run(sum(slices)) for slot, slices in planned.items()]
-        return [run for slot, slices in planned.items() for run in unread[slot].prompt_runs(slices)]
+        joined = self._exact.slices
+        return [run for slot, slices in planned.items() for run in unread[slot].prompt_runs(slices, joined=joined)]
 
     def _begin(self, sequence: Sequence) -> None:
         slot = _slot(sequence)
@@ -212,7 +210,7 @@ class Batcher:
         self._prefixes.claim(slot, sequence.claims[self._prefixes.depth(slot) :])
 
     def _slices(self, sequence: Sequence) -> list[int]:
-        return finer(sequence.slices_left) if self._exact.slices else sequence.slices_left
+        return sequence.finer_slices_left() if self._exact.slices else sequence.slices_left
 
     def _read(self, sequence: Sequence, run: Run, first: int) -> None:
         """The run, whose tokens are in the last call from `first` on, was a part of the prompt."""

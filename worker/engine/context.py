@@ -15,13 +15,13 @@ from worker.engine.adapters import Adapters
 from worker.engine.exactness import key_type
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
-from worker.engine.runs import Run
+from worker.engine.runs import Embeddings, Run
 from worker.engine.threads import Threads
 
 _KV_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
 }  # fmt: skip  # enum ggml_type
-_FLASH = {
+FLASH = {
     None: ll.LLAMA_FLASH_ATTN_TYPE_AUTO,
     True: ll.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
@@ -37,6 +37,7 @@ class Context:
     ) -> None:
         self._threads = threads or Threads(params.n_threads)
         self._thread_count = 0  # as set
+        self.images_whole = False  # the cells of an image see those after them
         self.handle = ll.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise load_error(log, "No context could be created for the model")
@@ -51,9 +52,39 @@ class Context:
     def decode_runs(self, runs: Sequence[Run]) -> None:
         """Compute what comes next in sequences with the same adapters. `logits` counts the tokens of all runs."""
         self._set_adapters({run.scales for run in runs})
+        if runs[0].image is not None:
+            self._decode_image(runs[0], runs[0].image)
+            return
         self._decode(
             [(run.slot, token, run.start + i, i >= run.silent) for run in runs for i, token in enumerate(run.tokens)]
         )
+
+    def _decode_image(self, run: Run, image: Embeddings) -> None:
+        """Where a model looks at an image as a whole, all of its cells see one another."""
+        if len(run) != len(image):
+            raise DecodeFailed(f"{len(run)} tokens were to be computed of an image that has {len(image)}.")
+        if len(run) > self._room:
+            raise DecodeFailed(f"An image of {len(run)} tokens was to be computed at once, and {self._room} fit.")
+        self._set_threads()
+        batch = ll.llama_batch_init(len(run), image.shape[1], 1)
+        ll.llama_set_causal_attn(self.handle, not self.images_whole)
+        try:
+            ctypes.memmove(batch.embd, image.ctypes.data, image.nbytes)
+            for i in range(len(run)):
+                batch.pos[i] = run.start + i
+                batch.n_seq_id[i] = 1
+                batch.seq_id[i][0] = run.slot
+                batch.logits[i] = i >= run.silent
+            batch.n_tokens = len(run)
+            self._compute(batch)
+        finally:
+            ll.llama_set_causal_attn(self.handle, True)
+            ll.llama_batch_free(batch)
+
+    def _compute(self, batch: Any) -> None:
+        if (code := ll.llama_decode(self.handle, batch)) != 0:
+            raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
+        ll.llama_synchronize(self.handle)  # a GPU's work would otherwise be counted where its result is read
 
     def _set_adapters(self, wanted: Iterable[Scales]) -> None:
         """llama.cpp has one set of adapters for a whole call."""
@@ -87,9 +118,7 @@ class Context:
             batch.seq_id[i][0] = slot
             batch.logits[i] = output
         batch.n_tokens = len(entries)
-        if (code := ll.llama_decode(self.handle, batch)) != 0:
-            raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
-        ll.llama_synchronize(self.handle)  # a GPU's work would otherwise be counted where its result is read
+        self._compute(batch)
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """The logits of the batch's token `index`, as a writable view of shape [vocabulary]."""
@@ -158,7 +187,7 @@ def generation_params(load: Load, *, on_gpu: bool) -> Any:
     params.n_batch = max(load.batch_size, load.parallel)  # one token of each sequence must fit
     params.n_ubatch = min(load.ubatch_size, load.batch_size)
     params.n_threads = params.n_threads_batch = load.threads or Threads().count
-    params.flash_attn_type = _FLASH[load.flash_attention]
+    params.flash_attn_type = FLASH[load.flash_attention]
     params.type_k = _KV_TYPES[key_type(load, on_gpu=on_gpu)]
     params.type_v = _KV_TYPES[load.kv_type]
     params.offload_kqv = load.offload_kv

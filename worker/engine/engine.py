@@ -25,7 +25,7 @@ from worker.engine.interface import (
     SequenceFigures,
     Source,
 )
-from worker.engine.prepare import Preparer
+from worker.engine.prepare import Prepared, Preparer
 from worker.engine.sequence import Sequence as Choice
 from worker.engine.thread import EngineThread
 from worker.engine.ticket import Ticket
@@ -43,6 +43,7 @@ class LlamaEngine:
         self._publish = publish
         self._thread = EngineThread(spec, self._publish_step)
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._looking = ThreadPoolExecutor(1, thread_name_prefix="look")
         self._tickets: dict[Source, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,7 +67,10 @@ class LlamaEngine:
     async def _start(self, ticket: Ticket, request: Request) -> None:
         loop = asyncio.get_running_loop()
         try:
-            choices = await loop.run_in_executor(self._beside, self._prepare, ticket, request)
+            prepared = await loop.run_in_executor(self._beside, self._prepare, ticket, request)
+            if prepared is not None and prepared.sights:
+                prepared = await loop.run_in_executor(self._looking, self._look, ticket, prepared)
+            choices = self._choices(ticket, prepared) if prepared is not None else []
         except AtelierError as error:
             self._publish_step([(ticket.source, Failed(error))])
         except Exception:
@@ -75,13 +79,20 @@ class LlamaEngine:
         else:
             self._begin(ticket, choices)
 
-    def _prepare(self, ticket: Ticket, request: Request) -> list[Choice]:
-        """Beside the loop: the call's choices, or none if it was cancelled while it waited for this."""
+    def _prepare(self, ticket: Ticket, request: Request) -> Prepared | None:
+        """Beside the loop: the call as it can be computed; None if it was cancelled while it waited for this."""
         if ticket.cancelled:
-            return []
+            return None
         if (error := ticket.missed(time.monotonic())) is not None:
             raise error
-        prepared = self._preparer.prepare(request)
+        return self._preparer.prepare(request)
+
+    def _look(self, ticket: Ticket, prepared: Prepared) -> Prepared | None:
+        """Beside the loop and beside other preparations, which are short: the call with its images encoded."""
+        return None if ticket.cancelled else self._preparer.encode(prepared)
+
+    def _choices(self, ticket: Ticket, prepared: Prepared) -> list[Choice]:
+        request = prepared.request
         seed = self._seed(request)
         return [Choice(ticket, number, prepared, seed, self._vocabulary) for number in range(request.choices)]
 
@@ -163,6 +174,7 @@ class LlamaEngine:
 
     async def close(self) -> None:
         self._beside.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._looking.shutdown, cancel_futures=True)  # the projector is freed next
         await self._thread.close()
         left, self._tickets = self._tickets, {}
         for ticket in left.values():

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from atelier.errors import ContextLengthExceeded
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt
-from worker.engine.overflow import cut_tokens, gaps, least_that_fits
+from worker.engine.messages import gap_in_images
+from worker.engine.overflow import Gap, cut_tokens, gaps, least_that_fits
 
 Tokenize = Callable[[Prompt], list[int]]
 
@@ -55,9 +56,7 @@ class _Fitting:
 
     def _fit_chat(self, chat: ChatPrompt) -> Fitted:
         possible = gaps(chat.messages, middle=self._middle)
-        found = least_that_fits(
-            possible, lambda gap: self._within_room(replace(chat, messages=gap.without(chat.messages)))
-        )
+        found = least_that_fits(possible, lambda gap: self._within_room(_without(chat, gap)))
         if found is not None:
             gap, tokens = found
             return Fitted(tokens, Dropped(messages=len(gap)))
@@ -69,11 +68,17 @@ class _Fitting:
             )
         if not possible:
             return self._cut(chat)
-        rest = self._cut(replace(chat, messages=possible[-1].without(chat.messages)))
+        rest = self._cut(_without(chat, possible[-1]))
         return Fitted(rest.tokens, replace(rest.dropped, messages=len(possible[-1])))
 
     def _cut(self, prompt: Prompt) -> Fitted:
         tokens = self._tokenize(prompt)
+        if min(tokens) < 0:
+            raise ContextLengthExceeded(
+                f"What stays of the chat has more than {self._room} tokens, and a message with images is not cut: "
+                "shorten it, or send fewer images.",
+                param="messages",
+            )
         kept = cut_tokens(tokens, self._room, middle=self._middle, mark=int(tokens[0] == self._bos))
         return Fitted(kept, Dropped(tokens=len(tokens) - len(kept)))
 
@@ -83,3 +88,10 @@ class _Fitting:
         except ContextLengthExceeded:
             return None
         return tokens if len(tokens) <= self._room else None
+
+
+def _without(chat: ChatPrompt, gap: Gap) -> ChatPrompt:
+    """The messages of the gap go with their images."""
+    first, end = gap_in_images(chat.messages, gap.start, gap.end)
+    images = [*chat.images[:first], *chat.images[end:]]
+    return replace(chat, messages=gap.without(chat.messages), images=images)

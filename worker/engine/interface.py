@@ -22,6 +22,7 @@ class ChatPrompt:
     tools: Tools | None = None
     arguments: dict[str, Any] = field(default_factory=dict)  # what else the template is given
     output: OutputFormat = OutputFormat()  # noqa: RUF009 - it is frozen
+    images: Sequence[bytes] = ()  # encoded: one for each image part of the messages, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,7 @@ class Description:
     can_embed: bool = False
     can_infill: bool = False
     can_rerank: bool = False
+    can_see: bool = False  # images
     chat_template: str | None = None
 
 

@@ -18,8 +18,8 @@ class LlamaLog:
 
     def __init__(self) -> None:
         self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
-        self._callback = ll.llama_log_callback(self._receive)
-        ll.llama_log_set(self._callback, ctypes.c_void_p(0))
+        self.callback = ll.llama_log_callback(self._receive)
+        ll.llama_log_set(self.callback, ctypes.c_void_p(0))
 
     def complaints(self) -> str:
         """The last warnings and errors, one per line."""

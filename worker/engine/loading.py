@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import llama_cpp
+import structlog
 from llama_cpp import llama_cpp as ll
 
 from atelier.adapters import Adapter
@@ -13,7 +14,7 @@ from atelier.settings.groups import Load
 from worker.engine.adapters import Adapters
 from worker.engine.batcher import Batcher
 from worker.engine.cache_tier import CacheTier
-from worker.engine.context import Context, open_context
+from worker.engine.context import FLASH, Context, open_context
 from worker.engine.costs import Costs
 from worker.engine.devices import Device, gpus, require_device, visible_devices
 from worker.engine.drafters import check_speculation, open_speculation
@@ -23,6 +24,7 @@ from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
+from worker.engine.projector import Projector
 from worker.engine.rpc_servers import add_rpc_devices, shares_of_devices
 from worker.engine.slices import BLOCKS, TAIL, Slicing
 from worker.engine.threads import decode_threads
@@ -32,6 +34,8 @@ CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a smal
 GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message
 CPU_COPY_SPEED = 4e9  # bytes/s
 GPU_COPY_SPEED = 200e9  # bytes/s
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         on_device = [device.name for device in gpus(devices)] if model.gpu_layers else ["CPU"]
         file_type, on_gpu = model.metadata("general.file_type"), model.gpu_layers > 0
         exact = exactness(load, file_type, on_gpu=on_gpu, adapted=bool(spec.adapters))
-        batcher = None
+        batcher = projector = None
         if not model.only_embeds:
             adapters = Adapters(model, spec.adapters, log) if spec.adapters else None
             context = opened.enter_context(
@@ -78,10 +82,12 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
             tier = open_tier(
                 spec, context, costs, reuse=_reuses(model, load), gpu_layers=model.gpu_layers, devices=on_device
             )
+            projector = _open_projector(spec, model, exact, log, opened)
+            context.images_whole = projector is not None and projector.whole
             batcher = _batcher(model, context, costs, load, exact, speculation, tier)
-        description = _describe(model, load, on_device)
-        slicing = _slicing(model, load, exact)
-        preparer = _preparer(model, description, slicing, spec.adapters, reusable=_reuses(model, load))
+        description = replace(_describe(model, load, on_device), can_see=projector is not None)
+        slicing, reuses = _slicing(model, load, exact), _reuses(model, load)
+        preparer = _preparer(model, description, slicing, spec.adapters, projector, reusable=reuses)
         return Loaded(model, batcher, preparer, description, opened.pop_all())
 
 
@@ -124,7 +130,13 @@ def _copy_seconds(model: Model, load: Load) -> float:
 
 
 def _preparer(
-    model: Model, description: Description, slicing: Slicing, adapters: Sequence[Adapter], *, reusable: bool
+    model: Model,
+    description: Description,
+    slicing: Slicing,
+    adapters: Sequence[Adapter],
+    projector: Projector | None,
+    *,
+    reusable: bool,
 ) -> Preparer:
     return Preparer(
         model.vocabulary,
@@ -133,7 +145,30 @@ def _preparer(
         slicing,
         adapters,
         reusable=reusable,
+        projector=projector,
     )
+
+
+def _open_projector(
+    spec: LaunchSpec, model: Model, exact: Exactness, log: LlamaLog, opened: ExitStack
+) -> Projector | None:
+    """LoadFailed. Without eyes is a model whose images have rows and columns: their positions are not told yet."""
+    if spec.projector_path is None:
+        return None
+    load = spec.load
+    projector = Projector(
+        spec.projector_path,
+        model,
+        log,
+        threads=decode_threads(spec, exact).count,
+        flash=FLASH[load.flash_attention],
+        most_cells=min(load.batch_size, load.ubatch_size),
+    )
+    opened.enter_context(closing(projector))
+    if projector.has_plane_positions:
+        _log.warning("images_off", reason="this model places images in rows and columns (M-RoPE)")
+        return None
+    return projector
 
 
 def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:

@@ -4,8 +4,8 @@ Runs in a thread of its own, beside the decode loop: it reads the vocabulary and
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from atelier.adapters import Adapter, Scales
@@ -17,7 +17,11 @@ from worker.engine.adapters import choose_scales
 from worker.engine.constraint import ConstraintCompiler, Matcher
 from worker.engine.fitting import Fitted, fit
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request
+from worker.engine.messages import with_images_written
 from worker.engine.overflow import prompt_rooms
+from worker.engine.pictures import decode_picture
+from worker.engine.projector import Projector, Sight
+from worker.engine.runs import Embeddings
 from worker.engine.slices import Slicing
 from worker.engine.tool_constraint import constrain_output
 from worker.engine.vocabulary import Vocabulary
@@ -26,6 +30,8 @@ from worker.output.parts import OutputParser, PlainText
 from worker.output.reading import PLAIN, OutputReading, after_prompt, choose_reading
 from worker.output.recognise import knows_tools
 
+IMAGE = "<image>"  # where people read a prompt
+IMAGE_CELL = (2**32 - 1, b"")  # told in place of a token
 LAST_TOKENS = 16  # of a prompt, that may hold a mark which the completion goes on after
 CERTAINLY_SHORT = 16  # bytes a token: a text of fewer is tokenised without a look at its length
 
@@ -45,6 +51,8 @@ class Prepared:
     dropped: Dropped = NOTHING  # from the prompt, to make it fit
     output: Callable[[], OutputParser] = PlainText  # tells the parts of a completion apart
     marks: frozenset[int] = frozenset()  # control tokens that it must see
+    sights: Mapping[int, Sight] = field(default_factory=dict)  # images, by where they start
+    images: Mapping[int, Embeddings] = field(default_factory=dict)  # and as the model reads them, once encoded
 
 
 class Preparer:
@@ -57,6 +65,7 @@ class Preparer:
         adapters: Sequence[Adapter] = (),
         *,
         reusable: bool,
+        projector: Projector | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._model_template = template
@@ -64,6 +73,8 @@ class Preparer:
         self._slicing = slicing
         self._adapters = adapters
         self._reusable = reusable
+        self._projector = projector
+        self._sights: dict[int, Sight] = {}  # of the prompt in work, by their first cell
         self._compiler = ConstraintCompiler(vocabulary)
         self._templates: dict[str, ChatTemplate] = {}
 
@@ -74,6 +85,7 @@ class Preparer:
         wanted = None if request.max_tokens_is_bound else bound  # what has to have room
         fitted = self._fit(request.prompt, request.sampling.context_overflow, wanted)
         tokens = fitted.tokens
+        sights = self._sights_in(tokens)
         room = self._room(len(tokens), wanted)
         reading, constraint = constrain_output(self._reading(request, tokens), request.constraint, self._vocabulary)
         return Prepared(
@@ -82,13 +94,26 @@ class Preparer:
             limit=room if bound is None else min(bound, room),
             limited_by_context=bound is None or bound > room,
             matcher=self._compiler.compile(constraint),
-            slices=self._slicing.cut(tokens),
+            slices=self._slicing.cut(tokens, {start: len(sight.cells) for start, sight in sights.items()}),
             scales=scales,
             reusable=self._reusable,
             dropped=fitted.dropped,
             output=reading.parser,
             marks=self._vocabulary.marks_in(reading.marks),
+            sights=sights,
         )
+
+    def _sights_in(self, tokens: Sequence[int]) -> dict[int, Sight]:
+        if not self._sights:
+            return {}
+        found = {at: self._sights[token] for at, token in enumerate(tokens) if token in self._sights}
+        self._sights = {}
+        return found
+
+    def encode(self, prepared: Prepared) -> Prepared:
+        """With its images as the model reads them. Takes long, and may be called on another thread; DecodeFailed."""
+        assert self._projector is not None
+        return replace(prepared, images={at: self._projector.encode(sight) for at, sight in prepared.sights.items()})
 
     def _reading(self, request: Request, tokens: Sequence[int]) -> OutputReading:
         """How what follows these tokens is read."""
@@ -96,7 +121,7 @@ class Preparer:
         if not isinstance(chat, ChatPrompt):
             return PLAIN
         reading = choose_reading(chat.output, self._template(chat), chat.tools)
-        end = b"".join(map(self._vocabulary.mark, tokens[-LAST_TOKENS:]))
+        end = b"".join(self._vocabulary.mark(token) for token in tokens[-LAST_TOKENS:] if token >= 0)
         return after_prompt(reading, end.decode(errors="replace"))
 
     def _fit(self, prompt: Prompt, policy: str, max_tokens: int | None) -> Fitted:
@@ -112,15 +137,29 @@ class Preparer:
         if isinstance(prompt, list):
             tokens = self._vocabulary.check(prompt)
         elif isinstance(prompt, ChatPrompt):
-            text = self.render(prompt)
-            has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
-            tokens = self._tokenize_text(text, add_special=add_special and not has_bos)
+            tokens = self._tokenize_chat(prompt, add_special=add_special)
         elif isinstance(prompt, InfillPrompt):
             tokens = self._infill(prompt)
         else:
             tokens = self._tokenize_text(prompt, add_special=add_special)
         if not tokens:
             raise InvalidRequest("The prompt is empty.", param="prompt")
+        return tokens
+
+    def _tokenize_chat(self, chat: ChatPrompt, *, add_special: bool) -> list[int]:
+        text = self._render(chat, self._projector.marker if self._projector else IMAGE)
+        has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
+        add_special = add_special and not has_bos
+        if not chat.images:
+            return self._tokenize_text(text, add_special=add_special)
+        if self._projector is None:
+            raise InvalidRequest(
+                "This model sees no images: it has no projector (mmproj) beside it. Use one that does, or send text.",
+                param="messages",
+            )
+        pictures = [decode_picture(encoded, number) for number, encoded in enumerate(chat.images, 1)]
+        tokens, sights = self._projector.read(text, pictures, add_special=add_special)
+        self._sights.update({sight.cells[0]: sight for sight in sights})
         return tokens
 
     def read_tokens(
@@ -131,7 +170,7 @@ class Preparer:
             tokens = self.tokenize(prompt, add_special=add_special)
         else:
             tokens = self._tokenize_text(prompt, add_special=add_special, read_special=parse_special)
-        return [(token, self._vocabulary.mark(token)) for token in tokens]
+        return [(token, self._vocabulary.mark(token)) if token >= 0 else IMAGE_CELL for token in tokens]
 
     def written(self, tokens: list[int]) -> str:
         """What the tokens are written as together; InvalidRequest when one is not in the vocabulary."""
@@ -165,6 +204,12 @@ class Preparer:
 
     def render(self, chat: ChatPrompt) -> str:
         """The prompt that the chat becomes; InvalidTemplate when there is none for it."""
+        return self._render(chat, IMAGE)
+
+    def _render(self, chat: ChatPrompt, image: str) -> str:
+        """`image`: what stands where an image is."""
+        if chat.images:
+            chat = replace(chat, messages=with_images_written(chat.messages, lambda _: image))
         source = self._template(chat)
         if knows_tools(source):
             return self._write(source, chat, chat.messages)

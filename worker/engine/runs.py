@@ -4,7 +4,12 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atelier.adapters import Scales
+
+Embeddings = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +21,15 @@ class Run:
     start: int  # where the first one goes in the sequence
     silent: int
     scales: Scales = ()  # of the adapters: one set for a whole call
+    image: Embeddings | None = None  # what is computed in place of tokens: in a call of its own, and never cut
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def piece(self, at: int, most: int) -> "Run":
         """Up to `most` of its tokens, from token `at` on."""
+        if self.image is not None:
+            return self
         tokens = self.tokens[at : at + most]
         return Run(self.slot, tokens, self.start + at, min(len(tokens), max(0, self.silent - at)), self.scales)
 
@@ -55,13 +63,14 @@ def _calls(in_order: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
 
 def _pieces(run: Run, room: int) -> Iterator[Run]:
     """The run, cut where it is longer than a call may be."""
-    return (run.piece(at, room) for at in range(0, len(run), room))
+    return (run.piece(at, room) for at in range(0, len(run), room if run.image is None else len(run)))
 
 
 def _packed(runs: Iterable[Run], room: int) -> Iterator[list[Run]]:
     call: list[Run] = []
     for run in runs:
-        if call and sum(map(len, call)) + len(run) > room:
+        alone = run.image is not None or any(each.image is not None for each in call)
+        if call and (alone or sum(map(len, call)) + len(run) > room):
             yield call
             call = []
         call.append(run)

@@ -3,7 +3,8 @@
 For tests of everything around the engine, and for measuring the gateway alone. The script
 (`LaunchSpec.script`) understands:
 
-    text                reply; by default the last user message comes back
+    text                reply; by default the last user message comes back, each image in it as [image PNG 10x8]
+    blind               true: images are refused
     reasoning           thought before the reply
     tool_calls          [{name, arguments}, ...] after the reply to a chat with tools; arguments as a string
     unenforced          keywords that every call is told are not enforced
@@ -54,6 +55,8 @@ from worker.engine.interface import (
     StopReason,
     TokenLogprob,
 )
+from worker.engine.messages import with_images_written
+from worker.engine.pictures import decode_picture
 from worker.engine.stop_strings import StopScanner
 from worker.engine.turns import Bid, next_in_turn
 
@@ -137,6 +140,7 @@ class ScriptedEngine:
             load.parallel,
             can_embed=True,
             can_rerank=True,
+            can_see=not self._script.get("blind"),
             embedding_length=DIMENSIONS,
         )
 
@@ -145,7 +149,13 @@ class ScriptedEngine:
         self._released.set()
 
     def submit(self, source: Source, request: Request) -> None:
-        text = prompt_text(request.prompt)
+        try:
+            prompt = self._look_at(request.prompt)
+        except InvalidRequest as refusal:
+            self._publish([(source, Failed(refusal))])
+            return
+        request = replace(request, prompt=prompt)
+        text = prompt_text(prompt)
         prompt_tokens = len(TOKEN.findall(text))
         if prompt_tokens >= self._load_settings.context_length:
             error = ContextLengthExceeded(
@@ -165,6 +175,16 @@ class ScriptedEngine:
             choice = _Choice(source, index, request, prompt_tokens, slices, words, scanner, time.monotonic())
             self._waiting.append(choice)
         self._work.set()
+
+    def _look_at(self, prompt: Prompt) -> Prompt:
+        """The prompt with its images in words; InvalidRequest."""
+        if not isinstance(prompt, ChatPrompt) or not prompt.images:
+            return prompt
+        if self._script.get("blind"):
+            raise InvalidRequest("This model sees no images.", param="messages")
+        pictures = [decode_picture(encoded, number) for number, encoded in enumerate(prompt.images, 1)]
+        words = [f"[image {each.format} {each.width}x{each.height}]" for each in pictures]
+        return replace(prompt, messages=with_images_written(prompt.messages, words.__getitem__), images=())
 
     def _words(self, index: int, reply: str, prompt: Prompt) -> Iterator[str | Delta]:
         for word in TOKEN.findall(self._script.get("reasoning", "")):
@@ -198,7 +218,7 @@ class ScriptedEngine:
         self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
     ) -> list[tuple[int, bytes]]:
         begun = ["<s>"] if add_special and not isinstance(prompt, ChatPrompt) else []
-        words = [*begun, *TOKEN.findall(prompt_text(prompt))]
+        words = [*begun, *TOKEN.findall(prompt_text(self._look_at(prompt)))]
         return [(_token_id(word), word.encode()) for word in words]
 
     async def detokenize(self, tokens: list[int]) -> str:
@@ -206,9 +226,11 @@ class ScriptedEngine:
 
     async def render(self, chat: ChatPrompt) -> str:
         """A line for each tool and each message."""
+        looked_at = self._look_at(chat)
+        assert isinstance(looked_at, ChatPrompt)
         tools = [f"tool: {tool.name}" for tool in chat.tools.tools] if chat.tools else []
         arguments = [f"{name}: {value}" for name, value in chat.arguments.items()]
-        messages = [f"{message.get('role')}: {_content(message)}" for message in chat.messages]
+        messages = [f"{message.get('role')}: {_content(message)}" for message in looked_at.messages]
         return "\n".join([*tools, *arguments, *messages, "assistant:"])
 
     async def embed(

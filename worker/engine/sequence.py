@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence as Seq
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from worker.engine.prefixes import Piece, set_apart
 from worker.engine.prepare import Prepared
 from worker.engine.runs import Run
 from worker.engine.sampler import Sampler
+from worker.engine.scheduler import finer
 from worker.engine.slices import BLOCK
 from worker.engine.stop_strings import StopScanner
 from worker.engine.ticket import Ticket
@@ -54,6 +56,7 @@ class Sequence:
         self.ticket = ticket
         self.choice = choice
         self.prompt = prepared.tokens
+        self.images = prepared.images  # by where they start
         self.slices = prepared.slices  # ends of the prompt's slices
         self.scales = prepared.scales  # of the adapters
         pieces = _pieces(self.prompt, self.slices) if prepared.reusable else []
@@ -74,7 +77,7 @@ class Sequence:
         self.pending: list[int] = []
         self.matcher: Matcher | None = prepared.matcher.copy() if prepared.matcher else None
         self.sampler = Sampler(request.sampling, seed + choice, vocabulary)
-        self.sampler.read_prompt(self.prompt)
+        self.sampler.read_prompt([token for token in self.prompt if token >= 0])
         self.drafted = self.accepted = 0  # tokens guessed ahead, and found right
         self._vocabulary = vocabulary
         self._limited_by_context = prepared.limited_by_context
@@ -121,18 +124,30 @@ class Sequence:
         self.done = self.reused = cached
         self._started = time.monotonic()
 
-    def prompt_run(self, tokens: int) -> Run:
-        """The next so many tokens of the prompt; its last one's logits count."""
-        assert self.slot is not None
-        end = self.done + tokens
-        silent = tokens - 1 if end == len(self.prompt) else tokens
-        return Run(self.slot, self.prompt[self.done : end], self.done, silent, self.scales)
+    def prompt_runs(self, slices: Seq[int], *, joined: bool) -> list[Run]:
+        """The next slices of the prompt, one by one, or `joined`: as one run, but for images."""
+        starts = list(accumulate(slices, initial=self.done))
+        borders = [starts[0]]
+        for start, end in pairwise(starts):
+            if joined and len(borders) > 1 and not {borders[-2], start} & self.images.keys():
+                borders.pop()
+            borders.append(end)
+        return [self._prompt_run(start, end) for start, end in pairwise(borders)]
 
-    def prompt_runs(self, slices: Seq[int]) -> list[Run]:
-        """The next slices of the prompt, one by one."""
-        run = self.prompt_run(sum(slices))
-        starts = [sum(slices[:number]) for number in range(len(slices))]
-        return [run.piece(start, length) for start, length in zip(starts, slices, strict=True)]
+    def _prompt_run(self, start: int, end: int) -> Run:
+        """Its last token's logits count, if it is the prompt's."""
+        assert self.slot is not None
+        silent = end - start - 1 if end == len(self.prompt) else end - start
+        return Run(self.slot, self.prompt[start:end], start, silent, self.scales, self.images.get(start))
+
+    def finer_slices_left(self) -> list[int]:
+        """In units that fill a step's time; an image is never cut."""
+        at = self.done
+        units: list[int] = []
+        for tokens in self.slices_left:
+            units += [tokens] if at in self.images else finer([tokens])
+            at += tokens
+        return units
 
     def run(self, guesses: Seq[int]) -> Run:
         """Its pending tokens, of which the last one's logits count, and guesses, whose logits tell if they hold."""
@@ -141,8 +156,11 @@ class Sequence:
 
     @property
     def guess_room(self) -> int:
-        """Guesses after the pending token that could be checked: a constraint's tokens and their odds cannot."""
-        if self.matcher is not None or self.wants_logprobs or len(self.pending) != 1:
+        """Guesses after the pending token that could be checked: a constraint's tokens and their odds cannot.
+
+        Nobody guesses after images: who guesses sees tokens alone.
+        """
+        if self.images or self.matcher is not None or self.wants_logprobs or len(self.pending) != 1:
             return 0
         return self.limit - self._predicted - 1
 

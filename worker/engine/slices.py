@@ -9,9 +9,11 @@ the kernels for one or two tokens differ most. Where slices are long they end wi
     word word ... |word word ... |the rest                        a long text is cut evenly
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+NO_IMAGES: Mapping[int, int] = MappingProxyType({})
 TAIL = 16  # tokens; a prompt's last slice is no shorter where slices matter, unless the prompt is
 BLOCK = 4  # tokens of a slice where they do not: the finer, the more of a prompt is found in the cache
 
@@ -29,8 +31,17 @@ class Slicing:
     is_border: Callable[[int], bool] = lambda token: False
     tail: int = TAIL
 
-    def cut(self, prompt: Sequence[int]) -> list[int]:
-        """The ends of the prompt's slices; the last is its length."""
+    def cut(self, prompt: Sequence[int], images: Mapping[int, int] = NO_IMAGES) -> list[int]:
+        """The ends of the prompt's slices; the last is its length. `images`: lengths by start; each is one slice."""
+        ends: list[int] = []
+        start = 0
+        for at, length in sorted(images.items()):
+            ends += [start + end for end in self._cut_text(prompt[start:at])]
+            start = at + length
+            ends.append(start)
+        return ends + [start + end for end in self._cut_text(prompt[start:])]
+
+    def _cut_text(self, prompt: Sequence[int]) -> list[int]:
         ends: list[int] = []
         start, total = 0, len(prompt)
         while start < total:

@@ -35,6 +35,7 @@ def open_tier(
     if load.cache_disk:
         try:
             files = [spec.model_path, *(adapter.path for adapter in spec.adapters)]
+            files += [spec.projector_path] if spec.projector_path else []
             identity = state_identity(files, load, gpu_layers=gpu_layers, devices=devices)
             return CacheTier(context, costs, states, StateDirectory(_directory(spec), identity))
         except OSError as error:

@@ -42,7 +42,8 @@ class Standin:
 
     async def logged(self, text: str) -> None:
         async def has_logged() -> bool:
-            return text in self.log.read_text()
+            # A busy machine may run the program before the child has heard that it was started.
+            return self.child._process is not None and text in self.log.read_text()
 
         await asyncio.wait_for(until(has_logged), BOUND)
 

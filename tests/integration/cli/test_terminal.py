@@ -27,7 +27,7 @@ def at(server: ScriptedServer) -> dict[str, str]:
 @pytest.fixture
 def chat(server: ScriptedServer) -> Iterator[Terminal]:
     with terminal("chat", environment=at(server)) as screen:
-        screen.wait_for("> ")
+        screen.wait_for_prompt()
         yield screen
 
 
@@ -40,13 +40,13 @@ def test_markdown_is_rendered(server: ScriptedServer) -> None:
 
 def test_a_conversation_remembers_until_it_is_cleared(server: ScriptedServer, chat: Terminal) -> None:
     chat.type("one\n")
-    chat.wait_for("> ", 2)
+    chat.wait_for_prompt(2)
     chat.type("two\n")
-    chat.wait_for("> ", 3)
+    chat.wait_for_prompt(3)
     chat.type("/clear\n")
-    chat.wait_for("> ", 4)
+    chat.wait_for_prompt(4)
     chat.type("three\n")
-    chat.wait_for("> ", 5)
+    chat.wait_for_prompt(5)
     chat.type("/exit\n")
     assert chat.ended() == 0
     said = [[message["content"] for message in body["messages"]] for body in server.bodies(CHAT)]
@@ -59,7 +59,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(server: ScriptedServ
     chat.type("count\n")
     chat.wait_for("One, two")
     chat.type(CTRL_C)
-    chat.wait_for("> ", 2)
+    chat.wait_for_prompt(2)
     never.set()
     assert server.client_left.wait(BOUND)
     server.answers(f"POST {CHAT}", Reply(events=answer("Four")))
@@ -67,7 +67,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(server: ScriptedServ
     chat.wait_for("Four")
     contents = [message["content"] for message in server.bodies(CHAT)[-1]["messages"]]
     assert contents == ["count", "One, two", "go on"]
-    chat.wait_for("> ", 3)
+    chat.wait_for_prompt(3)
     chat.type(CTRL_D)
     assert chat.ended() == 0
 
@@ -75,7 +75,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(server: ScriptedServ
 def test_ctrl_c_twice_leaves(chat: Terminal) -> None:
     chat.type(CTRL_C)
     chat.wait_for("Ctrl-C again leaves")
-    chat.wait_for("> ", 2)
+    chat.wait_for_prompt(2)
     chat.type(CTRL_C)
     assert chat.ended() == 0
 
@@ -84,7 +84,7 @@ def test_a_refused_answer_does_not_end_the_conversation(server: ScriptedServer, 
     server.refuses(f"POST {CHAT}", 503, "Try again.")
     chat.type("Hi\n")
     chat.wait_for("Try again.")
-    chat.wait_for("> ", 2)
+    chat.wait_for_prompt(2)
     chat.type("/exit\n")
     assert chat.ended() == 0
 

@@ -295,9 +295,18 @@ async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> No
     assert caches == sorted(caches)
     plain = await registry.client.describe(KEY)
     assert (plain.chat_template, plain.made_for_tools, plain.model.made_for_tools) == ("", False, False)
-    assert not plain.made_for_vision
-    (home / "models/Acme/Tiny-GGUF/mmproj-Tiny-F16.gguf").touch()
-    assert (await registry.client.describe(KEY)).made_for_vision
+
+
+async def test_a_projector_beside_a_model_is_told_and_counted(looking: Running, home: Path) -> None:
+    projector = home / "models/Acme/Tiny-GGUF/mmproj-Tiny-F16.gguf"
+    async with looking.client.watch() as view:
+        await view.until(lambda view: KEY in view.models and not view.models[KEY].made_for_vision)
+        alone = (await looking.client.describe(KEY)).memory[0].estimate.weights
+        projector.write_bytes(b"GGUF" + bytes(996))
+        await view.until(lambda view: view.models[KEY].made_for_vision)
+        assert (await looking.client.describe(KEY)).memory[0].estimate.weights == alone + 1000
+        projector.unlink()
+        await view.until(lambda view: not view.models[KEY].made_for_vision)
 
 
 async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None:

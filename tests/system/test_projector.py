@@ -1,0 +1,103 @@
+"""A projector as the engine uses it, held against libmtmd's own way through a prompt with an image."""
+
+import ctypes
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_cpp import llama_cpp as ll
+from llama_cpp import mtmd_cpp as mtmd
+from PIL import Image
+
+from atelier.errors import LoadFailed
+from atelier.launch import LaunchSpec
+from atelier.settings import Load
+from tests.support.tiny_llama import write_tiny_llama
+from tests.support.tiny_projector import CELLS, write_tiny_projector
+from worker.engine.context import Context, generation_params
+from worker.engine.llama_log import LlamaLog
+from worker.engine.loading import load_model
+from worker.engine.model import Model
+from worker.engine.pictures import decode_picture
+from worker.engine.projector import Projector
+from worker.engine.runs import Run
+
+pytestmark = pytest.mark.system
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def loading(path: Path, projector: Path) -> LaunchSpec:
+    return LaunchSpec(
+        instance_id="test/model",
+        engine="llama",
+        model_path=str(path),
+        projector_path=str(projector),
+        load=Load(context_length=256, parallel=2),
+        address="",
+        token="",
+        grace_seconds=60,
+    )
+
+
+def test_a_projector_that_is_not_the_models_fails_the_load(tmp_path: Path) -> None:
+    log = LlamaLog()
+    model = write_tiny_llama(tmp_path / "tiny.gguf")
+    with pytest.raises(LoadFailed, match=r"projector.*mismatch"):
+        load_model(loading(model, write_tiny_projector(tmp_path / "mmproj.gguf", 64)), log, lambda _: True)
+    (tmp_path / "spoilt.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(LoadFailed, match="projector"):
+        load_model(loading(model, tmp_path / "spoilt.gguf"), log, lambda _: True)
+
+
+@pytest.mark.parametrize("kind", sorted(CELLS))
+def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    projector_path = write_tiny_projector(tmp_path / "mmproj.gguf", 32, kind=kind)
+    log = LlamaLog()
+    model = Model(str(path), Load(), log, lambda _: True)
+    projector = Projector(str(projector_path), model, log, threads=1, flash=-1, most_cells=256)
+    text, picture = f"abc{projector.marker}def", decode_picture(png(), 1)
+    tokens, (sight,) = projector.read(text, [picture], add_special=True)
+    at = tokens.index(sight.cells[0])
+    end = at + len(sight.cells)
+    image = projector.encode(sight)
+
+    context = Context(model, generation_params(Load(context_length=256, parallel=1), on_gpu=False), log)
+    context.images_whole = projector.whole
+    context.decode_runs([Run(0, tokens[:at], 0, at)])
+    context.decode_runs([Run(0, sight.cells, at, len(sight.cells), image=image)])
+    context.decode_runs([Run(0, tokens[end:], end, len(tokens) - end - 1)])
+    ours = context.logits(len(tokens) - end - 1).copy()
+    context.clear()
+    theirs = reference(projector, context, text, picture, model.vocabulary.size)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    for each in (context, projector, model):
+        each.close()
+
+
+def reference(projector: Projector, context: Any, text: str, picture: Any, size: int) -> Any:
+    """What libmtmd's own helper makes of the prompt."""
+    data = text.encode()
+    given = mtmd.mtmd_input_text(data, len(data), True, True)
+    bitmap = mtmd.mtmd_bitmap_init(
+        picture.width, picture.height, (ctypes.c_uint8 * len(picture.rgb)).from_buffer_copy(picture.rgb)
+    )
+    chunks = mtmd.mtmd_input_chunks_init()
+    bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+    assert mtmd.mtmd_tokenize(projector._handle, chunks, ctypes.byref(given), bitmaps, 1) == 0
+    past = ll.llama_pos()
+    assert (
+        mtmd.mtmd_helper_eval_chunks(projector._handle, context.handle, chunks, 0, 0, 256, True, ctypes.byref(past))
+        == 0
+    )
+    logits = np.ctypeslib.as_array(ll.llama_get_logits_ith(context.handle, -1), shape=(size,)).copy()
+    mtmd.mtmd_input_chunks_free(chunks)
+    mtmd.mtmd_bitmap_free(bitmap)
+    return logits

@@ -1,0 +1,164 @@
+"""What turns images into what a model reads, as llama.cpp's libmtmd holds it."""
+
+import ctypes
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as ll
+from llama_cpp import mtmd_cpp as mtmd
+from numpy.typing import NDArray
+
+from atelier.errors import DecodeFailed, InvalidRequest, LoadFailed
+from worker.engine.llama_log import LlamaLog
+from worker.engine.model import Model, load_error
+from worker.engine.pictures import Picture
+
+KEPT_BYTES = 64 * 2**20  # of encoded images that may come again
+CELL_BITS = 20  # of a cell's number: more cells than any context has
+DIGEST_BYTES = 12
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """An image, or a tile of one, as it stands in a prompt.
+
+    Its cells have numbers in place of tokens: negative ones, by what is to be seen, so that prompts are
+    compared, shared and counted as if they were text.
+    """
+
+    cells: Sequence[int]
+    handle: Any  # the mtmd_input_chunk
+
+    def __del__(self) -> None:
+        mtmd.mtmd_input_chunk_free(self.handle)
+
+
+class Projector:
+    """Owns the mtmd_context. `close` frees it. `read` and `encode` may be called on different threads."""
+
+    def __init__(self, path: str, model: Model, log: LlamaLog, *, threads: int, flash: int, most_cells: int) -> None:
+        """Load the file; LoadFailed when it cannot be, or is not the model's.
+
+        `most_cells`: of one image, that the model's context computes in one call.
+        """
+        mtmd.mtmd_log_set(log.callback, ctypes.c_void_p(0))
+        self.marker = f"<image {secrets.token_hex(16)}>"  # nobody can write it into a prompt
+        params = mtmd.mtmd_context_params_default()
+        params.use_gpu = model.gpu_layers > 0
+        params.n_threads = threads
+        params.flash_attn_type = flash
+        params.media_marker = self.marker.encode()
+        params.print_timings = False
+        params.warmup = False
+        self._handle = mtmd.mtmd_init_from_file(path.encode(), model.handle, params)
+        if not self._handle:
+            raise load_error(log, "The model's projector for images could not be loaded")
+        if not mtmd.mtmd_support_vision(self._handle):
+            mtmd.mtmd_free(self._handle)
+            raise LoadFailed(f"The file {path} is no projector for images.")
+        self.whole = bool(mtmd.mtmd_decode_use_non_causal(self._handle, None))
+        self._width = int(ll.llama_model_n_embd_inp(model.handle))
+        self._most_cells = most_cells
+        self._encoding = threading.Lock()  # libmtmd encodes one at a time
+        self._encoded: OrderedDict[int, Embeddings] = OrderedDict()  # by first cell; the one unused for longest first
+
+    @property
+    def has_plane_positions(self) -> bool:
+        """Whether an image's cells are placed in rows and columns (M-RoPE)."""
+        return bool(mtmd.mtmd_decode_use_mrope(self._handle))
+
+    def read(self, text: str, pictures: Sequence[Picture], *, add_special: bool) -> tuple[list[int], list[Sight]]:
+        """The tokens of a text with a marker for each picture, the cells of images among them; InvalidRequest."""
+        data = text.encode()
+        given = mtmd.mtmd_input_text(data, len(data), add_special, True)
+        with _bitmaps(pictures) as bitmaps, _chunks() as chunks:
+            if mtmd.mtmd_tokenize(self._handle, chunks, ctypes.byref(given), bitmaps, len(pictures)) != 0:
+                raise InvalidRequest("An image is not where the chat template puts it, or unfit.", param="messages")
+            return self._taken(chunks, pictures)
+
+    def _taken(self, chunks: Any, pictures: Sequence[Picture]) -> tuple[list[int], list[Sight]]:
+        tokens: list[int] = []
+        sights: list[Sight] = []
+        seen = b"".join(hashlib.blake2b(each.rgb, digest_size=32).digest() for each in pictures)
+        for number in range(mtmd.mtmd_input_chunks_size(chunks)):
+            chunk = mtmd.mtmd_input_chunks_get(chunks, number)
+            if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+                tokens += _text_tokens(chunk)
+                continue
+            count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
+            if count > self._most_cells:
+                raise InvalidRequest(
+                    f"An image takes {count} tokens, and {self._most_cells} are computed at once: send a smaller one, "
+                    "or load the model with a larger ubatch_size and batch_size.",
+                    param="messages",
+                )
+            sights.append(Sight(_cells(seen, len(sights), count), mtmd.mtmd_input_chunk_copy(chunk)))
+            tokens += sights[-1].cells
+        return tokens, sights
+
+    def encode(self, sight: Sight) -> Embeddings:
+        """What the model reads in place of embedded tokens: [cells, width]. Takes long; DecodeFailed."""
+        with self._encoding:
+            first = sight.cells[0]
+            if (known := self._encoded.get(first)) is None:
+                known = self._encoded[first] = self._encode(sight)
+                while len(self._encoded) > 1 and sum(each.nbytes for each in self._encoded.values()) > KEPT_BYTES:
+                    self._encoded.popitem(last=False)
+            self._encoded.move_to_end(first)
+            return known
+
+    def _encode(self, sight: Sight) -> Embeddings:
+        if mtmd.mtmd_encode_chunk(self._handle, sight.handle) != 0:
+            raise DecodeFailed("llama.cpp could not encode an image.")
+        count = len(sight.cells) * self._width
+        output = mtmd.mtmd_get_output_embd(self._handle)
+        return np.ctypeslib.as_array(output, shape=(count,)).reshape(-1, self._width).copy()
+
+    def close(self) -> None:
+        mtmd.mtmd_free(self._handle)
+
+
+def _cells(seen: bytes, number: int, count: int) -> list[int]:
+    """Of the nth image chunk of a prompt with these pictures."""
+    digest = hashlib.blake2b(seen + number.to_bytes(4, "big"), digest_size=DIGEST_BYTES).digest()
+    first = (int.from_bytes(digest, "big") | 1 << 8 * DIGEST_BYTES) << CELL_BITS
+    return [-(first + cell) for cell in range(count)]
+
+
+def _text_tokens(chunk: Any) -> list[int]:
+    count = ctypes.c_size_t()
+    tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
+    return list(tokens[: count.value])
+
+
+@contextmanager
+def _chunks() -> Iterator[Any]:
+    chunks = mtmd.mtmd_input_chunks_init()
+    try:
+        yield chunks
+    finally:
+        mtmd.mtmd_input_chunks_free(chunks)
+
+
+@contextmanager
+def _bitmaps(pictures: Sequence[Picture]) -> Iterator[Any]:
+    handles = [_bitmap(picture) for picture in pictures]
+    try:
+        yield (mtmd.mtmd_bitmap_p_ctypes * len(handles))(*handles)
+    finally:
+        for handle in handles:
+            mtmd.mtmd_bitmap_free(handle)
+
+
+def _bitmap(picture: Picture) -> Any:
+    pixels = (ctypes.c_uint8 * len(picture.rgb)).from_buffer_copy(picture.rgb)
+    return mtmd.mtmd_bitmap_init(picture.width, picture.height, pixels)
