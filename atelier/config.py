@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from atelier.hosts import split_host
+
 LONGEST_SOCKET_PATH = 100  # bytes; the kernel allows 107, and worker sockets have names of their own
 
 
@@ -31,6 +33,12 @@ class Config(BaseSettings):
     api_key: SecretStr | None = Field(None, description="Key that every request must carry, where set.")
     allow_open: bool = Field(False, description="Listen beyond this machine without a key.")
     body_limit_mb: float = Field(32, gt=0, description="Largest request body, in MiB.")
+    fetch_images: bool = Field(True, description="Fetch images that requests name by URL, from public addresses.")
+    outbound_hosts: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="Hosts (name or name:port), by commas, that requests may have something fetched from although "
+        "their addresses are not public.",
+    )
     max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
     queue_timeout: float | None = Field(
         None,
@@ -91,10 +99,17 @@ class Config(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
 
-    @field_validator("cors", "allowed_hosts", "rpc_servers", mode="before")
+    @field_validator("cors", "allowed_hosts", "outbound_hosts", "rpc_servers", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("outbound_hosts")
+    @classmethod
+    def _are_hosts(cls, value: list[str]) -> list[str]:
+        for entry in value:
+            split_host(entry)
+        return value
 
     @field_validator("api_key", "registry_token")
     @classmethod

@@ -28,7 +28,7 @@ else:
 
 ERROR_KEY = "atelier-error-bin"
 TOKEN_KEY = "atelier-token"
-MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_MESSAGE_BYTES = 128 * 2**20  # a request's body of the usual limit, and its images beside it
 KEEPALIVE_MS = 10_000
 
 CHANNEL_OPTIONS: Sequence[tuple[str, Any]] = (

@@ -15,15 +15,22 @@ from atelier.settings.preset import Preset
 from atelier.settings.wire import sampling_message
 from atelier.tools import OutputFormat, Tools, set_output_format, set_tools
 from gateway.effective import Effective, default_preset, effective, find_preset, layers_of
+from gateway.images import ImageSource, set_apart
 from gateway.snapshot import Instance, Model, Snapshot
 from protos import inference_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """Messages for the model's chat template: {role, content, ...} each."""
+    """Messages for the model's chat template: {role, content, ...} each. `images`: one for each image part."""
 
     messages: list[dict[str, Any]]
+    images: Sequence[ImageSource] = ()
+
+    @classmethod
+    def of(cls, messages: Sequence[dict[str, Any]]) -> "Chat":
+        """Of messages whose image parts have their sources with them."""
+        return cls(*set_apart(messages))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,12 @@ class Call:
     ttl: float | None = None  # seconds that a model which is loaded for this may be idle; negative: for ever
     load: Mapping[str, Any] = field(default_factory=dict)  # settings of a model which is loaded for this
 
+    @property
+    def images(self) -> Sequence[ImageSource]:
+        """A chat is a call's only prompt."""
+        prompt = self.prompts[0]
+        return prompt.images if isinstance(prompt, Chat) else ()
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -92,6 +105,7 @@ class Plan:
     model: Model
     preset: Preset | None = None
     default: Preset | None = None  # the model's
+    images: Sequence[bytes] = ()  # of the call, once they are read
 
     @property
     def name(self) -> str:
@@ -112,6 +126,9 @@ def make_plan(call: Call, origin: Origin, snapshot: Snapshot) -> Plan:
     target, model = find_target(call.model, snapshot)
     if model.embedding:
         raise InvalidRequest(f'"{model.key}" makes embeddings; it does not generate text.', param="model")
+    if call.images and not model.made_for_vision:
+        path = call.images[0].path
+        raise InvalidRequest(f'{path}: "{model.key}" does not see images; send text alone', param=path)
     preset = find_preset(call.preset, model, snapshot)
     plan = Plan(call, origin, target, model, preset, default_preset(model, snapshot))
     plan.effective(None)  # what is wrong with the request is told before anything is loaded for it
@@ -149,15 +166,16 @@ def output_format(prompting: Prompt) -> OutputFormat:
     return OutputFormat(prompting.tool_call_format, prompting.reasoning_start, prompting.reasoning_end)
 
 
-def set_chat(chat: pb.Chat, call: Call, messages: list[dict[str, Any]], prompting: Prompt) -> None:
-    """The messages, and all that the call says of how they become a prompt."""
+def set_chat(chat: pb.Chat, plan: Plan, messages: list[dict[str, Any]], prompting: Prompt) -> None:
+    """The messages, and all that the plan's call says of how they become a prompt."""
     chat.messages_json = _json(with_system_prompt(messages, prompting.system_prompt))
     if prompting.chat_template is not None:
         chat.template = prompting.chat_template
-    set_tools(chat, call.tools)
+    set_tools(chat, plan.call.tools)
     set_output_format(chat, output_format(prompting))
-    if call.template_arguments:
-        chat.template_arguments_json = orjson.dumps(call.template_arguments)
+    if plan.call.template_arguments:
+        chat.template_arguments_json = orjson.dumps(plan.call.template_arguments)
+    chat.images.extend(plan.images)
 
 
 def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.Submit:
@@ -175,7 +193,7 @@ def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.S
     )
     match prompt:
         case Chat(messages):
-            set_chat(submit.chat, plan.call, messages, prompting)
+            set_chat(submit.chat, plan, messages, prompting)
         case Text(text):
             submit.text = text
         case Tokens(ids):

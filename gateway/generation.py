@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -13,6 +14,7 @@ from gateway.dispatcher import Dispatcher
 from gateway.draft import Draft
 from gateway.effective import Effective
 from gateway.events import Completion, Dropped, Event, Finished, PromptProgress
+from gateway.image_reader import ImageReader
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance, Launch
 from gateway.workers import Workers
@@ -117,6 +119,11 @@ class Generation:
     def must_load(self) -> bool:
         """Whether `find` will take a load; raises what is known to stand against it."""
         return not self._dispatcher.has_ready(self.plan.target, self.plan.call.draft_model)
+
+    async def read_images(self, reader: ImageReader) -> None:
+        """Before all else, where the call has images; raises what is wrong with them."""
+        async with self._deadline.enforced():
+            self.plan = replace(self.plan, images=await reader.read(self.plan.call.images))
 
     async def find(self) -> None:
         """Return when an instance is ready. Part of `begin`, for whoever tells of the load meanwhile."""

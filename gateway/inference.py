@@ -8,6 +8,7 @@ from gateway.call import Call, Origin, Plan, make_plan
 from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
 from gateway.generation import Generation
+from gateway.image_reader import ImageReader
 from gateway.watcher import Watcher
 from gateway.workers import Workers
 
@@ -22,6 +23,7 @@ class Inference:
         workers: Workers,
         admission: Admission,
         metrics: GatewayMetrics,
+        images: ImageReader,
         *,
         queue_timeout: float | None = None,
     ) -> None:
@@ -31,6 +33,7 @@ class Inference:
         self._workers = workers
         self._admission = admission
         self._metrics = metrics
+        self._images = images
         self._queue_timeout = queue_timeout
         self._running: set[Generation] = set()
 
@@ -43,7 +46,7 @@ class Inference:
 
         Raises what stands against it, as the client should see it.
         """
-        generation = self.admit(call, origin, account)
+        generation = await self.admit(call, origin, account)
         try:
             await generation.begin()
         except BaseException:
@@ -51,8 +54,23 @@ class Inference:
             raise
         return generation
 
-    def admit(self, call: Call, origin: Origin, account: Account) -> Generation:
+    async def admit(self, call: Call, origin: Origin, account: Account) -> Generation:
         """A generation that has yet to begin, for callers that tell of the load meanwhile; the caller closes it."""
+        generation = self._enter(call, origin, account)
+        if call.images:
+            try:
+                await generation.read_images(self._images)
+            except BaseException:
+                generation.close()
+                raise
+        return generation
+
+    def end_all(self, error: AtelierError) -> None:
+        """Every generation that runs ends with this error."""
+        for generation in list(self._running):
+            generation.fail(error)
+
+    def _enter(self, call: Call, origin: Origin, account: Account) -> Generation:
         plan = self.check(call, origin)
         account.model = plan.model.key
         ticket = self._admission.enter()
@@ -66,11 +84,6 @@ class Inference:
         )
         self._running.add(generation)
         return generation
-
-    def end_all(self, error: AtelierError) -> None:
-        """Every generation that runs ends with this error."""
-        for generation in list(self._running):
-            generation.fail(error)
 
     def _deadline(self, call: Call, account: Account) -> Deadline:
         end = account.started + call.timeout if call.timeout is not None else None

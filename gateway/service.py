@@ -19,6 +19,7 @@ from gateway.control import Control
 from gateway.dispatcher import Dispatcher
 from gateway.guards import ServerKey
 from gateway.health import HealthRoutes
+from gateway.image_reader import ImageReader
 from gateway.inference import Inference
 from gateway.lmstudio.chat_routes import LMStudioChatRoutes
 from gateway.lmstudio.conversation import KIND, Conversations
@@ -34,6 +35,7 @@ from gateway.ollama.pulls import Pulls
 from gateway.ollama.residence import Residence
 from gateway.ollama.routes import OllamaRoutes
 from gateway.openai.routes import OpenAIRoutes
+from gateway.outbound import AddressGuard
 from gateway.registry_client import RegistryClient
 from gateway.responses.archive import Archive
 from gateway.responses.background import Background
@@ -60,7 +62,8 @@ class Gateway:
         self._dispatcher = Dispatcher(
             self.watcher, self.registry, self.workers, self.metrics, load_on_demand=config.load_on_demand
         )
-        core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics)
+        self._images = ImageReader(AddressGuard(config.outbound_hosts) if config.fetch_images else None)
+        core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics, self._images)
         self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
         self.archive = Archive(Stored(self.registry, "openai"))
@@ -96,6 +99,7 @@ class Gateway:
         await self.background.close()
         await self.registry.close()
         await self.workers.close()
+        await self._images.close()
 
     def _create_sdk(self, config: Config, catalogue: Catalogue, control: Control) -> SDKSockets:
         return SDKSockets(

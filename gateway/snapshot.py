@@ -54,6 +54,7 @@ class Model:
     default_preset: str = ""
     made_for_tools: bool = False  # its chat template asks for them
     made_for_reasoning: bool = False
+    made_for_vision: bool = False
     replicas: tuple[int, int] | None = None  # least and most instances; None: as many as are loaded
     hub_repo: str = ""  # that it was downloaded from
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atelier.errors import AtelierError, WorkerLost
@@ -14,6 +14,7 @@ from gateway.admission import Admission
 from gateway.call import Call, Chat, Origin, Plan, find_target, make_plan, set_chat, told_name
 from gateway.connection import Method, WorkerRefused, as_told
 from gateway.dispatcher import Dispatcher
+from gateway.image_reader import ImageReader
 from gateway.snapshot import Instance, Launch
 from gateway.watcher import Watcher
 from gateway.workers import Workers
@@ -84,13 +85,20 @@ class Unary:
     """Finds the instance, asks it once, and once more elsewhere where it was lost. Owns the calls on their way."""
 
     def __init__(
-        self, watcher: Watcher, dispatcher: Dispatcher, workers: Workers, admission: Admission, metrics: GatewayMetrics
+        self,
+        watcher: Watcher,
+        dispatcher: Dispatcher,
+        workers: Workers,
+        admission: Admission,
+        metrics: GatewayMetrics,
+        images: ImageReader,
     ) -> None:
         self._watcher = watcher
         self._dispatcher = dispatcher
         self._workers = workers
         self._admission = admission
         self._metrics = metrics
+        self._images = images
         self._running: set[asyncio.Timeout] = set()
         self._end: AtelierError | None = None
 
@@ -105,7 +113,7 @@ class Unary:
 
     async def count_tokens(self, call: Call, origin: Origin, account: Account) -> int:
         """Of the prompt that the chat becomes."""
-        plan = make_plan(call, origin, self._watcher.known())
+        plan = await self._plan(call, origin)
         _, reply = await self._answer(
             "Tokenize", lambda instance: chat_tokens_message(plan, instance), call.model, origin, account
         )
@@ -123,7 +131,7 @@ class Unary:
 
     async def apply_template(self, call: Call, origin: Origin, account: Account) -> Words:
         """The prompt that the chat becomes."""
-        plan = make_plan(call, origin, self._watcher.known())
+        plan = await self._plan(call, origin)
         name, reply = await self._answer(
             "ApplyTemplate", lambda instance: template_message(plan, instance), call.model, origin, account
         )
@@ -134,6 +142,10 @@ class Unary:
         self._end = error
         for call in self._running:
             call.reschedule(0)
+
+    async def _plan(self, call: Call, origin: Origin) -> Plan:
+        plan = make_plan(call, origin, self._watcher.known())
+        return replace(plan, images=await self._images.read(call.images)) if call.images else plan
 
     async def _answer(
         self, method: Method, message: Callable[[Instance], Any], model: str, origin: Origin, account: Account
@@ -220,4 +232,4 @@ def set_one_chat(chat: pb.Chat, plan: Plan, instance: Instance | None) -> None:
     """The plan's one chat, as this instance would be asked to answer it."""
     (prompt,) = plan.call.prompts
     assert isinstance(prompt, Chat)
-    set_chat(chat, plan.call, prompt.messages, plan.effective(instance).prompt.build())
+    set_chat(chat, plan, prompt.messages, plan.effective(instance).prompt.build())

@@ -28,6 +28,12 @@ def serve(
     api_key: Annotated[Text, typer.Option(help="Key to ask for; safer in ATELIER_API_KEY.")] = None,
     allow_open: Annotated[bool | None, typer.Option(help="Listen beyond this machine without a key.")] = None,
     body_limit_mb: Annotated[Number, typer.Option(help="Largest request body, in MiB.  [32]")] = None,
+    fetch_images: Annotated[
+        bool | None, typer.Option(help="Fetch images that requests name by URL, from public addresses.  [on]")
+    ] = None,
+    outbound_hosts: Annotated[
+        list[str] | None, typer.Option(help="Hosts to fetch from though they are not public: name or name:port.")
+    ] = None,
     max_queued: Annotated[int | None, typer.Option(help="Requests in work or waiting before a 503.  [256]")] = None,
     queue_timeout: Annotated[
         Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")

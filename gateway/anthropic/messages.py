@@ -8,7 +8,9 @@ from typing import Any
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.anthropic.schema import (
+    Base64Source,
     Block,
+    ImageBlock,
     Message,
     OtherBlock,
     RedactedThinkingBlock,
@@ -17,7 +19,9 @@ from gateway.anthropic.schema import (
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
+    UrlSource,
 )
+from gateway.images import EncodedImage, ImageSource, content_of, image_at
 
 Json = dict[str, Any]
 Placed = tuple[str, Block]  # a block, and where it stands in the body
@@ -73,13 +77,13 @@ def history_call(block: ToolUseBlock) -> Json:
 
 
 def user_turn(role: str, blocks: Sequence[Placed], names: dict[str, str]) -> list[Json]:
-    """The results of tools are messages of their own; the texts between them are one each."""
+    """The results of tools are messages of their own; what is said between them is one each."""
     found: list[Json] = []
     for of_tool, run in groupby(blocks, key=lambda entry: isinstance(entry[1], ToolResultBlock)):
         if of_tool:
             found += [tool_message(path, block, role, names) for path, block in run]
         else:
-            found.append({"role": role, "content": "\n".join(_text(path, block, role) for path, block in run)})
+            found.append({"role": role, "content": content_of(_piece(path, block, role) for path, block in run)})
     return found
 
 
@@ -90,10 +94,24 @@ def tool_message(path: str, block: Block, role: str, names: dict[str, str]) -> J
     if (name := names.get(block.tool_use_id)) is None:
         param = f"{path}.tool_use_id"
         raise InvalidRequest(f'{param}: no tool_use before it has the id "{block.tool_use_id[:64]}"', param=param)
-    content = text_of(block.content or "", f"{path}.content")
+    pieces = result_pieces(block.content or "", f"{path}.content")
     if block.is_error:
-        content = f"Error: {content}" if content else "Error"
-    return {"role": "tool", "tool_call_id": block.tool_use_id, "name": name, "content": content}
+        pieces = as_error(pieces)
+    return {"role": "tool", "tool_call_id": block.tool_use_id, "name": name, "content": content_of(pieces)}
+
+
+def result_pieces(content: str | Sequence[ResultBlock], path: str) -> list[str | ImageSource]:
+    if isinstance(content, str):
+        return [content]
+    return [_piece(f"{path}[{i}]", block) for i, block in enumerate(content)]
+
+
+def as_error(pieces: list[str | ImageSource]) -> list[str | ImageSource]:
+    match pieces:
+        case [str(text), *others] if text:
+            return [f"Error: {text}", *others]
+        case _:
+            return ["Error", *(piece for piece in pieces if piece)]
 
 
 def text_of(content: str | Sequence[ResultBlock], path: str) -> str:
@@ -112,6 +130,21 @@ def _blocks(message: Message, number: int) -> Iterator[Placed]:
         raise InvalidRequest(f"{path}: must have at least one block", param=path)
 
 
+def _piece(path: str, block: Block, role: str = "user") -> str | ImageSource:
+    return image(block, path) if isinstance(block, ImageBlock) else _text(path, block, role)
+
+
+def image(block: ImageBlock, path: str) -> ImageSource:
+    match block.source:
+        case Base64Source(data=data):
+            return EncodedImage(data, f"{path}.source.data")
+        case UrlSource(url=url):
+            return image_at(url, f"{path}.source.url")
+        case source:
+            param = f"{path}.source.type"
+            raise UnsupportedField(f'{param}: must be "base64" or "url", not "{source.type[:40]}"', param=param)
+
+
 def _text(path: str, block: Block, role: str = "user") -> str:
     if isinstance(block, TextBlock):
         return block.text
@@ -121,6 +154,6 @@ def _text(path: str, block: Block, role: str = "user") -> str:
 def _misplaced(path: str, block: Block, role: str) -> InvalidRequest:
     if not isinstance(block, OtherBlock):
         return InvalidRequest(f"{path}.type: {block.type} has no place in what the {role} says", param=f"{path}.type")
-    if block.type == "image":
-        return UnsupportedField(f"{path}: image input is not supported; send text.", param=path)
-    return UnsupportedField(f'{path}: blocks of type "{block.type[:40]}" are not supported; send text.', param=path)
+    return UnsupportedField(
+        f'{path}: blocks of type "{block.type[:40]}" are not supported; send text or images.', param=path
+    )

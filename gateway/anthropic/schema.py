@@ -46,6 +46,38 @@ class ToolUseBlock(Body):
     input: dict[str, Any]
 
 
+class Base64Source(Body):
+    type: Literal["base64"]
+    media_type: str | None = Field(None, description="Ignored: the image itself tells its format.")
+    data: str
+
+
+class UrlSource(Body):
+    type: Literal["url"]
+    url: str
+
+
+class OtherSource(Body):
+    """Of a type that is refused by name."""
+
+    type: str
+
+
+def _of_source(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"({kind})" if kind in ("base64", "url") else "(other)"
+
+
+class ImageBlock(Body):
+    type: Literal["image"]
+    source: Annotated[
+        Annotated[Base64Source, Tag("(base64)")]
+        | Annotated[UrlSource, Tag("(url)")]
+        | Annotated[OtherSource, Tag("(other)")],
+        Discriminator(_of_source),
+    ]
+
+
 class OtherBlock(BaseModel):
     """Of a type that is not served."""
 
@@ -66,11 +98,17 @@ def _of_block(value: Any) -> str:
     return f"({kind})" if isinstance(kind, str) and kind in KINDS else "(other)"
 
 
-KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use", "tool_result"})
+KINDS = frozenset({"text", "image", "thinking", "redacted_thinking", "tool_use", "tool_result"})
+
+
+def _of_result(value: Any) -> str:
+    kind = _of_block(value)
+    return kind if kind in ("(text)", "(image)") else "(other)"
+
 
 ResultBlock = Annotated[
-    Annotated[TextBlock, Tag("(text)")] | Annotated[OtherBlock, Tag("(other)")],
-    Discriminator(lambda value: "(text)" if _of_block(value) == "(text)" else "(other)"),
+    Annotated[TextBlock, Tag("(text)")] | Annotated[ImageBlock, Tag("(image)")] | Annotated[OtherBlock, Tag("(other)")],
+    Discriminator(_of_result),
 ]
 ResultBlocks = Annotated[list[ResultBlock], Field(max_length=MOST_BLOCKS)]
 Content = Discriminator(
@@ -87,6 +125,7 @@ class ToolResultBlock(Body):
 
 Block = Annotated[
     Annotated[TextBlock, Tag("(text)")]
+    | Annotated[ImageBlock, Tag("(image)")]
     | Annotated[ThinkingBlock, Tag("(thinking)")]
     | Annotated[RedactedThinkingBlock, Tag("(redacted_thinking)")]
     | Annotated[ToolUseBlock, Tag("(tool_use)")]

@@ -76,7 +76,7 @@ def chat_prompt(body: PromptBody) -> Chat:
     for name in ("mcp_servers", "container"):
         if getattr(body, name):
             raise UnsupportedField(f"{name}: not supported; leave it out.", param=name)
-    return Chat(chat_messages(body.system, body.messages))
+    return Chat.of(chat_messages(body.system, body.messages))
 
 
 def check_budget(body: MessagesBody) -> None:

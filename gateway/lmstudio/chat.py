@@ -6,6 +6,7 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from gateway.call import Call, Chat
 from gateway.events import Statistics
+from gateway.images import ImageSource, content_of, image_within
 from gateway.lmstudio.schema import Input, InputItem, V1ChatBody
 
 SETTINGS = {row.facts.lmstudio: row.name for row in TABLE["inference"].values() if row.facts.lmstudio}
@@ -19,7 +20,7 @@ def v1_chat_call(body: V1ChatBody, messages: list[Json]) -> Call:
     values = {setting: getattr(body, field) for field, setting in SETTINGS.items()}
     return Call(
         model=body.model,
-        prompts=[Chat(messages)],
+        prompts=[Chat.of(messages)],
         template_arguments=reasoning_arguments(body.reasoning),
         settings={name: value for name, value in values.items() if value is not None},
         prompt_progress=bool(body.stream),
@@ -43,19 +44,35 @@ def reasoning_arguments(reasoning: str | None) -> Json:
             return {"enable_thinking": True, "reasoning_effort": effort}
 
 
-def input_text(asked: Input) -> str:
-    """What the user says, in one piece."""
+def input_content(asked: Input) -> str | list[Json]:
+    """What the user says and shows, as it is kept: items of type image hold their images."""
     if isinstance(asked, str):
         return asked
-    return "\n".join(item_text(item, f"input[{number}]") for number, item in enumerate(asked))
+    items = [input_item(item, f"input[{number}]") for number, item in enumerate(asked)]
+    if any(item["type"] == "image" for item in items):
+        return items
+    return "\n".join(item["content"] for item in items)
 
 
-def item_text(item: InputItem, path: str) -> str:
-    if item.type == "image":
-        raise UnsupportedField(f"{path}: images are not supported yet; send text.", param=path)
-    if item.content is None:
-        raise InvalidRequest(f"{path}.content: is required", param=f"{path}.content")
-    return item.content
+def input_item(item: InputItem, path: str) -> Json:
+    name = "data_url" if item.type == "image" else "content"
+    if (value := getattr(item, name)) is None:
+        raise InvalidRequest(f"{path}.{name}: is required", param=f"{path}.{name}")
+    return {"type": "image" if item.type == "image" else "text", name: value}
+
+
+def shown_content(kept: str | list[Json], path: str) -> str | list[Json]:
+    """Kept content with the images apart from their URLs. `path`: of the items; "" for those of an earlier turn."""
+    if isinstance(kept, str):
+        return kept
+    return content_of(input_piece(item, f"{path}[{i}]" if path else "") for i, item in enumerate(kept))
+
+
+def input_piece(item: Json, path: str) -> str | ImageSource:
+    if item["type"] == "image":
+        return image_within(item["data_url"], f"{path}.data_url" if path else "previous_response_id")
+    text: str = item["content"]
+    return text
 
 
 def output_items(reasoning: str, message: str) -> list[Json]:

@@ -49,7 +49,7 @@ class LMStudioChatRoutes:
 
     async def _stream(self, request: Request, call: Call, keep: Keep | None) -> Response:
         """A stream once a worker has accepted the request, or once its model is on its way."""
-        generation = self._inference.admit(call, origin_of(request), account_of(request))
+        generation = await self._inference.admit(call, origin_of(request), account_of(request))
         loading = None
         try:
             if generation.must_load():

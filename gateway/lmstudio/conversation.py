@@ -6,7 +6,7 @@ So any response can be continued, more than once: that is how a chat branches.
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from atelier.errors import AtelierError, ResponseNotFound
-from gateway.lmstudio.chat import input_text
+from gateway.lmstudio.chat import input_content, shown_content
 from gateway.lmstudio.schema import V1ChatBody
 from gateway.stored import Stored
 
@@ -50,15 +50,19 @@ class Turn:
 
 
 def asked(body: V1ChatBody) -> Turn:
-    return Turn(body.system_prompt, [{"role": "user", "content": input_text(body.input)}])
+    return Turn(body.system_prompt, [{"role": "user", "content": input_content(body.input)}])
 
 
-def chat_messages(turns: Iterable[Turn]) -> list[Json]:
-    """The whole chat, with the newest system prompt that was given. An empty one takes it away."""
+def chat_messages(turns: Sequence[Turn]) -> list[Json]:
+    """The whole chat, of which the last turn is asked now, with the newest system prompt that was given.
+
+    An empty one takes it away.
+    """
     system_prompt, messages = None, list[Json]()
     for turn in turns:
         system_prompt = turn.system_prompt if turn.system_prompt is not None else system_prompt
-        messages += turn.messages
+        path = "input" if turn is turns[-1] else ""
+        messages += [{**message, "content": shown_content(message["content"], path)} for message in turn.messages]
     return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages
 
 

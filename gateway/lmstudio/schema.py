@@ -51,7 +51,7 @@ ChatSettings = fields_model(
 class InputItem(Body):
     type: Literal["message", "text", "image"]
     content: str | None = None
-    data_url: str | None = Field(None, description="Of an image, which is not supported yet.")
+    data_url: str | None = Field(None, description="Of an image, in base64.")
 
 
 Input = Annotated[

@@ -11,7 +11,7 @@ from gateway.call import Call
 from gateway.events import Completion, Finished, Statistics, StopReason
 from gateway.generation import Generation
 from gateway.lmstudio.schema import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody, V0CompletionBody
-from gateway.openai.models import capability_names
+from gateway.openai.models import capability_names, type_name
 from gateway.openai.translate import chat_call, completion_call
 from gateway.snapshot import LOADED, Instance, Model, Snapshot
 from protos import registry_pb2 as pb
@@ -109,7 +109,7 @@ def v0_model(model: Model, snapshot: Snapshot) -> Json:
     entry: Json = {
         "id": model.key,
         "object": "model",
-        "type": "embeddings" if model.embedding else "llm",
+        "type": type_name(model),
         "publisher": model.publisher,
         "arch": model.architecture,
         "compatibility_type": "gguf",
@@ -138,7 +138,7 @@ def v1_model(model: Model, snapshot: Snapshot) -> Json:
         ],
         "max_context_length": model.max_context_length,
         "format": "gguf",
-        "capabilities": {"vision": False, "trained_for_tool_use": model.made_for_tools},
+        "capabilities": {"vision": model.made_for_vision, "trained_for_tool_use": model.made_for_tools},
         "layers": model.layers,
     }
 

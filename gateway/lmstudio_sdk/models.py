@@ -71,12 +71,15 @@ def meant_name(specifier: ModelSpecifier, snapshot: Snapshot, domain: Domain) ->
         raise InvalidRequest("query: is required", param="query")
     if query.domain not in (None, domain):
         raise InvalidRequest(f"query.domain: must be {domain} here", param="query.domain")
-    if query.vision:
-        raise ModelNotFound("There is no model here that takes images.", param="model")
     if name := query.identifier or query.path:
         return name
-    if not (instances := loaded_instances(snapshot, domain)):
-        raise ModelNotFound("No model is loaded.", param="model")
+    instances = loaded_instances(snapshot, domain)
+    if query.vision:
+        instances = [each for each in instances if model_of(each, snapshot).made_for_vision]
+    if not instances:
+        raise ModelNotFound(
+            "No model that sees images is loaded." if query.vision else "No model is loaded.", param="model"
+        )
     return instances[0].id
 
 

@@ -66,7 +66,11 @@ def model_info(model: Model, described: ModelDescription) -> Json:
 def capabilities(model: Model, described: ModelDescription) -> list[str]:
     if model.embedding:
         return ["embedding"]
-    trained = {"tools": described.made_for_tools, "thinking": described.made_for_reasoning}
+    trained = {
+        "vision": model.made_for_vision,
+        "tools": described.made_for_tools,
+        "thinking": described.made_for_reasoning,
+    }
     return ["completion", *(name for name, is_so in trained.items() if is_so)]
 
 

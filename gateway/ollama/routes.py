@@ -79,7 +79,7 @@ class OllamaRoutes:
     async def generate(self, request: Request) -> Response:
         body = await read_body(request, OllamaGenerateBody)
         call = generate_call(body, self._name(body.model))
-        if not body.prompt and not body.suffix:
+        if not (body.prompt or body.suffix or body.images):
             return await self._reside(request, body, generate_part)
         return await self._answer(request, body, call, generate_part)
 

@@ -8,6 +8,7 @@ from atelier.limits import MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.groups import MAX_SEED
 from atelier.settings.schema import fields_model
+from gateway.images import MOST_IMAGES
 from gateway.openai.schema import MOST_INPUTS, MOST_MESSAGES, Body, InputText, Stop
 
 # Ollama's name of each is the setting's own.
@@ -76,6 +77,9 @@ class OllamaOptions(Sampling):  # type: ignore[misc, valid-type]
     stop: Stop | None = None
 
 
+Images = Annotated[list[str], Field(max_length=MOST_IMAGES, description="In base64.")]
+
+
 class Generating(Body):
     """What chats and texts have in common."""
 
@@ -114,7 +118,7 @@ class OllamaMessage(Body):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
-    images: list[Any] | None = None
+    images: Images | None = None
     tool_calls: list[OllamaToolCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
@@ -133,7 +137,7 @@ class OllamaGenerateBody(Generating):
     system: str | None = None
     raw: bool | None = Field(None, description="Continue the prompt as it is, without a chat template.")
     template: str | None = Field(None, description="Refused: a preset can hold one.")
-    images: list[Any] | None = None
+    images: Images | None = None
     context: list[int] | None = Field(None, description="Ignored: a chat's messages are its memory.")
 
 

@@ -8,6 +8,7 @@ from atelier.constraint import Constraint, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import Tool, Tools
 from gateway.call import Call, Chat, Infill, PromptInput, Text
+from gateway.images import EncodedImage, content_of
 from gateway.ollama.keep_alive import idle_seconds
 from gateway.ollama.schema import (
     MOST_LAST_N,
@@ -27,29 +28,39 @@ Json = dict[str, Any]
 def chat_call(body: OllamaChatBody, name: str) -> Call:
     """`name`: what the body's model means."""
     messages = [message_json(message, number) for number, message in enumerate(body.messages or [])]
-    return _call(body, name, Chat(messages), tools(body.tools or []))
+    return _call(body, name, Chat.of(messages), tools(body.tools or []))
 
 
 def generate_call(body: OllamaGenerateBody, name: str) -> Call:
     if body.template:
         raise UnsupportedField("template: not taken from requests; a preset can hold one.", param="template")
-    if body.images:
-        raise UnsupportedField("images: pictures are not understood; leave them out.", param="images")
     return _call(body, name, prompt_input(body))
 
 
 def prompt_input(body: OllamaGenerateBody) -> PromptInput:
     """Without a template where the text is to be taken as it is, or has a gap."""
     prompt, system = body.prompt or "", body.system or ""
-    if system and (body.raw or body.suffix):
-        other = "raw" if body.raw else "suffix"
-        raise InvalidRequest(f"system: cannot be had together with {other}, which knows no messages", param="system")
+    if body.raw or body.suffix:
+        refuse_messages(body)
     if body.suffix:
         return Infill(prompt, body.suffix)
     if body.raw:
         return Text(prompt)
     opening = [{"role": "system", "content": system}] if system else []
-    return Chat([*opening, {"role": "user", "content": prompt}])
+    return Chat.of([*opening, {"role": "user", "content": content(prompt, body.images or [], "images")}])
+
+
+def refuse_messages(body: OllamaGenerateBody) -> None:
+    """What only a message can hold."""
+    for name in ("system", "images"):
+        if getattr(body, name):
+            other = "raw" if body.raw else "suffix"
+            raise InvalidRequest(f"{name}: cannot be had together with {other}, which knows no messages", param=name)
+
+
+def content(text: str, images: Sequence[str], path: str) -> str | list[Json]:
+    """The images come before the text, as Ollama has them."""
+    return content_of([*(EncodedImage(image, f"{path}[{i}]") for i, image in enumerate(images)), text])
 
 
 def _call(body: Generating, name: str, prompt: PromptInput, offered: Tools | None = None) -> Call:
@@ -115,10 +126,8 @@ def _tool(given: OllamaTool) -> Tool:
 
 def message_json(message: OllamaMessage, number: int) -> Json:
     """The message as chat templates expect it."""
-    if message.images:
-        path = f"messages[{number}].images"
-        raise UnsupportedField(f"{path}: pictures are not understood; leave them out.", param=path)
-    entry: Json = {"role": message.role, "content": message.content or ""}
+    said = content(message.content or "", message.images or [], f"messages[{number}].images")
+    entry: Json = {"role": message.role, "content": said}
     if message.thinking:
         entry["reasoning_content"] = message.thinking
     if message.tool_calls:

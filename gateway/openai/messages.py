@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from gateway.openai.schema import ContentPart, Message
+from gateway.images import ImageSource, content_of, image_at
+from gateway.openai.schema import ContentPart, ImageUrl, Message
 from gateway.openai.tools import history_call, history_function
 
 Json = dict[str, Any]
 
 
 def chat_messages(messages: Sequence[Message]) -> list[Json]:
-    """Content in one string; developer as system; the older function calls as tool calls."""
+    """Content in one string unless it has images; developer as system; the older function calls as tool calls."""
     found: list[Json] = []
     call_id = ""  # of the last function call, which the next function message answers
     for number, message in enumerate(messages):
@@ -22,7 +23,7 @@ def chat_messages(messages: Sequence[Message]) -> list[Json]:
 
 
 def message_json(message: Message, number: int, call_id: str = "") -> Json:
-    entry: Json = {"role": ROLES.get(message.role, message.role), "content": content_text(message, number)}
+    entry: Json = {"role": ROLES.get(message.role, message.role), "content": content(message, number)}
     for name in ("name", "reasoning_content", "tool_call_id"):
         if (value := getattr(message, name)) is not None:
             entry[name] = value
@@ -39,19 +40,29 @@ def message_json(message: Message, number: int, call_id: str = "") -> Json:
 ROLES = {"developer": "system", "function": "tool"}
 
 
-def content_text(message: Message, number: int) -> str:
+def content(message: Message, number: int) -> str | list[Json]:
     if message.content is None:
         if message.role == "assistant":  # it may consist of tool calls alone
             return ""
         raise InvalidRequest(f"messages[{number}].content: is required", param=f"messages[{number}].content")
     if isinstance(message.content, str):
         return message.content
-    return "\n".join(part_text(part, f"messages[{number}].content[{i}]") for i, part in enumerate(message.content))
+    return content_of(piece(part, f"messages[{number}].content[{i}]") for i, part in enumerate(message.content))
 
 
-def part_text(part: ContentPart, path: str) -> str:
+def piece(part: ContentPart, path: str) -> str | ImageSource:
+    if part.type == "image_url":
+        return image(part.image_url, f"{path}.image_url")
     if part.type not in ("text", "refusal"):
-        raise UnsupportedField(f'{path}: parts of type "{part.type[:40]}" are not supported yet.', param=path)
+        raise UnsupportedField(
+            f'{path}: parts of type "{part.type[:40]}" are not supported; send text or images.', param=path
+        )
     if (text := getattr(part, part.type)) is None:
         raise InvalidRequest(f"{path}.{part.type}: is required", param=f"{path}.{part.type}")
     return str(text)
+
+
+def image(given: str | ImageUrl | None, path: str) -> ImageSource:
+    if given is None:
+        raise InvalidRequest(f"{path}: is required", param=path)
+    return image_at(given, path) if isinstance(given, str) else image_at(given.url, f"{path}.url")

@@ -14,12 +14,19 @@ def model_object(name: str, model: Model, snapshot: Snapshot) -> dict[str, Any]:
         "object": "model",
         "created": int(model.imported_at),
         "owned_by": model.publisher or model.key.partition("/")[0],
-        "type": "embeddings" if model.embedding else "llm",
+        "type": type_name(model),
         "state": "loaded" if instances else "not-loaded",
         "max_context_length": model.max_context_length,
         "capabilities": capability_names(model),
     }
     return {**entry, "loaded_context_length": instances[0].context_length} if instances else entry
+
+
+def type_name(model: Model) -> str:
+    """In LM Studio's words."""
+    if model.embedding:
+        return "embeddings"
+    return "vlm" if model.made_for_vision else "llm"
 
 
 def instances_named(name: str, model: Model, snapshot: Snapshot) -> list[Instance]:
@@ -30,5 +37,5 @@ def instances_named(name: str, model: Model, snapshot: Snapshot) -> list[Instanc
 
 def capability_names(model: Model) -> list[str]:
     """In LM Studio's words; what a model is not made for it may be asked for all the same."""
-    known = {"tool_use": model.made_for_tools, "reasoning": model.made_for_reasoning}
+    known = {"tool_use": model.made_for_tools, "reasoning": model.made_for_reasoning, "vision": model.made_for_vision}
     return [name for name, has in known.items() if has]

@@ -50,13 +50,27 @@ def _kind(value: Any) -> str:
     return "(numbers)" if isinstance(first, int) else "(list)"
 
 
-class ContentPart(BaseModel):
-    """A part of a message's content. Only text is understood yet."""
+class ImageUrl(Body):
+    url: str = Field(description="http, https, or a data URL in base64.")
+    detail: str | None = Field(None, description="Ignored: how an image becomes tokens is the model's to say.")
 
-    model_config = ConfigDict(strict=True, extra="allow")
+
+ImageEntry = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[ImageUrl, Tag("(object)")],
+    Discriminator(
+        lambda value: {str: "(text)", dict: "(object)"}.get(type(value), "(neither)"),
+        custom_error_type="image_url",
+        custom_error_message="must be a string or an object with url",
+    ),
+]
+
+
+class ContentPart(Body):
+    """A part of a message's content."""
 
     type: str
     text: str | None = None
+    image_url: ImageEntry | None = None
     refusal: str | None = None  # of an assistant's earlier turn
 
 

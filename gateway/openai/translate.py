@@ -61,7 +61,7 @@ def chat_call(body: ChatBody) -> Call:
     tools = chat_tools(body)
     return Call(
         model=body.model,
-        prompts=[Chat(chat_messages(body.messages))],
+        prompts=[Chat.of(chat_messages(body.messages))],
         tools=tools,
         template_arguments=template_arguments(body.reasoning_effort, body.chat_template_kwargs),
         settings=settings,

@@ -35,7 +35,7 @@ class Archive:
         earlier = await self._earlier(body.previous_response_id, owner)
         response_id = new_response_id()
         items = input_items(body.input, response_id, await self._referenced(body.input, owner))
-        call = response_call(body, [*earlier, *items])
+        call = response_call(body, items, earlier)
         return Turn(response_id, owner, body, items, call, int(time.time()))
 
     async def keep(self, turn: Turn, response: Json) -> Json:

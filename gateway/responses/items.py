@@ -68,7 +68,19 @@ def _message(item: MessageItem, path: str, id: str) -> Json:
 
 
 def _heard(part: Part, path: str) -> Json:
+    if part.type == "input_image":
+        return _seen(part, path)
     return {"type": "input_text", "text": _text(part, path)}
+
+
+def _seen(part: Part, path: str) -> Json:
+    """The URL stays as it is: one that holds the image keeps it, another is asked again when the chat goes on."""
+    if part.file_id is not None:
+        param = f"{path}.file_id"
+        raise UnsupportedField(f"{param}: no files are stored here; send image_url, such as a data URL.", param=param)
+    if part.image_url is None:
+        raise InvalidRequest(f"{path}.image_url: is required", param=f"{path}.image_url")
+    return {"type": "input_image", "image_url": part.image_url, "detail": part.detail or "auto"}
 
 
 def _said(part: Part, path: str) -> Json:

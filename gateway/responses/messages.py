@@ -3,30 +3,35 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.images import ImageSource, content_of, image_at
+
 Json = dict[str, Any]
 
 ROLES = {"developer": "system"}
 
 
-def chat_messages(instructions: str | None, items: Sequence[Json]) -> list[Json]:
-    """What a model thought and called belongs to one message with what it said, as templates have it."""
+def chat_messages(instructions: str | None, items: Sequence[Json], earlier: int = 0) -> list[Json]:
+    """What a model thought and called belongs to one message with what it said, as templates have it.
+
+    `earlier`: how many of the items are of the conversation that goes on, and not of the request's own input.
+    """
     messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
     reasoning = ""  # before the message or the call that it led to
-    for item in items:
+    for number, item in enumerate(items, -earlier):
         match item["type"]:
             case "reasoning":
                 reasoning += reasoning_text(item)
                 continue
             case "message":
                 role = ROLES.get(item["role"], item["role"])
-                messages.append({"role": role, "content": content_text(item["content"])})
+                messages.append({"role": role, "content": content(item["content"], _path(number, "content"))})
             case "function_call":
                 if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and nobody ran it
                     continue
                 _caller(messages, reasoning)["tool_calls"].append(_call(item))
             case "function_call_output":
-                content = content_text(item["output"])
-                messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+                output = content(item["output"], _path(number, "output"))
+                messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
         if reasoning and messages[-1]["role"] == "assistant":
             messages[-1]["reasoning_content"] = reasoning
         reasoning = ""
@@ -46,10 +51,22 @@ def _call(item: Json) -> Json:
     return {"id": item["call_id"], "type": "function", "function": function}
 
 
-def content_text(content: str | Sequence[Json]) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["refusal"] if part["type"] == "refusal" else part["text"] for part in content)
+def _path(number: int, name: str) -> str:
+    """Of what is in an item; what the conversation has from before has no place in the request."""
+    return f"input[{number}].{name}" if number >= 0 else ""
+
+
+def content(given: str | Sequence[Json], path: str) -> str | list[Json]:
+    if isinstance(given, str):
+        return given
+    return content_of(piece(part, f"{path}[{i}]" if path else "") for i, part in enumerate(given))
+
+
+def piece(part: Json, path: str) -> str | ImageSource:
+    if part["type"] == "input_image":
+        return image_at(part["image_url"], f"{path}.image_url" if path else "previous_response_id")
+    text: str = part["refusal"] if part["type"] == "refusal" else part["text"]
+    return text
 
 
 def reasoning_text(item: Json) -> str:

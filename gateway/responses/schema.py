@@ -34,6 +34,9 @@ class Part(Body):
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: str | None = Field(None, description="http, https, or a data URL in base64.")
+    detail: str | None = Field(None, description="Ignored: how an image becomes tokens is the model's to say.")
+    file_id: str | None = Field(None, description="Refused: there are no files stored here.")
 
 
 def _text_or_list(value: Any) -> str:

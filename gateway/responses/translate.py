@@ -34,14 +34,14 @@ def refuse_contradictions(body: ResponseBody) -> None:
         raise UnsupportedField("stream: not supported together with background; leave one out.", param="stream")
 
 
-def response_call(body: ResponseBody, items: Sequence[Json]) -> Call:
-    """`items`: of the whole conversation, the oldest first."""
-    messages = chat_messages(body.instructions, items)
+def response_call(body: ResponseBody, items: Sequence[Json], earlier: Sequence[Json] = ()) -> Call:
+    """`items`: of the request's own input. `earlier`: of the conversation that goes on, the oldest first."""
+    messages = chat_messages(body.instructions, [*earlier, *items], len(earlier))
     if not messages:
         raise InvalidRequest("input: there is nothing to answer", param="input")
     return Call(
         model=body.model,
-        prompts=[Chat(messages)],
+        prompts=[Chat.of(messages)],
         tools=response_tools(body),
         template_arguments=effort_arguments(body.reasoning.effort if body.reasoning else None),
         settings=inference_settings(body),

@@ -257,6 +257,7 @@ async def test_a_worker_that_dies_ends_the_stream_with_its_failure(
 
 
 IMAGE = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
+FILE = {"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}
 ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "x"}]}
 
 
@@ -269,7 +270,8 @@ ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function
         ({"input": [[]]}, "input[0]"),
         ({"input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
-        ({"input": [IMAGE]}, "input[0].content[0].type"),
+        ({"input": [IMAGE]}, "input[0].content[0].image_url"),
+        ({"input": [FILE]}, "input[0].content[0].file_id"),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
         ({"input": [{"type": "web_search_call", "id": "x"}]}, "input[0].type"),

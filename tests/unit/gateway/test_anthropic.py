@@ -20,6 +20,7 @@ from gateway.anthropic.translate import content_blocks, count_call, ending, mess
 from gateway.call import Call, Chat, Origin, make_plan, submit_message
 from gateway.error_forms import forms_of_path
 from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
+from gateway.images import EncodedImage, RemoteImage
 from gateway.parsing import parse
 from gateway.snapshot import Model, Snapshot
 from gateway.unary import chat_tokens_message
@@ -62,6 +63,50 @@ def text(words: str) -> dict[str, Any]:
 
 def result(content: Any, **more: Any) -> dict[str, Any]:
     return {"type": "tool_result", "tool_use_id": "toolu_1", "content": content, **more}
+
+
+def image(source: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "image", "source": source}
+
+
+DATA = {"type": "base64", "media_type": "image/png", "data": "aGk="}
+
+
+def test_images_are_parts_of_what_the_user_says() -> None:
+    there = {"type": "url", "url": "https://example.org/a.png"}
+    assert call(messages=[user(text("Which?"), image(DATA), image(there), text("Say."))]).prompts == [
+        Chat(
+            [
+                {
+                    "role": "user",
+                    "content": [text("Which?"), {"type": "image"}, {"type": "image"}, text("Say.")],
+                }
+            ],
+            (
+                EncodedImage("aGk=", "messages[0].content[1].source.data"),
+                RemoteImage("https://example.org/a.png", "messages[0].content[2].source.url"),
+            ),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_error", "told"),
+    [
+        ([image(DATA)], False, [{"type": "image"}]),
+        ([text("seen:"), image(DATA)], True, [text("Error: seen:"), {"type": "image"}]),
+        ([image(DATA)], True, [text("Error"), {"type": "image"}]),
+        ([text("gone")], True, "Error: gone"),
+        ("", True, "Error"),
+    ],
+)
+def test_a_tools_result_may_have_images(content: Any, is_error: bool, told: Any) -> None:
+    prompt = call(messages=[*HELLO, assistant(ASKED), user(result(content, is_error=is_error))]).prompts[0]
+    assert isinstance(prompt, Chat)
+    assert prompt.messages[-1]["content"] == told
+    assert [each.path for each in prompt.images] == [
+        f"messages[2].content[0].content[{i}].source.data" for i, block in enumerate(content) if block == image(DATA)
+    ]
 
 
 def test_the_system_prompt_is_a_string_or_blocks() -> None:
@@ -191,17 +236,20 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [user(7)]}, "messages[0].content[0]"),
     ({"messages": [user({"type": "text"})]}, "messages[0].content[0].text"),
     ({"messages": [user({"type": "text", "text": 1})]}, "messages[0].content[0].text"),
-    ({"messages": [user({"type": "image", "source": {}})]}, "messages[0].content[0]"),
+    ({"messages": [user({"type": "image", "source": {}})]}, "messages[0].content[0].source.type"),
+    ({"messages": [user(image({"type": "file", "file_id": "f"}))]}, "messages[0].content[0].source.type"),
+    ({"messages": [user(image({"type": "url", "url": "ftp://a/b"}))]}, "messages[0].content[0].source.url"),
+    ({"messages": [assistant(image(DATA)), *HELLO]}, "messages[0].content[0].type"),
     ({"messages": [user(text("a"), {"type": "document"})]}, "messages[0].content[1]"),
     ({"messages": [user(ASKED)]}, "messages[0].content[0].type"),
     ({"messages": [user(result("x"))]}, "messages[0].content[0].tool_use_id"),
     ({"messages": [assistant(result("x")), *HELLO]}, "messages[0].content[0].type"),
     ({"messages": [assistant({**ASKED, "input": []}), *HELLO]}, "messages[0].content[0].input"),
-    ({"messages": [assistant(ASKED), user(result([{"type": "image"}]))]}, "messages[1].content[0].content[0]"),
+    ({"messages": [assistant(ASKED), user(result([{"type": "image"}]))]}, "messages[1].content[0].content[0].source"),
     ({"messages": [assistant(ASKED), user(result("x", is_error="no"))]}, "messages[1].content[0].is_error"),
     ({"messages": [*HELLO, assistant(text("The answer is"))]}, "messages"),
     ({"system": 5}, "system"),
-    ({"system": [{"type": "image"}]}, "system[0]"),
+    ({"system": [image(DATA)]}, "system[0].type"),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
     ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
     ({"tools": [{"input_schema": {"type": "object"}}]}, "tools[0].name"),
@@ -239,7 +287,7 @@ def test_bad_input_is_refused_by_its_fields_name(fields: dict[str, Any], param: 
 
 
 def test_what_is_not_served_says_so() -> None:
-    assert "image input" in refusal(messages=[user({"type": "image"})]).message
+    assert "document" in refusal(messages=[user({"type": "document"})]).message
     served = refusal(tools=[{"type": "bash_20250124", "name": "bash"}])
     assert isinstance(served, UnsupportedField)
     assert "bash_20250124" in served.message

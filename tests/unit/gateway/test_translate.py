@@ -21,6 +21,7 @@ from gateway.call import (
     submit_message,
 )
 from gateway.events import Finished, Statistics, StopReason
+from gateway.images import EncodedImage, RemoteImage
 from gateway.lmstudio.schema import LoadBody, V0ChatBody
 from gateway.lmstudio.translate import load_settings, params_string, stats, v0_chat_call
 from gateway.openai.schema import ChatBody, CompletionBody
@@ -132,11 +133,48 @@ def test_a_user_message_needs_content() -> None:
     assert caught.value.param == "messages[1].content"
 
 
-def test_an_image_part_is_refused_by_its_place() -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:,"}}
-    with pytest.raises(UnsupportedField) as caught:
-        chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, image]}])
-    assert caught.value.param == "messages[0].content[1]"
+def test_images_stand_apart_from_their_messages_in_order() -> None:
+    parts = [
+        {"type": "text", "text": "Look"},
+        {"type": "text", "text": "here:"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk=", "detail": "low"}},
+        {"type": "image_url", "image_url": "https://example.org/a.png"},
+    ]
+    call = chat(messages=[{"role": "user", "content": parts}, *HELLO])
+    assert call.prompts == [
+        Chat(
+            [
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "Look\nhere:"}, {"type": "image"}, {"type": "image"}],
+                },
+                *HELLO,
+            ],
+            (
+                EncodedImage("aGk=", "messages[0].content[2].image_url.url"),
+                RemoteImage("https://example.org/a.png", "messages[0].content[3].image_url"),
+            ),
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "param"),
+    [
+        ({"type": "input_audio"}, UnsupportedField, "messages[0].content[1]"),
+        ({"type": "image_url"}, InvalidRequest, "messages[0].content[1].image_url"),
+        ({"type": "image_url", "image_url": 5}, InvalidRequest, "messages[0].content[1].image_url"),
+        ({"type": "image_url", "image_url": {"url": 5}}, InvalidRequest, "messages[0].content[1].image_url.url"),
+        ({"type": "image_url", "image_url": {"url": "data:,"}}, InvalidRequest, "messages[0].content[1].image_url.url"),
+        ({"type": "image_url", "image_url": "file:///etc/passwd"}, InvalidRequest, "messages[0].content[1].image_url"),
+    ],
+)
+def test_a_part_that_is_no_text_and_no_image_is_refused_by_its_place(
+    part: dict[str, Any], kind: type[InvalidRequest], param: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}, part]}])
+    assert caught.value.param == param
 
 
 def test_response_formats_become_constraints() -> None:

@@ -1,0 +1,145 @@
+"""The images of a chat: how dialects tell of them, and what is asked of their bytes. Pure."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from atelier.errors import InvalidRequest
+
+MOST_IMAGES = 64  # of one request
+LARGEST_IMAGE = 20 * 2**20  # bytes, encoded as a file is
+LARGEST_TOGETHER = 48 * 2**20  # bytes of one request's images
+LONGEST_URL = 8192  # characters
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """One that is in the request. `path`: where, for what is wrong with it."""
+
+    base64: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteImage:
+    """One that lies elsewhere."""
+
+    url: str
+    path: str
+
+
+ImageSource = EncodedImage | RemoteImage
+
+
+def image_at(url: str, path: str) -> ImageSource:
+    """What a URL means, which may hold the image itself; InvalidRequest."""
+    if url[:5].lower() == "data:":
+        return image_within(url, path)
+    if url[:8].lower().startswith(("http://", "https://")) and len(url) <= LONGEST_URL:
+        return RemoteImage(url, path)
+    raise InvalidRequest(
+        f"{path}: must be a data URL in base64, or an http or https URL of at most {LONGEST_URL} characters", param=path
+    )
+
+
+def image_within(url: str, path: str) -> EncodedImage:
+    """The image that a data URL holds. Its media type is not believed: the image itself tells its format."""
+    head, comma, data = url.partition(",")
+    if not (comma and url[:5].lower() == "data:" and head[-7:].lower() == ";base64"):
+        raise InvalidRequest(f"{path}: must be a data URL in base64 (data:image/png;base64,...)", param=path)
+    return EncodedImage(data, path)
+
+
+def content_of(pieces: Iterable[str | ImageSource], joint: str = "\n") -> str | list[Json]:
+    """A message's content: a string, or a list of parts where there are images. Texts side by side become one."""
+    found = list(pieces)
+    texts = [piece for piece in found if isinstance(piece, str)]
+    if len(texts) == len(found):
+        return joint.join(texts)
+    parts: list[Json] = []
+    for is_text, run in groupby(found, key=lambda piece: isinstance(piece, str)):
+        if not is_text:
+            parts += [{"type": "image", "source": source} for source in run]
+        elif text := joint.join(map(str, run)):
+            parts.append({"type": "text", "text": text})
+    return parts
+
+
+def set_apart(messages: Sequence[Json]) -> tuple[list[Json], tuple[ImageSource, ...]]:
+    """Messages as workers take them, whose image parts say only that there is one; and the images, in their order."""
+    sources: list[ImageSource] = []
+    bare: list[Json] = []
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, list):
+            sources += [part["source"] for part in content if part["type"] == "image"]
+            parts = [{"type": "image"} if part["type"] == "image" else part for part in content]
+            message = {**message, "content": parts}
+        bare.append(message)
+    return bare, tuple(sources)
+
+
+class Allowance:
+    """How large the images of one request may be, counted as they come."""
+
+    def __init__(self) -> None:
+        self._left = LARGEST_TOGETHER
+
+    def take(self, size: int, path: str) -> None:
+        """InvalidRequest when so many bytes more are too many."""
+        self._left -= size
+        if self._left < 0:
+            together = LARGEST_TOGETHER // 2**20
+            raise InvalidRequest(f"{path}: the images are larger than {together} MiB together", param=path)
+
+
+def refuse_many(sources: Sequence[ImageSource]) -> None:
+    if len(sources) > MOST_IMAGES:
+        path = sources[MOST_IMAGES].path
+        raise InvalidRequest(f"{path}: a request may have {MOST_IMAGES} images at most", param=path)
+
+
+def decode(image: EncodedImage, allowance: Allowance) -> bytes:
+    """The image's bytes; InvalidRequest."""
+    if len(image.base64) > encoded_length(LARGEST_IMAGE):
+        raise too_large(image.path)
+    try:
+        data = base64.b64decode(image.base64, validate=True)
+    except (ValueError, binascii.Error):
+        raise InvalidRequest(f"{image.path}: is not valid base64", param=image.path) from None
+    allowance.take(len(data), image.path)
+    return data
+
+
+def encoded_length(size: int) -> int:
+    """Of so many bytes in base64."""
+    return -(-size // 3) * 4
+
+
+def too_large(path: str) -> InvalidRequest:
+    return InvalidRequest(f"{path}: the image is larger than {LARGEST_IMAGE // 2**20} MiB", param=path)
+
+
+def image_format(data: bytes) -> str | None:
+    """By its first bytes; None for what is not served."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    return "bmp" if data.startswith(b"BM") else None
+
+
+def known_image(data: bytes, path: str) -> bytes:
+    """The same bytes; InvalidRequest when they are no image of a format that is served."""
+    if image_format(data) is None:
+        raise InvalidRequest(f"{path}: is no PNG, JPEG, WebP, GIF or BMP image", param=path)
+    return data

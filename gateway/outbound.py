@@ -1,0 +1,156 @@
+"""Requests to addresses that clients name: they reach what is public, and what the operator allows, and nothing else.
+
+Whoever may ask this server to fetch something would otherwise reach what only this machine can reach. Each name is
+resolved once, each of its addresses is judged, and the connection goes to an address that was judged: a name that
+means something else a moment later gains nothing. Redirects come by the same way.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+
+from atelier import __version__
+from atelier.hosts import split_host
+
+MOST_REDIRECTS = 3
+MOST_ADDRESSES = 4  # of one name that are tried
+STEP_SECONDS = 10.0  # to connect, and between two pieces of a reply
+PORTS = {"http": 80, "https": 443}
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""A host and a port to the addresses that they mean, in numbers; OSError."""
+
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+EMBEDDING = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64: the last four bytes are an IPv4 address (RFC 6052)
+# What `ipaddress` takes for global, or took in some release, and what is not anybody's to reach.
+SPECIAL_IPV4 = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            *("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4"),
+            "168.63.129.16/32",  # a virtual machine's host, on Azure
+        ),
+    )
+)
+SPECIAL_IPV6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+
+
+class ForbiddenAddress(Exception):
+    """The message says of the URL what is wrong with it; it tells nothing of where a name led."""
+
+
+async def resolve_name(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def is_public(address: str) -> bool:
+    """Whether an address in numbers is one of the internet at large."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return _is_public_ipv4(parsed)
+    if parsed.ipv4_mapped is not None:
+        return _is_public_ipv4(parsed.ipv4_mapped)
+    if parsed.scope_id is not None:
+        return False
+    if parsed in EMBEDDING:
+        return _is_public_ipv4(ipaddress.IPv4Address(parsed.packed[-4:]))
+    return parsed in GLOBAL_UNICAST and parsed.is_global and not any(parsed in network for network in SPECIAL_IPV6)
+
+
+def _is_public_ipv4(address: ipaddress.IPv4Address) -> bool:
+    special = address.is_multicast or address.is_reserved or any(address in network for network in SPECIAL_IPV4)
+    return address.is_global and not special
+
+
+class AddressGuard:
+    """Says where a request to a URL may connect to."""
+
+    def __init__(self, allowed: Iterable[str] = (), resolve: Resolve = resolve_name) -> None:
+        """`allowed`: hosts, with a port or without, that may be reached wherever they are."""
+        self._allowed = frozenset(split_host(entry) for entry in allowed)
+        self._resolve = resolve
+
+    async def addresses(self, url: httpx.URL) -> list[str]:
+        """Those that the URL's host has now, of which each may be reached; ForbiddenAddress."""
+        if url.scheme not in PORTS:
+            raise ForbiddenAddress("must be an http or https URL")
+        if url.userinfo:
+            raise ForbiddenAddress("must not hold a user or a password")
+        host, port = host_of(url), url.port or PORTS[url.scheme]
+        if not host:
+            raise ForbiddenAddress("names no host")
+        try:
+            found = await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            found = []
+        # The same words for both, which would tell what names there are in the server's own network.
+        if not found or not (self._allows(host, port) or all(map(is_public, found))):
+            raise ForbiddenAddress(
+                f'the host "{host[:200]}" is not known, or not public and not among those that the operator allows '
+                "(ATELIER_OUTBOUND_HOSTS)"
+            )
+        return found
+
+    def _allows(self, host: str, port: int) -> bool:
+        return not self._allowed.isdisjoint({(host, None), (host, port)})
+
+
+def host_of(url: httpx.URL) -> str:
+    """In ASCII, and as a certificate has it: without the root's dot."""
+    return url.raw_host.decode("ascii").lower().rstrip(".")
+
+
+class GuardedTransport(httpx.AsyncBaseTransport):
+    """Sends a request to an address that the guard allows, with the name of its host in Host and in TLS."""
+
+    def __init__(self, guard: AddressGuard, transport: httpx.AsyncBaseTransport) -> None:
+        self._guard = guard
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        addresses = (await self._guard.addresses(request.url))[:MOST_ADDRESSES]
+        for address in addresses[:-1]:
+            try:
+                return await self._send(request, address)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue  # a machine without IPv6 finds IPv6 addresses all the same
+        return await self._send(request, addresses[-1])
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def _send(self, request: httpx.Request, address: str) -> httpx.Response:
+        pinned = httpx.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": host_of(request.url)},
+        )
+        return await self._transport.handle_async_request(pinned)
+
+
+def direct_transport() -> httpx.AsyncHTTPTransport:
+    """Connections are not kept: one is known by its address, and another name's request would go over it unproven."""
+    return httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def outbound_client(guard: AddressGuard, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    """Without the environment's proxies and certificates, without cookies. The caller bounds bytes and time."""
+    return httpx.AsyncClient(
+        transport=GuardedTransport(guard, transport or direct_transport()),
+        trust_env=False,
+        follow_redirects=True,
+        max_redirects=MOST_REDIRECTS,
+        timeout=STEP_SECONDS,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        headers={"user-agent": f"lm-atelier/{__version__}", "accept-encoding": "identity"},
+    )
