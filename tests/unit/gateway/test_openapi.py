@@ -1,5 +1,6 @@
 """What /openapi.json says, and that its examples are what it says. Replies are held against it by every test."""
 
+import asyncio
 from typing import Any
 
 import jsonschema_rs
@@ -15,7 +16,10 @@ WITHOUT_REPLY = {"HEAD /", "DELETE /api/delete"}
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return Gateway(Config(home=tmp_path_factory.mktemp("home"), port=0)).app.openapi()
+    async def written() -> Any:
+        return Gateway(Config(home=tmp_path_factory.mktemp("home"), port=0)).app.openapi()
+
+    return asyncio.run(written())
 
 
 def operations(document: Any) -> dict[str, Any]:
