@@ -163,9 +163,14 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     response, responses = "/v1/responses/{id}", routes.responses
     errors = (*INFERENCE, PreviousResponseNotFound)
     post("/v1/responses", responses.create, ResponseBody, "Answer, and keep the answer (OpenAI)", errors)
-    get(response, responses.get, "One stored response (OpenAI)", ResponseNotFound)
+    get(response, responses.get, "One stored response (OpenAI)", ResponseNotFound, InvalidRequest)
     _add(app, "DELETE", response, responses.delete, "Delete a stored response (OpenAI)", (*ALWAYS, ResponseNotFound))
-    get(f"{response}/input_items", responses.input_items, "What a response answered (OpenAI)", ResponseNotFound)
+    get(
+        f"{response}/input_items",
+        responses.input_items,
+        "What a response answered (OpenAI)",
+        *(ResponseNotFound, InvalidRequest),
+    )
     _add(
         app,
         "POST",

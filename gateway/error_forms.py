@@ -19,9 +19,10 @@ BY_PATH: dict[str, ErrorForm] = {
 FORMS = {form.name: form for form in (openai.FORM, *BY_PATH.values())}
 
 
-def form_of_path(path: str) -> ErrorForm:
-    """What the path's dialect has, whoever asks."""
-    return _own_form(path) or openai.FORM
+def forms_of_path(path: str) -> tuple[ErrorForm, ...]:
+    """What clients may get there: two on the paths of the models, which OpenAI's and Anthropic's share."""
+    own = _own_form(path) or openai.FORM
+    return (own, anthropic.FORM) if path.startswith("/v1/models") else (own,)
 
 
 def form_of(scope: Scope) -> ErrorForm:

@@ -14,6 +14,7 @@ import uvicorn
 from atelier.config import Config
 from gateway.server import Server, create_server, listen
 from gateway.service import Gateway
+from tests.support.documented_replies import RepliesChecked
 
 PATIENCE = 10.0  # seconds that anything here may take
 
@@ -65,7 +66,8 @@ async def running_gateway(registry: Registry, **options: Any) -> AsyncIterator[R
     config = Config(**{"registry_address": registry.target, "port": 0, "shutdown_grace": 5, **options})
     gateway = Gateway(config)
     listener = listen(config)
-    server: Server = create_server(gateway.app, config)
+    checked = RepliesChecked(gateway.app)
+    server: Server = create_server(checked, config)
     await gateway.start()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     running = RunningGateway(gateway, server, listener.getsockname()[1])
@@ -77,6 +79,7 @@ async def running_gateway(registry: Registry, **options: Any) -> AsyncIterator[R
         gateway.admission.close()
         await asyncio.wait_for(serving, PATIENCE)
         await gateway.close()
+    assert not checked.faults, "\n".join(checked.faults)
 
 
 def client_of(gateway: Gateway) -> httpx.AsyncClient:

@@ -236,7 +236,7 @@ async def test_a_request_is_one_line_of_the_log_without_what_was_said(gateway: R
 async def test_half_open_connections_hinder_nobody_and_do_not_stay(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.5)
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 2.0)
     half_open = [await gateway.raw(b"POST /v1/chat/completions HTTP/1.1\r\nHost: ") for _ in range(200)]
     async with gateway.client() as http:
         assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200

@@ -131,11 +131,11 @@ async def test_anthropics_messages_have_images_in_results_too(gateway: RunningGa
 
 
 async def test_ollamas_chats_and_prompts_have_images(gateway: RunningGateway) -> None:
-    client = ollama.AsyncClient(gateway.url, timeout=PATIENCE, trust_env=False, verify=False)
     image = ollama.Image(value=picture(3, 2))
-    chat = await client.chat(KEY, [ollama.Message(role="user", content="Look", images=[image])])
-    generated = await client.generate(KEY, "Look", images=[image])
-    shown = await client.show(KEY)
+    async with ollama.AsyncClient(gateway.url, timeout=PATIENCE, trust_env=False, verify=False) as client:
+        chat = await client.chat(KEY, [ollama.Message(role="user", content="Look", images=[image])])
+        generated = await client.generate(KEY, "Look", images=[image])
+        shown = await client.show(KEY)
     assert SEEN in (chat.message.content or "")
     assert SEEN in generated.response
     assert "vision" in (shown.capabilities or [])

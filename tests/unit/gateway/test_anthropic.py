@@ -18,7 +18,7 @@ from gateway.anthropic.models import model_page
 from gateway.anthropic.schema import SETTINGS, MessagesBody
 from gateway.anthropic.translate import content_blocks, count_call, ending, messages_call, tool_input
 from gateway.call import Call, Chat, Origin, make_plan, submit_message
-from gateway.error_forms import form_of_path
+from gateway.error_forms import forms_of_path
 from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.images import EncodedImage, RemoteImage
 from gateway.parsing import parse
@@ -382,7 +382,7 @@ def test_every_error_has_a_type_of_anthropics() -> None:
 
 def test_a_path_belongs_to_a_dialect_by_its_segments() -> None:
     paths = ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages2", "/v1/models", "/nothing"]
-    assert [form_of_path(path).name for path in paths] == [
+    assert [forms_of_path(path)[0].name for path in paths] == [
         "AnthropicError",
         "AnthropicError",
         "Error",

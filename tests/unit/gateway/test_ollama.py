@@ -13,7 +13,7 @@ from atelier.tools import Tool
 from gateway.admission import Admission
 from gateway.call import Chat, Infill, Text
 from gateway.control import Control
-from gateway.error_forms import form_of_path
+from gateway.error_forms import forms_of_path
 from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.ollama.errors import FORM
 from gateway.ollama.keep_alive import duration_seconds
@@ -113,7 +113,7 @@ def test_a_name_of_ollamas_library_is_not_looked_for_elsewhere() -> None:
     ],
 )
 def test_which_paths_are_ollamas(path: str, told: bool) -> None:
-    assert (form_of_path(path) is FORM) is told
+    assert (forms_of_path(path) == (FORM,)) is told
 
 
 def test_options_become_settings_and_what_asks_for_no_limit_sets_none() -> None:
