@@ -37,7 +37,7 @@ class Config(BaseSettings):
     outbound_hosts: Annotated[list[str], NoDecode] = Field(
         [],
         description="Hosts (name or name:port), by commas, that requests may have something fetched from although "
-        "their addresses are not public.",
+        "their addresses are not public, or their ports not the usual ones.",
     )
     max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
     queue_timeout: float | None = Field(

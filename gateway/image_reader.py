@@ -1,6 +1,7 @@
 """Images from where a request has them to their bytes: decoded, or fetched."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -67,7 +68,7 @@ class ImageReader:
             raise _not_fetched(image, "there are too many redirects") from None
         except httpx.InvalidURL:
             raise InvalidRequest(f"{image.path}: is not a valid URL", param=image.path) from None
-        except httpx.HTTPError:
+        except (httpx.HTTPError, ssl.SSLError):  # TLS that breaks within a body is not among httpx's errors
             raise _not_fetched(image, "its server did not answer as it should") from None
 
     def _opened(self, path: str) -> httpx.AsyncClient:

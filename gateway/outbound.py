@@ -87,12 +87,18 @@ class AddressGuard:
         host, port = host_of(url), url.port or PORTS[url.scheme]
         if not host:
             raise ForbiddenAddress("names no host")
+        allowed = self._allows(host, port)
+        if port != PORTS[url.scheme] and not allowed:
+            raise ForbiddenAddress(
+                f"must not name a port other than {PORTS[url.scheme]}, unless the operator allows it "
+                "(ATELIER_OUTBOUND_HOSTS)"
+            )
         try:
             found = await self._resolve(host, port)
         except (OSError, UnicodeError):
             found = []
         # The same words for both, which would tell what names there are in the server's own network.
-        if not found or not (self._allows(host, port) or all(map(is_public, found))):
+        if not found or not (allowed or all(map(is_public, found))):
             raise ForbiddenAddress(
                 f'the host "{host[:200]}" is not known, or not public and not among those that the operator allows '
                 "(ATELIER_OUTBOUND_HOSTS)"
@@ -116,6 +122,12 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         self._transport = transport
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await _bare_redirect(await self._reach(request))
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    async def _reach(self, request: httpx.Request) -> httpx.Response:
         addresses = (await self._guard.addresses(request.url))[:MOST_ADDRESSES]
         for address in addresses[:-1]:
             try:
@@ -123,9 +135,6 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 continue  # a machine without IPv6 finds IPv6 addresses all the same
         return await self._send(request, addresses[-1])
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
 
     async def _send(self, request: httpx.Request, address: str) -> httpx.Response:
         pinned = httpx.Request(
@@ -136,6 +145,14 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             extensions={**request.extensions, "sni_hostname": host_of(request.url)},
         )
         return await self._transport.handle_async_request(pinned)
+
+
+async def _bare_redirect(reply: httpx.Response) -> httpx.Response:
+    """A redirect loses its body, which the client would read and unpack whole, whatever its size."""
+    if not reply.has_redirect_location:
+        return reply
+    await reply.aclose()
+    return httpx.Response(reply.status_code, headers={"location": reply.headers["location"]})
 
 
 def direct_transport() -> httpx.AsyncHTTPTransport:

@@ -190,7 +190,8 @@ async def test_a_model_that_sees_nothing_is_not_loaded_for_images(
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://127.0.0.1:1/a", "not public"),
+        ("http://127.0.0.1/a", "not public"),
+        ("http://127.0.0.1:1/a", "a port other than 80"),
         ("http://169.254.169.254/latest/meta-data/", "not public"),
         ("http://2130706433/", "not public"),
         ("data:image/png;base64,aGk=", "is no PNG"),

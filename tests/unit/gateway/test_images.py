@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import gzip
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -212,6 +213,17 @@ async def test_a_server_that_breaks_off_is_told(monkeypatch: pytest.MonkeyPatch)
         raise httpx.RemoteProtocolError("10.0.0.1 said nonsense")
 
     assert "10.0.0.1" not in (await Fetching(monkeypatch, answer).refused()).message
+
+
+async def test_tls_that_breaks_within_a_body_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx lets it through as it is."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield PNG
+        raise ssl.SSLError("bad record mac")
+
+    error = await Fetching(monkeypatch, lambda _: httpx.Response(200, content=broken())).refused()
+    assert "did not answer as it should" in error.message
 
 
 async def test_without_leave_nothing_is_fetched() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import httpx
 import pytest
@@ -48,6 +48,22 @@ class Web(httpx.AsyncBaseTransport):
         if request.url.host in self._dead:
             raise httpx.ConnectError("unreachable")
         return self._replies.get(request.url.path) or httpx.Response(200, content=b"here")
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body that counts what is read of it."""
+
+    def __init__(self) -> None:
+        self.pieces = 0
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.pieces += 1
+            yield b"\0"
+
+    async def aclose(self) -> None:
+        self.closed = True
 
 
 def moved(location: str) -> httpx.Response:
@@ -123,14 +139,24 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     names = Names({"example.org": [[PUBLIC], ["127.0.0.1"]]})
     web = Web()
     async with client_of(names, web) as client:
-        assert (await client.get("https://Example.org:8443/a?b=c")).content == b"here"
+        assert (await client.get("https://Example.org/a?b=c")).content == b"here"
         with pytest.raises(ForbiddenAddress):  # the name leads elsewhere now
             await client.get("https://example.org/")
     [request] = web.requests
-    assert str(request.url) == f"https://{PUBLIC}:8443/a?b=c"
-    assert request.headers["host"] == "example.org:8443"
+    assert str(request.url) == f"https://{PUBLIC}/a?b=c"
+    assert request.headers["host"] == "example.org"
     assert request.extensions["sni_hostname"] == "example.org"
-    assert names.asked == [("example.org", 8443), ("example.org", 443)]
+    assert names.asked == [("example.org", 443), ("example.org", 443)]
+
+
+@pytest.mark.parametrize("url", ["https://example.org:80/", "http://example.org:25/", "http://example.org:443/"])
+async def test_a_public_host_is_reached_at_the_usual_port_alone(url: str) -> None:
+    names = Names({"example.org": [[PUBLIC]]})
+    with pytest.raises(ForbiddenAddress, match=r"a port other than (80|443)"):
+        await AddressGuard((), names).addresses(httpx.URL(url))
+    assert names.asked == []
+    port = httpx.URL(url).port
+    assert await AddressGuard([f"example.org:{port}"], names).addresses(httpx.URL(url)) == [PUBLIC]
 
 
 async def test_an_ipv6_address_is_connected_to_as_one() -> None:
@@ -173,6 +199,15 @@ async def test_a_redirect_is_followed_without_cookies_and_not_for_ever() -> None
         with pytest.raises(httpx.TooManyRedirects):
             await client.get("http://example.org/loop")
     assert len(web.requests) == 2 + 1 + MOST_REDIRECTS
+
+
+async def test_a_redirects_own_body_is_not_read() -> None:
+    """The client would read it to its end and unpack it, however large it is."""
+    body = Endless()
+    web = Web({"/a": httpx.Response(302, headers={"location": "/b", "content-encoding": "gzip"}, stream=body)})
+    async with client_of(Names({"example.org": [[PUBLIC]]}), web) as client:
+        assert (await client.get("http://example.org/a")).content == b"here"
+    assert (body.pieces, body.closed) == (0, True)
 
 
 @pytest.mark.parametrize(
