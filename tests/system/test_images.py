@@ -79,6 +79,16 @@ async def test_a_second_turn_finds_the_image_in_the_cache_and_another_image_does
     assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + min(CELLS.values())
 
 
+async def test_an_image_that_is_added_leaves_the_first_one_in_the_cache(eyes: WorkerClient) -> None:
+    text, _ = await answer(eyes, 1, look(png(14)))
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+    turns.append({"role": "assistant", "content": text})
+    added = look(png(15), before=turns)
+    _, end = await answer(eyes, 2, pb.Chat(messages_json=added.messages_json, images=[png(14), png(15)]))
+    _, stranger = await answer(eyes, 3, pb.Chat(messages_json=added.messages_json, images=[png(16), png(15)]))
+    assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + min(CELLS.values())
+
+
 async def test_an_image_is_the_same_in_company_and_so_is_the_company(eyes: WorkerClient) -> None:
     texts = [pb.Chat(messages_json=orjson.dumps([{"role": "user", "content": f"Count to {n}."}])) for n in (5, 9)]
     chats = [look(png(21)), *texts, look(png(22), text="Why?")]

@@ -20,7 +20,7 @@ from worker.engine.context import Context, generation_params
 from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import load_model
 from worker.engine.model import Model
-from worker.engine.pictures import decode_picture
+from worker.engine.pictures import Picture, decode_picture
 from worker.engine.projector import Projector
 from worker.engine.runs import Run
 
@@ -79,6 +79,19 @@ def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str)
     theirs = reference(projector, context, text, picture, model.vocabulary.size)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
     for each in (context, projector, model):
+        each.close()
+
+
+def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
+    log = LlamaLog()
+    model = Model(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
+    path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
+    projector = Projector(str(path), model, log, threads=1, flash=-1, most_cells=256)
+    pictures = [Picture("PNG", *size, bytes(30 * 40 * 3)) for size in ((40, 30), (30, 40), (40, 30))]
+    _, sights = projector.read(projector.marker * 3, pictures, add_special=True)
+    _, (alone,) = projector.read(projector.marker, pictures[1:2], add_special=True)
+    assert sights[0].cells[0] != sights[1].cells[0] == alone.cells[0]
+    for each in (projector, model):
         each.close()
 
 

@@ -80,6 +80,7 @@ class Preparer:
 
     def prepare(self, request: Request) -> Prepared:
         """The request, ready to run; an InvalidRequest says what to change."""
+        self._sights = {}
         scales = choose_scales(request.lora, self._adapters)
         bound = request.sampling.max_tokens
         wanted = None if request.max_tokens_is_bound else bound  # what has to have room
@@ -154,7 +155,8 @@ class Preparer:
             return self._tokenize_text(text, add_special=add_special)
         if self._projector is None:
             raise InvalidRequest(
-                "This model sees no images: it has no projector (mmproj) beside it. Use one that does, or send text.",
+                "This model sees no images: it has no projector (mmproj) beside it, or one that places images in rows "
+                "and columns (M-RoPE), which is not supported. Use another model, or send text.",
                 param="messages",
             )
         pictures = [decode_picture(encoded, number) for number, encoded in enumerate(chat.images, 1)]
@@ -166,6 +168,7 @@ class Preparer:
         self, prompt: ChatPrompt | str, *, add_special: bool, parse_special: bool
     ) -> list[tuple[int, bytes]]:
         """The tokens, of which there may be none, with what each is written as."""
+        self._sights = {}
         if isinstance(prompt, ChatPrompt):
             tokens = self.tokenize(prompt, add_special=add_special)
         else:

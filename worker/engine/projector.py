@@ -4,7 +4,7 @@ import ctypes
 import hashlib
 import secrets
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,12 +83,12 @@ class Projector:
         with _bitmaps(pictures) as bitmaps, _chunks() as chunks:
             if mtmd.mtmd_tokenize(self._handle, chunks, ctypes.byref(given), bitmaps, len(pictures)) != 0:
                 raise InvalidRequest("An image is not where the chat template puts it, or unfit.", param="messages")
-            return self._taken(chunks, pictures)
+            return self._taken(chunks)
 
-    def _taken(self, chunks: Any, pictures: Sequence[Picture]) -> tuple[list[int], list[Sight]]:
+    def _taken(self, chunks: Any) -> tuple[list[int], list[Sight]]:
         tokens: list[int] = []
         sights: list[Sight] = []
-        seen = b"".join(hashlib.blake2b(each.rgb, digest_size=32).digest() for each in pictures)
+        tiles = Counter[bytes]()  # so far, by the picture that they are of
         for number in range(mtmd.mtmd_input_chunks_size(chunks)):
             chunk = mtmd.mtmd_input_chunks_get(chunks, number)
             if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
@@ -101,7 +101,9 @@ class Projector:
                     "or load the model with a larger ubatch_size and batch_size.",
                     param="messages",
                 )
-            sights.append(Sight(_cells(seen, len(sights), count), mtmd.mtmd_input_chunk_copy(chunk)))
+            picture = bytes(mtmd.mtmd_input_chunk_get_id(chunk) or b"")
+            sights.append(Sight(_cells(picture, tiles[picture], count), mtmd.mtmd_input_chunk_copy(chunk)))
+            tiles[picture] += 1
             tokens += sights[-1].cells
         return tokens, sights
 
@@ -127,9 +129,15 @@ class Projector:
         mtmd.mtmd_free(self._handle)
 
 
-def _cells(seen: bytes, number: int, count: int) -> list[int]:
-    """Of the nth image chunk of a prompt with these pictures."""
-    digest = hashlib.blake2b(seen + number.to_bytes(4, "big"), digest_size=DIGEST_BYTES).digest()
+def _identity(picture: Picture) -> bytes:
+    """The same for the same pixels in the same rows, whatever else is in the prompt; without zeros, as C ends there."""
+    rows = f"{picture.width}x{picture.height} ".encode()
+    return hashlib.blake2b(rows + picture.rgb, digest_size=32).hexdigest().encode()
+
+
+def _cells(picture: bytes, tile: int, count: int) -> list[int]:
+    """Of the nth tile of the picture with this identity."""
+    digest = hashlib.blake2b(picture + tile.to_bytes(4, "big"), digest_size=DIGEST_BYTES).digest()
     first = (int.from_bytes(digest, "big") | 1 << 8 * DIGEST_BYTES) << CELL_BITS
     return [-(first + cell) for cell in range(count)]
 
@@ -161,4 +169,6 @@ def _bitmaps(pictures: Sequence[Picture]) -> Iterator[Any]:
 
 def _bitmap(picture: Picture) -> Any:
     pixels = (ctypes.c_uint8 * len(picture.rgb)).from_buffer_copy(picture.rgb)
-    return mtmd.mtmd_bitmap_init(picture.width, picture.height, pixels)
+    handle = mtmd.mtmd_bitmap_init(picture.width, picture.height, pixels)
+    mtmd.mtmd_bitmap_set_id(handle, _identity(picture))
+    return handle
