@@ -8,6 +8,7 @@ import orjson
 
 from atelier.adapters import AdapterScale, set_scales
 from atelier.constraint import Constraint, set_constraint
+from atelier.echo import Echo, set_echo
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName, find_name
 from atelier.settings import Prompt
@@ -70,6 +71,7 @@ class Call:
     constraint: Constraint | None = None
     choices: int = 1  # for each prompt
     logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
+    echo: Echo | None = None  # the worker tells the prompt, which is then part of each choice's text
     prompt_progress: bool = False  # events of it are wanted
     max_tokens_is_bound: bool = False  # and not a wish: where the context has room for fewer, those are all
     priority: int | None = None  # the lower, the sooner it starts
@@ -200,6 +202,7 @@ def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.S
             submit.tokens.ids.extend(ids)
         case Infill(prefix, suffix):
             submit.infill.prefix, submit.infill.suffix = prefix, suffix
+    set_echo(submit, plan.call.echo)
     set_constraint(submit, plan.call.constraint)
     set_scales(submit, plan.call.lora)
     return submit

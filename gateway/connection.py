@@ -11,7 +11,7 @@ import structlog
 from atelier.errors import AtelierError, PayloadTooLarge, WorkerLost, from_message
 from atelier.rpc import ERROR_KEY, MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
 from atelier.tools import ToolCallPiece
-from gateway.events import Dropped, read_finished, read_logprobs
+from gateway.events import Dropped, read_echoed_logprobs, read_finished, read_logprobs
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance
 from protos import inference_pb2 as pb
@@ -157,6 +157,10 @@ class WorkerConnection:
                 submission.inbox.add_progress(
                     submission.first_choice, progress.prompt_tokens, progress.cached_tokens, progress.done_tokens
                 )
+            case "echoed":
+                choice = submission.first_choice + event.choice
+                submission.inbox.add_text(choice, event.echoed.text, 0)
+                submission.inbox.add_logprobs(choice, read_echoed_logprobs(event.echoed))
             case "finished":
                 submission.inbox.add_end(read_finished(event.finished, submission.first_choice + event.choice))
                 submission.choices_left -= 1

@@ -59,7 +59,7 @@ class TokenLogprob:
     """Of one token, whose bytes may be part of a code point."""
 
     piece: bytes
-    logprob: float
+    logprob: float | None  # None: of a prompt's first token, which nothing tells the odds of
     top: tuple["TokenLogprob", ...] = ()  # the likeliest tokens, likeliest first
 
 
@@ -150,5 +150,10 @@ def read_logprobs(message: pb.Delta) -> list[TokenLogprob]:
     return [_read_logprob(each) for each in message.logprobs[: message.tokens]]
 
 
+def read_echoed_logprobs(message: pb.Echoed) -> list[TokenLogprob]:
+    return list(map(_read_logprob, message.logprobs))
+
+
 def _read_logprob(message: pb.TokenLogprob) -> TokenLogprob:
-    return TokenLogprob(message.piece, message.logprob, tuple(map(_read_logprob, message.top)))
+    logprob = message.logprob if message.HasField("logprob") else None
+    return TokenLogprob(message.piece, logprob, tuple(map(_read_logprob, message.top)))

@@ -20,6 +20,27 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Echo:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EchoEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Echo.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NO_ECHO: _Echo.ValueType  # 0
+    ECHO_FIRST: _Echo.ValueType  # 1
+    """the prompt, then the completion"""
+    ECHO_ALONE: _Echo.ValueType  # 2
+    """the prompt, and nothing is generated"""
+
+class Echo(_Echo, metaclass=_EchoEnumTypeWrapper): ...
+
+NO_ECHO: Echo.ValueType  # 0
+ECHO_FIRST: Echo.ValueType  # 1
+"""the prompt, then the completion"""
+ECHO_ALONE: Echo.ValueType  # 2
+"""the prompt, and nothing is generated"""
+Global___Echo: _TypeAlias = Echo  # noqa: Y015
+
 class _StopReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -145,6 +166,7 @@ class Submit(_message.Message):
     TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     QUEUE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_IS_BOUND_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     """the caller's number for it, unique within the stream"""
@@ -182,6 +204,8 @@ class Submit(_message.Message):
     """that it may wait for a sequence"""
     max_tokens_is_bound: _builtins.bool
     """max_tokens is a bound, and not a wish: where the context has room for fewer, those are all."""
+    echo: Global___Echo.ValueType
+    """of text or tokens: the prompt is told as Echoed events"""
     @_builtins.property
     def chat(self) -> Global___Chat: ...
     @_builtins.property
@@ -219,11 +243,12 @@ class Submit(_message.Message):
         timeout_seconds: _builtins.float | None = ...,
         queue_timeout_seconds: _builtins.float | None = ...,
         max_tokens_is_bound: _builtins.bool | None = ...,
+        echo: Global___Echo.ValueType = ...,
         lora: _abc.Iterable[Global___AdapterScale] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_max_tokens_is_bound", b"_max_tokens_is_bound", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "max_tokens_is_bound", b"max_tokens_is_bound", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_max_tokens_is_bound", b"_max_tokens_is_bound", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "lora", b"lora", "max_tokens_is_bound", b"max_tokens_is_bound", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choices", b"_choices", "_fairness_key", b"_fairness_key", "_logprobs", b"_logprobs", "_max_tokens_is_bound", b"_max_tokens_is_bound", "_priority", b"_priority", "_prompt_progress", b"_prompt_progress", "_queue_timeout_seconds", b"_queue_timeout_seconds", "_strict", b"_strict", "_timeout_seconds", b"_timeout_seconds", "call", b"call", "chat", b"chat", "choices", b"choices", "constraint", b"constraint", "echo", b"echo", "fairness_key", b"fairness_key", "gbnf", b"gbnf", "infill", b"infill", "instance_id", b"instance_id", "json_object", b"json_object", "json_schema", b"json_schema", "lark", b"lark", "logprobs", b"logprobs", "lora", b"lora", "max_tokens_is_bound", b"max_tokens_is_bound", "priority", b"priority", "prompt", b"prompt", "prompt_progress", b"prompt_progress", "queue_timeout_seconds", b"queue_timeout_seconds", "regex", b"regex", "request_id", b"request_id", "sampling", b"sampling", "strict", b"strict", "text", b"text", "timeout_seconds", b"timeout_seconds", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__choices: _TypeAlias = _typing.Literal["choices"]  # noqa: Y015
     _WhichOneofArgType__choices: _TypeAlias = _typing.Literal["_choices", b"_choices"]  # noqa: Y015
@@ -559,6 +584,7 @@ class Event(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     PROMPT_PROGRESS_FIELD_NUMBER: _builtins.int
+    ECHOED_FIELD_NUMBER: _builtins.int
     call: _builtins.int
     choice: _builtins.int
     @_builtins.property
@@ -575,6 +601,10 @@ class Event(_message.Message):
 
     @_builtins.property
     def prompt_progress(self) -> Global___PromptProgress: ...
+    @_builtins.property
+    def echoed(self) -> Global___Echoed:
+        """before the choice's first Delta"""
+
     def __init__(
         self,
         *,
@@ -585,12 +615,13 @@ class Event(_message.Message):
         finished: Global___Finished | None = ...,
         failed: Global___Failed | None = ...,
         prompt_progress: Global___PromptProgress | None = ...,
+        echoed: Global___Echoed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "prompt_progress", b"prompt_progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "delta", b"delta", "echoed", b"echoed", "event", b"event", "failed", b"failed", "finished", b"finished", "prompt_progress", b"prompt_progress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "choice", b"choice", "delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "prompt_progress", b"prompt_progress"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "call", b"call", "choice", b"choice", "delta", b"delta", "echoed", b"echoed", "event", b"event", "failed", b"failed", "finished", b"finished", "prompt_progress", b"prompt_progress"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "finished", "failed", "prompt_progress"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "delta", "finished", "failed", "prompt_progress", "echoed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -660,6 +691,33 @@ class PromptProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PromptProgress: _TypeAlias = PromptProgress  # noqa: Y015
+
+@_typing.final
+class Echoed(_message.Message):
+    """The next part of a choice's prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """of its tokens, when they are wanted"""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Echoed: _TypeAlias = Echoed  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
@@ -745,7 +803,7 @@ class TokenLogprob(_message.Message):
     piece: _builtins.bytes
     """may be part of a code point"""
     logprob: _builtins.float
-    """natural logarithm of the probability"""
+    """natural logarithm of the probability; unset for a prompt's first token, which has none"""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """the likeliest tokens, likeliest first"""
@@ -755,14 +813,16 @@ class TokenLogprob(_message.Message):
         *,
         id: _builtins.int = ...,
         piece: _builtins.bytes = ...,
-        logprob: _builtins.float = ...,
+        logprob: _builtins.float | None = ...,
         top: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "logprob", b"logprob"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "logprob", b"logprob", "piece", b"piece", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "id", b"id", "logprob", b"logprob", "piece", b"piece", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__logprob: _TypeAlias = _typing.Literal["logprob"]  # noqa: Y015
+    _WhichOneofArgType__logprob: _TypeAlias = _typing.Literal["_logprob", b"_logprob"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprob) -> _WhichOneofReturnType__logprob | None: ...
 
 Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 

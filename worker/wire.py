@@ -6,6 +6,7 @@ import orjson
 
 from atelier.adapters import read_scales
 from atelier.constraint import read_constraint
+from atelier.echo import read_echo
 from atelier.errors import InvalidRequest, to_message
 from atelier.limits import MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings.groups import Load
@@ -18,6 +19,7 @@ from worker.engine.interface import (
     ChatPrompt,
     Delta,
     Description,
+    Echoed,
     Event,
     Failed,
     Finished,
@@ -42,6 +44,8 @@ def read_submit(submit: pb.Submit) -> Request:
         raise InvalidRequest(f"logprobs must be at most {MOST_LOGPROBS}", param="logprobs")
     if abs(submit.priority) > MOST_PRIORITY:
         raise InvalidRequest(f"priority must be between {-MOST_PRIORITY} and {MOST_PRIORITY}", param="priority")
+    if submit.echo and submit.WhichOneof("prompt") not in ("text", "tokens"):
+        raise InvalidRequest("Only a prompt of text or tokens can be echoed.", param="echo")
     return Request(
         prompt=_read_prompt(submit),
         sampling=sampling,
@@ -49,6 +53,7 @@ def read_submit(submit: pb.Submit) -> Request:
         constraint=read_constraint(submit),
         choices=choices,
         logprobs=submit.logprobs if submit.HasField("logprobs") else None,
+        echo=read_echo(submit),
         prompt_progress=submit.prompt_progress,
         max_tokens_is_bound=submit.max_tokens_is_bound,
         lora=read_scales(submit),
@@ -108,6 +113,9 @@ def event_message(call: int, event: Event) -> pb.Event:
             if logprobs:
                 delta.logprobs.extend(map(_logprob_message, logprobs))
             return pb.Event(call=call, choice=choice, delta=delta)
+        case Echoed(choice, text, logprobs):
+            echoed = pb.Echoed(text=text, logprobs=map(_logprob_message, logprobs))
+            return pb.Event(call=call, choice=choice, echoed=echoed)
         case Finished(choice, reason, stop_string, statistics):
             finished = pb.Finished(
                 reason=pb.StopReason.ValueType(reason.value),

@@ -23,6 +23,7 @@ from gateway.lmstudio.translate import (
     v0_model,
     v1_model,
 )
+from gateway.openai.best_of import best_choices
 from gateway.openai.routes import wants_usage
 from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer, text_head, text_renderer
 from gateway.openai.tools import called_by_older_form
@@ -63,11 +64,11 @@ class LMStudioRoutes:
     async def v0_completions(self, request: Request) -> Response:
         body = await read_body(request, V0CompletionBody)
         call, account = v0_completion_call(body), account_of(request)
-        openings = echoes(call) if body.echo else []
+        openings = echoes(body, call)
 
         def whole(generation: Generation, completions: list[Completion]) -> Json:
             more = end_facts(generation, account, first_end(completions))
-            choices = text_choices(completions, openings)
+            choices = text_choices(best_choices(body, completions), openings)
             return text_head(generation.plan.name).with_choices(choices, usage=usage(generation), **more)
 
         def renderer(generation: Generation) -> ChunkRenderer:

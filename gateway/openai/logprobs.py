@@ -42,11 +42,16 @@ class TextLogprobs:
         return offset
 
 
-def likeliest(token: TokenLogprob) -> dict[str, float]:
-    """Of tokens with the same text, as parts of code points are, the likelier; the token itself is always there."""
+def likeliest(token: TokenLogprob) -> dict[str, float] | None:
+    """Of tokens with the same text, as parts of code points are, the likelier; the token itself is always there.
+
+    None: of a prompt's first token.
+    """
     values: dict[str, float] = {}
     for each in (*token.top, token):
-        values.setdefault(text_of(each), logprob_of(each))
+        if (value := logprob_of(each)) is None:
+            return None
+        values.setdefault(text_of(each), value)
     return values
 
 
@@ -54,5 +59,5 @@ def text_of(token: TokenLogprob) -> str:
     return token.piece.decode(errors="replace")
 
 
-def logprob_of(token: TokenLogprob) -> float:
-    return max(token.logprob, LEAST)
+def logprob_of(token: TokenLogprob) -> float | None:
+    return None if token.logprob is None else max(token.logprob, LEAST)

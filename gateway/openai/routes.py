@@ -11,6 +11,7 @@ from gateway.catalogue import Catalogue
 from gateway.disconnect import while_connected
 from gateway.generation import Generation
 from gateway.inference import Inference
+from gateway.openai.best_of import best_choices
 from gateway.openai.embeddings import embed_call, embedding_list
 from gateway.openai.models import model_object
 from gateway.openai.rerank import rerank_call, rerank_reply
@@ -65,14 +66,14 @@ class OpenAIRoutes:
     async def completions(self, request: Request) -> Response:
         body = await read_body(request, CompletionBody)
         call = completion_call(body)
-        openings = echoes(call) if body.echo else []
+        openings = echoes(body, call)
         if not body.stream:
             return await whole_answer(
                 request,
                 self._inference,
                 call,
                 lambda generation, completions: text_head(generation.plan.name).with_choices(
-                    text_choices(completions, openings), usage=usage(generation)
+                    text_choices(best_choices(body, completions), openings), usage=usage(generation)
                 ),
             )
 

@@ -287,7 +287,12 @@ class CompletionBody(Common):
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None, description="Tell every token's log-probability, and those of so many of the likeliest tokens."
     )
-    best_of: Annotated[int, Field(ge=1)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = Field(
+        None, description="Generate so many for each prompt, and answer with the n whose tokens are the likeliest."
+    )
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None, description=f"{MAX_TOKENS.description} 0, with echo: tell the prompt alone."
+    )
 
 
 InputText = Annotated[str, Field(min_length=1)]

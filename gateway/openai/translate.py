@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
+from atelier.echo import Echo
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from atelier.tools import ToolChoice, Tools
@@ -20,6 +21,7 @@ from gateway.call import (
 )
 from gateway.events import Completion, StopReason
 from gateway.generation import Generation
+from gateway.openai.best_of import tried
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
 from gateway.openai.messages import chat_messages
 from gateway.openai.schema import (
@@ -104,19 +106,21 @@ def wants_progress(body: Common) -> bool:
 
 def completion_call(body: CompletionBody) -> Call:
     refuse_unsupported(body)
-    choices = body.n or 1
-    if (body.best_of or choices) > choices:
-        raise UnsupportedField("best_of: more than n are not tried here; leave it out.", param="best_of")
+    refuse_odd_best_of(body)
+    choices = tried(body)
     prompts = completion_prompts(body)
     if len(prompts) * choices > MOST_PROMPTS:
         raise InvalidRequest(f"prompt: prompts times n may be {MOST_PROMPTS} at most", param="prompt")
+    echo = worker_echo(body, prompts)
     return Call(
         model=body.model,
         prompts=prompts,
-        settings=sampling_settings(body),
+        settings=completion_settings(body, echo),
         constraint=constraint(body),
         choices=choices,
-        logprobs=body.logprobs,
+        # The best are found by them.
+        logprobs=0 if body.logprobs is None and choices > (body.n or 1) else body.logprobs,
+        echo=echo,
         prompt_progress=wants_progress(body),
         priority=body.priority,
         timeout=body.timeout,
@@ -129,8 +133,6 @@ def completion_call(body: CompletionBody) -> Call:
 
 def completion_prompts(body: CompletionBody) -> list[PromptInput]:
     prompts = prompt_inputs(body.prompt)
-    if body.echo:
-        refuse_odd_echo(body, prompts)
     return [infill(prompts, body.suffix)] if body.suffix else prompts
 
 
@@ -143,19 +145,41 @@ def infill(prompts: list[PromptInput], suffix: str) -> Infill:
     raise UnsupportedField("suffix: not supported with several prompts; send one.", param="suffix")
 
 
-def refuse_odd_echo(body: CompletionBody, prompts: list[PromptInput]) -> None:
-    if body.logprobs is not None:  # the prompt's would be expected too
-        raise UnsupportedField(
-            "echo: not supported together with logprobs, as a prompt's tokens have none here; leave one out.",
-            param="echo",
-        )
-    if any(isinstance(prompt, Tokens) for prompt in prompts):
-        raise UnsupportedField("echo: not supported with prompts of token ids; send text.", param="echo")
+def refuse_odd_best_of(body: CompletionBody) -> None:
+    if body.best_of is None:
+        return
+    if body.best_of < (body.n or 1):
+        raise InvalidRequest("best_of: must be at least n", param="best_of")
+    if body.stream and body.best_of > (body.n or 1):
+        raise UnsupportedField("best_of: not supported in streams, as the best is known at the end.", param="best_of")
 
 
-def echoes(call: Call) -> list[str]:
-    """What each choice's text begins with, where the prompt is to be echoed."""
-    return [prompt_text(prompt) for prompt in call.prompts for _ in range(call.choices)]
+def worker_echo(body: CompletionBody, prompts: list[PromptInput]) -> Echo | None:
+    """How the worker tells the prompt. It need not where that is known: of text without log-probabilities."""
+    if not body.echo:
+        return None
+    known = body.logprobs is None and not any(isinstance(prompt, Tokens) for prompt in prompts)
+    if known and body.max_tokens != 0:
+        return None
+    if body.suffix:
+        raise UnsupportedField("echo: not supported with a suffix and logprobs, or max_tokens 0.", param="echo")
+    return Echo.ALONE if body.max_tokens == 0 else Echo.FIRST
+
+
+def completion_settings(body: CompletionBody, echo: Echo | None) -> dict[str, Any]:
+    settings = sampling_settings(body)
+    if body.max_tokens != 0:
+        return settings
+    if echo is None:
+        raise InvalidRequest("max_tokens: must be at least 1, or with echo 0", param="max_tokens")
+    return {**settings, "max_tokens": 1}  # the least that the setting may be: nothing is generated
+
+
+def echoes(body: CompletionBody, call: Call) -> list[str]:
+    """What each choice's text begins with, where the prompt is to be echoed and the worker does not tell it."""
+    if not body.echo or call.echo is not None:
+        return []
+    return [prompt_text(prompt) for prompt in call.prompts for _ in range(body.n or 1)]
 
 
 def prompt_text(prompt: PromptInput) -> str:

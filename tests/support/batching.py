@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from atelier.echo import Echo
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
 from tests.support.fake_context import FakeContext, FakeVocabulary
@@ -16,7 +17,17 @@ from worker.engine.deadlines import NO_DEADLINES, Deadlines
 from worker.engine.draft_model import DraftModel
 from worker.engine.drafting import Drafter, Speculation
 from worker.engine.exactness import Exactness
-from worker.engine.interface import Delta, Event, Failed, Finished, PromptProgress, Request, Source, TokenLogprob
+from worker.engine.interface import (
+    Delta,
+    Echoed,
+    Event,
+    Failed,
+    Finished,
+    PromptProgress,
+    Request,
+    Source,
+    TokenLogprob,
+)
 from worker.engine.lookup import LookupDrafter
 from worker.engine.prepare import Prepared
 from worker.engine.saved_states import SavedStates
@@ -72,6 +83,7 @@ class Call:
     logprobs: list[tuple[int, TokenLogprob]] = field(default_factory=list)  # with the choice
     finished: dict[int, Finished] = field(default_factory=dict)
     progress: list[PromptProgress] = field(default_factory=list)
+    echoed: list[Echoed] = field(default_factory=list)
     error: AtelierError | None = None
 
     def cancel(self) -> None:
@@ -94,6 +106,9 @@ class Call:
                 assert choice not in self.finished
                 assert event.statistics.predicted_tokens == self.counts[choice]
                 self.finished[choice] = event
+            case Echoed(choice):
+                assert not self.counts[choice], "the prompt comes first"
+                self.echoed.append(event)
             case PromptProgress():
                 self.progress.append(event)
             case Failed(error):
@@ -159,6 +174,7 @@ class Batching:
         seed: int = SEED,
         matcher: Matcher | None = None,
         logprobs: int | None = None,
+        echo: Echo | None = None,
         progress: bool = False,
         temperature: float = 0.0,
         scales: tuple[float, ...] = (),
@@ -169,6 +185,7 @@ class Batching:
             Inference(temperature=temperature, max_tokens=max_tokens, **sampling),
             choices=choices,
             logprobs=logprobs,
+            echo=echo,
             prompt_progress=progress,
             fairness_key=key,
             priority=priority,
@@ -176,7 +193,7 @@ class Batching:
         prepared = Prepared(
             request,
             list(prompt),
-            max_tokens,
+            0 if echo is Echo.ALONE else max_tokens,
             limited_by_context=False,
             matcher=matcher,
             slices=self._slicing.cut(prompt),

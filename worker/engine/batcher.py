@@ -10,7 +10,7 @@ from worker.engine.context import Context
 from worker.engine.costs import Costs
 from worker.engine.drafting import Speculation
 from worker.engine.exactness import NOT_EXACT, Exactness
-from worker.engine.interface import Emitted, Failed, SequenceFigures
+from worker.engine.interface import Emitted, Failed, Finished, SequenceFigures
 from worker.engine.prefixes import PrefixTree
 from worker.engine.runs import Run, plan_calls
 from worker.engine.scheduler import (
@@ -190,8 +190,10 @@ class Batcher:
         at_once = self._exact.slices and not streams and came_together(prefills, self._costs.token_seconds)
         plan = spread_prefill if at_once else plan_prefill
         planned = plan(prefills, self._costs.token_seconds, budget)
-        joined = self._exact.slices
-        return [run for slot, slices in planned.items() for run in unread[slot].prompt_runs(slices, joined=joined)]
+        return [run for slot, slices in planned.items() for run in self._prompt_runs(unread[slot], slices)]
+
+    def _prompt_runs(self, sequence: Sequence, slices: list[int]) -> list[Run]:
+        return sequence.prompt_runs(slices, joined=self._exact.slices and not sequence.rates_prompt)
 
     def _begin(self, sequence: Sequence) -> None:
         slot = _slot(sequence)
@@ -210,10 +212,16 @@ class Batcher:
         self._prefixes.claim(slot, sequence.claims[self._prefixes.depth(slot) :])
 
     def _slices(self, sequence: Sequence) -> list[int]:
+        """Where the prompt is rated, one in a step: to read its logits takes longer than to compute them."""
+        if sequence.rates_prompt:
+            return sequence.slices_left[:1]
         return sequence.finer_slices_left() if self._exact.slices else sequence.slices_left
 
     def _read(self, sequence: Sequence, run: Run, first: int) -> None:
         """The run, whose tokens are in the last call from `first` on, was a part of the prompt."""
+        if sequence.rates_prompt:
+            rows = [self._context.logits(first + at) for at in range(len(run))]
+            self._emitted.append((sequence.ticket.source, sequence.rate(run.start, rows)))
         self._note_computed(sequence, len(run))
         if sequence.done == len(sequence.prompt):
             self._finish_prefill(sequence, first + len(run) - 1)
@@ -244,7 +252,16 @@ class Batcher:
         untouched = logits.copy() if twins else logits
         for each in (sequence, *twins):
             logits[:] = untouched
-            self._sample(each, index)
+            self._begin_completion(each, index)
+
+    def _begin_completion(self, sequence: Sequence, index: int) -> None:
+        """The prompt is told where that is wanted; the first token is drawn if there is to be one."""
+        if (echoed := sequence.echo()) is not None:
+            self._emitted.append((sequence.ticket.source, echoed))
+        if sequence.limit:
+            self._sample(sequence, index)
+        else:
+            self._finish(sequence, sequence.end_unpredicted())
 
     # Decode: the next token, with what a constraint leaves no choice about, and guesses.
 
@@ -288,11 +305,14 @@ class Batcher:
             source = sequence.ticket.source
             self._emitted += [(source, delta) for delta in deltas]
             if finished is not None:
-                self._emitted.append((source, finished))
-                self._keep_completion(sequence)
-                self._remove(sequence)
+                self._finish(sequence, finished)
 
     # The end of a sequence.
+
+    def _finish(self, sequence: Sequence, finished: Finished) -> None:
+        self._emitted.append((sequence.ticket.source, finished))
+        self._keep_completion(sequence)
+        self._remove(sequence)
 
     def _keep_completion(self, sequence: Sequence) -> None:
         """What decoding computed serves the conversation's next prompt, if computing it as a prompt gives the same."""

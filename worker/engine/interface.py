@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint
+from atelier.echo import Echo
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
 from atelier.tools import OutputFormat, ToolCallPiece, Tools
@@ -55,6 +56,7 @@ class Request:
     constraint: Constraint | None = None
     choices: int = 1
     logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
+    echo: Echo | None = None  # Echoed is wanted
     prompt_progress: bool = False  # PromptProgress is wanted
     max_tokens_is_bound: bool = False  # where the context has room for fewer, those are all
     lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
@@ -121,8 +123,17 @@ class TokenLogprob:
 
     id: int
     piece: bytes
-    logprob: float
+    logprob: float | None  # None: of a prompt's first token, which nothing tells the odds of
     top: Sequence["TokenLogprob"] = ()  # the likeliest tokens, likeliest first
+
+
+@dataclass(frozen=True, slots=True)
+class Echoed:
+    """The next part of a choice's prompt."""
+
+    choice: int
+    text: str
+    logprobs: Sequence[TokenLogprob] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +161,7 @@ class Failed:
     error: AtelierError
 
 
-Event = Accepted | PromptProgress | Delta | Finished | Failed
+Event = Accepted | PromptProgress | Echoed | Delta | Finished | Failed
 Emitted = tuple[Source, Event]
 Publish = Callable[[Sequence[Emitted]], None]
 """Called on the event loop, once per decode step, with the events of all calls."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from atelier.adapters import Adapter, Scales
 from atelier.chat_template import ChatTemplate
+from atelier.echo import Echo
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from atelier.tools import definition
@@ -92,7 +93,7 @@ class Preparer:
         return Prepared(
             request=request,
             tokens=tokens,
-            limit=room if bound is None else min(bound, room),
+            limit=0 if request.echo is Echo.ALONE else room if bound is None else min(bound, room),
             limited_by_context=bound is None or bound > room,
             matcher=self._compiler.compile(constraint),
             slices=self._slicing.cut(tokens, {start: len(sight.cells) for start, sight in sights.items()}),

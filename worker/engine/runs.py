@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from atelier.adapters import Scales
 
 Embeddings = NDArray[np.float32]
+RATED = 16  # tokens of a call whose logits are all read: llama.cpp keeps a row of the vocabulary for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +23,23 @@ class Run:
     silent: int
     scales: Scales = ()  # of the adapters: one set for a whole call
     image: Embeddings | None = None  # what is computed in place of tokens: in a call of its own, and never cut
+    rated: bool = False  # every token's logits are read: in calls of its own
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def alone(self) -> bool:
+        """It shares no call."""
+        return self.rated or self.image is not None
 
     def piece(self, at: int, most: int) -> "Run":
         """Up to `most` of its tokens, from token `at` on."""
         if self.image is not None:
             return self
         tokens = self.tokens[at : at + most]
-        return Run(self.slot, tokens, self.start + at, min(len(tokens), max(0, self.silent - at)), self.scales)
+        silent = min(len(tokens), max(0, self.silent - at))
+        return Run(self.slot, tokens, self.start + at, silent, self.scales, rated=self.rated)
 
 
 def plan_calls(runs: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
@@ -69,7 +77,7 @@ def _pieces(run: Run, room: int) -> Iterator[Run]:
 def _packed(runs: Iterable[Run], room: int) -> Iterator[list[Run]]:
     call: list[Run] = []
     for run in runs:
-        alone = run.image is not None or any(each.image is not None for each in call)
+        alone = any(each.alone for each in (run, *call))
         if call and (alone or sum(map(len, call)) + len(run) > room):
             yield call
             call = []

@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from atelier.echo import Echo
 from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.tools import ToolCallPiece
@@ -39,6 +40,7 @@ from worker.engine.interface import (
     Delta,
     Description,
     Dropped,
+    Echoed,
     Emitted,
     Failed,
     Figures,
@@ -71,6 +73,7 @@ class _Choice:
     index: int
     request: Request
     prompt_tokens: int
+    echo: list[str]  # words of the prompt, where it is told
     slices: Iterator[int]  # ends of the prompt's slices, where its progress is wanted
     words: Iterator[str | Delta]
     scanner: StopScanner
@@ -172,7 +175,8 @@ class ScriptedEngine:
             words = self._words(index, reply, request.prompt)
             scanner = StopScanner(request.stop)
             slices = iter(self._slices(prompt_tokens) if request.prompt_progress else [])
-            choice = _Choice(source, index, request, prompt_tokens, slices, words, scanner, time.monotonic())
+            echo = TOKEN.findall(text) if request.echo else []
+            choice = _Choice(source, index, request, prompt_tokens, echo, slices, words, scanner, time.monotonic())
             self._waiting.append(choice)
         self._work.set()
 
@@ -309,6 +313,12 @@ class ScriptedEngine:
         if (done := next(choice.slices, None)) is not None:
             step.emitted.append((choice.source, PromptProgress(choice.prompt_tokens, 0, done)))
             return
+        if choice.echo:
+            step.emitted.append((choice.source, _echoed(choice)))
+            choice.echo = []
+        if choice.request.echo is Echo.ALONE:
+            self._finish(choice, StopReason.MAX_PREDICTED_TOKENS_REACHED, Delta(choice.index, "", 0), step)
+            return
         word = next(choice.words, None)
         if word is None:
             reason = StopReason.TOOL_CALLS if choice.called else StopReason.EOS_FOUND
@@ -363,6 +373,13 @@ def prompt_text(prompt: Prompt) -> str:
 def _content(message: dict[str, Any]) -> str:
     content = message.get("content") or ""
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def _echoed(choice: _Choice) -> Echoed:
+    rated = [rating for word in choice.echo for rating in _logprobs(word, choice.request.logprobs)]
+    if rated:
+        rated[0] = replace(rated[0], logprob=None, top=())
+    return Echoed(choice.index, "".join(choice.echo), rated)
 
 
 def _logprobs(word: str, top: int | None) -> tuple[TokenLogprob, ...]:

@@ -13,6 +13,7 @@ from worker.engine.constraint import Matcher
 from worker.engine.detokenizer import Detokenizer
 from worker.engine.interface import (
     Delta,
+    Echoed,
     Finished,
     PromptProgress,
     SequenceFigures,
@@ -24,7 +25,7 @@ from worker.engine.interface import (
 from worker.engine.logprobs import token_logprobs
 from worker.engine.prefixes import Piece, set_apart
 from worker.engine.prepare import Prepared
-from worker.engine.runs import Run
+from worker.engine.runs import RATED, Run
 from worker.engine.sampler import Sampler
 from worker.engine.scheduler import finer
 from worker.engine.slices import BLOCK
@@ -57,18 +58,22 @@ class Sequence:
         self.choice = choice
         self.prompt = prepared.tokens
         self.images = prepared.images  # by where they start
-        self.slices = prepared.slices  # ends of the prompt's slices
+        self._echo = request.echo
+        self._logprobs = request.logprobs
+        # Ends of the prompt's slices.
+        self.slices = _rated_slices(self.prompt) if self.rates_prompt else prepared.slices
         self.scales = prepared.scales  # of the adapters
         pieces = _pieces(self.prompt, self.slices) if prepared.reusable else []
         # The end of the prompt is claimed too: nobody can go on from it, but its twins can start with it.
-        self.claims = self._adapted([*pieces, (*self.prompt[sum(map(len, pieces)) :], WHOLE)])
+        # A prompt whose tokens are rated is computed whole, and claims nothing: a cache has no logits.
+        whole = [*pieces, (*self.prompt[sum(map(len, pieces)) :], WHOLE)]
+        self.claims = [] if self.rates_prompt else self._adapted(whole)
         self.pieces = self.claims[:-1]
         self.limit = prepared.limit
         self.dropped = prepared.dropped
         self.fairness_key = request.fairness_key
         self.priority = request.priority
         self.request_id = request.request_id
-        self._logprobs = request.logprobs
         self.wants_progress = request.prompt_progress
         self.slot: int | None = None
         self.begun = False
@@ -81,6 +86,7 @@ class Sequence:
         self.drafted = self.accepted = 0  # tokens guessed ahead, and found right
         self._vocabulary = vocabulary
         self._limited_by_context = prepared.limited_by_context
+        self._echoed = Detokenizer(vocabulary)
         self._text = Detokenizer(vocabulary, prepared.marks)
         self._scanner = StopScanner(request.stop)
         self._output = prepared.output()
@@ -135,8 +141,10 @@ class Sequence:
         return [self._prompt_run(start, end) for start, end in pairwise(borders)]
 
     def _prompt_run(self, start: int, end: int) -> Run:
-        """Its last token's logits count, if it is the prompt's."""
+        """Its last token's logits count, if it is the prompt's; all of them, where the prompt is rated."""
         assert self.slot is not None
+        if self.rates_prompt:
+            return Run(self.slot, self.prompt[start:end], start, 0, self.scales, rated=True)
         silent = end - start - 1 if end == len(self.prompt) else end - start
         return Run(self.slot, self.prompt[start:end], start, silent, self.scales, self.images.get(start))
 
@@ -182,7 +190,7 @@ class Sequence:
 
     def is_twin_of(self, other: "Sequence") -> bool:
         """Whether both have the same prompt, computed in the same way."""
-        return self.prompt == other.prompt and self.scales == other.scales
+        return not self.rates_prompt and self.prompt == other.prompt and self.scales == other.scales
 
     def _adapted(self, pieces: list[Piece]) -> list[Piece]:
         """The beginning of a text, apart from that of the same text with other adapters."""
@@ -209,6 +217,32 @@ class Sequence:
             predicted_tokens=self._predicted,
             age_seconds=self.ticket.age(now),
         )
+
+    @property
+    def rates_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt's tokens are told."""
+        return self._echo is not None and self._logprobs is not None
+
+    def rate(self, start: int, rows: Seq[NDArray[np.float32]]) -> Echoed:
+        """The prompt's tokens that these logits tell the odds of: `rows` are those of its tokens from `start` on."""
+        first = [TokenLogprob(self.prompt[0], self._vocabulary.piece(self.prompt[0]), None)] if start == 0 else []
+        followers = self.prompt[start + 1 : start + 1 + len(rows)]
+        rated = [*first, *(self.logprob(row, token) for row, token in zip(rows, followers, strict=False))]
+        text = "".join(self._echoed.push(each.id) for each in rated)
+        whole = start + len(rows) == len(self.prompt)
+        return Echoed(self.choice, text + self._echoed.flush() if whole else text, rated)
+
+    def echo(self) -> Echoed | None:
+        """The prompt, where it is told and its tokens' odds are not."""
+        if self._echo is None or self.rates_prompt:
+            return None
+        text = "".join(map(self._echoed.push, self.prompt)) + self._echoed.flush()
+        return Echoed(self.choice, text)
+
+    def end_unpredicted(self) -> Finished:
+        """The end of one that has no token to predict."""
+        now = self._first_token = time.monotonic()
+        return Finished(self.choice, StopReason.MAX_PREDICTED_TOKENS_REACHED, None, self._statistics(now))
 
     def take(self, token: int, logprob: TokenLogprob | None = None) -> tuple[Seq[Delta], Finished | None]:
         """Take a sampled token, and those that a constraint forces after it: their text, and the end if it comes."""
@@ -324,6 +358,11 @@ class Sequence:
 
     def close(self) -> None:
         self.sampler.close()
+
+
+def _rated_slices(prompt: Seq[int]) -> list[int]:
+    """Ends of slices that a call can rate as a whole."""
+    return [*range(RATED, len(prompt), RATED), len(prompt)]
 
 
 def _pieces(prompt: Seq[int], ends: Seq[int]) -> list[Piece]:

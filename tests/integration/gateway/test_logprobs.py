@@ -78,6 +78,47 @@ async def test_an_echo_puts_the_prompt_before_every_choice(client: openai.AsyncO
     assert texts == ["a c", "b c"]
 
 
+async def test_an_echoed_prompts_tokens_are_rated_too(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+    registry.script = {"text": " c"}
+    asked: Any = {"model": KEY, "prompt": ["a b", "d"], "echo": True, "logprobs": 1}
+    reply = await client.completions.create(**asked)
+    assert [choice.text for choice in reply.choices] == ["a b c", "d c"]
+    told = reply.choices[0].logprobs
+    assert told
+    assert (told.tokens, told.text_offset) == (["a", " b", " c"], [0, 1, 3])
+    assert told.token_logprobs == [None, -0.5, -0.5]
+    assert told.top_logprobs == [None, {" b": -0.5}, {" c": -0.5}]
+    streamed: Any = await client.completions.create(**asked, stream=True)
+    chunks = [chunk.choices[0] async for chunk in streamed]
+    first = [chunk for chunk in chunks if chunk.index == 0]
+    assert "".join(chunk.text for chunk in first) == "a b c"
+    assert [value for chunk in first if chunk.logprobs for value in chunk.logprobs.token_logprobs] == [None, -0.5, -0.5]
+
+
+async def test_a_prompt_of_token_ids_can_be_rated_alone(client: openai.AsyncOpenAI) -> None:
+    reply = await client.completions.create(model=KEY, prompt=[[1, 2], [3]], echo=True, logprobs=1, max_tokens=0)
+    (first, second) = reply.choices
+    assert (first.text, second.text) == ("1 2", "3")  # as the scripted engine writes them
+    assert first.logprobs
+    assert first.logprobs.token_logprobs == [None, -0.5]
+    assert first.finish_reason == "length"
+    assert reply.usage
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (3, 0)
+
+
+async def test_of_more_completions_the_best_are_told(client: openai.AsyncOpenAI) -> None:
+    reply = await client.completions.create(model=KEY, prompt=["a b", "c"], n=2, best_of=3, echo=True)
+    assert [(choice.index, choice.text) for choice in reply.choices] == [
+        (0, "a ba b"),
+        (1, "a ba b"),
+        (2, "cc"),
+        (3, "cc"),
+    ]
+    assert all(choice.logprobs is None for choice in reply.choices)
+    assert reply.usage
+    assert reply.usage.completion_tokens == 9  # those that were thrown away were generated too
+
+
 async def test_a_suffix_reaches_the_worker(client: openai.AsyncOpenAI) -> None:
     reply = await client.completions.create(model=KEY, prompt="a b", suffix="c", echo=True)
     assert reply.choices[0].text == "a ba b"  # the scripted engine repeats what is before the gap

@@ -2,8 +2,18 @@
 
 import math
 
-from gateway.events import TokenLogprob, read_logprobs
+from gateway.events import (
+    Completion,
+    Finished,
+    Statistics,
+    StopReason,
+    TokenLogprob,
+    read_echoed_logprobs,
+    read_logprobs,
+)
+from gateway.openai.best_of import best_choices
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
+from gateway.openai.schema import CompletionBody
 from protos import inference_pb2 as pb
 
 SMILE = "😀".encode()
@@ -52,4 +62,33 @@ def test_a_workers_log_probabilities_are_read_whole() -> None:
     message = pb.TokenLogprob(id=5, piece=b"\xc3", logprob=-0.5, top=top)
     assert read_logprobs(pb.Delta(text="", tokens=1, logprobs=[message])) == [
         TokenLogprob(b"\xc3", -0.5, (TokenLogprob(b"\xc3", -0.5),))
+    ]
+
+
+def test_a_prompts_first_token_has_no_odds() -> None:
+    echoed = pb.Echoed(text="ab", logprobs=[pb.TokenLogprob(piece=b"a"), pb.TokenLogprob(piece=b"b", logprob=-0.5)])
+    told = TextLogprobs().render(read_echoed_logprobs(echoed))
+    assert told["tokens"] == ["a", "b"]
+    assert told["token_logprobs"] == [None, -0.5]
+    assert told["top_logprobs"] == [None, {"b": -0.5}]
+    assert told["text_offset"] == [0, 1]
+
+
+def test_the_best_choices_are_the_likeliest_of_each_prompt_by_what_was_generated() -> None:
+    def completed(text: str, *logprobs: float) -> Completion:
+        tokens = [TokenLogprob(b"prompt", None), *(TokenLogprob(b"x", value) for value in logprobs)]
+        return Completion(text, Finished(0, StopReason.EOS_FOUND, None, Statistics(1, 0, len(logprobs))), tokens)
+
+    first = [completed("empty"), completed("fair", -0.5, -1.5), completed("best", -0.25)]
+    second = [completed("long", *[-0.5] * 9), completed("short", -1.0), completed("odd", -3.0)]
+    body = CompletionBody(model="m", prompt="a", n=2, best_of=3)
+    best = best_choices(body, first + second)
+    assert [each.text for each in best] == ["best", "fair", "long", "short"]
+    assert all(each.logprobs is None for each in best)
+    told = best_choices(body.model_copy(update={"logprobs": 1}), first + second)
+    assert [each.logprobs for each in told] == [
+        first[2].logprobs,
+        first[1].logprobs,
+        second[0].logprobs,
+        second[1].logprobs,
     ]

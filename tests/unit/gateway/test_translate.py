@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atelier.constraint import Gbnf, JsonObject, JsonSchema, Lark, Regex
+from atelier.echo import Echo
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from gateway.call import (
@@ -43,6 +44,11 @@ def body(**fields: Any) -> bytes:
 
 def completion(**fields: Any) -> Call:
     return completion_call(parse(json.dumps({"model": "m", **fields}).encode(), CompletionBody))
+
+
+def openings(**fields: Any) -> list[str]:
+    body = parse(json.dumps({"model": "m", **fields}).encode(), CompletionBody)
+    return echoes(body, completion_call(body))
 
 
 def refusal(raw: bytes, kind: Any = ChatBody) -> InvalidRequest:
@@ -250,12 +256,9 @@ def test_what_is_not_served_is_refused_by_name(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "fields"),
     [
-        ("best_of", {"prompt": "a", "best_of": 3}),
+        ("best_of", {"prompt": "a", "best_of": 3, "stream": True}),
         ("suffix", {"prompt": ["a", "b"], "suffix": "x"}),
         ("suffix", {"prompt": [1, 2], "suffix": "x"}),
-        ("echo", {"prompt": [1, 2], "echo": True}),
-        ("echo", {"prompt": [[1], [2]], "echo": True}),
-        ("echo", {"prompt": "a", "echo": True, "logprobs": 0}),
         ("echo", {"prompt": "a", "echo": True, "logprobs": 0, "suffix": "x"}),
     ],
 )
@@ -308,8 +311,43 @@ def test_a_suffix_makes_the_prompt_a_gap_to_fill() -> None:
 
 
 def test_every_choice_of_a_prompt_echoes_it() -> None:
-    assert echoes(completion(prompt=["a", "b"], n=2, echo=True)) == ["a", "a", "b", "b"]
-    assert echoes(completion(prompt="a", suffix="b", echo=True)) == ["a"]
+    assert openings(prompt=["a", "b"], n=2, best_of=3, echo=True) == ["a", "a", "b", "b"]
+    assert openings(prompt="a", suffix="b", echo=True) == ["a"]
+    assert openings(prompt="a") == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": [1, 2]},
+        {"prompt": [[1], [2]]},
+        {"prompt": "a", "logprobs": 0},
+        {"prompt": ["a", "b"], "logprobs": 1, "max_tokens": 1},
+    ],
+)
+def test_a_prompt_whose_tokens_the_worker_knows_better_is_echoed_by_it(fields: dict[str, Any]) -> None:
+    assert completion(echo=True, **fields).echo is Echo.FIRST
+    assert completion(**fields).echo is None
+    assert openings(echo=True, **fields) == []
+
+
+def test_of_no_tokens_at_all_the_prompt_alone_is_told() -> None:
+    call = completion(prompt="a", echo=True, max_tokens=0)
+    assert call.echo is Echo.ALONE
+    assert call.settings["max_tokens"] == 1
+    with pytest.raises(InvalidRequest) as caught:
+        completion(prompt="a", max_tokens=0)
+    assert caught.value.param == "max_tokens"
+
+
+def test_the_best_are_found_by_log_probabilities_that_nobody_asked_for() -> None:
+    call = completion(prompt=["a", "b"], n=2, best_of=5)
+    assert (call.choices, call.logprobs) == (5, 0)
+    assert completion(prompt="a", n=2, best_of=2).logprobs is None
+    assert completion(prompt="a", best_of=2, logprobs=3).logprobs == 3
+    with pytest.raises(InvalidRequest) as caught:
+        completion(prompt="a", n=2, best_of=1)
+    assert caught.value.param == "best_of"
 
 
 def test_progress_is_told_in_streams_alone() -> None:

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atelier.echo import Echo
 from atelier.errors import DecodeFailed, Draining, InvalidGrammar
 from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import Computed, FakeContext
 from worker.engine.constraint import Matcher
 from worker.engine.interface import StopReason
+from worker.engine.logprobs import token_logprobs
+from worker.engine.runs import RATED, Run
 from worker.engine.slices import TAIL
 from worker.engine.trial import start_matcher
 
@@ -703,3 +706,68 @@ def _act(batching: Batching, actions: list[Any]) -> int:
                 injected += 1
                 batching.context.fails = _once(lambda call, kind=kind: call.kind == kind)
     return injected
+
+
+# A prompt that is told, with the odds of its tokens or without.
+
+
+def odds(told: tuple[int, ...], *, exact: bool) -> list[float | None]:
+    """Of each of the prompt's tokens after those before it."""
+    context, found = FakeContext(1, rounding=not exact), [None]
+    for start in range(0, len(told), RATED):
+        context.decode_runs([Run(0, told[start : start + RATED], start, 0)])
+        followers = told[start + 1 : start + RATED + 1]
+        found += [token_logprobs(context.logits(at), token, 0)[0] for at, token in enumerate(followers)]
+    return found
+
+
+def rated(call: Call, choice: int = 0) -> list[float | None]:
+    return [rating.logprob for each in call.echoed if each.choice == choice for rating in each.logprobs]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("length", [1, 2, RATED, RATED + 1, 3 * RATED + 5])
+def test_every_token_of_a_prompt_is_rated_but_the_first_whatever_the_cache_holds(length: int, exact: bool) -> None:
+    batching = Batching(4, exact=exact, cache_ram=10**6)
+    told = prompt(1, length)
+    batching.run((*told, *prompt(2, 40)))
+    beside = batching.submit(prompt(3, 300), max_tokens=20)
+    calls = [batching.submit(told, choices=2, logprobs=1, echo=Echo.FIRST), batching.submit(told)]
+    batching.finish()
+    assert beside.tokens() == solo(beside.prompt, 20, exact=exact)
+    for choice in (0, 1):
+        assert rated(calls[0], choice) == odds(told, exact=exact)
+        parts = [each for each in calls[0].echoed if each.choice == choice]
+        assert "".join(each.text for each in parts) == "".join(f"{token} " for token in told)
+        assert [rating.id for each in parts for rating in each.logprobs] == list(told)
+    assert calls[0].finished[0].statistics.cached_tokens == 0
+    assert [len(rating.top) for rating in calls[0].echoed[0].logprobs][:2] == [0, 1][:length]
+    assert not calls[1].echoed
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_no_call_rates_more_tokens_than_there_is_room_for_their_logits(exact: bool) -> None:
+    batching = Batching(4, exact=exact)
+    stream = batching.submit(endless(0, exact=exact), max_tokens=LONG_RUN)
+    while not stream.counts[0]:
+        batching.step()
+    batching.context.calls.clear()
+    batching.submit(prompt(1, 500), logprobs=0, echo=Echo.ALONE)
+    batching.finish()
+    lone = [call for call in batching.context.calls if call.tokens > 1]
+    assert sum(call.tokens for call in lone) == 500
+    assert all(call.tokens <= RATED and len(call.slots) == 1 for call in lone)
+
+
+def test_a_prompt_alone_is_told_and_nothing_is_generated() -> None:
+    batching = Batching(2)
+    batching.run(CHAT)
+    plain = batching.submit(CHAT, choices=2, echo=Echo.ALONE)
+    batching.finish()
+    assert [each.choice for each in plain.echoed] == [0, 1]
+    assert {each.text for each in plain.echoed} == {"".join(f"{token} " for token in CHAT)}
+    assert plain.counts == [0, 0]
+    assert plain.finished[1].reason is StopReason.MAX_PREDICTED_TOKENS_REACHED
+    assert plain.finished[0].statistics.cached_tokens == SYSTEM_END
+    assert batching.run(CHAT) == solo(CHAT)
+    assert batching.free_slots() == 2
