@@ -273,7 +273,8 @@ def by_anthropic(server: Server, image: str) -> str:
 def by_ollama(server: Server, image: str) -> str:
     message = {"role": "user", "content": "What is it?", "images": [image]}
     options = {"temperature": 0, "num_predict": TOKENS}
-    return ollama.Client(server.url).chat(MODEL, messages=[message], options=options).message.content or ""
+    with ollama.Client(host=server.url, timeout=60) as client:
+        return client.chat(MODEL, messages=[message], options=options).message.content or ""
 
 
 def by_lmstudio(server: Server, image: str) -> str:
