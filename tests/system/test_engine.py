@@ -271,3 +271,26 @@ async def test_a_prompt_may_be_given_as_tokens(client: WorkerClient, spec: Launc
     assert (await client.finish(1))[0] == (await client.finish(2))[0]
     await client.submit(3, tokens=pb.Tokens(ids=[10**6]))
     assert (await client.next(3)).failed.error.code == "invalid_value"
+
+
+async def test_a_prompts_tokens_are_rated_as_they_were_when_they_were_generated(client: WorkerClient) -> None:
+    prompt = list(range(100, 130))
+    await client.submit(900, tokens=pb.Tokens(ids=prompt), sampling={"temperature": 0, "max_tokens": 24}, logprobs=1)
+    generated = await ratings(client, 900)
+    told = [*prompt, *(each.id for each in generated)]
+    await client.submit(901, tokens=pb.Tokens(ids=told), echo=pb.ECHO_ALONE, logprobs=1, sampling={"max_tokens": 1})
+    rated = await ratings(client, 901)
+    assert [each.id for each in rated] == told
+    assert [each.HasField("logprob") for each in rated] == [False] + [True] * (len(told) - 1)
+    again = rated[len(prompt) :]
+    assert [each.logprob for each in again] == pytest.approx([each.logprob for each in generated], abs=0.05)
+    assert [each.top[0].id for each in again] == [each.top[0].id for each in generated]
+
+
+async def ratings(client: WorkerClient, call: int) -> list[pb.TokenLogprob]:
+    """Of the tokens that a call tells: of its prompt and of its completion."""
+    found: list[pb.TokenLogprob] = []
+    while not (event := await client.next(call)).HasField("finished"):
+        assert not event.HasField("failed"), event.failed.error.message
+        found += [*event.echoed.logprobs, *event.delta.logprobs[: event.delta.tokens]]
+    return found

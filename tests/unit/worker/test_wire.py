@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from atelier.constraint import Gbnf, JsonObject, JsonSchema, Lark, Regex
+from atelier.echo import Echo
 from atelier.errors import ContextLengthExceeded, InvalidRequest, from_message
 from protos import inference_pb2 as pb
 from worker.engine.interface import (
@@ -65,6 +66,15 @@ def test_an_acceptance_names_what_is_not_enforced() -> None:
 def test_a_call_without_a_prompt_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         read_submit(pb.Submit())
+
+
+def test_text_and_tokens_can_be_echoed_and_no_other_prompt() -> None:
+    assert read_submit(pb.Submit(text="x", echo=pb.ECHO_FIRST)).echo is Echo.FIRST
+    assert read_submit(pb.Submit(tokens=pb.Tokens(ids=[1]), echo=pb.ECHO_ALONE)).echo is Echo.ALONE
+    assert read_submit(pb.Submit(text="x")).echo is None
+    for prompt in ({"chat": pb.Chat(messages_json=b"[]")}, {"infill": pb.Infill(prefix="a", suffix="b")}):
+        with pytest.raises(InvalidRequest, match="echoed"):
+            read_submit(pb.Submit(**prompt, echo=pb.ECHO_FIRST))
 
 
 @pytest.mark.parametrize("choices", [0, 9, 2**31])
