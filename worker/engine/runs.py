@@ -35,8 +35,6 @@ class Run:
 
     def piece(self, at: int, most: int) -> "Run":
         """Up to `most` of its tokens, from token `at` on."""
-        if self.image is not None:
-            return self
         tokens = self.tokens[at : at + most]
         silent = min(len(tokens), max(0, self.silent - at))
         return Run(self.slot, tokens, self.start + at, silent, self.scales, rated=self.rated)
@@ -70,17 +68,20 @@ def _calls(in_order: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
 
 
 def _pieces(run: Run, room: int) -> Iterator[Run]:
-    """The run, cut where it is longer than a call may be."""
-    return (run.piece(at, room) for at in range(0, len(run), room if run.image is None else len(run)))
+    """The run, cut where it is longer than a call may be; an image never is."""
+    if run.image is not None:
+        return iter((run,))
+    return (run.piece(at, room) for at in range(0, len(run), room))
 
 
 def _packed(runs: Iterable[Run], room: int) -> Iterator[list[Run]]:
     call: list[Run] = []
+    tokens = 0
     for run in runs:
-        alone = any(each.alone for each in (run, *call))
-        if call and (alone or sum(map(len, call)) + len(run) > room):
+        if call and (run.alone or call[0].alone or tokens + len(run) > room):
             yield call
-            call = []
+            call, tokens = [], 0
         call.append(run)
+        tokens += len(run)
     if call:
         yield call
