@@ -30,11 +30,11 @@ def usual(names: Iterable[str]) -> str | None:
     return min(filter(is_projector, names), key=rank, default=None)
 
 
-def projector_beside(model: Path) -> Projector | None:
-    """The projector in the folder of this model's file. Blocks; for a thread."""
+def projector_in(folder: Path) -> Projector | None:
+    """The projector of the models in this folder. Blocks; for a thread."""
     try:
-        name = usual(entry.name for entry in model.parent.iterdir() if not entry.name.startswith("."))
-        path = model.with_name(name) if name else None
+        name = usual(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        path = folder / name if name else None
         return Projector(path, path.stat().st_size) if path else None
     except OSError:  # gone in the meantime, with its folder perhaps
         return None
