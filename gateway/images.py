@@ -2,10 +2,10 @@
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from atelier.errors import InvalidRequest
 
@@ -15,6 +15,7 @@ LARGEST_TOGETHER = 48 * 2**20  # bytes of one request's images
 LONGEST_URL = 8192  # characters
 
 Json = dict[str, Any]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,18 @@ def content_of(pieces: Iterable[str | ImageSource], joint: str = "\n") -> str | 
         elif text := joint.join(map(str, run)):
             parts.append({"type": "text", "text": text})
     return parts
+
+
+def read_content(
+    given: str | Sequence[Part], path: str, piece: Callable[[Part, str], str | ImageSource]
+) -> str | list[Json]:
+    """Content as clients write it: a string, or parts, of which `piece` reads each, given its place in the request.
+
+    `path`: of the content; "" where it is of an earlier request, as are the paths of its parts then.
+    """
+    if isinstance(given, str):
+        return given
+    return content_of(piece(part, f"{path}[{i}]" if path else "") for i, part in enumerate(given))
 
 
 def set_apart(messages: Sequence[Json]) -> tuple[list[Json], tuple[ImageSource, ...]]:

@@ -6,7 +6,7 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from gateway.call import Call, Chat
 from gateway.events import Statistics
-from gateway.images import ImageSource, content_of, image_within
+from gateway.images import ImageSource, image_within
 from gateway.lmstudio.schema import Input, InputItem, V1ChatBody
 
 SETTINGS = {row.facts.lmstudio: row.name for row in TABLE["inference"].values() if row.facts.lmstudio}
@@ -61,14 +61,8 @@ def input_item(item: InputItem, path: str) -> Json:
     return {"type": "image" if item.type == "image" else "text", name: value}
 
 
-def shown_content(kept: str | list[Json], path: str) -> str | list[Json]:
-    """Kept content with the images apart from their URLs. `path`: of the items; "" for those of an earlier turn."""
-    if isinstance(kept, str):
-        return kept
-    return content_of(input_piece(item, f"{path}[{i}]" if path else "") for i, item in enumerate(kept))
-
-
-def input_piece(item: Json, path: str) -> str | ImageSource:
+def kept_piece(item: Json, path: str) -> str | ImageSource:
+    """Of content that is kept. `path`: of the item; "" for one of an earlier turn."""
     if item["type"] == "image":
         return image_within(item["data_url"], f"{path}.data_url" if path else "previous_response_id")
     text: str = item["content"]

@@ -14,7 +14,8 @@ import orjson
 import structlog
 
 from atelier.errors import AtelierError, ResponseNotFound
-from gateway.lmstudio.chat import input_content, shown_content
+from gateway.images import read_content
+from gateway.lmstudio.chat import input_content, kept_piece
 from gateway.lmstudio.schema import V1ChatBody
 from gateway.stored import Stored
 
@@ -62,7 +63,9 @@ def chat_messages(turns: Sequence[Turn]) -> list[Json]:
     for turn in turns:
         system_prompt = turn.system_prompt if turn.system_prompt is not None else system_prompt
         path = "input" if turn is turns[-1] else ""
-        messages += [{**message, "content": shown_content(message["content"], path)} for message in turn.messages]
+        messages += [
+            {**message, "content": read_content(message["content"], path, kept_piece)} for message in turn.messages
+        ]
     return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages
 
 

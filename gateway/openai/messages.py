@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from gateway.images import ImageSource, content_of, image_at
+from gateway.images import ImageSource, image_at, read_content
 from gateway.openai.schema import ContentPart, ImageUrl, Message
 from gateway.openai.tools import history_call, history_function
 
@@ -45,9 +45,7 @@ def content(message: Message, number: int) -> str | list[Json]:
         if message.role == "assistant":  # it may consist of tool calls alone
             return ""
         raise InvalidRequest(f"messages[{number}].content: is required", param=f"messages[{number}].content")
-    if isinstance(message.content, str):
-        return message.content
-    return content_of(piece(part, f"messages[{number}].content[{i}]") for i, part in enumerate(message.content))
+    return read_content(message.content, f"messages[{number}].content", piece)
 
 
 def piece(part: ContentPart, path: str) -> str | ImageSource:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.images import ImageSource, content_of, image_at
+from gateway.images import ImageSource, image_at, read_content
 
 Json = dict[str, Any]
 
@@ -24,13 +24,15 @@ def chat_messages(instructions: str | None, items: Sequence[Json], earlier: int 
                 continue
             case "message":
                 role = ROLES.get(item["role"], item["role"])
-                messages.append({"role": role, "content": content(item["content"], _path(number, "content"))})
+                messages.append(
+                    {"role": role, "content": read_content(item["content"], _path(number, "content"), piece)}
+                )
             case "function_call":
                 if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and nobody ran it
                     continue
                 _caller(messages, reasoning)["tool_calls"].append(_call(item))
             case "function_call_output":
-                output = content(item["output"], _path(number, "output"))
+                output = read_content(item["output"], _path(number, "output"), piece)
                 messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
         if reasoning and messages[-1]["role"] == "assistant":
             messages[-1]["reasoning_content"] = reasoning
@@ -54,12 +56,6 @@ def _call(item: Json) -> Json:
 def _path(number: int, name: str) -> str:
     """Of what is in an item; what the conversation has from before has no place in the request."""
     return f"input[{number}].{name}" if number >= 0 else ""
-
-
-def content(given: str | Sequence[Json], path: str) -> str | list[Json]:
-    if isinstance(given, str):
-        return given
-    return content_of(piece(part, f"{path}[{i}]" if path else "") for i, part in enumerate(given))
 
 
 def piece(part: Json, path: str) -> str | ImageSource:
