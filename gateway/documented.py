@@ -15,6 +15,10 @@ EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
 PLAIN = "text/plain"
 
+# The model of the examples: as a request names it, and as the reply does.
+MODEL = "smollm2-135m-instruct"
+KEY = f"huggingfacetb/{MODEL}"
+
 Json = dict[str, Any]
 
 
@@ -22,6 +26,15 @@ class Reply(BaseModel):
     """An object of a reply. It has no fields but those that are told."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Fault(Reply):
+    """What went wrong, where a reply that is no error tells of it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

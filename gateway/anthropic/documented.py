@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import RootModel
 
-from gateway.documented import Documented, Reply
+from gateway.documented import KEY, MODEL, Documented, Reply
 
-HI = {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Hi"}]}
+HI = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
 
 
 class SaidText(Reply):
@@ -134,7 +134,7 @@ DOCUMENTED = {
             "id": "msg_36f5caab42664dd9a75143ff346ac4db",
             "type": "message",
             "role": "assistant",
-            "model": "huggingfacetb/smollm2-135m-instruct",
+            "model": KEY,
             "content": [{"type": "text", "text": "Hello! How can I help you today?"}],
             "stop_reason": "end_turn",
             "stop_sequence": None,

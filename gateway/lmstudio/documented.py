@@ -4,13 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field, RootModel
 
-from gateway.documented import Documented, Reply
+from gateway.documented import KEY, MODEL, Documented, Reply
 from gateway.openai.documented import CHAT as OPENAI_CHAT
 from gateway.openai.documented import COMPLETION as OPENAI_COMPLETION
 from gateway.openai.documented import EMBEDDINGS, ChatChunk, ChatCompletion, TextChunk, TextCompletion
-
-MODEL = "smollm2-135m-instruct"
-KEY = "huggingfacetb/smollm2-135m-instruct"
 
 
 class V0Stats(Reply):

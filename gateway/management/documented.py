@@ -4,63 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gateway.documented import PLAIN, Documented, Reply
-from gateway.lmstudio.documented import KEY, MODEL, V1_ENTRY, V1Model
-from gateway.management.downloads import LONGEST_QUERY, MOST_FOUND, USUALLY_FOUND
-from gateway.management.presets import LMSTUDIO
-
-
-class Fault(Reply):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class HubVariant(Reply):
-    quantization: str | None
-    files: list[str]
-    size_bytes: int
-    fits: bool
-
-
-class HubRepository(Reply):
-    id: str
-    author: str
-    downloads: int
-    likes: int
-    gated: bool
-    changed_at: str
-    licence: str
-    commit: str
-    variants: list[HubVariant]
-
-
-class HubRepositories(Reply):
-    models: list[HubRepository]
-
-
-class DownloadObject(Reply):
-    job_id: str | None = None
-    status: Literal["downloading", "paused", "completed", "failed", "already_downloaded"]
-    state: str | None = None
-    model: str | None = None
-    repo: str | None = None
-    revision: str | None = None
-    files: list[str] | None = None
-    total_size_bytes: int | None = None
-    downloaded_bytes: int | None = None
-    bytes_per_second: int | None = None
-    seconds_left: float | None = None
-    estimated_completion: str | None = None
-    started_at: str | None = None
-    completed_at: str | None = None
-    model_key: str | None = None
-    error: Fault | None = None
-
-
-class DownloadList(Reply):
-    downloads: list[DownloadObject]
+from gateway.documented import KEY, MODEL, PLAIN, Documented, Fault, Reply
+from gateway.lmstudio.documented import V1_ENTRY, V1Model
+from gateway.management import documented_downloads, documented_presets
 
 
 class RemovedModel(Reply):
@@ -217,72 +163,6 @@ class ServerStatus(Reply):
     requests: RequestCounts
 
 
-class PresetFile(Reply):
-    name: str
-    model: str | None
-    load: dict[str, Any]
-    prompt: dict[str, Any]
-    inference: dict[str, Any]
-
-
-class PresetObject(PresetFile):
-    version: int
-    changed_at: float
-
-
-class PresetList(Reply):
-    presets: list[PresetObject]
-
-
-class PresetVersions(Reply):
-    versions: list[PresetObject]
-
-
-class ImportedPreset(PresetObject):
-    ignored: list[str] = Field(description="Keys of the file that mean nothing here.")
-
-
-class ExportedPreset(Reply):
-    """Our own form, or LM Studio's: identifier, changed, operation."""
-
-    name: str
-    model: str | None = None
-    load: dict[str, Any]
-    prompt: dict[str, Any] | None = None
-    inference: dict[str, Any] | None = None
-    identifier: str | None = None
-    changed: bool | None = None
-    operation: dict[str, Any] | None = None
-
-
-class DeletedPreset(Reply):
-    name: str
-    deleted: Literal[True]
-
-
-class PresetSide(Reply):
-    name: str
-    version: int
-
-
-class Difference(Reply):
-    group: str
-    setting: str
-    before: Any
-    after: Any
-
-
-class PresetDiff(Reply):
-    before: PresetSide
-    after: PresetSide
-    differences: list[Difference]
-
-
-class DefaultPreset(Reply):
-    model: str
-    default_preset: str | None
-
-
 class ReplicaLimits(Reply):
     min: int
     max: int
@@ -322,45 +202,10 @@ class DescribedModel(V1Model):
     memory: list[MemoryAtContext]
 
 
-class SettingValue(Reply):
-    value: Any
-    origin: str
-
-
-class ModelSettings(Reply):
-    model: str
-    instance: str | None
-    preset: str | None
-    default_preset: str | None
-    settings: dict[str, SettingValue]
-
-
 class Greeting(Reply):
     lmstudio: Literal[True]
 
 
-VERSION = {"version": {"type": "integer", "minimum": 1, "description": "The newest, where none is named."}}
-REPO = "bartowski/Qwen3-0.6B-GGUF"
-DOWNLOAD = {
-    "job_id": "9b2834c11d4e",
-    "status": "downloading",
-    "state": "downloading",
-    "model": REPO,
-    "repo": REPO,
-    "revision": "c" * 40,
-    "files": ["Qwen3-0.6B-Q4_K_M.gguf"],
-    "total_size_bytes": 484220320,
-    "downloaded_bytes": 96844064,
-    "bytes_per_second": 12105508,
-    "seconds_left": 32.0,
-    "estimated_completion": "2026-01-02T03:05:05.000Z",
-    "started_at": "2026-01-02T03:04:25.000Z",
-    "completed_at": None,
-    "model_key": None,
-    "error": None,
-}
-PRESET_SETTINGS = {"load": {}, "prompt": {"system_prompt": "Be brief."}, "inference": {"temperature": 0.2}}
-PRESET = {"name": "precise", "model": None, **PRESET_SETTINGS, "version": 1, "changed_at": 1795588000.0}
 INSTANCE = {
     "id": KEY,
     "model": KEY,
@@ -416,37 +261,10 @@ DISK = {
     "other_bytes": 0,
     "used_bytes": 98110000,
 }
-REPOSITORY = {
-    "id": REPO,
-    "author": "bartowski",
-    "downloads": 70000,
-    "likes": 20,
-    "gated": False,
-    "changed_at": "2025-05-01T00:00:00Z",
-    "licence": "apache-2.0",
-    "commit": "c" * 40,
-    "variants": [
-        {"quantization": "Q4_K_M", "files": ["Qwen3-0.6B-Q4_K_M.gguf"], "size_bytes": 484220320, "fits": True}
-    ],
-}
 
 DOCUMENTED = {
-    "GET /api/v1/models/search": Documented(
-        reply=HubRepositories,
-        query={
-            "query": {"type": "string", "maxLength": LONGEST_QUERY},
-            "limit": {"type": "integer", "minimum": 1, "maximum": MOST_FOUND, "default": USUALLY_FOUND},
-        },
-        example={"models": [REPOSITORY]},
-    ),
-    "POST /api/v1/models/download": Documented(
-        reply=DownloadObject, request={"model": REPO, "quantization": "Q4_K_M"}, example=DOWNLOAD
-    ),
-    "GET /api/v1/models/download/status/{job_id}": Documented(reply=DownloadObject, example=DOWNLOAD),
-    "GET /api/v1/models/downloads": Documented(reply=DownloadList, example={"downloads": [DOWNLOAD]}),
-    "POST /api/v1/models/download/{job_id}/{action}": Documented(
-        reply=DownloadObject, example={**DOWNLOAD, "status": "paused", "state": "paused"}
-    ),
+    **documented_downloads.DOCUMENTED,
+    **documented_presets.DOCUMENTED,
     "POST /api/v1/models/import": Documented(
         reply=V1Model, request={"path": "/data/models/Tiny.Q4_1.gguf"}, example=V1_ENTRY
     ),
@@ -479,41 +297,6 @@ DOCUMENTED = {
             "requests": {"active": 0, "waiting": 0},
         },
     ),
-    "GET /api/v1/presets": Documented(reply=PresetList, example={"presets": [PRESET]}),
-    "POST /api/v1/presets/import": Documented(
-        reply=ImportedPreset,
-        request={"file": {"name": "precise", **PRESET_SETTINGS}},
-        example={**PRESET, "ignored": []},
-    ),
-    "GET /api/v1/presets/{name}": Documented(reply=PresetObject, query=VERSION, example=PRESET),
-    "PUT /api/v1/presets/{name}": Documented(reply=PresetObject, request=PRESET_SETTINGS, example=PRESET),
-    "PATCH /api/v1/presets/{name}": Documented(
-        reply=PresetObject, request={"inference": {"temperature": 0.2}}, example=PRESET
-    ),
-    "DELETE /api/v1/presets/{name}": Documented(reply=DeletedPreset, example={"name": "precise", "deleted": True}),
-    "GET /api/v1/presets/{name}/versions": Documented(reply=PresetVersions, example={"versions": [PRESET]}),
-    "GET /api/v1/presets/{name}/diff": Documented(
-        reply=PresetDiff,
-        query={**VERSION, "with": {"type": "string", "description": "Another preset: this, or a version of its own."}},
-        example={
-            "before": {"name": "precise", "version": 1},
-            "after": {"name": "precise", "version": 2},
-            "differences": [{"group": "inference", "setting": "temperature", "before": 0.2, "after": 0.5}],
-        },
-    ),
-    "GET /api/v1/presets/{name}/export": Documented(
-        reply=ExportedPreset,
-        query={**VERSION, "format": {"enum": [LMSTUDIO]}},
-        example={"name": "precise", "model": None, **PRESET_SETTINGS},
-    ),
-    "POST /api/v1/presets/{name}/duplicate": Documented(
-        reply=PresetObject, query=VERSION, request={"name": "copy"}, example={**PRESET, "name": "copy"}
-    ),
-    "POST /api/v1/models/default-preset": Documented(
-        reply=DefaultPreset,
-        request={"model": MODEL, "preset": "precise"},
-        example={"model": KEY, "default_preset": "precise"},
-    ),
     "POST /api/v1/models/replicas": Documented(
         reply=ModelReplicas,
         request={"model": MODEL, "min": 1, "max": 3},
@@ -543,17 +326,6 @@ DOCUMENTED = {
                     "total_bytes": 202371840,
                 }
             ],
-        },
-    ),
-    "GET /api/v1/models/{id}/settings": Documented(
-        reply=ModelSettings,
-        query={"instance": {"type": "string"}, "preset": {"type": "string"}},
-        example={
-            "model": KEY,
-            "instance": None,
-            "preset": None,
-            "default_preset": "precise",
-            "settings": {"temperature": {"value": 0.2, "origin": "default preset precise"}},
         },
     ),
     "GET /lmstudio-greeting": Documented(reply=Greeting, example={"lmstudio": True}),

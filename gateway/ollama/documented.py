@@ -4,11 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gateway.documented import LINES, Documented, Reply
+from gateway.documented import KEY, LINES, MODEL, Documented, Reply
 from gateway.openai.documented import Logprob
-
-MODEL = "smollm2-135m-instruct"
-KEY = "huggingfacetb/smollm2-135m-instruct"
 
 
 class OllamaSaidFunction(Reply):

@@ -5,10 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, RootModel
 
 from gateway.anthropic.models import MOST_LISTED
-from gateway.documented import Documented, Reply
+from gateway.documented import KEY, MODEL, Documented, Reply
 
-MODEL = "smollm2-135m-instruct"
-KEY = "huggingfacetb/smollm2-135m-instruct"
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -49,7 +47,7 @@ class AssistantMessage(Reply):
     function_call: FunctionCall | None = None
 
 
-FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
 class ChatChoice(Reply):

@@ -4,12 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, RootModel
 
-from gateway.documented import Documented, Reply
+from gateway.documented import KEY, MODEL, Documented, Reply
 from gateway.openai.documented import Logprob
 from gateway.responses.listing import MOST, USUAL_LIMIT
-
-MODEL = "smollm2-135m-instruct"
-KEY = "huggingfacetb/smollm2-135m-instruct"
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
