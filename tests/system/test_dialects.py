@@ -1,7 +1,6 @@
 """The same request in every dialect, whole and streamed, with the real model: one answer, told in eight ways."""
 
 import base64
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from registry.starter import FOLDER
+from tests.support.pictures import encoded
 from tests.support.server_process import MODEL, Server, put_starter, serving
 from tests.support.tiny_projector import write_tiny_projector
 
@@ -234,9 +234,7 @@ def png(red: int) -> str:
     """An image in base64, of one colour but for a corner."""
     image = Image.new("RGB", (32, 24), (red, 80, 160))
     image.putpixel((0, 0), (0, 0, 0))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(encoded(image)).decode()
 
 
 def by_openai(server: Server, image: str) -> str:

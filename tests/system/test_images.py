@@ -1,12 +1,10 @@
 """Images with the real model and a projector of random weights: what it says is nonsense, but that of the image."""
 
 import asyncio
-import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 import pytest_asyncio
@@ -15,6 +13,7 @@ from PIL import Image
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from protos import inference_pb2 as pb
+from tests.support.pictures import encoded, noise
 from tests.support.tiny_projector import CELLS, write_tiny_projector
 from tests.support.worker_client import WorkerClient
 from tests.support.worker_process import worker_process
@@ -22,13 +21,6 @@ from tests.support.worker_process import worker_process
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
 WIDTH = 576  # of SmolLM2-135M's embeddings
-
-
-def png(seed: int, width: int = 40, height: int = 30) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def look(*images: bytes, text: str = "What is this?", before: list[dict[str, Any]] | None = None) -> pb.Chat:
@@ -60,69 +52,68 @@ async def answer(client: WorkerClient, call: int, chat: pb.Chat) -> tuple[str, p
 
 
 async def test_the_image_makes_the_text_and_the_same_image_the_same_text(eyes: WorkerClient) -> None:
-    first, _ = await answer(eyes, 1, look(png(1)))
-    other, _ = await answer(eyes, 2, look(png(2)))
-    both, _ = await answer(eyes, 3, look(png(1), png(2)))
-    again, end = await answer(eyes, 4, look(png(1)))
+    first, _ = await answer(eyes, 1, look(noise(1)))
+    other, _ = await answer(eyes, 2, look(noise(2)))
+    both, _ = await answer(eyes, 3, look(noise(1), noise(2)))
+    again, end = await answer(eyes, 4, look(noise(1)))
     assert again == first
     assert len({first, other, both}) == 3
     assert end.finished.statistics.cached_tokens >= min(CELLS.values())
 
 
 async def test_a_second_turn_finds_the_image_in_the_cache_and_another_image_does_not(eyes: WorkerClient) -> None:
-    text, _ = await answer(eyes, 1, look(png(11)))
+    text, _ = await answer(eyes, 1, look(noise(11)))
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
     turns.append({"role": "assistant", "content": text})
     messages = orjson.dumps([*turns, {"role": "user", "content": "And now?"}])
-    _, end = await answer(eyes, 2, pb.Chat(messages_json=messages, images=[png(11)]))
-    _, stranger = await answer(eyes, 3, pb.Chat(messages_json=messages, images=[png(12)]))
+    _, end = await answer(eyes, 2, pb.Chat(messages_json=messages, images=[noise(11)]))
+    _, stranger = await answer(eyes, 3, pb.Chat(messages_json=messages, images=[noise(12)]))
     assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + min(CELLS.values())
 
 
 async def test_an_image_that_is_added_leaves_the_first_one_in_the_cache(eyes: WorkerClient) -> None:
-    text, _ = await answer(eyes, 1, look(png(14)))
+    text, _ = await answer(eyes, 1, look(noise(14)))
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
     turns.append({"role": "assistant", "content": text})
-    added = look(png(15), before=turns)
-    _, end = await answer(eyes, 2, pb.Chat(messages_json=added.messages_json, images=[png(14), png(15)]))
-    _, stranger = await answer(eyes, 3, pb.Chat(messages_json=added.messages_json, images=[png(16), png(15)]))
+    added = look(noise(15), before=turns)
+    _, end = await answer(eyes, 2, pb.Chat(messages_json=added.messages_json, images=[noise(14), noise(15)]))
+    _, stranger = await answer(eyes, 3, pb.Chat(messages_json=added.messages_json, images=[noise(16), noise(15)]))
     assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + min(CELLS.values())
 
 
 async def test_an_image_is_the_same_in_company_and_so_is_the_company(eyes: WorkerClient) -> None:
     texts = [pb.Chat(messages_json=orjson.dumps([{"role": "user", "content": f"Count to {n}."}])) for n in (5, 9)]
-    chats = [look(png(21)), *texts, look(png(22), text="Why?")]
+    chats = [look(noise(21)), *texts, look(noise(22), text="Why?")]
     alone = [await answer(eyes, call, chat) for call, chat in enumerate(chats)]
     together = await asyncio.gather(*(answer(eyes, 10 + call, chat) for call, chat in enumerate(chats)))
     assert [text for text, _ in together] == [text for text, _ in alone]
 
 
 async def test_what_is_no_image_is_refused_and_the_next_call_answered(eyes: WorkerClient) -> None:
-    bomb = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
-    for call, spoilt in enumerate([b"no image", png(1)[:60], b"", bomb.getvalue()]):
+    bomb = encoded(Image.new("1", (20_000, 20_000)))
+    for call, spoilt in enumerate([b"no image", noise(1)[:60], b"", bomb]):
         _, end = await answer(eyes, call, look(spoilt))
         assert (end.failed.error.code, end.failed.error.param) == ("invalid_value", "messages")
-    _, end = await answer(eyes, 9, look(png(1)))
+    _, end = await answer(eyes, 9, look(noise(1)))
     assert end.HasField("finished")
 
 
 async def test_a_call_that_is_cancelled_with_its_image_leaves_the_worker_free(eyes: WorkerClient) -> None:
-    await eyes.submit(1, chat=look(png(31, 2000, 2000)), sampling={"max_tokens": 16})
+    await eyes.submit(1, chat=look(noise(31, 2000, 2000)), sampling={"max_tokens": 16})
     await eyes.cancel(1)
-    _, end = await answer(eyes, 2, look(png(32)))
+    _, end = await answer(eyes, 2, look(noise(32)))
     assert end.HasField("finished")
 
 
 async def test_the_tokens_of_a_chat_count_its_images(eyes: WorkerClient, seeing: LaunchSpec) -> None:
-    request = pb.TokenizeRequest(instance_id=seeing.instance_id, chat=look(png(1)))
+    request = pb.TokenizeRequest(instance_id=seeing.instance_id, chat=look(noise(1)))
     tokens = (await eyes.stub.Tokenize(request, metadata=eyes.metadata)).ids
-    await eyes.submit(1, chat=look(png(1)), sampling={"max_tokens": 1})
+    await eyes.submit(1, chat=look(noise(1)), sampling={"max_tokens": 1})
     assert (await eyes.next(1)).accepted.prompt_tokens == len(tokens)
     assert sum(token == 2**32 - 1 for token in tokens) in CELLS.values()
 
 
 async def test_a_model_without_a_projector_refuses_images(client: WorkerClient) -> None:
-    _, end = await answer(client, 1, look(png(1)))
+    _, end = await answer(client, 1, look(noise(1)))
     assert end.failed.error.code == "invalid_value"
     assert "projector" in end.failed.error.message

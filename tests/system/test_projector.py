@@ -1,7 +1,6 @@
 """A projector as the engine uses it, held against libmtmd's own way through a prompt with an image."""
 
 import ctypes
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,11 @@ import numpy as np
 import pytest
 from llama_cpp import llama_cpp as ll
 from llama_cpp import mtmd_cpp as mtmd
-from PIL import Image
 
 from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
+from tests.support.pictures import noise
 from tests.support.tiny_llama import write_tiny_llama
 from tests.support.tiny_projector import CELLS, write_tiny_projector
 from worker.engine.context import Context, generation_params
@@ -25,12 +24,6 @@ from worker.engine.projector import Projector
 from worker.engine.runs import Run
 
 pytestmark = pytest.mark.system
-
-
-def png() -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 def loading(path: Path, projector: Path) -> LaunchSpec:
@@ -63,7 +56,7 @@ def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str)
     log = LlamaLog()
     model = Model(str(path), Load(), log, lambda _: True)
     projector = Projector(str(projector_path), model, log, threads=1, flash=-1, most_cells=256)
-    text, picture = f"abc{projector.marker}def", decode_picture(png(), 1)
+    text, picture = f"abc{projector.marker}def", decode_picture(noise(), 1)
     tokens, (sight,) = projector.read(text, [picture], add_special=True)
     at = tokens.index(sight.cells[0])
     end = at + len(sight.cells)

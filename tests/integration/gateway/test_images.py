@@ -1,7 +1,6 @@
 """Images over the real wire, with the official clients: the scripted engine says what it sees."""
 
 import base64
-import io
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,28 +10,22 @@ import anthropic
 import ollama
 import openai
 import pytest
-from PIL import Image
 
 from tests.support.gateway_registry import KEY, FakeRegistry, fake_registry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory
+from tests.support.pictures import red
 
 BLIND = "acme/blind"
 
 
-def picture(width: int, height: int, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (width, height), "red").save(file, kind)
-    return file.getvalue()
-
-
-RED = base64.b64encode(picture(3, 2)).decode()
+RED = base64.b64encode(red(3, 2)).decode()
 DATA_URL = f"data:image/png;base64,{RED}"
 SEEN = "[image PNG 3x2]"
 
 
 class Pictures(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = picture(5, 4, "JPEG")
+        body = red(5, 4, "JPEG")
         self.send_response(302 if self.path == "/moved" else 200)
         self.send_header("content-length", str(len(body)))
         self.send_header("location", "/there")
@@ -131,7 +124,7 @@ async def test_anthropics_messages_have_images_in_results_too(gateway: RunningGa
 
 
 async def test_ollamas_chats_and_prompts_have_images(gateway: RunningGateway) -> None:
-    image = ollama.Image(value=picture(3, 2))
+    image = ollama.Image(value=red(3, 2))
     async with ollama.AsyncClient(gateway.url, timeout=PATIENCE, trust_env=False, verify=False) as client:
         chat = await client.chat(KEY, [ollama.Message(role="user", content="Look", images=[image])])
         generated = await client.generate(KEY, "Look", images=[image])

@@ -1,7 +1,5 @@
 """Decoding what clients send as images, and where images stand in messages."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +7,7 @@ from PIL import Image
 from atelier.errors import ContextLengthExceeded, InvalidRequest
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
+from tests.support.pictures import red
 from worker.engine.fitting import fit
 from worker.engine.interface import ChatPrompt, Prompt
 from worker.engine.messages import count_images, with_images_written
@@ -20,15 +19,9 @@ from worker.engine.slices import BLOCKS
 IMAGE = {"type": "image"}
 
 
-def encoded(kind: str, size: tuple[int, int] = (10, 8), **options: object) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, "red").save(file, kind, **options)
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
 def test_usual_formats_become_pixels(kind: str) -> None:
-    picture = decode_picture(encoded(kind), 1)
+    picture = decode_picture(red(10, 8, kind), 1)
     assert (picture.format, picture.width, picture.height) == (kind, 10, 8)
     assert len(picture.rgb) == 10 * 8 * 3
 
@@ -36,10 +29,10 @@ def test_usual_formats_become_pixels(kind: str) -> None:
 def test_an_image_is_turned_as_its_camera_says() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6  # a quarter turn
-    assert decode_picture(encoded("JPEG", exif=turned), 1).width == 8
+    assert decode_picture(red(10, 8, "JPEG", exif=turned), 1).width == 8
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"text", encoded("TIFF"), encoded("PNG")[:50], encoded("BMP", (9000, 9000))])
+@pytest.mark.parametrize("spoilt", [b"", b"text", red(10, 8, "TIFF"), red(10, 8)[:50], red(9000, 9000, "BMP")])
 def test_other_formats_cut_files_and_too_many_pixels_are_refused(spoilt: bytes) -> None:
     with pytest.raises(InvalidRequest, match="Image 3") as caught:
         decode_picture(spoilt, 3)
@@ -90,8 +83,6 @@ async def test_the_scripted_engine_says_what_it_sees() -> None:
         instance_id="a", engine="scripted", model_path="", load=Load(), address="", token="", grace_seconds=1
     )
     engine = ScriptedEngine(spec, lambda _: None)
-    chat = ChatPrompt(
-        [{"role": "user", "content": [{"type": "text", "text": "this: "}, IMAGE]}], images=[encoded("PNG")]
-    )
+    chat = ChatPrompt([{"role": "user", "content": [{"type": "text", "text": "this: "}, IMAGE]}], images=[red(10, 8)])
     assert await engine.render(chat) == "user: this: [image PNG 10x8]\nassistant:"
     assert b" [image" in b"".join(piece for _, piece in await engine.tokenize(chat, True))
