@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import anthropic
+import httpx
 import lmstudio
 import ollama
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from tests.support.server_process import MODEL, Server
@@ -194,3 +195,24 @@ def test_langchain_has_an_answer_in_a_form(
     chat: ChatOpenAI, method: Literal["json_schema", "function_calling"]
 ) -> None:
     assert isinstance(chat.with_structured_output(Weather, method=method).invoke(ASKED), Weather)
+
+
+async def test_langchain_finds_the_text_that_is_like_the_question(server: Server) -> None:
+    """Sent as text: the token ids that it would send are of OpenAI's models."""
+    texts = ["The weather in Bergen is wet.", "Integers are countable."]
+    with httpx.Client(timeout=60) as blocking:
+        async with httpx.AsyncClient(timeout=60) as waiting:
+            embeddings = OpenAIEmbeddings(
+                model=MODEL,
+                base_url=f"{server.url}/v1",
+                api_key=SecretStr("none"),
+                check_embedding_ctx_length=False,
+                max_retries=0,
+                http_client=blocking,
+                http_async_client=waiting,
+            )
+            vectors = embeddings.embed_documents(texts)
+            asked = embeddings.embed_query("The weather in Oslo is wet.")
+            assert await embeddings.aembed_documents(texts) == vectors
+    likeness = [sum(a * b for a, b in zip(asked, vector, strict=True)) for vector in vectors]
+    assert likeness[0] > likeness[1]
