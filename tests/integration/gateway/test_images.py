@@ -201,6 +201,15 @@ async def test_what_is_no_image_loads_no_model(
     assert registry.ensured == []
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens", "/apply-template"])
+async def test_a_gateway_that_takes_nobody_fetches_nothing(gateway: RunningGateway, path: str) -> None:
+    gateway.gateway.admission.close()
+    source = {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/"}}
+    messages = [{"role": "user", "content": [source]}] if path.startswith("/v1/m") else chat_of("http://127.0.0.1/")
+    status, _ = await post(gateway, path, {"messages": messages, "max_tokens": 8})
+    assert status == 503  # and not 400, as for an address that nothing is fetched from
+
+
 async def test_fetching_can_be_turned_off(registry: FakeRegistry, web: str) -> None:
     async with running_gateway(registry, outbound_hosts=[web.removeprefix("http://")], fetch_images=False) as gateway:
         status, reply = await post(gateway, "/v1/chat/completions", {"messages": chat_of(f"{web}/a")})
