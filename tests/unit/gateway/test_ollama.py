@@ -17,7 +17,7 @@ from gateway.error_forms import forms_of_path
 from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.ollama.errors import FORM
 from gateway.ollama.keep_alive import duration_seconds
-from gateway.ollama.models import FOREVER_SECONDS, capabilities, parameter_lines, process_object, vram_bytes
+from gateway.ollama.models import FOREVER_SECONDS, capabilities, digest, parameter_lines, process_object, vram_bytes
 from gateway.ollama.names import find_target, hub_reference, split_tag
 from gateway.ollama.pulls import Pulls
 from gateway.ollama.replies import chat_part, done_facts, generate_part, told_calls, whole_part
@@ -244,6 +244,15 @@ def test_what_is_on_gpus_is_told_by_layers() -> None:
     shares = [vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=layers), model) for layers in (0, 5, 11)]
     assert shares == [0, 500, 1000]
     assert vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=5), Model(key="a/b")) == 0
+
+
+def test_a_digest_stays_and_changes_with_the_model() -> None:
+    model = Model(key="a/b", size_bytes=1000, quantization="Q4_1", imported_at=5.0)
+    changes: list[Any] = [{"key": "a/c"}, {"size_bytes": 1001}, {"quantization": "Q8_0"}, {"imported_at": 6.0}]
+    digests = [digest(model), *(digest(replace(model, **change)) for change in changes)]
+    assert len(set(digests)) == 5
+    assert digest(replace(model)) == digests[0]
+    assert all(len(each) == 64 for each in digests)
 
 
 def test_what_stays_expires_in_centuries() -> None:
