@@ -88,7 +88,7 @@ class TextPart(Body):
 
 
 class FilePart(Body):
-    name: str | None = None
+    identifier: str
 
 
 class ToolCallRequest(Body):
@@ -193,6 +193,12 @@ class SpecifierParameter(Body):
 
 class ModelInfoParameter(SpecifierParameter):
     throw_if_not_found: bool = Field(False, alias="throwIfNotFound")
+
+
+class UploadParameter(Body):
+    """What is said of it beside its bytes, such as its name, means nothing here."""
+
+    content_base64: str = Field(alias="contentBase64")
 
 
 class TextParameter(SpecifierParameter):

@@ -12,6 +12,7 @@ from gateway.answer import json_response
 from gateway.guards import ServerKey
 from gateway.lmstudio_sdk.auth import SocketKey
 from gateway.lmstudio_sdk.calls import Calls
+from gateway.lmstudio_sdk.files import upload_image
 from gateway.lmstudio_sdk.loading import Loading
 from gateway.lmstudio_sdk.predict import Predictions
 from gateway.lmstudio_sdk.socket import Socket
@@ -76,6 +77,6 @@ def namespaces(calls: Calls, loading: Loading, predictions: Predictions) -> list
             {**loads, "predict": predictions.predict},
         ),
         Namespace("embedding", "embedding", {**models, "embedString": calls.embed}, loads),
-        Namespace("files", "llm", {"uploadFileBase64": calls.refuse_file}),
+        Namespace("files", "llm", {"uploadFileBase64": upload_image}),
         Namespace("repository", "llm"),
     ]
