@@ -1,7 +1,7 @@
 """Images that clients upload and then name in their chats.
 
-Nothing is kept of them: an image's identifier, which is the server's to choose and which clients send back as it is,
-is the image itself as a data URL.
+Nothing is kept of them: of the two kinds of identifiers that LM Studio's clients know, "local:NAME" and
+"base64:DATA", the second is the file itself.
 """
 
 import asyncio
@@ -9,12 +9,13 @@ from typing import Any
 
 from atelier.errors import InvalidRequest
 from gateway.image_reader import LARGE_CHARACTERS
-from gateway.images import Allowance, EncodedImage, decode, image_format, image_within, known_image
+from gateway.images import Allowance, EncodedImage, decode, known_image
 from gateway.lmstudio_sdk.errors import parsed
 from gateway.lmstudio_sdk.schema import UploadParameter
 from gateway.lmstudio_sdk.work import Work
 
 CONTENT = "contentBase64"
+ITSELF = "base64:"
 
 Json = dict[str, Any]
 
@@ -29,15 +30,12 @@ async def upload_image(parameter: Any, work: Work) -> Json:
 def handle_of(content: str) -> Json:
     """Of an image in base64."""
     image = known_image(decode(EncodedImage(content, CONTENT), Allowance()), CONTENT)
-    identifier = f"data:image/{image_format(image)};base64,{content}"
-    return {"identifier": identifier, "fileType": "image", "sizeBytes": len(image)}
+    return {"identifier": f"{ITSELF}{content}", "fileType": "image", "sizeBytes": len(image)}
 
 
 def image_of(identifier: str, path: str) -> EncodedImage:
     """The image that an identifier is; InvalidRequest where `handle_of` gave none such."""
-    if not identifier.startswith("data:"):
-        raise InvalidRequest(
-            f"{path}: is no identifier that this server gave; upload the image to it (client.prepare_image).",
-            param=path,
-        )
-    return image_within(identifier, path)
+    if not identifier.startswith(ITSELF):
+        message = f"{path}: is no identifier that this server gave; upload the image to it (client.prepare_image)."
+        raise InvalidRequest(message, param=path)
+    return EncodedImage(identifier.removeprefix(ITSELF), path)
