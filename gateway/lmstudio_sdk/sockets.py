@@ -79,7 +79,7 @@ def namespaces(calls: Calls, loading: Loading, predictions: Predictions, reposit
             {**loads, "predict": predictions.predict},
         ),
         Namespace("embedding", "embedding", {**models, "embedString": calls.embed}, loads),
-        Namespace("files", "llm", {"uploadFileBase64": upload_image}),
+        Namespace("files", "llm", {"uploadFileBase64": upload_image}, one_by_one=True),
         Namespace(
             "repository",
             "llm",
