@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import anthropic
+import httpx
 import lmstudio
 import ollama
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from tests.support.server_process import MODEL, Server
@@ -26,6 +27,7 @@ PARAMETERS: dict[str, Any] = {
     "additionalProperties": False,
 }
 RESULT = "Rain, 8 degrees."
+BEFORE = {"Oslo": "Snow, 2 degrees.", "Lima": "Sun, 21 degrees.", "Cairo": "Dust, 33 degrees."}
 
 
 class Weather(BaseModel):
@@ -111,43 +113,60 @@ def test_anthropics_client_makes_the_round_trip(server: Server) -> None:
     assert [block.type for block in answer.content] == ["text"]
 
 
-def test_ollamas_client_gives_a_result_back(server: Server) -> None:
-    """Ollama's chats have no way to say that a tool must be called, so the call is given."""
-    function = {"name": "weather", "description": "Of now.", "parameters": PARAMETERS}
-    messages: list[Any] = [
-        {"role": "user", "content": ASKED},
-        {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"place": "Bergen"}}}]},
-        {"role": "tool", "content": RESULT, "tool_name": "weather"},
+def test_ollamas_client_makes_the_round_trip(server: Server) -> None:
+    """Ollama's chats have no way to say that a tool must be called: the model does as it did before."""
+    tools: Any = [
+        {"type": "function", "function": {"name": "weather", "description": "Of now.", "parameters": PARAMETERS}}
     ]
-    tools: Any = [{"type": "function", "function": function}]
-    options = {"seed": 1, "num_predict": 24}
+    messages: list[Any] = []
+    for place, found in BEFORE.items():
+        messages += [
+            {"role": "user", "content": ASKED.replace("Bergen", place)},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"place": place}}}]},
+            {"role": "tool", "content": found, "tool_name": "weather"},
+            {"role": "assistant", "content": f"The weather in {place}: {found}"},
+        ]
+    messages.append({"role": "user", "content": ASKED})
+    options = {"temperature": 0, "num_predict": 60}
     with ollama.Client(host=server.url, timeout=60) as client:
-        whole = client.chat(MODEL, messages, tools=tools, options=options)
+        whole = client.chat(MODEL, messages, tools=tools, options=options).message
         parts = list(client.chat(MODEL, messages, tools=tools, options=options, stream=True))
-    assert whole.message.content or whole.message.tool_calls
-    assert "".join(part.message.content or "" for part in parts) == (whole.message.content or "")
-    assert parts[-1].eval_count == whole.eval_count
+        (call,) = whole.tool_calls or []
+        assert (call.function.name, call.function.arguments) == ("weather", {"place": "Bergen"})
+        assert [each for part in parts for each in part.message.tool_calls or []] == [call]
+        messages += [whole, {"role": "tool", "content": RESULT, "tool_name": "weather"}]
+        answer = client.chat(MODEL, messages, tools=tools, options=options).message
+        parts = list(client.chat(MODEL, messages, tools=tools, options=options, stream=True))
+    assert RESULT in (answer.content or "")
+    assert "".join(part.message.content or "" for part in parts) == answer.content
 
 
-def test_lm_studios_act_comes_to_an_end(server: Server) -> None:
-    """Its client cannot say that a tool must be called, and the model may not call one of itself."""
-    rounds: list[Any] = []
+def test_lm_studios_act_makes_the_round_trip(server: Server) -> None:
+    """Its client cannot say that a tool must be called: the model does as it did before."""
+    asked: list[str] = []
+    said: list[Any] = []
 
     def weather(place: str) -> str:
-        """The weather of now."""
+        """Of now."""
+        asked.append(place)
         return RESULT
 
+    chat = lmstudio.Chat()
+    for number, (place, found) in enumerate(BEFORE.items()):
+        call = {"type": "function", "name": "weather", "id": str(number), "arguments": {"place": place}}
+        chat.add_user_message(ASKED.replace("Bergen", place))
+        chat.add_assistant_response("", [{"type": "toolCallRequest", "toolCallRequest": call}])
+        chat.add_tool_result({"toolCallId": str(number), "content": found})
+        chat.add_assistant_response(f"The weather in {place}: {found}")
+    chat.add_user_message(ASKED)
     with lmstudio.Client(server.url.removeprefix("http://")) as client:
         done = client.llm.model(MODEL).act(
-            ASKED,
-            [weather],
-            max_prediction_rounds=2,
-            config={"maxTokens": 40, "temperature": 0.0},
-            on_prediction_completed=rounds.append,
-            handle_invalid_tool_request=lambda problem, request: "There is no such tool.",
+            chat, [weather], config={"maxTokens": 60, "temperature": 0.0}, on_message=said.append
         )
-    assert 1 <= done.rounds == len(rounds) <= 2
-    assert rounds[-1].stats.predicted_tokens_count > 0
+    assert asked == ["Bergen"]
+    assert done.rounds == 2
+    assert [message.role for message in said] == ["assistant", "tool", "assistant"]
+    assert RESULT in said[-1].content[0].text
 
 
 async def test_langchain_reads_whole_and_streamed_answers_alike(chat: ChatOpenAI) -> None:
@@ -176,3 +195,24 @@ def test_langchain_has_an_answer_in_a_form(
     chat: ChatOpenAI, method: Literal["json_schema", "function_calling"]
 ) -> None:
     assert isinstance(chat.with_structured_output(Weather, method=method).invoke(ASKED), Weather)
+
+
+async def test_langchain_finds_the_text_that_is_like_the_question(server: Server) -> None:
+    """Sent as text: the token ids that it would send are of OpenAI's models."""
+    texts = ["The weather in Bergen is wet.", "Integers are countable."]
+    with httpx.Client(timeout=60) as blocking:
+        async with httpx.AsyncClient(timeout=60) as waiting:
+            embeddings = OpenAIEmbeddings(
+                model=MODEL,
+                base_url=f"{server.url}/v1",
+                api_key=SecretStr("none"),
+                check_embedding_ctx_length=False,
+                max_retries=0,
+                http_client=blocking,
+                http_async_client=waiting,
+            )
+            vectors = embeddings.embed_documents(texts)
+            asked = embeddings.embed_query("The weather in Oslo is wet.")
+            assert await embeddings.aembed_documents(texts) == vectors
+    likeness = [sum(a * b for a, b in zip(asked, vector, strict=True)) for vector in vectors]
+    assert likeness[0] > likeness[1]
