@@ -13,6 +13,7 @@ from atelier.tools import Tool
 from gateway.admission import Admission
 from gateway.call import Chat, Infill, Text
 from gateway.control import Control
+from gateway.download_follower import DownloadFollower
 from gateway.error_forms import forms_of_path
 from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.ollama.errors import FORM
@@ -286,7 +287,8 @@ class Starts:
 
 
 async def statuses(changes: Changes, started: Download) -> list[str]:
-    pulls = Pulls(cast(Watcher, changes), cast(Control, Starts(started)), Admission(1))
+    watcher = cast(Watcher, changes)
+    pulls = Pulls(watcher, cast(Control, Starts(started)), DownloadFollower(watcher, Admission(1)))
     async with asyncio.timeout(PATIENCE):
         return [each["status"] async for each in await pulls.start("acme/x")]
 
