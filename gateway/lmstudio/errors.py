@@ -1,7 +1,9 @@
-"""Errors as LM Studio's v1 chat tells them."""
+"""Errors as LM Studio's v1 routes tell them, and ours beside them."""
 
-from atelier.errors import AtelierError, ModelNotFound, UnsupportedField
+from atelier.errors import AtelierError, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
 from gateway.error_form import ErrorForm, Json
+
+TYPES = ("invalid_request", "model_not_found", "job_not_found", "not_implemented", "internal_error")
 
 SCHEMA: Json = {
     "type": "object",
@@ -11,7 +13,7 @@ SCHEMA: Json = {
             "type": "object",
             "required": ["type", "message"],
             "properties": {
-                "type": {"enum": ["invalid_request", "model_not_found", "not_implemented", "internal_error"]},
+                "type": {"enum": list(TYPES)},
                 "message": {"type": "string"},
                 "code": {"type": "string"},
                 "param": {"type": "string", "description": "The request's field at fault."},
@@ -24,8 +26,10 @@ SCHEMA: Json = {
 def error_type(error: AtelierError) -> str:
     """One of LM Studio's; the code says more."""
     match error:
-        case ModelNotFound():
+        case ModelNotFound() | InstanceNotFound():
             return "model_not_found"
+        case DownloadNotFound():
+            return "job_not_found"
         case UnsupportedField():
             return "not_implemented"
         case _ if error.status < 500:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from atelier.errors import DeadlineExceeded, ModelNotFound, UnsupportedField
+from atelier.errors import DeadlineExceeded, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
 from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason
 from gateway.lmstudio.chat import output_items
 from gateway.lmstudio.chat_stream import ChatRenderer
@@ -81,6 +81,8 @@ def test_a_turn_comes_back_as_it_was_kept() -> None:
     ("error", "kind"),
     [
         (ModelNotFound(), "model_not_found"),
+        (InstanceNotFound(), "model_not_found"),
+        (DownloadNotFound(), "job_not_found"),
         (UnsupportedField("images", param="input[0]"), "not_implemented"),
         (DeadlineExceeded(), "internal_error"),
     ],
