@@ -18,6 +18,13 @@ from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, po
 
 CHAT = {"model": KEY, "messages": [{"role": "user", "content": "one two three"}]}
 STREAM = {**CHAT, "stream": True}
+TEXT = {"model": KEY, "prompt": "one two three"}
+OPENAI_FORMS = {  # the dialects whose streams are OpenAI's chunks
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": TEXT,
+    "/api/v0/chat/completions": CHAT,
+    "/api/v0/completions": TEXT,
+}
 
 
 async def ask(http: httpx.AsyncClient, body: Any = CHAT) -> httpx.Response:
@@ -83,16 +90,18 @@ async def test_a_lost_workers_requests_move_to_another_instance(
     assert registry.loads == 0
 
 
+@pytest.mark.parametrize("path", OPENAI_FORMS)
 async def test_a_worker_lost_in_mid_stream_is_an_error_event_and_no_done(
-    gateway: RunningGateway, registry: FakeRegistry
+    gateway: RunningGateway, registry: FakeRegistry, path: str
 ) -> None:
     registry.script = {"hang_after_tokens": 1}
     await instance_known(gateway, registry)
-    async with gateway.client() as http, http.stream("POST", "/v1/chat/completions", json=STREAM) as reply:
+    body = {**OPENAI_FORMS[path], "stream": True}
+    async with gateway.client() as http, http.stream("POST", path, json=body) as reply:
         text = ""
         async for piece in reply.aiter_text():
             text += piece
-            if '"content":"one' in text and KEY in registry.workers:
+            if ':"one' in text and KEY in registry.workers:
                 await registry.kill_worker(KEY)
     *_, last = events_of(text)
     assert last["error"]["code"] == "worker_lost"
@@ -239,11 +248,14 @@ async def test_a_stopping_model_is_never_proxied_into(gateway: RunningGateway, r
     assert [reply.status_code for reply in replies] == [200] * 4
 
 
-@pytest.mark.parametrize("body", [CHAT, STREAM])
-async def test_a_disconnect_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry, body: Any) -> None:
+@pytest.mark.parametrize("path", OPENAI_FORMS)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_disconnect_frees_the_sequence(
+    gateway: RunningGateway, registry: FakeRegistry, path: str, stream: bool
+) -> None:
     registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
     await instance_known(gateway, registry)
-    _, writer = await gateway.raw(post_bytes("/v1/chat/completions", body))
+    _, writer = await gateway.raw(post_bytes(path, {**OPENAI_FORMS[path], "stream": stream}))
     await until(lambda: figures(registry) == (1, 0))
     writer.close()
     await until(lambda: figures(registry) == (0, 0))
