@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import anthropic
+import httpx
 import lmstudio
 import ollama
 import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from tests.support.server_process import MODEL, Server
@@ -23,6 +24,12 @@ PARAMETERS: dict[str, Any] = {
     "type": "object",
     "properties": {"place": {"type": "string", "enum": ["Oslo", "Bergen"]}},
     "required": ["place"],
+    "additionalProperties": False,
+}
+FREE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": {"type": "string", "maxLength": 40}},
+    "required": ["text"],
     "additionalProperties": False,
 }
 RESULT = "Rain, 8 degrees."
@@ -85,15 +92,48 @@ def test_openais_client_has_a_response_parsed(client: openai.OpenAI) -> None:
     assert isinstance(reply.output_parsed, Weather)
 
 
+@pytest.mark.parametrize("base", ["/v1", "/api/v0"])
+def test_a_stream_of_a_call_agrees_with_the_whole_one(server: Server, client: openai.OpenAI, base: str) -> None:
+    function = {"name": "note", "description": "Keep a note.", "parameters": FREE}
+    asked: Any = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": ASKED}],
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "max_tokens": 80,
+        "temperature": 1.0,
+        "seed": 1,
+    }
+    dialect = client.with_options(base_url=f"{server.url}{base}")
+    whole = dialect.chat.completions.create(**asked)
+    with dialect.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
+        streamed = stream.get_final_completion()
+    ((one,), (other,)) = whole.choices, streamed.choices
+    assert (one.finish_reason, other.finish_reason) == ("tool_calls", "tool_calls")
+    (call,), (again,) = one.message.tool_calls or [], other.message.tool_calls or []
+    assert call.type == "function"
+    assert set(json.loads(call.function.arguments)) == {"text"}
+    assert (again.function.name, again.function.arguments) == (call.function.name, call.function.arguments)
+    assert streamed.usage
+    assert whole.usage
+    assert streamed.usage.completion_tokens == whole.usage.completion_tokens
+
+
 def test_a_responses_call_is_answered_by_the_response_after_it(client: openai.OpenAI) -> None:
     tools: Any = [{"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}]
     fields: Any = {"model": MODEL, "tools": tools, "max_output_tokens": 60, "parallel_tool_calls": False}
+    fields["extra_body"] = {"seed": 1}
     first = client.responses.create(**fields, input=ASKED, tool_choice="required")
     (call,) = [item for item in first.output if item.type == "function_call"]
     assert json.loads(call.arguments)["place"] in ("Oslo", "Bergen")
     with client.responses.stream(**fields, input=ASKED, tool_choice="required") as stream:
         streamed = stream.get_final_response()
-    assert [item.type for item in streamed.output] == [item.type for item in first.output]
+    (again,) = [item for item in streamed.output if item.type == "function_call"]
+    assert (again.name, again.arguments) == (call.name, call.arguments)
+    assert streamed.usage
+    assert first.usage
+    assert streamed.usage.output_tokens == first.usage.output_tokens
     result: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": RESULT}]
     answer = client.responses.create(
         **{**fields, "max_output_tokens": 24}, input=result, previous_response_id=first.id, tool_choice="none"
@@ -200,3 +240,15 @@ def test_langchain_has_an_answer_in_a_form(
     chat: ChatOpenAI, method: Literal["json_schema", "function_calling"]
 ) -> None:
     assert isinstance(chat.with_structured_output(Weather, method=method).invoke(ASKED), Weather)
+
+
+def test_langchain_has_texts_as_vectors(server: Server) -> None:
+    """As texts: by default it sends the tokens of a tokenizer of OpenAI's, which it has to download first."""
+    with httpx.Client(timeout=60) as http:
+        at: Any = {"base_url": f"{server.url}/v1", "api_key": "none", "http_client": http}
+        embeddings = OpenAIEmbeddings(model=MODEL, check_embedding_ctx_length=False, max_retries=0, **at)
+        documents = embeddings.embed_documents(["The sea is warm.", "The ocean is warm.", "A tax form."])
+        asked = embeddings.embed_query("The sea is warm.")
+    same, like, other = (sum(a * b for a, b in zip(asked, each, strict=True)) for each in documents)
+    assert same == pytest.approx(1, abs=1e-3)
+    assert same > like > other
