@@ -19,7 +19,7 @@ from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, po
 CHAT = {"model": KEY, "messages": [{"role": "user", "content": "one two three"}]}
 STREAM = {**CHAT, "stream": True}
 TEXT = {"model": KEY, "prompt": "one two three"}
-OPENAI_FORMS = {  # the dialects whose streams are OpenAI's chunks
+OPENAI_FORMS: dict[str, Any] = {  # the dialects whose streams are OpenAI's chunks
     "/v1/chat/completions": CHAT,
     "/v1/completions": TEXT,
     "/api/v0/chat/completions": CHAT,
