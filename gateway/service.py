@@ -17,6 +17,7 @@ from gateway.app import Routes, create_app
 from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.dispatcher import Dispatcher
+from gateway.download_follower import DownloadFollower
 from gateway.guards import ServerKey
 from gateway.health import HealthRoutes
 from gateway.image_reader import ImageReader
@@ -27,6 +28,7 @@ from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.lmstudio_sdk.calls import Calls
 from gateway.lmstudio_sdk.loading import Loading
 from gateway.lmstudio_sdk.predict import Predictions
+from gateway.lmstudio_sdk.repository import Repositories
 from gateway.lmstudio_sdk.sockets import SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
@@ -106,6 +108,7 @@ class Gateway:
             Calls(catalogue, control, self.unary, self.watcher),
             Loading(catalogue, control, self.watcher),
             Predictions(self.inference, self.watcher),
+            Repositories(self.watcher, control, DownloadFollower(self.watcher, self.admission)),
             ServerKey(config.api_key.get_secret_value()) if config.api_key is not None else None,
             self.watcher,
             self.admission,
@@ -130,7 +133,7 @@ class Gateway:
 
     def _ollama_routes(self, catalogue: Catalogue, control: Control) -> OllamaRoutes:
         residence = Residence(self.watcher, self._dispatcher, control)
-        pulls = Pulls(self.watcher, control, self.admission)
+        pulls = Pulls(self.watcher, control, DownloadFollower(self.watcher, self.admission))
         return OllamaRoutes(self.inference, self.unary, self.watcher, catalogue, control, residence, pulls)
 
     def _on_change(self, snapshot: Snapshot) -> None:

@@ -1,8 +1,8 @@
 """Calls with one answer, where nothing is generated: texts to vectors, documents to scores, texts to tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,37 +104,30 @@ class Unary:
 
     async def embed(self, call: EmbedCall, origin: Origin, account: Account) -> Embeddings:
         """Raises what stands against it, as the client should see it; so do the others."""
-        name, reply = await self._answer("Embed", lambda _: embed_message(call, origin), call.model, origin, account)
+        name, reply = await self._answer("Embed", embed_message(call, origin), call.model, origin, account)
         return Embeddings(name, [each.values for each in reply.embeddings], reply.prompt_tokens)
 
     async def rerank(self, call: RerankCall, origin: Origin, account: Account) -> Scores:
-        name, reply = await self._answer("Rerank", lambda _: rerank_message(call, origin), call.model, origin, account)
+        name, reply = await self._answer("Rerank", rerank_message(call, origin), call.model, origin, account)
         return Scores(name, reply.scores, reply.prompt_tokens)
 
     async def count_tokens(self, call: Call, origin: Origin, account: Account) -> int:
         """Of the prompt that the chat becomes."""
-        plan = await self._plan(call, origin)
-        _, reply = await self._answer(
-            "Tokenize", lambda instance: chat_tokens_message(plan, instance), call.model, origin, account
-        )
+        _, reply = await self._answer_on_chat("Tokenize", chat_tokens_message, call, origin, account)
         return len(reply.ids)
 
     async def tokenize(self, call: TokenizeCall, origin: Origin, account: Account) -> TokenList:
-        message = tokenize_message(call, origin)
-        name, reply = await self._answer("Tokenize", lambda _: message, call.model, origin, account)
+        name, reply = await self._answer("Tokenize", tokenize_message(call, origin), call.model, origin, account)
         return TokenList(name, reply.ids, reply.pieces)
 
     async def detokenize(self, model: str, ids: Sequence[int], origin: Origin, account: Account) -> Words:
         message = pb.DetokenizeRequest(request_id=origin.request_id, tokens=pb.Tokens(ids=ids))
-        name, reply = await self._answer("Detokenize", lambda _: message, model, origin, account)
+        name, reply = await self._answer("Detokenize", message, model, origin, account)
         return Words(name, reply.text)
 
     async def apply_template(self, call: Call, origin: Origin, account: Account) -> Words:
         """The prompt that the chat becomes."""
-        plan = await self._plan(call, origin)
-        name, reply = await self._answer(
-            "ApplyTemplate", lambda instance: template_message(plan, instance), call.model, origin, account
-        )
+        name, reply = await self._answer_on_chat("ApplyTemplate", template_message, call, origin, account)
         return Words(name, reply.prompt)
 
     def end_all(self, error: AtelierError) -> None:
@@ -143,26 +136,39 @@ class Unary:
         for call in self._running:
             call.reschedule(0)
 
-    async def _plan(self, call: Call, origin: Origin) -> Plan:
+    async def _answer_on_chat(
+        self, method: Method, message: Callable[[Plan, Instance], Any], call: Call, origin: Origin, account: Account
+    ) -> tuple[str, Any]:
         plan = make_plan(call, origin, self._watcher.known())
-        return replace(plan, images=await self._images.read(call.images)) if call.images else plan
+        with self._admitted(plan.model.key, account) as (on_found, lost):
+            async with self._until_ended():
+                seen = replace(plan, images=await self._images.read(call.images))
+                reply = await self._ask(
+                    method, lambda instance: message(seen, instance), plan.target, origin, lost, on_found
+                )
+        return told_name(plan.target), reply
 
     async def _answer(
-        self, method: Method, message: Callable[[Instance], Any], model: str, origin: Origin, account: Account
+        self, method: Method, message: Any, model: str, origin: Origin, account: Account
     ) -> tuple[str, Any]:
-        """`message`: what the instance is asked, whose settings it may depend on."""
         target, found = find_target(model, self._watcher.known())
-        account.model = found.key
+        with self._admitted(found.key, account) as (on_found, lost):
+            async with self._until_ended():
+                reply = await self._ask(method, lambda _: message, target, origin, lost, on_found)
+            account.prompt_tokens = getattr(reply, "prompt_tokens", 0)  # those that the model has read
+        return told_name(target), reply
+
+    @contextmanager
+    def _admitted(self, model: str, account: Account) -> Iterator[tuple[Callable[[], None], set[Launch]]]:
+        """A place among the requests in work: what to call when the model is there, and which workers were lost."""
+        account.model = model
         ticket = self._admission.enter()
         lost: set[Launch] = set()
         try:
-            async with self._until_ended():
-                reply = await self._ask(method, message, target, origin, lost, ticket.begin)
-            account.prompt_tokens = getattr(reply, "prompt_tokens", 0)  # those that the model has read
+            yield ticket.begin, lost
         finally:
             ticket.leave()
-            self._metrics.count_reading(model=found.key, prompt_tokens=account.prompt_tokens, begun_again=bool(lost))
-        return told_name(target), reply
+            self._metrics.count_reading(model=model, prompt_tokens=account.prompt_tokens, begun_again=bool(lost))
 
     async def _ask(
         self,

@@ -886,11 +886,14 @@ class Variant(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FITS_FIELD_NUMBER: _builtins.int
+    USUAL_FIELD_NUMBER: _builtins.int
     quantization: _builtins.str
     """as the file's name says; may be empty"""
     size_bytes: _builtins.int
     fits: _builtins.bool
     """into the memory of the registry's machine"""
+    usual: _builtins.bool
+    """which is downloaded where nothing says which"""
     @_builtins.property
     def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -900,10 +903,11 @@ class Variant(_message.Message):
         files: _abc.Iterable[_builtins.str] | None = ...,
         size_bytes: _builtins.int = ...,
         fits: _builtins.bool = ...,
+        usual: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "fits", b"fits", "quantization", b"quantization", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "fits", b"fits", "quantization", b"quantization", "size_bytes", b"size_bytes", "usual", b"usual"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

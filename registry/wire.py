@@ -16,7 +16,7 @@ from registry.devices.device import CPU, Inventory
 from registry.disk.use import DiskUse
 from registry.feed import Change, DownloadRemoved, InstanceRemoved, ModelRemoved, PresetRemoved, Snapshot
 from registry.hub.download import Download
-from registry.hub.listing import Repository, variants_of
+from registry.hub.listing import Repository, usual, variants_of
 from registry.instances.instance import Instance
 from registry.models.description import ModelDescription
 from registry.models.estimate import Estimate
@@ -168,14 +168,17 @@ def download_message(download: Download) -> pb.Download:
 def repository_message(repository: Repository, memory: int) -> pb.Repository:
     """`memory`: bytes that models can have on this machine."""
     plain = ("id", "author", "downloads", "likes", "gated", "changed_at", "licence", "commit")
+    found = variants_of(repository.files)
+    preferred = usual(found) if found else None
     variants = [
         pb.Variant(
             quantization=variant.quantization,
             files=[file.path for file in variant.files],
             size_bytes=variant.size,
             fits=variant.size * WORKING_SHARE <= memory,
+            usual=variant is preferred,
         )
-        for variant in variants_of(repository.files)
+        for variant in found
     ]
     return pb.Repository(**{name: getattr(repository, name) for name in plain}, variants=variants)
 

@@ -10,12 +10,16 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.anthropic.schema import (
     Base64Source,
     Block,
+    ContentSource,
+    DocumentBlock,
     ImageBlock,
     Message,
     OtherBlock,
     RedactedThinkingBlock,
     ResultBlock,
+    SearchResultBlock,
     TextBlock,
+    TextSource,
     ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
@@ -83,7 +87,8 @@ def user_turn(role: str, blocks: Sequence[Placed], names: dict[str, str]) -> lis
         if of_tool:
             found += [tool_message(path, block, role, names) for path, block in run]
         else:
-            found.append({"role": role, "content": content_of(_piece(path, block, role) for path, block in run)})
+            pieces = (piece for path, block in run for piece in _pieces(path, block, role))
+            found.append({"role": role, "content": content_of(pieces)})
     return found
 
 
@@ -103,7 +108,7 @@ def tool_message(path: str, block: Block, role: str, names: dict[str, str]) -> J
 def result_pieces(content: str | Sequence[ResultBlock], path: str) -> list[str | ImageSource]:
     if isinstance(content, str):
         return [content]
-    return [_piece(f"{path}[{i}]", block) for i, block in enumerate(content)]
+    return [piece for i, block in enumerate(content) for piece in _pieces(f"{path}[{i}]", block)]
 
 
 def as_error(pieces: list[str | ImageSource]) -> list[str | ImageSource]:
@@ -130,8 +135,28 @@ def _blocks(message: Message, number: int) -> Iterator[Placed]:
         raise InvalidRequest(f"{path}: must have at least one block", param=path)
 
 
-def _piece(path: str, block: Block, role: str = "user") -> str | ImageSource:
-    return image(block, path) if isinstance(block, ImageBlock) else _text(path, block, role)
+def _pieces(path: str, block: Block, role: str = "user") -> list[str | ImageSource]:
+    match block:
+        case ImageBlock():
+            return [image(block, path)]
+        case DocumentBlock():
+            heading = [line for line in (block.title, block.context) if line]
+            return [*heading, *document(block, path)]
+        case SearchResultBlock():
+            return [block.title, block.source, *(part.text for part in block.content)]
+        case _:
+            return [_text(path, block, role)]
+
+
+def document(block: DocumentBlock, path: str) -> list[str | ImageSource]:
+    match block.source:
+        case TextSource(data=text):
+            return [text]
+        case ContentSource(content=content):
+            return result_pieces(content, f"{path}.source.content")
+        case source:
+            param = f"{path}.source.type"
+            raise UnsupportedField(f'{param}: must be "text" or "content", not "{source.type[:40]}"', param=param)
 
 
 def image(block: ImageBlock, path: str) -> ImageSource:
@@ -155,5 +180,6 @@ def _misplaced(path: str, block: Block, role: str) -> InvalidRequest:
     if not isinstance(block, OtherBlock):
         return InvalidRequest(f"{path}.type: {block.type} has no place in what the {role} says", param=f"{path}.type")
     return UnsupportedField(
-        f'{path}: blocks of type "{block.type[:40]}" are not supported; send text or images.', param=path
+        f'{path}: blocks of type "{block.type[:40]}" are not supported; send text, images or documents of text.',
+        param=path,
     )

@@ -78,6 +78,21 @@ class ImageBlock(Body):
     ]
 
 
+class TextSource(Body):
+    type: Literal["text"]
+    media_type: str | None = None
+    data: str
+
+
+class SearchResultBlock(Body):
+    """What a client has found; it becomes text."""
+
+    type: Literal["search_result"]
+    title: str
+    source: str
+    content: Annotated[list[TextBlock], Field(max_length=MOST_BLOCKS)]
+
+
 class OtherBlock(BaseModel):
     """Of a type that is not served."""
 
@@ -98,22 +113,60 @@ def _of_block(value: Any) -> str:
     return f"({kind})" if isinstance(kind, str) and kind in KINDS else "(other)"
 
 
-KINDS = frozenset({"text", "image", "thinking", "redacted_thinking", "tool_use", "tool_result"})
+MATERIAL = frozenset({"text", "image", "document", "search_result"})  # what a user or a tool can bring
+KINDS = MATERIAL | {"thinking", "redacted_thinking", "tool_use", "tool_result"}
+
+
+def _of_document_source(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"({kind})" if kind in ("text", "content") else "(other)"
 
 
 def _of_result(value: Any) -> str:
-    kind = _of_block(value)
-    return kind if kind in ("(text)", "(image)") else "(other)"
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"({kind})" if isinstance(kind, str) and kind in MATERIAL else "(other)"
 
 
-ResultBlock = Annotated[
-    Annotated[TextBlock, Tag("(text)")] | Annotated[ImageBlock, Tag("(image)")] | Annotated[OtherBlock, Tag("(other)")],
-    Discriminator(_of_result),
-]
-ResultBlocks = Annotated[list[ResultBlock], Field(max_length=MOST_BLOCKS)]
 Content = Discriminator(
     _of_content, custom_error_type="content", custom_error_message="must be a string or a list of blocks"
 )
+PartOfDocument = Annotated[
+    Annotated[TextBlock, Tag("(text)")] | Annotated[ImageBlock, Tag("(image)")] | Annotated[OtherBlock, Tag("(other)")],
+    Discriminator(_of_block),
+]
+
+
+class ContentSource(Body):
+    type: Literal["content"]
+    content: Annotated[
+        Annotated[str, Tag("(text)")] | Annotated[list[PartOfDocument], Field(max_length=MOST_BLOCKS), Tag("(list)")],
+        Content,
+    ]
+
+
+class DocumentBlock(Body):
+    """Text, which stands in the prompt below its title and context."""
+
+    type: Literal["document"]
+    source: Annotated[
+        Annotated[TextSource, Tag("(text)")]
+        | Annotated[ContentSource, Tag("(content)")]
+        | Annotated[OtherSource, Tag("(other)")],
+        Discriminator(_of_document_source),
+    ]
+    title: str | None = None
+    context: str | None = None
+
+
+ResultBlock = Annotated[
+    Annotated[TextBlock, Tag("(text)")]
+    | Annotated[ImageBlock, Tag("(image)")]
+    | Annotated[DocumentBlock, Tag("(document)")]
+    | Annotated[SearchResultBlock, Tag("(search_result)")]
+    | Annotated[OtherBlock, Tag("(other)")],
+    Discriminator(_of_result),
+]
+ResultBlocks = Annotated[list[ResultBlock], Field(max_length=MOST_BLOCKS)]
 
 
 class ToolResultBlock(Body):
@@ -126,6 +179,8 @@ class ToolResultBlock(Body):
 Block = Annotated[
     Annotated[TextBlock, Tag("(text)")]
     | Annotated[ImageBlock, Tag("(image)")]
+    | Annotated[DocumentBlock, Tag("(document)")]
+    | Annotated[SearchResultBlock, Tag("(search_result)")]
     | Annotated[ThinkingBlock, Tag("(thinking)")]
     | Annotated[RedactedThinkingBlock, Tag("(redacted_thinking)")]
     | Annotated[ToolUseBlock, Tag("(tool_use)")]
@@ -185,6 +240,7 @@ class PromptBody(Body):
     tool_choice: ToolChoiceEntry | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = Field(None, description="What `output_config.format` was called before.")
     preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
     mcp_servers: list[Any] | None = Field(None, description="Not supported.")
     container: Any = Field(None, description="Not supported.")

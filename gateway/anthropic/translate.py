@@ -15,7 +15,6 @@ from gateway.anthropic.messages import chat_messages
 from gateway.anthropic.schema import (
     SETTINGS,
     MessagesBody,
-    OutputConfig,
     PromptBody,
     Thinking,
     ToolChoiceEntry,
@@ -53,7 +52,7 @@ def messages_call(body: MessagesBody) -> Call:
         template_arguments=template_arguments(body),
         settings={name: value for name, value in settings.items() if value is not None},
         max_tokens_is_bound=True,  # this dialect's clients have to send one, and send a large one
-        constraint=output_schema(body.output_config),
+        constraint=output_schema(body),
         priority=body.priority,
         timeout=body.timeout,
         preset=body.preset,
@@ -105,11 +104,12 @@ def thinking_arguments(thinking: Thinking) -> Json:
     return {"enable_thinking": wanted}
 
 
-def output_schema(config: OutputConfig | None) -> JsonSchema | None:
-    if config is None or config.format is None:
+def output_schema(body: PromptBody) -> JsonSchema | None:
+    form = (body.output_config and body.output_config.format) or body.output_format
+    if form is None:
         return None
     # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
-    return JsonSchema(json.dumps(config.format.schema_, ensure_ascii=False, separators=(",", ":")), False)
+    return JsonSchema(json.dumps(form.schema_, ensure_ascii=False, separators=(",", ":")), False)
 
 
 def chosen_tools(entries: Sequence[ToolEntry], choice: ToolChoiceEntry | None) -> Tools | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from atelier.errors import InstanceNotFound, ModelNotFound, UnsupportedField
+from atelier.errors import InstanceNotFound, ModelNotFound
 from atelier.tools import Tools
 from gateway.call import Call, Chat, find_target
 from gateway.catalogue import Catalogue
@@ -83,7 +83,7 @@ class Calls:
         name = self._meant(asked.specifier, work)
         definitions = asked.opts.tool_definitions
         tools = Tools(tools_of(definitions)) if definitions else None
-        call = Call(model=name, prompts=[Chat(chat_messages(asked.history))], tools=tools)
+        call = Call(model=name, prompts=[Chat.of(chat_messages(asked.history))], tools=tools)
         prompt = (await self._unary.apply_template(call, work.origin, work.account)).text
         if asked.opts.omit_bos_token:
             prompt = prompt.removeprefix(await self._beginning(name, work))
@@ -99,9 +99,6 @@ class Calls:
         call = EmbedCall(model=self._meant(asked.model_specifier, work), texts=[asked.input_string])
         embeddings = await self._unary.embed(call, work.origin, work.account)
         return {"embedding": list(embeddings.vectors[0])}
-
-    async def refuse_file(self, parameter: Any, work: Work) -> None:
-        raise UnsupportedField("Files and images are not supported yet.")
 
     async def _tokens_of_text(self, parameter: Any, work: Work) -> TokenList:
         asked = parsed(TextParameter, parameter)

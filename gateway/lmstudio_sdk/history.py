@@ -1,10 +1,13 @@
 """LM Studio's chats to the core's messages. Pure."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from gateway.images import ImageSource, content_of
+from gateway.lmstudio_sdk.files import image_of
 from gateway.lmstudio_sdk.schema import (
     FilePart,
     History,
@@ -22,7 +25,10 @@ Json = dict[str, Any]
 
 
 def chat_messages(history: History) -> list[Json]:
-    """As chat templates take them: calls as OpenAI writes them, one message for each result."""
+    """As chat templates take them: calls as OpenAI writes them, one message for each result.
+
+    Image parts have their sources with them.
+    """
     messages: list[Json] = []
     names: dict[str, str] = {}  # of the functions that were called, by the calls' ids
     for number, message in enumerate(history.messages):
@@ -40,21 +46,32 @@ def chat_messages(history: History) -> list[Json]:
 
 def completion_text(history: History) -> str:
     """What a text completion continues: the messages' texts, one after the other."""
-    return "".join(_text(message, f"history.messages[{i}]") for i, message in enumerate(history.messages))
+    return "".join(_text_alone(message, f"history.messages[{i}]") for i, message in enumerate(history.messages))
 
 
 def _said(message: Message, path: str) -> Json:
-    text = _text(message, path)
-    if message.role != "assistant" or not text.startswith(THINK) or THOUGHT not in text:
-        return {"content": text}
-    reasoning, _, answer = text.removeprefix(THINK).partition(THOUGHT)
+    content = content_of(_pieces(message, path), joint="")
+    if message.role != "assistant" or not isinstance(content, str):
+        return {"content": content}
+    if not content.startswith(THINK) or THOUGHT not in content:
+        return {"content": content}
+    reasoning, _, answer = content.removeprefix(THINK).partition(THOUGHT)
     return {"content": answer, "reasoning_content": reasoning}
 
 
-def _text(message: Message, path: str) -> str:
-    if any(isinstance(part, FilePart) for part in message.content):
-        raise UnsupportedField(f"{path}.content: files are not supported yet.", param=f"{path}.content")
-    return "".join(part.text for part in message.content if isinstance(part, TextPart))
+def _pieces(message: Message, path: str) -> Iterator[str | ImageSource]:
+    for number, part in enumerate(message.content):
+        if isinstance(part, TextPart):
+            yield part.text
+        elif isinstance(part, FilePart):
+            yield image_of(part.identifier, f"{path}.content[{number}].identifier")
+
+
+def _text_alone(message: Message, path: str) -> str:
+    content = content_of(_pieces(message, path), joint="")
+    if not isinstance(content, str):
+        raise UnsupportedField(f"{path}.content: a text that is continued has no images.", param=f"{path}.content")
+    return content
 
 
 def _call(call: ToolCallRequest) -> Json:

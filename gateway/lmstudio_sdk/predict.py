@@ -79,7 +79,7 @@ def predict_call(asked: PredictParameter, name: str) -> Call:
     stack = asked.prediction_config_stack
     wishes = prediction_wishes(stack)
     completion = is_completion(stack)
-    prompt = Text(completion_text(asked.history)) if completion else Chat(chat_messages(asked.history))
+    prompt = Text(completion_text(asked.history)) if completion else Chat.of(chat_messages(asked.history))
     preset = asked.fuzzy_preset_identifier
     return Call(
         model=name,

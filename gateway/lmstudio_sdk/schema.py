@@ -10,6 +10,8 @@ MOST_LAYERS = 32  # of a stack of configurations
 MOST_FIELDS = 256  # of one of its layers
 MOST_PARTS = 4096  # of one message
 LONGEST_KEY = 1024  # characters of a name, as in LM Studio's own schemas
+MOST_FOUND = 25  # repositories, as in LM Studio's own schemas
+LONGEST_QUERY = 200  # characters
 LONGEST_TTL_MS = 10 * 365 * 86_400_000
 
 Number = Annotated[int, Field(ge=0, le=2**53)]
@@ -88,7 +90,7 @@ class TextPart(Body):
 
 
 class FilePart(Body):
-    name: str | None = None
+    identifier: str
 
 
 class ToolCallRequest(Body):
@@ -193,6 +195,37 @@ class SpecifierParameter(Body):
 
 class ModelInfoParameter(SpecifierParameter):
     throw_if_not_found: bool = Field(False, alias="throwIfNotFound")
+
+
+class UploadParameter(Body):
+    """What is said of it beside its bytes, such as its name, means nothing here."""
+
+    content_base64: str = Field(alias="contentBase64")
+
+
+class SearchOptions(Body):
+    search_term: Annotated[str, Field(max_length=LONGEST_QUERY)] | None = Field(None, alias="searchTerm")
+    limit: Annotated[int, Field(ge=1, le=MOST_FOUND)] | None = None
+    compatibility_types: Annotated[list[str], Field(max_length=32)] | None = Field(None, alias="compatibilityTypes")
+
+
+class SearchParameter(Body):
+    opts: SearchOptions
+
+
+class SearchResultIdentifier(Body):
+    """Of a repository on the hub, or of an entry in LM Studio's own catalogue."""
+
+    type: Literal["hf", "catalog"]
+    identifier: Key
+
+
+class DownloadOptionsParameter(Body):
+    model_search_result_identifier: SearchResultIdentifier = Field(alias="modelSearchResultIdentifier")
+
+
+class DownloadParameter(Body):
+    download_identifier: Key = Field(alias="downloadIdentifier")
 
 
 class TextParameter(SpecifierParameter):

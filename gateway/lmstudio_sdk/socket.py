@@ -151,6 +151,8 @@ class Socket:
 
         self._calls[number] = work
         await self._begin(self._carry_out(work, endpoint, answer, ids), self._calls, number)
+        if self._namespace.one_by_one and self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _open_channel(self, frame: ChannelCreate) -> None:
         number, endpoint = frame.channel_id, frame.endpoint

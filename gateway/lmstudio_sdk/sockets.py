@@ -12,8 +12,10 @@ from gateway.answer import json_response
 from gateway.guards import ServerKey
 from gateway.lmstudio_sdk.auth import SocketKey
 from gateway.lmstudio_sdk.calls import Calls
+from gateway.lmstudio_sdk.files import upload_image
 from gateway.lmstudio_sdk.loading import Loading
 from gateway.lmstudio_sdk.predict import Predictions
+from gateway.lmstudio_sdk.repository import Repositories
 from gateway.lmstudio_sdk.socket import Socket
 from gateway.lmstudio_sdk.work import Namespace
 from gateway.watcher import Watcher
@@ -29,12 +31,13 @@ class SDKSockets:
         calls: Calls,
         loading: Loading,
         predictions: Predictions,
+        repositories: Repositories,
         key: ServerKey | None,
         watcher: Watcher,
         admission: Admission,
         metrics: GatewayMetrics,
     ) -> None:
-        self._namespaces = {each.name: each for each in namespaces(calls, loading, predictions)}
+        self._namespaces = {each.name: each for each in namespaces(calls, loading, predictions, repositories)}
         self._key = SocketKey(key)
         self._parts = (watcher, admission, metrics)
         self._open: set[Socket] = set()
@@ -57,7 +60,7 @@ class SDKSockets:
         await asyncio.gather(*(socket.drain() for socket in self._open))
 
 
-def namespaces(calls: Calls, loading: Loading, predictions: Predictions) -> list[Namespace]:
+def namespaces(calls: Calls, loading: Loading, predictions: Predictions, repositories: Repositories) -> list[Namespace]:
     models = {
         "listLoaded": calls.list_loaded,
         "getModelInfo": calls.get_model_info,
@@ -76,6 +79,11 @@ def namespaces(calls: Calls, loading: Loading, predictions: Predictions) -> list
             {**loads, "predict": predictions.predict},
         ),
         Namespace("embedding", "embedding", {**models, "embedString": calls.embed}, loads),
-        Namespace("files", "llm", {"uploadFileBase64": calls.refuse_file}),
-        Namespace("repository", "llm"),
+        Namespace("files", "llm", {"uploadFileBase64": upload_image}, one_by_one=True),
+        Namespace(
+            "repository",
+            "llm",
+            {"searchModels": repositories.search, "getModelDownloadOptions": repositories.download_options},
+            {"downloadModel": repositories.download},
+        ),
     ]

@@ -88,9 +88,13 @@ ChannelHandler = Callable[[Any, Channel], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """What one WebSocket offers, by the endpoints' names."""
+    """What one WebSocket offers, by the endpoints' names.
+
+    `one_by_one`: calls and their answers are large, and the next is read when the one before is answered.
+    """
 
     name: str
     domain: Domain
     calls: Mapping[str, RpcHandler] = field(default_factory=dict)
     channels: Mapping[str, ChannelHandler] = field(default_factory=dict)
+    one_by_one: bool = False

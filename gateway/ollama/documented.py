@@ -77,7 +77,7 @@ class OllamaTag(Reply):
     model: str
     modified_at: str
     size: int
-    digest: str | None = Field(None, description="SHA-256 of the model's file, where it is known.")
+    digest: str = Field(description="Tells the model from others and from an earlier one of its name; not of its file.")
     details: OllamaDetails
 
 
@@ -99,7 +99,7 @@ class OllamaProcess(Reply):
     name: str
     model: str
     size: int
-    digest: str | None = None
+    digest: str
     details: OllamaDetails
     expires_at: str
     size_vram: int
@@ -123,6 +123,7 @@ class OllamaVersion(Reply):
 
 
 CREATED = "2026-01-02T03:04:05.000000Z"
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 DETAILS = {
     "parent_model": "",
     "format": "gguf",
@@ -177,7 +178,7 @@ DOCUMENTED = {
     ),
     "GET /api/tags": Documented(
         reply=OllamaTags,
-        example={"models": [{**NAMED, "modified_at": CREATED, "size": 98000000, "details": DETAILS}]},
+        example={"models": [{**NAMED, "modified_at": CREATED, "size": 98000000, "digest": DIGEST, "details": DETAILS}]},
     ),
     "POST /api/show": Documented(
         reply=OllamaModel,
@@ -199,6 +200,7 @@ DOCUMENTED = {
                 {
                     **NAMED,
                     "size": 190000000,
+                    "digest": DIGEST,
                     "details": DETAILS,
                     "expires_at": CREATED,
                     "size_vram": 0,

@@ -1,5 +1,6 @@
 """Models and instances as Ollama lists them. Pure."""
 
+import hashlib
 from typing import Any
 
 from gateway.lmstudio.translate import params_string
@@ -18,8 +19,18 @@ def tag_object(name: str, model: Model) -> Json:
         "model": name,
         "modified_at": rfc3339(model.imported_at),
         "size": model.size_bytes,
+        "digest": digest(model),
         "details": details(model),
     }
+
+
+def digest(model: Model) -> str:
+    """In hexadecimal, of what tells this model from others and from an earlier one of its name.
+
+    Not of the file, as Ollama's own is of a manifest. Its command line cannot list a model without one.
+    """
+    told = f"{model.key}\n{model.size_bytes}\n{model.quantization}\n{model.imported_at}"
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def details(model: Model) -> Json:
@@ -81,6 +92,7 @@ def process_object(instance: Instance, model: Model, now: float) -> Json:
         "name": instance.id,
         "model": instance.id,
         "size": model.size_bytes,
+        "digest": digest(model),
         "details": details(model),
         "expires_at": rfc3339(now + left),
         "size_vram": vram_bytes(instance, model),

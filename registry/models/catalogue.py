@@ -21,7 +21,7 @@ from registry.models.model import Model, Provenance, Replicas, Stamp, stamp_of
 from registry.models.naming import free_key
 from registry.models.parts import parts_of, read_facts
 from registry.models.placing import put, remove_unfinished, take_away
-from registry.models.projector import projector_in
+from registry.models.projector import projector_for, projectors_in
 from registry.models.store import ModelStore
 
 UNREAD = Stamp(-1, -1)  # of a file that was not read yet: no file has it
@@ -118,9 +118,10 @@ class Catalogue:
         """A projector that comes or goes beside a model changes what the model can do."""
         models = list(self._models.values())
         folders = {model.path.parent for model in models}
-        found = await asyncio.to_thread(lambda: {folder: projector_in(folder) for folder in folders})
+        found = await asyncio.to_thread(lambda: {folder: projectors_in(folder) for folder in folders})
         for model in models:
-            if (projector := found[model.path.parent]) != model.projector:
+            projector = projector_for(model.path, model.facts, found[model.path.parent])
+            if projector != model.projector:
                 self._show(replace(model, projector=projector))
 
     def _is_news(self, path: Path, moving: set[Path]) -> bool:
@@ -316,7 +317,8 @@ class Catalogue:
         return shown
 
     async def _publish(self, model: Model) -> Model:
-        shown = replace(model, projector=await asyncio.to_thread(projector_in, model.path.parent))
+        found = await asyncio.to_thread(projectors_in, model.path.parent)
+        shown = replace(model, projector=projector_for(model.path, model.facts, found))
         self._show(shown)
         return shown
 

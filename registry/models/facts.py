@@ -13,7 +13,7 @@ from registry.models.capabilities import capabilities_of
 from registry.models.header import Header
 from registry.models.shape import Shape, shape_of
 
-VERSION = 2  # of what is read; raise it when a fact is added
+VERSION = 3  # of what is read; raise it when a fact is added
 LONGEST_TEXT = 200  # characters of a name: a file may give megabytes, which every watcher would get
 GUESSED = 1024  # a flag in general.file_type
 EMBEDDING_ARCHITECTURES = frozenset(
@@ -66,6 +66,7 @@ class Facts:
     licence: str = ""  # as the file names it: "apache-2.0"
     made_for_tools: bool = False
     made_for_reasoning: bool = False
+    plane_positions: bool = False  # places the parts of an image in rows and columns (M-RoPE)
     version: int = 0  # of this reader; what an earlier one has read is read again
 
 
@@ -95,6 +96,7 @@ def facts_of(headers: Sequence[Header]) -> Facts:
         licence=_name(metadata, "general.license"),
         made_for_tools=capabilities.tools,
         made_for_reasoning=capabilities.reasoning,
+        plane_positions=_has_plane_positions(metadata.get(f"{architecture}.rope.dimension_sections")),
         version=VERSION,
     )
 
@@ -108,6 +110,11 @@ def _architecture(headers: Sequence[Header]) -> str:
     if not architecture:
         raise InvalidModelFile("The header names no architecture: it is not a language model.")
     return architecture
+
+
+def _has_plane_positions(sections: object) -> bool:
+    """By how many dimensions of RoPE turn with the time, the row and the column."""
+    return isinstance(sections, tuple) and len(sections) > 1 and all(section > 0 for section in sections[:2])
 
 
 def _quantization(headers: Sequence[Header]) -> str:

@@ -34,6 +34,7 @@ LARGEST_ALIGNMENT = 2**20
 OF_TOKENS = "tokenizer."
 TOKENS = "tokenizer.ggml.tokens"
 DEFAULT_ALIGNMENT = 32
+BLOCK = "blk."  # in the names of the tensors of repeated blocks
 
 SCALARS = {
     GGUFValueType.UINT8: struct.Struct("<B"),
@@ -61,10 +62,13 @@ class Header:
     tensor_bytes: int
     vocabulary: int  # tokens
     main_type: str  # of most parameters, such as "Q4_1"; empty without tensors
+    outer_widths: frozenset[int]  # dimensions of tensors that are in none of the repeated blocks
 
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
+    name: str
+    dimensions: tuple[int, ...]
     kind: GGMLQuantizationType
     parameters: int
     size: int  # bytes
@@ -102,6 +106,7 @@ def _parse(window: Window, size: int) -> Header:
         tensor_bytes=sum(tensor.size for tensor in tensors),
         vocabulary=vocabulary,
         main_type=by_type.most_common(1)[0][0] if by_type else "",
+        outer_widths=frozenset(width for tensor in tensors if BLOCK not in tensor.name for width in tensor.dimensions),
     )
 
 
@@ -207,7 +212,7 @@ def _read_tensor(window: Window, name: str) -> _Tensor:
     block, block_bytes = GGML_QUANT_SIZES[kind]
     if not 0 < parameters < 2**62 or dimensions[:1] != [dimensions[0] // block * block]:
         raise InvalidModelFile(f'The header is damaged: tensor "{name}" has the impossible shape {dimensions}.')
-    return _Tensor(kind, parameters, parameters // block * block_bytes, window.number(U64))
+    return _Tensor(name, tuple(dimensions), kind, parameters, parameters // block * block_bytes, window.number(U64))
 
 
 def _tensor_type(number: int, name: str) -> GGMLQuantizationType:

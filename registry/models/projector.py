@@ -1,18 +1,30 @@
 """What turns images into what a model reads: a file of its own that lies beside the model."""
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
+from atelier.errors import InvalidModelFile
+from registry.models.facts import Facts
+from registry.models.header import Header, read_header
+
 PROJECTOR = re.compile(r"mmproj", re.IGNORECASE)
 TYPES = ("F16", "BF16", "Q8_0", "F32")  # best first
+WORDS = re.compile(r"[-._]")
+REMEMBERED = 1024  # files, so that a folder that is looked at again is not read again
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Projector:
     path: Path
     size: int  # bytes
+    widths: frozenset[int]  # among them the width of the embeddings that it makes
 
 
 def is_projector(name: str) -> bool:
@@ -22,19 +34,61 @@ def is_projector(name: str) -> bool:
 
 def usual(names: Iterable[str]) -> str | None:
     """Of several projectors of one model the one whose type is both exact and small."""
-
-    def rank(name: str) -> tuple[int, str]:
-        named = [number for number, kind in enumerate(TYPES) if kind in re.split(r"[-._]", name.upper())]
-        return min(named, default=len(TYPES)), name
-
-    return min(filter(is_projector, names), key=rank, default=None)
+    return min(filter(is_projector, names), key=_rank, default=None)
 
 
-def projector_in(folder: Path) -> Projector | None:
-    """The projector of the models in this folder. Blocks; for a thread."""
+def projectors_in(folder: Path) -> list[Projector]:
+    """Those in this folder that are whole. Blocks; for a thread."""
     try:
-        name = usual(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-        path = folder / name if name else None
-        return Projector(path, path.stat().st_size) if path else None
-    except OSError:  # gone in the meantime, with its folder perhaps
+        paths = [entry for entry in folder.iterdir() if is_projector(entry.name) and not entry.name.startswith(".")]
+    except OSError:  # gone in the meantime
+        return []
+    return [projector for path in paths if (projector := _projector(path))]
+
+
+def projector_for(model: Path, facts: Facts, projectors: Sequence[Projector]) -> Projector | None:
+    """Of those that fit the model the one that is named most like it. Pure.
+
+    A model that places images in rows and columns has none: the worker computes with one position a token.
+    """
+    if facts.plane_positions:
         return None
+    fitting = [each for each in projectors if not facts.embedding_length or facts.embedding_length in each.widths]
+    words = _words(model.name)
+    return min(fitting, key=lambda each: (-len(words & _words(each.path.name)), *_rank(each.path.name)), default=None)
+
+
+def _projector(path: Path) -> Projector | None:
+    try:
+        info = path.stat()
+        return _read(path, info.st_size, info.st_mtime_ns)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(REMEMBERED)
+def _read(path: Path, size: int, changed: int) -> Projector | None:
+    """The file as it was at this moment; None when it is no projector for images, or not whole yet."""
+    try:
+        header = read_header(path)
+    except InvalidModelFile as error:
+        _log.warning("projector_unread", path=str(path), reason=error.message)
+        return None
+    hears_only = header.metadata.get("clip.has_audio_encoder") and not header.metadata.get("clip.has_vision_encoder")
+    return None if hears_only else Projector(path, size, _widths(header))
+
+
+def _widths(header: Header) -> frozenset[int]:
+    """One, where the file names it truly: what old converters wrote there is no width of any of its last layers."""
+    named = header.metadata.get("clip.vision.projection_dim")
+    return frozenset([named]) if named in header.outer_widths else header.outer_widths
+
+
+def _rank(name: str) -> tuple[int, str]:
+    named = [number for number, kind in enumerate(TYPES) if kind in WORDS.split(name.upper())]
+    return min(named, default=len(TYPES)), name
+
+
+def _words(name: str) -> set[str]:
+    """Without those of types: a projector need not have the model's."""
+    return {word for word in WORDS.split(name.upper()) if word not in TYPES}

@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import httpx
+import lmstudio
 import ollama
 import openai
 import pytest
@@ -352,7 +353,14 @@ def by_lmstudio(server: Server, image: str) -> str:
     return str(reply.json()["output"][0]["content"])
 
 
-@pytest.mark.parametrize("ask", [by_openai, by_responses, by_anthropic, by_ollama, by_lmstudio])
+def by_sdk(server: Server, image: str) -> str:
+    with lmstudio.Client(server.url.removeprefix("http://")) as client:
+        chat = lmstudio.Chat()
+        chat.add_user_message("What is it?", images=[client.prepare_image(base64.b64decode(image))])
+        return client.llm.model(MODEL).respond(chat, config={"maxTokens": TOKENS, "temperature": 0}).content
+
+
+@pytest.mark.parametrize("ask", [by_openai, by_responses, by_anthropic, by_ollama, by_lmstudio, by_sdk])
 def test_a_model_sees_an_image(seeing: Server, ask: Callable[[Server, str], str]) -> None:
     first = ask(seeing, png(10))
     assert first

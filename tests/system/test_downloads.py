@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmstudio
 import openai
 import pytest
 
+from tests.support.gguf_files import write_gguf
 from tests.support.hub_double import Hub, Repo, hub_double
 from tests.support.server_process import Server, serving
 from tests.support.waiting import reaches
@@ -33,6 +35,16 @@ def answer(server: Server) -> str:
     return reply.choices[0].message.content or ""
 
 
+def downloaded_by_sdk(server: Server, words: str) -> tuple[str, int, bool]:
+    """The model's key, its size as progress told it, and whether there was an end to that."""
+    sizes, ends = [], []
+    with lmstudio.Client(server.url.removeprefix("http://")) as client:
+        (model,) = client.repository.search_models(words)
+        (option,) = model.get_download_options()
+        key = option.download(lambda update: sizes.append(update.total_bytes), lambda: ends.append(True))
+    return key, sizes[-1], ends == [True]
+
+
 def test_search_get_chat_verify_remove(hub: Hub, tmp_path: Path) -> None:
     with serving(tmp_path / "home") as server:
         found = server.atelier("search", "smol")
@@ -47,6 +59,9 @@ def test_search_get_chat_verify_remove(hub: Hub, tmp_path: Path) -> None:
         assert server.atelier("unload", "--all").returncode == 0
         assert server.atelier("rm", "--yes", KEY).returncode == 0
         assert not (tmp_path / "home/models/Acme").exists()
+        content = write_gguf(tmp_path / "fresh.gguf", name="Fresh").read_bytes()
+        hub.repos["Acme/Fresh-GGUF"] = Repo({"Fresh-Q4_1.gguf": content})
+        assert downloaded_by_sdk(server, "fresh") == ("acme/fresh", len(content), True)
 
 
 def test_a_registry_killed_in_the_middle_goes_on_with_its_download(hub: Hub, tmp_path: Path) -> None:

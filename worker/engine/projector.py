@@ -61,7 +61,9 @@ class Projector:
         params.warmup = False
         self._handle = mtmd.mtmd_init_from_file(path.encode(), model.handle, params)
         if not self._handle:
-            raise load_error(log, "The model's projector for images could not be loaded")
+            raise load_error(
+                log, f"The projector for images {path} could not be loaded; without it in its folder the model loads"
+            )
         if not mtmd.mtmd_support_vision(self._handle):
             mtmd.mtmd_free(self._handle)
             raise LoadFailed(f"The file {path} is no projector for images.")

@@ -19,12 +19,12 @@ from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, po
 CHAT = {"model": KEY, "messages": [{"role": "user", "content": "one two three"}]}
 STREAM = {**CHAT, "stream": True}
 TEXT = {"model": KEY, "prompt": "one two three"}
-OPENAI_FORMS: dict[str, Any] = {  # the dialects whose streams are OpenAI's chunks
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": TEXT,
-    "/api/v0/chat/completions": CHAT,
-    "/api/v0/completions": TEXT,
-}
+FORMED_AS_OPENAIS = [
+    ("/v1/chat/completions", CHAT),
+    ("/v1/completions", TEXT),
+    ("/api/v0/chat/completions", CHAT),
+    ("/api/v0/completions", TEXT),
+]
 
 
 async def ask(http: httpx.AsyncClient, body: Any = CHAT) -> httpx.Response:
@@ -90,14 +90,13 @@ async def test_a_lost_workers_requests_move_to_another_instance(
     assert registry.loads == 0
 
 
-@pytest.mark.parametrize("path", OPENAI_FORMS)
+@pytest.mark.parametrize(("path", "body"), FORMED_AS_OPENAIS)
 async def test_a_worker_lost_in_mid_stream_is_an_error_event_and_no_done(
-    gateway: RunningGateway, registry: FakeRegistry, path: str
+    gateway: RunningGateway, registry: FakeRegistry, path: str, body: Any
 ) -> None:
     registry.script = {"hang_after_tokens": 1}
     await instance_known(gateway, registry)
-    body = {**OPENAI_FORMS[path], "stream": True}
-    async with gateway.client() as http, http.stream("POST", path, json=body) as reply:
+    async with gateway.client() as http, http.stream("POST", path, json={**body, "stream": True}) as reply:
         text = ""
         async for piece in reply.aiter_text():
             text += piece
@@ -248,14 +247,14 @@ async def test_a_stopping_model_is_never_proxied_into(gateway: RunningGateway, r
     assert [reply.status_code for reply in replies] == [200] * 4
 
 
-@pytest.mark.parametrize("path", OPENAI_FORMS)
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("path", "body"), FORMED_AS_OPENAIS)
 async def test_a_disconnect_frees_the_sequence(
-    gateway: RunningGateway, registry: FakeRegistry, path: str, stream: bool
+    gateway: RunningGateway, registry: FakeRegistry, path: str, body: Any, stream: bool
 ) -> None:
     registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
     await instance_known(gateway, registry)
-    _, writer = await gateway.raw(post_bytes(path, {**OPENAI_FORMS[path], "stream": stream}))
+    _, writer = await gateway.raw(post_bytes(path, {**body, "stream": stream}))
     await until(lambda: figures(registry) == (1, 0))
     writer.close()
     await until(lambda: figures(registry) == (0, 0))

@@ -7,13 +7,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import anthropic
+import lmstudio
 import ollama
 import openai
 import pytest
 
+from gateway.images import LARGEST_IMAGE, encoded_length
 from tests.support.gateway_registry import KEY, FakeRegistry, fake_registry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory
 from tests.support.pictures import red
+from tests.support.sdk_client import open_socket, with_client
 
 BLIND = "acme/blind"
 
@@ -144,6 +147,54 @@ async def test_lm_studios_chat_goes_on_with_its_images(gateway: RunningGateway) 
     assert (status, second["output"][0]["content"]) == (200, "Again?")
 
 
+async def test_the_sdks_chats_have_the_images_that_were_uploaded(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
+    def look(client: lmstudio.Client) -> tuple[Any, str, str]:
+        handle = client.prepare_image(red(3, 2), "red.png")
+        chat = lmstudio.Chat()
+        chat.add_user_message("Look", images=[handle])
+        model = client.llm.model(KEY)
+        return handle, model.respond(chat).content, model.apply_prompt_template(chat)
+
+    handle, said, prompt = await with_client(gateway, look)
+    assert (handle.name, handle.size_bytes, handle.file_type) == ("red.png", len(red(3, 2)), "image")
+    assert said.index("Look") < said.index(SEEN)
+    assert "Look" in prompt
+    # Nothing of an upload is with the gateway that took it: behind a balancer another one may answer the chat.
+    async with running_gateway(registry) as other:
+        again = lmstudio.Chat()
+        again.add_user_message("Look", images=[handle])
+        assert SEEN in await with_client(other, lambda client: client.llm.model(KEY).respond(again).content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("aGk=", "is no PNG"),
+        ("a", "valid base64"),
+        ("A" * (encoded_length(LARGEST_IMAGE) + 4), "larger than 20 MiB"),
+        (5, "valid string"),
+    ],
+    ids=["text", "broken", "large", "number"],
+)
+async def test_what_is_no_image_is_not_uploaded(gateway: RunningGateway, content: Any, reason: str) -> None:
+    async with open_socket(gateway, "files") as frames:
+        reply = await frames.call("uploadFileBase64", {"name": "a", "contentBase64": content})
+        assert (reply["type"], reply["error"]["errorData"]["param"]) == ("rpcError", "contentBase64")
+        assert reason in reply["error"]["title"]
+        assert (await frames.call("uploadFileBase64", {"name": "a", "contentBase64": RED}, 2))["type"] == "rpcResult"
+
+
+async def test_the_sdk_names_the_file_that_is_unknown(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    chat = lmstudio.Chat()
+    stranger = {"type": "file", "name": "a.png", "identifier": "17-a.png", "sizeBytes": 3, "fileType": "image"}
+    chat.add_user_message("Look", images=[lmstudio.FileHandle._from_any_dict(stranger)])
+    with pytest.raises(lmstudio.LMStudioServerError, match=r"content\[1\].identifier: is no identifier .* upload"):
+        await with_client(gateway, lambda client: client.llm._create_handle(KEY).respond(chat))
+    assert registry.ensured == []
+
+
 @pytest.mark.parametrize(
     ("path", "body", "place"),
     [
@@ -199,6 +250,15 @@ async def test_what_is_no_image_loads_no_model(
     assert (status, reply["error"]["param"]) == (400, "messages[0].content[1].image_url.url")
     assert reason in reply["error"]["message"]
     assert registry.ensured == []
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens", "/apply-template"])
+async def test_a_gateway_that_takes_nobody_fetches_nothing(gateway: RunningGateway, path: str) -> None:
+    gateway.gateway.admission.close()
+    source = {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/"}}
+    messages = [{"role": "user", "content": [source]}] if path.startswith("/v1/m") else chat_of("http://127.0.0.1/")
+    status, _ = await post(gateway, path, {"messages": messages, "max_tokens": 8})
+    assert status == 503  # and not 400, as for an address that nothing is fetched from
 
 
 async def test_fetching_can_be_turned_off(registry: FakeRegistry, web: str) -> None:

@@ -432,11 +432,6 @@ async def test_a_lost_worker_is_an_error_and_no_end(gateway: RunningGateway, reg
             await read()
 
 
-async def test_images_are_refused_for_now(gateway: RunningGateway) -> None:
-    with pytest.raises(lmstudio.LMStudioServerError, match="not supported"):
-        await with_client(gateway, lambda client: client.files.prepare_image(b"\x89PNG"))
-
-
 class KeyedClient(lmstudio.Client):
     def _create_auth_message(self) -> Any:
         return self._format_auth_message(client_key="secret")

@@ -218,6 +218,8 @@ def said(*parts: Any, role: str = "user") -> Any:
         {"history": said("hi")},
         {"history": said({"type": "text", "text": "hi"}, role="king")},
         {"history": said({"type": "file", "name": "a.png"})},
+        {"history": said({"type": "file", "name": "a.png", "identifier": "a.png"})},
+        {"history": said({"type": "file", "name": "a.png", "identifier": "base64:aGk="})},
         {"history": said({"type": "text", "text": "no result"}, role="tool")},
         {"history": said({"type": "toolCallRequest", "toolCallRequest": {"name": "f", "arguments": []}})},
         {"predictionConfigStack": {"layers": "none"}},

@@ -330,9 +330,9 @@ async def test_a_search_shows_what_there_is_with_sizes(running: Running, hub: Hu
         ("Other/Fresher", 1_000_000, True),
         (ID, 100, False),
     ]
-    assert [(v.quantization, v.size_bytes, v.fits) for v in found[1].variants] == [
-        ("Q4_K_M", len(content), True),
-        ("Q8_0", len(content) + 1, True),
+    assert [(v.quantization, v.size_bytes, v.fits, v.usual) for v in found[1].variants] == [
+        ("Q4_K_M", len(content), True, True),
+        ("Q8_0", len(content) + 1, True, False),
     ]
     assert [each.id for each in await running.client.search("Other/Thing")] == ["Other/Thing"]
 

@@ -14,6 +14,7 @@ from protos import registry_pb2 as pb
 from registry.models import catalogue
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
+from tests.support.tiny_projector import write_tiny_projector
 
 COPY, LINK, IN_PLACE = pb.ImportModelRequest.COPY, pb.ImportModelRequest.LINK, pb.ImportModelRequest.IN_PLACE
 
@@ -302,11 +303,19 @@ async def test_a_projector_beside_a_model_is_told_and_counted(looking: Running, 
     async with looking.client.watch() as view:
         await view.until(lambda view: KEY in view.models and not view.models[KEY].made_for_vision)
         alone = (await looking.client.describe(KEY)).memory[0].estimate.weights
-        projector.write_bytes(b"GGUF" + bytes(996))
+        write_tiny_projector(projector, 32)
         await view.until(lambda view: view.models[KEY].made_for_vision)
-        assert (await looking.client.describe(KEY)).memory[0].estimate.weights == alone + 1000
+        assert (await looking.client.describe(KEY)).memory[0].estimate.weights == alone + projector.stat().st_size
         projector.unlink()
         await view.until(lambda view: not view.models[KEY].made_for_vision)
+
+
+async def test_a_projector_of_another_model_is_not_taken(looking: Running, home: Path) -> None:
+    write_tiny_projector(home / "models/Acme/Tiny-GGUF/mmproj-Other-F16.gguf", 48)
+    write_gguf(home / "models/Acme/Tiny-GGUF/Seen.gguf")  # shows that the folder was looked at since
+    async with looking.client.watch() as view:
+        await view.until(lambda view: len(view.models) == 2)
+        assert [model.made_for_vision for model in view.models.values()] == [False, False]
 
 
 async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None:

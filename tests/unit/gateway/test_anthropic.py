@@ -90,6 +90,38 @@ def test_images_are_parts_of_what_the_user_says() -> None:
     ]
 
 
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "aGk="}
+
+
+def document(source: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "document", "source": source, **more}
+
+
+def test_documents_of_text_and_search_results_are_text() -> None:
+    plain = document({"type": "text", "media_type": "text/plain", "data": "Rain."}, title="Report", context="Of today")
+    parts = document({"type": "content", "content": [text("Snow."), image(DATA)]})
+    found = {
+        "type": "search_result",
+        "title": "News",
+        "source": "https://a.b",
+        "content": [text("Sun."), text("Hail.")],
+    }
+    told = ["Report\nOf today\nRain.\nSnow.", "News\nhttps://a.b\nSun.\nHail.\nWhich?"]
+    prompt = call(messages=[user(plain, parts, found, text("Which?"))]).prompts[0]
+    assert isinstance(prompt, Chat)
+    assert prompt.messages == [{"role": "user", "content": [text(told[0]), {"type": "image"}, text(told[1])]}]
+    assert [each.path for each in prompt.images] == ["messages[0].content[1].source.content[1].source.data"]
+    by_tool = [*HELLO, assistant(ASKED), user(result([found, document({"type": "content", "content": "Fog."})]))]
+    assert messages_of(messages=by_tool)[-1]["content"] == "News\nhttps://a.b\nSun.\nHail.\nFog."
+
+
+def test_a_format_is_taken_by_its_older_name() -> None:
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    assert call(output_format=form).constraint == call(output_config={"format": form}).constraint is not None
+    newer = call(output_format={**form, "schema": {"type": "array"}}, output_config={"format": form})
+    assert newer.constraint == call(output_format=form).constraint
+
+
 @pytest.mark.parametrize(
     ("content", "is_error", "told"),
     [
@@ -240,7 +272,16 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [user(image({"type": "file", "file_id": "f"}))]}, "messages[0].content[0].source.type"),
     ({"messages": [user(image({"type": "url", "url": "ftp://a/b"}))]}, "messages[0].content[0].source.url"),
     ({"messages": [assistant(image(DATA)), *HELLO]}, "messages[0].content[0].type"),
-    ({"messages": [user(text("a"), {"type": "document"})]}, "messages[0].content[1]"),
+    ({"messages": [user(text("a"), {"type": "container_upload"})]}, "messages[0].content[1]"),
+    ({"messages": [user({"type": "document"})]}, "messages[0].content[0].source"),
+    ({"messages": [user(document(PDF))]}, "messages[0].content[0].source.type"),
+    ({"messages": [user(document({"type": "text", "data": 5}))]}, "messages[0].content[0].source.data"),
+    (
+        {"messages": [user(document({"type": "content", "content": [document(PDF)]}))]},
+        "messages[0].content[0].source.content[0]",
+    ),
+    ({"messages": [assistant(document(PDF)), *HELLO]}, "messages[0].content[0].type"),
+    ({"messages": [user({"type": "search_result", "title": "t"})]}, "messages[0].content[0].source"),
     ({"messages": [user(ASKED)]}, "messages[0].content[0].type"),
     ({"messages": [user(result("x"))]}, "messages[0].content[0].tool_use_id"),
     ({"messages": [assistant(result("x")), *HELLO]}, "messages[0].content[0].type"),
@@ -287,7 +328,8 @@ def test_bad_input_is_refused_by_its_fields_name(fields: dict[str, Any], param: 
 
 
 def test_what_is_not_served_says_so() -> None:
-    assert "document" in refusal(messages=[user({"type": "document"})]).message
+    assert "container_upload" in refusal(messages=[user({"type": "container_upload"})]).message
+    assert '"base64"' in refusal(messages=[user(document(PDF))]).message
     served = refusal(tools=[{"type": "bash_20250124", "name": "bash"}])
     assert isinstance(served, UnsupportedField)
     assert "bash_20250124" in served.message

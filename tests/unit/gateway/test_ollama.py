@@ -13,11 +13,12 @@ from atelier.tools import Tool
 from gateway.admission import Admission
 from gateway.call import Chat, Infill, Text
 from gateway.control import Control
+from gateway.download_follower import DownloadFollower
 from gateway.error_forms import forms_of_path
 from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.ollama.errors import FORM
 from gateway.ollama.keep_alive import duration_seconds
-from gateway.ollama.models import FOREVER_SECONDS, capabilities, parameter_lines, process_object, vram_bytes
+from gateway.ollama.models import FOREVER_SECONDS, capabilities, digest, parameter_lines, process_object, vram_bytes
 from gateway.ollama.names import find_target, hub_reference, split_tag
 from gateway.ollama.pulls import Pulls
 from gateway.ollama.replies import chat_part, done_facts, generate_part, told_calls, whole_part
@@ -246,6 +247,15 @@ def test_what_is_on_gpus_is_told_by_layers() -> None:
     assert vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=5), Model(key="a/b")) == 0
 
 
+def test_a_digest_stays_and_changes_with_the_model() -> None:
+    model = Model(key="a/b", size_bytes=1000, quantization="Q4_1", imported_at=5.0)
+    changes: list[Any] = [{"key": "a/c"}, {"size_bytes": 1001}, {"quantization": "Q8_0"}, {"imported_at": 6.0}]
+    digests = [digest(model), *(digest(replace(model, **change)) for change in changes)]
+    assert len(set(digests)) == 5
+    assert digest(replace(model)) == digests[0]
+    assert all(len(each) == 64 for each in digests)
+
+
 def test_what_stays_expires_in_centuries() -> None:
     told = process_object(Instance(id="i", model_key="a/b"), Model(key="a/b"), 0.0)
     assert int(told["expires_at"][:4]) == 1970 + int(FOREVER_SECONDS / 365.25 / 86_400)
@@ -277,7 +287,8 @@ class Starts:
 
 
 async def statuses(changes: Changes, started: Download) -> list[str]:
-    pulls = Pulls(cast(Watcher, changes), cast(Control, Starts(started)), Admission(1))
+    watcher = cast(Watcher, changes)
+    pulls = Pulls(watcher, cast(Control, Starts(started)), DownloadFollower(watcher, Admission(1)))
     async with asyncio.timeout(PATIENCE):
         return [each["status"] async for each in await pulls.start("acme/x")]
 

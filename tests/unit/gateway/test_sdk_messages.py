@@ -1,16 +1,23 @@
 """Chats, fragments and pulses of LM Studio's SDK protocol."""
 
 import asyncio
+import base64
 from typing import Any
 
+import pytest
+
+from atelier.errors import UnsupportedField
 from atelier.tools import ToolCallPiece
 from gateway.account import Account
 from gateway.call import Origin
 from gateway.events import Delta, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
+from gateway.images import EncodedImage
+from gateway.lmstudio_sdk.files import handle_of
 from gateway.lmstudio_sdk.fragments import Fragments
 from gateway.lmstudio_sdk.history import chat_messages, completion_text
 from gateway.lmstudio_sdk.schema import History
 from gateway.lmstudio_sdk.work import Channel, Pulse
+from tests.support.pictures import red
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 
@@ -50,6 +57,22 @@ def test_reasoning_that_comes_back_is_told_from_the_answer() -> None:
 
 def test_a_completion_continues_the_texts_as_they_are() -> None:
     assert completion_text(history(("system", [text("a ")]), ("user", [text("b"), text(" c")]))) == "a b c"
+
+
+def test_an_uploaded_image_is_a_part_of_its_message_and_of_no_completion() -> None:
+    image = encoded_red()
+    handle = {"type": "file", "name": "red.png", **handle_of(image)}
+    chat = history(("user", [text("one "), text("two"), handle]))
+    source = EncodedImage(image, "history.messages[0].content[2].identifier")
+    assert chat_messages(chat) == [
+        {"role": "user", "content": [{"type": "text", "text": "one two"}, {"type": "image", "source": source}]}
+    ]
+    with pytest.raises(UnsupportedField, match="no images"):
+        completion_text(chat)
+
+
+def encoded_red() -> str:
+    return base64.b64encode(red(3, 2)).decode()
 
 
 def told(*batch: Any, structured: bool = False) -> list[tuple[Any, ...]]:

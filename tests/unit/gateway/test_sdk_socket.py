@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import orjson
+import pytest
 from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
 
@@ -51,12 +52,15 @@ async def echo(parameter: Any, work: Work) -> str:
     return "echo"
 
 
-async def test_a_client_that_does_not_read_is_not_read_either() -> None:
+@pytest.mark.parametrize(
+    ("one_by_one", "most"), [(False, sdk_socket.MOST_CALLS), (True, 0)], ids=["many calls", "one by one"]
+)
+async def test_a_client_that_does_not_read_is_not_read_either(one_by_one: bool, most: int) -> None:
     client = SilentClient()
     scope = {"type": "websocket", "path": "/llm", "headers": [], "atelier.account": Account("r")}
     socket = Socket(
         WebSocket(scope, client.receive, client.send),  # type: ignore[arg-type]
-        Namespace("llm", "llm", {"echo": echo}),
+        Namespace("llm", "llm", {"echo": echo}, one_by_one=one_by_one),
         lambda websocket, frame: None,
         KnownWatcher(),  # type: ignore[arg-type]
         Admission(10),
@@ -66,7 +70,7 @@ async def test_a_client_that_does_not_read_is_not_read_either() -> None:
     await asyncio.wait_for(client.stuck.wait(), PATIENCE)
     for _ in range(10 * sdk_socket.MOST_CALLS):  # turns of the event loop, in which it could read on
         await asyncio.sleep(0)
-    assert client.asked == sdk_socket.MOST_CALLS + 3  # what may be open, and the one whose refusal waits
+    assert client.asked == most + 3  # the handshake, what may be open beside the one whose reply waits, and that one
     running.cancel()
     await asyncio.wait([running], timeout=PATIENCE)
     assert running.cancelled()

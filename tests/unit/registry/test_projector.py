@@ -1,0 +1,64 @@
+"""Which projector a model is given."""
+
+from pathlib import Path
+
+import pytest
+
+from registry.models.facts import facts_of
+from registry.models.header import read_header
+from registry.models.projector import Projector, projector_for, projectors_in
+from tests.support.gguf_files import write_gguf
+from tests.support.tiny_projector import write_tiny_projector
+
+WIDTH = 32  # of the model's embeddings
+
+
+def chosen(model: Path) -> str | None:
+    projector = projector_for(model, facts_of([read_header(model)]), projectors_in(model.parent))
+    return projector.path.name if projector else None
+
+
+@pytest.mark.parametrize("kind", ["janus_pro", "gemma3"])
+def test_one_that_makes_what_the_model_reads_is_taken(tmp_path: Path, kind: str) -> None:
+    model = write_gguf(tmp_path / "Tiny-Q4_1.gguf")
+    write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH * 3, kind=kind)
+    assert chosen(model) is None
+    write_tiny_projector(tmp_path / "mmproj-Q8_0.gguf", WIDTH, kind=kind)
+    assert chosen(model) == "mmproj-Q8_0.gguf"
+
+
+def test_of_several_the_one_named_like_the_model_is_taken_then_the_best_type(tmp_path: Path) -> None:
+    facts = facts_of([read_header(write_gguf(tmp_path / "a.gguf"))])
+    names = ["mmproj-big-F16.gguf", "mmproj-small-BF16.gguf", "mmproj-small-F16.gguf", "mmproj-small-F32.gguf"]
+    projectors = [Projector(Path(name), 1, frozenset([WIDTH])) for name in names]
+    for model, expected in (("small-F32.gguf", 2), ("Big-Q4_1.gguf", 0), ("other.gguf", 0)):
+        taken = projector_for(Path(model), facts, projectors)
+        assert taken
+        assert taken.path.name == names[expected]
+
+
+def test_what_is_no_whole_projector_is_not_taken(tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "Tiny-Q4_1.gguf")
+    path = write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert chosen(model) is None
+    path.write_bytes(whole)
+    assert chosen(model) == path.name
+    path.unlink()
+    path.mkdir()
+    assert chosen(model) is None
+
+
+def test_a_model_that_places_images_in_rows_and_columns_has_none(tmp_path: Path) -> None:
+    write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH)
+    for sections, expected in (([16, 24, 24, 0], None), ([64, 0, 0, 0], "mmproj-F16.gguf")):
+        extra = {"qwen2vl.rope.dimension_sections": sections}
+        assert chosen(write_gguf(tmp_path / "Tiny.gguf", architecture="qwen2vl", extra=extra)) == expected
+
+
+def test_one_that_only_hears_is_not_taken(tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "Tiny-Q4_1.gguf")
+    extra = {"clip.has_audio_encoder": True, "clip.audio.projection_dim": WIDTH}
+    write_gguf(tmp_path / "mmproj-F16.gguf", architecture="clip", extra=extra)
+    assert chosen(model) is None
