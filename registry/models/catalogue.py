@@ -19,7 +19,7 @@ from registry.models.importing import ImportRequest, naming_of, place_files
 from registry.models.library import find_files, is_there
 from registry.models.model import Model, Provenance, Replicas, Stamp, stamp_of
 from registry.models.naming import free_key
-from registry.models.parts import parts_of, read_facts
+from registry.models.parts import read_facts
 from registry.models.placing import put, remove_unfinished, take_away
 from registry.models.projector import projector_for, projectors_in
 from registry.models.store import ModelStore
@@ -199,9 +199,13 @@ class Catalogue:
             return deleted
 
     def _needed_beside(self, model: Model) -> set[str]:
-        """Names of files in the model's folder that others came with."""
+        """Names of files in the model's folder that others came with, or see by."""
         others = [each for each in self._everything() if each.path.parent == model.path.parent and each != model]
-        return {name for each in others if each.provenance for name in each.provenance.digests}
+        needed = {name for each in others if each.provenance for name in each.provenance.digests}
+        projector = model.projector
+        if projector and any(projector_for(each.path, each.facts, [projector]) for each in others):
+            needed.add(projector.path.name)
+        return needed
 
     def all(self) -> list[Model]:
         return list(self._models.values())
@@ -238,12 +242,13 @@ class Catalogue:
             if request.key and request.key in self._taken():
                 raise AlreadyExists(f'There is a model "{request.key}" already; choose another key.', param="key")
             key = request.key or free_key(publisher_key, facts.quantization, self._taken())
-            path = await asyncio.to_thread(place_files, request, key, self._models_dir, self._stop)
+            projector = projector_for(request.path, facts, await asyncio.to_thread(projectors_in, request.path.parent))
+            paths = await asyncio.to_thread(place_files, request, key, projector, self._models_dir, self._stop)
             try:
-                return await self._add(path, key, name, source=request.path)
+                return await self._add(paths[0], key, name, source=request.path)
             except BaseException:
-                if path != request.path:
-                    await asyncio.to_thread(_delete, path)
+                if paths[0] != request.path:
+                    await asyncio.to_thread(_delete, paths)
                 raise
 
     async def _known(self, request: ImportRequest) -> Model | None:
@@ -352,6 +357,6 @@ async def _read(path: Path) -> Facts:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror or error}.", param="path") from None
 
 
-def _delete(path: Path) -> None:
-    for part in parts_of(path):
-        part.unlink(missing_ok=True)
+def _delete(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from registry.models.facts import Facts
 from registry.models.naming import Origin, display_name, key_for, origin_in, origin_of
 from registry.models.parts import parts_of
 from registry.models.placing import place
+from registry.models.projector import Projector, projectors_in
 
 
 class Mode(Enum):
@@ -46,13 +47,20 @@ def naming_of(request: ImportRequest, facts: Facts, models_dir: Path) -> tuple[s
     return key_for(origin.publisher, name), name
 
 
-def place_files(request: ImportRequest, key: str, models_dir: Path, stop: threading.Event) -> Path:
-    """Bring the files to where they shall lie; the (first) one's path there. Blocks; for a thread."""
+def place_files(
+    request: ImportRequest, key: str, projector: Projector | None, models_dir: Path, stop: threading.Event
+) -> list[Path]:
+    """Bring the files to where they shall lie; their paths there, the (first) one's first. Blocks; for a thread.
+
+    `projector`: the model's, beside it. It is brought along, unless the folder has it already.
+    """
     if request.mode is Mode.IN_PLACE or request.path.is_relative_to(models_dir):
-        return request.path
+        return parts_of(request.path)
     publisher, _, name = key.partition("/")
     folder = models_dir / publisher / name.partition("@")[0]
-    return place(parts_of(request.path), folder, models_dir, link=request.mode is Mode.LINK, stop=stop)
+    has_it = projector and any(each.size == projector.size for each in projectors_in(folder))
+    beside = [projector.path] if projector and not has_it else []
+    return place([*parts_of(request.path), *beside], folder, models_dir, link=request.mode is Mode.LINK, stop=stop)
 
 
 def _check_path(given: str) -> Path:

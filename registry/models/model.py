@@ -64,7 +64,8 @@ class Model:
 def files_of(model: Model) -> list[Path]:
     """Its parts in their order, then what came beside them: a projector, for one."""
     beside = [model.path.with_name(name) for name in (model.provenance.digests if model.provenance else ())]
-    return list(dict.fromkeys([*parts_of(model.path), *beside]))
+    projector = [model.projector.path] if model.projector else []
+    return list(dict.fromkeys([*parts_of(model.path), *beside, *projector]))
 
 
 def stamp_of(path: Path) -> Stamp:

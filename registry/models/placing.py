@@ -21,18 +21,18 @@ class Abandoned(Unavailable):
     """The registry stopped before the file was imported."""
 
 
-def place(parts: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: threading.Event) -> Path:
-    """Copy, or hard-link, a model's parts into `folder` under `root`; the first part's new path.
+def place(files: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: threading.Event) -> list[Path]:
+    """Copy, or hard-link, a model's files into `folder` under `root`; their new paths.
 
-    Blocks; for a thread. The first part, which stands for the model, appears last. On failure
+    Blocks; for a thread. The first, which stands for the model, appears last. On failure
     nothing is left behind. DiskFull when the disk is full; Abandoned when `stop` is set meanwhile.
     """
     placed: list[Path] = []
     try:
         _make_inside(folder, root)
-        names = _free_names(parts, folder)
-        for part, name in reversed(list(zip(parts, names, strict=True))):
-            _place_one(part, folder / name, link, stop)
+        names = _free_names(files, folder)
+        for file, name in reversed(list(zip(files, names, strict=True))):
+            _place_one(file, folder / name, link, stop)
             placed.append(folder / name)
     except BaseException as error:
         for path in placed:
@@ -40,7 +40,7 @@ def place(parts: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: 
         if isinstance(error, OSError):
             raise _refusal(error, folder) from error
         raise
-    return folder / names[0]
+    return placed[::-1]
 
 
 def put(files: Sequence[Path], folder: Path, root: Path) -> Path:
@@ -136,10 +136,10 @@ def _make_inside(folder: Path, root: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _free_names(parts: Sequence[Path], folder: Path) -> list[str]:
-    """The parts' own names, or, where another model's file has one, numbered ones."""
+def _free_names(files: Sequence[Path], folder: Path) -> list[str]:
+    """The files' own names, or, where another model's file has one, numbered ones."""
     for number in itertools.count(1):
-        names = [_numbered(part.name, number) for part in parts]
+        names = [_numbered(file.name, number) for file in files]
         if not any((folder / name).exists() for name in names):
             return names
     raise AssertionError("counting ends never")

@@ -64,6 +64,26 @@ async def test_an_imported_file_is_copied_into_the_folder(registry: Running, tmp
     assert left_over(home) == []
 
 
+async def test_a_projector_is_imported_and_removed_with_its_models(
+    registry: Running, tmp_path: Path, home: Path
+) -> None:
+    for name in ("Fresh-Q4_1.gguf", "Fresh-Q8_0.gguf"):
+        write_gguf(tmp_path / name, name=name)
+    projector = write_tiny_projector(tmp_path / "mmproj-Fresh-F16.gguf", 32)
+    write_tiny_projector(tmp_path / "mmproj-Other-F16.gguf", 48)
+    first = await registry.client.import_model(tmp_path / "Fresh-Q4_1.gguf", key="acme/fresh@q4_1")
+    second = await registry.client.import_model(tmp_path / "Fresh-Q8_0.gguf", key="acme/fresh@q8_0")
+    folder = home / "models/acme/fresh"
+    assert {path.name for path in folder.iterdir()} == {projector.name, "Fresh-Q4_1.gguf", "Fresh-Q8_0.gguf"}
+    assert filecmp.cmp(folder / projector.name, projector, shallow=False)
+    assert first.made_for_vision
+    assert second.made_for_vision
+    assert await registry.client.remove(first.key) == [str(folder / "Fresh-Q4_1.gguf")]
+    deleted = await registry.client.remove(second.key)
+    assert set(deleted) == {str(folder / projector.name), str(folder / "Fresh-Q8_0.gguf")}
+    assert not folder.exists()
+
+
 async def test_a_link_takes_no_space(registry: Running, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf")
     model = await registry.client.import_model(source, mode=LINK)
