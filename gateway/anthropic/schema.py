@@ -244,6 +244,7 @@ class PromptBody(Body):
     preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
     mcp_servers: list[Any] | None = Field(None, description="Not supported.")
     container: Any = Field(None, description="Not supported.")
+    thread: Any = Field(None, description="Not supported: every request brings all of its messages.")
 
 
 class CountTokensBody(PromptBody):
@@ -255,6 +256,7 @@ class MessagesBody(PromptBody, Sampling):  # type: ignore[misc, valid-type]
     stop_sequences: Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
     stream: bool | None = None
     metadata: dict[str, Any] | None = None
+    compaction: Any = Field(None, description="Not supported.")
     ttl: Ttl | None = Field(
         None,
         description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",

@@ -42,6 +42,7 @@ def messages_call(body: MessagesBody) -> Call:
     """InvalidRequest, UnsupportedField."""
     if body.messages[-1].role == "assistant":
         raise UnsupportedField("messages: the last must be the user's; answers are not begun here.", param="messages")
+    refuse_given(body, "compaction")
     check_budget(body)
     settings = {setting: getattr(body, name) for name, setting in SETTINGS.items()}
     settings |= {"max_tokens": body.max_tokens, "stop": body.stop_sequences or None}
@@ -72,10 +73,14 @@ def count_call(body: PromptBody) -> Call:
 
 
 def chat_prompt(body: PromptBody) -> Chat:
-    for name in ("mcp_servers", "container"):
+    refuse_given(body, "mcp_servers", "container", "thread")
+    return Chat.of(chat_messages(body.system, body.messages))
+
+
+def refuse_given(body: PromptBody, *names: str) -> None:
+    for name in names:
         if getattr(body, name):
             raise UnsupportedField(f"{name}: not supported; leave it out.", param=name)
-    return Chat.of(chat_messages(body.system, body.messages))
 
 
 def check_budget(body: MessagesBody) -> None:
