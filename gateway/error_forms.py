@@ -12,6 +12,9 @@ from gateway.openai import errors as openai
 BY_PATH: dict[str, ErrorForm] = {
     "/v1/messages": anthropic.FORM,
     "/api/v1/chat": lmstudio.FORM,
+    "/api/v1/models/load": lmstudio.FORM,
+    "/api/v1/models/unload": lmstudio.FORM,
+    "/api/v1/models/download": lmstudio.FORM,
     "/api/v0": openai.FORM,
     "/api/v1": openai.FORM,
     "/api": ollama.FORM,

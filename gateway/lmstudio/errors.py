@@ -1,6 +1,6 @@
-"""Errors as LM Studio's v1 chat tells them."""
+"""Errors as LM Studio's v1 routes tell them."""
 
-from atelier.errors import AtelierError, ModelNotFound, UnsupportedField
+from atelier.errors import AtelierError, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
 from gateway.error_form import ErrorForm, Json
 
 SCHEMA: Json = {
@@ -11,7 +11,11 @@ SCHEMA: Json = {
             "type": "object",
             "required": ["type", "message"],
             "properties": {
-                "type": {"enum": ["invalid_request", "model_not_found", "not_implemented", "internal_error"]},
+                "type": {
+                    "enum": [
+                        *("invalid_request", "model_not_found", "job_not_found", "not_implemented", "internal_error")
+                    ]
+                },
                 "message": {"type": "string"},
                 "code": {"type": "string"},
                 "param": {"type": "string", "description": "The request's field at fault."},
@@ -24,8 +28,10 @@ SCHEMA: Json = {
 def error_type(error: AtelierError) -> str:
     """One of LM Studio's; the code says more."""
     match error:
-        case ModelNotFound():
+        case ModelNotFound() | InstanceNotFound():
             return "model_not_found"
+        case DownloadNotFound():
+            return "job_not_found"
         case UnsupportedField():
             return "not_implemented"
         case _ if error.status < 500:
