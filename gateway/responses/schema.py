@@ -202,7 +202,7 @@ class TextSettings(Body):
 
 
 class ReasoningSettings(Body):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
         None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
     )
     summary: Literal["auto", "concise", "detailed"] | None = None
@@ -257,3 +257,4 @@ class ResponseBody(Sampling):  # type: ignore[misc, valid-type]
 
     conversation: Any = Field(None, description="Refused: previous_response_id continues a conversation.")
     prompt: Any = Field(None, description="Refused: there are no prompts stored here.")
+    moderation: Any = Field(None, description="Refused: nothing is moderated here.")
