@@ -191,12 +191,12 @@ Block = Annotated[
 Blocks = Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
 
 
-class Message(Body):
+class ConversationMessage(Body):
     role: Literal["user", "assistant", "system"]
     content: Annotated[Annotated[str, Tag("(text)")] | Annotated[Blocks, Tag("(list)")], Content]
 
 
-class ToolEntry(Body):
+class ClientTool(Body):
     """One that the client runs; those of other types have no schema, and are refused."""
 
     type: str | None = None
@@ -234,9 +234,9 @@ class PromptBody(Body):
     """What makes a prompt."""
 
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[list[ConversationMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     system: Annotated[Annotated[str, Tag("(text)")] | Annotated[ResultBlocks, Tag("(list)")], Content] | None = None
-    tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[ClientTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolChoiceEntry | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None

@@ -14,11 +14,11 @@ from atelier.tools import Tool, ToolChoice, Tools
 from gateway.anthropic.messages import chat_messages
 from gateway.anthropic.schema import (
     SETTINGS,
+    ClientTool,
     MessagesBody,
     PromptBody,
     Thinking,
     ToolChoiceEntry,
-    ToolEntry,
 )
 from gateway.call import Call, Chat
 from gateway.events import Completion, Finished, StopReason, ToolCall
@@ -117,7 +117,7 @@ def output_schema(body: PromptBody) -> JsonSchema | None:
     return JsonSchema(json.dumps(form.schema_, ensure_ascii=False, separators=(",", ":")), False)
 
 
-def chosen_tools(entries: Sequence[ToolEntry], choice: ToolChoiceEntry | None) -> Tools | None:
+def chosen_tools(entries: Sequence[ClientTool], choice: ToolChoiceEntry | None) -> Tools | None:
     """What the completion may call; None where it is to call nothing."""
     tools = [tool(entry, f"tools[{i}]") for i, entry in enumerate(entries)]
     refuse_namesakes(tools, "tools[{}].name")
@@ -131,7 +131,7 @@ def chosen_tools(entries: Sequence[ToolEntry], choice: ToolChoiceEntry | None) -
     return named(tools, (choice and choice.name) or "", "tool_choice.name", one_at_a_time=one)
 
 
-def tool(entry: ToolEntry, path: str) -> Tool:
+def tool(entry: ClientTool, path: str) -> Tool:
     if entry.type not in (None, "custom"):
         raise UnsupportedField(
             f'{path}: tools of type "{entry.type[:40]}" are not served here; describe yours with an input_schema.',

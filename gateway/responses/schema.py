@@ -162,7 +162,7 @@ class ToolReference(Body):
     name: str | None = None
 
 
-class AllowedTools(Body):
+class AllowedFunctions(Body):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: Annotated[list[ToolReference], Field(min_length=1, max_length=MOST_TOOLS)]
@@ -178,7 +178,7 @@ def _choice_kind(value: Any) -> str:
 Choice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("(word)")]
     | Annotated[NamedFunction, Tag("(function)")]
-    | Annotated[AllowedTools, Tag("(allowed_tools)")]
+    | Annotated[AllowedFunctions, Tag("(allowed_tools)")]
     | Annotated[OtherTool, Tag("(other)")],
     Discriminator(
         _choice_kind,
