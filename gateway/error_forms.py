@@ -11,12 +11,8 @@ from gateway.openai import errors as openai
 # By the beginning of the path, the first that fits; what is not here has OpenAI's.
 BY_PATH: dict[str, ErrorForm] = {
     "/v1/messages": anthropic.FORM,
-    "/api/v1/chat": lmstudio.FORM,
-    "/api/v1/models/load": lmstudio.FORM,
-    "/api/v1/models/unload": lmstudio.FORM,
-    "/api/v1/models/download": lmstudio.FORM,
     "/api/v0": openai.FORM,
-    "/api/v1": openai.FORM,
+    "/api/v1": lmstudio.FORM,
     "/api": ollama.FORM,
 }
 FORMS = {form.name: form for form in (openai.FORM, *BY_PATH.values())}

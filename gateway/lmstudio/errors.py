@@ -1,7 +1,9 @@
-"""Errors as LM Studio's v1 routes tell them."""
+"""Errors as LM Studio's v1 routes tell them, and ours beside them."""
 
 from atelier.errors import AtelierError, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
 from gateway.error_form import ErrorForm, Json
+
+TYPES = ("invalid_request", "model_not_found", "job_not_found", "not_implemented", "internal_error")
 
 SCHEMA: Json = {
     "type": "object",
@@ -11,11 +13,7 @@ SCHEMA: Json = {
             "type": "object",
             "required": ["type", "message"],
             "properties": {
-                "type": {
-                    "enum": [
-                        *("invalid_request", "model_not_found", "job_not_found", "not_implemented", "internal_error")
-                    ]
-                },
+                "type": {"enum": list(TYPES)},
                 "message": {"type": "string"},
                 "code": {"type": "string"},
                 "param": {"type": "string", "description": "The request's field at fault."},

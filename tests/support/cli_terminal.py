@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -19,6 +18,13 @@ import psutil
 
 BOUND = 20.0  # seconds
 CTRL_C, CTRL_D = "\x03", "\x04"
+# The terminal's Ctrl-C is a signal for the program, and heard even if our parent ignores it. The program sees to that
+# itself: between fork and exec gRPC would write to the terminal what its threads in our process think of the fork.
+PROGRAM = (
+    "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from atelier.cli.main import app; app()"
+)
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
 
 
@@ -73,12 +79,6 @@ class Terminal:
         return bool(data)
 
 
-def _take_terminal() -> None:
-    """In the child: the terminal's Ctrl-C is a signal for it, and heard even if our own parent ignores it."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def _without_size(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that would tell the program another size than its terminal's."""
     return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
@@ -86,17 +86,16 @@ def _without_size(environment: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def terminal(*arguments: str, environment: Mapping[str, str], width: int = 80) -> Iterator[Terminal]:
-    """`python -c "the command"` with these arguments on a new terminal; killed at the end if need be."""
+    """The command with these arguments on a new terminal; killed at the end if need be."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     process = subprocess.Popen(
-        [sys.executable, "-c", "from atelier.cli.main import app; app()", *arguments],
+        [sys.executable, "-c", PROGRAM, *arguments],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         env={**_without_size(os.environ), "TERM": "xterm-256color", **environment},
         start_new_session=True,
-        preexec_fn=_take_terminal,
     )
     os.close(theirs)
     try:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Answer:
     text: str
     reason: str | None  # why it ended, in the dialect's words
     tokens: tuple[int, int] | None  # of the prompt and of the answer, where the dialect tells
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,16 @@ def openai_usage(reply: Json) -> tuple[int, int]:
 
 def chat_whole(reply: Json) -> Answer:
     (choice,) = reply["choices"]
-    return Answer(choice["message"]["content"], choice["finish_reason"], openai_usage(reply))
+    message = choice["message"]
+    reasoning = message.get("reasoning_content", "")
+    return Answer(message["content"], choice["finish_reason"], openai_usage(reply), reasoning)
 
 
 def chat_streamed(chunks: list[Json]) -> Answer:
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     text = "".join(choice["delta"].get("content", "") for choice in choices)
-    return Answer(text, choices[-1]["finish_reason"], openai_usage(chunks[-1]))
+    reasoning = "".join(choice["delta"].get("reasoning_content", "") for choice in choices)
+    return Answer(text, choices[-1]["finish_reason"], openai_usage(chunks[-1]), reasoning)
 
 
 def text_whole(reply: Json) -> Answer:
@@ -81,55 +85,74 @@ def text_streamed(chunks: list[Json]) -> Answer:
 
 
 def response_whole(reply: Json) -> Answer:
-    text = "".join(part["text"] for item in reply["output"] for part in item["content"])
-    return Answer(text, reply["status"], (reply["usage"]["input_tokens"], reply["usage"]["output_tokens"]))
+    parts = [part for item in reply["output"] for part in item["content"]]
+    text, reasoning = (
+        "".join(part["text"] for part in parts if part["type"] == kind) for kind in ("output_text", "reasoning_text")
+    )
+    usage = reply["usage"]
+    return Answer(text, reply["status"], (usage["input_tokens"], usage["output_tokens"]), reasoning)
 
 
 def response_streamed(events: list[Json]) -> Answer:
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    text = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    text, reasoning = (
+        "".join(event["delta"] for event in events if event["type"] == f"response.{kind}.delta")
+        for kind in ("output_text", "reasoning_text")
+    )
     whole = response_whole(events[-1]["response"])
-    assert whole.text == text
+    assert (whole.text, whole.reasoning) == (text, reasoning)
     return whole
 
 
 def message_whole(reply: Json) -> Answer:
     usage = reply["usage"]
     prompt = usage["input_tokens"] + usage["cache_read_input_tokens"]
-    text = "".join(block["text"] for block in reply["content"])
-    return Answer(text, reply["stop_reason"], (prompt, usage["output_tokens"]))
+    text, thinking = ("".join(block.get(kind, "") for block in reply["content"]) for kind in ("text", "thinking"))
+    return Answer(text, reply["stop_reason"], (prompt, usage["output_tokens"]), thinking)
 
 
 def message_streamed(events: list[Json]) -> Answer:
-    text = "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    text, thinking = ("".join(delta.get(kind, "") for delta in deltas) for kind in ("text", "thinking"))
     end = next(event for event in events if event["type"] == "message_delta")
     assert events[-1] == {"type": "message_stop"}
     prompt = end["usage"]["input_tokens"] + end["usage"]["cache_read_input_tokens"]
-    return Answer(text, end["delta"]["stop_reason"], (prompt, end["usage"]["output_tokens"]))
+    return Answer(text, end["delta"]["stop_reason"], (prompt, end["usage"]["output_tokens"]), thinking)
+
+
+def ollama_said(reply: Json) -> tuple[str, str]:
+    """Text and thinking."""
+    if "message" in reply:
+        return reply["message"]["content"], reply["message"].get("thinking", "")
+    return reply["response"], reply.get("thinking", "")
 
 
 def ollama_whole(reply: Json) -> Answer:
-    text = reply["message"]["content"] if "message" in reply else reply["response"]
-    return Answer(text, reply["done_reason"], (reply["prompt_eval_count"], reply["eval_count"]))
+    text, thinking = ollama_said(reply)
+    return Answer(text, reply["done_reason"], (reply["prompt_eval_count"], reply["eval_count"]), thinking)
 
 
 def ollama_streamed(lines: list[Json]) -> Answer:
     assert [line["done"] for line in lines] == [*[False] * (len(lines) - 1), True]
-    said = [line["message"]["content"] if "message" in line else line["response"] for line in lines]
+    text, thinking = map("".join, zip(*map(ollama_said, lines), strict=True))
     last = lines[-1]
-    return Answer("".join(said), last["done_reason"], (last["prompt_eval_count"], last["eval_count"]))
+    return Answer(text, last["done_reason"], (last["prompt_eval_count"], last["eval_count"]), thinking)
 
 
 def v1_whole(reply: Json) -> Answer:
-    (item,) = reply["output"]
+    said = {item["type"]: item["content"] for item in reply["output"]}
     stats = reply["stats"]
-    return Answer(item["content"], None, (stats["input_tokens"], stats["total_output_tokens"]))
+    tokens = stats["input_tokens"], stats["total_output_tokens"]
+    return Answer(said["message"], None, tokens, said.get("reasoning", ""))
 
 
 def v1_streamed(events: list[Json]) -> Answer:
-    text = "".join(event["content"] for event in events if event["type"] == "message.delta")
+    text, reasoning = (
+        "".join(event["content"] for event in events if event["type"] == f"{kind}.delta")
+        for kind in ("message", "reasoning")
+    )
     whole = v1_whole(events[-1]["result"])
-    assert whole.text == text
+    assert (whole.text, whole.reasoning) == (text, reasoning)
     return whole
 
 
@@ -229,6 +252,49 @@ def test_every_dialect_says_the_same(seeing: Server) -> None:
     greedy = {asked(seeing, DIALECTS[name]).text for name in ("messages", "v1-chat")}
     assert len(sampled) == 1
     assert len(greedy) == 1
+
+
+PARIS = [{"role": "user", "content": "What is the capital of France?"}]
+THOUGHT = "The user asks for the capital of {}."
+SHOTS = "".join(
+    f"<|im_start|>user\nWhat is the capital of {country}?<|im_end|>\n"
+    f"<|im_start|>assistant\n<think> {THOUGHT.format(country)} </think> {capital}<|im_end|>\n"
+    for country, capital in (("Norway", "Oslo"), ("Italy", "Rome"), ("Poland", "Warsaw"))
+)
+TURN = "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+THINKING = {  # the model has not learnt to think: its template shows it how, and begins the thought
+    "chat_template": f"{SHOTS}{{% for message in messages %}}{TURN}{{% endfor %}}<|im_start|>assistant\n<think>",
+    "reasoning_start": "<think>",
+    "reasoning_end": "</think>",
+}
+PUZZLES: dict[str, Json] = {
+    "chat": {"messages": PARIS, "temperature": 0},
+    "responses": {"input": PARIS, "temperature": 0},
+    "messages": {"messages": PARIS},
+    "ollama-chat": {"messages": PARIS, "options": {"temperature": 0, "num_predict": TOKENS}},
+    "ollama-generate": {"prompt": PARIS[0]["content"], "options": {"temperature": 0, "num_predict": TOKENS}},
+    "v0-chat": {"messages": PARIS, "temperature": 0},
+    "v1-chat": {"input": PARIS[0]["content"]},
+}
+
+
+@pytest.fixture
+def thinking(seeing: Server) -> Iterator[Server]:
+    """That server, while its model thinks before it answers; Ollama's dialect names no presets."""
+    default = {"model": MODEL, "preset": "thinking"}
+    with httpx.Client(base_url=seeing.url, timeout=60) as http:
+        http.put("/api/v1/presets/thinking", json={"prompt": THINKING}).raise_for_status()
+        http.post("/api/v1/models/default-preset", json=default).raise_for_status()
+        yield seeing
+        http.post("/api/v1/models/default-preset", json={**default, "preset": None}).raise_for_status()
+
+
+@pytest.mark.parametrize("name", PUZZLES)
+def test_a_stream_and_a_whole_answer_agree_on_what_was_thought(thinking: Server, name: str) -> None:
+    dialect = replace(DIALECTS[name], body={**DIALECTS[name].body, **PUZZLES[name]})
+    whole = asked(thinking, dialect)
+    assert (whole.reasoning, whole.text) == (THOUGHT.format("France"), "Paris")
+    assert heard(thinking, dialect) == whole
 
 
 def png(red: int) -> str:

@@ -26,6 +26,12 @@ PARAMETERS: dict[str, Any] = {
     "required": ["place"],
     "additionalProperties": False,
 }
+FREE: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": {"type": "string", "maxLength": 40}},
+    "required": ["text"],
+    "additionalProperties": False,
+}
 RESULT = "Rain, 8 degrees."
 BEFORE = {"Oslo": "Snow, 2 degrees.", "Lima": "Sun, 21 degrees.", "Cairo": "Dust, 33 degrees."}
 
@@ -74,15 +80,48 @@ def test_openais_client_has_a_response_parsed(client: openai.OpenAI) -> None:
     assert isinstance(reply.output_parsed, Weather)
 
 
+@pytest.mark.parametrize("base", ["/v1", "/api/v0"])
+def test_a_stream_of_a_call_agrees_with_the_whole_one(server: Server, client: openai.OpenAI, base: str) -> None:
+    function = {"name": "note", "description": "Keep a note.", "parameters": FREE}
+    asked: Any = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": ASKED}],
+        "tools": [{"type": "function", "function": function}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "max_tokens": 80,
+        "temperature": 1.0,
+        "seed": 1,
+    }
+    dialect = client.with_options(base_url=f"{server.url}{base}")
+    whole = dialect.chat.completions.create(**asked)
+    with dialect.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
+        streamed = stream.get_final_completion()
+    ((one,), (other,)) = whole.choices, streamed.choices
+    assert (one.finish_reason, other.finish_reason) == ("tool_calls", "tool_calls")
+    (call,), (again,) = one.message.tool_calls or [], other.message.tool_calls or []
+    assert call.type == "function"
+    assert set(json.loads(call.function.arguments)) == {"text"}
+    assert (again.function.name, again.function.arguments) == (call.function.name, call.function.arguments)
+    assert streamed.usage
+    assert whole.usage
+    assert streamed.usage.completion_tokens == whole.usage.completion_tokens
+
+
 def test_a_responses_call_is_answered_by_the_response_after_it(client: openai.OpenAI) -> None:
     tools: Any = [{"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}]
     fields: Any = {"model": MODEL, "tools": tools, "max_output_tokens": 60, "parallel_tool_calls": False}
+    fields["extra_body"] = {"seed": 1}
     first = client.responses.create(**fields, input=ASKED, tool_choice="required")
     (call,) = [item for item in first.output if item.type == "function_call"]
     assert json.loads(call.arguments)["place"] in ("Oslo", "Bergen")
     with client.responses.stream(**fields, input=ASKED, tool_choice="required") as stream:
         streamed = stream.get_final_response()
-    assert [item.type for item in streamed.output] == [item.type for item in first.output]
+    (again,) = [item for item in streamed.output if item.type == "function_call"]
+    assert (again.name, again.arguments) == (call.name, call.arguments)
+    assert streamed.usage
+    assert first.usage
+    assert streamed.usage.output_tokens == first.usage.output_tokens
     result: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": RESULT}]
     answer = client.responses.create(
         **{**fields, "max_output_tokens": 24}, input=result, previous_response_id=first.id, tool_choice="none"

@@ -416,10 +416,13 @@ async def test_after_an_error_a_stream_has_no_further_line(gateway: RunningGatew
     assert set(last) == {"error"}
 
 
-async def test_a_client_that_goes_away_frees_its_place(gateway: RunningGateway, registry: FakeRegistry) -> None:
+@pytest.mark.parametrize(("path", "asked"), [("/api/chat", {"messages": WORDS}), ("/api/generate", {"prompt": "x"})])
+async def test_a_client_that_goes_away_frees_its_place(
+    gateway: RunningGateway, registry: FakeRegistry, path: str, asked: Any
+) -> None:
     registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
-    async with gateway.client() as http, http.stream("POST", "/api/chat", json={"model": KEY, "messages": WORDS}) as r:
-        await anext(r.aiter_lines())
+    async with gateway.client() as http, http.stream("POST", path, json={"model": KEY, **asked}) as reply:
+        await anext(reply.aiter_lines())
     await until(lambda: registry.workers[KEY].engine.figures().active == 0)
     await until(lambda: gateway.gateway.admission.active == 0)
 

@@ -339,4 +339,5 @@ async def test_a_client_that_goes_away_frees_its_place(registry: FakeRegistry, g
             await anext(reply.aiter_text())
             assert gateway.gateway.admission.active == 1
         await until(lambda: gateway.gateway.admission.active == 0)
+        await until(lambda: registry.workers[KEY].engine.figures().active == 0)
     assert registry.responses == {}

@@ -110,10 +110,14 @@ async def test_a_stream_of_calls_has_the_parts_that_clients_join(gateway: Runnin
     assert [event["choices"][0]["finish_reason"] for event in events][-2:] == [None, "tool_calls"]
 
 
-async def test_a_stream_and_a_reply_in_one_piece_agree(client: openai.AsyncOpenAI, asked: list[Request]) -> None:
+@pytest.mark.parametrize("base", ["/v1", "/api/v0"])
+async def test_a_stream_and_a_reply_in_one_piece_agree(
+    client: openai.AsyncOpenAI, gateway: RunningGateway, asked: list[Request], base: str
+) -> None:
     fields: dict[str, Any] = {"tools": [TOOL], "seed": 7, "n": 2}
-    one = await whole(client, **fields)
-    other = await streamed(client, **fields, stream_options={"include_usage": True})
+    dialect = client.with_options(base_url=f"{gateway.url}{base}")
+    one = await whole(dialect, **fields)
+    other = await streamed(dialect, **fields, stream_options={"include_usage": True})
     assert one.usage == other.usage
     assert asked[0].sampling == asked[1].sampling
     for left, right in zip(one.choices, other.choices, strict=True):

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from atelier.errors import DeadlineExceeded, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
-from gateway.error_forms import forms_of_path
 from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason
 from gateway.lmstudio.chat import output_items
 from gateway.lmstudio.chat_stream import ChatRenderer
 from gateway.lmstudio.conversation import Turn, chat_messages
-from gateway.lmstudio.errors import FORM, error_body, error_event
+from gateway.lmstudio.errors import error_body, error_event
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 
@@ -82,10 +81,10 @@ def test_a_turn_comes_back_as_it_was_kept() -> None:
     ("error", "kind"),
     [
         (ModelNotFound(), "model_not_found"),
-        (UnsupportedField("images", param="input[0]"), "not_implemented"),
-        (DeadlineExceeded(), "internal_error"),
         (InstanceNotFound(), "model_not_found"),
         (DownloadNotFound(), "job_not_found"),
+        (UnsupportedField("images", param="input[0]"), "not_implemented"),
+        (DeadlineExceeded(), "internal_error"),
     ],
 )
 def test_an_error_has_lm_studios_type_in_replies_and_in_streams(error: Any, kind: str) -> None:
@@ -94,17 +93,3 @@ def test_an_error_has_lm_studios_type_in_replies_and_in_streams(error: Any, kind
     name, data = error_event(json.dumps(body).encode()).decode().strip().split("\n")
     assert name == "event: error"
     assert json.loads(data.removeprefix("data: ")) == {"type": "error", **body}
-
-
-@pytest.mark.parametrize(
-    ("path", "told"),
-    [
-        ("/api/v1/models/load", True),
-        ("/api/v1/models/unload", True),
-        ("/api/v1/models/download/status/job_1", True),
-        ("/api/v1/models/downloads", False),
-        ("/api/v1/presets", False),
-    ],
-)
-def test_errors_have_lm_studios_form_where_its_clients_ask(path: str, told: bool) -> None:
-    assert (forms_of_path(path) == (FORM,)) is told
