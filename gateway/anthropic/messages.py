@@ -11,9 +11,9 @@ from gateway.anthropic.schema import (
     Base64Source,
     Block,
     ContentSource,
+    ConversationMessage,
     DocumentBlock,
     ImageBlock,
-    Message,
     OtherBlock,
     RedactedThinkingBlock,
     ResultBlock,
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 Placed = tuple[str, Block]  # a block, and where it stands in the body
 
 
-def chat_messages(system: str | Sequence[ResultBlock] | None, messages: Sequence[Message]) -> list[Json]:
+def chat_messages(system: str | Sequence[ResultBlock] | None, messages: Sequence[ConversationMessage]) -> list[Json]:
     """Turns of one role after another become one, as Anthropic has it: many templates refuse them otherwise."""
     found = [{"role": "system", "content": text_of(system, "system")}] if system else []
     names: dict[str, str] = {}  # of the tools, by their calls
@@ -125,7 +125,7 @@ def text_of(content: str | Sequence[ResultBlock], path: str) -> str:
     return "\n".join(_text(f"{path}[{i}]", block) for i, block in enumerate(content))
 
 
-def _blocks(message: Message, number: int) -> Iterator[Placed]:
+def _blocks(message: ConversationMessage, number: int) -> Iterator[Placed]:
     path = f"messages[{number}].content"
     if isinstance(message.content, str):
         yield path, TextBlock(type="text", text=message.content)

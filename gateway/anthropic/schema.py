@@ -191,12 +191,12 @@ Block = Annotated[
 Blocks = Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
 
 
-class Message(Body):
+class ConversationMessage(Body):
     role: Literal["user", "assistant", "system"]
     content: Annotated[Annotated[str, Tag("(text)")] | Annotated[Blocks, Tag("(list)")], Content]
 
 
-class ToolEntry(Body):
+class ClientTool(Body):
     """One that the client runs; those of other types have no schema, and are refused."""
 
     type: str | None = None
@@ -234,9 +234,9 @@ class PromptBody(Body):
     """What makes a prompt."""
 
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[list[ConversationMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     system: Annotated[Annotated[str, Tag("(text)")] | Annotated[ResultBlocks, Tag("(list)")], Content] | None = None
-    tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[ClientTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolChoiceEntry | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -244,6 +244,7 @@ class PromptBody(Body):
     preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
     mcp_servers: list[Any] | None = Field(None, description="Not supported.")
     container: Any = Field(None, description="Not supported.")
+    thread: Any = Field(None, description="Not supported: every request brings all of its messages.")
 
 
 class CountTokensBody(PromptBody):
@@ -255,6 +256,7 @@ class MessagesBody(PromptBody, Sampling):  # type: ignore[misc, valid-type]
     stop_sequences: Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
     stream: bool | None = None
     metadata: dict[str, Any] | None = None
+    compaction: Any = Field(None, description="Not supported.")
     ttl: Ttl | None = Field(
         None,
         description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",

@@ -14,11 +14,11 @@ from atelier.tools import Tool, ToolChoice, Tools
 from gateway.anthropic.messages import chat_messages
 from gateway.anthropic.schema import (
     SETTINGS,
+    ClientTool,
     MessagesBody,
     PromptBody,
     Thinking,
     ToolChoiceEntry,
-    ToolEntry,
 )
 from gateway.call import Call, Chat
 from gateway.events import Completion, Finished, StopReason, ToolCall
@@ -42,6 +42,7 @@ def messages_call(body: MessagesBody) -> Call:
     """InvalidRequest, UnsupportedField."""
     if body.messages[-1].role == "assistant":
         raise UnsupportedField("messages: the last must be the user's; answers are not begun here.", param="messages")
+    refuse_given(body, "compaction")
     check_budget(body)
     settings = {setting: getattr(body, name) for name, setting in SETTINGS.items()}
     settings |= {"max_tokens": body.max_tokens, "stop": body.stop_sequences or None}
@@ -72,10 +73,14 @@ def count_call(body: PromptBody) -> Call:
 
 
 def chat_prompt(body: PromptBody) -> Chat:
-    for name in ("mcp_servers", "container"):
+    refuse_given(body, "mcp_servers", "container", "thread")
+    return Chat.of(chat_messages(body.system, body.messages))
+
+
+def refuse_given(body: PromptBody, *names: str) -> None:
+    for name in names:
         if getattr(body, name):
             raise UnsupportedField(f"{name}: not supported; leave it out.", param=name)
-    return Chat.of(chat_messages(body.system, body.messages))
 
 
 def check_budget(body: MessagesBody) -> None:
@@ -112,7 +117,7 @@ def output_schema(body: PromptBody) -> JsonSchema | None:
     return JsonSchema(json.dumps(form.schema_, ensure_ascii=False, separators=(",", ":")), False)
 
 
-def chosen_tools(entries: Sequence[ToolEntry], choice: ToolChoiceEntry | None) -> Tools | None:
+def chosen_tools(entries: Sequence[ClientTool], choice: ToolChoiceEntry | None) -> Tools | None:
     """What the completion may call; None where it is to call nothing."""
     tools = [tool(entry, f"tools[{i}]") for i, entry in enumerate(entries)]
     refuse_namesakes(tools, "tools[{}].name")
@@ -126,7 +131,7 @@ def chosen_tools(entries: Sequence[ToolEntry], choice: ToolChoiceEntry | None) -
     return named(tools, (choice and choice.name) or "", "tool_choice.name", one_at_a_time=one)
 
 
-def tool(entry: ToolEntry, path: str) -> Tool:
+def tool(entry: ClientTool, path: str) -> Tool:
     if entry.type not in (None, "custom"):
         raise UnsupportedField(
             f'{path}: tools of type "{entry.type[:40]}" are not served here; describe yours with an input_schema.',

@@ -104,14 +104,14 @@ class OllamaTool(Body):
     function: OllamaFunction
 
 
-class CalledFunction(Body):
+class OllamaCalledFunction(Body):
     name: str
     arguments: dict[str, Any]
 
 
 class OllamaToolCall(Body):
     id: str | None = None
-    function: CalledFunction
+    function: OllamaCalledFunction
 
 
 class OllamaMessage(Body):

@@ -265,7 +265,7 @@ class ChatBody(Common):
         None, description="The older form of tools; calls come as function_call then."
     )
     function_call: FunctionChoice | None = Field(None, description="The older form of tool_choice.")
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
         None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
@@ -277,6 +277,7 @@ class ChatBody(Common):
     modalities: list[str] | None = None
     prediction: Any = None
     web_search_options: Any = None
+    moderation: Any = None
     chat_template: Any = None
 
 

@@ -51,6 +51,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
     "modalities": ([], ["text"]),
     "prediction": (),
     "web_search_options": (),
+    "moderation": (),
     "chat_template": (),
 }
 

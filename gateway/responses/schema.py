@@ -162,7 +162,7 @@ class ToolReference(Body):
     name: str | None = None
 
 
-class AllowedTools(Body):
+class AllowedFunctions(Body):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: Annotated[list[ToolReference], Field(min_length=1, max_length=MOST_TOOLS)]
@@ -178,7 +178,7 @@ def _choice_kind(value: Any) -> str:
 Choice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("(word)")]
     | Annotated[NamedFunction, Tag("(function)")]
-    | Annotated[AllowedTools, Tag("(allowed_tools)")]
+    | Annotated[AllowedFunctions, Tag("(allowed_tools)")]
     | Annotated[OtherTool, Tag("(other)")],
     Discriminator(
         _choice_kind,
@@ -202,7 +202,7 @@ class TextSettings(Body):
 
 
 class ReasoningSettings(Body):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
         None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
     )
     summary: Literal["auto", "concise", "detailed"] | None = None
@@ -257,3 +257,4 @@ class ResponseBody(Sampling):  # type: ignore[misc, valid-type]
 
     conversation: Any = Field(None, description="Refused: previous_response_id continues a conversation.")
     prompt: Any = Field(None, description="Refused: there are no prompts stored here.")
+    moderation: Any = Field(None, description="Refused: nothing is moderated here.")

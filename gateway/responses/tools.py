@@ -7,7 +7,7 @@ import orjson
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import Tool, ToolChoice, Tools
 from gateway.responses.schema import (
-    AllowedTools,
+    AllowedFunctions,
     FunctionTool,
     NamedFunction,
     OtherTool,
@@ -34,7 +34,7 @@ def response_tools(body: ResponseBody) -> Tools | None:
             return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
         case NamedFunction(name=name):
             return named(tools, name, "tool_choice.name", one_at_a_time=one)
-        case AllowedTools() as choice:
+        case AllowedFunctions() as choice:
             names = [entry.name or "" for entry in choice.tools]
             return allowed(tools, names, choice.mode, "tool_choice.tools[{}].name", one_at_a_time=one)
     raise UnsupportedField(

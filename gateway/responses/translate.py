@@ -21,6 +21,7 @@ OVERFLOW = {"auto": "rollingWindow", "disabled": "stopAtLimit"}
 REFUSED = {
     "conversation": "not supported; previous_response_id continues a conversation.",
     "prompt": "there are no prompts stored here; a preset can hold a system prompt.",
+    "moderation": "nothing is moderated here; leave it out.",
 }
 
 

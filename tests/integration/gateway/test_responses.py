@@ -313,6 +313,7 @@ ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function
         ({"previous_response_id": "resp_nothing"}, "previous_response_id"),
         ({"previous_response_id": 5}, "previous_response_id"),
         ({"conversation": "conv_1"}, "conversation"),
+        ({"moderation": {"model": "omni-moderation-latest"}}, "moderation"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
         ({"instructions": 5}, "instructions"),
         ({"preset": 5}, "preset"),

@@ -316,6 +316,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stream": "yes"}, "stream"),
     ({"metadata": []}, "metadata"),
     ({"mcp_servers": [{"url": "http://x"}]}, "mcp_servers"),
+    ({"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "thread"),
+    ({"compaction": {"type": "summarize"}}, "compaction"),
     ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
 ]
 

@@ -211,6 +211,7 @@ def test_what_is_wrong_with_a_message_is_refused_by_its_place(param: str, messag
 def test_an_effort_is_told_to_the_template_under_both_of_its_names() -> None:
     assert chat().template_arguments == {}
     assert chat(reasoning_effort="low").template_arguments == {"reasoning_effort": "low", "enable_thinking": True}
+    assert chat(reasoning_effort="max").template_arguments == {"reasoning_effort": "max", "enable_thinking": True}
     assert chat(reasoning_effort="none").template_arguments == {"reasoning_effort": "none", "enable_thinking": False}
 
 

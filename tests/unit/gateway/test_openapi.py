@@ -81,3 +81,8 @@ def test_parameters_of_path_and_query_are_told(document: Any) -> None:
 def test_where_dialects_share_a_path_both_their_errors_are_told(document: Any) -> None:
     schema = document["paths"]["/v1/models"]["get"]["responses"]["401"]["content"][JSON]["schema"]
     assert [each["$ref"].rpartition("/")[2] for each in schema["anyOf"]] == ["Error", "AnthropicError"]
+
+
+def test_no_two_dialects_have_schemas_of_one_name(document: Any) -> None:
+    """Which would be told by the modules that they are in."""
+    assert [name for name in document["components"]["schemas"] if "__" in name] == []

@@ -244,6 +244,7 @@ def test_a_schema_format_without_a_schema_is_refused() -> None:
         ("modalities", ["text", "audio"]),
         ("prediction", {"type": "content"}),
         ("web_search_options", {}),
+        ("moderation", {"model": "omni-moderation-latest", "policy": {"input": {"mode": "block"}}}),
         ("chat_template", "{{ x }}"),
     ],
 )
