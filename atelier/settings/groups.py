@@ -21,6 +21,8 @@ TOOL_CALL_FORMATS = (
     "pythonic",
     "lfm2",
     "gemma",
+    "functiongemma",
+    "gemma-4",
     "mistral",
     "mistral-args",
     "functionary-v3.2",

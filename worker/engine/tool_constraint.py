@@ -12,8 +12,10 @@ from atelier.tools import ToolChoice, Tools
 from worker.engine.json_schema import embedded_schema
 from worker.engine.vocabulary import Vocabulary
 from worker.output.formats import FORMATS
-from worker.output.grammar import Unwritable, calls_grammar, closed
+from worker.output.grammar import calls_grammar
+from worker.output.parameters import closed
 from worker.output.reading import PLAIN, OutputReading
+from worker.output.rules import Unwritable
 
 TOOLS = "tools"
 

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 
 from atelier.tools import ToolCallPiece, Tools
-from worker.output.formats import Format, JsonCall, MarkedCall, NamedCall, PythonCall
+from worker.output.braced_values import ended, read_key, read_value
+from worker.output.formats import BracedCall, Format, JsonCall, MarkedCall, NamedCall, PythonCall
 from worker.output.json_text import JsonText
 from worker.output.python_calls import read_call
 from worker.output.source import LONGEST_NAME, Malformed, Reading, Source
@@ -112,6 +113,8 @@ class CallReader:
                 yield from self._marked_call(marks)
             case NamedCall() as marks:
                 yield from self._named_call(marks)
+            case BracedCall(quote=quote):
+                yield from self._braced_call(quote)
 
     def _json_call(self) -> Reading[None]:
         source = self._source
@@ -207,6 +210,24 @@ class CallReader:
         before.add(name)
         opening = "{" if len(before) == 1 else ", "
         return f"{opening}{json.dumps(name, ensure_ascii=False)}: {typed_json(value, name, self._schema(tool))}"
+
+    def _braced_call(self, quote: str) -> Reading[None]:
+        source = self._source
+        name = yield from source.name()
+        yield from source.space()
+        yield from source.expect("{")
+        yield self._begin(name)
+        source.commit()
+        keys: set[str] = set()
+        while not (yield from ended(source, "}", first=not keys)):
+            key = yield from read_key(source, quote)
+            value = yield from read_value(source, quote)
+            if key in keys:
+                raise Malformed
+            yield ToolCallPiece(self.begun - 1, arguments=f"{', ' if keys else '{'}{key}: {value}")
+            source.commit()
+            keys.add(key)
+        yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
 
     def stream(self, name: str, id: str = "") -> Reading[None]:
         """A call whose arguments come now, as JSON. They are told as they come."""

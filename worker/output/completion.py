@@ -39,14 +39,16 @@ class CompletionParser:
         make_id = new_id or (lambda: _random_id(format.id_length if format else 0))
         self._calls = CallReader(source, format, tools, make_id) if format and tools else None
         self._harmony = format is not None and isinstance(format.call, ChannelCall)
+        self._results = format.results if format and self._calls else ""
+        self._ended = False
         self._bare = format.bare if format and self._calls else ""
         self._marks = self._begin_marks()
         self._parts = self._read()
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more is wanted: there is the one call that may be."""
-        return self._one_at_a_time and self._calls is not None and self._calls.finished > 0
+        """Whether nothing more is wanted: there is the one call that may be, or the model goes on to its result."""
+        return self._ended or (self._one_at_a_time and self._calls is not None and self._calls.finished > 0)
 
     def push(self, text: str) -> Sequence[Part]:
         self._source.text += text
@@ -69,7 +71,12 @@ class CompletionParser:
         if format is None:
             return ()
         anywhere = tuple(self._bare) if format.anywhere else ()
-        return (*(format.openings if self._calls or self._harmony else ()), *anywhere, *format.ignored)
+        return (
+            *(format.openings if self._calls or self._harmony else ()),
+            *anywhere,
+            *format.ignored,
+            *filter(None, [self._results]),
+        )
 
     def _read(self) -> Reading[None]:
         yield from self._read_reasoning()
@@ -77,6 +84,9 @@ class CompletionParser:
         while True:
             space, mark = yield from self._passage(Text, self._marks)
             if not mark:
+                return
+            if mark == self._results:
+                self._ended = True
                 return
             if self._format and mark in self._format.ignored:
                 yield from self._pass_over(space)

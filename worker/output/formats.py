@@ -51,6 +51,13 @@ class PythonCall(Call):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BracedCall(Call):
+    """f{a:1,b:<mark>x<mark>}: as JSON, with keys as they are and each string between marks."""
+
+    quote: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """`begin`, calls with `separator` between them, `end`."""
 
@@ -64,6 +71,7 @@ class Format:
     bare: str = ""  # characters that may begin calls without a mark where the answer begins
     anywhere: bool = False  # or where any text does
     ignored: tuple[str, ...] = ()  # marks that stand for nothing
+    results: str = ""  # the mark that begins what calls returned: the model goes on to make that up
     prompted: str = ""  # what prompts may end with, as the beginning of the completion
     id_length: int = 0  # characters of a call's id, as the family's templates want it; 0: OpenAI's ids
 
@@ -78,7 +86,9 @@ class Format:
         """Everything that is written around calls and in them, and that may be tokens of its own."""
         call = [getattr(self.call, name) for name in self.call.__dataclass_fields__]
         around = [text for pair in self.also for text in pair]
-        return tuple(text for text in [self.begin, self.end, *call, *around] if isinstance(text, str) and text)
+        return tuple(
+            text for text in [self.begin, self.end, self.results, *call, *around] if isinstance(text, str) and text
+        )
 
 
 FORMATS = {
@@ -126,6 +136,17 @@ FORMATS = {
             begin="```tool_code\n",
             end="\n```",
             separator="\n",
+        ),
+        Format(
+            name="functiongemma",
+            call=BracedCall(before="<start_function_call>call:", after="<end_function_call>", quote="<escape>"),
+            results="<start_function_response>",
+        ),
+        Format(
+            name="gemma-4",
+            call=BracedCall(before="<|tool_call>call:", after="<tool_call|>", quote='<|"|>'),
+            results="<|tool_response>",
+            ignored=("<|channel>thought\n<channel|>", "<channel|>"),
         ),
         Format(
             name="mistral",
@@ -287,4 +308,5 @@ REASONING = (
     ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>"),
     ReasoningMarks("<seed:think>", "</seed:think>"),
     ReasoningMarks("◁think▷", "◁/think▷"),
+    ReasoningMarks("<|channel>thought", "<channel|>"),
 )

@@ -41,6 +41,8 @@ SIGNS = (
     Sign("pythonic", ("[func_name1(",)),
     Sign("llama3-json", ("<|python_tag|>",)),
     Sign("llama3-json", ("<|start_header_id|>", '"parameters"')),
+    Sign("functiongemma", ("<start_function_call>",)),
+    Sign("gemma-4", ("<|tool_call>call:",)),
     Sign("gemma", ("tool_code",)),
 )
 

@@ -83,6 +83,28 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         ("text", "Done"),
     ]),
     (
+        "functiongemma",
+        "<start_function_call>call:get_weather{city:<escape>P, {a:[1]}<escape>,days:3,units:null}<end_function_call>"
+        "<start_function_call>call:now{}<end_function_call>",
+        [call(city="P, {a:[1]}", days=3, units=None), call("now")],
+    ),
+    (
+        "gemma-4",
+        'I look.<|tool_call>call:get_weather{city:<|"|>"P"\n<|"|>,days:-3.5,hours:[1, 2],detail:true}<tool_call|>'
+        '<|tool_call>call:now{zone:{name:<|"|>UTC<|"|>,<|"|>at: <|"|>:[],of:{}}}<tool_call|>',
+        [
+            ("text", "I look."),
+            call(city='"P"\n', days=-3.5, hours=[1, 2], detail=True),
+            call("now", zone={"name": "UTC", "at: ": [], "of": {}}),
+        ],
+    ),
+    (
+        "gemma-4",
+        '<|tool_call>call:get_weather{city: Paris , "units": "k", detail: True}<tool_call|>Done.<channel|>',
+        [call(city="Paris", units="k", detail=True), ("text", "Done.")],
+    ),
+    ("gemma-4", "<|channel>thought\n<channel|>Hello.", [("text", "Hello.")]),
+    (
         "mistral",
         '[TOOL_CALLS] [{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}, '
         '{"name": "now", "arguments": {}, "id": "abcdefghi"}]',
@@ -281,6 +303,9 @@ MALFORMED = [
     ("pythonic", "[now(a=" + "[" * 80),
     ("pythonic", "[now(a=" + "-" * 300 + "1)]"),
     ("gemma", "```tool_code\nnow(*a)\n```"),
+    ("functiongemma", "<start_function_call>call:now<end_function_call>"),
+    ("functiongemma", "<start_function_call>now{}"),
+    ("gemma-4", "<|tool_call>call:{}<tool_call|>"),
     ("mistral", "[TOOL_CALLS] none"),
     ("mistral-args", "[TOOL_CALLS]now{}"),
     ("qwen-coder", "<tool_call>\n<function=get_weather>\nParis\n</function>"),
@@ -337,6 +362,22 @@ def test_one_call_at_a_time_is_the_first() -> None:
     assert not ended.complete
     ended.push("}")
     assert ended.complete
+
+
+def test_a_result_that_the_model_makes_up_is_not_waited_for() -> None:
+    text = "Yes.<start_function_call>call:now{}<end_function_call>\n<start_function_response>response:now{value:1}"
+    assert every_cut(lambda: parser("functiongemma"), text) == [("text", "Yes."), ("call", "now", "{}")]
+    ended = parser("functiongemma")
+    ended.push("<start_function_call>call:now{}<end_function_call><start_function_respons")
+    assert not ended.complete
+    ended.push("e>")
+    assert ended.complete
+
+
+@pytest.mark.parametrize("value", ["[" * 80, "x" * 5000, "<|tool_call>", ",", '<|"|>' + "x" * 10_000])
+def test_braced_arguments_that_break_off_stay_told(value: str) -> None:
+    text = "<|tool_call>call:now{a:1,b:" + value
+    assert told(parser("gemma-4"), [text])[0] == ("call", "now", '{"a": 1')
 
 
 def test_ids_are_as_the_family_wants_them() -> None:

@@ -17,9 +17,14 @@ from worker.engine.json_schema import embedded_schema
 from worker.engine.trial import start_matcher
 from worker.output.completion import CompletionParser
 from worker.output.formats import FORMATS, REASONING, ReasoningMarks
-from worker.output.grammar import Spelling, Unwritable, calls_grammar, closed
+from worker.output.grammar import calls_grammar
+from worker.output.parameters import closed
+from worker.output.rules import Spelling, Unwritable
 
-CONTROL = ("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>", "[TOOL_CALLS]", "<tool_call>")
+CONTROL = (
+    *("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>"),
+    *("[TOOL_CALLS]", "<tool_call>", "<|tool_call>", '<|"|>'),
+)
 VOCABULARY = [*TOKENS[:-1], *(b"\xff" + mark.encode() for mark in CONTROL), b"<end>"]
 TOKENIZER = byte_tokenizer(VOCABULARY)
 PATTERN = re.compile("|".join(map(re.escape, CONTROL)))
@@ -176,6 +181,46 @@ def test_plain_text_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> No
     tools = Tools([Tool("f", parameters={"type": "object", "properties": {"a": schema}})], ToolChoice.REQUIRED)
     with pytest.raises(Unwritable):
         calls_grammar(FORMATS["qwen-coder"], tools, None, "", spell, embedded_schema)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ('{unit:<|"|>kelvin<|"|>,days:3}', True),
+        ('{city:<|"|>a "b", {<|"|>,unit:<|"|>kelvin<|"|>,days:3,note:null,hours:[1,24,3]}', True),
+        ('{unit:<|"|>kelvin<|"|>,days:3,hours:[]}', True),
+        ('{unit:<|"|>miles', False),
+        ('{unit:<|"|>kelvin<|"|>,days:33', False),
+        ('{unit:<|"|>kelvin<|"|>,days:3,hours:[1,2,3,4', False),
+        ('{unit:<|"|>kelvin<|"|>,days:3,hours:[25', False),
+        ("{city:a", False),
+        ("{days", False),
+    ],
+)
+def test_braced_arguments_keep_to_the_schema(arguments: str, allowed: bool) -> None:
+    matcher = start("gemma-4", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
+    assert allows(matcher, f"<|tool_call>call:get_weather{arguments}") is allowed
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "object"},
+        {"type": "string", "maxLength": 3},
+        {"type": "array"},
+        {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
+        {"enum": [[1]]},
+        {"anyOf": [{"type": "integer"}], "not": {"const": 1}},
+        {"anyOf": [{"type": "integer"}], "minimum": 1},
+        {"$ref": "#/$defs/loop"},
+    ],
+)
+def test_braced_arguments_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> None:
+    loop = {"type": "object", "properties": {"again": {"$ref": "#/$defs/loop"}, "or": {"$ref": "#/$defs/loop"}}}
+    parameters = {"type": "object", "properties": {"a": schema}, "$defs": {"loop": loop}}
+    with pytest.raises(Unwritable):
+        calls_grammar(FORMATS["gemma-4"], Tools([Tool("f", parameters=parameters)]), None, "", spell, embedded_schema)
 
 
 def test_arguments_that_a_schema_does_not_name_are_not_made_up() -> None:

@@ -39,6 +39,8 @@ FRAGMENTS = {
     "{% if tools %}<|START_ACTION|>[{{ calls }}]<|END_ACTION|>{% endif %}": "command-r7b",
     "{% if tools %}<|tool_calls_section_begin|>{{ calls }}{% endif %}": "kimi-k2",
     "{% if tools %}```tool_code\n{{ calls }}{% endif %}": "gemma",
+    "{% for tool in tools %}{% endfor %}<start_function_call>call:{{ name }}": "functiongemma",
+    "{% for tool in tools %}{% endfor %}{{ '<|tool_call>call:' + name }}": "gemma-4",
     "<|start|>assistant<|channel|>final<|message|>{{ content }}": "harmony",
     "{% if tools %}{{ tools | tojson }}{% endif %}": "json",
     CHATML: "json",

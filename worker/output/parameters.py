@@ -1,0 +1,51 @@
+"""What a tool's schema says of its arguments, for grammars that write them in forms of their own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from worker.output.rules import Unwritable
+from worker.output.values import referred
+
+STRING_LIMITS = {"minLength", "maxLength", "pattern", "format", "allOf", "oneOf", "$ref", "not"}
+LIMITS = {"allOf", "anyOf", "oneOf", "$ref", "not", "if", "patternProperties", "propertyNames", "minProperties"}
+PLAIN_TYPE = {"type", "title", "description"}
+DEFINITIONS = ("$defs", "definitions")
+CLOSED = {"additionalProperties": False}
+
+
+def kinds(schema: Mapping[str, Any]) -> set[str]:
+    """The types that a value may have; none where the schema does not simply say so."""
+    options = schema.get("anyOf")
+    if options is not None:
+        plain = all(isinstance(option, dict) and set(option) <= PLAIN_TYPE for option in options)
+        each = [kinds(option) for option in options] if plain else []
+        return set().union(*each) if all(each) else set()
+    given = schema.get("type")
+    return {given} if isinstance(given, str) else set(given or ())
+
+
+def closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema of the arguments, without properties that it does not name: models would make some up."""
+    if not parameters.get("properties") or LIMITS & parameters.keys():
+        return {"type": "object", **parameters}
+    return {"type": "object", **CLOSED, **parameters}
+
+
+def properties(parameters: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], bool]]:
+    """Each with its schema, complete in itself, and whether it is required."""
+    named, required = parameters.get("properties", {}), parameters.get("required", [])
+    open_ended = parameters.get("additionalProperties", False) not in (False, True)
+    if LIMITS & parameters.keys() or open_ended or not isinstance(named, dict) or set(required) - set(named):
+        raise Unwritable
+    definitions = {key: parameters[key] for key in DEFINITIONS if key in parameters}
+    if not all(isinstance(schema, dict) for schema in named.values()):
+        raise Unwritable
+    complete = {name: {**definitions, **resolved(schema, parameters)} for name, schema in named.items()}
+    return [(name, schema, name in required) for name, schema in complete.items()]
+
+
+def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With what it refers to, if it is no more than a reference."""
+    reference = schema.get("$ref")
+    found = referred(reference, root) if isinstance(reference, str) else None
+    return found if isinstance(found, dict) else schema
