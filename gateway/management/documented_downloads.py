@@ -45,9 +45,9 @@ class DownloadObject(Reply):
     downloaded_bytes: int
     bytes_per_second: int
     seconds_left: float | None
-    estimated_completion: str | None
+    estimated_completion: str | None = None
     started_at: str
-    completed_at: str | None
+    completed_at: str | None = None
     model_key: str | None
     error: Fault | None
 
@@ -80,7 +80,6 @@ DOWNLOAD = {
     "seconds_left": 32.0,
     "estimated_completion": "2026-01-02T03:05:05.000Z",
     "started_at": "2026-01-02T03:04:25.000Z",
-    "completed_at": None,
     "model_key": None,
     "error": None,
 }

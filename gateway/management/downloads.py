@@ -94,8 +94,13 @@ def repository_object(repository: pb.Repository) -> Json:
 
 
 def download_object(download: Download) -> Json:
-    """LM Studio's fields, and ours: `state` is finer than its `status`."""
+    """LM Studio's fields, and ours: `state` is finer than its `status`. Its times are left out where there are none."""
     left = download.seconds_left
+    times: Json = {"started_at": _iso(download.started_at)}
+    if left is not None:
+        times["estimated_completion"] = _iso(datetime.now(UTC).timestamp() + left)
+    if download.state is DownloadState.COMPLETED:
+        times["completed_at"] = _iso(download.finished_at)
     return {
         "job_id": download.id,
         "status": LMSTUDIO_STATUS.get(download.state, "downloading"),
@@ -108,9 +113,7 @@ def download_object(download: Download) -> Json:
         "downloaded_bytes": download.done_bytes,
         "bytes_per_second": round(download.bytes_per_second),
         "seconds_left": None if left is None else round(left, 1),
-        "estimated_completion": None if left is None else _iso(datetime.now(UTC).timestamp() + left),
-        "started_at": _iso(download.started_at),
-        "completed_at": _iso(download.finished_at) if download.state is DownloadState.COMPLETED else None,
+        **times,
         "model_key": download.model_key or None,
         "error": envelope(download.error)["error"] if download.error else None,
     }
