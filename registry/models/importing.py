@@ -1,5 +1,6 @@
 """An import: what is asked for, what the model will be called, and where its files go."""
 
+import filecmp
 import os
 import stat
 import threading
@@ -58,7 +59,7 @@ def place_files(
         return parts_of(request.path)
     publisher, _, name = key.partition("/")
     folder = models_dir / publisher / name.partition("@")[0]
-    has_it = projector and any(each.size == projector.size for each in projectors_in(folder))
+    has_it = projector and any(filecmp.cmp(each.path, projector.path, shallow=False) for each in projectors_in(folder))
     beside = [projector.path] if projector and not has_it else []
     return place([*parts_of(request.path), *beside], folder, models_dir, link=request.mode is Mode.LINK, stop=stop)
 

@@ -84,9 +84,10 @@ def _widths(header: Header) -> frozenset[int]:
     return frozenset([named]) if named in header.outer_widths else header.outer_widths
 
 
-def _rank(name: str) -> tuple[int, str]:
+def _rank(name: str) -> tuple[int, int, str]:
+    """By type, and then the one that was there before those that were numbered because of it."""
     named = [number for number, kind in enumerate(TYPES) if kind in WORDS.split(name.upper())]
-    return min(named, default=len(TYPES)), name
+    return min(named, default=len(TYPES)), len(name), name
 
 
 def _words(name: str) -> set[str]:

@@ -84,6 +84,20 @@ async def test_a_projector_is_imported_and_removed_with_its_models(
     assert not folder.exists()
 
 
+async def test_each_import_keeps_the_projector_that_lay_beside_it(registry: Running, tmp_path: Path) -> None:
+    contents = {}
+    for seed, name in enumerate(("one", "two")):
+        source = write_gguf(tmp_path / name / "Fresh.gguf", name=name)
+        projector = write_tiny_projector(source.with_name("mmproj-F16.gguf"), 32, seed=seed)
+        model = await registry.client.import_model(source, key=f"acme/fresh@{name}")
+        contents[model.key] = projector.read_bytes()
+    for model in registry.server.catalogue.all():
+        if model.key in contents:
+            assert model.projector
+            assert model.projector.path.read_bytes() == contents[model.key]
+    assert len(contents) == 2
+
+
 async def test_a_link_takes_no_space(registry: Running, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf")
     model = await registry.client.import_model(source, mode=LINK)

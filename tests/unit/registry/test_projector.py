@@ -53,8 +53,8 @@ def test_what_is_no_whole_projector_is_not_taken(tmp_path: Path) -> None:
 def test_a_model_that_places_images_in_rows_and_columns_has_none(tmp_path: Path) -> None:
     write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH)
     for sections, expected in (([16, 24, 24, 0], None), ([64, 0, 0, 0], "mmproj-F16.gguf")):
-        extra = {"qwen2vl.rope.dimension_sections": sections}
-        assert chosen(write_gguf(tmp_path / "Tiny.gguf", architecture="qwen2vl", extra=extra)) == expected
+        extra = {"glm4.rope.dimension_sections": sections}
+        assert chosen(write_gguf(tmp_path / "Tiny.gguf", architecture="glm4", extra=extra)) == expected
 
 
 def test_one_that_only_hears_is_not_taken(tmp_path: Path) -> None:
