@@ -257,6 +257,28 @@ FORMATS = {
             separator=", ",
         ),
         Format(
+            name="apriel",
+            call=JsonCall(),
+            begin="<tool_calls>",
+            listed=True,
+            end="</tool_calls>",
+            separator=", ",
+        ),
+        Format(
+            name="minimax-m1",
+            call=JsonCall(),
+            begin="<tool_calls>\n",
+            end="\n</tool_calls>",
+            separator="\n",
+        ),
+        Format(
+            name="firefunction",
+            call=JsonCall(),
+            begin="functools",
+            listed=True,
+            separator=", ",
+        ),
+        Format(
             name="command-r",
             call=JsonCall(name_key="tool_name", arguments_key="parameters"),
             begin="Action:\n```json\n",

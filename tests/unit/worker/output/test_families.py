@@ -180,6 +180,24 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         [call(**PARIS)],
     ),
     (
+        "apriel",
+        'Let me look.\n<tool_calls>[{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}, '
+        '{"name": "now", "arguments": {}}]</tool_calls>',
+        [("text", "Let me look."), call(**PARIS), call("now")],
+    ),
+    (
+        "minimax-m1",
+        '<tool_calls>\n{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}\n'
+        '{"name": "now", "arguments": {}}\n</tool_calls>',
+        [call(**PARIS), call("now")],
+    ),
+    (
+        "firefunction",
+        'functools[{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}, '
+        '{"name": "now", "arguments": {}}]',
+        [call(**PARIS), call("now")],
+    ),
+    (
         "nemotron",
         '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}]</TOOLCALL>',
         [call(**PARIS)],
