@@ -63,9 +63,14 @@ class OtherSource(Body):
     type: str
 
 
-def _of_source(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"({kind})" if kind in ("base64", "url") else "(other)"
+def _by_type(*kinds: str) -> Discriminator:
+    """Tags by an object's type; the tags are in brackets, which error paths leave out."""
+
+    def tag(value: Any) -> str:
+        kind = value.get("type") if isinstance(value, dict) else None
+        return f"({kind})" if isinstance(kind, str) and kind in kinds else "(other)"
+
+    return Discriminator(tag)
 
 
 class ImageBlock(Body):
@@ -74,7 +79,7 @@ class ImageBlock(Body):
         Annotated[Base64Source, Tag("(base64)")]
         | Annotated[UrlSource, Tag("(url)")]
         | Annotated[OtherSource, Tag("(other)")],
-        Discriminator(_of_source),
+        _by_type("base64", "url"),
     ]
 
 
@@ -102,37 +107,19 @@ class OtherBlock(BaseModel):
 
 
 def _of_content(value: Any) -> str:
-    """The tags are in brackets, which error paths leave out."""
     if isinstance(value, str):
         return "(text)"
     return "(list)" if isinstance(value, list) else "(neither)"
 
 
-def _of_block(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"({kind})" if isinstance(kind, str) and kind in KINDS else "(other)"
-
-
-MATERIAL = frozenset({"text", "image", "document", "search_result"})  # what a user or a tool can bring
-KINDS = MATERIAL | {"thinking", "redacted_thinking", "tool_use", "tool_result"}
-
-
-def _of_document_source(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"({kind})" if kind in ("text", "content") else "(other)"
-
-
-def _of_result(value: Any) -> str:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"({kind})" if isinstance(kind, str) and kind in MATERIAL else "(other)"
-
+MATERIAL = ("text", "image", "document", "search_result")  # what a user or a tool can bring
 
 Content = Discriminator(
     _of_content, custom_error_type="content", custom_error_message="must be a string or a list of blocks"
 )
 PartOfDocument = Annotated[
     Annotated[TextBlock, Tag("(text)")] | Annotated[ImageBlock, Tag("(image)")] | Annotated[OtherBlock, Tag("(other)")],
-    Discriminator(_of_block),
+    _by_type("text", "image"),
 ]
 
 
@@ -152,7 +139,7 @@ class DocumentBlock(Body):
         Annotated[TextSource, Tag("(text)")]
         | Annotated[ContentSource, Tag("(content)")]
         | Annotated[OtherSource, Tag("(other)")],
-        Discriminator(_of_document_source),
+        _by_type("text", "content"),
     ]
     title: str | None = None
     context: str | None = None
@@ -164,7 +151,7 @@ ResultBlock = Annotated[
     | Annotated[DocumentBlock, Tag("(document)")]
     | Annotated[SearchResultBlock, Tag("(search_result)")]
     | Annotated[OtherBlock, Tag("(other)")],
-    Discriminator(_of_result),
+    _by_type(*MATERIAL),
 ]
 ResultBlocks = Annotated[list[ResultBlock], Field(max_length=MOST_BLOCKS)]
 
@@ -186,7 +173,7 @@ Block = Annotated[
     | Annotated[ToolUseBlock, Tag("(tool_use)")]
     | Annotated[ToolResultBlock, Tag("(tool_result)")]
     | Annotated[OtherBlock, Tag("(other)")],
-    Discriminator(_of_block),
+    _by_type(*MATERIAL, "thinking", "redacted_thinking", "tool_use", "tool_result"),
 ]
 Blocks = Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
 

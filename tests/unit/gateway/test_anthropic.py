@@ -280,6 +280,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"messages": [user(document({"type": "content", "content": [document(PDF)]}))]},
         "messages[0].content[0].source.content[0]",
     ),
+    (
+        {"messages": [user(document({"type": "content", "content": [ASKED]}))]},
+        "messages[0].content[0].source.content[0]",
+    ),
     ({"messages": [assistant(document(PDF)), *HELLO]}, "messages[0].content[0].type"),
     ({"messages": [user({"type": "search_result", "title": "t"})]}, "messages[0].content[0].source"),
     ({"messages": [user(ASKED)]}, "messages[0].content[0].type"),
