@@ -30,8 +30,9 @@ def test_a_streamed_chat_is_a_whole_one_in_pieces(client: ollama.Client) -> None
 
 
 def test_a_schema_is_kept_to(client: ollama.Client) -> None:
-    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
-    reply = client.generate(MODEL, "How old is Ada? Answer in JSON.", format=schema, options={"num_predict": 64})
+    age = {"type": "integer", "minimum": 0, "maximum": 120}
+    schema = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": False}
+    reply = client.generate(MODEL, "How old is Ada? Answer in JSON.", format=schema, options=OPTIONS)
     assert isinstance(orjson.loads(reply.response)["age"], int)
 
 
