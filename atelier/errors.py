@@ -246,6 +246,15 @@ class HubUnavailable(Unavailable):
     retry_after = 30
 
 
+class MCPConnectionError(AtelierError):
+    """An MCP server cannot be reached, or does not answer as one should."""
+
+    status = 424
+    grpc_code = "FAILED_PRECONDITION"
+    type = "mcp_connection_error"
+    code = "mcp_connection_error"
+
+
 class Overloaded(Unavailable):
     """The server has as much work queued as it accepts; try again."""
 

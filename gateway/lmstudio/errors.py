@@ -1,9 +1,19 @@
 """Errors as LM Studio's v1 routes tell them, and ours beside them."""
 
-from atelier.errors import AtelierError, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
+from atelier.errors import (
+    AtelierError,
+    DownloadNotFound,
+    InstanceNotFound,
+    MCPConnectionError,
+    ModelNotFound,
+    UnsupportedField,
+)
 from gateway.error_form import ErrorForm, Json
 
-TYPES = ("invalid_request", "model_not_found", "job_not_found", "not_implemented", "internal_error")
+TYPES = (
+    *("invalid_request", "model_not_found", "job_not_found", "mcp_connection_error", "not_implemented"),
+    "internal_error",
+)
 
 SCHEMA: Json = {
     "type": "object",
@@ -30,6 +40,8 @@ def error_type(error: AtelierError) -> str:
             return "model_not_found"
         case DownloadNotFound():
             return "job_not_found"
+        case MCPConnectionError():
+            return "mcp_connection_error"
         case UnsupportedField():
             return "not_implemented"
         case _ if error.status < 500:

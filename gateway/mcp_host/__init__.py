@@ -1,0 +1,1 @@
+"""The MCP host: servers whose tools models may call, and the connections to them."""

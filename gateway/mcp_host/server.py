@@ -1,0 +1,66 @@
+"""An MCP server as the host knows it: how it is reached, and what a request may have of it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program that speaks MCP over its standard input and output. Only the operator's file names any."""
+
+    command: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()  # beside the few variables that every one inherits
+    cwd: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One that is reached over streamable HTTP. `public_only`: it was named by a request, not by the operator."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    public_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What one connection is to. Equal ones share it, so `owner` is whose key named it in a request; "" for all."""
+
+    label: str
+    reach: Command | Endpoint
+    owner: str = ""
+    call_seconds: float = 60.0  # that one call of a tool may take
+    sampling_model: str | None = None  # that answers what the server asks a model; None: it is refused
+    elicitation: bool = False  # whether it may ask the user
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """Which tools a person has to agree to before they run."""
+
+    always: frozenset[str] | None = frozenset()  # None: all but those of `never`
+    never: frozenset[str] = frozenset()
+
+    def wanted(self, tool: str) -> bool:
+        return tool not in self.never if self.always is None else tool in self.always
+
+
+FREELY = Approval()
+ALWAYS = Approval(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a request wants of a server. `allowed`: names of its tools; None: all."""
+
+    server: Server
+    allowed: frozenset[str] | None = None
+    approval: Approval = field(default=FREELY)
+
+    def allows(self, tool: str) -> bool:
+        return self.allowed is None or tool in self.allowed
+
+
+Servers = Mapping[str, Use]
+"""The operator's, by label."""
