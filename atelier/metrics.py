@@ -64,6 +64,18 @@ class GatewayMetrics:
             buckets=LOAD,
             registry=registry,
         )
+        self.tool_calls = Counter(
+            "atelier_mcp_tool_calls_total",
+            "Calls of MCP servers' tools: ok, error (the tool says so), failed (the server gave no result).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.tool_call_seconds = Histogram(
+            "atelier_mcp_tool_call_seconds",
+            "How long calls of MCP servers' tools took.",
+            buckets=LATENCY,
+            registry=registry,
+        )
         self.active = Gauge("atelier_requests_active", "Requests that a worker has accepted.", registry=registry)
         self.waiting = Gauge(
             "atelier_requests_waiting", "Requests that wait for a load or for a worker.", registry=registry
@@ -104,6 +116,10 @@ class GatewayMetrics:
         """One call that read texts and generated none, however it ended."""
         self.prompt_tokens.labels(model).inc(prompt_tokens)
         self.retries.inc(begun_again)
+
+    def count_tool_call(self, outcome: str, seconds: float) -> None:
+        self.tool_calls.labels(outcome).inc()
+        self.tool_call_seconds.observe(seconds)
 
     @contextmanager
     def load_wait(self) -> Iterator[None]:

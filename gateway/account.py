@@ -11,8 +11,9 @@ class Account:
     request_id: str
     started: float = field(default_factory=time.monotonic)
     model: str = ""  # the model's key, never the client's words
-    prompt_tokens: int = 0
+    prompt_tokens: int = 0  # of all its generations
     completion_tokens: int = 0
+    generations: int = 0  # that have ended
     error: str = ""  # code of the error that the client got
 
     def seconds(self) -> float:

@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from atelier.constraint import KEYWORD, MOST_KEYWORDS
 from gateway.account import Account
+from gateway.answering import Answering
 from gateway.call import Call, Origin
 from gateway.disconnect import while_connected
 from gateway.effective import Effective
 from gateway.events import Completion
-from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.sse import EventStream, Renderer
 from gateway.timing import TIMING_HEADER, server_timing
@@ -31,7 +31,7 @@ def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Respo
     return Response(orjson.dumps(value), headers=headers, media_type="application/json")
 
 
-def answer_headers(request: Request, generation: Generation) -> dict[str, str]:
+def answer_headers(request: Request, generation: Answering) -> dict[str, str]:
     """What a client should know of an answer beside its text."""
     headers = {TIMING_HEADER: server_timing(generation.accept_seconds, generation.ends.values())}
     if request.headers.get(SETTINGS_HEADER) == "echo" and generation.settings is not None:
@@ -75,7 +75,7 @@ def owner_of(request: Request) -> str:
 
 
 async def stream_answer(
-    request: Request, inference: Inference, call: Call, renderer: Callable[[Generation], Renderer]
+    request: Request, inference: Inference, call: Call, renderer: Callable[[Answering], Renderer]
 ) -> Response:
     """The stream of a generation that a worker has accepted: refusals come before the headers."""
     async with while_connected(request.receive):
@@ -84,7 +84,7 @@ async def stream_answer(
 
 
 async def whole_answer(
-    request: Request, inference: Inference, call: Call, render: Callable[[Generation, list[Completion]], Any]
+    request: Request, inference: Inference, call: Call, render: Callable[[Answering, list[Completion]], Any]
 ) -> Response:
     """Everything in one JSON object."""
     async with while_connected(request.receive):

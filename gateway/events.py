@@ -1,10 +1,11 @@
 """What a worker tells of a request, as every dialect's renderer takes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from atelier.tools import ToolCallPiece
+from gateway.mcp_host.tool import HostedTool, ToolOutput
 from protos import inference_pb2 as pb
 
 
@@ -35,6 +36,14 @@ class Statistics:
     draft_tokens: int = 0  # guessed ahead by speculation
     accepted_draft_tokens: int = 0
     reasoning_tokens: int = 0  # of the predicted ones
+
+    def then(self, later: "Statistics") -> "Statistics":
+        """Of an answer that went on: counts and times together, the first token's as it was."""
+        summed = {name: getattr(self, name) + getattr(later, name) for name in Statistics.__slots__}
+        summed["time_to_first_token_seconds"] = self.time_to_first_token_seconds
+        seconds = summed["generation_seconds"]
+        summed["tokens_per_second"] = summed["predicted_tokens"] / seconds if seconds else 0.0
+        return Statistics(**summed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +118,67 @@ class Finished:
     statistics: Statistics
 
 
-Event = PromptProgress | Reasoning | Delta | ToolCallDelta | Finished
+@dataclass(frozen=True, slots=True)
+class HostedCallBegun:
+    """A call of a tool that the gateway will run. `number`: of the call in its answer, from 0."""
+
+    choice: int
+    number: int
+    id: str
+    tool: HostedTool
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallArguments:
+    """A piece of the JSON text of a call's arguments; never empty."""
+
+    choice: int
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallRuns:
+    """A call is complete, and on its way to its server."""
+
+    choice: int
+    number: int
+    arguments: str  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class HostedCallEnded:
+    """What came of a call: either an output, or the reason for which there is none."""
+
+    choice: int
+    number: int
+    id: str
+    tool: HostedTool
+    arguments: str  # JSON, unless the answer's limit cut it off
+    output: ToolOutput | None
+    error: str = ""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the call came to nothing, in the tool's own words where they are."""
+        if self.output is None:
+            return self.error
+        return (self.output.text or "The tool says that it failed.") if self.output.is_error else None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalWanted:
+    """A call that does not run unless a person agrees to it; the answer ends with it."""
+
+    choice: int
+    number: int
+    id: str
+    tool: HostedTool
+    arguments: str  # JSON
+
+
+HostedEvent = HostedCallBegun | HostedCallArguments | HostedCallRuns | HostedCallEnded | ApprovalWanted
+Event = PromptProgress | Reasoning | Delta | ToolCallDelta | HostedEvent | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +199,16 @@ class Completion:
     logprobs: Sequence[TokenLogprob] | None = None  # None: not wanted
     reasoning: str = ""
     tool_calls: Sequence[ToolCall] = ()
+
+
+def completion_events(completion: Completion) -> Iterator[Event]:
+    """Those that a completion would have come as, but for its end."""
+    if completion.reasoning:
+        yield Reasoning(0, completion.reasoning)
+    if completion.text or completion.logprobs:
+        yield Delta(0, completion.text, completion.logprobs or ())
+    for number, call in enumerate(completion.tool_calls):
+        yield ToolCallDelta(0, ToolCallPiece(number, call.id, call.name, call.arguments))
 
 
 def read_finished(message: pb.Finished, choice: int) -> Finished:

@@ -92,15 +92,17 @@ class Inference:
     def _settle(self, generation: Generation, ticket: Ticket, account: Account) -> None:
         self._running.discard(generation)
         ticket.leave()
-        account.prompt_tokens = generation.prompt_tokens
-        account.completion_tokens = generation.generated_tokens
+        account.prompt_tokens += generation.prompt_tokens
+        account.completion_tokens += generation.generated_tokens
+        account.generations += 1
+        first_text = generation.first_text if account.generations == 1 else None  # of the request
         self._metrics.count_generation(
             model=account.model,
-            prompt_tokens=account.prompt_tokens,
+            prompt_tokens=generation.prompt_tokens,
             cached_tokens=generation.cached_tokens,
-            completion_tokens=account.completion_tokens,
+            completion_tokens=generation.generated_tokens,
             draft_tokens=generation.draft_tokens,
             accepted_draft_tokens=generation.accepted_draft_tokens,
-            first_text_seconds=generation.first_text - account.started if generation.first_text else None,
+            first_text_seconds=first_text - account.started if first_text else None,
             begun_again=generation.begun_again,
         )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from gateway.generation import Generation
+from gateway.answering import Answering
 from gateway.routing import on_its_way
 from gateway.snapshot import Instance
 from gateway.watcher import Watcher
@@ -16,7 +16,7 @@ class Loading:
     tells every gateway.
     """
 
-    def __init__(self, generation: Generation, watcher: Watcher) -> None:
+    def __init__(self, generation: Answering, watcher: Watcher) -> None:
         self._generation = generation
         self._watcher = watcher
         self._finding = asyncio.create_task(generation.find())

@@ -8,10 +8,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
+from gateway.answering import Answering
 from gateway.disconnect import while_connected
 from gateway.errors import ClientGone, error_event
 from gateway.events import Event
-from gateway.generation import Generation
 
 PREFIX, SUFFIX = b"data: ", b"\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -45,7 +45,7 @@ class Renderer(Protocol):
 
     def event(self, event: Event) -> bytes: ...
 
-    def closing(self, generation: Generation) -> bytes:
+    def closing(self, generation: Answering) -> bytes:
         """What comes after every choice has ended well."""
 
 
@@ -58,7 +58,7 @@ class EventStream(Response):
 
     frame_headers: ClassVar[Mapping[str, str]] = HEADERS
 
-    def __init__(self, generation: Generation, renderer: Renderer, headers: Mapping[str, str]) -> None:
+    def __init__(self, generation: Answering, renderer: Renderer, headers: Mapping[str, str]) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({**self.frame_headers, **headers})

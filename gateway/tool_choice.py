@@ -28,10 +28,10 @@ def function_tool(function: Function, path: str) -> Tool:
     return Tool(function.name, function.description or "", strict=bool(function.strict), **more)
 
 
-def refuse_namesakes(tools: Sequence[Tool], path: str) -> None:
-    """A call could mean either. `path`: of a tool's name, with {} for its number."""
+def refuse_namesakes(tools: Mapping[int, Tool], path: str) -> None:
+    """A call could mean either. `tools`: by their number in the request. `path`: of a name, with {} for the number."""
     seen: set[str] = set()
-    for number, each in enumerate(tools):
+    for number, each in tools.items():
         if each.name in seen:
             param = path.format(number)
             raise InvalidRequest(f'{param}: there is a "{each.name[:LONGEST_TOLD]}" already', param=param)

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from atelier.limits import LONGEST_TIMEOUT, MOST_PRIORITY
 from atelier.settings import TABLE
 from atelier.settings.schema import fields_model
-from gateway.openai.schema import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, Body, StopString, Ttl
+from gateway.body import Body
+from gateway.openai.schema import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, StopString, Ttl
 
 LEAST_BUDGET = 1024  # tokens of thinking, as Anthropic has it
 MOST_BLOCKS = 10_000

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
+from gateway.answering import Answering
 from gateway.anthropic.translate import SIGNATURE, ending, message_id, message_object, usage
-from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta
-from gateway.generation import Generation
+from gateway.events import Delta, Event, Finished, Reasoning, ToolCallDelta
 
 HOLE = "\0"  # stands for the text in an event that is encoded beforehand
 HOLE_JSON = orjson.dumps(HOLE)
@@ -68,7 +68,7 @@ class MessageRenderer:
     nothing open --event of a kind--> block open --event of another kind, end--> block closed
     """
 
-    def __init__(self, generation: Generation, *, show_thinking: bool = True) -> None:
+    def __init__(self, generation: Answering, *, show_thinking: bool = True) -> None:
         self._generation = generation
         self._show_thinking = show_thinking
         self._blocks = 0
@@ -90,10 +90,9 @@ class MessageRenderer:
                 return self._grow(kind, piece.arguments, piece.index)
             case Finished():
                 return self._close()
-            case PromptProgress():
-                return b""
+        return b""
 
-    def closing(self, generation: Generation) -> bytes:
+    def closing(self, generation: Answering) -> bytes:
         end = ending(generation.ends[0], generation.plan.call)
         return frame({"type": "message_delta", "delta": end, "usage": usage(generation)}) + frame(
             {"type": "message_stop"}

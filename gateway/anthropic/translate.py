@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import Tool, ToolChoice, Tools
+from gateway.answering import Answering
 from gateway.anthropic.messages import chat_messages
 from gateway.anthropic.schema import (
     SETTINGS,
@@ -22,7 +23,6 @@ from gateway.anthropic.schema import (
 )
 from gateway.call import Call, Chat
 from gateway.events import Completion, Finished, StopReason, ToolCall
-from gateway.generation import Generation
 from gateway.tool_choice import named, refuse_namesakes, require_some
 
 Json = dict[str, Any]
@@ -120,7 +120,7 @@ def output_schema(body: PromptBody) -> JsonSchema | None:
 def chosen_tools(entries: Sequence[ClientTool], choice: ToolChoiceEntry | None) -> Tools | None:
     """What the completion may call; None where it is to call nothing."""
     tools = [tool(entry, f"tools[{i}]") for i, entry in enumerate(entries)]
-    refuse_namesakes(tools, "tools[{}].name")
+    refuse_namesakes(dict(enumerate(tools)), "tools[{}].name")
     kind = choice.type if choice else "auto"
     if kind == "none" or (kind == "auto" and not tools):
         return None
@@ -165,7 +165,7 @@ def message_object(name: str, content: list[Json], end: Json, usage: Json, id: s
     }
 
 
-def whole_message(generation: Generation, completion: Completion, *, show_thinking: bool = True) -> Json:
+def whole_message(generation: Answering, completion: Completion, *, show_thinking: bool = True) -> Json:
     end = ending(completion.finished, generation.plan.call)
     content = content_blocks(completion, show_thinking=show_thinking)
     return message_object(generation.plan.name, content, end, usage(generation))
@@ -210,7 +210,7 @@ def ending(finished: Finished, call: Call) -> Json:
     return {"stop_reason": STOP_REASONS.get(finished.reason, "end_turn"), "stop_sequence": None}
 
 
-def usage(generation: Generation) -> Json:
+def usage(generation: Answering) -> Json:
     """Tokens of the prompt are told apart by whether they were computed. Until it ends, none are known as cached."""
     cached = generation.cached_tokens
     told: Json = {

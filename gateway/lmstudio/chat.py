@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.errors import InvalidRequest
 from atelier.settings import TABLE
+from atelier.tools import Tools
 from gateway.call import Call, Chat
 from gateway.events import Statistics
 from gateway.images import ImageSource, image_within
@@ -14,13 +15,12 @@ SETTINGS = {row.facts.lmstudio: row.name for row in TABLE["inference"].values() 
 Json = dict[str, Any]
 
 
-def v1_chat_call(body: V1ChatBody, messages: list[Json]) -> Call:
-    if body.integrations:
-        raise UnsupportedField("integrations: not supported yet; leave it out.", param="integrations")
+def v1_chat_call(body: V1ChatBody, messages: list[Json], tools: Tools | None = None) -> Call:
     values = {setting: getattr(body, field) for field, setting in SETTINGS.items()}
     return Call(
         model=body.model,
         prompts=[Chat.of(messages)],
+        tools=tools,
         template_arguments=reasoning_arguments(body.reasoning),
         settings={name: value for name, value in values.items() if value is not None},
         prompt_progress=bool(body.stream),
@@ -67,12 +67,6 @@ def kept_piece(item: Json, path: str) -> str | ImageSource:
         return image_within(item["data_url"], f"{path}.data_url" if path else "previous_response_id")
     text: str = item["content"]
     return text
-
-
-def output_items(reasoning: str, message: str) -> list[Json]:
-    """What the model wrote. An answer without a word is a message all the same, unless it was all reasoning."""
-    items: list[Json] = [{"type": "reasoning", "content": reasoning}] if reasoning else []
-    return [*items, {"type": "message", "content": message}] if message or not items else items
 
 
 def chat_stats(figures: Statistics, load_seconds: float | None) -> Json:

@@ -1,26 +1,37 @@
 """LM Studio's v1 chat: parse, one call, render."""
 
+from collections.abc import Awaitable, Sequence
 from functools import partial
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
+from gateway.answering import Answering
 from gateway.call import Call
 from gateway.disconnect import while_connected
+from gateway.events import Event, completion_events
 from gateway.inference import Inference
-from gateway.lmstudio.chat import chat_result, chat_stats, output_items, v1_chat_call
+from gateway.lmstudio.chat import Json, chat_result, chat_stats, v1_chat_call
+from gateway.lmstudio.chat_output import ChatOutput
 from gateway.lmstudio.chat_stream import ChatStream, Keep
 from gateway.lmstudio.conversation import Conversations, Turn, asked, chat_messages
+from gateway.lmstudio.integrations import chat_tools, integration_wishes
 from gateway.lmstudio.schema import V1ChatBody
 from gateway.loading import Loading
 from gateway.parsing import read_body
+from gateway.tool_loop.host import ToolHost
+from gateway.tool_loop.toolset import Toolset
 from gateway.watcher import Watcher
+
+Awaited = TypeVar("Awaited")
 
 
 class LMStudioChatRoutes:
-    def __init__(self, inference: Inference, watcher: Watcher, conversations: Conversations) -> None:
+    def __init__(self, inference: Inference, host: ToolHost, watcher: Watcher, conversations: Conversations) -> None:
         self._inference = inference
+        self._host = host
         self._watcher = watcher
         self._conversations = conversations
 
@@ -29,42 +40,73 @@ class LMStudioChatRoutes:
         turn = asked(body)
         async with while_connected(request.receive):
             before = await self._conversations.before(body.previous_response_id, owner_of(request))
-            call = v1_chat_call(body, chat_messages([*before, turn]))
+            messages = chat_messages([*before, turn])
+            wishes = integration_wishes(body)
+            toolset = await self._host.toolset(wishes, owner_of(request)) if wishes else None
+            call = v1_chat_call(body, messages, chat_tools(body, toolset) if toolset else None)
             keep = None if body.store is False else partial(self._keep, request, body, turn)
             if body.stream:
-                return await self._stream(request, call, keep)
-            return await self._whole(request, call, keep)
+                return await self._stream(request, call, toolset, keep)
+            return await self._whole(request, call, toolset, keep)
 
-    async def _whole(self, request: Request, call: Call, keep: Keep | None) -> Response:
-        generation = await self._inference.start(call, origin_of(request), account_of(request))
+    async def _whole(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
+        answer, events = await self._answered(request, call, toolset)
         try:
-            (completion,) = await generation.collect()
-            response_id = await keep(completion.reasoning, completion.text) if keep else None
-            stats = chat_stats(completion.finished.statistics, generation.load_seconds)
-            output = output_items(completion.reasoning, completion.text)
-            result = chat_result(generation.instance.id, output, stats, response_id)
-            return json_response(result, answer_headers(request, generation))
+            output = ChatOutput()
+            for event in events:
+                output.take(event)
+            sees = answer.plan.model.made_for_vision
+            response_id = await keep(output.messages(sees=sees)) if keep else None
+            stats = chat_stats(answer.ends[0].statistics, answer.load_seconds)
+            result = chat_result(answer.instance.id, output.whole_items(), stats, response_id)
+            return json_response(result, answer_headers(request, answer))
         finally:
-            generation.close()
+            answer.close()
 
-    async def _stream(self, request: Request, call: Call, keep: Keep | None) -> Response:
+    async def _answered(
+        self, request: Request, call: Call, toolset: Toolset | None
+    ) -> tuple[Answering, Sequence[Event]]:
+        """An answer at its end, for the caller to close, and all that it came as."""
+        origin, account = origin_of(request), account_of(request)
+        if toolset is not None:
+            loop = await self._host.start(call, toolset, origin, account, whole=True)
+            return loop, await closed_on_error(loop, loop.events())
+        generation = await self._inference.start(call, origin, account)
+        (completion,) = await closed_on_error(generation, generation.collect())
+        return generation, list(completion_events(completion))
+
+    async def _stream(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
         """A stream once a worker has accepted the request, or once its model is on its way."""
-        generation = await self._inference.admit(call, origin_of(request), account_of(request))
+        answer: Answering
+        origin, account = origin_of(request), account_of(request)
+        if toolset is not None:
+            answer = await self._host.admit(call, toolset, origin, account)
+        else:
+            answer = await self._inference.admit(call, origin, account)
         loading = None
         try:
-            if generation.must_load():
-                loading = Loading(generation, self._watcher)
+            if answer.must_load():
+                loading = Loading(answer, self._watcher)
                 instance_id = await loading.begun()
             else:
-                await generation.begin()
-                instance_id = generation.instance.id
-            return ChatStream(generation, answer_headers(request, generation), instance_id, loading, keep)
+                await answer.begin()
+                instance_id = answer.instance.id
+            return ChatStream(answer, answer_headers(request, answer), instance_id, loading, keep)
         except BaseException:
             if loading is not None:
                 loading.close()
-            generation.close()
+            answer.close()
             raise
 
-    async def _keep(self, request: Request, body: V1ChatBody, turn: Turn, reasoning: str, text: str) -> str | None:
-        answered = turn.answered(reasoning, text)
+    async def _keep(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:
+        answered = turn.answered(messages)
         return await self._conversations.keep(answered, body.previous_response_id, owner_of(request))
+
+
+async def closed_on_error(answer: Answering, awaited: Awaitable[Awaited]) -> Awaited:
+    """What comes of it; the answer is closed where nothing does."""
+    try:
+        return await awaited
+    except BaseException:
+        answer.close()
+        raise

@@ -1,20 +1,33 @@
 """LM Studio's v1 chat as a stream: its events in their order, from the load to the result."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
-from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics
-from gateway.generation import Generation
-from gateway.lmstudio.chat import Json, chat_result, chat_stats, output_items
+from gateway.answering import Answering
+from gateway.events import (
+    Delta,
+    Event,
+    Finished,
+    HostedCallBegun,
+    HostedCallEnded,
+    HostedCallRuns,
+    PromptProgress,
+    Reasoning,
+    Statistics,
+    ToolCallDelta,
+)
+from gateway.lmstudio.chat import Json, chat_result, chat_stats
+from gateway.lmstudio.chat_output import ChatOutput, arguments_object, failure, started, success, unknown_tool
 from gateway.loading import Loading
+from gateway.mcp_host.tool import HostedTool
 from gateway.sse import EventStream, named_frame, send_part
 
-Keep = Callable[[str, str], Awaitable[str | None]]
-"""Keeps the reasoning and the text of an answer; the id of the response."""
+Keep = Callable[[Sequence[Json]], Awaitable[str | None]]
+"""Keeps the messages of an answer; the id of the response."""
 
 
 def event_frame(kind: str, **more: Any) -> bytes:
@@ -25,24 +38,23 @@ class ChatRenderer:
     """One stream's events, and what they come to.
 
     prompt_processing ends with the prompt, or with the first word at the latest. Reasoning and message
-    begin with their first word and end with the first that is none of theirs.
+    begin with their first word and end with the first that is none of theirs. Only the first step of an answer
+    that calls tools tells of its prompt.
     """
 
-    def __init__(self, generation: Generation) -> None:
+    def __init__(self, generation: Answering) -> None:
         self.response_id: str | None = None
         self._generation = generation
         self._instance_id = ""
         self._prompt_done: float | None = 0.0  # the share; None: it has been told that it ended
         self._open: str | None = None  # "reasoning" or "message"
-        self._parts: dict[str, list[str]] = {"reasoning": [], "message": []}
+        self._output = ChatOutput()
+        self._called: dict[int, HostedTool] = {}
 
     @property
-    def reasoning(self) -> str:
-        return "".join(self._parts["reasoning"])
-
-    @property
-    def message(self) -> str:
-        return "".join(self._parts["message"])
+    def messages(self) -> list[Json]:
+        """To be kept."""
+        return self._output.messages(sees=self._generation.plan.model.made_for_vision)
 
     def starting(self, instance_id: str) -> bytes:
         self._instance_id = instance_id
@@ -52,6 +64,7 @@ class ChatRenderer:
         return event_frame("prompt_processing.start")
 
     def event(self, event: Event) -> bytes:
+        self._output.take(event)
         match event:
             case Reasoning(_, text):
                 return self._word("reasoning", text)
@@ -59,11 +72,21 @@ class ChatRenderer:
                 return self._word("message", text)
             case PromptProgress():
                 return self._progress(event.done_tokens / max(event.prompt_tokens, 1))
+            case HostedCallBegun(_, number, _, tool):
+                self._called[number] = tool
+                return self._end_prompt() + self._close() + event_frame("tool_call.start", **started(tool))
+            case HostedCallRuns(_, number, arguments):
+                told = {**started(self._called[number]), "arguments": arguments_object(arguments)}
+                return event_frame("tool_call.arguments", **told)
+            case HostedCallEnded():
+                return self._call_end(event)
+            case ToolCallDelta(_, piece) if piece.name:
+                return self._end_prompt() + self._close() + event_frame("tool_call.failure", **unknown_tool(piece.name))
             case Finished():
                 return self._end_prompt() + self._close()
-        return b""  # a tool call, without any tool that it could be of
+        return b""
 
-    def closing(self, generation: Generation) -> bytes:
+    def closing(self, generation: Answering) -> bytes:
         return event_frame("chat.end", result=self._result(generation.instance.id, generation.ends[0].statistics))
 
     def broken_off(self) -> bytes:
@@ -74,12 +97,15 @@ class ChatRenderer:
         return event_frame("chat.end", result=self._result(self._instance_id, figures))
 
     def _result(self, instance_id: str, figures: Statistics) -> Json:
-        output = output_items(self.reasoning, self.message)
         stats = chat_stats(figures, self._generation.load_seconds)
-        return chat_result(instance_id, output, stats, self.response_id)
+        return chat_result(instance_id, self._output.whole_items(), stats, self.response_id)
+
+    def _call_end(self, ended: HostedCallEnded) -> bytes:
+        if ended.output is None:
+            return event_frame("tool_call.failure", **failure(ended))
+        return event_frame("tool_call.success", **success(ended, ended.output))
 
     def _word(self, kind: str, text: str) -> bytes:
-        self._parts[kind].append(text)
         begun = b"" if self._open == kind else self._begin(kind)
         return begun + event_frame(f"{kind}.delta", content=text)
 
@@ -115,7 +141,7 @@ class ChatStream(EventStream):
 
     def __init__(
         self,
-        generation: Generation,
+        generation: Answering,
         headers: Mapping[str, str],
         instance_id: str,
         loading: Loading | None,
@@ -142,14 +168,16 @@ class ChatStream(EventStream):
         await super()._open(send)
 
     async def _load(self, loading: Loading, send: Send) -> None:
-        await send_part(send, event_frame("model_load.start"))
+        which = {"model_instance_id": self._instance_id}
+        await send_part(send, event_frame("model_load.start", **which))
         async for progress in loading.progress():
-            await send_part(send, event_frame("model_load.progress", progress=progress))
-        await send_part(send, event_frame("model_load.end", load_time_seconds=self._generation.load_seconds))
+            await send_part(send, event_frame("model_load.progress", **which, progress=progress))
+        seconds = self._generation.load_seconds
+        await send_part(send, event_frame("model_load.end", **which, load_time_seconds=seconds))
 
     async def _end(self) -> bytes:
         if self._keep is not None:
-            self._chat.response_id = await self._keep(self._chat.reasoning, self._chat.message)
+            self._chat.response_id = await self._keep(self._chat.messages)
         return await super()._end()
 
     def _failed(self, scope: Scope, error: AtelierError) -> bytes:

@@ -42,12 +42,9 @@ class Turn:
         values = orjson.loads(body)
         return cls(values["system_prompt"], values["messages"])
 
-    def answered(self, reasoning: str, text: str) -> "Turn":
+    def answered(self, messages: Sequence[Json]) -> "Turn":
         """With what the model answered; its template decides what becomes of earlier reasoning."""
-        answer: Json = {"role": "assistant", "content": text}
-        if reasoning:
-            answer["reasoning_content"] = reasoning
-        return Turn(self.system_prompt, [*self.messages, answer])
+        return Turn(self.system_prompt, [*self.messages, *messages])
 
 
 def asked(body: V1ChatBody) -> Turn:

@@ -155,9 +155,48 @@ class UnloadReply(Reply):
     instance_id: str
 
 
-class V1Output(Reply):
+class V1Text(Reply):
     type: Literal["message", "reasoning"]
     content: str
+
+
+class PluginInfo(Reply):
+    type: Literal["plugin"]
+    plugin_id: str
+
+
+class EphemeralInfo(Reply):
+    type: Literal["ephemeral_mcp"]
+    server_label: str
+
+
+ProviderInfo = PluginInfo | EphemeralInfo
+
+
+class V1ToolCall(Reply):
+    type: Literal["tool_call"]
+    tool: str
+    arguments: dict[str, Any]
+    output: str = Field(description="MCP's content, as the text of a JSON array.")
+    provider_info: ProviderInfo
+
+
+class FailedCall(Reply):
+    """Of a tool that there is not, or whose server gave no result."""
+
+    type: Literal["invalid_name", "failed"]
+    tool_name: str
+    arguments: dict[str, Any] | None = None
+    provider_info: ProviderInfo | None = None
+
+
+class V1InvalidToolCall(Reply):
+    type: Literal["invalid_tool_call"]
+    reason: str
+    metadata: FailedCall
+
+
+V1Output = V1Text | V1ToolCall | V1InvalidToolCall
 
 
 class V1Stats(Reply):
@@ -181,9 +220,35 @@ class ChatStart(Reply):
     model_instance_id: str
 
 
+class ToolCallStart(Reply):
+    type: Literal["tool_call.start"]
+    tool: str
+    provider_info: ProviderInfo
+
+
+class ToolCallArguments(Reply):
+    type: Literal["tool_call.arguments"]
+    tool: str
+    arguments: dict[str, Any]
+    provider_info: ProviderInfo
+
+
+class ToolCallSuccess(Reply):
+    type: Literal["tool_call.success"]
+    tool: str
+    arguments: dict[str, Any]
+    output: str
+    provider_info: ProviderInfo
+
+
+class ToolCallFailure(Reply):
+    type: Literal["tool_call.failure"]
+    reason: str
+    metadata: FailedCall
+
+
 class Mark(Reply):
     type: Literal[
-        "model_load.start",
         "prompt_processing.start",
         "prompt_processing.end",
         "reasoning.start",
@@ -193,14 +258,30 @@ class Mark(Reply):
     ]
 
 
+class LoadStart(Reply):
+    type: Literal["model_load.start"]
+    model_instance_id: str
+
+
+class LoadProgress(Reply):
+    type: Literal["model_load.progress"]
+    model_instance_id: str
+    progress: float = Field(ge=0, le=1)
+
+
 class LoadEnd(Reply):
     type: Literal["model_load.end"]
+    model_instance_id: str
     load_time_seconds: float
 
 
-class ShareDone(Reply):
-    type: Literal["model_load.progress", "prompt_processing.progress"]
+class PromptProgress(Reply):
+    type: Literal["prompt_processing.progress"]
     progress: float = Field(ge=0, le=1)
+
+
+ToolCallEvent = ToolCallStart | ToolCallArguments | ToolCallSuccess | ToolCallFailure
+LoadEvent = LoadStart | LoadProgress | LoadEnd
 
 
 class PartDelta(Reply):
@@ -225,7 +306,9 @@ class ChatEnd(Reply):
     result: V1Chat
 
 
-class V1ChatEvent(RootModel[ChatStart | Mark | LoadEnd | ShareDone | PartDelta | ErrorInStream | ChatEnd]):
+class V1ChatEvent(
+    RootModel[ChatStart | LoadEvent | Mark | PromptProgress | PartDelta | ToolCallEvent | ErrorInStream | ChatEnd]
+):
     """The data of one event, whose name is its type."""
 
 

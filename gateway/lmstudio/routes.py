@@ -5,11 +5,11 @@ from starlette.responses import Response
 
 from atelier.names import check_identifier
 from gateway.answer import account_of, json_response, stream_answer, whole_answer
+from gateway.answering import Answering
 from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.disconnect import while_connected
 from gateway.events import Completion
-from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody
 from gateway.lmstudio.translate import (
@@ -24,10 +24,9 @@ from gateway.lmstudio.translate import (
     v1_model,
 )
 from gateway.openai.best_of import best_choices
-from gateway.openai.routes import wants_usage
 from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer, text_head, text_renderer
 from gateway.openai.tools import called_by_older_form
-from gateway.openai.translate import chat_choices, echoes, text_choices, usage
+from gateway.openai.translate import chat_choices, echoes, text_choices, usage, wants_usage
 from gateway.parsing import read_body
 from gateway.registry_client import LoadWish
 
@@ -42,13 +41,13 @@ class LMStudioRoutes:
         body = await read_body(request, V0ChatBody)
         account = account_of(request)
 
-        def whole(generation: Generation, completions: list[Completion]) -> Json:
+        def whole(generation: Answering, completions: list[Completion]) -> Json:
             head = chat_head(generation.plan.name, stream=False)
             more = end_facts(generation, account, first_end(completions))
             choices = chat_choices(completions, older_calls=called_by_older_form(body))
             return head.with_choices(choices, usage=usage(generation), **more)
 
-        def renderer(generation: Generation) -> ChunkRenderer:
+        def renderer(generation: Answering) -> ChunkRenderer:
             return chat_renderer(
                 chat_head(generation.plan.name, stream=True),
                 generation.plan.choices,
@@ -66,12 +65,12 @@ class LMStudioRoutes:
         call, account = v0_completion_call(body), account_of(request)
         openings = echoes(body, call)
 
-        def whole(generation: Generation, completions: list[Completion]) -> Json:
+        def whole(generation: Answering, completions: list[Completion]) -> Json:
             more = end_facts(generation, account, first_end(completions))
             choices = text_choices(best_choices(body, completions), openings)
             return text_head(generation.plan.name).with_choices(choices, usage=usage(generation), **more)
 
-        def renderer(generation: Generation) -> ChunkRenderer:
+        def renderer(generation: Answering) -> ChunkRenderer:
             return text_renderer(
                 text_head(generation.plan.name),
                 generation.plan.choices,

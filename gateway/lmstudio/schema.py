@@ -6,7 +6,9 @@ from pydantic import Discriminator, Field, Tag
 
 from atelier.settings import TABLE
 from atelier.settings.schema import annotation, fields_model
-from gateway.openai.schema import Body, ChatBody, CompletionBody, Ttl
+from gateway.body import Body
+from gateway.openai.mcp_tool import ServerHeaders, ServerUrl
+from gateway.openai.schema import ChatBody, CompletionBody, Ttl
 
 LOAD_FIELDS = {row.facts.lmstudio: row.name for row in TABLE["load"].values() if row.facts.lmstudio}
 
@@ -16,6 +18,8 @@ LoadSettings = fields_model(
 
 UNLIMITED = -1
 MOST_INPUT_ITEMS = 1000
+MOST_INTEGRATIONS = 64
+MOST_TOOL_NAMES = 512
 
 
 MaxTokens = Annotated[int, Field(ge=UNLIMITED, le=2**31 - 1, description="-1: no limit.")]
@@ -54,6 +58,46 @@ class InputItem(Body):
     data_url: str | None = Field(None, description="Of an image, in base64.")
 
 
+Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+ToolNames = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MOST_TOOL_NAMES)]
+
+
+class PluginIntegration(Body):
+    """A server that the operator has set up."""
+
+    type: Literal["plugin"]
+    id: Annotated[str, Field(min_length=1, max_length=128)] = Field(description='"mcp/<label>".')
+    allowed_tools: ToolNames | None = None
+
+
+class EphemeralMCP(Body):
+    """A server for this request alone."""
+
+    type: Literal["ephemeral_mcp"]
+    server_label: Label
+    server_url: ServerUrl
+    allowed_tools: ToolNames | None = None
+    headers: ServerHeaders | None = None
+
+
+def _integration_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "(text)"
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"({kind})" if kind in ("plugin", "ephemeral_mcp") else "(neither)"
+
+
+Integration = Annotated[
+    Annotated[str, Field(min_length=1, max_length=128), Tag("(text)")]
+    | Annotated[PluginIntegration, Tag("(plugin)")]
+    | Annotated[EphemeralMCP, Tag("(ephemeral_mcp)")],
+    Discriminator(
+        _integration_kind,
+        custom_error_type="integration",
+        custom_error_message='must be "mcp/<label>", or an object of type plugin or ephemeral_mcp',
+    ),
+]
+
 Input = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_INPUT_ITEMS), Tag("(list)")],
@@ -78,7 +122,12 @@ class V1ChatBody(ChatSettings):  # type: ignore[misc, valid-type]
     )
     store: bool | None = Field(None, description="false: the response is not kept, and cannot be continued.")
     previous_response_id: str | None = Field(None, description="The response after which this goes on.")
-    integrations: list[Any] | None = Field(None, description="Not supported yet.")
+    integrations: Annotated[list[Integration], Field(max_length=MOST_INTEGRATIONS)] | None = Field(
+        None, description="MCP servers whose tools the model may call."
+    )
+    tool_choice: Literal["none", "auto", "required"] | None = Field(
+        None, description="Whether their tools may be called, or one must be at first. Ours, not LM Studio's."
+    )
     preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
     ttl: Ttl | None = Field(
         None,

@@ -7,9 +7,9 @@ from atelier import __version__
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from gateway.account import Account
+from gateway.answering import Answering
 from gateway.call import Call
 from gateway.events import Completion, Finished, Statistics, StopReason
-from gateway.generation import Generation
 from gateway.lmstudio.schema import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody, V0CompletionBody
 from gateway.openai.models import capability_names, type_name
 from gateway.openai.translate import chat_call, completion_call
@@ -49,7 +49,7 @@ def with_limit(body: V0Body) -> V0Body:
     return body.model_copy(update={"max_tokens": None}) if body.max_tokens == UNLIMITED else body
 
 
-def end_facts(generation: Generation, account: Account, finished: Finished) -> Json:
+def end_facts(generation: Answering, account: Account, finished: Finished) -> Json:
     """What v0 adds to OpenAI's shape."""
     return {
         "stats": stats(finished, generation.instance, account.seconds()),

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from gateway.openai.schema import MOST_MESSAGES, Body
+from gateway.body import Body
+from gateway.openai.schema import MOST_MESSAGES
 
 MOST_LAYERS = 32  # of a stack of configurations
 MOST_FIELDS = 256  # of one of its layers

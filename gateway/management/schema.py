@@ -6,7 +6,7 @@ from pydantic import Field
 
 from atelier.limits import MOST_REPLICAS
 from atelier.settings.schema import GROUP_MODELS
-from gateway.openai.schema import Body
+from gateway.body import Body
 
 Version = Annotated[int, Field(ge=0, le=2**31 - 1)]
 GROUP = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class Approval:
     def wanted(self, tool: str) -> bool:
         return tool not in self.never if self.always is None else tool in self.always
 
+    def __or__(self, other: "Approval") -> "Approval":
+        """Wanted by either."""
+        mine, theirs = self.always, other.always
+        if mine is not None and theirs is not None:
+            return Approval(mine | theirs)
+        if mine is None and theirs is None:
+            return Approval(None, self.never & other.never)
+        return Approval(None, (self.never | other.never) - (mine or theirs or frozenset()))
+
 
 FREELY = Approval()
 ALWAYS = Approval(None)
@@ -52,13 +62,16 @@ ALWAYS = Approval(None)
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a request wants of a server. `allowed`: names of its tools; None: all."""
+    """What a request wants of a server. `allowed`: names of its tools; None: all. `read_only`: those that say so."""
 
     server: Server
     allowed: frozenset[str] | None = None
     approval: Approval = field(default=FREELY)
+    read_only: bool = False
 
-    def allows(self, tool: str) -> bool:
+    def allows(self, tool: str, annotations: Mapping[str, Any]) -> bool:
+        if self.read_only and annotations.get("readOnlyHint") is not True:
+            return False
         return self.allowed is None or tool in self.allowed
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.mcp_host.server import Use
+
 
 @dataclass(frozen=True, slots=True)
 class ServerTool:
@@ -13,6 +15,28 @@ class ServerTool:
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
     annotations: Mapping[str, Any] = field(default_factory=dict)  # the server's own words: hints, not facts
+
+
+@dataclass(frozen=True, slots=True)
+class HostedTool:
+    """One that a model may call and the gateway runs. `shown`: its name to the model, which no other of them has."""
+
+    shown: str
+    use: Use
+    tool: ServerTool
+
+    @property
+    def label(self) -> str:
+        return self.use.server.label
+
+    @property
+    def name(self) -> str:
+        """As its server calls it."""
+        return self.tool.name
+
+    @property
+    def needs_approval(self) -> bool:
+        return self.use.approval.wanted(self.tool.name)
 
 
 @dataclass(frozen=True, slots=True)

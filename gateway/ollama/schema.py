@@ -8,8 +8,9 @@ from atelier.limits import MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.groups import MAX_SEED
 from atelier.settings.schema import fields_model
+from gateway.body import Body
 from gateway.images import MOST_IMAGES
-from gateway.openai.schema import MOST_INPUTS, MOST_MESSAGES, Body, InputText, Stop
+from gateway.openai.schema import MOST_INPUTS, MOST_MESSAGES, InputText, Stop
 
 # Ollama's name of each is the setting's own.
 SAMPLING = (

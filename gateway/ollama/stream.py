@@ -9,11 +9,11 @@ from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
 from gateway.account import Account
+from gateway.answering import Answering
 from gateway.disconnect import while_connected
 from gateway.draft import Draft
 from gateway.errors import ClientGone, error_event
-from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta
-from gateway.generation import Generation
+from gateway.events import Delta, Event, Finished, Reasoning, ToolCallDelta
 from gateway.ollama.replies import Part, done_facts, logprob_list, reply_object, told_calls
 from gateway.sse import HEADERS as EVENT_HEADERS
 from gateway.sse import EventStream, send_part
@@ -54,10 +54,9 @@ class LineRenderer:
                 return b""
             case Finished():
                 return self._told_calls(event)
-            case PromptProgress():
-                return b""
+        return b""
 
-    def closing(self, generation: Generation) -> bytes:
+    def closing(self, generation: Answering) -> bytes:
         facts = done_facts(generation.ends[0], self._account.seconds(), self._load_seconds)
         return line(reply_object(self._model, self._part("", "", ()), done=True, **facts))
 

@@ -38,6 +38,33 @@ class ToolCall(Reply):
     function: FunctionCall
 
 
+class McpCall(Reply):
+    """A call of an MCP server's tool, which the gateway has run."""
+
+    id: str
+    type: Literal["mcp_call"]
+    server_label: str
+    name: str
+    arguments: str
+    status: Literal["completed", "failed"]
+    output: str | None
+    error: str | None
+
+
+class McpCallDelta(Reply):
+    """Of the call with the same index: its head first, then pieces of its arguments, then what came of it."""
+
+    index: int
+    id: str | None = None
+    type: Literal["mcp_call"] | None = None
+    server_label: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    status: Literal["completed", "failed"] | None = None
+    output: str | None = None
+    error: str | None = None
+
+
 class AssistantMessage(Reply):
     role: Literal["assistant"]
     content: str | None
@@ -45,6 +72,7 @@ class AssistantMessage(Reply):
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None
+    mcp_calls: list[McpCall] | None = Field(None, description="Ours: of tools of type mcp.")
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
@@ -100,6 +128,7 @@ class ChatDelta(Reply):
     reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
     function_call: FunctionCallDelta | None = None
+    mcp_calls: list[McpCallDelta] | None = Field(None, description="Ours: of tools of type mcp.")
 
 
 class ChatChunkChoice(Reply):

@@ -7,17 +7,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.answer import account_of, json_response, origin_of, stream_answer, whole_answer
+from gateway.answering import Answering
 from gateway.catalogue import Catalogue
 from gateway.disconnect import while_connected
-from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.openai.best_of import best_choices
 from gateway.openai.embeddings import embed_call, embedding_list
+from gateway.openai.hosted_chat import HostedChat
 from gateway.openai.models import model_object
 from gateway.openai.rerank import rerank_call, rerank_reply
 from gateway.openai.schema import (
     ChatBody,
-    Common,
     CompletionBody,
     DetokenizeBody,
     EmbeddingBody,
@@ -26,24 +26,33 @@ from gateway.openai.schema import (
 )
 from gateway.openai.stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
 from gateway.openai.tokens import token_list, tokenize_call, told_about
-from gateway.openai.tools import called_by_older_form
-from gateway.openai.translate import chat_call, chat_choices, completion_call, echoes, text_choices, usage
+from gateway.openai.tools import called_by_older_form, uses_servers
+from gateway.openai.translate import chat_call, chat_choices, completion_call, echoes, text_choices, usage, wants_usage
 from gateway.parsing import read_body
 from gateway.unary import Unary
 
 
 class OpenAIRoutes:
     def __init__(
-        self, inference: Inference, unary: Unary, catalogue: Catalogue, *, numbers_alone: bool = False
+        self,
+        inference: Inference,
+        unary: Unary,
+        catalogue: Catalogue,
+        hosted: HostedChat,
+        *,
+        numbers_alone: bool = False,
     ) -> None:
         """`numbers_alone`: vectors are never written as base64."""
         self._numbers_alone = numbers_alone
         self._inference = inference
         self._unary = unary
         self._catalogue = catalogue
+        self._hosted = hosted
 
     async def chat_completions(self, request: Request) -> Response:
         body = await read_body(request, ChatBody)
+        if uses_servers(body):
+            return await self._hosted.answer(request, body)
         call, older_calls = chat_call(body), called_by_older_form(body)
         if not body.stream:
             return await whole_answer(
@@ -55,7 +64,7 @@ class OpenAIRoutes:
                 ),
             )
 
-        def renderer(generation: Generation) -> ChunkRenderer:
+        def renderer(generation: Answering) -> ChunkRenderer:
             head = chat_head(generation.plan.name, stream=True)
             return chat_renderer(
                 head, generation.plan.choices, include_usage=wants_usage(body), older_calls=older_calls
@@ -77,7 +86,7 @@ class OpenAIRoutes:
                 ),
             )
 
-        def renderer(generation: Generation) -> ChunkRenderer:
+        def renderer(generation: Answering) -> ChunkRenderer:
             head = text_head(generation.plan.name)
             return text_renderer(head, generation.plan.choices, include_usage=wants_usage(body), openings=openings)
 
@@ -124,7 +133,3 @@ class OpenAIRoutes:
     async def get_model(self, request: Request) -> Response:
         found = self._catalogue.find(request.path_params["id"])
         return json_response(model_object(*found, self._catalogue.snapshot))
-
-
-def wants_usage(body: Common) -> bool:
-    return bool(body.stream_options and body.stream_options.include_usage)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from atelier.limits import (
     LARGEST_SCALE,
@@ -14,6 +14,8 @@ from atelier.limits import (
 )
 from atelier.settings import TABLE
 from atelier.settings.schema import MAX_TOKEN_ID, fields_model
+from gateway.body import Body
+from gateway.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
 
 MOST_PROMPTS = 128
 LONGEST_TTL = 10 * 365 * 86_400  # seconds
@@ -32,10 +34,6 @@ TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 Sampling = fields_model(
     "Sampling", ((row.facts.openai, row) for row in TABLE["inference"].values() if row.facts.openai)
 )
-
-
-class Body(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
 
 
 def _kind(value: Any) -> str:
@@ -141,9 +139,15 @@ class FunctionEntry(Body):
     strict: bool | None = Field(None, description="A keyword of the schema that cannot be enforced is an error.")
 
 
-class ToolEntry(Body):
+class FunctionTool(Body):
     type: Literal["function"]
     function: FunctionEntry
+
+
+ToolEntry = Annotated[
+    Annotated[FunctionTool, Tag("(function)")] | Annotated[MCPTool, Tag("(mcp)")],
+    Discriminator(lambda value: "(mcp)" if is_mcp(value) else "(function)"),
+]
 
 
 class FunctionReference(Body):
@@ -170,12 +174,15 @@ class AllowedToolsChoice(Body):
 def _choice_kind(value: Any) -> str:
     if isinstance(value, str):
         return "(text)"
+    if is_mcp(value):
+        return "(mcp)"
     return "(allowed)" if isinstance(value, dict) and value.get("type") == "allowed_tools" else "(named)"
 
 
 ToolChoiceEntry = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("(text)")]
     | Annotated[NamedTool, Tag("(named)")]
+    | Annotated[NamedMCPTool, Tag("(mcp)")]
     | Annotated[AllowedToolsChoice, Tag("(allowed)")],
     Discriminator(_choice_kind),
 ]
@@ -257,7 +264,7 @@ class ChatBody(Common):
     )
 
     tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = Field(
-        None, description="Functions that the model may ask to have called."
+        None, description="Functions that the model may ask to have called, and MCP servers whose tools it may call."
     )
     tool_choice: ToolChoiceEntry | None = None
     parallel_tool_calls: bool | None = Field(None, description="false: one call in a reply at most.")

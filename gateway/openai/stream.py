@@ -9,8 +9,18 @@ from typing import Any
 import orjson
 
 from atelier.tools import ToolCallPiece
-from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, TokenLogprob, ToolCallDelta
-from gateway.generation import Generation
+from gateway.answering import Answering
+from gateway.events import (
+    Delta,
+    Event,
+    Finished,
+    HostedEvent,
+    PromptProgress,
+    Reasoning,
+    TokenLogprob,
+    ToolCallDelta,
+)
+from gateway.openai.hosted import hosted_delta
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
 from gateway.openai.tools import function_call_delta, tool_call_delta
 from gateway.openai.translate import finish_reason, usage
@@ -93,10 +103,12 @@ class ChunkRenderer:
             return self._chunk(event.choice, {"delta": {"reasoning_content": event.text}}, None)
         if isinstance(event, ToolCallDelta):
             return self._call_chunk(event.choice, event.piece)
+        if not isinstance(event, Finished):
+            return self._hosted_chunk(event)
         reason = finish_reason(event.reason, older_calls=self._older_calls)
         return self._chunk(event.choice, self._closing_body, reason, **self._at_end(event))
 
-    def closing(self, generation: Generation) -> bytes:
+    def closing(self, generation: Answering) -> bytes:
         if not self._include_usage:
             return DONE
         return frame(orjson.dumps(self._head.with_choices([], usage=usage(generation)))) + DONE
@@ -111,6 +123,10 @@ class ChunkRenderer:
         if piece.index:  # there is room for one call
             return b""
         return self._chunk(choice, {"delta": {"function_call": function_call_delta(piece)}}, None)
+
+    def _hosted_chunk(self, event: HostedEvent) -> bytes:
+        told = hosted_delta(event)
+        return self._chunk(event.choice, {"delta": {"mcp_calls": [told]}}, None) if told else b""
 
     def _chunk(self, index: int, body: Json, reason: str | None, logprobs: Json | None = None, **more: Any) -> bytes:
         choice = {"index": index, **body, "logprobs": logprobs, "finish_reason": reason}

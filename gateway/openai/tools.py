@@ -2,18 +2,21 @@
 
 from typing import Any
 
-from atelier.errors import InvalidRequest
-from atelier.tools import ToolCallPiece, ToolChoice, Tools
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
 from gateway.events import ToolCall
+from gateway.openai.mcp_tool import MCPTool, NamedMCPTool
 from gateway.openai.schema import (
     AllowedToolsChoice,
     CalledFunction,
     ChatBody,
     FunctionReference,
+    FunctionTool,
     NamedTool,
     ToolCallEntry,
 )
 from gateway.tool_choice import allowed, function_tool, named, refuse_namesakes, require_some
+from gateway.tool_loop.toolset import Toolset
 
 Json = dict[str, Any]
 
@@ -23,14 +26,28 @@ def called_by_older_form(body: ChatBody) -> bool:
     return body.functions is not None and not body.tools
 
 
-def chat_tools(body: ChatBody) -> Tools | None:
-    """What the completion may call; None where it is to call nothing."""
+def uses_servers(body: ChatBody) -> bool:
+    """Whether the model may call tools of MCP servers."""
+    return any(isinstance(entry, MCPTool) for entry in body.tools or [])
+
+
+def own_functions(body: ChatBody) -> list[Tool]:
+    """Those that the caller runs."""
+    entries = [(number, entry) for number, entry in enumerate(body.tools or []) if isinstance(entry, FunctionTool)]
+    tools = {number: function_tool(entry.function, f"tools[{number}].function") for number, entry in entries}
+    refuse_namesakes(tools, "tools[{}].function.name")
+    return list(tools.values())
+
+
+def chat_tools(body: ChatBody, toolset: Toolset | None = None) -> Tools | None:
+    """What the completion may call; None where it is to call nothing. `toolset`: of the MCP servers that it names."""
     if body.tools and body.functions:
         raise InvalidRequest("functions: tools are given already; leave one out", param="functions")
     if called_by_older_form(body):
         return older_tools(body)
-    tools = [function_tool(entry.function, f"tools[{i}].function") for i, entry in enumerate(body.tools or [])]
-    refuse_namesakes(tools, "tools[{}].function.name")
+    if toolset is None and uses_servers(body):
+        raise UnsupportedField("tools: MCP servers are used in /v1/chat/completions, not here", param="tools")
+    tools = own_functions(body) + (toolset.definitions() if toolset else [])
     one = body.parallel_tool_calls is False
     match body.tool_choice:
         case "none":
@@ -42,6 +59,9 @@ def chat_tools(body: ChatBody) -> Tools | None:
             return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
         case NamedTool(function=function):
             return named(tools, function.name, "tool_choice.function.name", one_at_a_time=one)
+        case NamedMCPTool(server_label=label, name=name):
+            found = toolset.find(label, name) if toolset else None
+            return named(tools, found.shown if found else name, "tool_choice.name", one_at_a_time=one)
         case AllowedToolsChoice(allowed_tools=choice):
             names = [entry.function.name for entry in choice.tools]
             path = "tool_choice.allowed_tools.tools[{}].function.name"
@@ -51,7 +71,7 @@ def chat_tools(body: ChatBody) -> Tools | None:
 def older_tools(body: ChatBody) -> Tools | None:
     """A reply has one function_call at most."""
     tools = [function_tool(entry, f"functions[{i}]") for i, entry in enumerate(body.functions or [])]
-    refuse_namesakes(tools, "functions[{}].name")
+    refuse_namesakes(dict(enumerate(tools)), "functions[{}].name")
     match body.function_call:
         case "none":
             return None

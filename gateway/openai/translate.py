@@ -11,6 +11,7 @@ from atelier.echo import Echo
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from atelier.tools import ToolChoice, Tools
+from gateway.answering import Answering
 from gateway.call import (
     Call,
     Chat,
@@ -20,7 +21,6 @@ from gateway.call import (
     Tokens,
 )
 from gateway.events import Completion, StopReason
-from gateway.generation import Generation
 from gateway.openai.best_of import tried
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
 from gateway.openai.messages import chat_messages
@@ -34,6 +34,7 @@ from gateway.openai.schema import (
 )
 from gateway.openai.template_arguments import template_arguments
 from gateway.openai.tools import chat_tools, function_call_object, tool_call_object
+from gateway.tool_loop.toolset import Toolset
 
 FINISH_REASONS = {
     StopReason.EOS_FOUND: "stop",
@@ -56,12 +57,13 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def chat_call(body: ChatBody) -> Call:
+def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
+    """`toolset`: of the MCP servers that the body names."""
     refuse_unsupported(body)
     settings = sampling_settings(body)
     if body.max_completion_tokens is not None:
         settings["max_tokens"] = body.max_completion_tokens
-    tools = chat_tools(body)
+    tools = chat_tools(body, toolset)
     return Call(
         model=body.model,
         prompts=[Chat.of(chat_messages(body.messages))],
@@ -258,13 +260,18 @@ def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list
     return [Text(each) if isinstance(each, str) else Tokens(each) for each in prompt]
 
 
+def wants_usage(body: Common) -> bool:
+    """In a stream."""
+    return bool(body.stream_options and body.stream_options.include_usage)
+
+
 def finish_reason(reason: StopReason, *, older_calls: bool = False) -> str:
     if older_calls and reason is StopReason.TOOL_CALLS:
         return "function_call"
     return FINISH_REASONS.get(reason, "stop")
 
 
-def usage(generation: Generation) -> dict[str, Any]:
+def usage(generation: Answering) -> dict[str, Any]:
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
     return {
         "prompt_tokens": prompt,

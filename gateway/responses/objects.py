@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atelier.errors import AtelierError, InvalidRequest
+from gateway.answering import Answering
 from gateway.effective import Effective
 from gateway.events import Completion, Finished, StopReason
-from gateway.generation import Generation
 from gateway.responses.output import whole_output
 from gateway.responses.schema import ResponseBody
 from gateway.responses.tools import choice_object, tool_objects
@@ -23,7 +23,7 @@ def unfinished_response(turn: Turn, model: str, status: str, settings: Effective
     return _response(turn, model, settings, status=status, output=[])
 
 
-def finished_response(turn: Turn, generation: Generation, output: Sequence[Json]) -> Json:
+def finished_response(turn: Turn, generation: Answering, output: Sequence[Json]) -> Json:
     """Of a generation whose one choice has ended."""
     status, details = ending(generation.ends[0])
     return _response(
@@ -37,7 +37,7 @@ def finished_response(turn: Turn, generation: Generation, output: Sequence[Json]
     )
 
 
-def collected_response(turn: Turn, generation: Generation, completion: Completion) -> Json:
+def collected_response(turn: Turn, generation: Answering, completion: Completion) -> Json:
     status, _ = ending(completion.finished)
     return finished_response(turn, generation, whole_output(turn.id, completion, status))
 
@@ -63,7 +63,7 @@ def error_object(error: AtelierError) -> Json:
     return {"code": code, "message": error.message, "type": error.code, "param": error.param}
 
 
-def usage(generation: Generation) -> Json:
+def usage(generation: Answering) -> Json:
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
     return {
         "input_tokens": prompt,

@@ -3,11 +3,11 @@
 Only one item is open at a time: what is of another kind closes it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from atelier.tools import ToolCallPiece
-from gateway.events import Completion, Delta, Event, Reasoning, TokenLogprob, ToolCallDelta
+from gateway.events import Completion, Delta, Event, Reasoning, TokenLogprob, ToolCallDelta, completion_events
 from gateway.openai.logprobs import chat_logprobs
 from gateway.responses.ids import output_item_id
 
@@ -167,19 +167,10 @@ class Output:
 def whole_output(response_id: str, completion: Completion, status: str) -> list[Json]:
     """The items of a completion that has come in one piece."""
     output = Output(response_id)
-    for event in _events(completion):
+    for event in completion_events(completion):
         output.take(event)
     output.end(status)
     return output.items
-
-
-def _events(completion: Completion) -> Iterator[Event]:
-    if completion.reasoning:
-        yield Reasoning(0, completion.reasoning)
-    if completion.text or completion.logprobs:
-        yield Delta(0, completion.text, completion.logprobs or ())
-    for number, call in enumerate(completion.tool_calls):
-        yield ToolCallDelta(0, ToolCallPiece(number, call.id, call.name, call.arguments))
 
 
 def _text_part(text: str, logprobs: list[Json]) -> Json:

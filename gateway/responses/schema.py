@@ -7,7 +7,8 @@ from pydantic import Discriminator, Field, Tag
 from atelier.limits import LONGEST_TIMEOUT, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings import TABLE
 from atelier.settings.schema import fields_model
-from gateway.openai.schema import Body, Ttl
+from gateway.body import Body
+from gateway.openai.schema import Ttl
 
 MOST_ITEMS = 10_000
 MOST_PARTS = 1_000

@@ -8,8 +8,8 @@ import orjson
 from starlette.types import Scope, Send
 
 from atelier.errors import AtelierError
+from gateway.answering import Answering
 from gateway.events import Event
-from gateway.generation import Generation
 from gateway.responses.archive import Archive
 from gateway.responses.objects import ending, failed_response, finished_response, unfinished_response
 from gateway.responses.output import Output
@@ -28,7 +28,7 @@ LAST_EVENTS = {
 class ResponseRenderer:
     """One response's events. How it ends is told by `last`, once it is stored."""
 
-    def __init__(self, turn: Turn, generation: Generation) -> None:
+    def __init__(self, turn: Turn, generation: Answering) -> None:
         self._turn = turn
         self._generation = generation
         self._numbers = itertools.count()
@@ -41,7 +41,7 @@ class ResponseRenderer:
     def event(self, event: Event) -> bytes:
         return self._frames(self._output.take(event))
 
-    def closing(self, generation: Generation) -> bytes:
+    def closing(self, generation: Answering) -> bytes:
         status, _ = ending(generation.ends[0])
         return self._frames(self._output.end(status))
 
@@ -68,7 +68,7 @@ def _frame(event: Json) -> bytes:
 class ResponseStream(EventStream):
     """The last event comes when the response is stored, or could not be: it says which."""
 
-    def __init__(self, turn: Turn, generation: Generation, archive: Archive, headers: Mapping[str, str]) -> None:
+    def __init__(self, turn: Turn, generation: Answering, archive: Archive, headers: Mapping[str, str]) -> None:
         self._events = ResponseRenderer(turn, generation)
         super().__init__(generation, self._events, headers)
         self._turn = turn

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 def response_tools(body: ResponseBody) -> Tools | None:
     """None where nothing is to be called. InvalidRequest, UnsupportedField name the tool at fault."""
     tools = [_tool(entry, f"tools[{number}]") for number, entry in enumerate(body.tools or [])]
-    refuse_namesakes(tools, "tools[{}].name")
+    refuse_namesakes(dict(enumerate(tools)), "tools[{}].name")
     one = body.parallel_tool_calls is False
     match body.tool_choice:
         case "none":

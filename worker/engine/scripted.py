@@ -7,6 +7,8 @@ For tests of everything around the engine, and for measuring the gateway alone. 
     blind               true: images are refused
     reasoning           thought before the reply
     tool_calls          [{name, arguments}, ...] after the reply to a chat with tools; arguments as a string
+    turns               [{text, reasoning, tool_calls}, ...]: of each request in turn, the last for all that follow;
+                        what a turn is silent about is as above
     unenforced          keywords that every call is told are not enforced
     dropped             [messages, tokens] that every call is told were left out of its prompt
     slice_tokens        of a prompt whose progress is wanted; 2 by default
@@ -26,7 +28,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -118,6 +120,7 @@ class ScriptedEngine:
         self._work = asyncio.Event()
         self._released = asyncio.Event()
         self._steps = 0
+        self._turns = 0
         self._tokens = 0
         self._reading = 0  # calls with one answer that `hold` keeps
         self._task: asyncio.Task[None] | None = None
@@ -170,15 +173,23 @@ class ScriptedEngine:
         messages, tokens = self._script.get("dropped", (0, 0))
         accepted = Accepted(prompt_tokens, self._script.get("unenforced", ()), Dropped(tokens, messages))
         self._publish([(source, accepted)])
-        reply = self._script.get("text", text)
+        turn = self._next_turn()
+        reply = turn.get("text", text)
         for index in range(request.choices):
-            words = self._words(index, reply, request.prompt)
+            words = self._words(index, reply, request.prompt, turn)
             scanner = StopScanner(request.stop)
             slices = iter(self._slices(prompt_tokens) if request.prompt_progress else [])
             echo = TOKEN.findall(text) if request.echo else []
             choice = _Choice(source, index, request, prompt_tokens, echo, slices, words, scanner, time.monotonic())
             self._waiting.append(choice)
         self._work.set()
+
+    def _next_turn(self) -> Mapping[str, Any]:
+        """The script, as it is for this request."""
+        turns = self._script.get("turns") or [{}]
+        turn = turns[min(self._turns, len(turns) - 1)]
+        self._turns += 1
+        return {**self._script, **turn}
 
     def _look_at(self, prompt: Prompt) -> Prompt:
         """The prompt with its images in words; InvalidRequest."""
@@ -190,12 +201,12 @@ class ScriptedEngine:
         words = [f"[image {each.format} {each.width}x{each.height}]" for each in pictures]
         return replace(prompt, messages=with_images_written(prompt.messages, words.__getitem__), images=())
 
-    def _words(self, index: int, reply: str, prompt: Prompt) -> Iterator[str | Delta]:
-        for word in TOKEN.findall(self._script.get("reasoning", "")):
+    def _words(self, index: int, reply: str, prompt: Prompt, turn: Mapping[str, Any]) -> Iterator[str | Delta]:
+        for word in TOKEN.findall(turn.get("reasoning", "")):
             yield Delta(index, "", 1, reasoning=word)
         yield from TOKEN.findall(reply)
         if isinstance(prompt, ChatPrompt) and prompt.tools is not None:
-            for number, call in enumerate(self._script.get("tool_calls", [])):
+            for number, call in enumerate(turn.get("tool_calls", [])):
                 begun = ToolCallPiece(number, f"call_{index}{number}", call["name"])
                 yield Delta(index, "", 1, tool_calls=[begun])
                 for word in TOKEN.findall(call["arguments"]):

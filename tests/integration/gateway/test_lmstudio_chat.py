@@ -147,7 +147,10 @@ async def test_a_cold_models_load_is_told_as_the_registry_tells_it(
         registry.set_instance(pb.Instance(id=f"{cold}:2", model_key=cold, state=pb.STARTING))
         frames = frames_of(await asyncio.wait_for(opening, PATIENCE))
         events += [await anext(frames), await anext(frames)]
-        assert events == [("chat.start", {"model_instance_id": f"{cold}:2"}), ("model_load.start", {})]
+        assert events == [
+            ("chat.start", {"model_instance_id": f"{cold}:2"}),
+            ("model_load.start", {"model_instance_id": f"{cold}:2"}),
+        ]
         for progress in (0.25, 0.75):
             loading = pb.Instance(id=f"{cold}:2", model_key=cold, state=pb.LOADING, load_progress=progress)
             registry.set_instance(loading)

@@ -1,0 +1,75 @@
+"""Chat completions whose model may call tools of MCP servers: parse, one call, render."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atelier.errors import InvalidRequest, UnsupportedField
+from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
+from gateway.disconnect import while_connected
+from gateway.draft import Draft
+from gateway.mcp_host.server import FREELY
+from gateway.openai.hosted import hosted_calls
+from gateway.openai.mcp_tool import MCPTool, server_wish
+from gateway.openai.schema import ChatBody
+from gateway.openai.stream import chat_head, chat_renderer
+from gateway.openai.tools import own_functions
+from gateway.openai.translate import chat_call, chat_choices, constraint, usage, wants_usage
+from gateway.sse import EventStream
+from gateway.tool_loop.host import ToolHost
+from gateway.tool_loop.loop import ToolLoop
+from gateway.tool_loop.wish import Wish
+
+
+class HostedChat:
+    def __init__(self, host: ToolHost) -> None:
+        self._host = host
+
+    async def answer(self, request: Request, body: ChatBody) -> Response:
+        wishes = server_wishes(body)
+        if (body.n or 1) > 1:
+            raise InvalidRequest("n: must be 1 with tools of type mcp", param="n")
+        async with while_connected(request.receive):
+            taken = [tool.name for tool in own_functions(body)]
+            toolset = await self._host.toolset(wishes, owner_of(request), taken=taken)
+            loop = await self._host.start(
+                chat_call(body, toolset),
+                toolset,
+                origin_of(request),
+                account_of(request),
+                constraint=constraint(body),
+                whole=not body.stream,
+            )
+            if not body.stream:
+                return await self._whole(request, loop)
+            head = chat_head(loop.plan.name, stream=True)
+            renderer = chat_renderer(head, 1, include_usage=wants_usage(body))
+            return EventStream(loop, renderer, answer_headers(request, loop))
+
+    async def _whole(self, request: Request, loop: ToolLoop) -> Response:
+        try:
+            draft, events = Draft(), await loop.events()
+            for event in events:
+                draft.add(event)
+            wanted = loop.plan.call.logprobs is not None
+            [choice] = chat_choices([draft.completion(loop.ends[0], logprobs=wanted)])
+            choice["message"]["mcp_calls"] = hosted_calls(events)
+            head = chat_head(loop.plan.name, stream=False)
+            return json_response(head.with_choices([choice], usage=usage(loop)), answer_headers(request, loop))
+        finally:
+            loop.close()
+
+
+def server_wishes(body: ChatBody) -> list[Wish]:
+    """UnsupportedField where a call would have to wait for consent, which there is no way to give here."""
+    wishes = [
+        server_wish(entry, f"tools[{number}]")
+        for number, entry in enumerate(body.tools or [])
+        if isinstance(entry, MCPTool)
+    ]
+    for wish in wishes:
+        if wish.approval != FREELY:
+            param = f"{wish.path}.require_approval"
+            raise UnsupportedField(
+                f'{param}: nobody can be asked in chat completions; "never", or use /v1/responses', param=param
+            )
+    return wishes

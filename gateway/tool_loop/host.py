@@ -1,0 +1,155 @@
+"""Starts answers that may call tools of MCP servers."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from atelier.constraint import Constraint
+from atelier.metrics import GatewayMetrics
+from atelier.tools import Tools
+from gateway.account import Account
+from gateway.call import Call, Origin
+from gateway.events import Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedCallRuns
+from gateway.generation import Generation
+from gateway.inference import Inference
+from gateway.mcp_host.server import Servers, Use
+from gateway.tool_loop.loop import LoopLimits, ToolLoop, with_messages
+from gateway.tool_loop.messages import result_message
+from gateway.tool_loop.running import HostedCall, RunningCalls, ToolServers
+from gateway.tool_loop.toolset import Listing, Toolset, make_toolset
+from gateway.tool_loop.wish import Wish, find_uses
+
+
+class ToolHost:
+    """What the dialects ask for servers' tools: first the tools there are, then the answer that may call them."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        servers: ToolServers,
+        operators: Callable[[], Servers],
+        metrics: GatewayMetrics,
+        limits: LoopLimits,
+        *,
+        own_servers: bool,
+    ) -> None:
+        """`operators`: the servers that mcp.json has now. `own_servers`: whether requests may name others."""
+        self._inference = inference
+        self._servers = servers
+        self._operators = operators
+        self._metrics = metrics
+        self._limits = limits
+        self._own_servers = own_servers
+
+    async def toolset(
+        self, wishes: Sequence[Wish], owner: str, *, taken: Collection[str] = (), asks: bool = False
+    ) -> Toolset:
+        """What the servers offer; InvalidRequest, Forbidden, MCPConnectionError.
+
+        `taken`: names of the client's own functions. `asks`: the dialect can ask for approval; otherwise
+        tools that need it are not offered.
+        """
+        uses = find_uses(wishes, self._operators(), owner, own_servers=self._own_servers)
+        listings = await asyncio.gather(*(self._list(use, asks=asks) for use in uses))
+        return make_toolset(listings, taken)
+
+    async def start(
+        self,
+        call: Call,
+        toolset: Toolset,
+        origin: Origin,
+        account: Account,
+        *,
+        constraint: Constraint | None = None,
+        approved: Sequence[HostedCall] = (),
+        whole: bool = False,
+    ) -> ToolLoop:
+        """An answer that a worker has accepted; the caller closes it. The call's tools include the toolset's.
+
+        `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls at the chat's end
+        that run before all else. `whole`: the client gets everything at the end.
+        """
+        loop = await self.admit(call, toolset, origin, account, constraint=constraint, approved=approved, whole=whole)
+        try:
+            await loop.begin()
+        except BaseException:
+            loop.close()
+            raise
+        return loop
+
+    async def admit(
+        self,
+        call: Call,
+        toolset: Toolset,
+        origin: Origin,
+        account: Account,
+        *,
+        constraint: Constraint | None = None,
+        approved: Sequence[HostedCall] = (),
+        whole: bool = False,
+    ) -> ToolLoop:
+        """One that has yet to begin."""
+        limits = self._limits_of(call, account)
+        told: list[Event] = []
+        if approved:
+            sees = self._inference.check(call, origin).model.made_for_vision
+            ended = await self._run_first(approved, time.monotonic() + limits.seconds)
+            call = with_messages(call, [result_message(each, sees=sees) for each in ended])
+            told = [event for each in ended for event in _as_told(each)]
+
+        async def start(later: Call) -> Generation:
+            return await self._inference.start(later, origin, account)
+
+        return ToolLoop(
+            await self._inference.admit(call, origin, account),
+            free_to_call(call, constraint),
+            toolset,
+            start,
+            self._run,
+            limits,
+            told=told,
+            whole=whole,
+        )
+
+    async def _list(self, use: Use, *, asks: bool) -> Listing:
+        tools = await self._servers.tools(use.server)
+        offered = [
+            tool
+            for tool in tools
+            if use.allows(tool.name, tool.annotations) and (asks or not use.approval.wanted(tool.name))
+        ]
+        return Listing(use, offered)
+
+    async def _run_first(self, calls: Sequence[HostedCall], until: float) -> list[HostedCallEnded]:
+        running = self._run(calls, until)
+        found: list[HostedCallEnded] = []
+        try:
+            while ended := await running.next_ended():
+                found += ended
+        finally:
+            running.close()
+        return sorted(found, key=lambda each: each.number)
+
+    def _run(self, calls: Sequence[HostedCall], until: float) -> RunningCalls:
+        return RunningCalls(self._servers, self._metrics, calls, until)
+
+    def _limits_of(self, call: Call, account: Account) -> LoopLimits:
+        """No longer than the request may take."""
+        if call.timeout is None:
+            return self._limits
+        left = max(0.0, call.timeout - account.seconds())
+        return replace(self._limits, seconds=min(left, self._limits.seconds))
+
+
+def free_to_call(call: Call, constraint: Constraint | None) -> Call:
+    """What is forced of the first step is free in the next ones, which would never end otherwise."""
+    tools = call.tools and Tools(call.tools.tools, one_at_a_time=call.tools.one_at_a_time)
+    return replace(call, tools=tools, constraint=call.constraint or constraint)
+
+
+def _as_told(ended: HostedCallEnded) -> list[Event]:
+    """A call that ran before the answer began, as the client would have got it on the way."""
+    begun = HostedCallBegun(0, ended.number, ended.id, ended.tool)
+    words = [HostedCallArguments(0, ended.number, ended.arguments)] if ended.arguments else []
+    return [begun, *words, HostedCallRuns(0, ended.number, ended.arguments), ended]
