@@ -30,7 +30,7 @@ def configure_logs(config: Config, service: str, **fields: Any) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config.log_level.upper())
-    for noisy in ("httpx", "httpcore", "alembic", "asyncio"):
+    for noisy in ("httpx", "httpcore", "httpx2", "httpcore2", "alembic", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -5,7 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.images import (
@@ -31,7 +31,7 @@ class ImageReader:
     def __init__(self, guard: AddressGuard | None) -> None:
         """`guard`: of the addresses that images are fetched from; None: none are fetched."""
         self._guard = guard
-        self._client: httpx.AsyncClient | None = None
+        self._client: httpx2.AsyncClient | None = None
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def read(self, sources: Sequence[ImageSource]) -> list[bytes]:
@@ -57,21 +57,21 @@ class ImageReader:
         client = self._opened(image.path)
         try:
             async with asyncio.timeout(FETCH_SECONDS), self._turns, client.stream("GET", image.url) as reply:
-                if reply.status_code != httpx.codes.OK:
+                if reply.status_code != httpx2.codes.OK:
                     raise _not_fetched(image, f"its server answered {reply.status_code}")
                 return await _bounded_body(reply, image, allowance)
         except TimeoutError:
             raise _not_fetched(image, f"it did not come within {FETCH_SECONDS:g} seconds") from None
         except ForbiddenAddress as reason:
             raise InvalidRequest(f"{image.path}: {reason}", param=image.path) from None
-        except httpx.TooManyRedirects:
+        except httpx2.TooManyRedirects:
             raise _not_fetched(image, "there are too many redirects") from None
-        except httpx.InvalidURL:
+        except httpx2.InvalidURL:
             raise InvalidRequest(f"{image.path}: is not a valid URL", param=image.path) from None
-        except (httpx.HTTPError, ssl.SSLError):  # TLS that breaks within a body is not among httpx's errors
+        except (httpx2.HTTPError, ssl.SSLError):  # TLS that breaks within a body is not among httpx2's errors
             raise _not_fetched(image, "its server did not answer as it should") from None
 
-    def _opened(self, path: str) -> httpx.AsyncClient:
+    def _opened(self, path: str) -> httpx2.AsyncClient:
         if self._guard is None:
             message = f"{path}: images are not fetched here (ATELIER_FETCH_IMAGES); send the image itself, in base64."
             raise UnsupportedField(message, param=path)
@@ -89,7 +89,7 @@ async def _first_error() -> AsyncIterator[None]:
         raise errors.exceptions[0] from None
 
 
-async def _bounded_body(reply: httpx.Response, image: RemoteImage, allowance: Allowance) -> bytes:
+async def _bounded_body(reply: httpx2.Response, image: RemoteImage, allowance: Allowance) -> bytes:
     """As it was sent: nothing is unpacked, since a small body could become a large one."""
     told = reply.headers.get("content-length", "")
     if told.isascii() and told.isdecimal() and int(told[:20]) > LARGEST_IMAGE:

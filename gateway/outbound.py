@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-import httpx
+import httpx2
 
 from atelier import __version__
 from atelier.hosts import split_host
@@ -78,7 +78,7 @@ class AddressGuard:
         self._allowed = frozenset(split_host(entry) for entry in allowed)
         self._resolve = resolve
 
-    async def addresses(self, url: httpx.URL) -> list[str]:
+    async def addresses(self, url: httpx2.URL) -> list[str]:
         """Those that the URL's host has now, of which each may be reached; ForbiddenAddress."""
         if url.scheme not in PORTS:
             raise ForbiddenAddress("must be an http or https URL")
@@ -109,35 +109,35 @@ class AddressGuard:
         return not self._allowed.isdisjoint({(host, None), (host, port)})
 
 
-def host_of(url: httpx.URL) -> str:
+def host_of(url: httpx2.URL) -> str:
     """In ASCII, and as a certificate has it: without the root's dot."""
     return url.raw_host.decode("ascii").lower().rstrip(".")
 
 
-class GuardedTransport(httpx.AsyncBaseTransport):
+class GuardedTransport(httpx2.AsyncBaseTransport):
     """Sends a request to an address that the guard allows, with the name of its host in Host and in TLS."""
 
-    def __init__(self, guard: AddressGuard, transport: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, guard: AddressGuard, transport: httpx2.AsyncBaseTransport) -> None:
         self._guard = guard
         self._transport = transport
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         return await _bare_redirect(await self._reach(request))
 
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    async def _reach(self, request: httpx.Request) -> httpx.Response:
+    async def _reach(self, request: httpx2.Request) -> httpx2.Response:
         addresses = (await self._guard.addresses(request.url))[:MOST_ADDRESSES]
         for address in addresses[:-1]:
             try:
                 return await self._send(request, address)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
                 continue  # a machine without IPv6 finds IPv6 addresses all the same
         return await self._send(request, addresses[-1])
 
-    async def _send(self, request: httpx.Request, address: str) -> httpx.Response:
-        pinned = httpx.Request(
+    async def _send(self, request: httpx2.Request, address: str) -> httpx2.Response:
+        pinned = httpx2.Request(
             request.method,
             request.url.copy_with(host=address),
             headers=request.headers,
@@ -147,22 +147,22 @@ class GuardedTransport(httpx.AsyncBaseTransport):
         return await self._transport.handle_async_request(pinned)
 
 
-async def _bare_redirect(reply: httpx.Response) -> httpx.Response:
+async def _bare_redirect(reply: httpx2.Response) -> httpx2.Response:
     """A redirect loses its body, which the client would read and unpack whole, whatever its size."""
     if not reply.has_redirect_location:
         return reply
     await reply.aclose()
-    return httpx.Response(reply.status_code, headers={"location": reply.headers["location"]})
+    return httpx2.Response(reply.status_code, headers={"location": reply.headers["location"]})
 
 
-def direct_transport() -> httpx.AsyncHTTPTransport:
+def direct_transport() -> httpx2.AsyncHTTPTransport:
     """Connections are not kept: one is known by its address, and another name's request would go over it unproven."""
-    return httpx.AsyncHTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+    return httpx2.AsyncHTTPTransport(trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
-def outbound_client(guard: AddressGuard, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+def outbound_client(guard: AddressGuard, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
     """Without the environment's proxies and certificates, without cookies. The caller bounds bytes and time."""
-    return httpx.AsyncClient(
+    return httpx2.AsyncClient(
         transport=GuardedTransport(guard, transport or direct_transport()),
         trust_env=False,
         follow_redirects=True,

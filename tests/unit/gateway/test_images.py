@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from atelier.errors import InvalidRequest, UnsupportedField
@@ -81,9 +81,9 @@ def test_content_is_a_string_unless_it_has_images() -> None:
     )
 
 
-def reply_of(body: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
+def reply_of(body: bytes, headers: dict[str, str] | None = None) -> httpx2.Response:
     """As it comes from a connection, with its body yet to be read."""
-    return httpx.Response(200, headers=headers, stream=httpx.ByteStream(body))
+    return httpx2.Response(200, headers=headers, stream=httpx2.ByteStream(body))
 
 
 async def refused(reader: ImageReader, *sources: Any) -> InvalidRequest:
@@ -128,7 +128,7 @@ class Fetching:
         async def resolve(host: str, port: int) -> list[str]:
             return ["93.184.215.14"] if host == "example.org" else ["10.0.0.1"]
 
-        transport = httpx.MockTransport(answer)
+        transport = httpx2.MockTransport(answer)
         monkeypatch.setattr(image_reader, "outbound_client", lambda guard: outbound_client(guard, transport))
         self.reader = ImageReader(AddressGuard((), resolve))
 
@@ -147,9 +147,9 @@ class Fetching:
 
 
 async def test_a_remote_image_is_fetched_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[httpx.Request] = []
+    asked: list[httpx2.Request] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(request)
         return reply_of(PNG)
 
@@ -168,18 +168,18 @@ async def endless() -> AsyncIterator[bytes]:
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (httpx.Response(404), "answered 404"),
-        (httpx.Response(206, content=PNG), "answered 206"),
+        (httpx2.Response(404), "answered 404"),
+        (httpx2.Response(206, content=PNG), "answered 206"),
         (reply_of(b"<html>"), "is no PNG"),
-        (httpx.Response(200, headers={"content-length": "9999999999"}, content=b""), "larger than"),
-        (httpx.Response(200, content=endless()), "larger than"),
-        (httpx.Response(302, headers={"location": "http://inner/"}), "not public"),
-        (httpx.Response(302, headers={"location": "file:///etc/passwd"}), "http"),
-        (httpx.Response(302, headers={"location": "https://example.org/a"}), "too many redirects"),
+        (httpx2.Response(200, headers={"content-length": "9999999999"}, content=b""), "larger than"),
+        (httpx2.Response(200, content=endless()), "larger than"),
+        (httpx2.Response(302, headers={"location": "http://inner/"}), "not public"),
+        (httpx2.Response(302, headers={"location": "file:///etc/passwd"}), "http"),
+        (httpx2.Response(302, headers={"location": "https://example.org/a"}), "too many redirects"),
     ],
 )
 async def test_what_a_server_answers_instead_is_told(
-    monkeypatch: pytest.MonkeyPatch, reply: httpx.Response, reason: str
+    monkeypatch: pytest.MonkeyPatch, reply: httpx2.Response, reason: str
 ) -> None:
     monkeypatch.setattr(image_reader, "LARGEST_IMAGE", 1000)
     assert reason in (await Fetching(monkeypatch, lambda _: reply).refused()).message
@@ -192,7 +192,7 @@ async def test_a_packed_body_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("url", ["https://inner/a", "http://user:secret@example.org/a", "http://exa mple/", "http://"])
 async def test_what_is_not_to_be_fetched_is_not(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         raise AssertionError(request.url)
 
     error = await Fetching(monkeypatch, answer).refused(url)
@@ -200,7 +200,7 @@ async def test_what_is_not_to_be_fetched_is_not(monkeypatch: pytest.MonkeyPatch,
 
 
 async def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer(request: httpx.Request) -> httpx.Response:
+    async def answer(request: httpx2.Request) -> httpx2.Response:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -209,20 +209,20 @@ async def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.
 
 
 async def test_a_server_that_breaks_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        raise httpx.RemoteProtocolError("10.0.0.1 said nonsense")
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.RemoteProtocolError("10.0.0.1 said nonsense")
 
     assert "10.0.0.1" not in (await Fetching(monkeypatch, answer).refused()).message
 
 
 async def test_tls_that_breaks_within_a_body_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """httpx lets it through as it is."""
+    """httpx2 lets it through as it is."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield PNG
         raise ssl.SSLError("bad record mac")
 
-    error = await Fetching(monkeypatch, lambda _: httpx.Response(200, content=broken())).refused()
+    error = await Fetching(monkeypatch, lambda _: httpx2.Response(200, content=broken())).refused()
     assert "did not answer as it should" in error.message
 
 

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-import httpx
+import httpx2
 import pytest
 
 from atelier.hosts import split_host
@@ -35,22 +35,22 @@ class Names:
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
-class Web(httpx.AsyncBaseTransport):
+class Web(httpx2.AsyncBaseTransport):
     """What would connect: notes where to, and answers by path."""
 
-    def __init__(self, replies: Mapping[str, httpx.Response] | None = None, dead: Sequence[str] = ()) -> None:
+    def __init__(self, replies: Mapping[str, httpx2.Response] | None = None, dead: Sequence[str] = ()) -> None:
         self._replies = replies or {}
         self._dead = dead
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
         if request.url.host in self._dead:
-            raise httpx.ConnectError("unreachable")
-        return self._replies.get(request.url.path) or httpx.Response(200, content=b"here")
+            raise httpx2.ConnectError("unreachable")
+        return self._replies.get(request.url.path) or httpx2.Response(200, content=b"here")
 
 
-class Endless(httpx.AsyncByteStream):
+class Endless(httpx2.AsyncByteStream):
     """A body that counts what is read of it."""
 
     def __init__(self) -> None:
@@ -66,11 +66,11 @@ class Endless(httpx.AsyncByteStream):
         self.closed = True
 
 
-def moved(location: str) -> httpx.Response:
-    return httpx.Response(302, headers={"location": location, "set-cookie": "a=b"})
+def moved(location: str) -> httpx2.Response:
+    return httpx2.Response(302, headers={"location": location, "set-cookie": "a=b"})
 
 
-def client_of(names: Names, web: Web) -> httpx.AsyncClient:
+def client_of(names: Names, web: Web) -> httpx2.AsyncClient:
     return outbound_client(AddressGuard((), names), web)
 
 
@@ -114,7 +114,7 @@ async def test_no_spelling_leads_to_this_machine(url: str) -> None:
     """With the resolver that the server uses: none of these asks a name server."""
     web = Web()
     async with outbound_client(AddressGuard(), web) as client:
-        with pytest.raises((ForbiddenAddress, httpx.InvalidURL, httpx.UnsupportedProtocol)):
+        with pytest.raises((ForbiddenAddress, httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
             await client.get(url)
     assert web.requests == []
 
@@ -122,7 +122,7 @@ async def test_no_spelling_leads_to_this_machine(url: str) -> None:
 async def test_one_private_address_among_public_ones_is_enough_to_refuse() -> None:
     guard = AddressGuard((), Names({"mixed": [[PUBLIC, "10.0.0.1"]]}))
     with pytest.raises(ForbiddenAddress, match="ATELIER_OUTBOUND_HOSTS"):
-        await guard.addresses(httpx.URL("http://mixed/"))
+        await guard.addresses(httpx2.URL("http://mixed/"))
 
 
 async def test_an_unknown_and_a_private_name_are_refused_in_the_same_words() -> None:
@@ -130,7 +130,7 @@ async def test_an_unknown_and_a_private_name_are_refused_in_the_same_words() -> 
     told = []
     for host in ("inner", "nobody"):
         with pytest.raises(ForbiddenAddress) as caught:
-            await guard.addresses(httpx.URL(f"http://{host}/"))
+            await guard.addresses(httpx2.URL(f"http://{host}/"))
         told.append(str(caught.value).replace(host, ""))
     assert told[0] == told[1]
 
@@ -153,10 +153,10 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
 async def test_a_public_host_is_reached_at_the_usual_port_alone(url: str) -> None:
     names = Names({"example.org": [[PUBLIC]]})
     with pytest.raises(ForbiddenAddress, match=r"a port other than (80|443)"):
-        await AddressGuard((), names).addresses(httpx.URL(url))
+        await AddressGuard((), names).addresses(httpx2.URL(url))
     assert names.asked == []
-    port = httpx.URL(url).port
-    assert await AddressGuard([f"example.org:{port}"], names).addresses(httpx.URL(url)) == [PUBLIC]
+    port = httpx2.URL(url).port
+    assert await AddressGuard([f"example.org:{port}"], names).addresses(httpx2.URL(url)) == [PUBLIC]
 
 
 async def test_an_ipv6_address_is_connected_to_as_one() -> None:
@@ -185,7 +185,7 @@ async def test_a_redirect_is_checked_like_a_request(location: str) -> None:
     web = Web({"/a": moved(location)})
     names = Names({"example.org": [[PUBLIC]], "inner": [["10.0.0.1"]], "127.0.0.1": [["127.0.0.1"]]})
     async with client_of(names, web) as client:
-        with pytest.raises((ForbiddenAddress, httpx.UnsupportedProtocol)):
+        with pytest.raises((ForbiddenAddress, httpx2.UnsupportedProtocol)):
             await client.get("http://example.org/a")
     assert [request.url.path for request in web.requests] == ["/a"]
 
@@ -196,7 +196,7 @@ async def test_a_redirect_is_followed_without_cookies_and_not_for_ever() -> None
         assert (await client.get("http://example.org/a")).content == b"here"
         assert [request.url.path for request in web.requests] == ["/a", "/b"]
         assert all("cookie" not in request.headers for request in web.requests)
-        with pytest.raises(httpx.TooManyRedirects):
+        with pytest.raises(httpx2.TooManyRedirects):
             await client.get("http://example.org/loop")
     assert len(web.requests) == 2 + 1 + MOST_REDIRECTS
 
@@ -204,7 +204,7 @@ async def test_a_redirect_is_followed_without_cookies_and_not_for_ever() -> None
 async def test_a_redirects_own_body_is_not_read() -> None:
     """The client would read it to its end and unpack it, however large it is."""
     body = Endless()
-    web = Web({"/a": httpx.Response(302, headers={"location": "/b", "content-encoding": "gzip"}, stream=body)})
+    web = Web({"/a": httpx2.Response(302, headers={"location": "/b", "content-encoding": "gzip"}, stream=body)})
     async with client_of(Names({"example.org": [[PUBLIC]]}), web) as client:
         assert (await client.get("http://example.org/a")).content == b"here"
     assert (body.pieces, body.closed) == (0, True)
@@ -230,14 +230,14 @@ async def test_an_operator_may_allow_hosts(allowed: list[str], url: str, reached
     private = {name: [["10.0.0.1"]] for name in ("nas", "nas.evil", "10.0.0.1")}
     guard = AddressGuard(allowed, Names({**private, "fd00::1": [["fd00::1"]]}))
     try:
-        assert bool(await guard.addresses(httpx.URL(url))) == reached
+        assert bool(await guard.addresses(httpx2.URL(url))) == reached
     except ForbiddenAddress:
         assert not reached
 
 
 async def test_a_name_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(ForbiddenAddress):
-        await AddressGuard().addresses(httpx.URL("http://" + "a" * 70 + ".example/"))
+        await AddressGuard().addresses(httpx2.URL("http://" + "a" * 70 + ".example/"))
 
 
 async def test_proxies_and_certificates_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ async def test_the_name_in_tls_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> 
         server,
         outbound_client(AddressGuard(["nas.example"], Names({"nas.example": [["127.0.0.1"]]}))) as client,
     ):
-        with pytest.raises((httpx.TransportError, ssl.SSLError)):
+        with pytest.raises((httpx2.TransportError, ssl.SSLError)):
             await client.get(f"https://nas.example:{port}/")
         assert b"nas.example" in await asyncio.wait_for(heard, 5)
 

@@ -1,0 +1,181 @@
+"""A server that is a program: started, spoken with over its standard input and output, and ended with all it started.
+
+The SDK's own transport keeps a line until it ends, however long it is, and hands the program's errors to ours. This
+one has the same form (a context manager of two streams) and bounds both.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import anyio
+import structlog
+from anyio.abc import ByteReceiveStream, Process
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.client.stdio import get_default_environment
+from mcp.os.posix.utilities import terminate_posix_process_tree
+from mcp.shared.message import SessionMessage
+from mcp_types import jsonrpc_message_adapter
+
+from gateway.mcp_host.limits import KIB, PoolLimits
+from gateway.mcp_host.server import Command
+from gateway.mcp_host.traffic import Item, Pace, Streams
+
+LAST_WORDS = 4 * KIB  # bytes of a program's errors that are kept
+GRACE_SECONDS = 2.0  # for a program to end once its input has, and again once it was told to
+WRITE_SECONDS = 10.0  # that a program may leave a message unread
+LOOK_SECONDS = 0.01
+
+_log = structlog.get_logger(__name__)
+
+
+class LastWords:
+    """The end of what a program wrote to its standard error."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def add(self, data: bytes) -> None:
+        self._data = (self._data + data)[-LAST_WORDS:]
+
+    @property
+    def text(self) -> str:
+        return self._data.decode(errors="replace").strip()
+
+
+@asynccontextmanager
+async def program_streams(
+    command: Command, limits: PoolLimits, words: LastWords, label: str = ""
+) -> AsyncIterator[Streams]:
+    """Starts the program; OSError, ValueError. It has ended when the context has."""
+    process = await anyio.open_process(
+        [command.command, *command.args],
+        # Nothing of this server's environment, which holds its keys, but what every program needs.
+        env={**get_default_environment(), **dict(command.env)},
+        cwd=command.cwd,
+        start_new_session=True,
+    )
+    write_in, read = anyio.create_memory_object_stream[Item](0)
+    write, read_out = anyio.create_memory_object_stream[SessionMessage](0)
+    talk = _Talk(process, limits, words, label)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(talk.listen, write_in)
+            group.start_soon(talk.speak, read_out, write_in)
+            group.start_soon(talk.note_errors)
+            try:
+                yield read, write
+            finally:
+                with anyio.CancelScope(shield=True):
+                    read.close()
+                    write.close()
+                    await _end(process)
+                group.cancel_scope.cancel()
+    finally:
+        for stream in (read, write, write_in, read_out):
+            stream.close()
+
+
+class _Talk:
+    """The three pipes of one program."""
+
+    def __init__(self, process: Process, limits: PoolLimits, words: LastWords, label: str) -> None:
+        self._process = process
+        self._limits = limits
+        self._words = words
+        self._label = label
+        self._pace = Pace(limits.messages_a_second)  # of lines that are no messages
+
+    async def listen(self, to: MemoryObjectSendStream[Item]) -> None:
+        async with to:
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                async for line in _lines(_pipe(self._process.stdout), self._limits.message):
+                    if (message := self._message(line)) is not None:
+                        await to.send(message)
+                    else:
+                        await self._pace.step()
+        await self._drain()
+
+    def _message(self, line: bytearray) -> SessionMessage | None:
+        if _parts(line) > self._limits.parts:
+            _log.warning("mcp_message_dropped", server=self._label, reason="too many parts", bytes=len(line))
+            return None
+        try:
+            return SessionMessage(jsonrpc_message_adapter.validate_json(bytes(line), by_name=False))
+        except ValueError:
+            return None  # many a program greets on its standard output
+
+    async def speak(self, what: MemoryObjectReceiveStream[SessionMessage], to: MemoryObjectSendStream[Item]) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            async with what:
+                async for item in what:
+                    line = item.message.model_dump_json(by_alias=True, exclude_unset=True) + "\n"
+                    with anyio.fail_after(WRITE_SECONDS):
+                        await stdin.send(line.encode(errors="replace"))
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):  # TimeoutError is one
+            to.close()  # who waits for an answer to what was not read learns that there will be none
+
+    async def note_errors(self) -> None:
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+            async for data in _pipe(self._process.stderr):
+                self._words.add(data)
+
+    async def _drain(self) -> None:
+        """What a program still writes when nobody listens would otherwise keep it from reading that it may go."""
+        with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
+            async for _ in _pipe(self._process.stdout):
+                pass
+
+
+def _pipe(stream: ByteReceiveStream | None) -> ByteReceiveStream:
+    assert stream is not None
+    return stream
+
+
+def _parts(line: bytearray) -> int:
+    """At least as many values as the JSON has."""
+    return line.count(b",") + line.count(b"[") + line.count(b"{")
+
+
+async def _lines(pipe: ByteReceiveStream, longest: int) -> AsyncIterator[bytearray]:
+    """Whole lines that are not empty; ends as the pipe does, and at a line that is too long."""
+    line = bytearray()
+    async for data in pipe:
+        for piece in _split(data):
+            line += piece
+            if len(line) > longest:
+                return
+            if piece.endswith(b"\n"):
+                if line.strip():
+                    yield line
+                line = bytearray()
+
+
+def _split(data: bytes) -> Iterator[bytes]:
+    """At line feeds, and only there."""
+    start = 0
+    while (end := data.find(b"\n", start) + 1) > 0:
+        yield data[start:end]
+        start = end
+    yield data[start:]
+
+
+async def _end(process: Process) -> None:
+    """As MCP has it: its input ends, it is told to, it is killed; and all that it started with it."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await process.stdin.aclose()
+    await _gone(process, GRACE_SECONDS)
+    await terminate_posix_process_tree(process, GRACE_SECONDS)
+    await _gone(process, GRACE_SECONDS)
+    with anyio.move_on_after(GRACE_SECONDS):
+        await process.aclose()
+
+
+async def _gone(process: Process, seconds: float) -> None:
+    # Not `wait()`, which also waits for pipes that whoever the program started may hold.
+    with anyio.move_on_after(seconds):
+        while process.returncode is None:  # noqa: ASYNC110
+            await anyio.sleep(LOOK_SECONDS)
