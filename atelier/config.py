@@ -39,6 +39,13 @@ class Config(BaseSettings):
         description="Hosts (name or name:port), by commas, that requests may have something fetched from although "
         "their addresses are not public, or their ports not the usual ones.",
     )
+    mcp_requests: bool = Field(False, description="Let requests name MCP servers of their own, at public addresses.")
+    mcp_steps: int = Field(
+        16, ge=2, description="Times that a model may write in one answer that calls tools of MCP servers."
+    )
+    mcp_seconds: float = Field(
+        300, gt=0, description="Seconds after which an answer calls no more tools of MCP servers."
+    )
     max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
     queue_timeout: float | None = Field(
         None,

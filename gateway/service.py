@@ -33,9 +33,11 @@ from gateway.lmstudio_sdk.sockets import SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
+from gateway.mcp_host.pool import ServerPool
 from gateway.ollama.pulls import Pulls
 from gateway.ollama.residence import Residence
 from gateway.ollama.routes import OllamaRoutes
+from gateway.openai.hosted_chat import HostedChat
 from gateway.openai.routes import OpenAIRoutes
 from gateway.outbound import AddressGuard
 from gateway.registry_client import RegistryClient
@@ -45,6 +47,8 @@ from gateway.responses.routes import ResponseRoutes
 from gateway.sequences import Sequences
 from gateway.snapshot import Snapshot, State
 from gateway.stored import Stored
+from gateway.tool_loop.host import ToolHost
+from gateway.tool_loop.loop import LoopLimits
 from gateway.unary import Unary
 from gateway.watcher import Watcher
 from gateway.workers import Workers
@@ -68,6 +72,15 @@ class Gateway:
         core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics, self._images)
         self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
+        self.servers = ServerPool(AddressGuard(config.outbound_hosts))
+        self.tool_host = ToolHost(
+            self.inference,
+            self.servers,
+            dict,
+            self.metrics,
+            LoopLimits(config.mcp_steps, seconds=config.mcp_seconds),
+            own_servers=config.mcp_requests,
+        )
         self.archive = Archive(Stored(self.registry, "openai"))
         self.background = Background(self.inference, self.archive, Stored(self.registry, "openai-run"))
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
@@ -100,6 +113,7 @@ class Gateway:
             await asyncio.wait([self._watching])
         await self.background.close()
         await self.registry.close()
+        await self.servers.close()
         await self.workers.close()
         await self._images.close()
 
@@ -117,12 +131,20 @@ class Gateway:
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
         routes = Routes(
-            OpenAIRoutes(self.inference, self.unary, catalogue, numbers_alone=config.embedding_encoding == "float"),
+            OpenAIRoutes(
+                self.inference,
+                self.unary,
+                catalogue,
+                HostedChat(self.tool_host),
+                numbers_alone=config.embedding_encoding == "float",
+            ),
             AnthropicRoutes(self.inference, self.unary, catalogue),
             ResponseRoutes(self.inference, self.archive, self.background),
             LMStudioRoutes(self.inference, catalogue, control),
             self._ollama_routes(catalogue, control),
-            LMStudioChatRoutes(self.inference, self.watcher, Conversations(Stored(self.registry, KIND))),
+            LMStudioChatRoutes(
+                self.inference, self.tool_host, self.watcher, Conversations(Stored(self.registry, KIND))
+            ),
             self.sdk,
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),

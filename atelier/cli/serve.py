@@ -34,6 +34,13 @@ def serve(
     outbound_hosts: Annotated[
         list[str] | None, typer.Option(help="Hosts to fetch from though they are not public: name or name:port.")
     ] = None,
+    mcp_requests: Annotated[
+        bool | None, typer.Option(help="Let requests name MCP servers of their own, at public addresses.  [off]")
+    ] = None,
+    mcp_steps: Annotated[
+        int | None, typer.Option(min=2, help="Times a model may write in an answer that calls MCP tools.  [16]")
+    ] = None,
+    mcp_seconds: Annotated[Number, typer.Option(help="Seconds for which such an answer calls tools.  [300]")] = None,
     max_queued: Annotated[int | None, typer.Option(help="Requests in work or waiting before a 503.  [256]")] = None,
     queue_timeout: Annotated[
         Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")

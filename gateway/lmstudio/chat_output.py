@@ -13,61 +13,57 @@ Json = dict[str, Any]
 
 
 class ChatOutput:
-    """Takes an answer's events, one after the other."""
+    """Takes an answer's events, one after the other.
+
+    Each step of an answer that calls tools has its thoughts, its text and its calls, in this order.
+    """
 
     def __init__(self) -> None:
-        self._items: list[Json] = []  # what is written has its pieces as content until it is asked for
-        self._steps: list[_StepMessages] = []
+        self._steps: list[_Step] = []
 
     def take(self, event: Event) -> None:
         match event:
             case Reasoning(_, text):
-                self._grow("reasoning", text)
                 self._step().reasoning.append(text)
             case Delta(_, text):
-                self._grow("message", text)
                 self._step().text.append(text)
             case HostedCallBegun():
                 self._step()
             case HostedCallEnded():
-                self._items.append(call_item(event))
                 self._steps[-1].ended.append(event)
             case ToolCallDelta(_, piece) if piece.name:
-                self._items.append({"type": "invalid_tool_call", **unknown_tool(piece.name)})
+                self._step().unknown.append(piece.name)
 
     def whole_items(self) -> list[Json]:
         """An answer without a word is a message all the same, unless it was all reasoning."""
-        return [_joined(item) for item in self._items] or [{"type": "message", "content": ""}]
+        return [item for step in self._steps for item in step.items()] or [{"type": "message", "content": ""}]
 
     def messages(self, *, sees: bool) -> list[Json]:
         """As a chat that goes on keeps them. `sees`: whether the model sees images."""
-        steps = self._steps or [_StepMessages()]
+        steps = self._steps or [_Step()]
         return [message for step in steps for message in step.messages(sees=sees)]
 
-    def _grow(self, kind: str, text: str) -> None:
-        if self._items and self._items[-1]["type"] == kind:
-            self._items[-1]["content"].append(text)
-        else:
-            self._items.append({"type": kind, "content": [text]})
-
-    def _step(self) -> "_StepMessages":
+    def _step(self) -> "_Step":
         """The one that grows: what comes after a call has ended is of the next one."""
         if not self._steps or self._steps[-1].ended:
-            self._steps.append(_StepMessages())
+            self._steps.append(_Step())
         return self._steps[-1]
 
 
-def _joined(item: Json) -> Json:
-    return {**item, "content": "".join(item["content"])} if "content" in item else item
-
-
-class _StepMessages:
+class _Step:
     """What the model wrote and called in one go, and the results."""
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.ended: list[HostedCallEnded] = []
+        self.unknown: list[str] = []  # names of tools that there are not
+
+    def items(self) -> list[Json]:
+        written = (("reasoning", self.reasoning), ("message", self.text))
+        items: list[Json] = [{"type": kind, "content": "".join(pieces)} for kind, pieces in written if pieces]
+        calls = [call_item(each) for each in sorted(self.ended, key=lambda each: each.number)]
+        return [*items, *calls, *({"type": "invalid_tool_call", **unknown_tool(name)} for name in self.unknown)]
 
     def messages(self, *, sees: bool) -> list[Json]:
         said: Json = {"role": "assistant", "content": "".join(self.text)}

@@ -275,7 +275,7 @@ class LoadEnd(Reply):
     load_time_seconds: float
 
 
-class PromptProgress(Reply):
+class PromptShare(Reply):
     type: Literal["prompt_processing.progress"]
     progress: float = Field(ge=0, le=1)
 
@@ -307,7 +307,7 @@ class ChatEnd(Reply):
 
 
 class V1ChatEvent(
-    RootModel[ChatStart | LoadEvent | Mark | PromptProgress | PartDelta | ToolCallEvent | ErrorInStream | ChatEnd]
+    RootModel[ChatStart | LoadEvent | Mark | PromptShare | PartDelta | ToolCallEvent | ErrorInStream | ChatEnd]
 ):
     """The data of one event, whose name is its type."""
 

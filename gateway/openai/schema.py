@@ -139,13 +139,13 @@ class FunctionEntry(Body):
     strict: bool | None = Field(None, description="A keyword of the schema that cannot be enforced is an error.")
 
 
-class FunctionTool(Body):
+class FunctionToolEntry(Body):
     type: Literal["function"]
     function: FunctionEntry
 
 
 ToolEntry = Annotated[
-    Annotated[FunctionTool, Tag("(function)")] | Annotated[MCPTool, Tag("(mcp)")],
+    Annotated[FunctionToolEntry, Tag("(function)")] | Annotated[MCPTool, Tag("(mcp)")],
     Discriminator(lambda value: "(mcp)" if is_mcp(value) else "(function)"),
 ]
 

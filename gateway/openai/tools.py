@@ -11,7 +11,7 @@ from gateway.openai.schema import (
     CalledFunction,
     ChatBody,
     FunctionReference,
-    FunctionTool,
+    FunctionToolEntry,
     NamedTool,
     ToolCallEntry,
 )
@@ -33,7 +33,7 @@ def uses_servers(body: ChatBody) -> bool:
 
 def own_functions(body: ChatBody) -> list[Tool]:
     """Those that the caller runs."""
-    entries = [(number, entry) for number, entry in enumerate(body.tools or []) if isinstance(entry, FunctionTool)]
+    entries = [(number, entry) for number, entry in enumerate(body.tools or []) if isinstance(entry, FunctionToolEntry)]
     tools = {number: function_tool(entry.function, f"tools[{number}].function") for number, entry in entries}
     refuse_namesakes(tools, "tools[{}].function.name")
     return list(tools.values())

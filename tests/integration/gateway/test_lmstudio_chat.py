@@ -147,19 +147,18 @@ async def test_a_cold_models_load_is_told_as_the_registry_tells_it(
         registry.set_instance(pb.Instance(id=f"{cold}:2", model_key=cold, state=pb.STARTING))
         frames = frames_of(await asyncio.wait_for(opening, PATIENCE))
         events += [await anext(frames), await anext(frames)]
-        assert events == [
-            ("chat.start", {"model_instance_id": f"{cold}:2"}),
-            ("model_load.start", {"model_instance_id": f"{cold}:2"}),
-        ]
+        which = {"model_instance_id": f"{cold}:2"}
+        assert events == [("chat.start", which), ("model_load.start", which)]
         for progress in (0.25, 0.75):
             loading = pb.Instance(id=f"{cold}:2", model_key=cold, state=pb.LOADING, load_progress=progress)
             registry.set_instance(loading)
-            assert await anext(frames) == ("model_load.progress", {"progress": progress})
+            assert await anext(frames) == ("model_load.progress", {**which, "progress": progress})
         del registry.instances[f"{cold}:2"]
         registry.released.set()
         rest = [frame async for frame in frames]
         await streaming.__aexit__(None, None, None)
-    assert rest[:2] == [("model_load.progress", {"progress": 1.0}), ("model_load.end", {"load_time_seconds": 0.25})]
+    assert rest[0] == ("model_load.progress", {**which, "progress": 1.0})
+    assert rest[1] == ("model_load.end", {**which, "load_time_seconds": 0.25})
     assert joined(rest[2:])[:3] == PROMPT
     assert names(joined(rest))[5:] == ["message.start", "message.delta", "message.end", "chat.end"]
     assert rest[-1][1]["result"]["stats"]["model_load_time_seconds"] == 0.25
@@ -441,7 +440,8 @@ async def test_items_of_the_input_are_one_message(gateway: RunningGateway, regis
         ({"input": [{"type": "image", "data_url": "data:,"}]}, 400, "invalid_request", "input[0].data_url"),
         ({"input": [{"type": "image", "data_url": "http://a/b"}]}, 400, "invalid_request", "input[0].data_url"),
         ({"input": [{"type": "image"}]}, 400, "invalid_request", "input[0].data_url"),
-        ({"integrations": ["mcp/files"]}, 400, "not_implemented", "integrations"),
+        ({"integrations": ["mcp/files"]}, 400, "invalid_request", "integrations[0]"),
+        ({"integrations": ["files"]}, 400, "not_implemented", "integrations[0]"),
         ({"integrations": "mcp/files"}, 400, "invalid_request", "integrations"),
         ({"temperature": -1}, 400, "invalid_request", "temperature"),
         ({"temperature": "warm"}, 400, "invalid_request", "temperature"),

@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 
 from atelier.errors import DeadlineExceeded, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
-from gateway.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason
-from gateway.lmstudio.chat import output_items
+from gateway.events import (
+    Completion,
+    Delta,
+    Event,
+    Finished,
+    PromptProgress,
+    Reasoning,
+    Statistics,
+    StopReason,
+    completion_events,
+)
+from gateway.lmstudio.chat_output import ChatOutput
 from gateway.lmstudio.chat_stream import ChatRenderer
 from gateway.lmstudio.conversation import Turn, chat_messages
 from gateway.lmstudio.errors import error_body, error_event
@@ -56,7 +66,10 @@ def test_an_answer_without_a_word_has_a_prompt_that_ends() -> None:
     [("", "", ["message"]), ("a", "", ["reasoning"]), ("", "b", ["message"]), ("a", "b", ["reasoning", "message"])],
 )
 def test_an_answer_has_the_items_that_it_has_words_for(reasoning: str, message: str, types: list[str]) -> None:
-    assert [item["type"] for item in output_items(reasoning, message)] == types
+    output = ChatOutput()
+    for event in completion_events(Completion(message, END, reasoning=reasoning)):
+        output.take(event)
+    assert [item["type"] for item in output.whole_items()] == types
 
 
 def test_the_newest_system_prompt_holds_and_an_empty_one_takes_it_away() -> None:
@@ -73,7 +86,9 @@ def test_the_newest_system_prompt_holds_and_an_empty_one_takes_it_away() -> None
 
 
 def test_a_turn_comes_back_as_it_was_kept() -> None:
-    turn = Turn("Be brief.", [{"role": "user", "content": "é\0"}]).answered("hm", "so")
+    turn = Turn("Be brief.", [{"role": "user", "content": "é\0"}]).answered(
+        [{"role": "assistant", "content": "so", "reasoning_content": "hm"}]
+    )
     assert Turn.from_json(turn.to_json()) == turn
 
 
