@@ -33,9 +33,15 @@ from gateway.lmstudio_sdk.sockets import SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
+from gateway.mcp_host.file import ServersFile
+from gateway.mcp_host.limits import KIB, PoolLimits
+from gateway.mcp_host.pool import ServerPool
+from gateway.mcp_host.routes import ServerRoutes
+from gateway.mcp_host.sampling import ModelSampler
 from gateway.ollama.pulls import Pulls
 from gateway.ollama.residence import Residence
 from gateway.ollama.routes import OllamaRoutes
+from gateway.openai.hosted_chat import HostedChat
 from gateway.openai.routes import OpenAIRoutes
 from gateway.outbound import AddressGuard
 from gateway.registry_client import RegistryClient
@@ -45,6 +51,8 @@ from gateway.responses.routes import ResponseRoutes
 from gateway.sequences import Sequences
 from gateway.snapshot import Snapshot, State
 from gateway.stored import Stored
+from gateway.tool_loop.host import ToolHost
+from gateway.tool_loop.loop import LoopLimits
 from gateway.unary import Unary
 from gateway.watcher import Watcher
 from gateway.workers import Workers
@@ -72,6 +80,12 @@ class Gateway:
         self.background = Background(self.inference, self.archive, Stored(self.registry, "openai-run"))
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
         control = Control(self.registry, self.watcher)
+        self.mcp_file = ServersFile(config.mcp_file)
+        self.mcp_pool = ServerPool(
+            AddressGuard(config.outbound_hosts),
+            limits=PoolLimits(result=int(config.mcp_result_kb * KIB), idle_seconds=config.mcp_idle),
+            sampler=ModelSampler(self.inference),
+        )
         self.sdk = self._create_sdk(config, catalogue, control)
         self.app = self._create_app(config, catalogue, control)
         self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
@@ -102,6 +116,7 @@ class Gateway:
         await self.registry.close()
         await self.workers.close()
         await self._images.close()
+        await self.mcp_pool.close()
 
     def _create_sdk(self, config: Config, catalogue: Catalogue, control: Control) -> SDKSockets:
         return SDKSockets(
@@ -116,17 +131,32 @@ class Gateway:
         )
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
+        host = ToolHost(
+            self.inference,
+            self.mcp_pool,
+            self.mcp_file.servers,
+            self.metrics,
+            LoopLimits(),
+            own_servers=config.mcp_requests,
+        )
         routes = Routes(
-            OpenAIRoutes(self.inference, self.unary, catalogue, numbers_alone=config.embedding_encoding == "float"),
+            OpenAIRoutes(
+                self.inference,
+                self.unary,
+                catalogue,
+                HostedChat(host),
+                numbers_alone=config.embedding_encoding == "float",
+            ),
             AnthropicRoutes(self.inference, self.unary, catalogue),
             ResponseRoutes(self.inference, self.archive, self.background),
             LMStudioRoutes(self.inference, catalogue, control),
             self._ollama_routes(catalogue, control),
-            LMStudioChatRoutes(self.inference, self.watcher, Conversations(Stored(self.registry, KIND))),
+            LMStudioChatRoutes(self.inference, host, self.watcher, Conversations(Stored(self.registry, KIND))),
             self.sdk,
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),
+            ServerRoutes(self.mcp_file, self.mcp_pool),
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
         return create_app(config, routes, self.admission, self.metrics)

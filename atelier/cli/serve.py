@@ -34,6 +34,15 @@ def serve(
     outbound_hosts: Annotated[
         list[str] | None, typer.Option(help="Hosts to fetch from though they are not public: name or name:port.")
     ] = None,
+    mcp_requests: Annotated[
+        bool | None, typer.Option(help="Let requests name MCP servers of their own, at public addresses.  [off]")
+    ] = None,
+    mcp_result_kb: Annotated[
+        Number, typer.Option(help="Text of an MCP tool's result that a model gets, in KiB.  [256]")
+    ] = None,
+    mcp_idle: Annotated[
+        Number, typer.Option(help="Seconds without use before an MCP server's connection is closed.  [600]")
+    ] = None,
     max_queued: Annotated[int | None, typer.Option(help="Requests in work or waiting before a 503.  [256]")] = None,
     queue_timeout: Annotated[
         Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")

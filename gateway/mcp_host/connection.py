@@ -106,6 +106,11 @@ class Connection:
     def leaving(self) -> bool:
         return self._leave.is_set() or self.task.done()
 
+    @property
+    def known_tools(self) -> Sequence[ServerTool] | None:
+        """As they were last listed."""
+        return self._tools
+
     def leave(self) -> None:
         """It closes, whatever runs over it; nothing new begins."""
         self._leave.set()
