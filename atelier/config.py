@@ -46,6 +46,12 @@ class Config(BaseSettings):
     mcp_seconds: float = Field(
         300, gt=0, description="Seconds after which an answer calls no more tools of MCP servers."
     )
+    mcp_result_kb: float = Field(
+        256, gt=0, description="Text of one result of an MCP server's tool that a model gets, in KiB; more is cut."
+    )
+    mcp_idle: float = Field(
+        600, gt=0, description="Seconds without use after which the connection to an MCP server is closed."
+    )
     max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
     queue_timeout: float | None = Field(
         None,
@@ -135,6 +141,11 @@ class Config(BaseSettings):
     @property
     def adapters_dir(self) -> Path:
         return self.home / "adapters"
+
+    @property
+    def mcp_file(self) -> Path:
+        """The MCP servers whose tools models use."""
+        return self.home / "mcp.json"
 
     @property
     def database_path(self) -> Path:

@@ -29,6 +29,7 @@ from atelier.errors import (
     InstanceNotFound,
     InvalidRequest,
     LoadFailed,
+    MCPConnectionError,
     ModelNotFound,
     NotFound,
     PayloadTooLarge,
@@ -66,6 +67,7 @@ from gateway.management.schema import (
     PresetImportBody,
     ReplicasBody,
 )
+from gateway.mcp_host.routes import ServerRoutes
 from gateway.ollama.routes import OllamaRoutes
 from gateway.ollama.schema import (
     OllamaChatBody,
@@ -104,6 +106,7 @@ class Routes:
     management: ManagementRoutes
     downloads: DownloadRoutes
     presets: PresetRoutes
+    mcp_servers: ServerRoutes
     health: HealthRoutes
 
 
@@ -306,6 +309,17 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     )
     get("/api/v1/models/{id:path}/info", ours.describe_model, "All that is known of a model", ModelNotFound)
     get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)
+
+    servers = routes.mcp_servers
+    get("/api/v1/mcp/servers", servers.list, "The MCP servers whose tools models use")
+    _add(
+        app,
+        "POST",
+        "/api/v1/mcp/servers/{label}/test",
+        servers.test,
+        "Try an MCP server, and list its tools",
+        (*ALWAYS, NotFound, MCPConnectionError),
+    )
 
     get(GREETING, routes.sdk.greet, "Whether LM Studio's SDK may connect")
     for path in PATHS:

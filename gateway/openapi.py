@@ -14,6 +14,7 @@ from gateway.documented import JSON, Documented
 from gateway.error_forms import FORMS, forms_of_path
 from gateway.lmstudio import documented as lmstudio
 from gateway.management import documented as management
+from gateway.mcp_host import documented as mcp_servers
 from gateway.ollama import documented as ollama
 from gateway.openai import documented as openai
 from gateway.responses import documented as responses
@@ -29,7 +30,7 @@ TABLES = {
     "Anthropic": anthropic.DOCUMENTED,
     "LM Studio": lmstudio.DOCUMENTED,
     "Ollama": ollama.DOCUMENTED,
-    "Management": management.DOCUMENTED,
+    "Management": management.DOCUMENTED | mcp_servers.DOCUMENTED,
 }
 """The operations of each dialect, by method and path."""
 

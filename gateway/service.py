@@ -33,7 +33,11 @@ from gateway.lmstudio_sdk.sockets import SDKSockets
 from gateway.management.downloads import DownloadRoutes
 from gateway.management.presets import PresetRoutes
 from gateway.management.routes import ManagementRoutes
+from gateway.mcp_host.file import ServersFile
+from gateway.mcp_host.limits import KIB, PoolLimits
 from gateway.mcp_host.pool import ServerPool
+from gateway.mcp_host.routes import ServerRoutes
+from gateway.mcp_host.sampling import ModelSampler
 from gateway.ollama.pulls import Pulls
 from gateway.ollama.residence import Residence
 from gateway.ollama.routes import OllamaRoutes
@@ -72,11 +76,16 @@ class Gateway:
         core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics, self._images)
         self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
-        self.servers = ServerPool(AddressGuard(config.outbound_hosts))
+        self.mcp_file = ServersFile(config.mcp_file)
+        self.mcp_pool = ServerPool(
+            AddressGuard(config.outbound_hosts),
+            limits=PoolLimits(result=int(config.mcp_result_kb * KIB), idle_seconds=config.mcp_idle),
+            sampler=ModelSampler(self.inference),
+        )
         self.tool_host = ToolHost(
             self.inference,
-            self.servers,
-            dict,
+            self.mcp_pool,
+            self.mcp_file.servers,
             self.metrics,
             LoopLimits(config.mcp_steps, seconds=config.mcp_seconds),
             own_servers=config.mcp_requests,
@@ -113,9 +122,9 @@ class Gateway:
             await asyncio.wait([self._watching])
         await self.background.close()
         await self.registry.close()
-        await self.servers.close()
         await self.workers.close()
         await self._images.close()
+        await self.mcp_pool.close()
 
     def _create_sdk(self, config: Config, catalogue: Catalogue, control: Control) -> SDKSockets:
         return SDKSockets(
@@ -149,6 +158,7 @@ class Gateway:
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),
+            ServerRoutes(self.mcp_file, self.mcp_pool),
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
         return create_app(config, routes, self.admission, self.metrics)

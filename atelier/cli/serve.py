@@ -41,6 +41,12 @@ def serve(
         int | None, typer.Option(min=2, help="Times a model may write in an answer that calls MCP tools.  [16]")
     ] = None,
     mcp_seconds: Annotated[Number, typer.Option(help="Seconds for which such an answer calls tools.  [300]")] = None,
+    mcp_result_kb: Annotated[
+        Number, typer.Option(help="Text of an MCP tool's result that a model gets, in KiB.  [256]")
+    ] = None,
+    mcp_idle: Annotated[
+        Number, typer.Option(help="Seconds without use before an MCP server's connection is closed.  [600]")
+    ] = None,
     max_queued: Annotated[int | None, typer.Option(help="Requests in work or waiting before a 503.  [256]")] = None,
     queue_timeout: Annotated[
         Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Protocol
 
+import httpx2
 import structlog
 from mcp import Client
 from mcp.client import ClientRequestContext
@@ -36,6 +37,7 @@ from gateway.mcp_host.server import Command, Server
 from gateway.mcp_host.stdio import LastWords, program_streams
 from gateway.mcp_host.tool import ServerTool, ToolOutput
 from gateway.mcp_host.traffic import Connect, Pace, Traffic
+from gateway.outbound import ForbiddenAddress
 
 OURS = Implementation(name="lm-atelier", version=__version__)
 LONGEST_REASON = 500  # characters of what a server says, in a message of ours
@@ -103,6 +105,11 @@ class Connection:
     @property
     def leaving(self) -> bool:
         return self._leave.is_set() or self.task.done()
+
+    @property
+    def known_tools(self) -> Sequence[ServerTool] | None:
+        """As they were last listed."""
+        return self._tools
 
     def leave(self) -> None:
         """It closes, whatever runs over it; nothing new begins."""
@@ -194,7 +201,7 @@ class Connection:
     def _connect(self) -> Connect:
         reach = self.server.reach
         if isinstance(reach, Command):
-            return lambda: program_streams(reach, self._limits, self.words, self.server.label)
+            return lambda: program_streams(reach, self._limits, self.words)
         silent = max(self.server.call_seconds, 60.0) + self._limits.probe_seconds
         return lambda: self._dialler.streams(reach, self._limits, self._replies, silent)
 
@@ -243,7 +250,7 @@ class Connection:
             raise self.error(f"did not list its tools within {self._limits.list_seconds:g} seconds") from None
         except Exception as error:
             self.leave()
-            raise self.error(_reason(error)) from None
+            raise self.error(self._why(error)) from None
         self.answered = True
         self._tools, self._outputs = tuple(listing.tools.values()), listing.outputs
         self._listed, self._seen_changes = asyncio.get_running_loop().time(), changes
@@ -286,7 +293,7 @@ class Connection:
             raise SessionLost
         if error.code == CONNECTION_CLOSED or self.leaving:
             self.leave()
-            raise self.error("ended, or broke off, during the call")
+            raise self.error(self.words.fault or "ended, or broke off, during the call")
         if self._replies.status in (401, 403):
             raise self.error(f"answered with HTTP {self._replies.status}")
         self.answered = True
@@ -342,8 +349,10 @@ class Connection:
             return ErrorData(code=INTERNAL_ERROR, message=error.message)
 
     def _why(self, error: Exception) -> str:
-        if isinstance(self.server.reach, Command) and isinstance(error, OSError | ValueError):
-            return f"could not be started: {_reason(error)}"
+        if isinstance(self.server.reach, Command) and isinstance(error, OSError):
+            return f"could not be started: {str(error)[:LONGEST_REASON]}"
+        if self.words.fault is not None:
+            return self.words.fault
         if self._replies.status is not None:
             return f"answered with HTTP {self._replies.status}"
         return _reason(error)
@@ -374,10 +383,14 @@ def _reason(error: BaseException) -> str:
     """In words that go on from the server's name, without what the server sent where that may be long."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, MCPError):
-        if error.code == CONNECTION_CLOSED:
-            return "ended, or broke off"
-        return f"answered with an error: {error.message[:LONGEST_REASON]}"
-    if isinstance(error, ValidationError):
-        return "did not answer as MCP has it"
-    return str(error)[:LONGEST_REASON].rstrip(".") or type(error).__name__
+    said = str(error)[:LONGEST_REASON].rstrip(".") or type(error).__name__
+    match error:
+        case MCPError(code=code):
+            return "ended, or broke off" if code == CONNECTION_CLOSED else f"answered with an error: {said}"
+        case ValidationError():
+            return "did not answer as MCP has it"
+        case ForbiddenAddress():
+            return f"is not called, as its URL is refused: {said}"
+        case httpx2.HTTPError() | httpx2.InvalidURL():
+            return f"cannot be reached: {said}"
+    return f"failed: {said}"

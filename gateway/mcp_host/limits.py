@@ -14,6 +14,7 @@ class PoolLimits:
     probe_seconds: float = 5.0  # for a sign of life, after a call that took too long
     refresh_seconds: float = 300.0  # after which tools are listed again, changed or not
     idle_seconds: float = 600.0  # without use, after which a connection is closed
+    grace_seconds: float = 2.0  # for a program to end once its input has, and again once it was told to
     longest_backoff: float = 60.0  # before a server that failed again and again is tried once more
     guests: int = 32  # connections to servers that requests named
     message: int = 16 * MIB  # one message, as it is on the wire

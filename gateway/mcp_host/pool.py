@@ -88,6 +88,11 @@ class ServerPool:
             return "open" if known.connection.version else "opening"
         return "failed" if known.failures else "closed"
 
+    def known_tools(self, server: Server) -> Sequence[ServerTool] | None:
+        """As they were last listed; None where it is not connected."""
+        known = self._known.get(server)
+        return known.connection.known_tools if known is not None and known.connection is not None else None
+
     def protocol(self, server: Server) -> str:
         """The version that is spoken with it; "" where it is not connected."""
         known = self._known.get(server)

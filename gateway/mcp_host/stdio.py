@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import anyio
-import structlog
 from anyio.abc import ByteReceiveStream, Process
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.client.stdio import get_default_environment
@@ -22,17 +21,15 @@ from gateway.mcp_host.server import Command
 from gateway.mcp_host.traffic import Item, Pace, Streams
 
 LAST_WORDS = 4 * KIB  # bytes of a program's errors that are kept
-GRACE_SECONDS = 2.0  # for a program to end once its input has, and again once it was told to
 WRITE_SECONDS = 10.0  # that a program may leave a message unread
 LOOK_SECONDS = 0.01
 
-_log = structlog.get_logger(__name__)
-
 
 class LastWords:
-    """The end of what a program wrote to its standard error."""
+    """The end of what a program wrote to its standard error. `fault`: for what we ended the talk."""
 
     def __init__(self) -> None:
+        self.fault: str | None = None
         self._data = b""
 
     def add(self, data: bytes) -> None:
@@ -44,9 +41,7 @@ class LastWords:
 
 
 @asynccontextmanager
-async def program_streams(
-    command: Command, limits: PoolLimits, words: LastWords, label: str = ""
-) -> AsyncIterator[Streams]:
+async def program_streams(command: Command, limits: PoolLimits, words: LastWords) -> AsyncIterator[Streams]:
     """Starts the program; OSError, ValueError. It has ended when the context has."""
     process = await anyio.open_process(
         [command.command, *command.args],
@@ -57,7 +52,7 @@ async def program_streams(
     )
     write_in, read = anyio.create_memory_object_stream[Item](0)
     write, read_out = anyio.create_memory_object_stream[SessionMessage](0)
-    talk = _Talk(process, limits, words, label)
+    talk = _Talk(process, limits, words)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(talk.listen, write_in)
@@ -69,41 +64,38 @@ async def program_streams(
                 with anyio.CancelScope(shield=True):
                     read.close()
                     write.close()
-                    await _end(process)
+                    await _end(process, limits.grace_seconds)
                 group.cancel_scope.cancel()
     finally:
         for stream in (read, write, write_in, read_out):
             stream.close()
 
 
+class _TooLarge(Exception):
+    """The message says what of a server is not read."""
+
+
 class _Talk:
     """The three pipes of one program."""
 
-    def __init__(self, process: Process, limits: PoolLimits, words: LastWords, label: str) -> None:
+    def __init__(self, process: Process, limits: PoolLimits, words: LastWords) -> None:
         self._process = process
         self._limits = limits
         self._words = words
-        self._label = label
         self._pace = Pace(limits.messages_a_second)  # of lines that are no messages
 
     async def listen(self, to: MemoryObjectSendStream[Item]) -> None:
         async with to:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-                async for line in _lines(_pipe(self._process.stdout), self._limits.message):
-                    if (message := self._message(line)) is not None:
-                        await to.send(message)
-                    else:
-                        await self._pace.step()
+                try:
+                    async for line in _lines(_pipe(self._process.stdout), self._limits):
+                        if (message := _message(line)) is not None:
+                            await to.send(message)
+                        else:
+                            await self._pace.step()
+                except _TooLarge as reason:
+                    self._words.fault = str(reason)
         await self._drain()
-
-    def _message(self, line: bytearray) -> SessionMessage | None:
-        if _parts(line) > self._limits.parts:
-            _log.warning("mcp_message_dropped", server=self._label, reason="too many parts", bytes=len(line))
-            return None
-        try:
-            return SessionMessage(jsonrpc_message_adapter.validate_json(bytes(line), by_name=False))
-        except ValueError:
-            return None  # many a program greets on its standard output
 
     async def speak(self, what: MemoryObjectReceiveStream[SessionMessage], to: MemoryObjectSendStream[Item]) -> None:
         stdin = self._process.stdin
@@ -139,18 +131,27 @@ def _parts(line: bytearray) -> int:
     return line.count(b",") + line.count(b"[") + line.count(b"{")
 
 
-async def _lines(pipe: ByteReceiveStream, longest: int) -> AsyncIterator[bytearray]:
-    """Whole lines that are not empty; ends as the pipe does, and at a line that is too long."""
+async def _lines(pipe: ByteReceiveStream, limits: PoolLimits) -> AsyncIterator[bytes]:
+    """Whole lines that are not empty; _TooLarge."""
     line = bytearray()
     async for data in pipe:
         for piece in _split(data):
             line += piece
-            if len(line) > longest:
-                return
+            if len(line) > limits.message:
+                raise _TooLarge("sent a message that is too long")
             if piece.endswith(b"\n"):
+                if _parts(line) > limits.parts:
+                    raise _TooLarge("sent a message of too many parts")
                 if line.strip():
-                    yield line
+                    yield bytes(line)
                 line = bytearray()
+
+
+def _message(line: bytes) -> SessionMessage | None:
+    try:
+        return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+    except ValueError:
+        return None  # many a program greets on its standard output
 
 
 def _split(data: bytes) -> Iterator[bytes]:
@@ -162,15 +163,15 @@ def _split(data: bytes) -> Iterator[bytes]:
     yield data[start:]
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, grace: float) -> None:
     """As MCP has it: its input ends, it is told to, it is killed; and all that it started with it."""
     if process.stdin is not None:
         with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             await process.stdin.aclose()
-    await _gone(process, GRACE_SECONDS)
-    await terminate_posix_process_tree(process, GRACE_SECONDS)
-    await _gone(process, GRACE_SECONDS)
-    with anyio.move_on_after(GRACE_SECONDS):
+    await _gone(process, grace)
+    await terminate_posix_process_tree(process, grace)
+    await _gone(process, grace)
+    with anyio.move_on_after(grace):
         await process.aclose()
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 BEHAVIOUR = sys.argv[1]
 FILE = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -18,7 +19,7 @@ OBJECT = {"type": "object", "properties": {}}
 
 def note(line):
     if FILE:
-        with open(FILE, "a") as file:
+        with Path(FILE).open("a") as file:
             file.write(line + "\n")
 
 
@@ -51,7 +52,7 @@ ODD_TOOLS = [
     tool("string_schema") | {"inputSchema": {"type": "string"}},
     tool("invalid_schema") | {"inputSchema": {"type": "object", "properties": {"a": {"type": 7}}}},
     tool("huge_schema") | {"inputSchema": {"type": "object", "description": "s" * 100_000}},
-    tool("deep_schema") | {"inputSchema": deep(100)},
+    tool("deep_schema") | {"inputSchema": deep(60)},
     tool("remote") | {"inputSchema": {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:1/a"}}}},
     tool("also_good") | {"inputSchema": {"properties": {"a": True}}},
     tool("odd_output", outputSchema="nothing"),
@@ -121,13 +122,13 @@ def call(id, params):
         while True:
             sys.stdout.write("x" * 65536)
     if BEHAVIOUR == "huge result":
-        sys.stdout.write('{"jsonrpc": "2.0", "id": %d, "result": {"content": [{"type": "text", "text": "' % id)
+        sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {id}, "result": {{"content": [{{"type": "text", "text": "')
         for _ in range(300):
             sys.stdout.write("y" * 2**20)
         sys.stdout.write('"}]}}\n')
         return text("never read")
     if BEHAVIOUR == "many values":
-        sys.stdout.write('{"jsonrpc": "2.0", "id": %d, "result": {"content": [], "_meta": {"a": [' % id)
+        sys.stdout.write(f'{{"jsonrpc": "2.0", "id": {id}, "result": {{"content": [], "_meta": {{"a": [')
         sys.stdout.write("[]," * 1_000_000 + "[]]}}}\n")
         return None
     if BEHAVIOUR == "notifications":

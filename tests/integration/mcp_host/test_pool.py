@@ -30,7 +30,7 @@ def odd(behaviour: str = "", file: Path | None = None, **more: Any) -> Server:
 
 @asynccontextmanager
 async def pool_of(**limits: Any) -> AsyncIterator[ServerPool]:
-    pool = ServerPool(AddressGuard(), limits=PoolLimits(**limits))
+    pool = ServerPool(AddressGuard(), limits=PoolLimits(**{"grace_seconds": 0.2, **limits}))
     try:
         async with asyncio.timeout(PATIENCE):
             yield pool
@@ -157,7 +157,7 @@ async def test_a_line_that_is_too_long_ends_the_connection(behaviour: str) -> No
 
 async def test_a_message_of_too_many_values_is_not_read() -> None:
     async with pool_of() as pool:
-        server = odd("many values", call_seconds=1)
+        server = odd("many values")
         await within_memory(lambda: refused(pool.call(server, "echo", {})), 30)
 
 
@@ -268,20 +268,27 @@ async def test_idle_connections_are_closed_and_opened_anew(tmp_path: Path) -> No
     async with pool_of(idle_seconds=0.2) as pool:
         await pool.tools(server)
         await until(lambda: pool.state(server) == "closed")
-        await until(lambda: not any(psutil.pid_exists(pid) for pid in pids(tmp_path / "notes")))
+        await until(lambda: not any(map(lives, pids(tmp_path / "notes"))))
         assert (await pool.call(server, "echo", {})).text == "{}"
 
 
 async def test_nothing_that_a_program_started_outlives_the_pool(tmp_path: Path) -> None:
-    pool = ServerPool(AddressGuard(), limits=PoolLimits())
+    pool = ServerPool(AddressGuard(), limits=PoolLimits(grace_seconds=0.2))
     await pool.tools(odd("children", tmp_path / "notes"))
     await pool.tools(odd("stubborn", tmp_path / "notes"))
     found = pids(tmp_path / "notes")
     assert len(found) == 3
     await pool.close()
-    assert not [pid for pid in found if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert not any(map(lives, found))
     assert "stopping" in await refused(pool.tools(odd()))
 
 
 def pids(file: Path) -> list[int]:
     return [int(line.split()[1]) for line in file.read_text().splitlines()]
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

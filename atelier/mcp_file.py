@@ -1,0 +1,148 @@
+"""`mcp.json` in the home: the MCP servers whose tools models use, in the form that other MCP hosts have it.
+
+    {"mcpServers": {"files": {"command": "mcp-files", "args": ["/data"]}, "wiki": {"url": "https://wiki.example/mcp"}}}
+
+Beside the usual keys an entry has ours: `disabled`, `allowedTools`, `requireApproval`, `timeout`, `sampling`,
+`elicitation`. Keys that nobody here knows are kept and mean nothing.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+NAME = "mcp.json"
+SERVERS = "mcpServers"
+LARGEST = 2**20  # bytes
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
+VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+OURS = "ATELIER_"  # what this server's own variables begin with
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Json = dict[str, Any]
+
+
+class WrongFile(Exception):
+    """The message says where and what, and nothing of the values, which may be secret."""
+
+
+class Entry(BaseModel):
+    """One server. Texts may hold `${NAME}`, `${env:NAME}` and `${NAME:-otherwise}`: variables of the environment."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, alias_generator=to_camel)
+
+    type: Literal["stdio", "http", "streamable-http", "streamableHttp"] | None = None
+    command: Text | None = None
+    args: list[str] = []
+    env: dict[str, str] = {}
+    cwd: Text | None = None
+    url: Annotated[str, StringConstraints(pattern="(?i)^(https?://|\\$\\{)")] | None = None
+    headers: dict[str, str] = {}
+
+    disabled: bool = False
+    allowed_tools: list[str] | None = None
+    require_approval: Literal["always", "never"] | list[str] = "never"
+    timeout: float = Field(60.0, gt=0, le=3600)
+    sampling: Text | None = None
+    elicitation: bool = False
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Self:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("needs either a command or a url")
+        return self
+
+
+def path_in(home: Path) -> Path:
+    return home / NAME
+
+
+def read_document(path: Path) -> Json:
+    """The whole file, {} where there is none; WrongFile, OSError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        return {}
+    if len(data) > LARGEST:
+        raise WrongFile(f"it has more than {LARGEST} bytes")
+    try:
+        document = json.loads(data)
+    except json.JSONDecodeError as error:
+        raise WrongFile(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise WrongFile("it is not JSON") from None
+    if not isinstance(document, dict) or not isinstance(document.get(SERVERS, {}), dict):
+        raise WrongFile(f'it is not an object with an object "{SERVERS}"')
+    return document
+
+
+def entries_of(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Entry]:
+    """By label, with the environment's variables put in; WrongFile."""
+    return {label: entry_of(label, given, environment) for label, given in document.get(SERVERS, {}).items()}
+
+
+def entry_of(label: str, given: object, environment: Mapping[str, str] | None) -> Entry:
+    """`environment`: None leaves its variables as they are written. WrongFile."""
+    place = f"{SERVERS}.{label[:100]}"
+    if not LABEL.fullmatch(label):
+        raise WrongFile(f"{place}: a label has at most 64 letters, digits, spaces, and . _ -")
+    try:
+        entry = Entry.model_validate(given)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"])
+        raise WrongFile(f"{place}{where}: {fault['msg'].removeprefix('Value error, ')}") from None
+    return entry if environment is None else _expanded(entry, place, environment)
+
+
+def write_document(path: Path, document: Json) -> None:
+    """At once and whole, for its owner alone: it may hold secrets. OSError."""
+    path = path.resolve()  # a link stays one
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(prefix=f".{NAME}.", dir=path.parent)  # which only its owner can read
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _expanded(entry: Entry, place: str, environment: Mapping[str, str]) -> Entry:
+    def put_in(text: str, key: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            name, otherwise = match.group(1), match.group(2)
+            if name.upper().startswith(OURS):
+                raise WrongFile(f"{place}.{key}: {name} is this server's own and given to nobody")
+            if otherwise is not None:
+                return environment.get(name) or otherwise
+            if name not in environment:
+                raise WrongFile(f"{place}.{key}: there is no variable {name} in the server's environment")
+            return environment[name]
+
+        return VARIABLE.sub(value, text)
+
+    def put_in_all(texts: Mapping[str, str], key: str) -> dict[str, str]:
+        return {name: put_in(text, f"{key}.{name}") for name, text in texts.items()}
+
+    return entry.model_copy(
+        update={
+            "command": entry.command and put_in(entry.command, "command"),
+            "args": [put_in(text, f"args[{i}]") for i, text in enumerate(entry.args)],
+            "env": put_in_all(entry.env, "env"),
+            "cwd": entry.cwd and put_in(entry.cwd, "cwd"),
+            "url": entry.url and put_in(entry.url, "url"),
+            "headers": put_in_all(entry.headers, "headers"),
+        }
+    )
