@@ -66,6 +66,8 @@ from gateway.management.schema import (
     PresetImportBody,
     ReplicasBody,
 )
+from gateway.mcp_server.documented import OTHER_REPLIES, McpMessage
+from gateway.mcp_server.routes import MCPRoutes
 from gateway.ollama.routes import OllamaRoutes
 from gateway.ollama.schema import (
     OllamaChatBody,
@@ -104,6 +106,7 @@ class Routes:
     management: ManagementRoutes
     downloads: DownloadRoutes
     presets: PresetRoutes
+    mcp: MCPRoutes
     health: HealthRoutes
 
 
@@ -307,6 +310,17 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     get("/api/v1/models/{id:path}/info", ours.describe_model, "All that is known of a model", ModelNotFound)
     get("/api/v1/models/{id:path}/settings", presets.settings, "A model's settings, with their origins", ModelNotFound)
 
+    bodies.append(McpMessage)
+    _add(
+        app,
+        "POST",
+        "/mcp",
+        routes.mcp.post,
+        "A message to the MCP server",
+        (*ALWAYS, InvalidRequest, BodyTooSlow),
+        openapi_extra={**body_of(McpMessage), "responses": OTHER_REPLIES},
+    )
+
     get(GREETING, routes.sdk.greet, "Whether LM Studio's SDK may connect")
     for path in PATHS:
         app.add_api_websocket_route(path, routes.sdk.serve)
@@ -353,7 +367,7 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=[
-                    *("x-request-id", "request-id", "retry-after"),
+                    *("x-request-id", "request-id", "retry-after", "mcp-session-id"),
                     *(UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER, TIMING_HEADER),
                 ],
             )

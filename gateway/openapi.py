@@ -14,6 +14,7 @@ from gateway.documented import JSON, Documented
 from gateway.error_forms import FORMS, forms_of_path
 from gateway.lmstudio import documented as lmstudio
 from gateway.management import documented as management
+from gateway.mcp_server import documented as mcp
 from gateway.ollama import documented as ollama
 from gateway.openai import documented as openai
 from gateway.responses import documented as responses
@@ -29,6 +30,7 @@ TABLES = {
     "Anthropic": anthropic.DOCUMENTED,
     "LM Studio": lmstudio.DOCUMENTED,
     "Ollama": ollama.DOCUMENTED,
+    "MCP": mcp.DOCUMENTED,
     "Management": management.DOCUMENTED,
 }
 """The operations of each dialect, by method and path."""
