@@ -13,14 +13,17 @@ def set_aside_if_larger(path: Path, size: int) -> None:
         path.replace(path.with_suffix(".log.1"))
 
 
-def tail(path: Path, since: int = 0) -> list[str]:
-    """The last lines that are not blank, of those written after byte `since`; none when it cannot be read."""
+def tail(path: Path, since: int = 0, most: int = TAIL_BYTES) -> list[str]:
+    """The last lines that are not blank, of the `most` bytes at the end, and of those written after byte `since`.
+
+    No line where it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             begin = since if since <= size else 0  # shorter than it was: `logrotate` emptied it since
-            file.seek(max(begin, size - TAIL_BYTES))
-            lines = file.read(TAIL_BYTES).decode(errors="replace").splitlines()
+            file.seek(max(begin, size - most))
+            lines = file.read(most).decode(errors="replace").splitlines()
     except OSError:
         return []
     return [line for line in lines if line.strip()]

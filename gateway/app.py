@@ -68,6 +68,8 @@ from gateway.management.schema import (
     ReplicasBody,
 )
 from gateway.mcp_host.routes import ServerRoutes
+from gateway.mcp_server.documented import OTHER_REPLIES, McpMessage
+from gateway.mcp_server.routes import MCPRoutes
 from gateway.ollama.routes import OllamaRoutes
 from gateway.ollama.schema import (
     OllamaChatBody,
@@ -107,6 +109,7 @@ class Routes:
     downloads: DownloadRoutes
     presets: PresetRoutes
     mcp_servers: ServerRoutes
+    mcp: MCPRoutes
     health: HealthRoutes
 
 
@@ -320,6 +323,16 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         "Try an MCP server, and list its tools",
         (*ALWAYS, NotFound, MCPConnectionError),
     )
+    bodies.append(McpMessage)
+    _add(
+        app,
+        "POST",
+        "/mcp",
+        routes.mcp.post,
+        "A message to the MCP server",
+        (*ALWAYS, InvalidRequest, BodyTooSlow),
+        openapi_extra={**body_of(McpMessage), "responses": OTHER_REPLIES},
+    )
 
     get(GREETING, routes.sdk.greet, "Whether LM Studio's SDK may connect")
     for path in PATHS:
@@ -367,7 +380,7 @@ def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> li
                 allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=[
-                    *("x-request-id", "request-id", "retry-after"),
+                    *("x-request-id", "request-id", "retry-after", "mcp-session-id"),
                     *(UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER, TIMING_HEADER),
                 ],
             )

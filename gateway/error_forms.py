@@ -5,6 +5,7 @@ from starlette.types import Scope
 from gateway.anthropic import errors as anthropic
 from gateway.error_form import ErrorForm
 from gateway.lmstudio import errors as lmstudio
+from gateway.mcp_server import errors as mcp
 from gateway.ollama import errors as ollama
 from gateway.openai import errors as openai
 
@@ -14,6 +15,7 @@ BY_PATH: dict[str, ErrorForm] = {
     "/api/v0": openai.FORM,
     "/api/v1": lmstudio.FORM,
     "/api": ollama.FORM,
+    "/mcp": mcp.FORM,
 }
 FORMS = {form.name: form for form in (openai.FORM, *BY_PATH.values())}
 

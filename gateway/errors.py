@@ -21,6 +21,7 @@ from atelier.errors import (
 from gateway.account import Account
 from gateway.error_forms import form_of
 
+FAULTS = {"Field required": "is required", "Extra inputs are not permitted": "there is no such field"}
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it, but the log has it
 
 
@@ -79,7 +80,7 @@ def _sentence(message: str) -> str:
     message = message.removeprefix("Value error, ")
     if message.startswith("Invalid JSON"):
         return f"is not valid JSON ({message.removeprefix('Invalid JSON: ')})"
-    return "is required" if message == "Field required" else message
+    return FAULTS.get(message, message)
 
 
 async def handle_error(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from gateway.error_forms import FORMS, forms_of_path
 from gateway.lmstudio import documented as lmstudio
 from gateway.management import documented as management
 from gateway.mcp_host import documented as mcp_servers
+from gateway.mcp_server import documented as mcp
 from gateway.ollama import documented as ollama
 from gateway.openai import documented as openai
 from gateway.responses import documented as responses
@@ -31,6 +32,7 @@ TABLES = {
     "LM Studio": lmstudio.DOCUMENTED,
     "Ollama": ollama.DOCUMENTED,
     "Management": management.DOCUMENTED | mcp_servers.DOCUMENTED,
+    "MCP": mcp.DOCUMENTED,
 }
 """The operations of each dialect, by method and path."""
 

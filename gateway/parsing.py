@@ -18,15 +18,20 @@ M = TypeVar("M", bound=BaseModel)
 
 async def read_body(request: Request, kind: type[M]) -> M:
     """The body; InvalidRequest naming the field at fault, BodyTooSlow. The content type is not asked for."""
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            body = await request.body()
-    except TimeoutError:
-        raise BodyTooSlow() from None
+    body = await read_bytes(request)
     if len(body) > LARGE_BYTES:
         # The parser holds the interpreter's lock for most of its time: a thread shortens the pause, no more.
         return await asyncio.to_thread(parse, body, kind)
     return parse(body, kind)
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body as it is; BodyTooSlow."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.body()
+    except TimeoutError:
+        raise BodyTooSlow() from None
 
 
 def parse(body: bytes, kind: type[M]) -> M:

@@ -39,7 +39,7 @@ class RequestLog:
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] in RESPONSE_STARTS:
-                status = message.get("status", SWITCHING_PROTOCOLS)
+                status = int(message.get("status", SWITCHING_PROTOCOLS))
                 message["headers"] = [*message.get("headers", []), *id_headers]
             await send(message)
 

@@ -38,6 +38,10 @@ from gateway.mcp_host.limits import KIB, PoolLimits
 from gateway.mcp_host.pool import ServerPool
 from gateway.mcp_host.routes import ServerRoutes
 from gateway.mcp_host.sampling import ModelSampler
+from gateway.mcp_server.logs import Logs
+from gateway.mcp_server.resources import Resources
+from gateway.mcp_server.routes import MCPRoutes
+from gateway.mcp_server.tool import Core
 from gateway.ollama.pulls import Pulls
 from gateway.ollama.residence import Residence
 from gateway.ollama.routes import OllamaRoutes
@@ -95,6 +99,7 @@ class Gateway:
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
         control = Control(self.registry, self.watcher)
         self.sdk = self._create_sdk(config, catalogue, control)
+        self.mcp = self._create_mcp(config, catalogue, control)
         self.app = self._create_app(config, catalogue, control)
         self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
         self.metrics.registry_connected.set_function(lambda: self.watcher.connected)
@@ -102,10 +107,12 @@ class Gateway:
 
     async def start(self) -> None:
         self._watching = asyncio.create_task(self.watcher.run())
+        await self.mcp.start()
 
     async def drain(self, grace_seconds: float) -> None:
         """Take nothing new, let what runs finish within the grace period, end the rest with an error."""
         self.admission.close()
+        self.mcp.drain()
         _log.info("draining", requests=self.admission.active + self.admission.waiting)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.admission.idle(), grace_seconds)
@@ -120,6 +127,7 @@ class Gateway:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
+        await self.mcp.close()
         await self.background.close()
         await self.registry.close()
         await self.workers.close()
@@ -137,6 +145,12 @@ class Gateway:
             self.admission,
             self.metrics,
         )
+
+    def _create_mcp(self, config: Config, catalogue: Catalogue, control: Control) -> MCPRoutes:
+        follower = DownloadFollower(self.watcher, self.admission)
+        core = Core(self.inference, self.unary, catalogue, control, self.watcher, follower)
+        resources = Resources(self.watcher, control, Logs(config.logs_dir), self.metrics.registry)
+        return MCPRoutes(core, resources, int(config.body_limit_mb * 2**20))
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
         routes = Routes(
@@ -159,6 +173,7 @@ class Gateway:
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),
             ServerRoutes(self.mcp_file, self.mcp_pool),
+            self.mcp,
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
         return create_app(config, routes, self.admission, self.metrics)

@@ -122,20 +122,11 @@ class PresetRoutes:
 
     async def settings(self, request: Request) -> Response:
         """Every setting of a model, with where it comes from: as a request would find them that sets none."""
-        snapshot = self._watcher.known()
-        model, instance = meant(request.path_params["id"], request.query_params.get("instance"), snapshot)
-        preset = find_preset(request.query_params.get("preset"), model, snapshot)
-        default = default_preset(model, snapshot)
-        resolved = effective(layers_of({}, preset, default, model, instance)).values
-        load = load_values(model, instance, preset, default, snapshot.models)
+        query = request.query_params
         return json_response(
-            {
-                "model": model.key,
-                "instance": instance.id if instance else None,
-                "preset": preset.name if preset else None,
-                "default_preset": default.name if default else None,
-                "settings": {name: value_object(value) for name, value in {**load, **resolved}.items()},
-            }
+            settings_object(
+                self._watcher.known(), request.path_params["id"], query.get("instance"), query.get("preset")
+            )
         )
 
     def _require(self, name: str) -> Preset:
@@ -171,6 +162,21 @@ def meant(name: str, instance_id: str | None, snapshot: Snapshot) -> tuple[Model
         if each.id == instance_id:
             return model, each
     raise NotFound(f'{model.key} has no instance "{instance_id[:200]}".', param="instance")
+
+
+def settings_object(snapshot: Snapshot, name: str, instance_id: str | None, preset_name: str | None) -> Json:
+    """Every setting of a model, with its origin."""
+    model, instance = meant(name, instance_id, snapshot)
+    preset, default = find_preset(preset_name, model, snapshot), default_preset(model, snapshot)
+    resolved = effective(layers_of({}, preset, default, model, instance)).values
+    load = load_values(model, instance, preset, default, snapshot.models)
+    return {
+        "model": model.key,
+        "instance": instance.id if instance else None,
+        "preset": preset.name if preset else None,
+        "default_preset": default.name if default else None,
+        "settings": {name: value_object(value) for name, value in {**load, **resolved}.items()},
+    }
 
 
 def given(body: PresetBody) -> Settings:

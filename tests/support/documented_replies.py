@@ -43,7 +43,8 @@ class RepliesChecked:
 
     def _check(self, operation: str, reply: "_Reply") -> None:
         method, _, path = operation.partition(" ")
-        told = _document(self._openapi)["paths"][path][method.lower()]["responses"].get(str(reply.status))
+        documented = _document(self._openapi)["paths"][path].get(method.lower(), {"responses": {}})
+        told = documented["responses"].get(str(reply.status))
         if told is None:
             if reply.status not in ANYWHERE:
                 self.faults.append(f"{operation}: status {reply.status} is not told of: {reply.body[:300]!r}")

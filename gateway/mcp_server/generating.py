@@ -1,0 +1,91 @@
+"""The tools that generate text."""
+
+import json
+from collections.abc import Sequence
+
+from atelier.constraint import JsonSchema
+from atelier.errors import InvalidRequest
+from gateway.call import Call, Chat, PromptInput, Text
+from gateway.draft import Draft
+from gateway.events import Completion, Delta, Event, Reasoning
+from gateway.generation import Generation
+from gateway.mcp_server.inputs import ChatInput, CompleteInput
+from gateway.mcp_server.inputs import Generating as GeneratingInput
+from gateway.mcp_server.outputs import Generated, Usage
+from gateway.mcp_server.tool import Caller, Core
+from gateway.openai.messages import chat_messages
+from gateway.openai.schema import Message
+from gateway.openai.translate import finish_reason
+
+
+async def chat(core: Core, caller: Caller, asked: ChatInput) -> Generated:
+    return await _generate(core, caller, call_of(asked, Chat.of(chat_messages(messages_of(asked)))))
+
+
+async def complete(core: Core, caller: Caller, asked: CompleteInput) -> Generated:
+    return await _generate(core, caller, call_of(asked, Text(asked.prompt)))
+
+
+def messages_of(asked: ChatInput) -> list[Message]:
+    if (asked.messages is None) == (asked.prompt is None):
+        raise InvalidRequest("Give either messages or a prompt.", param="messages")
+    if asked.messages is None:
+        return [Message(role="user", content=asked.prompt)]
+    return [Message(role=turn.role, content=turn.content) for turn in asked.messages]
+
+
+def call_of(asked: GeneratingInput, prompt: PromptInput) -> Call:
+    return Call(
+        model=asked.model,
+        prompts=[prompt],
+        settings=asked.settings.model_dump(exclude_none=True) if asked.settings else {},
+        constraint=JsonSchema(json.dumps(asked.json_schema)) if asked.json_schema is not None else None,
+        preset=asked.preset,
+    )
+
+
+async def _generate(core: Core, caller: Caller, call: Call) -> Generated:
+    generation = await core.inference.start(call, caller.origin, caller.account)
+    try:
+        if caller.wants_progress:
+            completion = await _told(generation, caller)
+        else:
+            (completion,) = await generation.collect()
+        return generated(generation, completion)
+    finally:
+        generation.close()
+
+
+async def _told(generation: Generation, caller: Caller) -> Completion:
+    """The completion, of which the caller has heard each piece."""
+    draft, pieces = Draft(), 0
+    while batch := await generation.next_batch():
+        for event in batch:
+            draft.add(event)
+        new = [event for event in batch if isinstance(event, Delta | Reasoning)]
+        pieces += len(new)
+        if new:
+            await caller.report(pieces, message=text_of(new) or None)
+    return draft.completion(generation.ends[0], logprobs=False)
+
+
+def text_of(events: Sequence[Event]) -> str:
+    """Of the answer; what the model thinks is told by its progress alone."""
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def generated(generation: Generation, completion: Completion) -> Generated:
+    return Generated(
+        model=generation.plan.name,
+        instance=generation.instance.id,
+        text=completion.text,
+        reasoning=completion.reasoning or None,
+        finish_reason="length" if finish_reason(completion.finished.reason) == "length" else "stop",
+        usage=Usage(
+            prompt_tokens=generation.prompt_tokens,
+            cached_tokens=generation.cached_tokens,
+            completion_tokens=generation.completion_tokens,
+        ),
+        unenforced=list(generation.unenforced),
+        dropped_messages=generation.dropped.messages,
+    )

@@ -1,0 +1,221 @@
+"""The MCP server's route: who may call it, how a call is given up, and two gateways for one client."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from itertools import cycle
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client, MCPError
+
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import PATIENCE, RunningGateway, post_bytes, running_gateway, until
+from tests.support.mcp_client import MODES, mcp_client
+
+LONG = {"text": "word " * 100_000, "step_seconds": 0.001}
+CHAT = {"model": KEY, "prompt": "go on"}
+ACCEPT = "application/json, text/event-stream"
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def active(registry: FakeRegistry) -> int:
+    return registry.workers[KEY].engine.figures().active if KEY in registry.workers else 0
+
+
+def in_work(gateway: RunningGateway) -> int:
+    return gateway.gateway.admission.waiting + gateway.gateway.admission.active
+
+
+@contextlib.asynccontextmanager
+async def generating(mcp: Client, registry: FakeRegistry) -> AsyncIterator["asyncio.Task[Any]"]:
+    """A call that would take minutes, once a worker is at it."""
+    registry.script = LONG
+    call = asyncio.create_task(mcp.call_tool("chat", CHAT))
+    try:
+        await until(lambda: active(registry) == 1)
+        yield call
+    finally:
+        call.cancel()
+        await asyncio.wait([call])
+
+
+async def test_a_cancelled_call_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry, mode: str) -> None:
+    async with mcp_client(gateway.url, mode) as mcp, generating(mcp, registry) as call:
+        call.cancel()
+        await until(lambda: active(registry) == 0)
+        await until(lambda: in_work(gateway) == 0)
+        assert (await mcp.list_tools()).tools  # the client goes on
+
+
+async def test_a_client_that_leaves_frees_the_sequence(
+    gateway: RunningGateway, registry: FakeRegistry, mode: str
+) -> None:
+    registry.script = LONG
+    params: dict[str, Any] = {"name": "chat", "arguments": CHAT}
+    headers = {"accept": ACCEPT, "content-type": "application/json"}
+    if mode == "auto":
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        params["_meta"] = meta
+        headers |= {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "chat"}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    _, writer = await gateway.raw(post_bytes("/mcp", message, **{k.replace("-", "_"): v for k, v in headers.items()}))
+    await until(lambda: active(registry) == 1)
+    writer.close()
+    await until(lambda: active(registry) == 0)
+    await until(lambda: in_work(gateway) == 0)
+
+
+async def test_a_stranger_cannot_cancel_a_call(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    async with (
+        mcp_client(gateway.url, "legacy") as mcp,
+        generating(mcp, registry),
+        gateway.client(headers={"accept": ACCEPT}) as http,
+    ):
+        for request_id in range(10):
+            params = {"requestId": request_id}
+            cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+            for headers in ({}, {"mcp-session-id": "guessed"}):
+                assert (await http.post("/mcp", json=cancelled, headers=headers)).status_code == 202
+        assert active(registry) == 1
+
+
+async def test_a_server_that_stops_ends_calls_with_what_to_do(
+    gateway: RunningGateway, registry: FakeRegistry, mode: str
+) -> None:
+    async with mcp_client(gateway.url, mode) as mcp, generating(mcp, registry) as call:
+        await gateway.gateway.drain(0)
+        result = await asyncio.wait_for(asyncio.shield(call), PATIENCE)
+    assert result.is_error
+    assert "send the request again" in result.content[0].text
+
+
+async def test_a_session_is_a_name_that_only_handshakes_get(gateway: RunningGateway) -> None:
+    headers = {"accept": ACCEPT}
+    async with gateway.client(headers=headers) as http:
+        names = [(await http.post("/mcp", json=INITIALIZE)).headers["mcp-session-id"] for _ in range(2)]
+        assert len(set(names)) == 2
+        again = await http.post("/mcp", json=INITIALIZE, headers={"mcp-session-id": "of another gateway"})
+        assert (again.status_code, "mcp-session-id" in again.headers) == (200, False)
+        modern = await http.post("/mcp", json=INITIALIZE, headers={"mcp-protocol-version": "2026-07-28"})
+        assert "mcp-session-id" not in modern.headers
+        assert (await http.get("/mcp")).status_code == 405
+        assert (await http.delete("/mcp", headers={"mcp-session-id": names[0]})).status_code == 405
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"x-api-key": "wrong"}])
+async def test_the_key_is_asked_for(registry: FakeRegistry, mode: str, headers: dict[str, str]) -> None:
+    async with running_gateway(registry, api_key="right") as gateway:
+        async with gateway.client(headers={"accept": ACCEPT, **headers}) as http:
+            refused = await http.post("/mcp", json=INITIALIZE)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert refused.json()["error"]["data"] == {"code": "invalid_api_key"}
+        with pytest.raises(BaseExceptionGroup) as failed:
+            async with mcp_client(gateway.url, mode, headers=headers):
+                pass
+        assert failed.group_contains(MCPError, match="key")
+
+
+@pytest.mark.parametrize("headers", [{"authorization": "Bearer right"}, {"x-api-key": "right"}])
+async def test_the_key_opens_it(registry: FakeRegistry, mode: str, headers: dict[str, str]) -> None:
+    async with (
+        running_gateway(registry, api_key="right") as gateway,
+        mcp_client(gateway.url, mode, headers=headers) as mcp,
+    ):
+        assert (await mcp.list_tools()).tools
+
+
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"host": "evil.example"}])
+async def test_web_pages_and_names_of_strangers_are_forbidden(gateway: RunningGateway, headers: dict[str, str]) -> None:
+    async with gateway.client(headers={"accept": ACCEPT, **headers}) as http:
+        assert (await http.post("/mcp", json=INITIALIZE)).status_code == 403
+
+
+async def test_a_web_page_that_may_call_can_read_the_name_of_its_session(registry: FakeRegistry) -> None:
+    origin = "https://page.example"
+    wish = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "mcp-protocol-version, mcp-method, mcp-name, mcp-session-id",
+    }
+    async with (
+        running_gateway(registry, cors=origin) as gateway,
+        gateway.client(headers={"accept": ACCEPT, "origin": origin}) as http,
+    ):
+        preflight = await http.options("/mcp", headers=wish)
+        reply = await http.post("/mcp", json=INITIALIZE)
+    assert (preflight.status_code, reply.status_code) == (200, 200)
+    assert "mcp-session-id" in reply.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"[" * 100_000, b'{"jsonrpc":"2.0","id":1}', b"\xff", b'{"jsonrpc":"2.0","id":{}}']
+)
+async def test_what_is_no_message_is_refused(gateway: RunningGateway, body: bytes, version: str) -> None:
+    headers = {"accept": ACCEPT, "content-type": "application/json", "mcp-protocol-version": version}
+    async with gateway.client(headers=headers) as http:
+        reply = await http.post("/mcp", content=body)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["message"]
+
+
+async def test_a_body_that_is_too_large_is_refused(registry: FakeRegistry) -> None:
+    async with (
+        running_gateway(registry, body_limit_mb=0.001) as gateway,
+        gateway.client(headers={"accept": ACCEPT}) as http,
+    ):
+        reply = await http.post("/mcp", json={**INITIALIZE, "more": "x" * 2000})
+    assert reply.status_code == 413
+    assert reply.json()["jsonrpc"] == "2.0"
+
+
+async def test_a_call_is_counted_and_logged_with_its_model(gateway: RunningGateway, mode: str) -> None:
+    async with mcp_client(gateway.url, mode) as mcp:
+        await mcp.call_tool("chat", {"model": KEY, "prompt": "one two three"})
+    async with gateway.client() as http:
+        told = (await http.get("/metrics")).text
+    assert f'atelier_completion_tokens_total{{model="{KEY}"}} 3.0' in told
+    assert 'atelier_requests_total{route="/mcp",status="200"}' in told
+
+
+class Balancer(httpx2.AsyncBaseTransport):
+    """Sends each request to the next gateway."""
+
+    def __init__(self, *gateways: RunningGateway) -> None:
+        self._ports = cycle([gateway.port for gateway in gateways])
+        self._inner = httpx2.AsyncHTTPTransport(verify=False)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.url = request.url.copy_with(port=next(self._ports))
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_any_gateway_answers_any_request_of_a_client(registry: FakeRegistry, mode: str) -> None:
+    async with (
+        running_gateway(registry) as first,
+        running_gateway(registry) as second,
+        mcp_client("http://127.0.0.1", mode, transport=Balancer(first, second)) as mcp,
+    ):
+        for _ in range(3):
+            assert (await mcp.list_tools()).tools
+            assert not (await mcp.call_tool("chat", {"model": KEY, "prompt": "one two"})).is_error
+            assert (await mcp.list_resources()).resources
+        counted = [gateway.gateway.metrics.requests.labels("/mcp", "200")._value.get() for gateway in (first, second)]
+    assert min(counted) >= 4
