@@ -92,6 +92,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 ALWAYS = (Unauthenticated, Forbidden, Unavailable)
 HUB = (InvalidRequest, NotFound, HubAccessDenied, HubUnavailable)
 INFERENCE = (*ALWAYS, InvalidRequest, ModelNotFound, PayloadTooLarge, LoadFailed, WorkerLost, DeadlineExceeded)
+HOSTED = (*INFERENCE, MCPConnectionError)  # answers that may call tools of MCP servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +165,10 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
     openai, lmstudio, ours, health = routes.openai, routes.lmstudio, routes.management, routes.health
     downloads, presets = routes.downloads, routes.presets
 
-    post("/v1/chat/completions", openai.chat_completions, ChatBody, "Answer a chat (OpenAI)", INFERENCE)
+    post("/v1/chat/completions", openai.chat_completions, ChatBody, "Answer a chat (OpenAI)", HOSTED)
     post("/v1/completions", openai.completions, CompletionBody, "Continue a text (OpenAI)", INFERENCE)
     response, responses = "/v1/responses/{id}", routes.responses
-    errors = (*INFERENCE, PreviousResponseNotFound)
+    errors = (*HOSTED, PreviousResponseNotFound)
     post("/v1/responses", responses.create, ResponseBody, "Answer, and keep the answer (OpenAI)", errors)
     get(response, responses.get, "One stored response (OpenAI)", ResponseNotFound, InvalidRequest)
     _add(app, "DELETE", response, responses.delete, "Delete a stored response (OpenAI)", (*ALWAYS, ResponseNotFound))
@@ -242,7 +243,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         routes.lmstudio_chat.chat,
         V1ChatBody,
         "Answer a chat that the server keeps (LM Studio v1)",
-        (*INFERENCE, ResponseNotFound),
+        (*HOSTED, ResponseNotFound),
     )
     get("/api/v1/models", lmstudio.v1_list_models, "List all models (LM Studio v1)")
     post(

@@ -1,0 +1,347 @@
+"""Answers that call tools of MCP servers, in chat completions and LM Studio's chat, over the real wire."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.support.gateway_registry import KEY, FakeRegistry, model_message
+from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway
+from tests.support.mcp_server import ToolServer, tool_server
+from worker.engine.interface import ChatPrompt, Request
+
+HELLO = [{"role": "user", "content": "What is in my note?"}]
+NOTE = "n1: the kettle is blue"
+CHATS = ("/v1/chat/completions", "/api/v1/chat")
+
+
+def call(name: str, /, **arguments: Any) -> dict[str, str]:
+    return {"name": name, "arguments": json.dumps(arguments)}
+
+
+READS = {"text": "", "reasoning": "I read it.", "tool_calls": [call("read_note", name="n1")]}
+ANSWERS = {"text": "It is blue.", "reasoning": ""}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ToolServer]:
+    async with tool_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def gateway(registry: FakeRegistry, server: ToolServer) -> AsyncIterator[RunningGateway]:
+    """Ends before the server, whose connections it holds."""
+    registry.models[KEY] = model_message(made_for_tools=True)
+    async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as running:
+        yield running
+
+
+async def follow(registry: FakeRegistry, *turns: dict[str, Any]) -> list[Request]:
+    """The script's turns, and every request that comes to the worker."""
+    registry.script.update({"turns": list(turns)})
+    await registry.start_instance()
+    engine = registry.workers[KEY].engine
+    submit, requests = engine.submit, list[Request]()
+
+    def keep(source: Any, request: Request) -> None:
+        requests.append(request)
+        submit(source, request)
+
+    engine.submit = keep  # type: ignore[method-assign]
+    return requests
+
+
+def messages_of(request: Request) -> list[dict[str, Any]]:
+    assert isinstance(request.prompt, ChatPrompt)
+    return list(request.prompt.messages)
+
+
+def tools_of(request: Request) -> list[str]:
+    assert isinstance(request.prompt, ChatPrompt)
+    return [tool.name for tool in request.prompt.tools.tools] if request.prompt.tools else []
+
+
+def mcp_tool(server: ToolServer, **more: Any) -> dict[str, Any]:
+    return {"type": "mcp", "server_label": "notes", "server_url": server.url, **more}
+
+
+def openai_body(server: ToolServer, **more: Any) -> dict[str, Any]:
+    return {"model": KEY, "messages": HELLO, "tools": [mcp_tool(server)], **more}
+
+
+def lmstudio_body(server: ToolServer, **more: Any) -> dict[str, Any]:
+    ephemeral = {"type": "ephemeral_mcp", "server_label": "notes", "server_url": server.url}
+    return {"model": KEY, "input": "What is in my note?", "integrations": [ephemeral], **more}
+
+
+def body_for(path: str, server: ToolServer, **more: Any) -> dict[str, Any]:
+    return openai_body(server, **more) if path.startswith("/v1") else lmstudio_body(server, **more)
+
+
+async def post(gateway: RunningGateway, path: str, body: dict[str, Any]) -> httpx.Response:
+    async with gateway.client() as http:
+        return await http.post(path, json=body)
+
+
+async def test_a_chat_completion_goes_on_with_what_the_tool_said(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    requests = await follow(registry, READS, ANSWERS)
+    reply = (await post(gateway, CHATS[0], openai_body(server))).json()
+    [choice] = reply["choices"]
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("stop", "It is blue.")
+    assert choice["message"]["reasoning_content"] == "I read it."
+    assert choice["message"]["mcp_calls"] == [
+        {
+            "id": "call_00",
+            "type": "mcp_call",
+            "server_label": "notes",
+            "name": "read_note",
+            "arguments": '{"name": "n1"}',
+            "status": "completed",
+            "output": NOTE,
+            "error": None,
+        }
+    ]
+    assert server.calls == [("read_note", "n1")]
+    first, second = requests
+    assert tools_of(first) == tools_of(second) == ["read_note", "fail", "picture", "wait"]
+    *_, said, result = messages_of(second)
+    assert (said["reasoning_content"], said["tool_calls"][0]["function"]["name"]) == ("I read it.", "read_note")
+    assert (result["role"], result["content"], result["tool_call_id"]) == ("tool", NOTE, "call_00")
+    prompts = sum(len(str(message["content"]).split()) > 0 for message in messages_of(first))
+    assert reply["usage"]["prompt_tokens"] > prompts
+
+
+async def test_a_stream_tells_of_the_call_and_of_its_end(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    await follow(registry, READS, ANSWERS)
+    body = openai_body(server, stream=True, stream_options={"include_usage": True})
+    events = events_of((await post(gateway, CHATS[0], body)).text)
+    assert events[-1] == "[DONE]"
+    deltas = [event["choices"][0]["delta"] for event in events[:-2]]
+    told = [delta["mcp_calls"][0] for delta in deltas if "mcp_calls" in delta]
+    assert told[0] == {
+        "index": 0,
+        "id": "call_00",
+        "type": "mcp_call",
+        "server_label": "notes",
+        "name": "read_note",
+        "arguments": "",
+    }
+    assert "".join(each["arguments"] for each in told[:-1]) == '{"name": "n1"}'
+    assert told[-1] == {"index": 0, "status": "completed", "output": NOTE, "error": None}
+    assert "".join(delta.get("content") or "" for delta in deltas) == "It is blue."
+    assert [event["choices"][0]["finish_reason"] for event in events[:-2]].count("stop") == 1
+
+
+async def test_lmstudios_chat_has_the_call_among_its_items_and_keeps_it(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    requests = await follow(registry, READS, ANSWERS, {"text": "Again: blue."})
+    first = (await post(gateway, CHATS[1], lmstudio_body(server))).json()
+    provider = {"type": "ephemeral_mcp", "server_label": "notes"}
+    assert first["output"] == [
+        {"type": "reasoning", "content": "I read it."},
+        {
+            "type": "tool_call",
+            "tool": "read_note",
+            "arguments": {"name": "n1"},
+            "output": json.dumps([{"type": "text", "text": NOTE}], separators=(",", ":")),
+            "provider_info": provider,
+        },
+        {"type": "message", "content": "It is blue."},
+    ]
+    more = {"model": KEY, "input": "And again?", "previous_response_id": first["response_id"]}
+    second = (await post(gateway, CHATS[1], more)).json()
+    assert second["output"] == [{"type": "message", "content": "Again: blue."}]
+    roles = [message["role"] for message in messages_of(requests[-1])]
+    assert roles == ["user", "assistant", "tool", "assistant", "user"]
+    assert messages_of(requests[-1])[2]["content"] == NOTE
+
+
+async def test_lmstudios_stream_ends_with_what_the_whole_answer_is(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    await follow(registry, READS, ANSWERS, READS, ANSWERS)
+    events = events_of((await post(gateway, CHATS[1], lmstudio_body(server, stream=True, store=False))).text)
+    kinds = [event["type"] for event in events]
+    assert kinds[kinds.index("reasoning.start") :] == [
+        *["reasoning.start", *["reasoning.delta"] * kinds.count("reasoning.delta"), "reasoning.end"],
+        *["tool_call.start", "tool_call.arguments", "tool_call.success"],
+        *["message.start", *["message.delta"] * kinds.count("message.delta"), "message.end", "chat.end"],
+    ]
+    whole = (await post(gateway, CHATS[1], lmstudio_body(server, store=False))).json()
+    assert events[-1]["result"]["output"] == whole["output"]
+
+
+async def test_calls_of_one_step_run_side_by_side_and_their_results_keep_their_order(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    calls = [call("read_note", name=f"n{number}") for number in range(3)]
+    requests = await follow(registry, {"text": "", "tool_calls": calls}, ANSWERS)
+    await post(gateway, CHATS[0], openai_body(server))
+    results = [message["content"] for message in messages_of(requests[-1]) if message["role"] == "tool"]
+    assert [result[:2] for result in results] == ["n0", "n1", "n2"]
+
+
+async def test_a_tool_that_fails_is_told_to_the_model_and_to_the_client(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    requests = await follow(registry, {"text": "", "tool_calls": [call("fail", reason="no ink")]}, ANSWERS)
+    reply = (await post(gateway, CHATS[0], openai_body(server))).json()
+    [told] = reply["choices"][0]["message"]["mcp_calls"]
+    assert (told["status"], told["output"]) == ("failed", None)
+    assert "no ink" in told["error"]
+    result = messages_of(requests[-1])[-1]["content"]
+    assert result.startswith("Error:")
+    assert "no ink" in result
+
+
+@pytest.mark.parametrize("sees", [False, True])
+async def test_a_picture_is_shown_to_a_model_that_sees_and_named_to_others(
+    registry: FakeRegistry, server: ToolServer, sees: bool
+) -> None:
+    requests = await follow(registry, {"text": "", "tool_calls": [call("picture")]}, ANSWERS)
+    registry.models[KEY] = model_message(made_for_tools=True, made_for_vision=sees)
+    async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as gateway:
+        reply = await post(gateway, CHATS[0], openai_body(server))
+    assert reply.json()["choices"][0]["message"]["content"] == "It is blue."
+    prompt = requests[-1].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert len(prompt.images) == sees
+    assert ("cannot see" in str(messages_of(requests[-1])[-1]["content"])) != sees
+
+
+@pytest.mark.parametrize("path", CHATS)
+async def test_only_the_tools_that_are_allowed_are_offered(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str
+) -> None:
+    requests = await follow(registry, ANSWERS)
+    body = body_for(path, server)
+    (body.get("tools") or body["integrations"])[0]["allowed_tools"] = ["read_note", "nothing"]
+    await post(gateway, path, body)
+    assert tools_of(requests[-1]) == ["read_note"]
+
+
+async def test_only_tools_that_read_are_offered_where_that_is_asked_for(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    requests = await follow(registry, ANSWERS)
+    await post(gateway, CHATS[0], openai_body(server, tools=[mcp_tool(server, allowed_tools={"read_only": True})]))
+    assert tools_of(requests[-1]) == ["read_note"]
+
+
+async def test_names_that_meet_are_told_apart_by_their_server(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    mine = {"type": "function", "function": {"name": "fail"}}
+    requests = await follow(registry, {"text": "", "tool_calls": [call("notes_fail", reason="x")]}, ANSWERS)
+    await post(gateway, CHATS[0], openai_body(server, tools=[mine, mcp_tool(server)]))
+    assert tools_of(requests[0]) == ["fail", "read_note", "notes_fail", "picture", "wait"]
+    assert server.calls == [("fail", "x")]
+
+
+async def test_the_clients_own_calls_end_the_answer_after_the_servers_have_run(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    mine = {"type": "function", "function": {"name": "mine"}}
+    await follow(registry, {"text": "", "tool_calls": [call("read_note", name="n1"), call("mine")]}, ANSWERS)
+    [choice] = (await post(gateway, CHATS[0], openai_body(server, tools=[mine, mcp_tool(server)]))).json()["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert [each["function"]["name"] for each in choice["message"]["tool_calls"]] == ["mine"]
+    assert [each["output"] for each in choice["message"]["mcp_calls"]] == [NOTE]
+
+
+async def test_a_forced_call_is_forced_once(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    requests = await follow(registry, READS, ANSWERS)
+    choice = {"type": "mcp", "server_label": "notes", "name": "read_note"}
+    await post(gateway, CHATS[0], openai_body(server, tool_choice=choice))
+    choices = [request.prompt.tools.choice.name for request in requests]  # type: ignore[union-attr]
+    assert choices == ["NAMED", "AUTO"]
+
+
+async def test_an_answer_that_never_stops_calling_is_stopped(registry: FakeRegistry, server: ToolServer) -> None:
+    requests = await follow(registry, {"text": "so", "tool_calls": [call("read_note", name="n1")]})
+    async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"], mcp_steps=3) as gateway:
+        reply = (await post(gateway, CHATS[0], openai_body(server))).json()
+    assert len(server.calls) == 2
+    assert [bool(tools_of(request)) for request in requests] == [True, True, False]
+    assert reply["choices"][0]["message"]["content"] == "sososo"
+
+
+@pytest.mark.parametrize("path", CHATS)
+async def test_a_client_that_leaves_ends_the_call_at_the_server(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str
+) -> None:
+    await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
+    async with gateway.client() as http:
+        asking = asyncio.create_task(http.post(path, json=body_for(path, server, stream=True)))
+        await asyncio.wait_for(server.begun.wait(), PATIENCE)
+        asking.cancel()
+        await asyncio.wait([asking])
+    await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
+
+
+@pytest.mark.parametrize("path", CHATS)
+async def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
+    gateway: RunningGateway, registry: FakeRegistry, path: str
+) -> None:
+    await registry.start_instance()
+    reply = await post(gateway, path, body_for(path, ToolServer("http://127.0.0.1:1/mcp")))
+    assert reply.status_code == 424
+    assert reply.json()["error"]["type"] == "mcp_connection_error"
+    assert "notes" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", CHATS)
+async def test_requests_may_name_servers_only_where_the_operator_lets_them(
+    registry: FakeRegistry, server: ToolServer, path: str
+) -> None:
+    async with running_gateway(registry) as gateway:
+        reply = await post(gateway, path, body_for(path, server))
+    assert reply.status_code == 403
+    assert "ATELIER_MCP_REQUESTS" in reply.json()["error"]["message"]
+
+
+async def test_private_addresses_are_not_reached(registry: FakeRegistry, server: ToolServer) -> None:
+    async with running_gateway(registry, mcp_requests=True) as gateway:
+        reply = await post(gateway, CHATS[0], openai_body(server))
+    assert reply.status_code == 424
+    assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"tools": [{"type": "mcp", "server_label": "files"}]}, "tools[0].server_label"),
+        ({"tools": [{"type": "mcp"}]}, "tools[0].server_label"),
+        ({"tools": [{"type": "mcp", "server_label": "a b"}]}, "tools[0].server_label"),
+        ({"tools": [{"type": "mcp", "server_label": "a", "server_url": 7}]}, "tools[0].server_url"),
+        ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "x", "connector_id": "c"}]}, "connector_id"),
+        ({"tools": [{"type": "mcp", "server_label": "a", "require_approval": "always"}]}, "require_approval"),
+    ],
+)
+async def test_what_is_wrong_with_a_tool_is_named(
+    gateway: RunningGateway, server: ToolServer, more: dict[str, Any], param: str
+) -> None:
+    reply = await post(gateway, CHATS[0], openai_body(server, **more))
+    assert (reply.status_code, reply.json()["error"]["param"].endswith(param)) == (400, True), reply.text
+
+
+async def test_the_official_client_reads_a_stream_with_calls(
+    client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
+) -> None:
+    await follow(registry, READS, ANSWERS)
+    tools: Any = [mcp_tool(server)]
+    stream: Any = await client.chat.completions.create(model=KEY, messages=HELLO, tools=tools, stream=True)  # type: ignore[call-overload]
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "It is blue."
