@@ -80,9 +80,8 @@ async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeReg
     async with running_gateway(registry, home=tmp_path) as gateway:
         pool, uses = gateway.gateway.mcp_pool, gateway.gateway.mcp_file.servers()
         sampling = "sampling/createMessage"
-        answer = await asked(
-            pool, uses["chosen"].server, sampling, HELLO | {"systemPrompt": "Be kind.", "temperature": 0}
-        )
+        chosen = uses["chosen"].server
+        answer = await asked(pool, chosen, sampling, HELLO | {"systemPrompt": "Be kind.", "temperature": 0})
         assert answer["client"] == {"sampling": {}}
         assert answer["reply"]["content"] == {"type": "text", "text": "Hello to you."}
         assert (answer["reply"]["model"], answer["reply"]["stopReason"]) == (KEY, "endTurn")
@@ -90,8 +89,9 @@ async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeReg
         tool = {"name": "t", "inputSchema": {"type": "object"}}
         with_tools = await asked(pool, chosen, sampling, HELLO | {"tools": [tool]})
         assert "tools" in with_tools["error"]["message"]
-        image = {"role": "user", "content": {"type": "audio", "mimeType": "audio/wav", "data": "aGk="}}
-        assert "hear" in (await asked(pool, chosen, sampling, HELLO | {"messages": [image]}))["error"]["message"]
+        sound = {"role": "user", "content": {"type": "audio", "mimeType": "audio/wav", "data": "aGk="}}
+        with_sound = await asked(pool, chosen, sampling, HELLO | {"messages": [sound]})
+        assert "hear" in with_sound["error"]["message"]
         assert "no-such-model" in (await asked(pool, uses["missing"].server, sampling, HELLO))["error"]["message"]
 
         refused = await asked(pool, uses["none"].server, sampling, HELLO)
