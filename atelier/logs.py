@@ -30,8 +30,9 @@ def configure_logs(config: Config, service: str, **fields: Any) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(config.log_level.upper())
-    for noisy in ("httpx", "httpcore", "httpx2", "httpcore2", "alembic", "asyncio"):
+    for noisy in ("httpx", "httpcore", "httpx2", "httpcore2", "alembic", "asyncio", "mcp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("mcp.client").setLevel(logging.CRITICAL)  # it logs what servers send, as often as they do
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(config.log_level.upper())),

@@ -115,6 +115,12 @@ class Connection:
         """It closes, whatever runs over it; nothing new begins."""
         self._leave.set()
 
+    def abandon(self) -> None:
+        """As `leave`, and it is not waited for where it has yet to open."""
+        self._leave.set()
+        if not self._opened.done():
+            self.task.cancel()
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         self.busy += 1
@@ -153,7 +159,7 @@ class Connection:
         except Exception as error:  # whatever the SDK makes of what no server should send
             raise self.error(_reason(error)) from None
         self.answered = True
-        return self._judged(tool, result)
+        return await self._judged(tool, result)
 
     def error(self, reason: str) -> MCPConnectionError:
         return connection_error(self.server, reason)
@@ -299,10 +305,10 @@ class Connection:
         self.answered = True
         return failed(error.message[:LONGEST_REASON])
 
-    def _judged(self, tool: str, result: CallToolResult) -> ToolOutput:
+    async def _judged(self, tool: str, result: CallToolResult) -> ToolOutput:
         schema = self._outputs.get(tool)
         if schema is not None and not result.is_error:
-            wrong = disagreement(schema, result.structured_content)
+            wrong = await asyncio.to_thread(disagreement, schema, result.structured_content)
             if wrong is not None:
                 return failed(f"The tool's output is not what its schema says: {wrong}")
         return output_of(result, self._limits)

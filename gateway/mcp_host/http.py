@@ -20,6 +20,7 @@ from gateway.outbound import MOST_REDIRECTS, AddressGuard, GuardedTransport, dir
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 30.0
+FAREWELL_SECONDS = 2.0  # for a server to take note that its session has ended
 SESSION = "mcp-session-id"
 STREAM = "text/event-stream"
 BREAKS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # between two events
@@ -83,7 +84,7 @@ class Dialler:
 
     def _certificates(self) -> ssl.SSLContext:
         if self._tls is None:
-            self._tls = httpx2.create_ssl_context(trust_env=False)
+            self._tls = httpx2.create_ssl_context()  # with the operator's own, where SSL_CERT_FILE names some
         return self._tls
 
 
@@ -96,6 +97,8 @@ class _BoundedTransport(httpx2.AsyncBaseTransport):
         self._replies = replies
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method == "DELETE":
+            request.extensions["timeout"] = httpx2.Timeout(FAREWELL_SECONDS).as_dict()
         reply = await self._inner.handle_async_request(request)
         self._replies.note(request, reply)
         if reply.headers.get("content-encoding", "identity").lower() != "identity":

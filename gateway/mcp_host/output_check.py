@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import create
 from referencing import Registry
 
-MOST_STEPS = 20_000  # keywords that are looked at for one answer: some 100 ms
+MOST_STEPS = 10_000  # keywords that are looked at for one answer: some 200 ms
 # Python's expressions know no time limit; the others look at one another's values again and again.
 NOT_TRIED = frozenset({"pattern", "patternProperties", "uniqueItems", "unevaluatedItems", "unevaluatedProperties"})
 LONGEST_REASON = 300  # characters

@@ -71,7 +71,7 @@ class ServerPool:
         self._closed = True
         for known in self._known.values():
             if known.connection is not None:
-                known.connection.leave()
+                known.connection.abandon()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
             for task in late:

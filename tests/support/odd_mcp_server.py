@@ -93,11 +93,26 @@ def list_tools(params):
                 tool("remote", outputSchema={"type": "object", "$ref": "http://127.0.0.1:1/a"}),
             ]
         }
+    if BEHAVIOUR == "asks":
+        return {"tools": [tool("sampling/createMessage"), tool("elicitation/create"), tool("roots/list")]}
     return {"tools": [tool("echo"), tool("crash"), tool("hang"), tool("work")]}
 
 
 def text(value, **more):
     return {"content": [{"type": "text", "text": value}], **more}
+
+
+def ask(method, params):
+    """What the client answers, and what it says of itself."""
+    say({"id": "asked", "method": method, "params": params})
+    for line in sys.stdin:
+        reply = json.loads(line)
+        if reply.get("id") == "asked":
+            return {"reply": reply.get("result"), "error": reply.get("error"), "client": client}
+    return None
+
+
+client = {}
 
 
 def call(id, params):
@@ -160,6 +175,8 @@ def call(id, params):
         return {"content": "not a list"}
     if BEHAVIOUR == "environment":
         return text(json.dumps(dict(os.environ)))
+    if BEHAVIOUR == "asks":
+        return text(json.dumps(ask(name, params["arguments"])))
     if BEHAVIOUR == "refuses":
         say({"id": id, "error": {"code": -32602, "message": "no such tool"}})
         return None
@@ -173,6 +190,7 @@ def answer(message):
     if id is None or method is None:
         return
     if method == "initialize":
+        client.update(params["capabilities"])
         if BEHAVIOUR == "hang in initialize":
             time.sleep(600)
         say(

@@ -283,6 +283,16 @@ async def test_nothing_that_a_program_started_outlives_the_pool(tmp_path: Path) 
     assert "stopping" in await refused(pool.tools(odd()))
 
 
+async def test_a_server_that_never_opens_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    pool = ServerPool(AddressGuard(), limits=PoolLimits(grace_seconds=0.2))
+    waiting = asyncio.create_task(pool.tools(odd("hang in initialize", tmp_path / "notes")))
+    await until(lambda: lines(tmp_path / "notes", "start"))
+    async with asyncio.timeout(5):
+        await pool.close()
+    assert "closed" in await refused(waiting)
+    assert not any(map(lives, pids(tmp_path / "notes")))
+
+
 def pids(file: Path) -> list[int]:
     return [int(line.split()[1]) for line in file.read_text().splitlines()]
 

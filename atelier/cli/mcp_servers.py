@@ -1,0 +1,181 @@
+"""`mcp add`, `ls`, `rm`, `test`: the MCP servers whose tools models use, which `mcp.json` in the home names."""
+
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from atelier.cli.client import JSON, Server
+from atelier.cli.failure import Failure
+from atelier.cli.options import AsJSON
+from atelier.cli.output import printable, remark, show_json, show_listing
+from atelier.cli.serve import configured
+from atelier.cli.tables import Column
+from atelier.mcp_file import SERVERS, WrongFile, entry_of, read_document, write_document
+
+PATH = "/api/v1/mcp/servers"
+LONGEST_SHOWN = 60  # characters of a description in a table
+
+Label = Annotated[str, typer.Argument(metavar="LABEL", help="What the server is called here.")]
+
+KNOWN = (Column("LABEL"), Column("KIND"), Column("STATE"), Column("TOOLS", right=True), Column("APPROVAL"))
+TOOLS = (Column("TOOL"), Column("USED"), Column("DESCRIPTION"))
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="List the MCP servers whose tools models use; add, remove or try one.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def mcp(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())  # the place of the bridge to the server's own MCP
+
+
+@app.command(help="Add a server: a command after --, or an address with --url.")
+def add(
+    label: Label,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- COMMAND [ARGUMENT]...]", help="What starts the server.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Where the server is, if it is not a command.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="NAME:VALUE, sent with every request to it.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, for the command.")] = None,
+    cwd: Annotated[str | None, typer.Option(help="Directory that the command runs in.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="Only this tool of it; may be repeated.")] = None,
+    approve: Annotated[
+        list[str] | None, typer.Option(help="always, never, or a tool that a person must agree to.  [never]")
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take.  [60]")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of one of the same label.")] = False,
+) -> None:
+    entry = {
+        **({"command": command[0], "args": command[1:]} if command else {}),
+        **({"url": url} if url is not None else {}),
+        **_unless_empty("headers", _pairs(header, ":", "--header")),
+        **_unless_empty("env", _pairs(env, "=", "--env")),
+        **_unless_empty("cwd", cwd),
+        **_unless_empty("allowedTools", allow),
+        **_unless_empty("requireApproval", _approval(approve)),
+        **_unless_empty("timeout", timeout),
+    }
+    _check(label, entry)
+    document = _document()
+    servers = document.setdefault(SERVERS, {})
+    if label in servers and not replace:
+        raise Failure(f'There is a server "{label}" already; --replace takes its place.')
+    servers[label] = entry
+    _write(document)
+    remark(f"Added {label}. Try it with: atelier mcp test {label}")
+
+
+@app.command("ls", help="List the servers, and how they are.")
+def list_servers(as_json: AsJSON = False) -> None:
+    with Server.from_environment() as server:
+        reply = server.get(PATH)
+    if as_json:
+        show_json(reply)
+        return
+    if reply["error"] is not None:
+        remark(f"mcp.json is wrong, and what it said before holds: {printable(reply['error'])}")
+    rows = [_row(known) for known in reply["servers"]] + [
+        [label, "", "disabled", "", ""] for label in reply["disabled"]
+    ]
+    if rows:
+        show_listing(KNOWN, rows)
+    else:
+        remark("No MCP servers yet. Add one with: atelier mcp add LABEL -- COMMAND")
+
+
+@app.command("rm", help="Remove a server from mcp.json.")
+def remove(label: Label) -> None:
+    document = _document()
+    if document.get(SERVERS, {}).pop(label, None) is None:
+        raise Failure(f'mcp.json has no server "{label}".')
+    _write(document)
+    remark(f"Removed {label}.")
+
+
+@app.command("test", help="Connect to a server, and show its tools.")
+def try_server(label: Label, as_json: AsJSON = False) -> None:
+    with Server.from_environment() as server:
+        reply = server.post(f"{PATH}/{quote(label, safe='')}/test", {}, patient=True)
+    if as_json:
+        show_json(reply)
+        return
+    remark(f"{label} speaks MCP {reply['protocol']}, and has listed its tools within {reply['seconds']:g} s.")
+    if reply["tools"]:
+        show_listing(TOOLS, [_tool_row(tool) for tool in reply["tools"]])
+    else:
+        remark("It has no tools that a model could use.")
+
+
+def _check(label: str, entry: JSON) -> None:
+    try:
+        entry_of(label, entry, None)
+    except WrongFile as error:
+        raise Failure(f"{error}.") from None
+
+
+def _document() -> JSON:
+    """The file of this machine's server."""
+    with Server.from_environment() as server:
+        if not server.is_on_this_machine:
+            raise Failure(f"mcp.json lies on the machine of {server.url}: change it there.")
+    path = configured({}).mcp_file
+    try:
+        return read_document(path)
+    except (WrongFile, OSError) as error:
+        raise Failure(f"{path}: {error}") from None
+
+
+def _write(document: JSON) -> None:
+    path = configured({}).mcp_file
+    try:
+        write_document(path, document)
+    except OSError as error:
+        raise Failure(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _pairs(given: Sequence[str] | None, between: str, option: str) -> dict[str, str]:
+    found = {}
+    for text in given or ():
+        name, mark, value = text.partition(between)
+        if not mark or not name.strip():
+            raise Failure(f"{option}: must be NAME{between}VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _approval(given: Sequence[str] | None) -> str | list[str] | None:
+    if not given:
+        return None
+    words = {"always", "never"}.intersection(given)
+    if words and len(given) > 1:
+        raise Failure(f"--approve: {words.pop()} stands alone")
+    return given[0] if words else list(given)
+
+
+def _unless_empty(key: str, value: Any) -> JSON:
+    return {key: value} if value else {}
+
+
+def _row(server: JSON) -> list[str]:
+    approval = server["require_approval"]
+    return [
+        server["label"],
+        server["kind"],
+        server["state"],
+        "" if server["tools"] is None else str(len(server["tools"])),
+        approval if isinstance(approval, str) else ", ".join(approval),
+    ]
+
+
+def _tool_row(tool: JSON) -> list[str]:
+    use = "no" if not tool["allowed"] else "asks" if tool["needs_approval"] else "yes"
+    words = " ".join(tool["description"].split())
+    return [tool["name"], use, words if len(words) <= LONGEST_SHOWN else f"{words[:LONGEST_SHOWN]}…"]

@@ -1,0 +1,118 @@
+"""The operator's MCP servers: how they are told of, tried, and what they may ask of models and users."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp_types import ElicitRequestParams, ElicitResult
+
+from gateway.mcp_host.pool import ServerPool
+from gateway.mcp_host.server import Command, Server
+from gateway.outbound import AddressGuard
+from tests.integration.mcp_host.test_pool import ODD
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import running_gateway
+
+HELLO = {"messages": [{"role": "user", "content": {"type": "text", "text": "Hello"}}], "maxTokens": 50}
+
+
+def write(home: Path, **servers: Any) -> None:
+    (home / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
+
+
+def odd(behaviour: str = "", **more: Any) -> dict[str, Any]:
+    return {"command": sys.executable, "args": ["-S", "-E", ODD, behaviour], **more}
+
+
+async def test_servers_are_listed_and_tried(registry: FakeRegistry, tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        files=odd(allowedTools=["echo", "hang"], requireApproval=["hang"], env={"K": "secret"}),
+        off=odd(disabled=True),
+    )
+    async with running_gateway(registry, home=tmp_path) as gateway, gateway.client() as client:
+        listed = (await client.get("/api/v1/mcp/servers")).json()
+        assert listed["disabled"] == ["off"]
+        assert listed["servers"] == [
+            {
+                "label": "files",
+                "kind": "command",
+                "state": "closed",
+                "protocol": None,
+                "tools": None,
+                "allowed_tools": ["echo", "hang"],
+                "require_approval": ["hang"],
+            }
+        ]
+        tried = (await client.post("/api/v1/mcp/servers/files/test")).json()
+        assert tried["protocol"] == "2025-11-25"
+        assert [(tool["name"], tool["allowed"], tool["needs_approval"]) for tool in tried["tools"]] == [
+            ("echo", True, False),
+            ("crash", False, False),
+            ("hang", True, True),
+            ("work", False, False),
+        ]
+        after = await client.get("/api/v1/mcp/servers")
+        assert after.json()["servers"][0] | {"state": "open", "tools": ["echo", "hang"]} == after.json()["servers"][0]
+        assert "secret" not in after.text
+        assert ODD not in after.text
+
+        write(tmp_path, files=odd("crash at start"))
+        refused = await client.post("/api/v1/mcp/servers/files/test")
+        assert refused.status_code == 424
+        assert refused.json()["error"]["code"] == "mcp_connection_error"
+        assert (await client.post("/api/v1/mcp/servers/off/test")).status_code == 404
+        (tmp_path / "mcp.json").write_text("{")
+        assert "line 1" in (await client.get("/api/v1/mcp/servers")).json()["error"]
+
+
+async def asked(pool: ServerPool, server: Server, method: str, params: Mapping[str, Any]) -> Any:
+    return json.loads((await pool.call(server, method, params)).text)
+
+
+async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.script = {"text": "Hello to you."}
+    await registry.start_instance()
+    write(tmp_path, chosen=odd("asks", sampling=KEY), none=odd("asks"), missing=odd("asks", sampling="no-such-model"))
+    async with running_gateway(registry, home=tmp_path) as gateway:
+        pool, uses = gateway.gateway.mcp_pool, gateway.gateway.mcp_file.servers()
+        sampling = "sampling/createMessage"
+        chosen = uses["chosen"].server
+        answer = await asked(pool, chosen, sampling, HELLO | {"systemPrompt": "Be kind.", "temperature": 0})
+        assert answer["client"] == {"sampling": {}}
+        assert answer["reply"]["content"] == {"type": "text", "text": "Hello to you."}
+        assert (answer["reply"]["model"], answer["reply"]["stopReason"]) == (KEY, "endTurn")
+
+        tool = {"name": "t", "inputSchema": {"type": "object"}}
+        with_tools = await asked(pool, chosen, sampling, HELLO | {"tools": [tool]})
+        assert "tools" in with_tools["error"]["message"]
+        sound = {"role": "user", "content": {"type": "audio", "mimeType": "audio/wav", "data": "aGk="}}
+        with_sound = await asked(pool, chosen, sampling, HELLO | {"messages": [sound]})
+        assert "hear" in with_sound["error"]["message"]
+        assert "no-such-model" in (await asked(pool, uses["missing"].server, sampling, HELLO))["error"]["message"]
+
+        refused = await asked(pool, uses["none"].server, sampling, HELLO)
+        assert refused["client"] == {}
+        assert refused["error"]
+        assert (await asked(pool, uses["none"].server, "roots/list", {}))["error"]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_a_server_asks_the_user_where_that_is_allowed(allowed: bool) -> None:
+    heard: list[ElicitRequestParams] = []
+
+    async def elicit(server: Server, params: ElicitRequestParams) -> ElicitResult:
+        heard.append(params)
+        return ElicitResult(action="accept", content={"name": "Ada"})
+
+    pool = ServerPool(AddressGuard(), elicit=elicit)
+    server = Server("odd", Command(sys.executable, ("-S", "-E", ODD, "asks")), elicitation=allowed)
+    question = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
+    answer = await asked(pool, server, "elicitation/create", question)
+    await pool.close()
+    assert len(heard) == allowed
+    assert ("elicitation" in answer["client"]) is allowed
+    assert (answer["reply"] or {}).get("content") == ({"name": "Ada"} if allowed else None)

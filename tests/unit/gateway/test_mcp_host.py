@@ -1,0 +1,209 @@
+"""The operator's servers from their file; lists of tools, results and answers within their bounds."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp_types import CallToolResult
+from structlog.testing import capture_logs
+
+from gateway.mcp_host.file import ServersFile
+from gateway.mcp_host.limits import PoolLimits
+from gateway.mcp_host.listing import Listing
+from gateway.mcp_host.output_check import disagreement
+from gateway.mcp_host.result import output_of
+from gateway.mcp_host.server import ALWAYS, FREELY, Approval, Command, Endpoint, Server, Use
+from gateway.mcp_host.tool import ToolImage, ToolOutput
+
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+
+
+def write(path: Path, servers: Any) -> None:
+    path.write_text(servers if isinstance(servers, str) else json.dumps({"mcpServers": servers}))
+
+
+def test_the_file_says_what_requests_may_use(tmp_path: Path) -> None:
+    path = tmp_path / "mcp.json"
+    write(
+        path,
+        {
+            "files": {"command": "f", "args": ["a"], "env": {"K": "${V}"}, "requireApproval": ["write"], "timeout": 5},
+            "wiki": {"url": "https://w", "allowedTools": ["find"], "requireApproval": "always", "sampling": "m"},
+            "off": {"command": "x", "disabled": True},
+        },
+    )
+    file = ServersFile(path, {"V": "1"})
+    assert file.servers() == {
+        "files": Use(
+            Server("files", Command("f", ("a",), (("K", "1"),)), call_seconds=5),
+            approval=Approval(frozenset({"write"})),
+        ),
+        "wiki": Use(Server("wiki", Endpoint("https://w"), sampling_model="m"), frozenset({"find"}), ALWAYS),
+    }
+    assert file.disabled == {"off"}
+
+
+def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "mcp.json"
+    file = ServersFile(path, {})
+    assert file.servers() == {}
+    write(path, {"a": {"command": "a"}})
+    first = file.servers()
+    assert list(first) == ["a"]
+    assert file.servers() is first
+    write(path, {"b": {"command": "b"}})
+    os.utime(path, ns=(1, 1))
+    assert list(file.servers()) == ["b"]
+    path.unlink()
+    assert file.servers() == {}
+
+
+def test_while_the_file_is_wrong_the_last_good_one_holds(tmp_path: Path) -> None:
+    path = tmp_path / "mcp.json"
+    file = ServersFile(path, {})
+    write(path, {"a": {"command": "a"}})
+    file.servers()
+    write(path, {"b": {"command": 7}})
+    with capture_logs() as logs:
+        assert [list(file.servers()) for _ in range(3)] == [["a"]] * 3
+    assert [entry["event"] for entry in logs] == ["mcp_file_wrong"]
+    assert file.error == "mcpServers.b.command: Input should be a valid string"
+    write(path, {"good": {"command": "c"}})
+    assert list(file.servers()) == ["good"]
+    assert file.error is None
+
+
+@pytest.mark.parametrize(
+    ("approval", "wanted"),
+    [
+        (FREELY, []),
+        (ALWAYS, ["a", "b"]),
+        (Approval(frozenset({"a"})), ["a"]),
+        (Approval(None, frozenset({"a"})), ["b"]),
+    ],
+)
+def test_approval_is_wanted_by_tool(approval: Approval, wanted: list[str]) -> None:
+    assert [tool for tool in ("a", "b") if approval.wanted(tool)] == wanted
+
+
+def tool(name: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "inputSchema": {"type": "object", **schema}}
+
+
+def take(*tools: Any, **limits: Any) -> Listing:
+    listing = Listing()
+    listing.take({"tools": list(tools)}, PoolLimits(**limits))
+    return listing
+
+
+def test_schemas_of_one_server_have_a_size_together() -> None:
+    listing = take(*(tool(f"t{i}", description="d" * 900) for i in range(10)), schemas=5000)
+    assert len(listing.tools) == 5
+    assert listing.left_out == {"its schema is too large": 5}
+
+
+def test_a_schema_that_is_nested_without_end_is_left_out() -> None:
+    deep: dict[str, Any] = {"type": "object"}
+    for _ in range(20_000):
+        deep = {"type": "object", "items": deep}
+    assert take({"name": "a", "inputSchema": deep}).left_out == {"its schema is too large": 1}
+
+
+def test_references_within_a_schema_stay() -> None:
+    schema = {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "integer"}}}
+    assert list(take(tool("a", **schema)).tools) == ["a"]
+
+
+def test_a_page_keeps_what_can_be_offered() -> None:
+    page: dict[str, Any] = {"tools": [tool("a"), tool("b c")], "nextCursor": "x", "_meta": {"a": 1}}
+    Listing().take(page, PoolLimits())
+    assert page["nextCursor"] == "x"
+    assert [kept["name"] for kept in page["tools"]] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "wrong"),
+    [
+        ({"type": "object", "required": ["a"]}, {}, "$: 'a' is a required property"),
+        ({"properties": {"a": {"type": "integer"}}}, {"a": "1"}, "$.a: '1' is not of type 'integer'"),
+        ({"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"const": 1}}}, {"a": 2}, "$.a: 1 was expected"),
+        ({"type": "object"}, {"anything": 1}, None),
+        ({"type": 7}, {}, None),
+        ({"$ref": "#/nowhere"}, {}, None),
+        ({"$ref": "https://example.org/schema"}, {}, None),
+        ({"$ref": "#"}, {}, None),
+        ({"$schema": "https://json-schema.org/draft-07/schema", "pattern": "^(a+)+$"}, "a" * 60 + "b", None),
+        (
+            {"allOf": [{"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "^(a+)+$"}]},
+            "a" * 60 + "b",
+            None,
+        ),
+    ],
+)
+def test_output_is_held_against_its_schema(schema: Any, value: Any, wrong: str | None) -> None:
+    assert disagreement(schema, value) == wrong
+
+
+def test_a_check_that_takes_for_ever_is_given_up() -> None:
+    webs = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 10} for i in range(40)}
+    started = time.perf_counter()
+    assert disagreement({"$ref": "#/$defs/d0", "$defs": webs | {"d40": False}}, {}) is None
+    assert disagreement({"items": {"allOf": [{"type": "integer"}] * 1000}}, list(range(100_000))) is None
+    assert time.perf_counter() - started < 5
+
+
+def output(*content: Any, structured: Any = None, **limits: Any) -> ToolOutput:
+    result = CallToolResult.model_validate({"content": content, "structuredContent": structured})
+    return output_of(result, PoolLimits(**limits))
+
+
+def text(value: str) -> dict[str, str]:
+    return {"type": "text", "text": value}
+
+
+def test_every_kind_of_content_becomes_a_piece() -> None:
+    image = {"type": "image", "mimeType": "image/png", "data": "aGk="}
+    found = output(
+        text("one"),
+        image,
+        {"type": "audio", "mimeType": "audio/wav", "data": "aGk="},
+        {"type": "resource_link", "name": "log", "uri": "file:///log", "description": "of today"},
+        {"type": "resource", "resource": {"uri": "file:///a.txt", "text": "its text"}},
+        {"type": "resource", "resource": {"uri": "file:///a.bin", "mimeType": "application/pdf", "blob": "aGk="}},
+        {"type": "resource", "resource": {"uri": "file:///a.png", "mimeType": "image/png", "blob": "aGk="}},
+    )
+    picture = ToolImage("image/png", "aGk=")
+    assert found.pieces == (
+        "one",
+        picture,
+        "[Audio (audio/wav) was left out.]",
+        "[Resource log at file:///log: of today]",
+        "its text",
+        "[Resource file:///a.bin (application/pdf, binary) was left out.]",
+        picture,
+    )
+
+
+def test_long_text_is_cut_with_a_note() -> None:
+    found = output(text("a" * 60), text("b" * 60), text("c" * 60), result=100)
+    assert found.pieces == ("a" * 60, "b" * 39, "[The result was cut: 81 more characters were left out.]")
+
+
+def test_empty_texts_without_number_are_not_kept() -> None:
+    assert len(output(*[text("")] * 1000, result=100).pieces) == 100
+
+
+def test_images_have_a_number() -> None:
+    image = {"type": "image", "mimeType": "image/png", "data": "aGk="}
+    assert output(*[image] * 5, images=2).pieces[2:] == ("[3 images were left out.]",)
+
+
+def test_where_there_is_no_content_the_structured_one_is_written_out() -> None:
+    found = output(structured={"a": "ä"})
+    assert (found.text, found.structured) == ('{"a": "ä"}', {"a": "ä"})
+    large = output(structured={"a": "b" * 200}, result=100)
+    assert large.structured is None
+    assert "cut" in large.text
