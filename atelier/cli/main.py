@@ -39,6 +39,7 @@ VERBS = {
     "disk": Verb("atelier.cli.disk", "disk", "Show how much room the server's files take."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
     "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
+    "mcp": Verb("atelier.cli.mcp", "mcp", "Speak MCP on standard input and output, for desktop programs."),
     "version": Verb("atelier.cli.status", "version", "Show the version of this program."),
 }
 
