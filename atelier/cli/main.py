@@ -39,7 +39,7 @@ VERBS = {
     "disk": Verb("atelier.cli.disk", "disk", "Show how much room the server's files take."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
     "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
-    "mcp": Verb("atelier.cli.mcp_servers", "app", "List the MCP servers whose tools models use; add or try one."),
+    "mcp": Verb("atelier.cli.mcp_servers", "app", "Speak MCP on standard input and output; add or try MCP servers."),
     "version": Verb("atelier.cli.status", "version", "Show the version of this program."),
 }
 

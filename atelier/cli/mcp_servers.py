@@ -1,6 +1,7 @@
 """`mcp add`, `ls`, `rm`, `test`: the MCP servers whose tools models use, which `mcp.json` in the home names."""
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -26,14 +27,21 @@ TOOLS = (Column("TOOL"), Column("USED"), Column("DESCRIPTION"))
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
-    help="List the MCP servers whose tools models use; add, remove or try one.",
+    help="Speak MCP on standard input and output, for programs that start their MCP servers as commands;\n"
+    "or list the MCP servers whose tools models use, add, remove or try one.",
 )
 
 
 @app.callback(invoke_without_command=True)
 def mcp(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())  # the place of the bridge to the server's own MCP
+    if context.invoked_subcommand is not None:
+        return
+    if sys.stdin.isatty():  # a person, who cannot speak it
+        typer.echo(context.get_help())
+        return
+    from atelier.cli.mcp_bridge import speak_mcp  # with the SDK, which takes its time to import
+
+    speak_mcp()
 
 
 @app.command(help="Add a server: a command after --, or an address with --url.")

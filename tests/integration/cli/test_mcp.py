@@ -1,0 +1,130 @@
+"""`atelier mcp` before a gateway of this process, started by the official client as desktop programs start it."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.subscriptions import ResourcesListChanged
+from mcp_types import TextContent
+
+from tests.support.gateway_registry import KEY, FakeRegistry, fake_registry
+from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory, until
+from tests.support.mcp_client import MODES
+from tests.support.server_process import ATELIER
+
+START_SECONDS = 60.0  # that a process may take until it answers, on a machine that is busy
+LONG = {"text": "word " * 100_000, "step_seconds": 0.001}
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[FakeRegistry]:
+    with short_directory() as directory:
+        async with fake_registry(directory) as running:
+            yield running
+
+
+@pytest.fixture
+async def gateway(registry: FakeRegistry) -> AsyncIterator[RunningGateway]:
+    async with running_gateway(registry, api_key="right") as running:
+        yield running
+
+
+def environment(url: str, key: str = "right") -> dict[str, str]:
+    return {**os.environ, "ATELIER_URL": url, "ATELIER_API_KEY": key}
+
+
+@contextlib.asynccontextmanager
+async def desktop(url: str, mode: str = "auto") -> AsyncIterator[Client]:
+    command = StdioServerParameters(command=str(ATELIER), args=["mcp"], env=environment(url))
+    async with Client(command, mode=mode, read_timeout_seconds=START_SECONDS) as client:
+        yield client
+
+
+def active(registry: FakeRegistry) -> int:
+    return registry.workers[KEY].engine.figures().active if KEY in registry.workers else 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_everything_passes_through(gateway: RunningGateway, registry: FakeRegistry, mode: str) -> None:
+    registry.script = {"text": "one two three", "step_seconds": 0.01}
+    heard: list[Any] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append(message)
+
+    async with desktop(gateway.url, mode) as client:
+        assert client.instructions
+        assert {tool.name for tool in (await client.list_tools()).tools} >= {"chat", "embed", "list_models"}
+        result = await client.call_tool("chat", {"model": KEY, "prompt": "x"}, progress_callback=hear)
+        assert [each.text for each in result.content if isinstance(each, TextContent)] == ["one two three"]
+        await until(lambda: "".join(heard) == "one two three")
+        assert (await client.call_tool("chat", {"model": "nothing", "prompt": "x"})).is_error
+        assert "atelier://models" in {resource.uri for resource in (await client.list_resources()).resources}
+        assert (await client.list_resource_templates()).resource_templates
+        assert (await client.read_resource(f"atelier://models/{KEY}")).contents
+        assert (await client.list_prompts()).prompts == []
+        with pytest.raises(MCPError, match="There is no resource"):
+            await client.read_resource("atelier://models/nothing")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_cancelled_call_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry, mode: str) -> None:
+    registry.script = LONG
+    async with desktop(gateway.url, mode) as client:
+        call = asyncio.create_task(client.call_tool("chat", {"model": KEY, "prompt": "x"}))
+        await until(lambda: active(registry) == 1)
+        call.cancel()
+        await until(lambda: active(registry) == 0)
+        await asyncio.wait([call])
+        assert (await client.list_tools()).tools
+
+
+async def test_a_program_that_leaves_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    registry.script = LONG
+    async with desktop(gateway.url) as client:
+        call = asyncio.create_task(client.call_tool("chat", {"model": KEY, "prompt": "x"}))
+        await until(lambda: active(registry) == 1)
+    await until(lambda: active(registry) == 0)
+    await asyncio.wait([call])
+
+
+async def test_changes_are_heard_of(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    async with desktop(gateway.url) as client, client.listen(resources_list_changed=True) as heard:
+        await registry.start_instance()
+        assert await asyncio.wait_for(anext(heard), PATIENCE) == ResourcesListChanged()
+
+
+async def test_a_server_that_is_away_for_a_while_is_found_again(registry: FakeRegistry) -> None:
+    async with running_gateway(registry, api_key="right") as first:
+        bridge = contextlib.AsyncExitStack()
+        client = await bridge.enter_async_context(desktop(first.url))
+        assert (await client.list_tools()).tools
+    async with bridge:
+        with pytest.raises(MCPError, match="start one with: atelier serve"):
+            await client.list_tools()
+        async with running_gateway(registry, api_key="right", port=first.port):
+            assert (await client.list_tools()).tools
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("http://127.0.0.1:9", "No server at http://127.0.0.1:9: start one with: atelier serve"), ("", "ATELIER_API_KEY")],
+)
+async def test_what_stands_in_the_way_is_told_on_standard_error(gateway: RunningGateway, url: str, told: str) -> None:
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [str(ATELIER), "mcp"],
+        env=environment(url or gateway.url, "wrong"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert told in ended.stderr
