@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup model test test-unit test-integration test-system lint protos protos-check bench bench-gateway format lock clean
+.PHONY: help run setup model test test-unit test-integration test-system npm lint protos protos-check bench bench-gateway format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,10 +32,14 @@ test-unit: setup ## pure decisions and conversions
 	$(PYTEST) $(ON_ALL_CORES) tests/unit $(PYTEST_ARGS)
 
 test-integration: setup ## real gRPC and HTTP, scripted engine
+	@$(BIN)/python -m tests.npm || true
 	$(PYTEST) $(ON_ALL_CORES) tests/integration $(PYTEST_ARGS)
 
 test-system: setup ## real processes and the real model
 	$(PYTEST) tests/system $(PYTEST_ARGS)
+
+npm: setup ## fetch what tests take from npm (MCP servers, MCP's conformance suite), and a Node to run it, into tests/npm
+	@$(BIN)/python -m tests.npm
 
 lint: setup protos-check ## style, types, and stubs that match the protos
 	$(BIN)/ruff check .
@@ -69,5 +73,5 @@ lock: ## resolve pyproject.toml into requirements.lock (LOCK_ARGS=--upgrade take
 	    --custom-compile-command "make lock" $(LOCK_ARGS) pyproject.toml -o requirements.lock
 
 clean: ## remove .venv and what the tools leave behind; the compiled llama.cpp stays in the user's cache
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info tests/npm/node_modules tests/npm/.node
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
