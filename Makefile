@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup model test test-unit test-integration test-system npm lint protos protos-check bench bench-gateway format lock clean
+.PHONY: help run setup model test test-unit test-integration test-system npm conformance lint protos protos-check bench bench-gateway format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-system: setup ## real processes and the real model
 
 npm: setup ## fetch what tests take from npm (MCP servers, MCP's conformance suite), and a Node to run it, into tests/npm
 	@$(BIN)/python -m tests.npm
+
+conformance: npm ## MCP's conformance suite against our MCP server and host (CONFORMANCE_ARGS="--mode server --revision 2026-07-28")
+	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
 lint: setup protos-check ## style, types, and stubs that match the protos
 	$(BIN)/ruff check .

@@ -72,9 +72,8 @@ def install() -> None:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(
-        command, cwd=FOLDER, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    pipe, output = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=FOLDER, env=_environment(), stdout=pipe, stderr=output, text=True, check=False)
     if done.returncode:
         raise NotInstalled("\n".join(done.stdout.strip().splitlines()[-8:]))
 

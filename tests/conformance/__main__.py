@@ -1,0 +1,89 @@
+"""`python -m tests.conformance`, what `make conformance` calls: exit code 0 if all is as the expected-*.yaml say."""
+
+import argparse
+import asyncio
+import shlex
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from tests.conformance import suite
+from tests.conformance.suite import REVISIONS, Leg, Outcome
+from tests.npm.installation import NotInstalled, node
+from tests.support.gateway_registry import FakeRegistry
+from tests.support.gateway_server import running_gateway, short_directory
+
+_WRAPPED = textwrap.TextWrapper(118, "  ", "    ", break_long_words=False, break_on_hyphens=False)
+
+
+async def test_server(leg: Leg) -> Outcome:
+    """The gateway's MCP server, over a scripted model."""
+    with short_directory() as directory:
+        registry = FakeRegistry(directory)
+        await registry.start()
+        try:
+            await registry.start_instance()
+            async with running_gateway(registry) as running:
+                return await suite.run(leg, ["--url", f"{running.url}/mcp"])
+        finally:
+            await registry.stop()
+
+
+async def test_client(leg: Leg) -> Outcome:
+    """The gateway's MCP host."""
+    return await suite.run(leg, ["--command", shlex.join([sys.executable, "-m", "tests.conformance.client"])])
+
+
+async def test(leg: Leg) -> Outcome:
+    started = time.monotonic()
+    outcome = await (test_server(leg) if leg.mode == "server" else test_client(leg))
+    _report(outcome, time.monotonic() - started)
+    return outcome
+
+
+def _report(outcome: Outcome, seconds: float) -> None:
+    verdict = "as expected" if outcome.is_good else "NOT AS EXPECTED"
+    print(f"\n{outcome.leg.mode}, {outcome.leg.revision}: {verdict} ({seconds:.0f} s; all of it: {outcome.log})")
+    _list("pass", outcome.passed)
+    _list("fail as expected", outcome.expected)
+    _list("pass, but are listed as failing", outcome.stale)
+    _list("fail", outcome.unexpected)
+    for name in outcome.unexpected:
+        for fault in suite.failed_checks(outcome, name):
+            print(textwrap.indent(f"{name}: {fault}", "    "))
+
+
+def _list(title: str, names: Sequence[str]) -> None:
+    if names:
+        print(_WRAPPED.fill(f"{len(names)} {title}: {', '.join(names)}"))
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
+    parser.add_argument("--mode", choices=("server", "client"), help="only our server, or only our host")
+    parser.add_argument("--revision", choices=REVISIONS, help="only this one of the protocol's")
+    chosen = parser.parse_args()
+    legs = [
+        Leg(mode, revision)
+        for mode in ("server", "client")
+        for revision in REVISIONS
+        if chosen.mode in (None, mode) and chosen.revision in (None, revision)
+    ]
+    try:
+        node()
+    except NotInstalled as error:
+        sys.exit(str(error))
+    suite.RESULTS.mkdir(exist_ok=True)
+    with (suite.RESULTS / "gateway.txt").open("w") as log:
+        structlog.configure(logger_factory=structlog.WriteLoggerFactory(log))
+        return await test_all(legs)
+
+
+async def test_all(legs: Sequence[Leg]) -> int:
+    return 0 if all([(await test(leg)).is_good for leg in legs]) else 1
+
+
+sys.exit(asyncio.run(main()))
