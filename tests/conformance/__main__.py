@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import shlex
 import sys
 import textwrap
 import time
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 import structlog
 
 from tests.conformance import suite
+from tests.conformance.host import courier_command
 from tests.conformance.suite import REVISIONS, Leg, Outcome
 from tests.npm.installation import NotInstalled, node
 from tests.support.gateway_registry import FakeRegistry
@@ -34,7 +34,8 @@ async def test_server(leg: Leg) -> Outcome:
 
 async def test_client(leg: Leg) -> Outcome:
     """The gateway's MCP host."""
-    return await suite.run(leg, ["--command", shlex.join([sys.executable, "-m", "tests.conformance.client"])])
+    async with courier_command() as command:
+        return await suite.run(leg, ["--command", command])
 
 
 async def test(leg: Leg) -> Outcome:

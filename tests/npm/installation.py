@@ -53,9 +53,9 @@ def node() -> str:
     return str(_NODE_HOME / "bin" / "node")
 
 
-def script(package: str) -> str:
+def script(package: str) -> Path:
     """The program of one of the packages, for Node."""
-    return str(_PACKAGES.folder / package / "dist" / "index.js")
+    return _PACKAGES.folder / package / "dist" / "index.js"
 
 
 def install() -> None:

@@ -5,8 +5,9 @@ const net = require("node:net");
 const listen = net.Server.prototype.listen;
 
 net.Server.prototype.listen = function (port, ...rest) {
-  if (port !== null && typeof port === "object") return listen.call(this, port, ...rest);
-  const host = typeof rest[0] === "string" ? [] : ["127.0.0.1"];
+  const callback = rest.find((each) => typeof each === "function");
   this.once("listening", () => console.error(`listening on ${this.address().port}`));
-  return listen.call(this, Number(port), ...host, ...rest);
+  if (callback) this.once("listening", callback);
+  // With a handle rather than a host: looking a host up takes a turn of the event loop, and the suite does not wait.
+  return listen.call(this, net._createServerHandle("127.0.0.1", Number(port), 4));
 };

@@ -15,18 +15,18 @@ _FILESYSTEM = "@modelcontextprotocol/server-filesystem"
 
 def everything() -> list[str]:
     """The command of a server with one of each thing MCP has, over standard input and output."""
-    return [node(), script(_EVERYTHING), "stdio"]
+    return [node(), str(script(_EVERYTHING)), "stdio"]
 
 
 def filesystem(*folders: Path) -> list[str]:
     """The command of a server whose tools read and write what lies in these folders."""
-    return [node(), script(_FILESYSTEM), *map(str, folders)]
+    return [node(), str(script(_FILESYSTEM)), *map(str, folders)]
 
 
 @contextlib.asynccontextmanager
 async def everything_over_http() -> AsyncIterator[str]:
     """The URL of one that listens on a free port of 127.0.0.1 until the end."""
-    command = [node(), "--require", str(FOLDER / "loopback.cjs"), script(_EVERYTHING), "streamableHttp"]
+    command = [node(), "--require", str(FOLDER / "loopback.cjs"), str(script(_EVERYTHING)), "streamableHttp"]
     server = await asyncio.create_subprocess_exec(
         *command,
         env={**os.environ, "PORT": "0"},

@@ -1,0 +1,23 @@
+"""`python courier.py SOCKET URL`, what the suite runs as the client: has the host behind the socket meet the server.
+
+The suite starts a client for each of its scenarios, all at once; forty that each load the gateway would keep a small
+machine busy for a minute. This one needs nothing but the standard library.
+"""
+
+import json
+import os
+import socket
+import sys
+
+
+def main(path: str, url: str) -> str:
+    """What went wrong, or nothing."""
+    asked = {"url": url, "context": json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        connection.sendall(json.dumps(asked).encode() + b"\n")
+        return connection.makefile().read()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]) or 0)
