@@ -1,13 +1,12 @@
 """MCP servers that others wrote, from npm (tests/npm): how to start them."""
 
-import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.npm.installation import FOLDER, node, script
-from tests.support.gateway_server import PATIENCE
 
 _EVERYTHING = "@modelcontextprotocol/server-everything"
 _FILESYSTEM = "@modelcontextprotocol/server-filesystem"
@@ -23,29 +22,29 @@ def filesystem(*folders: Path) -> list[str]:
     return [node(), str(script(_FILESYSTEM)), *map(str, folders)]
 
 
-@contextlib.asynccontextmanager
-async def everything_over_http() -> AsyncIterator[str]:
+@contextlib.contextmanager
+def everything_over_http() -> Iterator[str]:
     """The URL of one that listens on a free port of 127.0.0.1 until the end."""
-    command = [node(), "--require", str(FOLDER / "loopback.cjs"), str(script(_EVERYTHING)), "streamableHttp"]
-    server = await asyncio.create_subprocess_exec(
-        *command,
+    program = ["--require", str(FOLDER / "loopback.cjs"), str(script(_EVERYTHING)), "streamableHttp"]
+    with subprocess.Popen(
+        [node(), *program],
         env={**os.environ, "PORT": "0"},
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield f"http://127.0.0.1:{await _port(server)}/mcp"
-    finally:
-        server.terminate()
-        await asyncio.wait_for(server.communicate(), PATIENCE)
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            yield f"http://127.0.0.1:{_port(server)}/mcp"
+        finally:
+            server.kill()
 
 
-async def _port(server: asyncio.subprocess.Process) -> int:
+def _port(server: subprocess.Popen[str]) -> int:
+    """What it says once it listens. It ends by itself where it cannot, and with that its output."""
     assert server.stderr is not None
     said: list[str] = []
-    async with asyncio.timeout(PATIENCE):
-        while line := (await server.stderr.readline()).decode():
-            said.append(line)
-            if line.startswith("listening on "):
-                return int(line.removeprefix("listening on "))
+    for line in server.stderr:
+        said.append(line)
+        if line.startswith("listening on "):
+            return int(line.removeprefix("listening on "))
     raise AssertionError("it ended before it listened:\n" + "".join(said))
