@@ -258,7 +258,8 @@ class Connection:
             self.leave()
             raise self.error(self._why(error)) from None
         self.answered = True
-        self._tools, self._outputs = tuple(listing.tools.values()), listing.outputs
+        self._tools = tuple(tool for name, tool in listing.tools.items() if name in listing.callable)
+        self._outputs = listing.outputs
         self._listed, self._seen_changes = asyncio.get_running_loop().time(), changes
         if listing.left_out:
             _log.warning("mcp_tools_left_out", server=self.server.label, reasons=listing.left_out)
@@ -282,7 +283,9 @@ class Connection:
     async def _page(self, client: Client, cursor: str | None) -> str | None:
         """The next one's cursor, where there is one."""
         try:
-            return (await client.list_tools(cursor=cursor)).next_cursor
+            page = await client.list_tools(cursor=cursor)
+            self._listing.callable.update(tool.name for tool in page.tools)
+            return page.next_cursor
         except MCPError as error:
             if error.code == METHOD_NOT_FOUND:
                 return None  # it has other things to offer

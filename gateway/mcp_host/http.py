@@ -40,7 +40,8 @@ class Replies:
     def note(self, request: httpx2.Request, reply: httpx2.Response) -> None:
         if reply.status_code >= 400:
             self.status = reply.status_code
-        if reply.status_code == httpx2.codes.NOT_FOUND and SESSION in request.headers:
+        # 404 is the protocol's. Many servers say 400 of a session that they do not know, as their SDK's examples do.
+        if reply.status_code in (httpx2.codes.NOT_FOUND, httpx2.codes.BAD_REQUEST) and SESSION in request.headers:
             self.session_lost = True
 
 

@@ -23,9 +23,13 @@ class _Unusable(Exception):
 
 @dataclass(slots=True)
 class Listing:
-    """What came of one list, page by page. `outputs`: schemas of what tools answer; `left_out`: reasons, by count."""
+    """What came of one list, page by page. `outputs`: schemas of what tools answer; `left_out`: reasons, by count.
+
+    `callable`: names of those that the SDK took; it refuses tools whose `x-mcp-header` is not one.
+    """
 
     tools: dict[str, ServerTool] = field(default_factory=dict)
+    callable: set[str] = field(default_factory=set)
     outputs: dict[str, Json] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     size: int = 0  # of all schemas

@@ -64,7 +64,7 @@ class ServerPool:
             try:
                 return await self._call(server, tool, arguments, on_progress)
             except SessionLost:
-                raise connection_error(server, "forgets its sessions") from None
+                raise connection_error(server, "refuses the call, in a new session too") from None
 
     async def close(self) -> None:
         """Every server's program has ended when this returns."""

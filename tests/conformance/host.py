@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.mcp_host.pool import ServerPool
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
+from gateway.mcp_host.pool import ServerPool
 from gateway.mcp_host.server import Endpoint, Server
 from gateway.mcp_host.tool import ServerTool
 from gateway.outbound import AddressGuard

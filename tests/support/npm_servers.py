@@ -23,12 +23,12 @@ def filesystem(*folders: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def everything_over_http() -> Iterator[str]:
-    """The URL of one that listens on a free port of 127.0.0.1 until the end."""
+def everything_over_http(port: int = 0) -> Iterator[str]:
+    """The URL of one that listens on a port of 127.0.0.1 until the end; 0: a free one."""
     program = ["--require", str(FOLDER / "loopback.cjs"), str(script(_EVERYTHING)), "streamableHttp"]
     with subprocess.Popen(
         [node(), *program],
-        env={**os.environ, "PORT": "0"},
+        env={**os.environ, "PORT": str(port)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import mcp
 import mcp_types as types
 import pytest
-from gateway.mcp_host.pool import ServerPool
 from PIL import Image
 
+from gateway.mcp_host.pool import ServerPool
 from gateway.mcp_host.server import Command, Endpoint, Server
 from gateway.mcp_host.tool import ToolImage, ToolOutput
 from gateway.outbound import AddressGuard
@@ -154,8 +155,17 @@ async def test_a_cancelled_call_is_given_up_at_the_server(pool: ServerPool, tmp_
     given_up, finished = (message["id"] for message in tapped.sent("tools/call"))
     (told,) = tapped.sent("notifications/cancelled")
     assert told["params"]["requestId"] == given_up
-    assert finished in tapped.answered()
+    await until(lambda: finished in tapped.answered())
     assert given_up not in tapped.answered()
+
+
+async def test_a_server_that_was_started_anew_is_spoken_with_again(pool: ServerPool) -> None:
+    with npm_servers.everything_over_http() as url:
+        server = Server("everything", Endpoint(url))
+        await pool.call(server, "echo", {"message": "first"})
+    with npm_servers.everything_over_http(port=httpx2.URL(url).port or 0):
+        output = await pool.call(server, "echo", {"message": "second"})  # in a session that it has never heard of
+        assert (output.text, output.is_error) == ("Echo: second", False)
 
 
 async def test_a_server_may_ask_a_model_and_the_user_during_a_call(pool: ServerPool, everything: Server) -> None:
