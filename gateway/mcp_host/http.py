@@ -41,7 +41,9 @@ class Replies:
         if reply.status_code >= 400:
             self.status = reply.status_code
         # 404 is the protocol's. Many servers say 400 of a session that they do not know, as their SDK's examples do.
-        if reply.status_code in (httpx2.codes.NOT_FOUND, httpx2.codes.BAD_REQUEST) and SESSION in request.headers:
+        # Of a GET either may mean that they have no stream to listen to.
+        refused = reply.status_code in (httpx2.codes.NOT_FOUND, httpx2.codes.BAD_REQUEST)
+        if refused and request.method == "POST" and SESSION in request.headers:
             self.session_lost = True
 
 
