@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 import textwrap
 import time
@@ -13,7 +14,7 @@ from tests.conformance import suite
 from tests.conformance.host import courier_command
 from tests.conformance.suite import REVISIONS, Leg, Outcome
 from tests.npm.installation import NotInstalled, node
-from tests.support.gateway_registry import FakeRegistry
+from tests.support.gateway_registry import fake_registry
 from tests.support.gateway_server import running_gateway, short_directory
 
 _WRAPPED = textwrap.TextWrapper(118, "  ", "    ", break_long_words=False, break_on_hyphens=False)
@@ -22,14 +23,12 @@ _WRAPPED = textwrap.TextWrapper(118, "  ", "    ", break_long_words=False, break
 async def test_server(leg: Leg) -> Outcome:
     """The gateway's MCP server, over a scripted model."""
     with short_directory() as directory:
-        registry = FakeRegistry(directory)
-        await registry.start()
-        try:
-            await registry.start_instance()
-            async with running_gateway(registry) as running:
-                return await suite.run(leg, ["--url", f"{running.url}/mcp"])
-        finally:
-            await registry.stop()
+        async with fake_registry(directory) as registry, running_gateway(registry) as running:
+            async with running.client() as http:
+                # Presets are prompts there, and this one the suite asks for.
+                preset = {"prompt": {"system_prompt": "This is a simple prompt for testing."}}
+                (await http.put("/api/v1/presets/test_simple_prompt", json=preset)).raise_for_status()
+            return await suite.run(leg, ["--url", f"{running.url}/mcp"])
 
 
 async def test_client(leg: Leg) -> Outcome:
@@ -80,6 +79,7 @@ async def main() -> int:
     suite.RESULTS.mkdir(exist_ok=True)
     with (suite.RESULTS / "gateway.txt").open("w") as log:
         structlog.configure(logger_factory=structlog.WriteLoggerFactory(log))
+        logging.basicConfig(stream=log)
         return await test_all(legs)
 
 
