@@ -42,7 +42,7 @@ npm: setup ## fetch what tests take from npm (MCP servers, MCP's conformance sui
 	@$(BIN)/python -m tests.npm
 
 conformance: npm ## MCP's conformance suite against our MCP server and host (CONFORMANCE_ARGS="--mode server --revision 2026-07-28")
-	@$(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
+	@GRPC_VERBOSITY=error $(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
 lint: setup protos-check ## style, types, and stubs that match the protos
 	$(BIN)/ruff check .
