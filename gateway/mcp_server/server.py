@@ -160,4 +160,7 @@ async def tell_errors(ctx: ServerRequestContext, call_next: CallNext) -> Handler
         if ctx.request is not None:
             account_of(ctx.request).error = told.code
         code = types.INVALID_PARAMS if isinstance(told, NotFound) else code_of(told)
-        raise MCPError(code, told.message, {"code": told.code}) from None
+        data = {"code": told.code}
+        if ctx.method == "resources/read":
+            data["uri"] = str((ctx.params or {}).get("uri"))  # so the protocol has it
+        raise MCPError(code, told.message, data) from None

@@ -280,8 +280,9 @@ async def test_what_is_no_resource_is_not_read(registry: FakeRegistry, tmp_path:
     (tmp_path / "secret.log").write_text("secret\n")
     (tmp_path / "logs" / "link.log").symlink_to(tmp_path / "secret.log")
     async with running_gateway(registry, home=tmp_path) as gateway, mcp_client(gateway.url) as mcp:
-        with pytest.raises(MCPError, match="There is no resource"):
+        with pytest.raises(MCPError, match="There is no resource") as refused:
             await mcp.read_resource(uri)
+        assert refused.value.data == {"code": "not_found", "uri": uri}
 
 
 async def test_the_end_of_a_log_is_read(registry: FakeRegistry, tmp_path: Path) -> None:
