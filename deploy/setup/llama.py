@@ -16,12 +16,19 @@ _NO_COMMON = "set(LLAMA_BUILD_COMMON OFF)\n"
 _IMAGES = "-DLLAVA_BUILD=ON"  # libmtmd
 _OTHER_MACHINES = "-DGGML_RPC=ON"  # one more file: devices of other machines
 
+# Of Intel's tiles llama.cpp sets up what GCC 12 then leaves out of the program, as its header says that only the first
+# bytes of the configuration are read (amxtileintrin.h): each prompt ends in a general protection fault. Without the
+# macro there is no such code, and prompts are computed by the same kernels as single tokens are.
+_NO_TILES = "-U__AMX_INT8__"
+
 _LOADS = "import llama_cpp; llama_cpp.llama_backend_init()"
 
 
 def cmake_args(backend: Backend, env: Mapping[str, str]) -> str:
     """CMake lets the last word win, and that is the user's."""
-    ours = shlex.join([*backend.cmake_args, _IMAGES, _OTHER_MACHINES])
+    flags = {"C": env.get("CFLAGS", ""), "CXX": env.get("CXXFLAGS", "")}
+    compilers = [f"-DCMAKE_{language}_FLAGS={f'{given} {_NO_TILES}'.strip()}" for language, given in flags.items()]
+    ours = shlex.join([*backend.cmake_args, _IMAGES, _OTHER_MACHINES, *compilers])
     return f"{ours} {env.get('CMAKE_ARGS', '')}".strip()
 
 
