@@ -128,9 +128,10 @@ async def test_a_text_is_continued(mcp: Client, registry: FakeRegistry) -> None:
     assert (await called(mcp, "complete", model=KEY, prompt="Once"))["text"] == "and so on"
 
 
-async def test_texts_are_read(mcp: Client, registry: FakeRegistry) -> None:
+async def test_texts_are_read(mcp: Client, gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.models["acme/vectors"] = model_message("acme/vectors", embedding=True)
     registry.tell(pb.Change(model=registry.models["acme/vectors"]))
+    await until(lambda: "acme/vectors" in gateway.gateway.watcher.snapshot.models)
     vectors = await called(mcp, "embed", model="acme/vectors", texts=["a", "b c"])
     assert [len(vector) for vector in vectors["embeddings"]] == [4, 4]
     ranking = await called(mcp, "rerank", model="acme/vectors", query="a", documents=["x", "a b", "c"], top_n=2)
