@@ -76,7 +76,8 @@ class _Exchange(Response):
             return body.pop() if body else await receive()
 
         await self._manager.handle_request(scope, replay, named(send) if wants_name(scope) else send)
-        if (handler := scope.get(HANDLER)) is not None:  # whose client left: what it has used is known at its end
+        handler = scope.get(HANDLER)
+        if handler not in (None, asyncio.current_task()):  # whose client left: what it has used is known at its end
             await asyncio.wait([handler])
 
 

@@ -60,6 +60,19 @@ async def test_a_cancelled_call_frees_the_sequence(gateway: RunningGateway, regi
         assert (await mcp.list_tools()).tools  # the client goes on
 
 
+async def test_a_cancelled_call_gives_up_the_wait_for_a_load(
+    gateway: RunningGateway, registry: FakeRegistry, mode: str
+) -> None:
+    registry.hold_loads = True
+    async with mcp_client(gateway.url, mode) as mcp:
+        call = asyncio.create_task(mcp.call_tool("chat", CHAT))
+        await asyncio.wait_for(registry.asked.wait(), PATIENCE)
+        call.cancel()
+        await asyncio.wait_for(registry.abandoned.wait(), PATIENCE)
+        await until(lambda: in_work(gateway) == 0)
+    registry.released.set()
+
+
 async def test_a_client_that_leaves_frees_the_sequence(
     gateway: RunningGateway, registry: FakeRegistry, mode: str
 ) -> None:
