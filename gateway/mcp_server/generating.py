@@ -5,17 +5,21 @@ from collections.abc import Sequence
 
 from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest
+from atelier.names import InstanceName, ModelName
 from gateway.call import Call, Chat, PromptInput, Text
 from gateway.draft import Draft
 from gateway.events import Completion, Delta, Event, Reasoning
 from gateway.generation import Generation
 from gateway.mcp_server.inputs import ChatInput, CompleteInput
 from gateway.mcp_server.inputs import Generating as GeneratingInput
+from gateway.mcp_server.loads import followed
 from gateway.mcp_server.outputs import Generated, Usage
 from gateway.mcp_server.tool import Caller, Core
 from gateway.openai.messages import chat_messages
 from gateway.openai.schema import Message
 from gateway.openai.translate import finish_reason
+from gateway.routing import on_its_way
+from gateway.snapshot import Snapshot
 
 
 async def chat(core: Core, caller: Caller, asked: ChatInput) -> Generated:
@@ -45,8 +49,14 @@ def call_of(asked: GeneratingInput, prompt: PromptInput) -> Call:
 
 
 async def _generate(core: Core, caller: Caller, call: Call) -> Generated:
-    generation = await core.inference.start(call, caller.origin, caller.account)
+    generation = await core.inference.admit(call, caller.origin, caller.account)
     try:
+        if caller.wants_progress and generation.must_load():
+            target = generation.plan.target
+            await followed(
+                generation.find(), lambda snapshot: load_progress(target, snapshot), core.watcher, caller.report
+            )
+        await generation.begin()
         if caller.wants_progress:
             completion = await _told(generation, caller)
         else:
@@ -67,6 +77,12 @@ async def _told(generation: Generation, caller: Caller) -> Completion:
         if new:
             await caller.report(pieces, message=text_of(new) or None)
     return draft.completion(generation.ends[0], logprobs=False)
+
+
+def load_progress(target: ModelName | InstanceName, snapshot: Snapshot) -> float:
+    """Of the instance that the target's callers wait for; less than the first piece of text."""
+    instance = on_its_way(target, snapshot)
+    return instance.load_progress if instance is not None else 0.0
 
 
 def text_of(events: Sequence[Event]) -> str:

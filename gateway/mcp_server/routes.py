@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.mcp_server.cancellation import new_session
 from gateway.mcp_server.changes import Changes
 from gateway.mcp_server.resources import Resources
-from gateway.mcp_server.server import Handlers, create_server
+from gateway.mcp_server.server import HANDLER, Handlers, create_server
 from gateway.mcp_server.tool import Core
 from gateway.parsing import read_bytes
 
@@ -76,6 +76,9 @@ class _Exchange(Response):
             return body.pop() if body else await receive()
 
         await self._manager.handle_request(scope, replay, named(send) if wants_name(scope) else send)
+        handler = scope.get(HANDLER)
+        if handler not in (None, asyncio.current_task()):  # whose client left: what it has used is known at its end
+            await asyncio.wait([handler])
 
 
 def wants_name(scope: Scope) -> bool:

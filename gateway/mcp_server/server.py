@@ -1,5 +1,6 @@
 """The MCP server: what its methods answer. Everything else of the protocol is the SDK's."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -29,6 +30,7 @@ INSTRUCTIONS = (
     "Language models that run on this server. list_models tells which there are; chat and complete load a model "
     "where need be. Presets are prompts here, and may be named in a call."
 )
+HANDLER = "atelier.mcp_handler"  # in the HTTP request's scope: the task that answers it
 MOST_COMPLETIONS = 100  # the protocol's own limit
 
 _log = structlog.get_logger(__name__)
@@ -151,6 +153,8 @@ def as_told(error: Exception) -> AtelierError:
 
 async def tell_errors(ctx: ServerRequestContext, call_next: CallNext) -> HandlerResult:
     """A layer of the server's: nothing but our own words and the protocol's faults gets out."""
+    if ctx.request is not None and ctx.request_id is not None:
+        ctx.request.scope[HANDLER] = asyncio.current_task()
     try:
         return await call_next(ctx)
     except (MCPError, ValidationError):  # of the request: the SDK tells which

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
 from mcp import Client, MCPError
 
 from tests.support.gateway_registry import KEY, FakeRegistry
@@ -59,6 +60,19 @@ async def test_a_cancelled_call_frees_the_sequence(gateway: RunningGateway, regi
         assert (await mcp.list_tools()).tools  # the client goes on
 
 
+async def test_a_cancelled_call_gives_up_the_wait_for_a_load(
+    gateway: RunningGateway, registry: FakeRegistry, mode: str
+) -> None:
+    registry.hold_loads = True
+    async with mcp_client(gateway.url, mode) as mcp:
+        call = asyncio.create_task(mcp.call_tool("chat", CHAT))
+        await asyncio.wait_for(registry.asked.wait(), PATIENCE)
+        call.cancel()
+        await asyncio.wait_for(registry.abandoned.wait(), PATIENCE)
+        await until(lambda: in_work(gateway) == 0)
+    registry.released.set()
+
+
 async def test_a_client_that_leaves_frees_the_sequence(
     gateway: RunningGateway, registry: FakeRegistry, mode: str
 ) -> None:
@@ -73,11 +87,16 @@ async def test_a_client_that_leaves_frees_the_sequence(
         params["_meta"] = meta
         headers |= {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "chat"}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    _, writer = await gateway.raw(post_bytes("/mcp", message, **{k.replace("-", "_"): v for k, v in headers.items()}))
-    await until(lambda: active(registry) == 1)
-    writer.close()
-    await until(lambda: active(registry) == 0)
-    await until(lambda: in_work(gateway) == 0)
+    named = {name.replace("-", "_"): value for name, value in headers.items()}
+    with structlog.testing.capture_logs() as lines:
+        _, writer = await gateway.raw(post_bytes("/mcp", message, **named))
+        await until(lambda: active(registry) == 1)
+        writer.close()
+        await until(lambda: active(registry) == 0)
+        await until(lambda: in_work(gateway) == 0)
+        await until(lambda: [line for line in lines if line["event"] == "request"])
+    (told,) = [line for line in lines if line["event"] == "request"]
+    assert (told["model"], told["prompt_tokens"]) == (KEY, 2)
 
 
 async def test_a_stranger_cannot_cancel_a_call(gateway: RunningGateway, registry: FakeRegistry) -> None:

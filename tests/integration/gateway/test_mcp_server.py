@@ -123,14 +123,33 @@ async def test_text_comes_as_progress_while_it_is_generated(mcp: Client, registr
     assert result.structured_content["reasoning"] == "hm hm"
 
 
+async def test_a_load_comes_as_progress_before_the_first_text(mcp: Client, registry: FakeRegistry) -> None:
+    registry.hold_loads = True
+    heard: list[tuple[float, str | None]] = []
+
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, message))
+
+    asked = asyncio.create_task(mcp.call_tool("chat", {"model": KEY, "prompt": "one"}, progress_callback=hear))
+    await asyncio.wait_for(registry.asked.wait(), PATIENCE)
+    for done in (0.25, 0.75):
+        registry.set_instance(pb.Instance(id=KEY, model_key=KEY, state=pb.LOADING, load_progress=done))
+        await until(lambda done=done: (done, None) in heard)
+    registry.released.set()
+    assert not (await asyncio.wait_for(asked, PATIENCE)).is_error
+    await until(lambda: len(heard) == 3)
+    assert heard == [(0.25, None), (0.75, None), (1, "one")]
+
+
 async def test_a_text_is_continued(mcp: Client, registry: FakeRegistry) -> None:
     registry.script = {"text": "and so on"}
     assert (await called(mcp, "complete", model=KEY, prompt="Once"))["text"] == "and so on"
 
 
-async def test_texts_are_read(mcp: Client, registry: FakeRegistry) -> None:
+async def test_texts_are_read(mcp: Client, gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.models["acme/vectors"] = model_message("acme/vectors", embedding=True)
     registry.tell(pb.Change(model=registry.models["acme/vectors"]))
+    await until(lambda: "acme/vectors" in gateway.gateway.watcher.snapshot.models)
     vectors = await called(mcp, "embed", model="acme/vectors", texts=["a", "b c"])
     assert [len(vector) for vector in vectors["embeddings"]] == [4, 4]
     ranking = await called(mcp, "rerank", model="acme/vectors", query="a", documents=["x", "a b", "c"], top_n=2)

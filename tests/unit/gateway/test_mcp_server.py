@@ -24,7 +24,7 @@ from gateway.mcp_server.prompts import filled, listed
 from gateway.mcp_server.server import matching
 from gateway.mcp_server.tool import Tool
 from gateway.mcp_server.tools import TOOLS
-from gateway.mcp_server.uris import entry_uri, kind_of, list_uri
+from gateway.mcp_server.uris import TEMPLATES, entry_uri, kind_of, list_uri
 from gateway.openai.messages import chat_messages
 from gateway.snapshot import Instance, Model, Snapshot, State
 
@@ -47,6 +47,15 @@ def test_a_tools_schemas_are_schemas_of_objects(tool: Tool) -> None:
 def test_only_tools_that_change_something_say_that_they_may_destroy() -> None:
     assert [tool.name for tool in TOOLS if tool.hints.destroys] == ["unload_model"]
     assert {tool.name for tool in TOOLS if tool.hints.open_world} == {"search_models", "download_model"}
+
+
+def test_the_documentation_names_every_tool_with_its_fields_and_every_resource() -> None:
+    told = (Path(__file__).parents[3] / "docs" / "mcp.md").read_text()
+    rows = {line.split("`")[1]: line for line in told.splitlines() if line.startswith("| `")}
+    for tool in TOOLS:
+        assert all(f"`{name}`" in rows[tool.name] for name in tool.input.model_fields), tool.name
+    for template in TEMPLATES.values():
+        assert f"`{template}`" in told
 
 
 def test_settings_are_those_of_the_table() -> None:
