@@ -121,6 +121,11 @@ class Connection:
         if not self._opened.done():
             self.task.cancel()
 
+    async def settled(self) -> None:
+        """Whether it is alive is known, where that is being asked."""
+        if self._probe is not None:
+            await asyncio.wait([self._probe])
+
     @contextmanager
     def in_use(self) -> Iterator[None]:
         self.busy += 1

@@ -115,6 +115,8 @@ class ServerPool:
         """Its connection, which stays while it is used. Failures are noted."""
         known = self._known.pop(server, None) or _Known()
         self._known[server] = known
+        if known.connection is not None:
+            await known.connection.settled()
         connection = self._connected(server, known)
         with connection.in_use():
             try:

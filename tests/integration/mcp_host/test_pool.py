@@ -70,6 +70,14 @@ async def test_a_crash_in_a_call_is_told_and_the_next_call_works(tmp_path: Path)
             assert (await pool.call(server, "echo", {"a": 1})).text == '{"a": 1}'
 
 
+async def test_the_end_of_a_program_is_noticed_although_what_it_started_lives_on(tmp_path: Path) -> None:
+    server = odd("children", tmp_path / "notes")
+    async with pool_of() as pool:
+        assert "during the call" in await refused(pool.call(server, "crash", {}))
+        assert (await pool.call(server, "echo", {})).text == "{}"
+    assert not any(map(lives, pids(tmp_path / "notes")))
+
+
 async def test_a_program_that_does_not_start_is_tried_again_after_a_while(tmp_path: Path) -> None:
     server = odd("crash at start", tmp_path / "notes")
     async with pool_of() as pool:
@@ -104,7 +112,6 @@ async def test_a_server_that_hangs_in_a_call_is_started_anew(tmp_path: Path) -> 
     server = odd(file=tmp_path / "notes", call_seconds=0.3)
     async with pool_of(probe_seconds=0.2) as pool:
         assert "within 0.3 seconds" in await refused(pool.call(server, "hang", {}))
-        await until(lambda: pool.state(server) != "open")
         assert (await pool.call(server, "echo", {})).text == "{}"
     assert len(lines(tmp_path / "notes", "start")) == 2
 
