@@ -53,7 +53,7 @@ class Dialler:
     def __init__(self, guard: AddressGuard) -> None:
         """`guard`: of the addresses that endpoints may have which are `public_only`."""
         self._guard = guard
-        self._tls: ssl.SSLContext | None = None
+        self._certificates: dict[bool, ssl.SSLContext] = {}
 
     @asynccontextmanager
     async def streams(
@@ -70,9 +70,11 @@ class Dialler:
         self, endpoint: Endpoint, limits: PoolLimits, replies: Replies, read_seconds: float
     ) -> httpx2.AsyncClient:
         if endpoint.public_only:
-            inner: httpx2.AsyncBaseTransport = GuardedTransport(self._guard, direct_transport())
+            inner: httpx2.AsyncBaseTransport = GuardedTransport(
+                self._guard, direct_transport(self._verified_by(operators=False))
+            )
         else:
-            inner = httpx2.AsyncHTTPTransport(verify=self._certificates(), trust_env=False)
+            inner = httpx2.AsyncHTTPTransport(verify=self._verified_by(operators=True), trust_env=False)
         return httpx2.AsyncClient(
             transport=_BoundedTransport(inner, limits, replies),
             trust_env=False,
@@ -85,10 +87,11 @@ class Dialler:
             },
         )
 
-    def _certificates(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = httpx2.create_ssl_context()  # with the operator's own, where SSL_CERT_FILE names some
-        return self._tls
+    def _verified_by(self, *, operators: bool) -> ssl.SSLContext:
+        """`operators`: with certificates of the operator's, where SSL_CERT_FILE names some."""
+        if operators not in self._certificates:
+            self._certificates[operators] = httpx2.create_ssl_context(trust_env=operators)
+        return self._certificates[operators]
 
 
 class _BoundedTransport(httpx2.AsyncBaseTransport):
