@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx2
 import structlog
@@ -44,6 +44,8 @@ LONGEST_REASON = 500  # characters of what a server says, in a message of ours
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 """How far a call is, of how much, and what the server says of it."""
+
+Found = TypeVar("Found")
 
 _log = structlog.get_logger(__name__)
 
@@ -98,6 +100,7 @@ class Connection:
         self._changes = self._seen_changes = 0
         self._turn = asyncio.Lock()
         self._leave = asyncio.Event()
+        self._requests: set[asyncio.Task[Any]] = set()
         self._probe: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._run())
@@ -154,8 +157,8 @@ class Connection:
         heard = self._traffic.heard
         progress = _Latest(on_progress) if on_progress is not None else None
         try:
-            async with asyncio.timeout(self.server.call_seconds):
-                result = await client.call_tool(tool, dict(arguments), progress_callback=progress)
+            call = client.call_tool(tool, dict(arguments), progress_callback=progress)
+            result = await self._within(self.server.call_seconds, call)
         except TimeoutError:
             self._doubt(client, heard)
             raise self.error(f'did not answer a call of "{tool}" within {self.server.call_seconds:g} seconds') from None
@@ -254,8 +257,7 @@ class Connection:
         changes = self._changes
         self._listing = listing = Listing()
         try:
-            async with asyncio.timeout(self._limits.list_seconds):
-                await self._read_pages(client)
+            await self._within(self._limits.list_seconds, self._read_pages(client))
         except TimeoutError:
             self.leave()
             raise self.error(f"did not list its tools within {self._limits.list_seconds:g} seconds") from None
@@ -327,12 +329,10 @@ class Connection:
             self._probe = asyncio.create_task(self._ask_for_life(client))
 
     async def _ask_for_life(self, client: Client) -> None:
+        modern = client.session.discover_result is not None
+        sign = client.session.send_discover(self.version) if modern else client.session.send_ping()
         try:
-            async with asyncio.timeout(self._limits.probe_seconds):
-                if client.session.discover_result is None:
-                    await client.session.send_ping()
-                else:
-                    await client.session.send_discover(self.version)
+            await self._within(self._limits.probe_seconds, sign)
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
                 self.leave()
@@ -340,6 +340,27 @@ class Connection:
             self.leave()
         finally:
             self._probe = None
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, Found]) -> Found:
+        """What comes of it; TimeoutError. Who waits no longer goes at once, while the SDK tells the server of it.
+
+        That takes seconds where the server does not read.
+        """
+        task = asyncio.create_task(work)
+        self._requests.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+        finally:
+            task.cancel()
+        if not done:
+            raise TimeoutError
+        return task.result()
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._requests.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting for it any more
 
     async def _sample(
         self, context: ClientRequestContext, params: CreateMessageRequestParams
