@@ -8,6 +8,7 @@ means something else a moment later gains nothing. Redirects come by the same wa
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -155,9 +156,12 @@ async def _bare_redirect(reply: httpx2.Response) -> httpx2.Response:
     return httpx2.Response(reply.status_code, headers={"location": reply.headers["location"]})
 
 
-def direct_transport() -> httpx2.AsyncHTTPTransport:
-    """Connections are not kept: one is known by its address, and another name's request would go over it unproven."""
-    return httpx2.AsyncHTTPTransport(trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
+def direct_transport(verify: ssl.SSLContext | bool = True) -> httpx2.AsyncHTTPTransport:
+    """Connections are not kept: one is known by its address, and another name's request would go over it unproven.
+
+    `verify`: certificates that were read already, which takes longer than a connection.
+    """
+    return httpx2.AsyncHTTPTransport(verify=verify, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 def outbound_client(guard: AddressGuard, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:

@@ -44,7 +44,7 @@ class ServersFile:
         try:
             entries = entries_of(read_document(self._path), self._environment)
         except (WrongFile, OSError) as error:
-            self.error = str(error)
+            self.error = (error.strerror or "it cannot be read") if isinstance(error, OSError) else str(error)
             _log.error("mcp_file_wrong", file=str(self._path), reason=self.error)
             return
         self.error = None

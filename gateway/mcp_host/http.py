@@ -23,6 +23,7 @@ WRITE_SECONDS = 30.0
 FAREWELL_SECONDS = 2.0  # for a server to take note that its session has ended
 SESSION = "mcp-session-id"
 STREAM = "text/event-stream"
+HEAD = 200  # bytes of a message that tell what it is
 BREAKS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # between two events
 
 
@@ -31,20 +32,26 @@ class ReplyRefused(httpx2.StreamError):
 
 
 class Replies:
-    """What was seen of an endpoint's replies. `status`: of the last one that was an error."""
+    """What was seen of an endpoint's replies. `status`: of the last one to a request of MCP, if it was an error."""
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.session_lost = False
 
     def note(self, request: httpx2.Request, reply: httpx2.Response) -> None:
-        if reply.status_code >= 400:
-            self.status = reply.status_code
+        if not _asks(request):  # what is said of a stream to listen to, or of a notification, is of no call
+            return
+        self.status = reply.status_code if reply.status_code >= 400 else None
         # 404 is the protocol's. Many servers say 400 of a session that they do not know, as their SDK's examples do.
-        # Of a GET either may mean that they have no stream to listen to.
         refused = reply.status_code in (httpx2.codes.NOT_FOUND, httpx2.codes.BAD_REQUEST)
-        if refused and request.method == "POST" and SESSION in request.headers:
+        if refused and SESSION in request.headers:
             self.session_lost = True
+
+
+def _asks(request: httpx2.Request) -> bool:
+    """Whether it carries a request of MCP's, whose id and method come first."""
+    head = request.content[:HEAD] if request.method == "POST" else b""
+    return b'"id":' in head and b'"method":' in head
 
 
 class Dialler:
@@ -53,7 +60,7 @@ class Dialler:
     def __init__(self, guard: AddressGuard) -> None:
         """`guard`: of the addresses that endpoints may have which are `public_only`."""
         self._guard = guard
-        self._tls: ssl.SSLContext | None = None
+        self._certificates: dict[bool, ssl.SSLContext] = {}
 
     @asynccontextmanager
     async def streams(
@@ -70,9 +77,11 @@ class Dialler:
         self, endpoint: Endpoint, limits: PoolLimits, replies: Replies, read_seconds: float
     ) -> httpx2.AsyncClient:
         if endpoint.public_only:
-            inner: httpx2.AsyncBaseTransport = GuardedTransport(self._guard, direct_transport())
+            inner: httpx2.AsyncBaseTransport = GuardedTransport(
+                self._guard, direct_transport(self._verified_by(operators=False))
+            )
         else:
-            inner = httpx2.AsyncHTTPTransport(verify=self._certificates(), trust_env=False)
+            inner = httpx2.AsyncHTTPTransport(verify=self._verified_by(operators=True), trust_env=False)
         return httpx2.AsyncClient(
             transport=_BoundedTransport(inner, limits, replies),
             trust_env=False,
@@ -85,10 +94,11 @@ class Dialler:
             },
         )
 
-    def _certificates(self) -> ssl.SSLContext:
-        if self._tls is None:
-            self._tls = httpx2.create_ssl_context()  # with the operator's own, where SSL_CERT_FILE names some
-        return self._tls
+    def _verified_by(self, *, operators: bool) -> ssl.SSLContext:
+        """`operators`: with certificates of the operator's, where SSL_CERT_FILE names some."""
+        if operators not in self._certificates:
+            self._certificates[operators] = httpx2.create_ssl_context(trust_env=operators)
+        return self._certificates[operators]
 
 
 class _BoundedTransport(httpx2.AsyncBaseTransport):

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from atelier.errors import MCPConnectionError
-from gateway.mcp_host.connection import Connection, Elicit, Progress, Sampler, SessionLost, connection_error
+from gateway.mcp_host.callbacks import Elicit, Sampler
+from gateway.mcp_host.connection import Connection
+from gateway.mcp_host.faults import SessionLost, connection_error
 from gateway.mcp_host.http import Dialler
 from gateway.mcp_host.limits import PoolLimits
+from gateway.mcp_host.progress import Progress
 from gateway.mcp_host.server import Endpoint, Server
 from gateway.mcp_host.tool import ServerTool, ToolOutput
 from gateway.outbound import AddressGuard
@@ -115,6 +118,8 @@ class ServerPool:
         """Its connection, which stays while it is used. Failures are noted."""
         known = self._known.pop(server, None) or _Known()
         self._known[server] = known
+        if known.connection is not None:
+            await known.connection.settled()
         connection = self._connected(server, known)
         with connection.in_use():
             try:

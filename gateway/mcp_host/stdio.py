@@ -23,6 +23,7 @@ from gateway.mcp_host.traffic import Item, Pace, Streams
 LAST_WORDS = 4 * KIB  # bytes of a program's errors that are kept
 WRITE_SECONDS = 10.0  # that a program may leave a message unread
 LOOK_SECONDS = 0.01
+WATCH_SECONDS = 0.2  # between two looks at whether a program runs
 
 
 class LastWords:
@@ -58,6 +59,7 @@ async def program_streams(command: Command, limits: PoolLimits, words: LastWords
             group.start_soon(talk.listen, write_in)
             group.start_soon(talk.speak, read_out, write_in)
             group.start_soon(talk.note_errors)
+            group.start_soon(talk.notice_end, write_in)
             try:
                 yield read, write
             finally:
@@ -113,6 +115,13 @@ class _Talk:
         with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
             async for data in _pipe(self._process.stderr):
                 self._words.add(data)
+
+    async def notice_end(self, to: MemoryObjectSendStream[Item]) -> None:
+        """Where a program has started others, its output does not end with it: they hold it open."""
+        while self._process.returncode is None:  # noqa: ASYNC110 - `wait()` waits for the output, too
+            await anyio.sleep(WATCH_SECONDS)
+        await anyio.sleep(WATCH_SECONDS)  # for what it has said last
+        to.close()
 
     async def _drain(self) -> None:
         """What a program still writes when nobody listens would otherwise keep it from reading that it may go."""

@@ -152,6 +152,13 @@ def call(id, params):
         )
         while True:
             sys.stdout.write((line + "\n") * 100)
+    if BEHAVIOUR == "pings":  # whose answers are not read
+        for i in range(100_000):
+            say({"id": i, "method": "ping", "params": {"_meta": {"padding": "p" * 500_000}}})
+    if BEHAVIOUR == "cancels":
+        for i in range(50):
+            say({"id": f"c{i}", "method": "elicitation/create", "params": {"message": "?", "requestedSchema": OBJECT}})
+            say({"method": "notifications/cancelled", "params": {"requestId": f"c{i}"}})
     if BEHAVIOUR == "progress":
         token = params["_meta"]["progressToken"]
         for i in range(200):

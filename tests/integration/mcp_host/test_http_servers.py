@@ -182,6 +182,14 @@ async def test_a_server_that_refuses_the_key_is_told() -> None:
         assert "HTTP 401" in await refused(pool.tools(at(url)))
 
 
+async def test_a_server_that_fails_is_no_tool_that_does() -> None:
+    async def fail(request: Request, write: Write) -> None:
+        await write(reply(b"oh", status="500 Internal Server Error", kind="text/plain"))
+
+    async with OddServer(fail).running() as odd, pool_of() as pool:
+        assert "HTTP 500" in await refused(pool.call(at(odd.url), "echo", {}))
+
+
 async def test_headers_go_to_the_endpoint_alone() -> None:
     async def echo(request: Request, write: Write) -> None:
         await write(reply(result_of(request, {"content": []})))

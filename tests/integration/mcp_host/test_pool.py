@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from mcp_types import ElicitRequestParams, ElicitResult
 
 from atelier.errors import MCPConnectionError
 from gateway.mcp_host.limits import PoolLimits
@@ -70,6 +71,14 @@ async def test_a_crash_in_a_call_is_told_and_the_next_call_works(tmp_path: Path)
             assert (await pool.call(server, "echo", {"a": 1})).text == '{"a": 1}'
 
 
+async def test_the_end_of_a_program_is_noticed_although_what_it_started_lives_on(tmp_path: Path) -> None:
+    server = odd("children", tmp_path / "notes")
+    async with pool_of() as pool:
+        assert "during the call" in await refused(pool.call(server, "crash", {}))
+        assert (await pool.call(server, "echo", {})).text == "{}"
+    assert not any(map(lives, pids(tmp_path / "notes")))
+
+
 async def test_a_program_that_does_not_start_is_tried_again_after_a_while(tmp_path: Path) -> None:
     server = odd("crash at start", tmp_path / "notes")
     async with pool_of() as pool:
@@ -104,7 +113,6 @@ async def test_a_server_that_hangs_in_a_call_is_started_anew(tmp_path: Path) -> 
     server = odd(file=tmp_path / "notes", call_seconds=0.3)
     async with pool_of(probe_seconds=0.2) as pool:
         assert "within 0.3 seconds" in await refused(pool.call(server, "hang", {}))
-        await until(lambda: pool.state(server) != "open")
         assert (await pool.call(server, "echo", {})).text == "{}"
     assert len(lines(tmp_path / "notes", "start")) == 2
 
@@ -167,6 +175,43 @@ async def test_endless_notifications_cost_no_more_than_a_call() -> None:
         used = time.process_time()
         await within_memory(lambda: refused(pool.call(server, "echo", {})), 30)
         assert time.process_time() - used < 0.8
+
+
+async def test_who_does_not_read_our_answers_asks_only_so_much() -> None:
+    server = odd("pings", call_seconds=2)
+    async with pool_of(probe_seconds=0.2) as pool:
+        await within_memory(lambda: refused(pool.call(server, "echo", {})), 150)
+
+
+async def test_requests_that_a_server_takes_back_do_not_count() -> None:
+    async def elicit(server: Server, params: ElicitRequestParams) -> ElicitResult:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    pool = ServerPool(AddressGuard(), elicit=elicit)
+    server = odd("cancels", elicitation=True)
+    async with asyncio.timeout(PATIENCE):
+        assert (await pool.call(server, "echo", {})).text == "{}"
+        await pool.close()
+
+
+async def test_a_program_that_does_not_read_is_started_anew(tmp_path: Path) -> None:
+    server = odd(file=tmp_path / "notes", call_seconds=0.3)
+    async with pool_of(probe_seconds=0.2) as pool:
+        await refused(pool.call(server, "hang", {}))
+        calls = (pool.call(server, "hang", {"a": "b" * 1_000_000}) for _ in range(10))
+        assert all(
+            isinstance(error, MCPConnectionError) for error in await asyncio.gather(*calls, return_exceptions=True)
+        )
+        assert (await pool.call(server, "echo", {})).text == "{}"
+
+
+async def test_a_failure_is_counted_once_for_all_who_wait(tmp_path: Path) -> None:
+    server = odd("crash at start", tmp_path / "notes")
+    async with pool_of() as pool:
+        await asyncio.gather(*(refused(pool.tools(server)) for _ in range(10)))
+        assert "tried again" not in await refused(pool.tools(server))
+    assert len(lines(tmp_path / "notes", "start")) == 2
 
 
 async def test_progress_is_passed_on_and_its_flood_is_not() -> None:
