@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import llama_cpp
-import structlog
 from llama_cpp import llama_cpp as ll
 
 from atelier.adapters import Adapter
@@ -34,8 +33,6 @@ CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a smal
 GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message
 CPU_COPY_SPEED = 4e9  # bytes/s
 GPU_COPY_SPEED = 200e9  # bytes/s
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +149,7 @@ def _preparer(
 def _open_projector(
     spec: LaunchSpec, model: Model, exact: Exactness, log: LlamaLog, opened: ExitStack
 ) -> Projector | None:
-    """LoadFailed. Without eyes is a model whose images have rows and columns: their positions are not told yet."""
+    """What the model sees by, if it has any; LoadFailed."""
     if spec.projector_path is None:
         return None
     load = spec.load
@@ -162,13 +159,10 @@ def _open_projector(
         log,
         threads=decode_threads(spec, exact).count,
         flash=FLASH[load.flash_attention],
-        most_cells=min(load.batch_size, load.ubatch_size),
+        most_cells=load.batch_size,
+        most_whole=min(load.batch_size, load.ubatch_size),
     )
-    opened.enter_context(closing(projector))
-    if projector.has_plane_positions:
-        _log.warning("images_off", reason="this model places images in rows and columns (M-RoPE)")
-        return None
-    return projector
+    return opened.enter_context(closing(projector))
 
 
 def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from atelier.adapters import Scales
 
 Embeddings = NDArray[np.float32]
+Places = NDArray[np.int32]
+PLANES = 4  # numbers that say where a cell is, of models that place images in rows and columns (M-RoPE)
 RATED = 16  # tokens of a call whose logits are all read: llama.cpp keeps a row of the vocabulary for each
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image as the model reads it."""
+
+    embeddings: Embeddings  # [cells, width]
+    positions: int  # that it takes
+    places: Places | None = None  # [PLANES, cells]: time, row, column, rest; None: one cell after another
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +33,7 @@ class Run:
     start: int  # where the first one goes in the sequence
     silent: int
     scales: Scales = ()  # of the adapters: one set for a whole call
-    image: Embeddings | None = None  # what is computed in place of tokens: in a call of its own, and never cut
+    image: Image | None = None  # what is computed in place of tokens: in a call of its own, and never cut
     rated: bool = False  # every token's logits are read: in calls of its own
 
     def __len__(self) -> int:

@@ -182,7 +182,12 @@ class Sequence:
         return self._completion[into:] if into >= 0 else [*self.prompt[start:], *self._completion]
 
     def blocks(self, start: int) -> list[Piece]:
-        """What the cache holds of the text from token `start` on, in pieces as prompts are cut into."""
+        """What the cache holds of the text from token `start` on, in pieces as prompts are cut into.
+
+        Nothing, where an image ends the prompt: it is never cut.
+        """
+        if any(at >= start for at in self.images):
+            return []
         text = self.text_from(0)[: self.position]
         ends = range(start + BLOCK, len(text) + 1, BLOCK)
         blocks: list[Piece] = [tuple(text[end - BLOCK : end]) for end in ends]
