@@ -17,14 +17,14 @@ from atelier.settings import Load
 from atelier.settings.groups import Inference
 from tests.support.tiny_llama import write_tiny_llama
 from tests.support.tiny_projector import PLANES, write_tiny_projector
-from worker.engine.context import Context, generation_params
+from worker.engine.context import FLASH, Context, generation_params
 from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request, Source
 from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import load_model
 from worker.engine.model import Model
 from worker.engine.pictures import decode_picture
 from worker.engine.prepare import Prepared
-from worker.engine.projector import Projector
+from worker.engine.projector import Projector, Room
 from worker.engine.sequence import Sequence
 from worker.engine.ticket import Ticket
 
@@ -62,7 +62,7 @@ class PlaneEngine:
 
     def __init__(self, folder: Path, kind: str, *, parallel: int = 3, **load: Any) -> None:
         """`kind`: of projector, one of PLANES."""
-        self._load = Load(context_length=256, parallel=parallel, device="cpu", threads=1, **load)
+        self._load = Load(context_length=512, parallel=parallel, device="cpu", threads=1, **load)
         model = write_tiny_llama(folder / "tiny.gguf", architecture=PLANES[kind], quantised=True)
         self._projector = str(write_tiny_projector(folder / "mmproj.gguf", 32, kind=kind))
         self._log = LlamaLog()
@@ -111,8 +111,10 @@ class PlaneEngine:
     def reference(self, prompt: Prompt) -> Completion:
         """What libmtmd's own helper and one llama_decode a token come to."""
         model = self._loaded.model
-        options = {"threads": 1, "flash": -1, "most_cells": 256, "most_whole": 256}
-        projector = Projector(self._projector, model, self._log, **options)
+        room = Room(self._load.batch_size, self._load.ubatch_size, self._load.context_length)
+        projector = Projector(
+            self._projector, model, self._log, room, threads=1, flash=FLASH[self._load.flash_attention]
+        )
         with closing(projector), self.context() as context:
             return _continue(model, context, read_prompt(projector, context, prompt))
 
@@ -141,7 +143,7 @@ def read_prompt(projector: Projector, context: Context, prompt: Prompt) -> int:
     array = (mtmd.mtmd_bitmap_p_ctypes * len(bitmaps))(*bitmaps)
     assert mtmd.mtmd_tokenize(projector._handle, chunks, ctypes.byref(given), array, len(bitmaps)) == 0
     past = ll.llama_pos()
-    arguments = (projector._handle, context.handle, chunks, 0, 0, 256, True, ctypes.byref(past))
+    arguments = (projector._handle, context.handle, chunks, 0, 0, 512, True, ctypes.byref(past))
     assert mtmd.mtmd_helper_eval_chunks(*arguments) == 0
     mtmd.mtmd_input_chunks_free(chunks)
     for bitmap in bitmaps:

@@ -74,6 +74,25 @@ def test_several_at_once_are_what_each_is_alone(engine: PlaneEngine) -> None:
     assert all(each.cached for each in again)
 
 
+@pytest.mark.parametrize("load", [{"ubatch_size": 32}, {"kv_unified": True}, {"flash_attention": False}], ids=str)
+def test_an_image_in_several_graphs_or_in_another_kind_of_cache_is_the_same(
+    tmp_path: Path, load: dict[str, Any]
+) -> None:
+    engine = PlaneEngine(tmp_path, "qwen3vl_merger", **load)
+    prompts = [Prompt("a large one: @ and @", (noise(4, 140, 98), WIDE)), FIRST]
+    together = engine.complete(*prompts)
+    assert together[0].prompt > 70 + 18
+    assert same(together, [engine.reference(prompt) for prompt in prompts])
+    engine.close()
+
+
+def test_an_image_is_scaled_down_to_half_of_the_context(engine: PlaneEngine) -> None:
+    large, larger = (Prompt("look: @ what", (noise(5, *size),)) for size in ((560, 420), (2000, 1500)))
+    completions = engine.complete(large, larger)
+    assert all(200 < each.prompt < 256 + 100 for each in completions)
+    assert same(completions, [engine.reference(large), engine.reference(larger)])
+
+
 def compute(context: Context, slot: int, prepared: Prepared) -> None:
     """The prompt, image by image and what is between them."""
     borders = sorted({0, len(prepared.tokens), *prepared.images, *_ends(prepared)})

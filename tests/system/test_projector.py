@@ -20,7 +20,7 @@ from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import load_model
 from worker.engine.model import Model
 from worker.engine.pictures import Picture, decode_picture
-from worker.engine.projector import Projector
+from worker.engine.projector import Projector, Room
 from worker.engine.runs import Run
 
 pytestmark = pytest.mark.system
@@ -55,7 +55,7 @@ def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str)
     projector_path = write_tiny_projector(tmp_path / "mmproj.gguf", 32, kind=kind)
     log = LlamaLog()
     model = Model(str(path), Load(), log, lambda _: True)
-    projector = Projector(str(projector_path), model, log, threads=1, flash=-1, most_cells=256, most_whole=256)
+    projector = Projector(str(projector_path), model, log, Room(256, 256, 256), threads=1, flash=-1)
     text, picture = f"abc{projector.marker}def", decode_picture(noise(), 1)
     tokens, (sight,) = projector.read(text, [picture], add_special=True)
     at = tokens.index(sight.cells[0])
@@ -79,7 +79,7 @@ def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
     log = LlamaLog()
     model = Model(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
     path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
-    projector = Projector(str(path), model, log, threads=1, flash=-1, most_cells=256, most_whole=256)
+    projector = Projector(str(path), model, log, Room(256, 256, 256), threads=1, flash=-1)
     pictures = [Picture("PNG", *size, bytes(30 * 40 * 3)) for size in ((40, 30), (30, 40), (40, 30))]
     _, sights = projector.read(projector.marker * 3, pictures, add_special=True)
     _, (alone,) = projector.read(projector.marker, pictures[1:2], add_special=True)

@@ -23,7 +23,7 @@ from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
-from worker.engine.projector import Projector
+from worker.engine.projector import Projector, Room
 from worker.engine.rpc_servers import add_rpc_devices, shares_of_devices
 from worker.engine.slices import BLOCKS, TAIL, Slicing
 from worker.engine.threads import decode_threads
@@ -157,10 +157,9 @@ def _open_projector(
         spec.projector_path,
         model,
         log,
+        Room(load.batch_size, min(load.batch_size, load.ubatch_size), load.context_length),
         threads=decode_threads(spec, exact).count,
         flash=FLASH[load.flash_attention],
-        most_cells=load.batch_size,
-        most_whole=min(load.batch_size, load.ubatch_size),
     )
     return opened.enter_context(closing(projector))
 

@@ -23,6 +23,7 @@ from worker.engine.runs import PLANES, Embeddings, Image, Places
 KEPT_BYTES = 64 * 2**20  # of encoded images that may come again
 CELL_BITS = 20  # of a cell's number: more cells than any context has
 DIGEST_BYTES = 12
+LEAST_SCALED = 256  # cells; HunyuanVL's smallest image
 PLANE_ORDER = [0, 2, 1, 3]  # libmtmd tells time, column, row, rest; llama.cpp reads rows first
 
 
@@ -42,16 +43,25 @@ class Sight:
         mtmd.mtmd_input_chunk_free(self.handle)
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What there is of it for the cells of an image."""
+
+    call: int  # tokens that the model's context computes in one call
+    graph: int  # and in one graph, as it must where all cells see one another
+    context: int  # of a prompt and its completion
+
+    @property
+    def scaled(self) -> int:
+        """Cells that a larger image is scaled down to; a model may refuse to be told fewer than it can do with."""
+        return max(LEAST_SCALED, min(self.call, self.context // 2))
+
+
 class Projector:
     """Owns the mtmd_context. `close` frees it. `read` and `encode` may be called on different threads."""
 
-    def __init__(
-        self, path: str, model: Model, log: LlamaLog, *, threads: int, flash: int, most_cells: int, most_whole: int
-    ) -> None:
-        """Load the file; LoadFailed when it cannot be, or is not the model's.
-
-        `most_cells`: of one image, that the model's context computes in one call; `most_whole`: in one graph.
-        """
+    def __init__(self, path: str, model: Model, log: LlamaLog, room: Room, *, threads: int, flash: int) -> None:
+        """Load the file; LoadFailed when it cannot be, or is not the model's."""
         mtmd.mtmd_log_set(log.callback, ctypes.c_void_p(0))
         self.marker = f"<image {secrets.token_hex(16)}>"  # nobody can write it into a prompt
         params = mtmd.mtmd_context_params_default()
@@ -61,6 +71,8 @@ class Projector:
         params.media_marker = self.marker.encode()
         params.print_timings = False
         params.warmup = False
+        if model.has_planes:  # these take images of any size, and scale down what is larger
+            params.image_max_tokens = room.scaled
         self._handle = mtmd.mtmd_init_from_file(path.encode(), model.handle, params)
         if not self._handle:
             raise load_error(
@@ -72,7 +84,7 @@ class Projector:
         self.whole = bool(mtmd.mtmd_decode_use_non_causal(self._handle, None))
         self._has_planes = bool(mtmd.mtmd_decode_use_mrope(self._handle))
         self._width = int(ll.llama_model_n_embd_inp(model.handle))
-        self._most_cells = most_whole if self.whole else most_cells
+        self._most_cells = room.graph if self.whole else room.call
         self._encoding = threading.Lock()  # libmtmd encodes one at a time
         self._encoded: OrderedDict[int, Embeddings] = OrderedDict()  # by first cell; the one unused for longest first
 
