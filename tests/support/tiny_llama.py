@@ -28,16 +28,20 @@ def write_tiny_llama(
     bos: int = 1,
     seed: int = 0,
     quantised: bool = False,
+    template: str | None = None,
 ) -> Path:
     """A model file at `path`. The architecture may be gemma2 too, whose every other layer has a sliding window.
 
     Or qwen2vl or qwen3vl, which place images in rows and columns (M-RoPE).
 
     `letters`: the tokens that are neither special nor bytes. `quantised`: to five bits.
+    `template`: for chats.
     """
     writer = GGUFWriter(path, architecture)
     _describe(writer, architecture)
     writer.add_file_type(LlamaFileType.MOSTLY_Q5_1 if quantised else LlamaFileType.ALL_F32)
+    if template is not None:
+        writer.add_chat_template(template)
     _give_vocabulary(writer, letters, bos)
     vocabulary = len(SPECIAL) + len(BYTES) + len(letters)
     _give_weights(writer, np.random.default_rng(seed), vocabulary, architecture, quantised=quantised)
