@@ -111,7 +111,7 @@ class PlaneEngine:
     def reference(self, prompt: Prompt) -> Completion:
         """What libmtmd's own helper and one llama_decode a token come to."""
         model = self._loaded.model
-        room = Room(self._load.batch_size, self._load.ubatch_size, self._load.context_length)
+        room = Room(self._load.ubatch_size, self._load.ubatch_size, self._load.context_length)
         projector = Projector(
             self._projector, model, self._log, room, threads=1, flash=FLASH[self._load.flash_attention]
         )

@@ -75,7 +75,7 @@ def test_several_at_once_are_what_each_is_alone(engine: PlaneEngine) -> None:
 
 
 @pytest.mark.parametrize("load", [{"ubatch_size": 32}, {"kv_unified": True}, {"flash_attention": False}], ids=str)
-def test_an_image_in_several_graphs_or_in_another_kind_of_cache_is_the_same(
+def test_an_image_in_several_calls_or_in_another_kind_of_cache_is_the_same(
     tmp_path: Path, load: dict[str, Any]
 ) -> None:
     engine = PlaneEngine(tmp_path, "qwen3vl_merger", **load)
@@ -102,7 +102,7 @@ def compute(context: Context, slot: int, prepared: Prepared) -> None:
 
 
 def _ends(prepared: Prepared) -> list[int]:
-    return [start + len(image.embeddings) for start, image in prepared.images.items()]
+    return [start + len(image) for start, image in prepared.images.items()]
 
 
 def goes_on(context: Context, slot: int, tokens: int) -> NDArray[Any]:
@@ -131,6 +131,24 @@ def test_a_cache_that_is_cut_copied_or_saved_goes_on_as_the_computed_one(engine:
             context.put_state(2, state)
             context.keep_prefix(2, tokens)
             assert np.array_equal(goes_on(context, 2, tokens), expected)
+
+
+def test_an_image_that_was_begun_is_begun_anew(engine: PlaneEngine) -> None:
+    prepared = engine.prepare(FIRST)
+    ((first, image),) = prepared.images.items()
+    with engine.context() as context:
+        compute(context, 1, prepared)
+        begun = Run(0, prepared.tokens[first : first + 10], first, 10, image=image.part(0, 10))
+        behind, rest = first + len(image), prepared.tokens[first + len(image) :]
+        context.decode_runs([Run(0, prepared.tokens[:first], 0, first)])
+        context.decode_runs([begun])
+        context.keep_prefix(0, first)
+        context.decode_runs([begun])
+        others = image.part(10, len(image))
+        context.decode_runs([Run(0, prepared.tokens[first + 10 : behind], first + 10, len(others), image=others)])
+        context.decode_runs([Run(0, rest, behind, len(rest))])
+        tokens = len(prepared.tokens)
+        np.testing.assert_allclose(goes_on(context, 0, tokens), goes_on(context, 1, tokens), atol=1e-4)
 
 
 def test_a_cache_is_not_cut_inside_an_image_nor_filled_with_a_spoilt_state(engine: PlaneEngine) -> None:

@@ -71,8 +71,8 @@ class Context:
 
     def _decode_image(self, run: Run, image: Image) -> None:
         """Where a model looks at an image as a whole, all of its cells see one another."""
-        if len(run) != len(image.embeddings):
-            raise DecodeFailed(f"{len(run)} tokens were to be computed of an image that has {len(image.embeddings)}.")
+        if len(run) != len(image):
+            raise DecodeFailed(f"{len(run)} tokens were to be computed of an image that has {len(image)}.")
         if len(run) > self._room:
             raise DecodeFailed(f"An image of {len(run)} tokens was to be computed at once, and {self._room} fit.")
         self._set_threads()
@@ -93,16 +93,17 @@ class Context:
             ll.llama_set_causal_attn(self.handle, True)
             batch.pos = own_places
             ll.llama_batch_free(batch)
-        self._positions.add(run.slot, run.start, len(run), image.positions)
+        if not image.after:
+            self._positions.add(run.slot, run.start - image.before, image.before + len(run), image.positions)
 
     def _places(self, run: Run, image: Image) -> Places:
         """[4, cells] where the model places images in rows and columns, [cells] elsewhere."""
-        first = self._position(run.slot, run.start)
+        first = self._position(run.slot, run.start - image.before)  # of the whole image
         if (image.places is not None) != self._has_planes:
             raise DecodeFailed("An image is not placed as the model places images.")
         if image.places is None:
-            return np.arange(first, first + len(run), dtype=np.int32)
-        if image.places.shape != (PLANES, len(run)) or image.places[0, 0] != first:
+            return np.arange(first + image.before, first + image.before + len(run), dtype=np.int32)
+        if image.places.shape != (PLANES, len(run)) or (not image.before and image.places[0, 0] != first):
             raise DecodeFailed(f"An image was to be computed at position {first}, and is not placed there.")
         return image.places
 

@@ -157,7 +157,7 @@ def _open_projector(
         spec.projector_path,
         model,
         log,
-        Room(load.batch_size, min(load.batch_size, load.ubatch_size), load.context_length),
+        Room(min(load.batch_size, load.ubatch_size), _grid(model, load), load.context_length),
         threads=decode_threads(spec, exact).count,
         flash=FLASH[load.flash_attention],
     )
@@ -172,11 +172,15 @@ def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:
     """
     if exact.slices:
         return BLOCKS
-    largest = min(load.batch_size, load.ubatch_size) - TAIL
-    on_gpu = model.gpu_layers > 0
-    grid = largest if on_gpu else min(CPU_GRID, largest)
-    shortest = min(GPU_SHORTEST, largest) if on_gpu else TAIL
+    grid = _grid(model, load)
+    shortest = min(GPU_SHORTEST, grid) if model.gpu_layers else TAIL
     return Slicing(grid, shortest, model.vocabulary.is_control)
+
+
+def _grid(model: Model, load: Load) -> int:
+    """Most tokens of a slice, but for a rest."""
+    largest = min(load.batch_size, load.ubatch_size) - TAIL
+    return largest if model.gpu_layers else min(CPU_GRID, largest)
 
 
 def _describe(model: Model, load: Load, devices: list[str]) -> Description:

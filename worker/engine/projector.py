@@ -23,7 +23,8 @@ from worker.engine.runs import PLANES, Embeddings, Image, Places
 KEPT_BYTES = 64 * 2**20  # of encoded images that may come again
 CELL_BITS = 20  # of a cell's number: more cells than any context has
 DIGEST_BYTES = 12
-LEAST_SCALED = 256  # cells; HunyuanVL's smallest image
+LEAST_SCALED = 256  # cells; HunyuanVL's smallest image, which it refuses to be told fewer of
+MOST_SCALED = 4096  # libmtmd's own choice for Qwen-VL
 PLANE_ORDER = [0, 2, 1, 3]  # libmtmd tells time, column, row, rest; llama.cpp reads rows first
 
 
@@ -47,14 +48,9 @@ class Sight:
 class Room:
     """What there is of it for the cells of an image."""
 
-    call: int  # tokens that the model's context computes in one call
-    graph: int  # and in one graph, as it must where all cells see one another
+    graph: int  # tokens that the model's context computes together, as it must where all cells see one another
+    at_once: int  # and that it shall, where they do not: others wait meanwhile
     context: int  # of a prompt and its completion
-
-    @property
-    def scaled(self) -> int:
-        """Cells that a larger image is scaled down to; a model may refuse to be told fewer than it can do with."""
-        return max(LEAST_SCALED, min(self.call, self.context // 2))
 
 
 class Projector:
@@ -71,8 +67,8 @@ class Projector:
         params.media_marker = self.marker.encode()
         params.print_timings = False
         params.warmup = False
-        if model.has_planes:  # these take images of any size, and scale down what is larger
-            params.image_max_tokens = room.scaled
+        if model.has_planes:  # these take images of almost any size, and scale down what is larger
+            params.image_max_tokens = min(MOST_SCALED, max(LEAST_SCALED, room.context // 2))
         self._handle = mtmd.mtmd_init_from_file(path.encode(), model.handle, params)
         if not self._handle:
             raise load_error(
@@ -84,7 +80,7 @@ class Projector:
         self.whole = bool(mtmd.mtmd_decode_use_non_causal(self._handle, None))
         self._has_planes = bool(mtmd.mtmd_decode_use_mrope(self._handle))
         self._width = int(ll.llama_model_n_embd_inp(model.handle))
-        self._most_cells = room.graph if self.whole else room.call
+        self._room = room
         self._encoding = threading.Lock()  # libmtmd encodes one at a time
         self._encoded: OrderedDict[int, Embeddings] = OrderedDict()  # by first cell; the one unused for longest first
 
@@ -107,9 +103,9 @@ class Projector:
                 tokens += _text_tokens(chunk)
                 continue
             count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
-            if count > self._most_cells:
+            if self.whole and count > self._room.graph:
                 raise InvalidRequest(
-                    f"An image takes {count} tokens, and {self._most_cells} are computed at once: send a smaller one, "
+                    f"An image takes {count} tokens, and {self._room.graph} are computed at once: send a smaller one, "
                     "or load the model with a larger ubatch_size and batch_size.",
                     param="messages",
                 )
@@ -126,7 +122,8 @@ class Projector:
         saved = 0  # positions, by the images before
         for start, sight in sorted(sights.items()):
             places = self._places(sight, start - saved) if self._has_planes else None
-            images[start] = Image(self._embeddings(sight), sight.positions, places)
+            at_once = len(sight.cells) if self.whole else self._room.at_once
+            images[start] = Image(self._embeddings(sight), sight.positions, at_once, places)
             saved += len(sight.cells) - sight.positions
         return images
 
