@@ -1348,6 +1348,7 @@ class ModelDescription(_message.Message):
     MADE_FOR_REASONING_FIELD_NUMBER: _builtins.int
     LICENCE_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    PROJECTOR_FIELD_NUMBER: _builtins.int
     chat_template: _builtins.str
     """empty: it has none"""
     made_for_tools: _builtins.bool
@@ -1355,6 +1356,8 @@ class ModelDescription(_message.Message):
     made_for_reasoning: _builtins.bool
     licence: _builtins.str
     """as the hub or the file names it"""
+    projector: _builtins.str
+    """path of what it sees images by"""
     @_builtins.property
     def model(self) -> Global___Model: ...
     @_builtins.property
@@ -1368,12 +1371,15 @@ class ModelDescription(_message.Message):
         made_for_reasoning: _builtins.bool = ...,
         licence: _builtins.str = ...,
         memory: _abc.Iterable[Global___MemoryAtContext] | None = ...,
+        projector: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_projector", b"_projector", "model", b"model", "projector", b"projector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat_template", b"chat_template", "licence", b"licence", "made_for_reasoning", b"made_for_reasoning", "made_for_tools", b"made_for_tools", "memory", b"memory", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_projector", b"_projector", "chat_template", b"chat_template", "licence", b"licence", "made_for_reasoning", b"made_for_reasoning", "made_for_tools", b"made_for_tools", "memory", b"memory", "model", b"model", "projector", b"projector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__projector: _TypeAlias = _typing.Literal["projector"]  # noqa: Y015
+    _WhichOneofArgType__projector: _TypeAlias = _typing.Literal["_projector", b"_projector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__projector) -> _WhichOneofReturnType__projector | None: ...
 
 Global___ModelDescription: _TypeAlias = ModelDescription  # noqa: Y015
 

@@ -85,6 +85,7 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
         chat_template=model.facts.chat_template or "",
         made_for_tools=model.facts.made_for_tools,
         made_for_reasoning=model.facts.made_for_reasoning,
+        projector=str(model.projector.path) if model.projector else None,
         licence=(model.provenance.licence if model.provenance else "") or model.facts.licence,
         memory=[
             pb.MemoryAtContext(context_length=length, estimate=estimate_message(estimate))

@@ -120,6 +120,7 @@ def described(model: JSON) -> list[tuple[str, str]]:
         ("default preset", model["default_preset"] or ""),
         ("instances", instances_told(model["replicas"]) if model["replicas"] else ""),
         ("file", model["path"]),
+        ("projector", model["projector"] or ""),
     ]
 
 

@@ -197,6 +197,7 @@ class DescribedModel(V1Model):
     made_for_tools: bool
     made_for_reasoning: bool
     made_for_vision: bool
+    projector: str | None
     chat_template: str | None
     source: ModelSource | None
     memory: list[MemoryAtContext]
@@ -315,6 +316,7 @@ DOCUMENTED = {
             "made_for_tools": False,
             "made_for_reasoning": False,
             "made_for_vision": False,
+            "projector": None,
             "chat_template": "{% for message in messages %}...{% endfor %}",
             "source": None,
             "memory": [

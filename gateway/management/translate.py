@@ -54,6 +54,7 @@ def described_object(described: ModelDescription, listed: dict[str, Any]) -> dic
         "made_for_tools": described.made_for_tools,
         "made_for_reasoning": described.made_for_reasoning,
         "made_for_vision": model.made_for_vision,
+        "projector": described.projector or None,
         "chat_template": described.chat_template or None,
         "source": {name: getattr(provenance, name) for name in ("source", "name", "revision")} if provenance else None,
         "memory": [

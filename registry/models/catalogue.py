@@ -21,7 +21,7 @@ from registry.models.model import Model, Provenance, Replicas, Stamp, stamp_of
 from registry.models.naming import free_key
 from registry.models.parts import read_facts
 from registry.models.placing import put, remove_unfinished, take_away
-from registry.models.projector import projector_for, projectors_in
+from registry.models.projector import Projector, fits, projector_for, projectors_in
 from registry.models.store import ModelStore
 
 UNREAD = Stamp(-1, -1)  # of a file that was not read yet: no file has it
@@ -41,6 +41,7 @@ class Catalogue:
         self._hidden: dict[str, Model] = {}  # models whose files are away or damaged at the moment
         self._seen: dict[Path, Stamp | None] = {}  # files of the folder at the last look
         self._read_as: dict[Path, Stamp | None] = {}  # and as they were when they were last read
+        self._misfits: set[Projector] = set()  # beside models that do not see by them
         self._changing = asyncio.Lock()
         self._imports: set[asyncio.Task[Model]] = set()
         self._stop = threading.Event()
@@ -123,6 +124,20 @@ class Catalogue:
             projector = projector_for(model.path, model.facts, found[model.path.parent])
             if projector != model.projector:
                 self._show(replace(model, projector=projector))
+        self._tell_misfits([each for there in found.values() for each in there])
+
+    def _tell_misfits(self, projectors: Sequence[Projector]) -> None:
+        """Those that fit no model beside them, once: whoever put one there wonders why nothing sees."""
+        misfits = set()
+        for each in projectors:
+            beside = [model for model in self._models.values() if model.path.parent == each.path.parent]
+            if any(fits(each, model.facts) for model in beside):
+                continue
+            misfits.add(each)
+            if each not in self._misfits:
+                wanted = {model.key: model.facts.embedding_length for model in beside}
+                _log.warning("projector_fits_no_model", path=str(each.path), widths=sorted(each.widths), models=wanted)
+        self._misfits = misfits
 
     def _is_news(self, path: Path, moving: set[Path]) -> bool:
         """Whether the file is at rest and was not read as it is now."""

@@ -66,7 +66,6 @@ class Facts:
     licence: str = ""  # as the file names it: "apache-2.0"
     made_for_tools: bool = False
     made_for_reasoning: bool = False
-    plane_positions: bool = False  # places the parts of an image in rows and columns (M-RoPE)
     version: int = 0  # of this reader; what an earlier one has read is read again
 
 
@@ -96,7 +95,6 @@ def facts_of(headers: Sequence[Header]) -> Facts:
         licence=_name(metadata, "general.license"),
         made_for_tools=capabilities.tools,
         made_for_reasoning=capabilities.reasoning,
-        plane_positions=_has_plane_positions(metadata.get(f"{architecture}.rope.dimension_sections")),
         version=VERSION,
     )
 
@@ -110,11 +108,6 @@ def _architecture(headers: Sequence[Header]) -> str:
     if not architecture:
         raise InvalidModelFile("The header names no architecture: it is not a language model.")
     return architecture
-
-
-def _has_plane_positions(sections: object) -> bool:
-    """By how many dimensions of RoPE turn with the time, the row and the column."""
-    return isinstance(sections, tuple) and len(sections) > 1 and all(section > 0 for section in sections[:2])
 
 
 def _quantization(headers: Sequence[Header]) -> str:

@@ -47,15 +47,15 @@ def projectors_in(folder: Path) -> list[Projector]:
 
 
 def projector_for(model: Path, facts: Facts, projectors: Sequence[Projector]) -> Projector | None:
-    """Of those that fit the model the one that is named most like it. Pure.
-
-    A model that places images in rows and columns has none: the worker computes with one position a token.
-    """
-    if facts.plane_positions:
-        return None
-    fitting = [each for each in projectors if not facts.embedding_length or facts.embedding_length in each.widths]
+    """Of those that fit the model the one that is named most like it. Pure."""
+    fitting = [each for each in projectors if fits(each, facts)]
     words = _words(model.name)
     return min(fitting, key=lambda each: (-len(words & _words(each.path.name)), *_rank(each.path.name)), default=None)
+
+
+def fits(projector: Projector, facts: Facts) -> bool:
+    """Whether it makes what the model reads. A model that does not tell what that is takes any."""
+    return not facts.embedding_length or facts.embedding_length in projector.widths
 
 
 def _projector(path: Path) -> Projector | None:

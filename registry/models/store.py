@@ -12,6 +12,8 @@ from registry.models.model import Model, Provenance, Replicas, Stamp
 from registry.models.shape import Shape
 from registry.tables import ModelRow
 
+FACTS = frozenset(field.name for field in dataclasses.fields(Facts))
+
 
 class ModelStore:
     """Every method is one transaction; Unavailable when the database does not answer."""
@@ -50,8 +52,10 @@ def _to_row(model: Model) -> ModelRow:
 
 
 def _to_facts(values: dict[str, Any]) -> Facts:
+    """Without what an earlier reader told and this one does not."""
     shape = values.get("shape")
-    return Facts(**{**values, "shape": Shape.from_json(shape) if shape else None})
+    known = {name: value for name, value in values.items() if name in FACTS}
+    return Facts(**{**known, "shape": Shape.from_json(shape) if shape else None})
 
 
 def _to_model(row: ModelRow) -> Model:

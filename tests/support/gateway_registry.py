@@ -286,6 +286,7 @@ class FakeRegistry(RegistryServicer):
             chat_template="{{ messages }}",
             made_for_tools=True,
             licence="mit",
+            projector="/models/mmproj.gguf",
             memory=[pb.MemoryAtContext(context_length=2048, estimate=estimate)],
         )
 

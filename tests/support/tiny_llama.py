@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFWriter, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from gguf.quants import quantize
 
 WIDTH = 32  # of an embedding
 INNER = 64
@@ -12,23 +13,38 @@ HEADS = 2
 LAYERS = 2
 LONGEST = 512  # tokens
 SLIDING_WINDOW = 64  # tokens; of gemma2 alone
+SECTIONS = [2, 3, 3, 0]  # of RoPE's pairs: time, rows, columns; of qwen2vl and qwen3vl
+DEEP = 1  # layers of qwen3vl that read a part of an image of their own
 SPECIAL = ("<unk>", "<s>", "</s>")
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 
 
 def write_tiny_llama(
-    path: Path, *, architecture: str = "llama", letters: Sequence[str] = LETTERS, bos: int = 1, seed: int = 0
+    path: Path,
+    *,
+    architecture: str = "llama",
+    letters: Sequence[str] = LETTERS,
+    bos: int = 1,
+    seed: int = 0,
+    quantised: bool = False,
+    template: str | None = None,
 ) -> Path:
     """A model file at `path`. The architecture may be gemma2 too, whose every other layer has a sliding window.
 
-    `letters`: the tokens that are neither special nor bytes.
+    Or qwen2vl or qwen3vl, which place images in rows and columns (M-RoPE).
+
+    `letters`: the tokens that are neither special nor bytes. `quantised`: to five bits.
+    `template`: for chats.
     """
     writer = GGUFWriter(path, architecture)
     _describe(writer, architecture)
+    writer.add_file_type(LlamaFileType.MOSTLY_Q5_1 if quantised else LlamaFileType.ALL_F32)
+    if template is not None:
+        writer.add_chat_template(template)
     _give_vocabulary(writer, letters, bos)
     vocabulary = len(SPECIAL) + len(BYTES) + len(letters)
-    _give_weights(writer, np.random.default_rng(seed), vocabulary, is_gemma=architecture == "gemma2")
+    _give_weights(writer, np.random.default_rng(seed), vocabulary, architecture, quantised=quantised)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -47,9 +63,12 @@ def _describe(writer: GGUFWriter, architecture: str) -> None:
     writer.add_key_length(WIDTH // HEADS)
     writer.add_value_length(WIDTH // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_file_type(0)
     if architecture == "gemma2":
         writer.add_sliding_window(SLIDING_WINDOW)
+    if architecture in ("qwen2vl", "qwen3vl"):
+        writer.add_rope_dimension_sections(SECTIONS)
+    if architecture == "qwen3vl":
+        writer.add_num_deepstack_layers(DEEP)
 
 
 def _give_vocabulary(writer: GGUFWriter, letters: Sequence[str], bos: int) -> None:
@@ -64,12 +83,21 @@ def _give_vocabulary(writer: GGUFWriter, letters: Sequence[str], bos: int) -> No
     writer.add_add_bos_token(True)
 
 
-def _give_weights(writer: GGUFWriter, random: np.random.Generator, vocabulary: int, *, is_gemma: bool) -> None:
-    def weight(name: str, out: int, into: int) -> None:
-        writer.add_tensor(f"{name}.weight", random.normal(0, 0.3, (out, into)).astype(np.float32))
+def _give_weights(
+    writer: GGUFWriter, random: np.random.Generator, vocabulary: int, architecture: str, *, quantised: bool
+) -> None:
+    is_gemma = architecture == "gemma2"
 
-    def norm(name: str) -> None:
-        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, np.float32))
+    def weight(name: str, out: int, into: int) -> None:
+        numbers = random.normal(0, 0.3, (out, into)).astype(np.float32)
+        if quantised:
+            blocks = quantize(numbers, GGMLQuantizationType.Q5_1)
+            writer.add_tensor(f"{name}.weight", blocks, raw_dtype=GGMLQuantizationType.Q5_1)
+        else:
+            writer.add_tensor(f"{name}.weight", numbers)
+
+    def norm(name: str, width: int = WIDTH) -> None:
+        writer.add_tensor(f"{name}.weight", np.ones(width, np.float32))
 
     weight("token_embd", vocabulary, WIDTH)
     if not is_gemma:  # whose output layer is the embedding's
@@ -83,3 +111,5 @@ def _give_weights(writer: GGUFWriter, random: np.random.Generator, vocabulary: i
         weight(f"blk.{layer}.ffn_down", WIDTH, INNER)
         for part in ("attn_norm", "ffn_norm", *(("post_attention_norm", "post_ffw_norm") if is_gemma else ())):
             norm(f"blk.{layer}.{part}")
+        for part in ("attn_q_norm", "attn_k_norm") if architecture == "qwen3vl" else ():
+            norm(f"blk.{layer}.{part}", WIDTH // HEADS)

@@ -14,13 +14,16 @@ from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from protos import inference_pb2 as pb
 from tests.support.pictures import encoded, noise
-from tests.support.tiny_projector import CELLS, write_tiny_projector
+from tests.support.tiny_llama import write_tiny_llama
+from tests.support.tiny_projector import CELLS, PLANES, write_tiny_projector
 from tests.support.worker_client import WorkerClient
 from tests.support.worker_process import worker_process
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
 WIDTH = 576  # of SmolLM2-135M's embeddings
+TEMPLATE = "{% for message in messages %}[{{ message.role }}] {{ message.content }} {% endfor %}[assistant]"
+FEWEST = 4  # cells that an image takes
 
 
 def look(*images: bytes, text: str = "What is this?", before: list[dict[str, Any]] | None = None) -> pb.Chat:
@@ -28,14 +31,17 @@ def look(*images: bytes, text: str = "What is this?", before: list[dict[str, Any
     return pb.Chat(messages_json=orjson.dumps([*(before or []), {"role": "user", "content": parts}]), images=images)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(CELLS))
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted({**CELLS, **PLANES}))
 async def seeing(
     request: pytest.FixtureRequest, starter_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[LaunchSpec]:
     directory = tmp_path_factory.mktemp("seeing")
-    projector = write_tiny_projector(directory / "mmproj.gguf", WIDTH, kind=request.param)
-    load = Load(context_length=512)
-    async with worker_process(directory, starter_model, load, projector=projector) as launched:
+    model, width = starter_model, WIDTH
+    if architecture := PLANES.get(request.param):
+        width, path = 32, directory / "tiny.gguf"
+        model = write_tiny_llama(path, architecture=architecture, quantised=True, template=TEMPLATE)
+    projector = write_tiny_projector(directory / "mmproj.gguf", width, kind=request.param)
+    async with worker_process(directory, model, Load(context_length=512), projector=projector) as launched:
         yield launched
 
 
@@ -58,7 +64,7 @@ async def test_the_image_makes_the_text_and_the_same_image_the_same_text(eyes: W
     again, end = await answer(eyes, 4, look(noise(1)))
     assert again == first
     assert len({first, other, both}) == 3
-    assert end.finished.statistics.cached_tokens >= min(CELLS.values())
+    assert end.finished.statistics.cached_tokens >= FEWEST
 
 
 async def test_a_second_turn_finds_the_image_in_the_cache_and_another_image_does_not(eyes: WorkerClient) -> None:
@@ -68,7 +74,7 @@ async def test_a_second_turn_finds_the_image_in_the_cache_and_another_image_does
     messages = orjson.dumps([*turns, {"role": "user", "content": "And now?"}])
     _, end = await answer(eyes, 2, pb.Chat(messages_json=messages, images=[noise(11)]))
     _, stranger = await answer(eyes, 3, pb.Chat(messages_json=messages, images=[noise(12)]))
-    assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + min(CELLS.values())
+    assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + FEWEST
 
 
 async def test_an_image_that_is_added_leaves_the_first_one_in_the_cache(eyes: WorkerClient) -> None:
@@ -78,7 +84,7 @@ async def test_an_image_that_is_added_leaves_the_first_one_in_the_cache(eyes: Wo
     added = look(noise(15), before=turns)
     _, end = await answer(eyes, 2, pb.Chat(messages_json=added.messages_json, images=[noise(14), noise(15)]))
     _, stranger = await answer(eyes, 3, pb.Chat(messages_json=added.messages_json, images=[noise(16), noise(15)]))
-    assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + min(CELLS.values())
+    assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + FEWEST
 
 
 async def test_an_image_is_the_same_in_company_and_so_is_the_company(eyes: WorkerClient) -> None:
@@ -110,7 +116,7 @@ async def test_the_tokens_of_a_chat_count_its_images(eyes: WorkerClient, seeing:
     tokens = (await eyes.stub.Tokenize(request, metadata=eyes.metadata)).ids
     await eyes.submit(1, chat=look(noise(1)), sampling={"max_tokens": 1})
     assert (await eyes.next(1)).accepted.prompt_tokens == len(tokens)
-    assert sum(token == 2**32 - 1 for token in tokens) in CELLS.values()
+    assert sum(token == 2**32 - 1 for token in tokens) >= FEWEST
 
 
 async def test_a_model_without_a_projector_refuses_images(client: WorkerClient) -> None:

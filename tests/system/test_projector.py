@@ -14,13 +14,13 @@ from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from tests.support.pictures import noise
 from tests.support.tiny_llama import write_tiny_llama
-from tests.support.tiny_projector import CELLS, write_tiny_projector
+from tests.support.tiny_projector import CELLS, PLANES, write_tiny_projector
 from worker.engine.context import Context, generation_params
 from worker.engine.llama_log import LlamaLog
 from worker.engine.loading import load_model
 from worker.engine.model import Model
 from worker.engine.pictures import Picture, decode_picture
-from worker.engine.projector import Projector
+from worker.engine.projector import Projector, Room
 from worker.engine.runs import Run
 
 pytestmark = pytest.mark.system
@@ -49,18 +49,18 @@ def test_a_projector_that_is_not_the_models_fails_the_load(tmp_path: Path) -> No
         load_model(loading(model, tmp_path / "spoilt.gguf"), log, lambda _: True)
 
 
-@pytest.mark.parametrize("kind", sorted(CELLS))
+@pytest.mark.parametrize("kind", sorted({**CELLS, **PLANES}))
 def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str) -> None:
-    path = write_tiny_llama(tmp_path / "tiny.gguf")
+    path = write_tiny_llama(tmp_path / "tiny.gguf", architecture=PLANES.get(kind, "llama"))
     projector_path = write_tiny_projector(tmp_path / "mmproj.gguf", 32, kind=kind)
     log = LlamaLog()
     model = Model(str(path), Load(), log, lambda _: True)
-    projector = Projector(str(projector_path), model, log, threads=1, flash=-1, most_cells=256)
+    projector = Projector(str(projector_path), model, log, Room(256, 256, 256), threads=1, flash=-1)
     text, picture = f"abc{projector.marker}def", decode_picture(noise(), 1)
     tokens, (sight,) = projector.read(text, [picture], add_special=True)
     at = tokens.index(sight.cells[0])
     end = at + len(sight.cells)
-    image = projector.encode(sight)
+    image = projector.encode({at: sight})[at]
 
     context = Context(model, generation_params(Load(context_length=256, parallel=1), on_gpu=False), log)
     context.images_whole = projector.whole
@@ -79,7 +79,7 @@ def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
     log = LlamaLog()
     model = Model(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
     path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
-    projector = Projector(str(path), model, log, threads=1, flash=-1, most_cells=256)
+    projector = Projector(str(path), model, log, Room(256, 256, 256), threads=1, flash=-1)
     pictures = [Picture("PNG", *size, bytes(30 * 40 * 3)) for size in ((40, 30), (30, 40), (40, 30))]
     _, sights = projector.read(projector.marker * 3, pictures, add_special=True)
     _, (alone,) = projector.read(projector.marker, pictures[1:2], add_special=True)

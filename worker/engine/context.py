@@ -15,7 +15,8 @@ from worker.engine.adapters import Adapters
 from worker.engine.exactness import key_type
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
-from worker.engine.runs import Embeddings, Run
+from worker.engine.positions import Positions
+from worker.engine.runs import PLANES, Image, Places, Run
 from worker.engine.threads import Threads
 
 _KV_TYPES = {
@@ -26,6 +27,7 @@ FLASH = {
     True: ll.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
+_PLACES = ctypes.POINTER(ll.llama_pos)
 _Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are wanted
 
 
@@ -45,6 +47,8 @@ class Context:
         self._scales: Scales = ()  # as set
         self._vocabulary_size = model.vocabulary.size
         self._memory = ll.llama_get_memory(self.handle)
+        self._positions = Positions()
+        self._has_planes = model.has_planes
         self._room: int = ll.llama_n_batch(self.handle)
         self._batch = ll.llama_batch_init(self._room, 0, 1)
         self._views: dict[int, NDArray[np.float32]] = {}  # by address: making one takes longer than finding it
@@ -55,23 +59,31 @@ class Context:
         if runs[0].image is not None:
             self._decode_image(runs[0], runs[0].image)
             return
-        self._decode(
-            [(run.slot, token, run.start + i, i >= run.silent) for run in runs for i, token in enumerate(run.tokens)]
-        )
+        entries: list[_Entry] = []
+        for run in runs:
+            first = self._position(run.slot, run.start)
+            entries += [(run.slot, token, first + i, i >= run.silent) for i, token in enumerate(run.tokens)]
+        self._decode(entries)
 
-    def _decode_image(self, run: Run, image: Embeddings) -> None:
+    def _position(self, slot: int, token: int) -> int:
+        """Where this token of a slot's text is placed."""
+        return token - self._positions.saved(slot, token)
+
+    def _decode_image(self, run: Run, image: Image) -> None:
         """Where a model looks at an image as a whole, all of its cells see one another."""
         if len(run) != len(image):
             raise DecodeFailed(f"{len(run)} tokens were to be computed of an image that has {len(image)}.")
         if len(run) > self._room:
             raise DecodeFailed(f"An image of {len(run)} tokens was to be computed at once, and {self._room} fit.")
         self._set_threads()
-        batch = ll.llama_batch_init(len(run), image.shape[1], 1)
+        places = np.ascontiguousarray(self._places(run, image))
+        batch = ll.llama_batch_init(len(run), image.embeddings.shape[1], 1)
+        own_places = ctypes.cast(batch.pos, _PLACES)  # a copy: what reads as batch.pos changes with it
+        batch.pos = places.ctypes.data_as(_PLACES)  # llama.cpp has made room for one a cell
         ll.llama_set_causal_attn(self.handle, not self.images_whole)
         try:
-            ctypes.memmove(batch.embd, image.ctypes.data, image.nbytes)
+            ctypes.memmove(batch.embd, image.embeddings.ctypes.data, image.embeddings.nbytes)
             for i in range(len(run)):
-                batch.pos[i] = run.start + i
                 batch.n_seq_id[i] = 1
                 batch.seq_id[i][0] = run.slot
                 batch.logits[i] = i >= run.silent
@@ -79,7 +91,21 @@ class Context:
             self._compute(batch)
         finally:
             ll.llama_set_causal_attn(self.handle, True)
+            batch.pos = own_places
             ll.llama_batch_free(batch)
+        if not image.after:
+            self._positions.add(run.slot, run.start - image.before, image.before + len(run), image.positions)
+
+    def _places(self, run: Run, image: Image) -> Places:
+        """[4, cells] where the model places images in rows and columns, [cells] elsewhere."""
+        first = self._position(run.slot, run.start - image.before)  # of the whole image
+        if (image.places is not None) != self._has_planes:
+            raise DecodeFailed("An image is not placed as the model places images.")
+        if image.places is None:
+            return np.arange(first + image.before, first + image.before + len(run), dtype=np.int32)
+        if image.places.shape != (PLANES, len(run)) or (not image.before and image.places[0, 0] != first):
+            raise DecodeFailed(f"An image was to be computed at position {first}, and is not placed there.")
+        return image.places
 
     def _compute(self, batch: Any) -> None:
         if (code := ll.llama_decode(self.handle, batch)) != 0:
@@ -131,34 +157,51 @@ class Context:
 
     def keep_prefix(self, slot: int, tokens: int) -> None:
         """Drop from a sequence everything after its first `tokens` tokens."""
-        if not ll.llama_memory_seq_rm(self._memory, slot, tokens, -1):
+        if not ll.llama_memory_seq_rm(self._memory, slot, self._position(slot, tokens), -1):
             raise DecodeFailed(f"The cache of sequence {slot} cannot be cut at {tokens} tokens.")
+        self._positions.cut(slot, tokens)
 
     def copy(self, source: int, slot: int) -> None:
         """Put what one sequence holds into another, in place of its own."""
         ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
         ll.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+        self._positions.copy(source, slot)
 
     def state_size(self, slot: int) -> int:
         """Bytes of what `state` gives."""
-        return int(ll.llama_state_seq_get_size(self.handle, slot))
+        own = self._positions.encoded_size(slot) if self._has_planes else 0
+        return int(ll.llama_state_seq_get_size(self.handle, slot)) + own
 
     def state(self, slot: int) -> NDArray[np.uint8]:
         """What a sequence holds, as bytes that can be put into any other of such a context."""
         state = np.empty(self.state_size(slot), np.uint8)
-        if ll.llama_state_seq_get_data(self.handle, _bytes(state), state.size, slot) != state.size:
+        size = state.size
+        if self._has_planes:
+            images = self._positions.encoded(slot)
+            size -= images.size
+            state[size:] = images
+        if ll.llama_state_seq_get_data(self.handle, _bytes(state), size, slot) != size:
             raise DecodeFailed(f"The cache of sequence {slot} could not be saved.")
         return state
 
     def put_state(self, slot: int, state: NDArray[np.uint8]) -> None:
         """Put saved bytes into a sequence, in place of what it holds."""
-        if ll.llama_state_seq_set_data(self.handle, _bytes(state), state.size, slot) != state.size:
-            ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
-            raise DecodeFailed(f"The cache of sequence {slot} could not be restored.")
+        try:
+            cells = self._positions.decode(slot, state) if self._has_planes else state
+            if ll.llama_state_seq_set_data(self.handle, _bytes(cells), cells.size, slot) != cells.size:
+                raise DecodeFailed(f"The cache of sequence {slot} could not be restored.")
+        except DecodeFailed:
+            self._empty(slot)
+            raise
+
+    def _empty(self, slot: int) -> None:
+        ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._positions.cut(slot, 0)
 
     def clear(self) -> None:
         """Forget all sequences. Their numbers stay where they are: to write zeros over a large cache takes long."""
         ll.llama_memory_clear(self._memory, False)
+        self._positions.clear()
 
     def close(self) -> None:
         ll.llama_batch_free(self._batch)

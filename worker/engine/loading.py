@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import llama_cpp
-import structlog
 from llama_cpp import llama_cpp as ll
 
 from atelier.adapters import Adapter
@@ -24,7 +23,7 @@ from worker.engine.interface import Description
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model
 from worker.engine.prepare import Preparer
-from worker.engine.projector import Projector
+from worker.engine.projector import Projector, Room
 from worker.engine.rpc_servers import add_rpc_devices, shares_of_devices
 from worker.engine.slices import BLOCKS, TAIL, Slicing
 from worker.engine.threads import decode_threads
@@ -34,8 +33,6 @@ CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a smal
 GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message
 CPU_COPY_SPEED = 4e9  # bytes/s
 GPU_COPY_SPEED = 200e9  # bytes/s
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +149,7 @@ def _preparer(
 def _open_projector(
     spec: LaunchSpec, model: Model, exact: Exactness, log: LlamaLog, opened: ExitStack
 ) -> Projector | None:
-    """LoadFailed. Without eyes is a model whose images have rows and columns: their positions are not told yet."""
+    """What the model sees by, if it has any; LoadFailed."""
     if spec.projector_path is None:
         return None
     load = spec.load
@@ -160,15 +157,11 @@ def _open_projector(
         spec.projector_path,
         model,
         log,
+        Room(min(load.batch_size, load.ubatch_size), _grid(model, load), load.context_length),
         threads=decode_threads(spec, exact).count,
         flash=FLASH[load.flash_attention],
-        most_cells=min(load.batch_size, load.ubatch_size),
     )
-    opened.enter_context(closing(projector))
-    if projector.has_plane_positions:
-        _log.warning("images_off", reason="this model places images in rows and columns (M-RoPE)")
-        return None
-    return projector
+    return opened.enter_context(closing(projector))
 
 
 def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:
@@ -179,11 +172,15 @@ def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:
     """
     if exact.slices:
         return BLOCKS
-    largest = min(load.batch_size, load.ubatch_size) - TAIL
-    on_gpu = model.gpu_layers > 0
-    grid = largest if on_gpu else min(CPU_GRID, largest)
-    shortest = min(GPU_SHORTEST, largest) if on_gpu else TAIL
+    grid = _grid(model, load)
+    shortest = min(GPU_SHORTEST, grid) if model.gpu_layers else TAIL
     return Slicing(grid, shortest, model.vocabulary.is_control)
+
+
+def _grid(model: Model, load: Load) -> int:
+    """Most tokens of a slice, but for a rest."""
+    largest = min(load.batch_size, load.ubatch_size) - TAIL
+    return largest if model.gpu_layers else min(CPU_GRID, largest)
 
 
 def _describe(model: Model, load: Load, devices: list[str]) -> Description:

@@ -67,6 +67,11 @@ class Model:
         return not stateful and ll.llama_model_n_swa(self.handle) == 0
 
     @property
+    def has_planes(self) -> bool:
+        """Whether it places the parts of images in rows and columns (M-RoPE)."""
+        return ll.llama_model_rope_type(self.handle) in (ll.LLAMA_ROPE_TYPE_MROPE, ll.LLAMA_ROPE_TYPE_IMROPE)
+
+    @property
     def only_embeds(self) -> bool:
         return "bert" in self.metadata("general.architecture") or self.pooling not in NO_POOLING
 

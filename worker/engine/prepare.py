@@ -22,7 +22,7 @@ from worker.engine.messages import with_images_written
 from worker.engine.overflow import prompt_rooms
 from worker.engine.pictures import decode_picture
 from worker.engine.projector import Projector, Sight
-from worker.engine.runs import Embeddings
+from worker.engine.runs import Image
 from worker.engine.slices import Slicing
 from worker.engine.tool_constraint import constrain_output
 from worker.engine.vocabulary import Vocabulary
@@ -53,7 +53,7 @@ class Prepared:
     output: Callable[[], OutputParser] = PlainText  # tells the parts of a completion apart
     marks: frozenset[int] = frozenset()  # control tokens that it must see
     sights: Mapping[int, Sight] = field(default_factory=dict)  # images, by where they start
-    images: Mapping[int, Embeddings] = field(default_factory=dict)  # and as the model reads them, once encoded
+    images: Mapping[int, Image] = field(default_factory=dict)  # and as the model reads them, once encoded
 
 
 class Preparer:
@@ -115,7 +115,7 @@ class Preparer:
     def encode(self, prepared: Prepared) -> Prepared:
         """With its images as the model reads them. Takes long, and may be called on another thread; DecodeFailed."""
         assert self._projector is not None
-        return replace(prepared, images={at: self._projector.encode(sight) for at, sight in prepared.sights.items()})
+        return replace(prepared, images=self._projector.encode(prepared.sights))
 
     def _reading(self, request: Request, tokens: Sequence[int]) -> OutputReading:
         """How what follows these tokens is read."""
@@ -156,8 +156,7 @@ class Preparer:
             return self._tokenize_text(text, add_special=add_special)
         if self._projector is None:
             raise InvalidRequest(
-                "This model sees no images: it has no projector (mmproj) beside it, or one that places images in rows "
-                "and columns (M-RoPE), which is not supported. Use another model, or send text.",
+                "This model sees no images: it has no projector (mmproj) beside it. Use another model, or send text.",
                 param="messages",
             )
         pictures = [decode_picture(encoded, number) for number, encoded in enumerate(chat.images, 1)]

@@ -5,7 +5,7 @@ import hashlib
 import secrets
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as ll
 from llama_cpp import mtmd_cpp as mtmd
-from numpy.typing import NDArray
 
 from atelier.errors import DecodeFailed, InvalidRequest, LoadFailed
 from worker.engine.llama_log import LlamaLog
 from worker.engine.model import Model, load_error
 from worker.engine.pictures import Picture
+from worker.engine.runs import PLANES, Embeddings, Image, Places
 
 KEPT_BYTES = 64 * 2**20  # of encoded images that may come again
 CELL_BITS = 20  # of a cell's number: more cells than any context has
 DIGEST_BYTES = 12
-
-Embeddings = NDArray[np.float32]
+LEAST_SCALED = 256  # cells; HunyuanVL's smallest image, which it refuses to be told fewer of
+MOST_SCALED = 4096  # libmtmd's own choice for Qwen-VL
+PLANE_ORDER = [0, 2, 1, 3]  # libmtmd tells time, column, row, rest; llama.cpp reads rows first
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +37,27 @@ class Sight:
     """
 
     cells: Sequence[int]
+    positions: int  # that they take
     handle: Any  # the mtmd_input_chunk
 
     def __del__(self) -> None:
         mtmd.mtmd_input_chunk_free(self.handle)
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What there is of it for the cells of an image."""
+
+    graph: int  # tokens that the model's context computes together, as it must where all cells see one another
+    at_once: int  # and that it shall, where they do not: others wait meanwhile
+    context: int  # of a prompt and its completion
+
+
 class Projector:
     """Owns the mtmd_context. `close` frees it. `read` and `encode` may be called on different threads."""
 
-    def __init__(self, path: str, model: Model, log: LlamaLog, *, threads: int, flash: int, most_cells: int) -> None:
-        """Load the file; LoadFailed when it cannot be, or is not the model's.
-
-        `most_cells`: of one image, that the model's context computes in one call.
-        """
+    def __init__(self, path: str, model: Model, log: LlamaLog, room: Room, *, threads: int, flash: int) -> None:
+        """Load the file; LoadFailed when it cannot be, or is not the model's."""
         mtmd.mtmd_log_set(log.callback, ctypes.c_void_p(0))
         self.marker = f"<image {secrets.token_hex(16)}>"  # nobody can write it into a prompt
         params = mtmd.mtmd_context_params_default()
@@ -59,6 +67,8 @@ class Projector:
         params.media_marker = self.marker.encode()
         params.print_timings = False
         params.warmup = False
+        if model.has_planes:  # these take images of almost any size, and scale down what is larger
+            params.image_max_tokens = min(MOST_SCALED, max(LEAST_SCALED, room.context // 2))
         self._handle = mtmd.mtmd_init_from_file(path.encode(), model.handle, params)
         if not self._handle:
             raise load_error(
@@ -68,15 +78,11 @@ class Projector:
             mtmd.mtmd_free(self._handle)
             raise LoadFailed(f"The file {path} is no projector for images.")
         self.whole = bool(mtmd.mtmd_decode_use_non_causal(self._handle, None))
+        self._has_planes = bool(mtmd.mtmd_decode_use_mrope(self._handle))
         self._width = int(ll.llama_model_n_embd_inp(model.handle))
-        self._most_cells = most_cells
+        self._room = room
         self._encoding = threading.Lock()  # libmtmd encodes one at a time
         self._encoded: OrderedDict[int, Embeddings] = OrderedDict()  # by first cell; the one unused for longest first
-
-    @property
-    def has_plane_positions(self) -> bool:
-        """Whether an image's cells are placed in rows and columns (M-RoPE)."""
-        return bool(mtmd.mtmd_decode_use_mrope(self._handle))
 
     def read(self, text: str, pictures: Sequence[Picture], *, add_special: bool) -> tuple[list[int], list[Sight]]:
         """The tokens of a text with a marker for each picture, the cells of images among them; InvalidRequest."""
@@ -97,20 +103,39 @@ class Projector:
                 tokens += _text_tokens(chunk)
                 continue
             count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
-            if count > self._most_cells:
+            if self.whole and count > self._room.graph:
                 raise InvalidRequest(
-                    f"An image takes {count} tokens, and {self._most_cells} are computed at once: send a smaller one, "
+                    f"An image takes {count} tokens, and {self._room.graph} are computed at once: send a smaller one, "
                     "or load the model with a larger ubatch_size and batch_size.",
                     param="messages",
                 )
             picture = bytes(mtmd.mtmd_input_chunk_get_id(chunk) or b"")
-            sights.append(Sight(_cells(picture, tiles[picture], count), mtmd.mtmd_input_chunk_copy(chunk)))
+            positions = int(mtmd.mtmd_input_chunk_get_n_pos(chunk))
+            sights.append(Sight(_cells(picture, tiles[picture], count), positions, mtmd.mtmd_input_chunk_copy(chunk)))
             tiles[picture] += 1
             tokens += sights[-1].cells
         return tokens, sights
 
-    def encode(self, sight: Sight) -> Embeddings:
-        """What the model reads in place of embedded tokens: [cells, width]. Takes long; DecodeFailed."""
+    def encode(self, sights: Mapping[int, Sight]) -> dict[int, Image]:
+        """A prompt's images as the model reads them, by where they start. Takes long; DecodeFailed."""
+        images: dict[int, Image] = {}
+        saved = 0  # positions, by the images before
+        for start, sight in sorted(sights.items()):
+            places = self._places(sight, start - saved) if self._has_planes else None
+            at_once = len(sight.cells) if self.whole else self._room.at_once
+            images[start] = Image(self._embeddings(sight), sight.positions, at_once, places)
+            saved += len(sight.cells) - sight.positions
+        return images
+
+    def _places(self, sight: Sight, first: int) -> Places:
+        """Of an image that starts at the position `first`."""
+        places = (mtmd.mtmd_decoder_pos * len(sight.cells))()
+        mtmd.mtmd_helper_image_get_decoder_pos(mtmd.mtmd_input_chunk_get_tokens_image(sight.handle), first, places)
+        numbers = np.frombuffer(places, np.int32).reshape(-1, PLANES)
+        return np.ascontiguousarray(numbers[:, PLANE_ORDER].T)
+
+    def _embeddings(self, sight: Sight) -> Embeddings:
+        """[cells, width]; kept for a while."""
         with self._encoding:
             first = sight.cells[0]
             if (known := self._encoded.get(first)) is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,35 @@ from numpy.typing import NDArray
 from atelier.adapters import Scales
 
 Embeddings = NDArray[np.float32]
+Places = NDArray[np.int32]
+PLANES = 4  # numbers that say where a cell is, of models that place images in rows and columns (M-RoPE)
 RATED = 16  # tokens of a call whose logits are all read: llama.cpp keeps a row of the vocabulary for each
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image as the model reads it, or a part of one: some of its cells."""
+
+    embeddings: Embeddings  # [cells, width]
+    positions: int  # that the whole image takes
+    at_once: int  # cells that a call computes, and a short rest with them
+    places: Places | None = None  # [PLANES, cells]: time, row, column, rest; None: one cell after another
+    before: int = 0  # cells of the image that come before these
+    after: int = 0
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def part(self, start: int, end: int) -> "Image":
+        """These of its cells."""
+        places = None if self.places is None else self.places[:, start:end]
+        return replace(
+            self,
+            embeddings=self.embeddings[start:end],
+            places=places,
+            before=self.before + start,
+            after=self.after + len(self) - end,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +50,7 @@ class Run:
     start: int  # where the first one goes in the sequence
     silent: int
     scales: Scales = ()  # of the adapters: one set for a whole call
-    image: Embeddings | None = None  # what is computed in place of tokens: in a call of its own, and never cut
+    image: Image | None = None  # what is computed in place of tokens: in a call of its own, and not cut further
     rated: bool = False  # every token's logits are read: in calls of its own
 
     def __len__(self) -> int:
@@ -68,7 +96,7 @@ def _calls(in_order: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:
 
 
 def _pieces(run: Run, room: int) -> Iterator[Run]:
-    """The run, cut where it is longer than a call may be; an image never is."""
+    """The run, cut where it is longer than a call may be; a part of an image never is."""
     if run.image is not None:
         return iter((run,))
     return (run.piece(at, room) for at in range(0, len(run), room))

@@ -1,6 +1,7 @@
 """One choice of one request, from its prompt to its last token. Owned by the engine's thread."""
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -25,10 +26,10 @@ from worker.engine.interface import (
 from worker.engine.logprobs import token_logprobs
 from worker.engine.prefixes import Piece, set_apart
 from worker.engine.prepare import Prepared
-from worker.engine.runs import RATED, Run
+from worker.engine.runs import RATED, Image, Run
 from worker.engine.sampler import Sampler
 from worker.engine.scheduler import finer
-from worker.engine.slices import BLOCK
+from worker.engine.slices import BLOCK, Slicing
 from worker.engine.stop_strings import StopScanner
 from worker.engine.ticket import Ticket
 from worker.engine.turns import Bid
@@ -62,6 +63,8 @@ class Sequence:
         self._logprobs = request.logprobs
         # Ends of the prompt's slices.
         self.slices = _rated_slices(self.prompt) if self.rates_prompt else prepared.slices
+        # And of what is computed at once: the cache is cut at the former alone.
+        self._ends = sorted({*self.slices, *_image_ends(self.images)}) if self.images else self.slices
         self.scales = prepared.scales  # of the adapters
         pieces = _pieces(self.prompt, self.slices) if prepared.reusable else []
         # The end of the prompt is claimed too: nobody can go on from it, but its twins can start with it.
@@ -107,8 +110,8 @@ class Sequence:
 
     @property
     def slices_left(self) -> list[int]:
-        """The lengths of the slices that are not computed yet."""
-        ends = [end for end in self.slices if end > self.done]
+        """The lengths of the slices that are not computed yet; of images, of their parts."""
+        ends = [end for end in self._ends if end > self.done]
         return [end - start for start, end in zip([self.done, *ends], ends, strict=False)]
 
     @property
@@ -135,7 +138,7 @@ class Sequence:
         starts = list(accumulate(slices, initial=self.done))
         borders = [starts[0]]
         for start, end in pairwise(starts):
-            if joined and len(borders) > 1 and not {borders[-2], start} & self.images.keys():
+            if joined and len(borders) > 1 and not (self._image_at(borders[-2]) or self._image_at(start)):
                 borders.pop()
             borders.append(end)
         return [self._prompt_run(start, end) for start, end in pairwise(borders)]
@@ -146,14 +149,20 @@ class Sequence:
         if self.rates_prompt:
             return Run(self.slot, self.prompt[start:end], start, 0, self.scales, rated=True)
         silent = end - start - 1 if end == len(self.prompt) else end - start
-        return Run(self.slot, self.prompt[start:end], start, silent, self.scales, self.images.get(start))
+        found = self._image_at(start)
+        image = found[1].part(start - found[0], end - found[0]) if found else None
+        return Run(self.slot, self.prompt[start:end], start, silent, self.scales, image)
+
+    def _image_at(self, token: int) -> tuple[int, Image] | None:
+        """The image that this token of the prompt is a cell of, and where it starts."""
+        return next((each for each in self.images.items() if each[0] <= token < each[0] + len(each[1])), None)
 
     def finer_slices_left(self) -> list[int]:
-        """In units that fill a step's time; an image is never cut."""
+        """In units that fill a step's time; a part of an image is not cut further."""
         at = self.done
         units: list[int] = []
         for tokens in self.slices_left:
-            units += [tokens] if at in self.images else finer([tokens])
+            units += [tokens] if self._image_at(at) else finer([tokens])
             at += tokens
         return units
 
@@ -182,7 +191,12 @@ class Sequence:
         return self._completion[into:] if into >= 0 else [*self.prompt[start:], *self._completion]
 
     def blocks(self, start: int) -> list[Piece]:
-        """What the cache holds of the text from token `start` on, in pieces as prompts are cut into."""
+        """What the cache holds of the text from token `start` on, in pieces as prompts are cut into.
+
+        Nothing, where an image ends the prompt: it is never cut.
+        """
+        if any(at >= start for at in self.images):
+            return []
         text = self.text_from(0)[: self.position]
         ends = range(start + BLOCK, len(text) + 1, BLOCK)
         blocks: list[Piece] = [tuple(text[end - BLOCK : end]) for end in ends]
@@ -363,6 +377,11 @@ class Sequence:
 def _rated_slices(prompt: Seq[int]) -> list[int]:
     """Ends of slices that a call can rate as a whole."""
     return [*range(RATED, len(prompt), RATED), len(prompt)]
+
+
+def _image_ends(images: Mapping[int, Image]) -> list[int]:
+    """Ends of the parts of images."""
+    return [at + end for at, image in images.items() for end in Slicing(image.at_once).cut(range(len(image)))]
 
 
 def _pieces(prompt: Seq[int], ends: Seq[int]) -> list[Piece]:

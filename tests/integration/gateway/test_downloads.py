@@ -131,6 +131,7 @@ async def test_all_that_is_known_of_a_model(gateway: RunningGateway) -> None:
     status, reply = await get(gateway, "/api/v1/models/tiny/info")
     assert status == 200
     assert (reply["key"], reply["licence"], reply["made_for_tools"], reply["source"]) == (KEY, "mit", True, None)
+    assert reply["projector"] == "/models/mmproj.gguf"
     assert reply["memory"][0]["total_bytes"] == 3058
     assert (await get(gateway, "/api/v1/models/nothing/info"))[0] == 404
 

@@ -59,6 +59,16 @@ async def test_models_keep_their_keys_over_a_restart(home: Path, launcher: FakeL
         assert set(view.models) == {KEY, "me/mine"}
 
 
+async def test_facts_that_an_earlier_version_told_are_left_out(home: Path, launcher: FakeLauncher) -> None:
+    async with running(home, launcher):
+        pass
+    with closing(sqlite3.connect(home / "registry.db")) as connection:
+        connection.execute("UPDATE models SET facts = json_set(facts, '$.plane_positions', json('true'))")
+        connection.commit()
+    async with running(home, launcher) as second, second.client.watch() as view:
+        assert set(view.models) == {KEY}
+
+
 async def test_a_deleted_file_disappears_and_a_file_left_in_place_may_come_back(
     home: Path, launcher: FakeLauncher, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from atelier.errors import AlreadyExists, Conflict, DiskFull, InvalidModelFile, InvalidRequest, ModelNotFound
 from protos import registry_pb2 as pb
@@ -339,9 +340,12 @@ async def test_a_projector_beside_a_model_is_told_and_counted(looking: Running, 
         alone = (await looking.client.describe(KEY)).memory[0].estimate.weights
         write_tiny_projector(projector, 32)
         await view.until(lambda view: view.models[KEY].made_for_vision)
-        assert (await looking.client.describe(KEY)).memory[0].estimate.weights == alone + projector.stat().st_size
+        seeing = await looking.client.describe(KEY)
+        assert seeing.memory[0].estimate.weights == alone + projector.stat().st_size
+        assert seeing.projector == str(projector)
         projector.unlink()
         await view.until(lambda view: not view.models[KEY].made_for_vision)
+        assert not (await looking.client.describe(KEY)).HasField("projector")
 
 
 async def test_a_projector_of_another_model_is_not_taken(looking: Running, home: Path) -> None:
@@ -350,6 +354,15 @@ async def test_a_projector_of_another_model_is_not_taken(looking: Running, home:
     async with looking.client.watch() as view:
         await view.until(lambda view: len(view.models) == 2)
         assert [model.made_for_vision for model in view.models.values()] == [False, False]
+
+
+async def test_a_projector_that_fits_no_model_is_told_in_the_log_once(registry: Running, home: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        misfit = write_tiny_projector(home / "models/Acme/Tiny-GGUF/mmproj-Other-F16.gguf", 48)
+        for _ in range(2):
+            await registry.server.catalogue.refresh()
+    (told,) = [entry for entry in logs if entry["event"] == "projector_fits_no_model"]
+    assert (told["path"], told["widths"], told["models"]) == (str(misfit), [48], {KEY: 32})
 
 
 async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None:

@@ -95,6 +95,7 @@ def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelie
         "made_for_tools": True,
         "made_for_reasoning": False,
         "made_for_vision": True,
+        "projector": "/m/mmproj.gguf",
         "chat_template": "{{ messages }}",
         "source": {"source": "hub", "name": "a/b", "revision": "c" * 40},
         "memory": [{**memory, "total_bytes": 3 * 2**20}],
@@ -103,6 +104,7 @@ def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelie
     output = atelier("show", "tiny").stdout
     assert "made for        chat, tools, vision\n" in output
     assert "instances       1 to 3\n" in output
+    assert "projector       /m/mmproj.gguf\n" in output
     assert "from            hub a/b cccccccccccc\n" in output
     assert output.splitlines()[-1].split() == ["2048", "1", "2", "0", "3"]
     assert atelier("show", "tiny", "--template").stdout == "{{ messages }}"

@@ -8,7 +8,8 @@ from registry.models.facts import facts_of
 from registry.models.header import read_header
 from registry.models.projector import Projector, projector_for, projectors_in
 from tests.support.gguf_files import write_gguf
-from tests.support.tiny_projector import write_tiny_projector
+from tests.support.tiny_llama import write_tiny_llama
+from tests.support.tiny_projector import PLANES, write_tiny_projector
 
 WIDTH = 32  # of the model's embeddings
 
@@ -50,11 +51,15 @@ def test_what_is_no_whole_projector_is_not_taken(tmp_path: Path) -> None:
     assert chosen(model) is None
 
 
-def test_a_model_that_places_images_in_rows_and_columns_has_none(tmp_path: Path) -> None:
-    write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH)
-    for sections, expected in (([16, 24, 24, 0], None), ([64, 0, 0, 0], "mmproj-F16.gguf")):
-        extra = {"glm4.rope.dimension_sections": sections}
-        assert chosen(write_gguf(tmp_path / "Tiny.gguf", architecture="glm4", extra=extra)) == expected
+@pytest.mark.parametrize(("kind", "architecture"), PLANES.items())
+def test_a_model_that_places_images_in_rows_and_columns_has_one_too(
+    tmp_path: Path, kind: str, architecture: str
+) -> None:
+    model = write_tiny_llama(tmp_path / "Tiny.gguf", architecture=architecture)
+    write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH * 3, kind=kind)
+    assert chosen(model) is None
+    write_tiny_projector(tmp_path / "mmproj-BF16.gguf", WIDTH, kind=kind)
+    assert chosen(model) == "mmproj-BF16.gguf"
 
 
 def test_one_that_only_hears_is_not_taken(tmp_path: Path) -> None:

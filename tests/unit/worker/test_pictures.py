@@ -2,19 +2,24 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as PillowImage
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
+from atelier.settings.groups import Inference
+from tests.support.batching import VOCABULARY
 from tests.support.pictures import red
 from worker.engine.fitting import fit
-from worker.engine.interface import ChatPrompt, Prompt
+from worker.engine.interface import ChatPrompt, Prompt, Request, Source
 from worker.engine.messages import count_images, with_images_written
 from worker.engine.pictures import decode_picture
-from worker.engine.runs import Run, plan_calls
+from worker.engine.prepare import Prepared
+from worker.engine.runs import PLANES, Image, Run, plan_calls
 from worker.engine.scripted import ScriptedEngine
+from worker.engine.sequence import Sequence
 from worker.engine.slices import BLOCKS
+from worker.engine.ticket import Ticket
 
 IMAGE = {"type": "image"}
 
@@ -27,7 +32,7 @@ def test_usual_formats_become_pixels(kind: str) -> None:
 
 
 def test_an_image_is_turned_as_its_camera_says() -> None:
-    turned = Image.Exif()
+    turned = PillowImage.Exif()
     turned[0x0112] = 6  # a quarter turn
     assert decode_picture(red(10, 8, "JPEG", exif=turned), 1).width == 8
 
@@ -74,8 +79,49 @@ def test_an_image_is_one_slice() -> None:
 
 def test_an_image_has_a_call_of_its_own_in_its_place() -> None:
     before, after, other = Run(0, [1, 2], 0, 2), Run(0, [3], 12, 0), Run(1, [4], 0, 0)
-    image = Run(0, range(-10, 0), 2, 10, image=np.zeros((10, 4), np.float32))
+    image = Run(0, range(-10, 0), 2, 10, image=Image(np.zeros((10, 4), np.float32), 10, 10))
     assert plan_calls([before, image, after, other], 4, joined=True) == [[before], [image], [after, other]]
+
+
+def with_image(at_once: int) -> Sequence:
+    """Six tokens, an image of 150 cells, ten tokens; it has a slot."""
+    prompt = [*range(6), *range(-150, 0), *range(10)]
+    cells = np.arange(150, dtype=np.float32).reshape(-1, 1)
+    request = Request(prompt, Inference())
+    prepared = Prepared(
+        request,
+        prompt,
+        8,
+        limited_by_context=False,
+        matcher=None,
+        slices=BLOCKS.cut(prompt, {6: 150}),
+        scales=(),
+        reusable=True,
+        images={6: Image(cells, 20, at_once, np.tile(np.arange(150, dtype=np.int32), (PLANES, 1)))},
+    )
+    sequence = Sequence(Ticket(Source(0, 0), 1), 0, prepared, 0, VOCABULARY)
+    sequence.place(0)
+    sequence.begin(0)
+    return sequence
+
+
+def test_a_large_image_is_computed_in_parts_between_which_others_have_their_turn() -> None:
+    sequence = with_image(64)
+    assert sequence.finer_slices_left()[:6] == [2, 2, 2, 64, 64, 22]
+    runs = sequence.prompt_runs(sequence.finer_slices_left(), joined=True)
+    assert [(run.start, len(run)) for run in runs] == [(0, 6), (6, 64), (70, 64), (134, 22), (156, 10)]
+    images = [run.image for run in runs if run.image]
+    assert [(image.before, len(image), image.after) for image in images] == [(0, 64, 86), (64, 64, 22), (128, 22, 0)]
+    for image in images:
+        assert image.places is not None
+        assert image.embeddings[0, 0] == image.places[0, 0] == image.before
+    sequence.done = 70
+    assert sequence.slices_left[:2] == [64, 22]
+
+
+def test_an_image_is_one_part_where_its_cells_see_one_another_and_one_piece_in_any_case() -> None:
+    assert with_image(150).finer_slices_left()[:4] == [2, 2, 2, 150]
+    assert [len(piece) for piece in with_image(64).pieces] == [4, 2, 150, 4, 4]
 
 
 async def test_the_scripted_engine_says_what_it_sees() -> None:

@@ -1,0 +1,167 @@
+"""Images that are placed in rows and columns (M-RoPE), held against libmtmd's own way through the same prompts."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from atelier.errors import DecodeFailed
+from tests.support.pictures import noise
+from tests.support.plane_engine import PlaneEngine, Prompt, same
+from tests.support.tiny_projector import PLANES
+from worker.engine.context import Context
+from worker.engine.prepare import Prepared
+from worker.engine.runs import Run
+
+pytestmark = pytest.mark.system
+
+WIDE, HIGH = noise(1, 84, 42), noise(2, 42, 98)  # cells: 6 x 3, 3 x 7
+FIRST = Prompt("look at this: @ what is it", (WIDE,))
+SECOND = Prompt("look at this: @ what is it and this @ which is larger", (WIDE, HIGH))
+
+
+@pytest.fixture(params=sorted(PLANES))
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PlaneEngine]:
+    engine = PlaneEngine(tmp_path, request.param)
+    yield engine
+    engine.close()
+
+
+def test_what_follows_images_is_what_llama_cpp_says_itself(engine: PlaneEngine) -> None:
+    prompts = [
+        FIRST,
+        SECOND,
+        Prompt("@@ two at once", (HIGH, WIDE)),
+        Prompt("the same twice: @ and @ yes", (HIGH, HIGH)),
+        Prompt("no image at all"),
+    ]
+    for prompt in prompts:
+        assert same(engine.complete(prompt), [engine.reference(prompt)])
+
+
+def test_images_that_are_in_the_cache_change_nothing(engine: PlaneEngine) -> None:
+    (cold,) = engine.complete(SECOND)
+    (warm,) = engine.complete(SECOND)
+    assert cold.cached == 0
+    assert warm.cached > warm.prompt - 8
+    assert (warm.tokens, warm.logprobs) == (cold.tokens, cold.logprobs)
+    longer = Prompt(SECOND.text + " or neither", SECOND.images)
+    (next_turn,) = engine.complete(longer)
+    assert next_turn.cached >= warm.cached
+    assert same([next_turn], [engine.reference(longer)])
+
+
+def test_a_prompt_that_goes_another_way_keeps_what_is_before_that(engine: PlaneEngine) -> None:
+    engine.complete(SECOND)
+    after = Prompt("look at this: @ what is it and this @ no, the other", (WIDE, HIGH))
+    other_second = Prompt(SECOND.text, (WIDE, WIDE))
+    other_first = Prompt(SECOND.text, (HIGH, HIGH))
+    turned = [engine.complete(prompt)[0] for prompt in (after, other_second, other_first)]
+    assert turned[0].cached > turned[1].cached > turned[2].cached > 0
+    assert same(turned, [engine.reference(prompt) for prompt in (after, other_second, other_first)])
+
+
+def test_several_at_once_are_what_each_is_alone(engine: PlaneEngine) -> None:
+    prompts = [FIRST, SECOND, Prompt("tell me"), Prompt("@ now", (HIGH,)), FIRST, SECOND]
+    together = engine.complete(*prompts)
+    assert same(together, [engine.reference(prompt) for prompt in prompts])
+    again = engine.complete(*reversed(prompts))[::-1]
+    assert [(each.tokens, each.logprobs) for each in again] == [(each.tokens, each.logprobs) for each in together]
+    assert all(each.cached for each in again)
+
+
+@pytest.mark.parametrize("load", [{"ubatch_size": 32}, {"kv_unified": True}, {"flash_attention": False}], ids=str)
+def test_an_image_in_several_calls_or_in_another_kind_of_cache_is_the_same(
+    tmp_path: Path, load: dict[str, Any]
+) -> None:
+    engine = PlaneEngine(tmp_path, "qwen3vl_merger", **load)
+    prompts = [Prompt("a large one: @ and @", (noise(4, 140, 98), WIDE)), FIRST]
+    together = engine.complete(*prompts)
+    assert together[0].prompt > 70 + 18
+    assert same(together, [engine.reference(prompt) for prompt in prompts])
+    engine.close()
+
+
+def test_an_image_is_scaled_down_to_half_of_the_context(engine: PlaneEngine) -> None:
+    large, larger = (Prompt("look: @ what", (noise(5, *size),)) for size in ((560, 420), (2000, 1500)))
+    completions = engine.complete(large, larger)
+    assert all(200 < each.prompt < 256 + 100 for each in completions)
+    assert same(completions, [engine.reference(large), engine.reference(larger)])
+
+
+def compute(context: Context, slot: int, prepared: Prepared) -> None:
+    """The prompt, image by image and what is between them."""
+    borders = sorted({0, len(prepared.tokens), *prepared.images, *_ends(prepared)})
+    for start, end in pairwise(borders):
+        run = Run(slot, prepared.tokens[start:end], start, end - start, image=prepared.images.get(start))
+        context.decode_runs([run])
+
+
+def _ends(prepared: Prepared) -> list[int]:
+    return [start + len(image) for start, image in prepared.images.items()]
+
+
+def goes_on(context: Context, slot: int, tokens: int) -> NDArray[Any]:
+    """The logits of what comes after so many tokens, which is dropped again."""
+    logits = []
+    for step in range(4):
+        context.decode_runs([Run(slot, [40 + step], tokens + step, 0)])
+        logits.append(context.logits(0).copy())
+    context.keep_prefix(slot, tokens)
+    return np.stack(logits)
+
+
+def test_a_cache_that_is_cut_copied_or_saved_goes_on_as_the_computed_one(engine: PlaneEngine) -> None:
+    prepared = engine.prepare(SECOND)
+    first, second = sorted(prepared.images)
+    behind, end = sorted(_ends(prepared))
+    with engine.context() as context:
+        compute(context, 0, prepared)
+        state = context.state(0)
+        assert state.size == context.state_size(0)
+        for tokens in (len(prepared.tokens), end, second, behind, first):
+            context.keep_prefix(0, tokens)
+            expected = goes_on(context, 0, tokens)
+            context.copy(0, 1)
+            assert np.array_equal(goes_on(context, 1, tokens), expected)
+            context.put_state(2, state)
+            context.keep_prefix(2, tokens)
+            assert np.array_equal(goes_on(context, 2, tokens), expected)
+
+
+def test_an_image_that_was_begun_is_begun_anew(engine: PlaneEngine) -> None:
+    prepared = engine.prepare(FIRST)
+    ((first, image),) = prepared.images.items()
+    with engine.context() as context:
+        compute(context, 1, prepared)
+        begun = Run(0, prepared.tokens[first : first + 10], first, 10, image=image.part(0, 10))
+        behind, rest = first + len(image), prepared.tokens[first + len(image) :]
+        context.decode_runs([Run(0, prepared.tokens[:first], 0, first)])
+        context.decode_runs([begun])
+        context.keep_prefix(0, first)
+        context.decode_runs([begun])
+        others = image.part(10, len(image))
+        context.decode_runs([Run(0, prepared.tokens[first + 10 : behind], first + 10, len(others), image=others)])
+        context.decode_runs([Run(0, rest, behind, len(rest))])
+        tokens = len(prepared.tokens)
+        np.testing.assert_allclose(goes_on(context, 0, tokens), goes_on(context, 1, tokens), atol=1e-4)
+
+
+def test_a_cache_is_not_cut_inside_an_image_nor_filled_with_a_spoilt_state(engine: PlaneEngine) -> None:
+    prepared = engine.prepare(FIRST)
+    (first,) = prepared.images
+    with engine.context() as context:
+        compute(context, 0, prepared)
+        with pytest.raises(DecodeFailed):
+            context.keep_prefix(0, first + 1)
+        state = context.state(0)
+        for spoilt in (state[:-100], state[100:], state[:-4], state[:0]):
+            with pytest.raises(DecodeFailed):
+                context.put_state(1, spoilt)
+        compute(context, 1, prepared)
+        tokens = len(prepared.tokens)
+        assert np.array_equal(goes_on(context, 1, tokens), goes_on(context, 0, tokens))
