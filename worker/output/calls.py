@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from atelier.tools import ToolCallPiece, Tools
 from worker.output.braced_values import ended, read_key, read_value
-from worker.output.formats import BracedCall, Format, JsonCall, MarkedCall, NamedCall, PythonCall
+from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, PythonCall
 from worker.output.json_text import JsonText
 from worker.output.python_calls import read_call
 from worker.output.source import LONGEST_NAME, Malformed, Reading, Source

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from atelier.tools import Tools
 from worker.output import harmony
 from worker.output.calls import CallReader
-from worker.output.formats import ChannelCall, Format, ReasoningMarks
+from worker.output.forms import ChannelCall, Format, ReasoningMarks
 from worker.output.parts import Part, Reasoning, Text
 from worker.output.source import Malformed, Reading, Source
 

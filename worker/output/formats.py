@@ -1,95 +1,15 @@
-"""How model families write tool calls: one table, for reading them and for constraining what is written.
+"""How model families write tool calls: one table, for reading them and for constraining what is written."""
 
-The texts are as the models write them. Where they have white space, readers take any, or none.
-"""
-
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What is written around each call."""
-
-    before: str = ""
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JsonCall(Call):
-    """{"name": "f", "arguments": {...}}, by these keys."""
-
-    name_key: str = "name"
-    arguments_key: str = "arguments"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedCall(Call):
-    """The name, something between, and the arguments as JSON."""
-
-    between: str
-    numbered: bool = False  # functions.name:0, which is the call's id too
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelCall(NamedCall):
-    """A message of OpenAI's harmony format, whose header names its channel and its recipient."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkedCall(Call):
-    """The name, then each argument between marks of its own, as plain text of the type in the schema."""
-
-    name_after: str
-    key_before: str
-    key_after: str
-    value_after: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PythonCall(Call):
-    """f(a=1, b="x")"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BracedCall(Call):
-    """f{a:1,b:<mark>x<mark>}: as JSON, with keys as they are and each string between marks."""
-
-    quote: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """`begin`, calls with `separator` between them, `end`."""
-
-    name: str
-    call: Call
-    begin: str = ""
-    end: str = ""
-    listed: bool = False  # the calls are in square brackets
-    separator: str | None = ""  # None: one call in a completion
-    also: tuple[tuple[str, str], ...] = ()  # what else may begin calls, and end them; marks of their own
-    bare: str = ""  # characters that may begin calls without a mark where the answer begins
-    anywhere: bool = False  # or where any text does
-    ignored: tuple[str, ...] = ()  # marks that stand for nothing
-    results: str = ""  # the mark that begins what calls returned: the model goes on to make that up
-    prompted: str = ""  # what prompts may end with, as the beginning of the completion
-    id_length: int = 0  # characters of a call's id, as the family's templates want it; 0: OpenAI's ids
-
-    @property
-    def openings(self) -> tuple[str, ...]:
-        """The marks that begin calls."""
-        first = [] if isinstance(self.call, ChannelCall) else (self.begin or self.call.before).split()[:1]
-        return (*first, *(mark for mark, _ in self.also))
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Everything that is written around calls and in them, and that may be tokens of its own."""
-        call = [getattr(self.call, name) for name in self.call.__dataclass_fields__]
-        around = [text for pair in self.also for text in pair]
-        return tuple(
-            text for text in [self.begin, self.end, self.results, *call, *around] if isinstance(text, str) and text
-        )
-
+from worker.output.forms import (
+    BracedCall,
+    ChannelCall,
+    Format,
+    JsonCall,
+    MarkedCall,
+    NamedCall,
+    PythonCall,
+    ReasoningMarks,
+)
 
 FORMATS = {
     each.name: each
@@ -314,15 +234,6 @@ FORMATS = {
         ),
     )
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningMarks:
-    """What begins a model's reasoning, and what ends it."""
-
-    start: str
-    end: str
-
 
 REASONING = (
     ReasoningMarks("<think>", "</think>"),

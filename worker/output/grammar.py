@@ -6,7 +6,7 @@ from typing import Any
 
 from atelier.tools import Tool, ToolChoice, Tools
 from worker.output.braced_grammar import braced_object
-from worker.output.formats import (
+from worker.output.forms import (
     BracedCall,
     ChannelCall,
     Format,

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from atelier.tools import OutputFormat, Tools
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, ChannelCall, Format, ReasoningMarks
+from worker.output.formats import FORMATS
+from worker.output.forms import ChannelCall, Format, ReasoningMarks
 from worker.output.harmony import MARKS
 from worker.output.parts import OutputParser, PlainText
 from worker.output.recognise import opened_by, recognise_format, recognise_reasoning

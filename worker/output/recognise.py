@@ -6,7 +6,8 @@ GGUF files name no tool format, and an architecture has several.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.output.formats import FORMATS, REASONING, Format, ReasoningMarks
+from worker.output.formats import FORMATS, REASONING
+from worker.output.forms import Format, ReasoningMarks
 
 
 @dataclass(frozen=True, slots=True)

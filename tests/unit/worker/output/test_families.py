@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from atelier.tools import Tool, Tools
 from tests.support.completions import Told, every_cut, told
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.formats import FORMATS, REASONING
+from worker.output.forms import ReasoningMarks
 
 WEATHER = {
     "type": "object",

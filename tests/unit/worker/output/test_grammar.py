@@ -16,7 +16,8 @@ from tests.support.completions import Told, told
 from worker.engine.json_schema import embedded_schema
 from worker.engine.trial import start_matcher
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.formats import FORMATS, REASONING
+from worker.output.forms import ReasoningMarks
 from worker.output.grammar import calls_grammar
 from worker.output.parameters import closed
 from worker.output.rules import Spelling, Unwritable

@@ -4,7 +4,8 @@ import pytest
 
 from atelier.tools import OutputFormat, Tool, Tools
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.formats import FORMATS, REASONING
+from worker.output.forms import ReasoningMarks
 from worker.output.parts import PlainText
 from worker.output.reading import after_prompt, choose_reading
 from worker.output.recognise import SIGNS, knows_tools, opened_by, recognise_format, recognise_reasoning
