@@ -29,6 +29,8 @@ TOOL_CALL_FORMATS = (
     "function-tag",
     "deepseek-r1",
     "deepseek-v3.1",
+    "deepseek-v3.2",
+    "deepseek-v4",
     "qwen-coder",
     "seed-oss",
     "minimax-m2",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from atelier.tools import ToolCallPiece, Tools
 from worker.output.braced_values import ended, read_key, read_value
-from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, PythonCall
+from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, PythonCall, TypedCall
 from worker.output.json_text import JsonText
 from worker.output.python_calls import read_call
 from worker.output.source import LONGEST_NAME, Malformed, Reading, Source
@@ -175,7 +175,10 @@ class CallReader:
     def _marked_call(self, marks: MarkedCall) -> Reading[None]:
         source = self._source
         name = yield from source.name()
-        yield from self._expect(marks.name_after.split())
+        if marks.number_before:
+            yield from source.until(marks.name_after, LONGEST_NAME)
+        else:
+            yield from self._expect(marks.name_after.split())
         yield from source.space()
         key, end = marks.key_before.split(), marks.after.split()[0]
         begun = yield from source.starts(key[0], end)
@@ -199,9 +202,12 @@ class CallReader:
     def _argument(self, tool: str, marks: MarkedCall, before: set[str]) -> Reading[str]:
         """A parameter and its value as a piece of JSON; Malformed if it was there before."""
         source = self._source
-        first, *between = marks.key_after.split()
-        name = yield from source.until(first, LONGEST_NAME)
-        yield from self._expect(between)
+        if isinstance(marks, TypedCall):
+            name, is_string = yield from self._typed_key(marks)
+        else:
+            first, *between = marks.key_after.split()
+            name, is_string = (yield from source.until(first, LONGEST_NAME)), None
+            yield from self._expect(between)
         value = yield from source.until(marks.value_after.split()[0])
         if marks.value_after.startswith("\n"):
             value = value.removeprefix("\n").removesuffix("\n")
@@ -209,7 +215,16 @@ class CallReader:
             raise Malformed
         before.add(name)
         opening = "{" if len(before) == 1 else ", "
-        return f"{opening}{json.dumps(name, ensure_ascii=False)}: {typed_json(value, name, self._schema(tool))}"
+        written = typed_json(value, name, self._schema(tool), is_string)
+        return f"{opening}{json.dumps(name, ensure_ascii=False)}: {written}"
+
+    def _typed_key(self, marks: TypedCall) -> Reading[tuple[str, bool | None]]:
+        """The parameter's name, and whether its value is said to be a string."""
+        source, quote = self._source, marks.type_before.split()[0]
+        name = yield from source.until(quote, LONGEST_NAME)
+        source.at -= len(quote)
+        said = (yield from source.until(marks.key_after, LONGEST_NAME)).split("=")[-1].strip(quote)
+        return name, said == dict(marks.types)["string"] if said else None
 
     def _braced_call(self, quote: str) -> Reading[None]:
         source = self._source

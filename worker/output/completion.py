@@ -108,7 +108,10 @@ class CompletionParser:
         yield from source.space()
         source.commit()
         self._lent = 0
-        yield from self._passage(Reasoning, (marks.end,) if marks.end else ())
+        opens = self._format.openings if self._format and self._calls and self._format.in_reasoning else ()
+        _, mark = yield from self._passage(Reasoning, (*filter(None, [marks.end]), *opens))
+        if mark in opens:
+            source.at -= len(mark)
         yield from source.space()
         source.commit()
 

@@ -9,7 +9,27 @@ from worker.output.forms import (
     NamedCall,
     PythonCall,
     ReasoningMarks,
+    TypedCall,
 )
+
+KINDS = ("string", "integer", "number", "boolean", "null", "array", "object")
+
+
+def _dsml(name: str, section: str) -> Format:
+    """DeepSeek's markup; the versions call the section of the calls by different names."""
+    call = TypedCall(
+        before='<｜DSML｜invoke name="',
+        name_after='">\n',
+        key_before='<｜DSML｜parameter name="',
+        type_before='" string="',
+        types=tuple((kind, "true" if kind == "string" else "false") for kind in KINDS),
+        key_after='">',
+        value_after="</｜DSML｜parameter>\n",
+        after="</｜DSML｜invoke>\n",
+    )
+    begin, end = f"<｜DSML｜{section}>\n", f"</｜DSML｜{section}>"
+    return Format(name=name, call=call, begin=begin, end=end, in_reasoning=True)
+
 
 FORMATS = {
     each.name: each
@@ -109,6 +129,8 @@ FORMATS = {
             begin="<｜tool▁calls▁begin｜>",
             end="<｜tool▁calls▁end｜>",
         ),
+        _dsml("deepseek-v3.2", "function_calls"),
+        _dsml("deepseek-v4", "tool_calls"),
         Format(
             name="qwen-coder",
             call=MarkedCall(

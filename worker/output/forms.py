@@ -43,6 +43,15 @@ class MarkedCall(Call):
     key_before: str
     key_after: str
     value_after: str
+    number_before: str = ""  # the call's number, from 1, which comes before `name_after`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypedCall(MarkedCall):
+    """Each argument says its value's type before `key_after`. Both texts around it begin with the key's end."""
+
+    type_before: str
+    types: tuple[tuple[str, str], ...]  # JSON Schema's, and how the family calls them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,7 @@ class Format:
     ignored: tuple[str, ...] = ()  # marks that stand for nothing
     results: str = ""  # the mark that begins what calls returned: the model goes on to make that up
     prompted: str = ""  # what prompts may end with, as the beginning of the completion
+    in_reasoning: bool = False  # calls may begin before the reasoning ends, and end it
     id_length: int = 0  # characters of a call's id, as the family's templates want it; 0: OpenAI's ids
 
     @property

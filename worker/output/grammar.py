@@ -15,8 +15,9 @@ from worker.output.forms import (
     NamedCall,
     PythonCall,
     ReasoningMarks,
+    TypedCall,
 )
-from worker.output.parameters import STRING_LIMITS, closed, kinds, properties
+from worker.output.parameters import STRING_LIMITS, by_kind, closed, kinds, properties
 from worker.output.rules import Rules, Spelling, Unwritable
 
 
@@ -110,7 +111,7 @@ class _Calls:
                 return f"{text(head)} {self._object(tool)} {text('}' + call.after)}"
             case MarkedCall():
                 arguments = " ".join(self._marked(call, tool))
-                return f"{text(before + tool.name + call.name_after)} {arguments} {text(call.after)}"
+                return f"{self._head(call, before, tool)} {arguments} {text(call.after)}"
             case PythonCall():
                 return f"{text(before + tool.name + '(')} {self._keywords(tool)} {text(')' + call.after)}"
             case BracedCall():
@@ -126,9 +127,26 @@ class _Calls:
 
     def _marked(self, call: MarkedCall, tool: Tool) -> Iterator[str]:
         for name, schema, required in properties(tool.parameters):
-            before = self._rules.text(f"{call.key_before}{name}{call.key_after}")
-            value = f"{before} {self._plain(schema, call.value_after)}"
+            if isinstance(call, TypedCall):
+                value = self._typed(call, name, schema)
+            else:
+                before = self._rules.text(f"{call.key_before}{name}{call.key_after}")
+                value = f"{before} {self._plain(schema, call.value_after)}"
             yield value if required else f"({value})?"
+
+    def _typed(self, call: TypedCall, name: str, schema: Mapping[str, Any]) -> str:
+        """One alternative for each type that the value may have."""
+        names, alternatives = dict(call.types), []
+        for kind, each in by_kind(schema):
+            before = f"{call.key_before}{name}{call.type_before}{names[kind]}{call.key_after}"
+            alternatives.append(f"{self._rules.text(before)} {self._plain(each, call.value_after)}")
+        return self._rules.add(" | ".join(alternatives))
+
+    def _head(self, call: MarkedCall, before: str, tool: Tool) -> str:
+        text = self._rules.text
+        if not call.number_before:
+            return text(before + tool.name + call.name_after)
+        return f"{text(before + tool.name + call.number_before)} /[0-9]{{1,2}}/ {text(call.name_after)}"
 
     def _plain(self, schema: Mapping[str, Any], end: str) -> str:
         """A value as text: a string as it is, anything else as JSON."""

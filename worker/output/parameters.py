@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.output.rules import Unwritable
-from worker.output.values import referred
+from worker.output.values import kind_of, referred
 
 STRING_LIMITS = {"minLength", "maxLength", "pattern", "format", "allOf", "oneOf", "$ref", "not"}
 LIMITS = {"allOf", "anyOf", "oneOf", "$ref", "not", "if", "patternProperties", "propertyNames", "minProperties"}
@@ -22,6 +22,19 @@ def kinds(schema: Mapping[str, Any]) -> set[str]:
         return set().union(*each) if all(each) else set()
     given = schema.get("type")
     return {given} if isinstance(given, str) else set(given or ())
+
+
+def by_kind(schema: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The schema as one for each type that the value may have."""
+    if "const" in schema or "enum" in schema:
+        if not (options := [schema["const"]] if "const" in schema else schema["enum"]):
+            raise Unwritable
+        found = dict.fromkeys(map(kind_of, options))
+        return [(kind, {"enum": [each for each in options if kind_of(each) == kind]}) for kind in found]
+    if not (given := kinds(schema)):
+        raise Unwritable
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return [(kind, {**rest, "type": kind}) for kind in sorted(given)]
 
 
 def closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:

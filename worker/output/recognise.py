@@ -21,6 +21,8 @@ class Sign:
 SIGNS = (
     Sign("harmony", ("<|channel|>", "<|message|>")),
     Sign("kimi-k2", ("<|tool_calls_section_begin|>",)),
+    Sign("deepseek-v3.2", ("｜DSML｜", "function_calls")),
+    Sign("deepseek-v4", ("｜DSML｜", "tool_calls")),
     Sign("deepseek-r1", ("<｜tool▁calls▁begin｜>", "```json")),
     Sign("deepseek-v3.1", ("<｜tool▁calls▁begin｜>",)),
     Sign("minimax-m2", ("<minimax:tool_call>",)),

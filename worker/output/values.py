@@ -9,12 +9,19 @@ from worker.output.json_text import JsonText
 DEEPEST = 16  # references and unions on the way to a type
 
 
-def typed_json(text: str, name: str, parameters: Mapping[str, Any]) -> str:
-    """JSON text of the value: a string, unless the schema wants something else and the text is that."""
+def typed_json(text: str, name: str, parameters: Mapping[str, Any], is_string: bool | None = None) -> str:
+    """JSON text of the value: a string, unless the schema wants something else and the text is that.
+
+    `is_string`: what the model says it is, which counts where the schema leaves it open.
+    """
     properties = parameters.get("properties")
     schema = properties.get(name) if isinstance(properties, dict) else None
     types = set(_types(schema, parameters, DEEPEST))
     stripped = text.strip()
+    if is_string and (not types or "string" in types):
+        return json.dumps(text, ensure_ascii=False)
+    if is_string is False and types != {"string"} and _is_json(stripped):
+        return stripped
     if stripped.lower() in ("true", "false") and "boolean" in types:
         return stripped.lower()
     if stripped.lower() in ("null", "none") and "null" in types:
@@ -45,13 +52,13 @@ def _types(schema: Any, root: Mapping[str, Any], depth: int) -> Iterator[str]:
     yield from (kind for kind in (given if isinstance(given, list) else [given]) if isinstance(kind, str))
     values = schema.get("enum", [])
     for value in [*(values if isinstance(values, list) else []), *([schema["const"]] if "const" in schema else [])]:
-        yield _kind(value)
+        yield kind_of(value)
     for union in ("anyOf", "oneOf", "allOf"):
         for option in schema[union] if isinstance(schema.get(union), list) else []:
             yield from _types(option, root, depth - 1)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     kinds = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
     return kinds.get(type(value), "null")
 

@@ -140,6 +140,24 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         [call(**PARIS), call("now")],
     ),
     (
+        "deepseek-v3.2",
+        'I look.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+        '<｜DSML｜parameter name="city" string="true">12</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="units" string="false">null</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="hours">[1, 2]</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="zip" string="true">075</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        '<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n</｜DSML｜function_calls>',
+        [("text", "I look."), call(city="12", days=3, units=None, hours=[1, 2], zip="075"), call("now")],
+    ),
+    (
+        "deepseek-v4",
+        '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="now">\n\n</｜DSML｜invoke>\n<｜DSML｜invoke name="get_weather">\n'
+        '<｜DSML｜parameter name="city" string="true">a\n"b"</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        "</｜DSML｜tool_calls>",
+        [call("now"), call(city='a\n"b"')],
+    ),
+    (
         "qwen-coder",
         "I look.\n<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n"
         "</parameter>\n<parameter=hours>\n[1, 2]\n</parameter>\n<parameter=detail>\nTrue\n</parameter>\n"
@@ -297,6 +315,14 @@ def test_a_prompt_may_have_opened_the_reasoning() -> None:
 def test_reasoning_that_does_not_end_is_reasoning() -> None:
     text = 'Hm <tool_call>{"name": "now"}</tool_call> \n'
     assert every_cut(lambda: parser("hermes", THINK, opened="<think>"), text) == [("reasoning", text)]
+
+
+def test_calls_that_may_begin_in_reasoning_end_it() -> None:
+    text = 'Hm.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>'
+    parts = [("reasoning", "Hm."), ("call", "now", "{}")]
+    assert every_cut(lambda: parser("deepseek-v4", THINK, opened="<think>"), text) == parts
+    alone = every_cut(lambda: parser("deepseek-v4", THINK, opened="<think>", tools=None), text)
+    assert alone == [("reasoning", text)]
 
 
 def test_a_prompt_may_have_opened_a_message() -> None:

@@ -203,6 +203,31 @@ def test_braced_arguments_keep_to_the_schema(arguments: str, allowed: bool) -> N
     assert allows(matcher, f"<|tool_call>call:get_weather{arguments}") is allowed
 
 
+DSML = '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n'
+DSML_KEY = '<｜DSML｜parameter name="{}" string="{}">{}'
+DSML_END = "</｜DSML｜parameter>\n"
+DSML_NEEDED = DSML_KEY.format("unit", "true", "kelvin") + DSML_END + DSML_KEY.format("days", "false", "3") + DSML_END
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (DSML_NEEDED + "</｜DSML｜invoke>", True),
+        (DSML_KEY.format("city", "true", "3") + DSML_END + DSML_NEEDED, True),
+        (DSML_NEEDED + DSML_KEY.format("note", "false", "null") + DSML_END, True),
+        (DSML_NEEDED + DSML_KEY.format("note", "true", "null") + DSML_END, True),
+        (DSML_NEEDED + DSML_KEY.format("hours", "false", "[1, 24]") + DSML_END, True),
+        (DSML_KEY.format("city", "false", ""), False),
+        (DSML_KEY.format("unit", "false", ""), False),
+        (DSML_NEEDED + DSML_KEY.format("note", "false", "3"), False),
+        (DSML_NEEDED + DSML_KEY.format("hours", "false", "[25"), False),
+    ],
+)
+def test_arguments_that_say_their_types_keep_to_the_schema(arguments: str, allowed: bool) -> None:
+    matcher = start("deepseek-v4", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
+    assert allows(matcher, DSML + arguments) is allowed
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -32,6 +32,8 @@ FRAGMENTS = {
     "{% if tools %}<function=f>{\"a\": 1}</function>{% endif %}": "function-tag",
     "{% if tools %}{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function' + '```json' }}{% endif %}": "deepseek-r1",
     "{% if tools %}{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + name }}{% endif %}": "deepseek-v3.1",
+    "{% set d = '｜DSML｜' %}{% if tools %}{{ '<' + d + 'function_calls>' + tool_calls }}{% endif %}": "deepseek-v3.2",
+    "{% set d = '｜DSML｜' %}{% if tools %}{{ '<' + d + 'tool_calls>' + tool_calls }}{% endif %}": "deepseek-v4",
     "{% if tools %}<minimax:tool_call><invoke name=\"f\">{% endif %}": "minimax-m2",
     "{% if tools %}<seed:tool_call><function=f><parameter=a>{% endif %}": "seed-oss",
     "{% if tools %}<|tool_call|>{{ calls }}{% endif %}": "granite",
