@@ -34,6 +34,7 @@ TOOL_CALL_FORMATS = (
     "qwen-coder",
     "seed-oss",
     "minimax-m2",
+    "minimax-m3",
     "glm",
     "granite",
     "nemotron",

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from atelier.tools import ToolCallPiece, Tools
 from worker.output.braced_values import ended, read_key, read_value
-from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, PythonCall, TypedCall
+from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, NestedCall, PythonCall, TypedCall
 from worker.output.json_text import JsonText
+from worker.output.nested_values import read_element, read_tag
 from worker.output.python_calls import read_call
 from worker.output.source import LONGEST_NAME, Malformed, Reading, Source
-from worker.output.values import typed_json
+from worker.output.values import member_schema, typed_json
 
 NAME_KEYS = ("name", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
@@ -115,6 +116,8 @@ class CallReader:
                 yield from self._named_call(marks)
             case BracedCall(quote=quote):
                 yield from self._braced_call(quote)
+            case NestedCall() as marks:
+                yield from self._nested_call(marks)
 
     def _json_call(self) -> Reading[None]:
         source = self._source
@@ -189,8 +192,7 @@ class CallReader:
         names: set[str] = set()
         while begun == key[0]:
             yield from self._expect(key[1:])
-            argument = yield from self._argument(name, marks, names)
-            yield ToolCallPiece(self.begun - 1, arguments=argument)
+            yield self._member(*(yield from self._argument(name, marks)), names)
             source.commit()
             yield from source.space()
             begun = yield from source.starts(key[0], end)
@@ -199,8 +201,8 @@ class CallReader:
         source.at -= len(begun)
         yield ToolCallPiece(self.begun - 1, arguments="}" if names else "{}")
 
-    def _argument(self, tool: str, marks: MarkedCall, before: set[str]) -> Reading[str]:
-        """A parameter and its value as a piece of JSON; Malformed if it was there before."""
+    def _argument(self, tool: str, marks: MarkedCall) -> Reading[tuple[str, str]]:
+        """A parameter and its value as JSON text."""
         source = self._source
         if isinstance(marks, TypedCall):
             name, is_string = yield from self._typed_key(marks)
@@ -211,12 +213,7 @@ class CallReader:
         value = yield from source.until(marks.value_after.split()[0])
         if marks.value_after.startswith("\n"):
             value = value.removeprefix("\n").removesuffix("\n")
-        if name in before:
-            raise Malformed
-        before.add(name)
-        opening = "{" if len(before) == 1 else ", "
-        written = typed_json(value, name, self._schema(tool), is_string)
-        return f"{opening}{json.dumps(name, ensure_ascii=False)}: {written}"
+        return name, typed_json(value, name, self._schema(tool), is_string)
 
     def _typed_key(self, marks: TypedCall) -> Reading[tuple[str, bool | None]]:
         """The parameter's name, and whether its value is said to be a string."""
@@ -236,13 +233,41 @@ class CallReader:
         keys: set[str] = set()
         while not (yield from ended(source, "}", first=not keys)):
             key = yield from read_key(source, quote)
-            value = yield from read_value(source, quote)
-            if key in keys:
-                raise Malformed
-            yield ToolCallPiece(self.begun - 1, arguments=f"{', ' if keys else '{'}{key}: {value}")
+            yield self._member(json.loads(key), (yield from read_value(source, quote)), keys)
             source.commit()
-            keys.add(key)
         yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
+
+    def _nested_call(self, marks: NestedCall) -> Reading[None]:
+        source, opening, end = self._source, f"{marks.mark}<", marks.after.split()[0]
+        name = yield from source.name()
+        yield from self._expect(marks.name_after.split())
+        yield from source.space()
+        begun = yield from source.starts(opening, end)
+        if not begun:
+            raise Malformed
+        yield self._begin(name)
+        source.commit()
+        keys: set[str] = set()
+        root = self._schema(name)
+        while begun == opening:
+            key = yield from read_tag(source)
+            value = yield from read_element(source, marks.mark, key, member_schema(root, key, root), root)
+            yield self._member(key, value, keys)
+            source.commit()
+            yield from source.space()
+            begun = yield from source.starts(opening, end)
+        if not begun:
+            raise Malformed
+        source.at -= len(begun)
+        yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
+
+    def _member(self, key: str, value: str, before: set[str]) -> ToolCallPiece:
+        """An argument as a piece of JSON; Malformed if it was there before. `value`: JSON text."""
+        if key in before:
+            raise Malformed
+        opening = ", " if before else "{"
+        before.add(key)
+        return ToolCallPiece(self.begun - 1, arguments=f"{opening}{json.dumps(key, ensure_ascii=False)}: {value}")
 
     def stream(self, name: str, id: str = "") -> Reading[None]:
         """A call whose arguments come now, as JSON. They are told as they come."""

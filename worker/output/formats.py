@@ -7,11 +7,13 @@ from worker.output.forms import (
     JsonCall,
     MarkedCall,
     NamedCall,
+    NestedCall,
     PythonCall,
     ReasoningMarks,
     TypedCall,
 )
 
+MINIMAX = "]<]minimax[>["
 KINDS = ("string", "integer", "number", "boolean", "null", "array", "object")
 
 
@@ -170,6 +172,19 @@ FORMATS = {
             end="</minimax:tool_call>",
         ),
         Format(
+            name="minimax-m3",
+            call=NestedCall(
+                mark=MINIMAX,
+                before=f'{MINIMAX}<invoke name="',
+                name_after='">',
+                after=f"{MINIMAX}</invoke>\n",
+            ),
+            begin=f"{MINIMAX}<tool_call>\n",
+            end=f"{MINIMAX}</tool_call>",
+            ignored=("</mm:think>",),
+            unsaid="</mm:think>",
+        ),
+        Format(
             name="glm",
             call=MarkedCall(
                 before="<tool_call>",
@@ -263,5 +278,6 @@ REASONING = (
     ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>"),
     ReasoningMarks("<seed:think>", "</seed:think>"),
     ReasoningMarks("◁think▷", "◁/think▷"),
+    ReasoningMarks("<mm:think>", "</mm:think>"),
     ReasoningMarks("<|channel>thought", "<channel|>"),
 )

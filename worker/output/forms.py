@@ -55,6 +55,14 @@ class TypedCall(MarkedCall):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NestedCall(Call):
+    """The name, then each argument in a tag of its name, objects and lists as tags within, a mark before each tag."""
+
+    mark: str
+    name_after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PythonCall(Call):
     """f(a=1, b="x")"""
 
@@ -80,6 +88,7 @@ class Format:
     bare: str = ""  # characters that may begin calls without a mark where the answer begins
     anywhere: bool = False  # or where any text does
     ignored: tuple[str, ...] = ()  # marks that stand for nothing
+    unsaid: str = ""  # what may be written before calls in place of text; marks that are ignored
     results: str = ""  # the mark that begins what calls returned: the model goes on to make that up
     prompted: str = ""  # what prompts may end with, as the beginning of the completion
     in_reasoning: bool = False  # calls may begin before the reasoning ends, and end it

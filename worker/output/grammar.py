@@ -13,10 +13,12 @@ from worker.output.forms import (
     JsonCall,
     MarkedCall,
     NamedCall,
+    NestedCall,
     PythonCall,
     ReasoningMarks,
     TypedCall,
 )
+from worker.output.nested_grammar import nested_members
 from worker.output.parameters import STRING_LIMITS, by_kind, closed, kinds, properties
 from worker.output.rules import Rules, Spelling, Unwritable
 
@@ -40,7 +42,7 @@ def calls_grammar(
     calls = _Calls(format, tools, rules)
     thought = _reasoning(format, reasoning, opened, rules)
     if tools.choice is not ToolChoice.AUTO:
-        body = calls.all(format.prompted == opened != "")
+        body = _unsaid(format, opened, rules) + calls.all(format.prompted == opened != "")
     elif answer is not None:
         body = f"{rules.json(answer)} | {calls.all(format.prompted == opened != '')}"
     else:
@@ -59,6 +61,11 @@ def _reasoning(format: Format, reasoning: ReasoningMarks | None, opened: str, ru
     return rest if opened == reasoning.start else f"({rules.text(reasoning.start)} {rest})?"
 
 
+def _unsaid(format: Format, opened: str, rules: Rules) -> str:
+    rest = format.unsaid.removeprefix(opened)
+    return f"({rules.text(rest)})? " if rest else ""
+
+
 def _choice(format: Format, calls: "_Calls", rules: Rules) -> str:
     """Text, calls, or text and then calls, which begin at the format's mark."""
     if isinstance(format.call, ChannelCall):
@@ -66,10 +73,11 @@ def _choice(format: Format, calls: "_Calls", rules: Rules) -> str:
         preamble = f"{rules.text('<|channel|>commentary<|message|>')} {rules.up_to('<|end|>')}"
         return f"{final} TEXT | ({preamble} {rules.text('<|start|>assistant')})? ({calls.all(False)})"
     if not (mark := (format.begin or format.call.before).split()[:1]):
-        rules.lines[0] += "\n" + r'ANSWER: /(?s:.*)/ & ~/(?s:\s*\[?\s*\{\s*"name"\s*:.*)/ & ~/(?s:\s*\[\s*\w+\(.*)/'
+        rules.lines.append(r'ANSWER: /(?s:.*)/ & ~/(?s:\s*\[?\s*\{\s*"name"\s*:.*)/ & ~/(?s:\s*\[\s*\w+\(.*)/')
         return f"ANSWER | {calls.all(False)}"
     calls.leading = mark[0]
-    return f"TEXT | {rules.up_to(mark[0])} {calls.all(False)}"
+    marks = rules.tokens(format.ignored)
+    return f"{marks} TEXT | {marks} {rules.up_to(mark[0])} {calls.all(False)}"
 
 
 class _Calls:
@@ -117,6 +125,9 @@ class _Calls:
             case BracedCall():
                 arguments = braced_object(self._rules, call.quote, tool.parameters)
                 return f"{text(before + tool.name)} {arguments} {text(call.after)}"
+            case NestedCall():
+                arguments = nested_members(self._rules, call.mark, tool.parameters)
+                return f"{text(before + tool.name + call.name_after)} {arguments} {text(call.after)}"
             case NamedCall():
                 number = f'"functions.{tool.name}:" /[0-9]{{1,2}}/' if call.numbered else text(tool.name)
                 return f"{text(before)} {number} {text(call.between)} {self._object(tool)} {text(call.after)}"

@@ -10,6 +10,8 @@ STRING_LIMITS = {"minLength", "maxLength", "pattern", "format", "allOf", "oneOf"
 LIMITS = {"allOf", "anyOf", "oneOf", "$ref", "not", "if", "patternProperties", "propertyNames", "minProperties"}
 PLAIN_TYPE = {"type", "title", "description"}
 DEFINITIONS = ("$defs", "definitions")
+BESIDE_UNIONS = {"title", "description", "default", "examples", *DEFINITIONS}
+LIST_LIMITS = {*LIMITS, "prefixItems", "uniqueItems", "contains"}
 CLOSED = {"additionalProperties": False}
 
 
@@ -62,3 +64,18 @@ def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str,
     reference = schema.get("$ref")
     found = referred(reference, root) if isinstance(reference, str) else None
     return found if isinstance(found, dict) else schema
+
+
+def constants(schema: Mapping[str, Any]) -> list[Any]:
+    options = [schema["const"]] if "const" in schema else schema["enum"]
+    if not isinstance(options, list) or not options:
+        raise Unwritable
+    return options
+
+
+def within(schema: Mapping[str, Any], options: Any) -> list[Mapping[str, Any]]:
+    """The schemas in a schema, each complete in itself."""
+    if not isinstance(options, list) or not options or not all(isinstance(option, dict) for option in options):
+        raise Unwritable
+    definitions = {key: schema[key] for key in DEFINITIONS if key in schema}
+    return [{**definitions, **resolved(option, schema)} for option in options]

@@ -25,6 +25,7 @@ SIGNS = (
     Sign("deepseek-v4", ("｜DSML｜", "tool_calls")),
     Sign("deepseek-r1", ("<｜tool▁calls▁begin｜>", "```json")),
     Sign("deepseek-v3.1", ("<｜tool▁calls▁begin｜>",)),
+    Sign("minimax-m3", ("]<]minimax[>[", "<tool_call>")),
     Sign("minimax-m2", ("<minimax:tool_call>",)),
     Sign("seed-oss", ("<seed:tool_call>",)),
     Sign("qwen-coder", ("<function=", "<parameter=")),

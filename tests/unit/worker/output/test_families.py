@@ -183,6 +183,27 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         [call(**PARIS), call("now")],
     ),
     (
+        "minimax-m3",
+        "I look.]<]minimax[>[<tool_call>\n"
+        ']<]minimax[>[<invoke name="get_weather">]<]minimax[>[<city>a <b>\n]<]minimax[>[</city>'
+        "]<]minimax[>[<days>3]<]minimax[>[</days>]<]minimax[>[<hours>]<]minimax[>[<item>1]<]minimax[>[</item>"
+        "]<]minimax[>[<item>2]<]minimax[>[</item>]<]minimax[>[</hours>]<]minimax[>[<place>]<]minimax[>[<lat>1.5"
+        "]<]minimax[>[</lat>]<]minimax[>[<names>]<]minimax[>[<item>P]<]minimax[>[</item>]<]minimax[>[</names>"
+        "]<]minimax[>[</place>]<]minimax[>[</invoke>\n"
+        ']<]minimax[>[<invoke name="now">]<]minimax[>[</invoke>\n]<]minimax[>[</tool_call>',
+        [
+            ("text", "I look."),
+            call(city="a <b>\n", days=3, hours=[1, 2], place={"lat": 1.5, "names": ["P"]}),
+            call("now"),
+        ],
+    ),
+    (
+        "minimax-m3",
+        '</mm:think>Hm.]<]minimax[>[<tool_call>]<]minimax[>[<invoke name="get_weather">\n]<]minimax[>[<hours>'
+        "]<]minimax[>[</hours>]<]minimax[>[</invoke>]<]minimax[>[</tool_call>",
+        [("text", "Hm."), call(hours=[])],
+    ),
+    (
         "glm",
         "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
         "<arg_value>3</arg_value>\n</tool_call>\n<tool_call>now\n</tool_call>",
@@ -355,6 +376,7 @@ MALFORMED = [
     ("mistral-args", "[TOOL_CALLS]now{}"),
     ("qwen-coder", "<tool_call>\n<function=get_weather>\nParis\n</function>"),
     ("glm", "<tool_call>\n</tool_call>"),
+    ("minimax-m3", ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">soon]<]minimax[>[</invoke>'),
     ("harmony", "<|channel|>commentary to=functions.now<|message|>soon"),
     ("kimi-k2", "<|tool_calls_section_begin|>nothing<|tool_calls_section_end|>"),
     ("json", '```json\n{"name": "Ada", "arguments": {}}\n```'),
@@ -417,6 +439,22 @@ def test_a_result_that_the_model_makes_up_is_not_waited_for() -> None:
     assert not ended.complete
     ended.push("e>")
     assert ended.complete
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "b" * 300,
+        "/b>",
+        "b>x]<]minimax[>[<c>1]<]minimax[>[</c>]<]minimax[>[</b>",
+        "b>]<]minimax[>[<c>1]<]minimax[>[</c>]<]minimax[>[<c>1]<]minimax[>[</c>]<]minimax[>[</b>",
+        "b>" + "]<]minimax[>[<c>" * 80,
+        "a>2]<]minimax[>[</a>",
+    ],
+)
+def test_nested_arguments_that_break_off_stay_told(value: str) -> None:
+    text = ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">]<]minimax[>[<a>1]<]minimax[>[</a>]<]minimax[>[<'
+    assert told(parser("minimax-m3"), [text + value])[0] == ("call", "now", '{"a": 1')
 
 
 @pytest.mark.parametrize("value", ["[" * 80, "x" * 5000, "<|tool_call>", ",", '<|"|>' + "x" * 10_000])

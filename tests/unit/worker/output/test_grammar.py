@@ -203,6 +203,30 @@ def test_braced_arguments_keep_to_the_schema(arguments: str, allowed: bool) -> N
     assert allows(matcher, f"<|tool_call>call:get_weather{arguments}") is allowed
 
 
+M3 = "]<]minimax[>["
+M3_NEEDED = f"{M3}<unit>kelvin{M3}</unit>{M3}<days>3{M3}</days>"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (f"{M3_NEEDED}{M3}</invoke>", True),
+        (f"{M3}<city>a <b>{M3}</city>{M3_NEEDED}{M3}<note>x{M3}</note>{M3}</invoke>", True),
+        (f"{M3_NEEDED}{M3}<hours>{M3}<item>1{M3}</item>{M3}<item>24{M3}</item>{M3}</hours>", True),
+        (f"{M3_NEEDED}{M3}<hours>{M3}</hours>", True),
+        (f"{M3}<unit>miles", False),
+        (f"{M3}<days>", False),
+        (f"{M3_NEEDED}{M3}<hours>{M3}<item>25", False),
+        (f"{M3_NEEDED}{M3}<hours>{M3}<item>1{M3}</item>" + f"{M3}<item>2{M3}</item>" * 3, False),
+        (f"{M3_NEEDED}{M3}<zone>", False),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "</mm:think>"])
+def test_nested_arguments_keep_to_the_schema(before: str, arguments: str, allowed: bool) -> None:
+    matcher = start("minimax-m3", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
+    assert allows(matcher, f'{before}{M3}<tool_call>\n{M3}<invoke name="get_weather">{arguments}') is allowed
+
+
 DSML = '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n'
 DSML_KEY = '<｜DSML｜parameter name="{}" string="{}">{}'
 DSML_END = "</｜DSML｜parameter>\n"
@@ -242,11 +266,12 @@ def test_arguments_that_say_their_types_keep_to_the_schema(arguments: str, allow
         {"$ref": "#/$defs/loop"},
     ],
 )
-def test_braced_arguments_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> None:
+@pytest.mark.parametrize("format", ["gemma-4", "minimax-m3"])
+def test_braced_and_nested_arguments_cannot_be_held_to_every_schema(format: str, schema: dict[str, Any]) -> None:
     loop = {"type": "object", "properties": {"again": {"$ref": "#/$defs/loop"}, "or": {"$ref": "#/$defs/loop"}}}
     parameters = {"type": "object", "properties": {"a": schema}, "$defs": {"loop": loop}}
     with pytest.raises(Unwritable):
-        calls_grammar(FORMATS["gemma-4"], Tools([Tool("f", parameters=parameters)]), None, "", spell, embedded_schema)
+        calls_grammar(FORMATS[format], Tools([Tool("f", parameters=parameters)]), None, "", spell, embedded_schema)
 
 
 def test_arguments_that_a_schema_does_not_name_are_not_made_up() -> None:

@@ -34,6 +34,7 @@ FRAGMENTS = {
     "{% if tools %}{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + name }}{% endif %}": "deepseek-v3.1",
     "{% set d = '｜DSML｜' %}{% if tools %}{{ '<' + d + 'function_calls>' + tool_calls }}{% endif %}": "deepseek-v3.2",
     "{% set d = '｜DSML｜' %}{% if tools %}{{ '<' + d + 'tool_calls>' + tool_calls }}{% endif %}": "deepseek-v4",
+    "{% set ns = ']<]minimax[>[' %}{% if tools %}{{ ns + '<tool_call>' + ns + '<invoke name=' }}": "minimax-m3",
     "{% if tools %}<minimax:tool_call><invoke name=\"f\">{% endif %}": "minimax-m2",
     "{% if tools %}<seed:tool_call><function=f><parameter=a>{% endif %}": "seed-oss",
     "{% if tools %}<|tool_call|>{{ calls }}{% endif %}": "granite",
