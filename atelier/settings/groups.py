@@ -43,7 +43,14 @@ TOOL_CALL_FORMATS = (
     "firefunction",
     "command-r",
     "command-r7b",
+    "apertus",
+    "gigachat-3",
+    "gigachat-3.1",
+    "minicpm5",
+    "hy3",
+    "solar-open",
     "harmony",
+    "kimi-k3",
     "kimi-k2",
 )
 LONGEST_MARK = 200  # characters of a mark in a completion

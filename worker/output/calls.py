@@ -45,7 +45,7 @@ class CallReader:
         yield from self._close(ends.get(mark, format.end).split())
 
     def _bracket(self, mark: str) -> Reading[str]:
-        if not isinstance(self._format.call, JsonCall | PythonCall):
+        if not isinstance(self._format.call, JsonCall | PythonCall) and not self._format.listed:
             return ""
         bracket = yield from self._source.starts("[")
         if not mark and not bracket and isinstance(self._format.call, PythonCall):
@@ -163,6 +163,7 @@ class CallReader:
 
     def _named_call(self, marks: NamedCall) -> Reading[None]:
         source = self._source
+        id = (yield from source.until(marks.id_after, LONGEST_NAME)).strip() if marks.id_after else ""
         written = yield from source.name()
         numbered = NUMBERED.fullmatch(written) if marks.numbered else None
         yield from source.space()
@@ -173,7 +174,7 @@ class CallReader:
         if numbered:
             yield from self.stream(numbered["name"], f"functions.{numbered['name']}:{numbered['number']}")
         else:
-            yield from self.stream(written)
+            yield from self.stream(written, id)
 
     def _marked_call(self, marks: MarkedCall) -> Reading[None]:
         source = self._source
@@ -210,7 +211,13 @@ class CallReader:
             first, *between = marks.key_after.split()
             name, is_string = (yield from source.until(first, LONGEST_NAME)), None
             yield from self._expect(between)
-        value = yield from source.until(marks.value_after.split()[0])
+        opening, closing = marks.raw
+        if opening and (yield from source.starts(opening)):
+            value = yield from source.until(closing)
+            yield from source.space()
+            yield from source.expect(marks.value_after.split()[0])
+        else:
+            value = yield from source.until(marks.value_after.split()[0])
         if marks.value_after.startswith("\n"):
             value = value.removeprefix("\n").removesuffix("\n")
         return name, typed_json(value, name, self._schema(tool), is_string)

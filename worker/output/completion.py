@@ -39,7 +39,7 @@ class CompletionParser:
         make_id = new_id or (lambda: _random_id(format.id_length if format else 0))
         self._calls = CallReader(source, format, tools, make_id) if format and tools else None
         self._harmony = format is not None and isinstance(format.call, ChannelCall)
-        self._results = format.results if format and self._calls else ""
+        self._ends = _ends(format, calls=self._calls is not None)
         self._ended = False
         self._bare = format.bare if format and self._calls else ""
         self._marks = self._begin_marks()
@@ -75,17 +75,17 @@ class CompletionParser:
             *(format.openings if self._calls or self._harmony else ()),
             *anywhere,
             *format.ignored,
-            *filter(None, [self._results]),
+            *self._ends,
         )
 
     def _read(self) -> Reading[None]:
         yield from self._read_reasoning()
         yield from self._read_bare()
-        while True:
+        while not self._ended:
             space, mark = yield from self._passage(Text, self._marks)
             if not mark:
                 return
-            if mark == self._results:
+            if mark in self._ends and not (self._calls and self._format and mark in self._format.openings):
                 self._ended = True
                 return
             if self._format and mark in self._format.ignored:
@@ -134,7 +134,9 @@ class CompletionParser:
             elif self._calls:
                 yield from self._calls.section(mark)
         except Malformed:
-            if self._source.commits == commits:
+            if self._source.commits == commits and mark in self._ends:
+                self._ended = True
+            elif self._source.commits == commits:
                 self._source.at = len(before)
                 yield from self._tell(Text, before)
             self._source.at = 0
@@ -194,6 +196,13 @@ class CompletionParser:
         self._source.commit()
         if told:
             yield make(told)
+
+
+def _ends(format: Format | None, *, calls: bool) -> tuple[str, ...]:
+    """The marks after which nothing is wanted."""
+    if format is None:
+        return ()
+    return tuple(filter(None, (format.results if calls else "", format.last)))
 
 
 def find_mark(text: str, marks: Sequence[str]) -> tuple[int, str, int]:

@@ -220,6 +220,7 @@ FORMATS = {
             listed=True,
             end="</tool_calls>",
             separator=", ",
+            ignored=("[END FINAL RESPONSE]",),
         ),
         Format(
             name="minimax-m1",
@@ -253,10 +254,88 @@ FORMATS = {
             ignored=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         ),
         Format(
+            name="apertus",
+            call=NamedCall(before='{"', between='": ', after="}"),
+            begin="<|tools_prefix|>",
+            listed=True,
+            end="<|tools_suffix|>",
+            separator=", ",
+        ),
+        Format(
+            name="gigachat-3",
+            call=JsonCall(before="<|message_sep|>\n\nfunction call<|role_sep|>\n"),
+            separator=None,
+            last="<|message_sep|>",
+        ),
+        Format(
+            name="gigachat-3.1",
+            call=JsonCall(before="<|function_call|>"),
+            separator=None,
+            last="<|message_sep|>",
+        ),
+        Format(
+            name="minicpm5",
+            call=MarkedCall(
+                before='<function name="',
+                name_after='">',
+                key_before='<param name="',
+                key_after='">',
+                raw=("<![CDATA[", "]]>"),
+                value_after="</param>",
+                after="</function>",
+            ),
+            separator="\n",
+        ),
+        Format(
+            name="hy3",
+            call=MarkedCall(
+                before="<tool_call:opensource>",
+                name_after="<tool_sep:opensource>\n",
+                key_before="<arg_key:opensource>",
+                key_after="</arg_key:opensource>\n<arg_value:opensource>",
+                value_after="</arg_value:opensource>\n",
+                after="</tool_call:opensource>\n",
+            ),
+            begin="<tool_calls:opensource>\n",
+            end="</tool_calls:opensource>",
+        ),
+        Format(
+            name="solar-open",
+            call=NamedCall(
+                before="<|tool_call:begin|>",
+                id_after="<|tool_call:name|>",
+                between="<|tool_call:args|>",
+                after="<|tool_call:end|>",
+            ),
+            begin="<|tool_calls|>",
+            end="<|calls|>",
+            ignored=("<|begin|>assistant", "<|content|>", "<|end|>"),
+        ),
+        Format(
             name="harmony",
             call=ChannelCall(before="<|channel|>commentary to=functions.", between=" <|constrain|>json<|message|>"),
             separator=None,
             also=(("<|channel|>", ""), ("<|start|>", "")),
+        ),
+        Format(
+            name="kimi-k3",
+            call=TypedCall(
+                before='<|open|>call tool="',
+                number_before='" index="',
+                name_after='"<|sep|>',
+                key_before='<|open|>argument key="',
+                type_before='" type="',
+                types=tuple((kind, "number" if kind == "integer" else kind) for kind in KINDS),
+                key_after='"<|sep|>',
+                value_after="<|close|>argument<|sep|>",
+                after="<|close|>call<|sep|>",
+            ),
+            begin="<|open|>tools<|sep|>",
+            end="<|close|>tools<|sep|>",
+            ignored=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+            unsaid="<|open|>response<|sep|><|close|>response<|sep|>",
+            prompted="<|open|>response<|sep|>",
+            last="<|close|>message<|sep|>",
         ),
         Format(
             name="kimi-k2",
@@ -272,6 +351,9 @@ FORMATS = {
     )
 }
 
+SOLAR = ReasoningMarks("<|think|>", "<|end|><|begin|>assistant")
+KIMI_K3 = ReasoningMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>")
+HY3 = ReasoningMarks("<think:opensource>", "</think:opensource>")
 REASONING = (
     ReasoningMarks("<think>", "</think>"),
     ReasoningMarks("[THINK]", "[/THINK]"),
@@ -280,4 +362,9 @@ REASONING = (
     ReasoningMarks("◁think▷", "◁/think▷"),
     ReasoningMarks("<mm:think>", "</mm:think>"),
     ReasoningMarks("<|channel>thought", "<channel|>"),
+    HY3,
+    ReasoningMarks("<|inner_prefix|>", "<|inner_suffix|>"),
+    ReasoningMarks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    SOLAR,
+    KIMI_K3,
 )

@@ -27,6 +27,7 @@ class NamedCall(Call):
     """The name, something between, and the arguments as JSON."""
 
     between: str
+    id_after: str = ""  # what ends the call's id, which comes before the name
     numbered: bool = False  # functions.name:0, which is the call's id too
 
 
@@ -43,6 +44,7 @@ class MarkedCall(Call):
     key_before: str
     key_after: str
     value_after: str
+    raw: tuple[str, str] = ("", "")  # marks around a value in which there may be `value_after`
     number_before: str = ""  # the call's number, from 1, which comes before `name_after`
 
 
@@ -89,6 +91,7 @@ class Format:
     anywhere: bool = False  # or where any text does
     ignored: tuple[str, ...] = ()  # marks that stand for nothing
     unsaid: str = ""  # what may be written before calls in place of text; marks that are ignored
+    last: str = ""  # the mark that ends a completion, in vocabularies that may not know it for an end
     results: str = ""  # the mark that begins what calls returned: the model goes on to make that up
     prompted: str = ""  # what prompts may end with, as the beginning of the completion
     in_reasoning: bool = False  # calls may begin before the reasoning ends, and end it
@@ -104,7 +107,7 @@ class Format:
     def texts(self) -> tuple[str, ...]:
         """Everything that is written around calls and in them, and that may be tokens of its own."""
         call = [getattr(self.call, name) for name in self.call.__dataclass_fields__]
-        around = [text for pair in self.also for text in pair]
+        around = [text for pair in (*self.also, getattr(self.call, "raw", ())) for text in pair]
         return tuple(
             text for text in [self.begin, self.end, self.results, *call, *around] if isinstance(text, str) and text
         )
@@ -112,7 +115,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningMarks:
-    """What begins a model's reasoning, and what ends it."""
+    """What begins a model's reasoning, and what ends it, up to where its answer begins."""
 
     start: str
     end: str

@@ -77,7 +77,8 @@ def _choice(format: Format, calls: "_Calls", rules: Rules) -> str:
         return f"ANSWER | {calls.all(False)}"
     calls.leading = mark[0]
     marks = rules.tokens(format.ignored)
-    return f"{marks} TEXT | {marks} {rules.up_to(mark[0])} {calls.all(False)}"
+    last = f"({rules.text(format.last)})?" if format.last else ""
+    return f"{marks} TEXT {last} | {marks} {rules.up_to(mark[0])} {calls.all(False)}"
 
 
 class _Calls:
@@ -129,8 +130,9 @@ class _Calls:
                 arguments = nested_members(self._rules, call.mark, tool.parameters)
                 return f"{text(before + tool.name + call.name_after)} {arguments} {text(call.after)}"
             case NamedCall():
+                id = f"/[a-z0-9]{{10}}/ {text(call.id_after)}" if call.id_after else ""
                 number = f'"functions.{tool.name}:" /[0-9]{{1,2}}/' if call.numbered else text(tool.name)
-                return f"{text(before)} {number} {text(call.between)} {self._object(tool)} {text(call.after)}"
+                return f"{text(before)} {id} {number} {text(call.between)} {self._object(tool)} {text(call.after)}"
         raise AssertionError(call)
 
     def _object(self, tool: Tool) -> str:
@@ -142,7 +144,7 @@ class _Calls:
                 value = self._typed(call, name, schema)
             else:
                 before = self._rules.text(f"{call.key_before}{name}{call.key_after}")
-                value = f"{before} {self._plain(schema, call.value_after)}"
+                value = f"{before} {self._plain(schema, call.value_after, call.raw)}"
             yield value if required else f"({value})?"
 
     def _typed(self, call: TypedCall, name: str, schema: Mapping[str, Any]) -> str:
@@ -159,8 +161,8 @@ class _Calls:
             return text(before + tool.name + call.name_after)
         return f"{text(before + tool.name + call.number_before)} /[0-9]{{1,2}}/ {text(call.name_after)}"
 
-    def _plain(self, schema: Mapping[str, Any], end: str) -> str:
-        """A value as text: a string as it is, anything else as JSON."""
+    def _plain(self, schema: Mapping[str, Any], end: str, raw: tuple[str, str] = ("", "")) -> str:
+        """A value as text: a string as it is, anything else as JSON. `raw`: marks that may be around a string."""
         given = kinds(schema)
         options = [schema["const"]] if "const" in schema else schema.get("enum")
         if options is not None and all(isinstance(option, str) for option in options):
@@ -169,8 +171,14 @@ class _Calls:
         if "string" not in given and given:
             return f"{self._rules.json(schema)} {self._rules.text(end)}"
         if given <= {"string", "null"} and given and not STRING_LIMITS & schema.keys() and options is None:
-            return self._rules.up_to(end)
+            return self._raw(end, *raw) if any(raw) else self._rules.up_to(end)
         raise Unwritable
+
+    def _raw(self, end: str, opening: str, closing: str) -> str:
+        """Between the marks, or without them where it does not begin as they do."""
+        marked = f"{self._rules.text(opening)} {self._rules.up_to(closing)} {self._rules.text(end)}"
+        bare = f"/[^{opening[0]}]/ {self._rules.up_to(end)}"
+        return f"({marked} | {bare} | {self._rules.text(end)})"
 
     def _keywords(self, tool: Tool) -> str:
         """a=1, b="x": optional ones may be left out, with their commas."""

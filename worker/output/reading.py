@@ -33,7 +33,7 @@ class OutputReading:
         if self.reasoning is not None:
             yield from (self.reasoning.start, self.reasoning.end)
         if self.format is not None:
-            yield from self.format.ignored
+            yield from (*self.format.ignored, self.format.last)
             if isinstance(self.format.call, ChannelCall):
                 yield from MARKS
             elif self.tools is not None:
@@ -46,7 +46,7 @@ PLAIN = OutputReading()
 def choose_reading(output: OutputFormat, template: str, tools: Tools | None) -> OutputReading:
     """The settings' marks and format, or those of the template. The prompt is yet to be rendered."""
     format = recognise_format(template) if output.tool_calls == "auto" else FORMATS[output.tool_calls]
-    needed = tools is not None or format.ignored or isinstance(format.call, ChannelCall)
+    needed = tools is not None or format.ignored or format.last or isinstance(format.call, ChannelCall)
     return OutputReading(format if needed else None, _reasoning(output, template), tools)
 
 

@@ -256,6 +256,61 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
     ),
     ("command-r7b", "<|START_RESPONSE|>Hello.\n<|END_RESPONSE|>", [("text", "Hello.\n")]),
     (
+        "apertus",
+        'I look.<|tools_prefix|>[{"get_weather": {"city": "Paris", "days": 3}}, {"now": {}}]<|tools_suffix|>',
+        [("text", "I look."), call(**PARIS), call("now")],
+    ),
+    (
+        "gigachat-3",
+        'I look.<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": "get_weather", "arguments": '
+        '{"city": "Paris", "days": 3}}<|message_sep|>\n\n',
+        [("text", "I look."), call(**PARIS)],
+    ),
+    ("gigachat-3", "Hello.<|message_sep|>\n\n", [("text", "Hello.")]),
+    (
+        "gigachat-3.1",
+        'I look.<|function_call|>{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}<|message_sep|>\n\n',
+        [("text", "I look."), call(**PARIS)],
+    ),
+    (
+        "minicpm5",
+        'I look.\n<function name="get_weather"><param name="city"><![CDATA[<b>\n</param>]]></param>'
+        '<param name="days">3</param></function>\n<function name="now"></function>',
+        [("text", "I look."), call(city="<b>\n</param>", days=3), call("now")],
+    ),
+    (
+        "hy3",
+        "I look.<tool_calls:opensource>\n<tool_call:opensource>get_weather<tool_sep:opensource>\n"
+        "<arg_key:opensource>city</arg_key:opensource>\n<arg_value:opensource>Paris</arg_value:opensource>\n"
+        "<arg_key:opensource>days</arg_key:opensource>\n<arg_value:opensource>3</arg_value:opensource>\n"
+        "</tool_call:opensource>\n<tool_call:opensource>now<tool_sep:opensource>\n</tool_call:opensource>\n"
+        "</tool_calls:opensource>",
+        [("text", "I look."), call(**PARIS), call("now")],
+    ),
+    (
+        "solar-open",
+        '<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>get_weather<|tool_call:args|>{"city": "Paris", '
+        '"days": 3}<|tool_call:end|><|tool_call:begin|>f6g7h8i9j0<|tool_call:name|>now<|tool_call:args|>{}'
+        "<|tool_call:end|><|calls|>",
+        [call(**PARIS), call("now")],
+    ),
+    ("solar-open", "<|content|>Hello\n<|end|>", [("text", "Hello\n")]),
+    (
+        "kimi-k3",
+        '<|open|>response<|sep|>I look.<|close|>response<|sep|><|open|>tools<|sep|><|open|>call tool="get_weather" '
+        'index="1"<|sep|><|open|>argument key="city" type="string"<|sep|>12<|close|>argument<|sep|><|open|>argument '
+        'key="days" type="number"<|sep|>3<|close|>argument<|sep|><|open|>argument key="zip" type="string"<|sep|>075'
+        '<|close|>argument<|sep|><|close|>call<|sep|><|open|>call tool="now" index="2"<|sep|><|close|>call<|sep|>'
+        "<|close|>tools<|sep|><|close|>message<|sep|>",
+        [("text", "I look."), call(city="12", days=3, zip="075"), call("now")],
+    ),
+    ("kimi-k3", "Hello.<|close|>response<|sep|><|close|>message<|sep|>", [("text", "Hello.")]),
+    (
+        "apriel",
+        '<tool_calls>[{"name": "now", "arguments": {}}]</tool_calls>\n[END FINAL RESPONSE]',
+        [call("now")],
+    ),
+    (
         "harmony",
         "<|channel|>analysis<|message|>I need it.<|end|><|start|>assistant<|channel|>commentary to=functions."
         'get_weather <|constrain|>json<|message|>{"city": "Paris", "days": 3}<|call|>',
@@ -333,6 +388,50 @@ def test_a_prompt_may_have_opened_the_reasoning() -> None:
     assert parts == [("reasoning", "Hm."), ("call", "now", "{}")]
 
 
+SOLAR_THOUGHT = ReasoningMarks("<|think|>", "<|end|><|begin|>assistant")
+APRIEL_THOUGHT = ReasoningMarks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]")
+KIMI_THOUGHT = ReasoningMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>")
+HY3_THOUGHT = ReasoningMarks("<think:opensource>", "</think:opensource>")
+
+
+@pytest.mark.parametrize(
+    ("format", "reasoning", "opened", "text"),
+    [
+        ("solar-open", SOLAR_THOUGHT, "", "<|think|>Hm.<|end|><|begin|>assistant<|content|>Hello.<|end|>"),
+        ("apriel", APRIEL_THOUGHT, "Here are my reasoning steps:", "\nHm.\n[BEGIN FINAL RESPONSE]\nHello."),
+        ("apriel", APRIEL_THOUGHT, "", "Here are my reasoning steps:\nHm.\n[BEGIN FINAL RESPONSE]\nHello."),
+        (
+            "kimi-k3",
+            KIMI_THOUGHT,
+            "<|open|>think<|sep|>",
+            "Hm.<|close|>think<|sep|><|open|>response<|sep|>Hello.<|close|>response<|sep|><|close|>message<|sep|>",
+        ),
+        ("hy3", HY3_THOUGHT, "<think:opensource>", "Hm.</think:opensource>Hello."),
+    ],
+)
+@pytest.mark.parametrize("tools", [TOOLS, None])
+def test_reasoning_and_answer_are_told_apart(
+    format: str, reasoning: ReasoningMarks, opened: str, text: str, tools: Tools | None
+) -> None:
+    parts = [("reasoning", "Hm."), ("text", "Hello.")]
+    assert every_cut(lambda: parser(format, reasoning, opened, tools), text) == parts
+
+
+def test_an_answer_may_be_opened_by_the_prompt() -> None:
+    text = "Hello.<|close|>response<|sep|>"
+    opened = "<|open|>response<|sep|>"
+    assert every_cut(lambda: parser("kimi-k3", KIMI_THOUGHT, opened), text) == [("text", "Hello.")]
+
+
+@pytest.mark.parametrize("tools", [TOOLS, None])
+def test_nothing_is_wanted_after_the_mark_that_ends_a_completion(tools: Tools | None) -> None:
+    ended = parser("gigachat-3.1", tools=tools)
+    ended.push("Hello.<|message_se")
+    assert not ended.complete
+    ended.push("p|>")
+    assert ended.complete
+
+
 def test_reasoning_that_does_not_end_is_reasoning() -> None:
     text = 'Hm <tool_call>{"name": "now"}</tool_call> \n'
     assert every_cut(lambda: parser("hermes", THINK, opened="<think>"), text) == [("reasoning", text)]
@@ -379,6 +478,9 @@ MALFORMED = [
     ("minimax-m3", ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">soon]<]minimax[>[</invoke>'),
     ("harmony", "<|channel|>commentary to=functions.now<|message|>soon"),
     ("kimi-k2", "<|tool_calls_section_begin|>nothing<|tool_calls_section_end|>"),
+    ("apertus", '<|tools_prefix|>[{"now": soon}]'),
+    ("minicpm5", "<function name='now'></function>"),
+    ("solar-open", "<|tool_calls|><|tool_call:begin|>now<|tool_call:args|>{}"),
     ("json", '```json\n{"name": "Ada", "arguments": {}}\n```'),
     ("json", '{"description": "x", "name": "now"}'),
     ("json", '{{{[["name": "now" [ { ```json { ``` '),
@@ -400,6 +502,11 @@ def test_arguments_that_break_off_stay_told_and_the_rest_is_text() -> None:
     text = '<tool_call>{"name": "now", "arguments": {"a": 1,}}</tool_call> <tool_call>{"name": "now"}</tool_call>'
     parts = every_cut(lambda: parser("hermes"), text)
     assert parts == [("call", "now", '{"a": 1,'), ("text", "}}</tool_call>"), ("call", "now", "{}")]
+
+
+def test_a_value_between_marks_ends_where_they_do() -> None:
+    text = '<function name="now"><param name="a">1</param><param name="b"><![CDATA[x]]>y</param></function>'
+    assert every_cut(lambda: parser("minicpm5"), text)[0] == ("call", "now", '{"a": 1')
 
 
 def test_arguments_come_as_they_are_written() -> None:
@@ -473,6 +580,8 @@ def test_ids_are_as_the_family_wants_them() -> None:
     ids = {id_of("hermes", '<tool_call>{"name": "now"}</tool_call>\n.') for _ in range(50)}
     assert len(ids) == 50
     assert {(id.startswith("call_"), len(id)) for id in ids} == {(True, 29)}
+    solar = "<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>now<|tool_call:args|>{"
+    assert id_of("solar-open", solar) == "a1b2c3d4e5"
     kimi = "<|tool_calls_section_begin|><|tool_call_begin|>functions.now:3<|tool_call_argument_begin|>{"
     assert id_of("kimi-k2", kimi) == "functions.now:3"
 
@@ -498,7 +607,8 @@ def test_any_text_has_the_same_parts_wherever_it_is_cut(format: str, text: str, 
 def test_no_text_is_lost(format: str, text: str) -> None:
     """Without a call, all of it comes out, except for marks that stand for nothing."""
     parts = told(parser(format), text)
-    if format != "harmony" and all(part[0] == "text" for part in parts):
+    last = FORMATS[format].last
+    if format != "harmony" and not (last and last in text) and all(part[0] == "text" for part in parts):
         for mark in FORMATS[format].ignored:
             text = text.replace(mark, "")
         assert "".join(part[1] for part in parts) == text
