@@ -50,6 +50,7 @@ TOOL_CALL_FORMATS = (
     "hy3",
     "solar-open",
     "harmony",
+    "muse-glimmer",
     "kimi-k3",
     "kimi-k2",
 )

@@ -44,6 +44,16 @@ class CallReader:
         yield from self._calls(opened=opened, bracket=bracket)
         yield from self._close(ends.get(mark, format.end).split())
 
+    def message(self, recipient: str) -> Reading[None]:
+        """The call that is a message to this tool."""
+        if isinstance(self._format.call, NamedCall):
+            yield from self.stream(recipient)
+            self.finished = self.begun
+            return
+        mark = self._format.call.before.split()[0]
+        yield from self._source.expect(mark)
+        yield from self.section(mark)
+
     def _bracket(self, mark: str) -> Reading[str]:
         if not isinstance(self._format.call, JsonCall | PythonCall) and not self._format.listed:
             return ""

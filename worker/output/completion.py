@@ -5,9 +5,9 @@ import string
 from collections.abc import Callable, Sequence
 
 from atelier.tools import Tools
-from worker.output import harmony
 from worker.output.calls import CallReader
-from worker.output.forms import ChannelCall, Format, ReasoningMarks
+from worker.output.forms import Format, Messages, ReasoningMarks
+from worker.output.headers import read_header
 from worker.output.parts import Part, Reasoning, Text
 from worker.output.source import Malformed, Reading, Source
 
@@ -38,7 +38,7 @@ class CompletionParser:
         self._one_at_a_time = tools is not None and tools.one_at_a_time
         make_id = new_id or (lambda: _random_id(format.id_length if format else 0))
         self._calls = CallReader(source, format, tools, make_id) if format and tools else None
-        self._harmony = format is not None and isinstance(format.call, ChannelCall)
+        self._messages = format.messages if format else None
         self._ends = _ends(format, calls=self._calls is not None)
         self._ended = False
         self._bare = format.bare if format and self._calls else ""
@@ -72,7 +72,7 @@ class CompletionParser:
             return ()
         anywhere = tuple(self._bare) if format.anywhere else ()
         return (
-            *(format.openings if self._calls or self._harmony else ()),
+            *(format.openings if self._calls or self._messages else ()),
             *anywhere,
             *format.ignored,
             *self._ends,
@@ -129,8 +129,8 @@ class CompletionParser:
         """What the mark begins, or else the mark as text. `before`: the text up to the mark's end."""
         commits = self._source.commits
         try:
-            if self._harmony:
-                yield from self._message(mark)
+            if self._messages:
+                yield from self._message(mark, self._messages)
             elif self._calls:
                 yield from self._calls.section(mark)
         except Malformed:
@@ -140,23 +140,26 @@ class CompletionParser:
                 self._source.at = len(before)
                 yield from self._tell(Text, before)
             self._source.at = 0
+        if self._source.commits > commits:
+            self._lent = 0
 
-    def _message(self, mark: str) -> Reading[None]:
-        header = yield from harmony.read_header(self._source, mark)
-        yield from self._source.space()
+    def _message(self, mark: str, messages: Messages) -> Reading[None]:
+        source = self._source
+        header = yield from read_header(source, mark)
+        yield from source.space()
         if header.recipient and self._calls:
-            yield from self._calls.stream(header.recipient)
-            self._calls.finished = self._calls.begun
-            yield from self._source.space()
-            yield from self._source.starts(*harmony.ENDS)
-            self._source.commit()
-            return
-        self._source.commit()
-        make = Reasoning if header.channel == "analysis" else Text
-        _, end = yield from self._passage(make, (*harmony.ENDS, *harmony.BORDERS))
-        if end in harmony.BORDERS:
-            self._source.at -= len(end)
-        self._source.commit()
+            yield from self._calls.message(header.recipient)
+            yield from source.space()
+            end = yield from source.starts(*messages.ends)
+        else:
+            source.commit()
+            self._lent = 0
+            make = Reasoning if header.is_reasoning else Text
+            _, end = yield from self._passage(make, (*messages.ends, *messages.borders))
+            if end in messages.borders:
+                source.at -= len(end)
+        source.commit()
+        self._ended = bool(end) and end in self._ends
 
     def _pass_over(self, space: str) -> Reading[None]:
         """The mark that was read, and keep the white space before it."""

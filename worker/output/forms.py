@@ -5,6 +5,8 @@ The texts are as the models write them. Where they have white space, readers tak
 
 from dataclasses import dataclass
 
+from worker.output.headers import MESSAGE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -29,11 +31,6 @@ class NamedCall(Call):
     between: str
     id_after: str = ""  # what ends the call's id, which comes before the name
     numbered: bool = False  # functions.name:0, which is the call's id too
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelCall(NamedCall):
-    """A message of OpenAI's harmony format, whose header names its channel and its recipient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +74,30 @@ class BracedCall(Call):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Messages:
+    """Every part of a completion is a message with a header: reasoning, an answer, a call."""
+
+    reasoning: str  # the headers
+    preamble: str  # of text before a call
+    answer: str
+    call: str = ""  # with the tool's name in place of {}; "": it is in what is written before a call
+    end: str  # of a message before another one
+    next: str  # what begins that
+    ends: tuple[str, ...]  # of any message
+    borders: tuple[str, ...]  # where a message begins though no end is written
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (*self.borders, *self.ends, MESSAGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """`begin`, calls with `separator` between them, `end`."""
 
     name: str
     call: Call
+    messages: Messages | None = None
     begin: str = ""
     end: str = ""
     listed: bool = False  # the calls are in square brackets
@@ -100,7 +116,7 @@ class Format:
     @property
     def openings(self) -> tuple[str, ...]:
         """The marks that begin calls."""
-        first = [] if isinstance(self.call, ChannelCall) else (self.begin or self.call.before).split()[:1]
+        first = self.messages.borders if self.messages else (self.begin or self.call.before).split()[:1]
         return (*first, *(mark for mark, _ in self.also))
 
     @property

@@ -8,7 +8,6 @@ from atelier.tools import Tool, ToolChoice, Tools
 from worker.output.braced_grammar import braced_object
 from worker.output.forms import (
     BracedCall,
-    ChannelCall,
     Format,
     JsonCall,
     MarkedCall,
@@ -51,10 +50,8 @@ def calls_grammar(
 
 
 def _reasoning(format: Format, reasoning: ReasoningMarks | None, opened: str, rules: Rules) -> str:
-    if isinstance(format.call, ChannelCall):
-        begin = rules.text("<|channel|>analysis<|message|>")
-        end = rules.up_to("<|end|>")
-        return f"({begin} {end} {rules.text('<|start|>assistant')})?"
+    if messages := format.messages:
+        return f"({rules.text(messages.reasoning)} {rules.up_to(messages.end)} {rules.text(messages.next)})?"
     if reasoning is None:
         return ""
     rest = f"{rules.up_to(reasoning.end)} SPACE"
@@ -68,16 +65,15 @@ def _unsaid(format: Format, opened: str, rules: Rules) -> str:
 
 def _choice(format: Format, calls: "_Calls", rules: Rules) -> str:
     """Text, calls, or text and then calls, which begin at the format's mark."""
-    if isinstance(format.call, ChannelCall):
-        final = rules.text("<|channel|>final<|message|>")
-        preamble = f"{rules.text('<|channel|>commentary<|message|>')} {rules.up_to('<|end|>')}"
-        return f"{final} TEXT | ({preamble} {rules.text('<|start|>assistant')})? ({calls.all(False)})"
+    last = f"({rules.text(format.last)})?" if format.last else ""
+    if messages := format.messages:
+        preamble = f"{rules.text(messages.preamble)} {rules.up_to(messages.end)} {rules.text(messages.next)}"
+        return f"{rules.text(messages.answer)} TEXT {last} | ({preamble})? ({calls.all(False)})"
     if not (mark := (format.begin or format.call.before).split()[:1]):
         rules.lines.append(r'ANSWER: /(?s:.*)/ & ~/(?s:\s*\[?\s*\{\s*"name"\s*:.*)/ & ~/(?s:\s*\[\s*\w+\(.*)/')
         return f"ANSWER | {calls.all(False)}"
     calls.leading = mark[0]
     marks = rules.tokens(format.ignored)
-    last = f"({rules.text(format.last)})?" if format.last else ""
     return f"{marks} TEXT {last} | {marks} {rules.up_to(mark[0])} {calls.all(False)}"
 
 
@@ -113,6 +109,8 @@ class _Calls:
 
     def _call(self, tool: Tool, before: str) -> str:
         call, text = self._format.call, self._rules.text
+        if self._format.messages:
+            before = self._format.messages.call.format(tool.name) + before
         match call:
             case JsonCall():
                 name = json.dumps(tool.name, ensure_ascii=False)

@@ -19,6 +19,7 @@ class Sign:
 
 
 SIGNS = (
+    Sign("muse-glimmer", ("<atem:function_calls>",)),
     Sign("harmony", ("<|channel|>", "<|message|>")),
     Sign("kimi-k3", ("<|open|>", "<|close|>", "<|end_of_msg|>")),
     Sign("kimi-k2", ("<|tool_calls_section_begin|>",)),

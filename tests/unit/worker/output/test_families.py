@@ -328,6 +328,22 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         [("text", "I look.{1}")],
     ),
     (
+        "muse-glimmer",
+        "<|start|>assistant to=self<|message|>Hm.<|eom|><|start|>assistant to=get_weather<|message|>"
+        '<atem:function_calls>\n<atem:invoke name="get_weather">\n<atem:parameter name="city">Paris</atem:parameter>\n'
+        '<atem:parameter name="days">3</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
+        '<|start|>assistant to=now<|message|><atem:function_calls>\n<atem:invoke name="now">\n</atem:invoke>\n'
+        "</atem:function_calls><|eot|>",
+        [("reasoning", "Hm."), call(**PARIS), call("now")],
+    ),
+    (
+        "muse-glimmer",
+        "<|start|>assistant to=user<|message|>I look.<|eom|><|start|>assistant to=now<|message|>"
+        '<atem:function_calls><atem:invoke name="now"></atem:invoke></atem:function_calls>',
+        [("text", "I look."), call("now")],
+    ),
+    ("muse-glimmer", "<|start|>assistant<|message|>Hello.<|eot|> to=", [("text", "Hello.")]),
+    (
         "kimi-k2",
         "Yes.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
         '{"city": "Paris", "days": 3}<|tool_call_end|><|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>'
@@ -368,7 +384,7 @@ def test_what_breaks_off_is_told_as_far_as_it_goes(format: str, text: str, parts
         assert names == [part[1] for part in parts if part[0] == "call"][: len(names)]
 
 
-@pytest.mark.parametrize("format", [name for name in FORMATS if name != "harmony"])
+@pytest.mark.parametrize("format", [name for name in FORMATS if not FORMATS[name].messages])
 def test_without_tools_calls_are_text(format: str) -> None:
     for _, text, _ in (case for case in CASES if case[0] == format):
         (part,) = every_cut(lambda: parser(format, tools=None), text)
@@ -432,6 +448,22 @@ def test_nothing_is_wanted_after_the_mark_that_ends_a_completion(tools: Tools | 
     assert ended.complete
 
 
+@pytest.mark.parametrize("tools", [TOOLS, None])
+def test_a_prompt_may_have_opened_a_message_with_a_header(tools: Tools | None) -> None:
+    text = " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Hello, you.<|eot|>"
+    parts = every_cut(lambda: parser("muse-glimmer", opened="<|start|>assistant", tools=tools), text)
+    assert parts == [("reasoning", "Hm."), ("text", "Hello, you.")]
+    named = ' to=now<|message|><atem:function_calls><atem:invoke name="now"></atem:invoke></atem:function_calls>'
+    text = named + "<|eom|><|start|>assistant Hi"
+    parts = every_cut(lambda: parser("muse-glimmer", opened="<|start|>assistant"), text)
+    assert parts == [("call", "now", "{}"), ("text", "<|start|>assistant Hi")]
+
+
+def test_what_a_prompt_lent_is_not_taken_from_what_follows_a_call() -> None:
+    parts = every_cut(lambda: parser("functionary-v3.2", opened=">>>"), "now\n{}\nDone.")
+    assert parts == [("call", "now", "{}"), ("text", "Done.")]
+
+
 def test_reasoning_that_does_not_end_is_reasoning() -> None:
     text = 'Hm <tool_call>{"name": "now"}</tool_call> \n'
     assert every_cut(lambda: parser("hermes", THINK, opened="<think>"), text) == [("reasoning", text)]
@@ -477,6 +509,7 @@ MALFORMED = [
     ("glm", "<tool_call>\n</tool_call>"),
     ("minimax-m3", ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">soon]<]minimax[>[</invoke>'),
     ("harmony", "<|channel|>commentary to=functions.now<|message|>soon"),
+    ("muse-glimmer", "<|start|>assistant to=now<|message|>soon"),
     ("kimi-k2", "<|tool_calls_section_begin|>nothing<|tool_calls_section_end|>"),
     ("apertus", '<|tools_prefix|>[{"now": soon}]'),
     ("minicpm5", "<function name='now'></function>"),
@@ -608,7 +641,7 @@ def test_no_text_is_lost(format: str, text: str) -> None:
     """Without a call, all of it comes out, except for marks that stand for nothing."""
     parts = told(parser(format), text)
     last = FORMATS[format].last
-    if format != "harmony" and not (last and last in text) and all(part[0] == "text" for part in parts):
+    if not FORMATS[format].messages and not (last and last in text) and all(part[0] == "text" for part in parts):
         for mark in FORMATS[format].ignored:
             text = text.replace(mark, "")
         assert "".join(part[1] for part in parts) == text

@@ -58,6 +58,7 @@ FRAGMENTS = {
     "{% if tools %}```tool_code\n{{ calls }}{% endif %}": "gemma",
     "{% for tool in tools %}{% endfor %}<start_function_call>call:{{ name }}": "functiongemma",
     "{% for tool in tools %}{% endfor %}{{ '<|tool_call>call:' + name }}": "gemma-4",
+    "{% if tools %}<atem:function_calls>{% endif %}<|start|>assistant to=user<|message|>": "muse-glimmer",
     "<|start|>assistant<|channel|>final<|message|>{{ content }}": "harmony",
     "{% if tools %}{{ tools | tojson }}{% endif %}": "json",
     CHATML: "json",
