@@ -42,9 +42,14 @@ class OutputReading:
 PLAIN = OutputReading()
 
 
+def choose_format(output: OutputFormat, template: str) -> Format:
+    """The settings', or the template's."""
+    return recognise_format(template) if output.tool_calls == "auto" else FORMATS[output.tool_calls]
+
+
 def choose_reading(output: OutputFormat, template: str, tools: Tools | None) -> OutputReading:
     """The settings' marks and format, or those of the template. The prompt is yet to be rendered."""
-    format = recognise_format(template) if output.tool_calls == "auto" else FORMATS[output.tool_calls]
+    format = choose_format(output, template)
     needed = tools is not None or format.ignored or format.last or format.messages
     return OutputReading(format if needed else None, _reasoning(output, template), tools)
 
