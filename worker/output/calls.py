@@ -3,15 +3,16 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 
 from atelier.tools import ToolCallPiece, Tools
 from worker.output.braced_values import ended, read_key, read_value
-from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, NestedCall, PythonCall, TypedCall
+from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, NestedCall, PythonCall
 from worker.output.json_text import JsonText
-from worker.output.nested_values import read_element, read_tag
+from worker.output.marked_values import read_argument
+from worker.output.nested_values import read_tagged
 from worker.output.python_calls import read_call
 from worker.output.source import LONGEST_NAME, Malformed, Reading, Source
-from worker.output.values import member_schema, typed_json
 
 NAME_KEYS = ("name", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
@@ -37,7 +38,7 @@ class CallReader:
         ends = dict(format.also)
         self._strict = not mark or mark.startswith("```")
         if mark and mark not in ends:
-            yield from self._expect((format.begin or format.call.before).split()[1:])
+            yield from self._source.expect_all((format.begin or format.call.before).split()[1:])
         opened = bool(mark) and (mark in ends or not format.begin)
         yield from source.space()
         bracket = yield from self._bracket(mark)
@@ -67,7 +68,7 @@ class CallReader:
         source, call = self._source, self._format.call
         while True:
             if not opened:
-                yield from self._expect(call.before.split())
+                yield from self._source.expect_all(call.before.split())
             opened = False
             yield from source.space()
             yield from self._call()
@@ -97,11 +98,6 @@ class CallReader:
             char = source.text[source.at : source.at + 1]
             return char == "{" if isinstance(call, JsonCall) else char.isidentifier()
         return bool(self._format.begin and (yield from source.starts(call.before.split()[0])))
-
-    def _expect(self, marks: list[str]) -> Reading[None]:
-        for mark in marks:
-            yield from self._source.space()
-            yield from self._source.expect(mark)
 
     def _close(self, marks: list[str]) -> Reading[bool]:
         """Pass over white space and the marks, as far as they are there."""
@@ -179,7 +175,7 @@ class CallReader:
         yield from source.space()
         if marks.between == "[ARGS]" and (yield from source.starts("[CALL_ID]")):  # Mistral's, from 2025 on
             yield from source.name()
-        yield from self._expect(marks.between.split())
+        yield from self._source.expect_all(marks.between.split())
         yield from source.space()
         if numbered:
             yield from self.stream(numbered["name"], f"functions.{numbered['name']}:{numbered['number']}")
@@ -192,53 +188,38 @@ class CallReader:
         if marks.number_before:
             yield from source.until(marks.name_after, LONGEST_NAME)
         else:
-            yield from self._expect(marks.name_after.split())
+            yield from source.expect_all(marks.name_after.split())
+        schema = self._schema(name)
+        read = partial(read_argument, source, marks, schema)
+        yield from self._arguments(name, marks.key_before.split(), marks.after.split()[0], read)
+
+    def _nested_call(self, marks: NestedCall) -> Reading[None]:
+        name = yield from self._source.name()
+        yield from self._source.expect_all(marks.name_after.split())
+        read = partial(read_tagged, self._source, marks.mark, self._schema(name))
+        yield from self._arguments(name, [f"{marks.mark}<"], marks.after.split()[0], read)
+
+    def _arguments(
+        self, name: str, opening: list[str], end: str, read: Callable[[], Reading[tuple[str, str]]]
+    ) -> Reading[None]:
+        """The rest of a call up to its end: arguments, each told when it is whole. `opening`: marks before each."""
+        source, first, keys = self._source, opening[0], set[str]()
         yield from source.space()
-        key, end = marks.key_before.split(), marks.after.split()[0]
-        begun = yield from source.starts(key[0], end)
+        begun = yield from source.starts(first, end)
         if not begun:
             raise Malformed
         yield self._begin(name)
         source.commit()
-        names: set[str] = set()
-        while begun == key[0]:
-            yield from self._expect(key[1:])
-            yield self._member(*(yield from self._argument(name, marks)), names)
+        while begun == first:
+            yield from source.expect_all(opening[1:])
+            yield self._member(*(yield from read()), keys)
             source.commit()
             yield from source.space()
-            begun = yield from source.starts(key[0], end)
+            begun = yield from source.starts(first, end)
         if not begun:
             raise Malformed
         source.at -= len(begun)
-        yield ToolCallPiece(self.begun - 1, arguments="}" if names else "{}")
-
-    def _argument(self, tool: str, marks: MarkedCall) -> Reading[tuple[str, str]]:
-        """A parameter and its value as JSON text."""
-        source = self._source
-        if isinstance(marks, TypedCall):
-            name, is_string = yield from self._typed_key(marks)
-        else:
-            first, *between = marks.key_after.split()
-            name, is_string = (yield from source.until(first, LONGEST_NAME)), None
-            yield from self._expect(between)
-        opening, closing = marks.raw
-        if opening and (yield from source.starts(opening)):
-            value = yield from source.until(closing)
-            yield from source.space()
-            yield from source.expect(marks.value_after.split()[0])
-        else:
-            value = yield from source.until(marks.value_after.split()[0])
-        if marks.value_after.startswith("\n"):
-            value = value.removeprefix("\n").removesuffix("\n")
-        return name, typed_json(value, name, self._schema(tool), is_string)
-
-    def _typed_key(self, marks: TypedCall) -> Reading[tuple[str, bool | None]]:
-        """The parameter's name, and whether its value is said to be a string."""
-        source, quote = self._source, marks.type_before.split()[0]
-        name = yield from source.until(quote, LONGEST_NAME)
-        source.at -= len(quote)
-        said = (yield from source.until(marks.key_after, LONGEST_NAME)).split("=")[-1].strip(quote)
-        return name, said == dict(marks.types)["string"] if said else None
+        yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
 
     def _braced_call(self, quote: str) -> Reading[None]:
         source = self._source
@@ -252,30 +233,6 @@ class CallReader:
             key = yield from read_key(source, quote)
             yield self._member(json.loads(key), (yield from read_value(source, quote)), keys)
             source.commit()
-        yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
-
-    def _nested_call(self, marks: NestedCall) -> Reading[None]:
-        source, opening, end = self._source, f"{marks.mark}<", marks.after.split()[0]
-        name = yield from source.name()
-        yield from self._expect(marks.name_after.split())
-        yield from source.space()
-        begun = yield from source.starts(opening, end)
-        if not begun:
-            raise Malformed
-        yield self._begin(name)
-        source.commit()
-        keys: set[str] = set()
-        root = self._schema(name)
-        while begun == opening:
-            key = yield from read_tag(source)
-            value = yield from read_element(source, marks.mark, key, member_schema(root, key, root), root)
-            yield self._member(key, value, keys)
-            source.commit()
-            yield from source.space()
-            begun = yield from source.starts(opening, end)
-        if not begun:
-            raise Malformed
-        source.at -= len(begun)
         yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
 
     def _member(self, key: str, value: str, before: set[str]) -> ToolCallPiece:

@@ -11,7 +11,14 @@ DEEPEST = 64  # tags within one another
 ITEM = "item"  # the tag of a list's members
 
 
-def read_tag(source: Source) -> Reading[str]:
+def read_tagged(source: Source, mark: str, parameters: Mapping[str, Any]) -> Reading[tuple[str, str]]:
+    """A parameter whose first bracket was read, and its value as JSON text."""
+    name = yield from _tag(source)
+    schema = member_schema(parameters, name, parameters)
+    return name, (yield from _element(source, mark, name, schema, parameters))
+
+
+def _tag(source: Source) -> Reading[str]:
     """The rest of a tag whose mark and bracket were read: its name."""
     name = yield from source.until(">", LONGEST_NAME)
     if not name or name != name.strip() or name.startswith("/") or "<" in name:
@@ -19,9 +26,7 @@ def read_tag(source: Source) -> Reading[str]:
     return name
 
 
-def read_element(
-    source: Source, mark: str, tag: str, schema: Any, root: Mapping[str, Any], depth: int = 0
-) -> Reading[str]:
+def _element(source: Source, mark: str, tag: str, schema: Any, root: Mapping[str, Any], depth: int = 0) -> Reading[str]:
     """A value as JSON text, up to the end of its tag, which is passed over. `root`: what the schema refers to."""
     if depth == DEEPEST:
         raise Malformed
@@ -33,10 +38,10 @@ def read_element(
         raise Malformed
     members: list[tuple[str, str]] = []
     while True:
-        name = yield from read_tag(source)
+        name = yield from _tag(source)
         within = item_schema(schema, root) if name == ITEM else None
         within = within or member_schema(schema, name, root)
-        members.append((name, (yield from read_element(source, mark, name, within, root, depth + 1))))
+        members.append((name, (yield from _element(source, mark, name, within, root, depth + 1))))
         yield from source.space()
         yield from source.expect(mark)
         if (yield from _expect_one(source, closing, "<")) == closing:
