@@ -1,15 +1,17 @@
 """The model's chat template: Jinja in a sandbox, with limits, as Hugging Face's templates expect it."""
 
+import copy
 import datetime
 import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, MappingProxyType
 from typing import Any, NoReturn
 
 import jinja2
+import jinja2.meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
@@ -20,6 +22,7 @@ from atelier.tools import with_arguments_read
 
 LONGEST_PROMPT = 16 * 2**20  # characters
 LONGEST_TIME = 2.0  # seconds
+TEXTS = {"functions", "datetime"}
 
 
 class _Generation(Extension):
@@ -32,18 +35,24 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Immutable but for the ends of lists, in which templates keep queues; what they are given is a copy."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return (isinstance(obj, list) and attr in ("append", "pop")) or super().is_safe_attribute(obj, attr, value)
+
+
 class ChatTemplate:
     """A compiled template."""
 
     def __init__(self, source: str) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-        )
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = _now
         try:
             self._template = environment.from_string(source)
+            self._wanted = jinja2.meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateError as error:
             raise InvalidTemplate(f"The chat template does not compile: {error}") from error
 
@@ -61,6 +70,7 @@ class ChatTemplate:
         `tools`: definitions of functions, None where there are none. `arguments`: what else the template is given.
         """
         variables: dict[str, Any] = {
+            **(_texts(tools) if self._wanted >= TEXTS else {}),
             **arguments,
             "messages": messages,
             "tools": tools,
@@ -70,12 +80,46 @@ class ChatTemplate:
         }
         try:
             variables["messages"] = [_readable(message) for message in messages]
-            with _deadline(LONGEST_TIME):
-                return "".join(_bounded(self._template.generate(variables)))
+            return self._write(variables)
         except InvalidTemplate:
             raise
         except Exception as error:  # a template may raise anything
+            for other in _otherwise(variables) if isinstance(error, TypeError) else ():
+                with suppress(Exception):
+                    return self._write(other)
             raise InvalidTemplate(f"The chat template refuses these messages: {error}", param="messages") from error
+
+    def _write(self, variables: dict[str, Any]) -> str:
+        copied = copy.deepcopy(variables)
+        with _deadline(LONGEST_TIME):
+            return "".join(_bounded(self._template.generate(copied)))
+
+
+def _texts(tools: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """What FireFunction's template takes in place of tools."""
+    functions = [tool["function"] for tool in tools or ()]
+    return {"functions": _to_json(functions, indent=4), "datetime": _now("%Y-%m-%d %H:%M:%S %Z")}
+
+
+def _otherwise(variables: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """For templates that go through the tools though there are none, or that take a call's arguments as text."""
+    if variables["tools"] is None:
+        yield {name: value for name, value in variables.items() if name != "tools"}
+    messages = [_with_texts(message) for message in variables["messages"]]
+    if messages != variables["messages"]:
+        yield {**variables, "messages": messages}
+
+
+def _with_texts(message: dict[str, Any]) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": list(map(_with_text, calls))} if isinstance(calls, list) else message
+
+
+def _with_text(call: Any) -> Any:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("arguments"), dict):
+        return call
+    return {**call, "function": {**function, "arguments": _to_json(function["arguments"])}}
 
 
 def _bounded(pieces: Iterator[str]) -> Iterator[str]:
@@ -123,6 +167,8 @@ def _readable(message: dict[str, Any]) -> dict[str, Any]:
 
 def _to_json(value: Any, indent: int | None = None, *, ensure_ascii: bool = False, **options: Any) -> str:
     """Jinja's own would escape for HTML."""
+    if isinstance(value, Iterator):  # of a filter
+        value = list(value)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 

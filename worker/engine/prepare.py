@@ -28,8 +28,9 @@ from worker.engine.tool_constraint import constrain_output
 from worker.engine.vocabulary import Vocabulary
 from worker.output.instructions import AFTER, as_plain_chat
 from worker.output.parts import OutputParser, PlainText
-from worker.output.reading import PLAIN, OutputReading, after_prompt, choose_reading
+from worker.output.reading import PLAIN, OutputReading, after_prompt, choose_format, choose_reading
 from worker.output.recognise import knows_tools
+from worker.output.written_calls import drops_calls, with_calls_written
 
 IMAGE = "<image>"  # where people read a prompt
 IMAGE_CELL = (2**32 - 1, b"")  # told in place of a token
@@ -215,7 +216,10 @@ class Preparer:
             chat = replace(chat, messages=with_images_written(chat.messages, lambda _: image))
         source = self._template(chat)
         if knows_tools(source):
-            return self._write(source, chat, chat.messages)
+            messages = chat.messages
+            if drops_calls(source):
+                messages = with_calls_written(messages, choose_format(chat.output, source))
+            return self._write(source, chat, messages)
         try:
             text = self._write(source, chat, as_plain_chat(chat.messages, chat.tools, has_system=True))
         except InvalidTemplate:

@@ -4,13 +4,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.output.braced_values import KEY
-from worker.output.parameters import DEFINITIONS, LIMITS, STRING_LIMITS, kinds, properties, resolved
+from worker.output.parameters import (
+    BESIDE_UNIONS,
+    LIMITS,
+    LIST_LIMITS,
+    STRING_LIMITS,
+    constants,
+    kinds,
+    properties,
+    within,
+)
 from worker.output.rules import Rules, Unwritable
 
 DEEPEST = 16  # objects, lists and unions within one another
 MOST_RULES = 2000  # of a grammar: schemas that refer to one another multiply
-BESIDE_UNIONS = {"title", "description", "default", "examples", *DEFINITIONS}
-LIST_LIMITS = {*LIMITS, "prefixItems", "uniqueItems", "contains"}
 
 
 def braced_object(rules: Rules, quote: str, parameters: Mapping[str, Any]) -> str:
@@ -35,11 +42,11 @@ class _Braced:
         if not depth or len(self._rules.lines) > MOST_RULES or (LIMITS - {"anyOf"}) & schema.keys():
             raise Unwritable
         if "const" in schema or "enum" in schema:
-            return self._rules.add(" | ".join(map(self._constant, _options(schema))))
+            return self._rules.add(" | ".join(map(self._constant, constants(schema))))
         if "anyOf" in schema:
             if schema.keys() - BESIDE_UNIONS != {"anyOf"}:
                 raise Unwritable
-            options = [self._value(each, depth - 1) for each in _within(schema, schema["anyOf"])]
+            options = [self._value(each, depth - 1) for each in within(schema, schema["anyOf"])]
             return self._rules.add(" | ".join(options))
         if not (given := kinds(schema)):
             raise Unwritable
@@ -58,7 +65,7 @@ class _Braced:
         raise Unwritable
 
     def _list(self, schema: Mapping[str, Any], depth: int) -> str:
-        (items,) = _within(schema, [schema.get("items")])
+        (items,) = within(schema, [schema.get("items")])
         fewest, most = schema.get("minItems", 0), schema.get("maxItems")
         if most == 0:
             return '"[]"'
@@ -72,18 +79,3 @@ class _Braced:
         if value is None or isinstance(value, bool | int | float):
             return self._rules.json({"const": value})
         raise Unwritable
-
-
-def _options(schema: Mapping[str, Any]) -> list[Any]:
-    options = [schema["const"]] if "const" in schema else schema["enum"]
-    if not isinstance(options, list) or not options:
-        raise Unwritable
-    return options
-
-
-def _within(schema: Mapping[str, Any], options: Any) -> list[Mapping[str, Any]]:
-    """The schemas in a schema, each complete in itself."""
-    if not isinstance(options, list) or not options or not all(isinstance(option, dict) for option in options):
-        raise Unwritable
-    definitions = {key: schema[key] for key in DEFINITIONS if key in schema}
-    return [{**definitions, **resolved(option, schema)} for option in options]

@@ -3,14 +3,16 @@
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 
 from atelier.tools import ToolCallPiece, Tools
 from worker.output.braced_values import ended, read_key, read_value
-from worker.output.formats import BracedCall, Format, JsonCall, MarkedCall, NamedCall, PythonCall
+from worker.output.forms import BracedCall, Format, JsonCall, MarkedCall, NamedCall, NestedCall, PythonCall
 from worker.output.json_text import JsonText
+from worker.output.marked_values import read_argument
+from worker.output.nested_values import read_tagged
 from worker.output.python_calls import read_call
 from worker.output.source import LONGEST_NAME, Malformed, Reading, Source
-from worker.output.values import typed_json
 
 NAME_KEYS = ("name", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
@@ -36,15 +38,25 @@ class CallReader:
         ends = dict(format.also)
         self._strict = not mark or mark.startswith("```")
         if mark and mark not in ends:
-            yield from self._expect((format.begin or format.call.before).split()[1:])
+            yield from self._source.expect_all((format.begin or format.call.before).split()[1:])
         opened = bool(mark) and (mark in ends or not format.begin)
         yield from source.space()
         bracket = yield from self._bracket(mark)
         yield from self._calls(opened=opened, bracket=bracket)
         yield from self._close(ends.get(mark, format.end).split())
 
+    def message(self, recipient: str) -> Reading[None]:
+        """The call that is a message to this tool."""
+        if isinstance(self._format.call, NamedCall):
+            yield from self.stream(recipient)
+            self.finished = self.begun
+            return
+        mark = self._format.call.before.split()[0]
+        yield from self._source.expect(mark)
+        yield from self.section(mark)
+
     def _bracket(self, mark: str) -> Reading[str]:
-        if not isinstance(self._format.call, JsonCall | PythonCall):
+        if not isinstance(self._format.call, JsonCall | PythonCall) and not self._format.listed:
             return ""
         bracket = yield from self._source.starts("[")
         if not mark and not bracket and isinstance(self._format.call, PythonCall):
@@ -56,7 +68,7 @@ class CallReader:
         source, call = self._source, self._format.call
         while True:
             if not opened:
-                yield from self._expect(call.before.split())
+                yield from self._source.expect_all(call.before.split())
             opened = False
             yield from source.space()
             yield from self._call()
@@ -87,11 +99,6 @@ class CallReader:
             return char == "{" if isinstance(call, JsonCall) else char.isidentifier()
         return bool(self._format.begin and (yield from source.starts(call.before.split()[0])))
 
-    def _expect(self, marks: list[str]) -> Reading[None]:
-        for mark in marks:
-            yield from self._source.space()
-            yield from self._source.expect(mark)
-
     def _close(self, marks: list[str]) -> Reading[bool]:
         """Pass over white space and the marks, as far as they are there."""
         found = False
@@ -115,6 +122,8 @@ class CallReader:
                 yield from self._named_call(marks)
             case BracedCall(quote=quote):
                 yield from self._braced_call(quote)
+            case NestedCall() as marks:
+                yield from self._nested_call(marks)
 
     def _json_call(self) -> Reading[None]:
         source = self._source
@@ -160,56 +169,57 @@ class CallReader:
 
     def _named_call(self, marks: NamedCall) -> Reading[None]:
         source = self._source
+        id = (yield from source.until(marks.id_after, LONGEST_NAME)).strip() if marks.id_after else ""
         written = yield from source.name()
         numbered = NUMBERED.fullmatch(written) if marks.numbered else None
         yield from source.space()
         if marks.between == "[ARGS]" and (yield from source.starts("[CALL_ID]")):  # Mistral's, from 2025 on
             yield from source.name()
-        yield from self._expect(marks.between.split())
+        yield from self._source.expect_all(marks.between.split())
         yield from source.space()
         if numbered:
             yield from self.stream(numbered["name"], f"functions.{numbered['name']}:{numbered['number']}")
         else:
-            yield from self.stream(written)
+            yield from self.stream(written, id)
 
     def _marked_call(self, marks: MarkedCall) -> Reading[None]:
         source = self._source
         name = yield from source.name()
-        yield from self._expect(marks.name_after.split())
+        if marks.number_before:
+            yield from source.until(marks.name_after, LONGEST_NAME)
+        else:
+            yield from source.expect_all(marks.name_after.split())
+        schema = self._schema(name)
+        read = partial(read_argument, source, marks, schema)
+        yield from self._arguments(name, marks.key_before.split(), marks.after.split()[0], read)
+
+    def _nested_call(self, marks: NestedCall) -> Reading[None]:
+        name = yield from self._source.name()
+        yield from self._source.expect_all(marks.name_after.split())
+        read = partial(read_tagged, self._source, marks.mark, self._schema(name))
+        yield from self._arguments(name, [f"{marks.mark}<"], marks.after.split()[0], read)
+
+    def _arguments(
+        self, name: str, opening: list[str], end: str, read: Callable[[], Reading[tuple[str, str]]]
+    ) -> Reading[None]:
+        """The rest of a call up to its end: arguments, each told when it is whole. `opening`: marks before each."""
+        source, first, keys = self._source, opening[0], set[str]()
         yield from source.space()
-        key, end = marks.key_before.split(), marks.after.split()[0]
-        begun = yield from source.starts(key[0], end)
+        begun = yield from source.starts(first, end)
         if not begun:
             raise Malformed
         yield self._begin(name)
         source.commit()
-        names: set[str] = set()
-        while begun == key[0]:
-            yield from self._expect(key[1:])
-            argument = yield from self._argument(name, marks, names)
-            yield ToolCallPiece(self.begun - 1, arguments=argument)
+        while begun == first:
+            yield from source.expect_all(opening[1:])
+            yield self._member(*(yield from read()), keys)
             source.commit()
             yield from source.space()
-            begun = yield from source.starts(key[0], end)
+            begun = yield from source.starts(first, end)
         if not begun:
             raise Malformed
         source.at -= len(begun)
-        yield ToolCallPiece(self.begun - 1, arguments="}" if names else "{}")
-
-    def _argument(self, tool: str, marks: MarkedCall, before: set[str]) -> Reading[str]:
-        """A parameter and its value as a piece of JSON; Malformed if it was there before."""
-        source = self._source
-        first, *between = marks.key_after.split()
-        name = yield from source.until(first, LONGEST_NAME)
-        yield from self._expect(between)
-        value = yield from source.until(marks.value_after.split()[0])
-        if marks.value_after.startswith("\n"):
-            value = value.removeprefix("\n").removesuffix("\n")
-        if name in before:
-            raise Malformed
-        before.add(name)
-        opening = "{" if len(before) == 1 else ", "
-        return f"{opening}{json.dumps(name, ensure_ascii=False)}: {typed_json(value, name, self._schema(tool))}"
+        yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
 
     def _braced_call(self, quote: str) -> Reading[None]:
         source = self._source
@@ -221,13 +231,17 @@ class CallReader:
         keys: set[str] = set()
         while not (yield from ended(source, "}", first=not keys)):
             key = yield from read_key(source, quote)
-            value = yield from read_value(source, quote)
-            if key in keys:
-                raise Malformed
-            yield ToolCallPiece(self.begun - 1, arguments=f"{', ' if keys else '{'}{key}: {value}")
+            yield self._member(json.loads(key), (yield from read_value(source, quote)), keys)
             source.commit()
-            keys.add(key)
         yield ToolCallPiece(self.begun - 1, arguments="}" if keys else "{}")
+
+    def _member(self, key: str, value: str, before: set[str]) -> ToolCallPiece:
+        """An argument as a piece of JSON; Malformed if it was there before. `value`: JSON text."""
+        if key in before:
+            raise Malformed
+        opening = ", " if before else "{"
+        before.add(key)
+        return ToolCallPiece(self.begun - 1, arguments=f"{opening}{json.dumps(key, ensure_ascii=False)}: {value}")
 
     def stream(self, name: str, id: str = "") -> Reading[None]:
         """A call whose arguments come now, as JSON. They are told as they come."""

@@ -5,9 +5,9 @@ import string
 from collections.abc import Callable, Sequence
 
 from atelier.tools import Tools
-from worker.output import harmony
 from worker.output.calls import CallReader
-from worker.output.formats import ChannelCall, Format, ReasoningMarks
+from worker.output.forms import Format, Messages, ReasoningMarks
+from worker.output.headers import read_header
 from worker.output.parts import Part, Reasoning, Text
 from worker.output.source import Malformed, Reading, Source
 
@@ -38,8 +38,8 @@ class CompletionParser:
         self._one_at_a_time = tools is not None and tools.one_at_a_time
         make_id = new_id or (lambda: _random_id(format.id_length if format else 0))
         self._calls = CallReader(source, format, tools, make_id) if format and tools else None
-        self._harmony = format is not None and isinstance(format.call, ChannelCall)
-        self._results = format.results if format and self._calls else ""
+        self._messages = format.messages if format else None
+        self._ends = _ends(format, calls=self._calls is not None)
         self._ended = False
         self._bare = format.bare if format and self._calls else ""
         self._marks = self._begin_marks()
@@ -72,20 +72,20 @@ class CompletionParser:
             return ()
         anywhere = tuple(self._bare) if format.anywhere else ()
         return (
-            *(format.openings if self._calls or self._harmony else ()),
+            *(format.openings if self._calls or self._messages else ()),
             *anywhere,
             *format.ignored,
-            *filter(None, [self._results]),
+            *self._ends,
         )
 
     def _read(self) -> Reading[None]:
         yield from self._read_reasoning()
         yield from self._read_bare()
-        while True:
+        while not self._ended:
             space, mark = yield from self._passage(Text, self._marks)
             if not mark:
                 return
-            if mark == self._results:
+            if mark in self._ends and not (self._calls and self._format and mark in self._format.openings):
                 self._ended = True
                 return
             if self._format and mark in self._format.ignored:
@@ -108,7 +108,10 @@ class CompletionParser:
         yield from source.space()
         source.commit()
         self._lent = 0
-        yield from self._passage(Reasoning, (marks.end,) if marks.end else ())
+        opens = self._format.openings if self._format and self._calls and self._format.in_reasoning else ()
+        _, mark = yield from self._passage(Reasoning, (*filter(None, [marks.end]), *opens))
+        if mark in opens:
+            source.at -= len(mark)
         yield from source.space()
         source.commit()
 
@@ -126,32 +129,37 @@ class CompletionParser:
         """What the mark begins, or else the mark as text. `before`: the text up to the mark's end."""
         commits = self._source.commits
         try:
-            if self._harmony:
-                yield from self._message(mark)
+            if self._messages:
+                yield from self._message(mark, self._messages)
             elif self._calls:
                 yield from self._calls.section(mark)
         except Malformed:
-            if self._source.commits == commits:
+            if self._source.commits == commits and mark in self._ends:
+                self._ended = True
+            elif self._source.commits == commits:
                 self._source.at = len(before)
                 yield from self._tell(Text, before)
             self._source.at = 0
+        if self._source.commits > commits:
+            self._lent = 0
 
-    def _message(self, mark: str) -> Reading[None]:
-        header = yield from harmony.read_header(self._source, mark)
-        yield from self._source.space()
+    def _message(self, mark: str, messages: Messages) -> Reading[None]:
+        source = self._source
+        header = yield from read_header(source, mark)
+        yield from source.space()
         if header.recipient and self._calls:
-            yield from self._calls.stream(header.recipient)
-            self._calls.finished = self._calls.begun
-            yield from self._source.space()
-            yield from self._source.starts(*harmony.ENDS)
-            self._source.commit()
-            return
-        self._source.commit()
-        make = Reasoning if header.channel == "analysis" else Text
-        _, end = yield from self._passage(make, (*harmony.ENDS, *harmony.BORDERS))
-        if end in harmony.BORDERS:
-            self._source.at -= len(end)
-        self._source.commit()
+            yield from self._calls.message(header.recipient)
+            yield from source.space()
+            end = yield from source.starts(*messages.ends)
+        else:
+            source.commit()
+            self._lent = 0
+            make = Reasoning if header.is_reasoning else Text
+            _, end = yield from self._passage(make, (*messages.ends, *messages.borders))
+            if end in messages.borders:
+                source.at -= len(end)
+        source.commit()
+        self._ended = bool(end) and end in self._ends
 
     def _pass_over(self, space: str) -> Reading[None]:
         """The mark that was read, and keep the white space before it."""
@@ -191,6 +199,13 @@ class CompletionParser:
         self._source.commit()
         if told:
             yield make(told)
+
+
+def _ends(format: Format | None, *, calls: bool) -> tuple[str, ...]:
+    """The marks after which nothing is wanted."""
+    if format is None:
+        return ()
+    return tuple(filter(None, (format.results if calls else "", format.last)))
 
 
 def find_mark(text: str, marks: Sequence[str]) -> tuple[int, str, int]:

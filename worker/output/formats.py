@@ -1,94 +1,36 @@
-"""How model families write tool calls: one table, for reading them and for constraining what is written.
+"""How model families write tool calls: one table, for reading them and for constraining what is written."""
 
-The texts are as the models write them. Where they have white space, readers take any, or none.
-"""
+from worker.output.forms import (
+    BracedCall,
+    Format,
+    JsonCall,
+    MarkedCall,
+    Messages,
+    NamedCall,
+    NestedCall,
+    PythonCall,
+    ReasoningMarks,
+    TypedCall,
+)
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What is written around each call."""
-
-    before: str = ""
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JsonCall(Call):
-    """{"name": "f", "arguments": {...}}, by these keys."""
-
-    name_key: str = "name"
-    arguments_key: str = "arguments"
+MINIMAX = "]<]minimax[>["
+KINDS = ("string", "integer", "number", "boolean", "null", "array", "object")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedCall(Call):
-    """The name, something between, and the arguments as JSON."""
-
-    between: str
-    numbered: bool = False  # functions.name:0, which is the call's id too
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelCall(NamedCall):
-    """A message of OpenAI's harmony format, whose header names its channel and its recipient."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkedCall(Call):
-    """The name, then each argument between marks of its own, as plain text of the type in the schema."""
-
-    name_after: str
-    key_before: str
-    key_after: str
-    value_after: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PythonCall(Call):
-    """f(a=1, b="x")"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BracedCall(Call):
-    """f{a:1,b:<mark>x<mark>}: as JSON, with keys as they are and each string between marks."""
-
-    quote: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
-    """`begin`, calls with `separator` between them, `end`."""
-
-    name: str
-    call: Call
-    begin: str = ""
-    end: str = ""
-    listed: bool = False  # the calls are in square brackets
-    separator: str | None = ""  # None: one call in a completion
-    also: tuple[tuple[str, str], ...] = ()  # what else may begin calls, and end them; marks of their own
-    bare: str = ""  # characters that may begin calls without a mark where the answer begins
-    anywhere: bool = False  # or where any text does
-    ignored: tuple[str, ...] = ()  # marks that stand for nothing
-    results: str = ""  # the mark that begins what calls returned: the model goes on to make that up
-    prompted: str = ""  # what prompts may end with, as the beginning of the completion
-    id_length: int = 0  # characters of a call's id, as the family's templates want it; 0: OpenAI's ids
-
-    @property
-    def openings(self) -> tuple[str, ...]:
-        """The marks that begin calls."""
-        first = [] if isinstance(self.call, ChannelCall) else (self.begin or self.call.before).split()[:1]
-        return (*first, *(mark for mark, _ in self.also))
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Everything that is written around calls and in them, and that may be tokens of its own."""
-        call = [getattr(self.call, name) for name in self.call.__dataclass_fields__]
-        around = [text for pair in self.also for text in pair]
-        return tuple(
-            text for text in [self.begin, self.end, self.results, *call, *around] if isinstance(text, str) and text
-        )
+def _dsml(name: str, section: str) -> Format:
+    """DeepSeek's markup; the versions call the section of the calls by different names."""
+    call = TypedCall(
+        before='<｜DSML｜invoke name="',
+        name_after='">\n',
+        key_before='<｜DSML｜parameter name="',
+        type_before='" string="',
+        types=tuple((kind, "true" if kind == "string" else "false") for kind in KINDS),
+        key_after='">',
+        value_after="</｜DSML｜parameter>\n",
+        after="</｜DSML｜invoke>\n",
+    )
+    begin, end = f"<｜DSML｜{section}>\n", f"</｜DSML｜{section}>"
+    return Format(name=name, call=call, begin=begin, end=end, in_reasoning=True)
 
 
 FORMATS = {
@@ -189,6 +131,8 @@ FORMATS = {
             begin="<｜tool▁calls▁begin｜>",
             end="<｜tool▁calls▁end｜>",
         ),
+        _dsml("deepseek-v3.2", "function_calls"),
+        _dsml("deepseek-v4", "tool_calls"),
         Format(
             name="qwen-coder",
             call=MarkedCall(
@@ -228,6 +172,19 @@ FORMATS = {
             end="</minimax:tool_call>",
         ),
         Format(
+            name="minimax-m3",
+            call=NestedCall(
+                mark=MINIMAX,
+                before=f'{MINIMAX}<invoke name="',
+                name_after='">',
+                after=f"{MINIMAX}</invoke>\n",
+            ),
+            begin=f"{MINIMAX}<tool_call>\n",
+            end=f"{MINIMAX}</tool_call>",
+            ignored=("</mm:think>",),
+            unsaid="</mm:think>",
+        ),
+        Format(
             name="glm",
             call=MarkedCall(
                 before="<tool_call>",
@@ -263,6 +220,7 @@ FORMATS = {
             listed=True,
             end="</tool_calls>",
             separator=", ",
+            ignored=("[END FINAL RESPONSE]",),
         ),
         Format(
             name="minimax-m1",
@@ -296,10 +254,120 @@ FORMATS = {
             ignored=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         ),
         Format(
-            name="harmony",
-            call=ChannelCall(before="<|channel|>commentary to=functions.", between=" <|constrain|>json<|message|>"),
+            name="apertus",
+            call=NamedCall(before='{"', between='": ', after="}"),
+            begin="<|tools_prefix|>",
+            listed=True,
+            end="<|tools_suffix|>",
+            separator=", ",
+        ),
+        Format(
+            name="gigachat-3",
+            call=JsonCall(before="<|message_sep|>\n\nfunction call<|role_sep|>\n"),
             separator=None,
-            also=(("<|channel|>", ""), ("<|start|>", "")),
+            last="<|message_sep|>",
+        ),
+        Format(
+            name="gigachat-3.1",
+            call=JsonCall(before="<|function_call|>"),
+            separator=None,
+            last="<|message_sep|>",
+        ),
+        Format(
+            name="minicpm5",
+            call=MarkedCall(
+                before='<function name="',
+                name_after='">',
+                key_before='<param name="',
+                key_after='">',
+                raw=("<![CDATA[", "]]>"),
+                value_after="</param>",
+                after="</function>",
+            ),
+            separator="\n",
+        ),
+        Format(
+            name="hy3",
+            call=MarkedCall(
+                before="<tool_call:opensource>",
+                name_after="<tool_sep:opensource>\n",
+                key_before="<arg_key:opensource>",
+                key_after="</arg_key:opensource>\n<arg_value:opensource>",
+                value_after="</arg_value:opensource>\n",
+                after="</tool_call:opensource>\n",
+            ),
+            begin="<tool_calls:opensource>\n",
+            end="</tool_calls:opensource>",
+        ),
+        Format(
+            name="solar-open",
+            call=NamedCall(
+                before="<|tool_call:begin|>",
+                id_after="<|tool_call:name|>",
+                between="<|tool_call:args|>",
+                after="<|tool_call:end|>",
+            ),
+            begin="<|tool_calls|>",
+            end="<|calls|>",
+            ignored=("<|begin|>assistant", "<|content|>", "<|end|>"),
+        ),
+        Format(
+            name="harmony",
+            call=NamedCall(before="<|channel|>commentary to=functions.", between=" <|constrain|>json<|message|>"),
+            messages=Messages(
+                reasoning="<|channel|>analysis<|message|>",
+                preamble="<|channel|>commentary<|message|>",
+                answer="<|channel|>final<|message|>",
+                end="<|end|>",
+                next="<|start|>assistant",
+                ends=("<|end|>", "<|return|>", "<|call|>"),
+                borders=("<|start|>", "<|channel|>"),
+            ),
+            separator=None,
+        ),
+        Format(
+            name="muse-glimmer",
+            call=MarkedCall(
+                before='<atem:function_calls>\n<atem:invoke name="',
+                name_after='">\n',
+                key_before='<atem:parameter name="',
+                key_after='">',
+                value_after="</atem:parameter>\n",
+                after="</atem:invoke>\n</atem:function_calls>",
+            ),
+            messages=Messages(
+                reasoning=" to=self<|message|>",
+                preamble=" to=user<|message|>",
+                answer=" to=user<|message|>",
+                call=" to={}<|message|>",
+                end="<|eom|>",
+                next="<|start|>assistant",
+                ends=("<|eom|>", "<|eot|>"),
+                borders=("<|start|>",),
+            ),
+            separator="<|eom|><|start|>assistant",
+            prompted="<|start|>assistant",
+            last="<|eot|>",
+        ),
+        Format(
+            name="kimi-k3",
+            call=TypedCall(
+                before='<|open|>call tool="',
+                number_before='" index="',
+                name_after='"<|sep|>',
+                key_before='<|open|>argument key="',
+                type_before='" type="',
+                types=tuple((kind, "number" if kind == "integer" else kind) for kind in KINDS),
+                key_after='"<|sep|>',
+                value_after="<|close|>argument<|sep|>",
+                after="<|close|>call<|sep|>",
+            ),
+            begin="<|open|>tools<|sep|>",
+            end="<|close|>tools<|sep|>",
+            ignored=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
+            unsaid="<|open|>response<|sep|><|close|>response<|sep|>",
+            prompted="<|open|>response<|sep|>",
+            last="<|close|>message<|sep|>",
         ),
         Format(
             name="kimi-k2",
@@ -315,20 +383,20 @@ FORMATS = {
     )
 }
 
-
-@dataclass(frozen=True, slots=True)
-class ReasoningMarks:
-    """What begins a model's reasoning, and what ends it."""
-
-    start: str
-    end: str
-
-
+SOLAR = ReasoningMarks("<|think|>", "<|end|><|begin|>assistant")
+KIMI_K3 = ReasoningMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>")
+HY3 = ReasoningMarks("<think:opensource>", "</think:opensource>")
 REASONING = (
     ReasoningMarks("<think>", "</think>"),
     ReasoningMarks("[THINK]", "[/THINK]"),
     ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>"),
     ReasoningMarks("<seed:think>", "</seed:think>"),
     ReasoningMarks("◁think▷", "◁/think▷"),
+    ReasoningMarks("<mm:think>", "</mm:think>"),
     ReasoningMarks("<|channel>thought", "<channel|>"),
+    HY3,
+    ReasoningMarks("<|inner_prefix|>", "<|inner_suffix|>"),
+    ReasoningMarks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    SOLAR,
+    KIMI_K3,
 )

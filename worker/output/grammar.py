@@ -6,17 +6,19 @@ from typing import Any
 
 from atelier.tools import Tool, ToolChoice, Tools
 from worker.output.braced_grammar import braced_object
-from worker.output.formats import (
+from worker.output.forms import (
     BracedCall,
-    ChannelCall,
     Format,
     JsonCall,
     MarkedCall,
     NamedCall,
+    NestedCall,
     PythonCall,
     ReasoningMarks,
+    TypedCall,
 )
-from worker.output.parameters import STRING_LIMITS, closed, kinds, properties
+from worker.output.nested_grammar import nested_members
+from worker.output.parameters import STRING_LIMITS, by_kind, closed, kinds, properties
 from worker.output.rules import Rules, Spelling, Unwritable
 
 
@@ -39,7 +41,7 @@ def calls_grammar(
     calls = _Calls(format, tools, rules)
     thought = _reasoning(format, reasoning, opened, rules)
     if tools.choice is not ToolChoice.AUTO:
-        body = calls.all(format.prompted == opened != "")
+        body = _unsaid(format, opened, rules) + calls.all(format.prompted == opened != "")
     elif answer is not None:
         body = f"{rules.json(answer)} | {calls.all(format.prompted == opened != '')}"
     else:
@@ -48,27 +50,31 @@ def calls_grammar(
 
 
 def _reasoning(format: Format, reasoning: ReasoningMarks | None, opened: str, rules: Rules) -> str:
-    if isinstance(format.call, ChannelCall):
-        begin = rules.text("<|channel|>analysis<|message|>")
-        end = rules.up_to("<|end|>")
-        return f"({begin} {end} {rules.text('<|start|>assistant')})?"
+    if messages := format.messages:
+        return f"({rules.text(messages.reasoning)} {rules.up_to(messages.end)} {rules.text(messages.next)})?"
     if reasoning is None:
         return ""
     rest = f"{rules.up_to(reasoning.end)} SPACE"
     return rest if opened == reasoning.start else f"({rules.text(reasoning.start)} {rest})?"
 
 
+def _unsaid(format: Format, opened: str, rules: Rules) -> str:
+    rest = format.unsaid.removeprefix(opened)
+    return f"({rules.text(rest)})? " if rest else ""
+
+
 def _choice(format: Format, calls: "_Calls", rules: Rules) -> str:
     """Text, calls, or text and then calls, which begin at the format's mark."""
-    if isinstance(format.call, ChannelCall):
-        final = rules.text("<|channel|>final<|message|>")
-        preamble = f"{rules.text('<|channel|>commentary<|message|>')} {rules.up_to('<|end|>')}"
-        return f"{final} TEXT | ({preamble} {rules.text('<|start|>assistant')})? ({calls.all(False)})"
+    last = f"({rules.text(format.last)})?" if format.last else ""
+    if messages := format.messages:
+        preamble = f"{rules.text(messages.preamble)} {rules.up_to(messages.end)} {rules.text(messages.next)}"
+        return f"{rules.text(messages.answer)} TEXT {last} | ({preamble})? ({calls.all(False)})"
     if not (mark := (format.begin or format.call.before).split()[:1]):
-        rules.lines[0] += "\n" + r'ANSWER: /(?s:.*)/ & ~/(?s:\s*\[?\s*\{\s*"name"\s*:.*)/ & ~/(?s:\s*\[\s*\w+\(.*)/'
+        rules.lines.append(r'ANSWER: /(?s:.*)/ & ~/(?s:\s*\[?\s*\{\s*"name"\s*:.*)/ & ~/(?s:\s*\[\s*\w+\(.*)/')
         return f"ANSWER | {calls.all(False)}"
     calls.leading = mark[0]
-    return f"TEXT | {rules.up_to(mark[0])} {calls.all(False)}"
+    marks = rules.tokens(format.ignored)
+    return f"{marks} TEXT {last} | {marks} {rules.up_to(mark[0])} {calls.all(False)}"
 
 
 class _Calls:
@@ -103,6 +109,8 @@ class _Calls:
 
     def _call(self, tool: Tool, before: str) -> str:
         call, text = self._format.call, self._rules.text
+        if self._format.messages:
+            before = self._format.messages.call.format(tool.name) + before
         match call:
             case JsonCall():
                 name = json.dumps(tool.name, ensure_ascii=False)
@@ -110,15 +118,19 @@ class _Calls:
                 return f"{text(head)} {self._object(tool)} {text('}' + call.after)}"
             case MarkedCall():
                 arguments = " ".join(self._marked(call, tool))
-                return f"{text(before + tool.name + call.name_after)} {arguments} {text(call.after)}"
+                return f"{self._head(call, before, tool)} {arguments} {text(call.after)}"
             case PythonCall():
                 return f"{text(before + tool.name + '(')} {self._keywords(tool)} {text(')' + call.after)}"
             case BracedCall():
                 arguments = braced_object(self._rules, call.quote, tool.parameters)
                 return f"{text(before + tool.name)} {arguments} {text(call.after)}"
+            case NestedCall():
+                arguments = nested_members(self._rules, call.mark, tool.parameters)
+                return f"{text(before + tool.name + call.name_after)} {arguments} {text(call.after)}"
             case NamedCall():
+                id = f"/[a-z0-9]{{10}}/ {text(call.id_after)}" if call.id_after else ""
                 number = f'"functions.{tool.name}:" /[0-9]{{1,2}}/' if call.numbered else text(tool.name)
-                return f"{text(before)} {number} {text(call.between)} {self._object(tool)} {text(call.after)}"
+                return f"{text(before)} {id} {number} {text(call.between)} {self._object(tool)} {text(call.after)}"
         raise AssertionError(call)
 
     def _object(self, tool: Tool) -> str:
@@ -126,12 +138,29 @@ class _Calls:
 
     def _marked(self, call: MarkedCall, tool: Tool) -> Iterator[str]:
         for name, schema, required in properties(tool.parameters):
-            before = self._rules.text(f"{call.key_before}{name}{call.key_after}")
-            value = f"{before} {self._plain(schema, call.value_after)}"
+            if isinstance(call, TypedCall):
+                value = self._typed(call, name, schema)
+            else:
+                before = self._rules.text(f"{call.key_before}{name}{call.key_after}")
+                value = f"{before} {self._plain(schema, call.value_after, call.raw)}"
             yield value if required else f"({value})?"
 
-    def _plain(self, schema: Mapping[str, Any], end: str) -> str:
-        """A value as text: a string as it is, anything else as JSON."""
+    def _typed(self, call: TypedCall, name: str, schema: Mapping[str, Any]) -> str:
+        """One alternative for each type that the value may have."""
+        names, alternatives = dict(call.types), []
+        for kind, each in by_kind(schema):
+            before = f"{call.key_before}{name}{call.type_before}{names[kind]}{call.key_after}"
+            alternatives.append(f"{self._rules.text(before)} {self._plain(each, call.value_after)}")
+        return self._rules.add(" | ".join(alternatives))
+
+    def _head(self, call: MarkedCall, before: str, tool: Tool) -> str:
+        text = self._rules.text
+        if not call.number_before:
+            return text(before + tool.name + call.name_after)
+        return f"{text(before + tool.name + call.number_before)} /[0-9]{{1,2}}/ {text(call.name_after)}"
+
+    def _plain(self, schema: Mapping[str, Any], end: str, raw: tuple[str, str] = ("", "")) -> str:
+        """A value as text: a string as it is, anything else as JSON. `raw`: marks that may be around a string."""
         given = kinds(schema)
         options = [schema["const"]] if "const" in schema else schema.get("enum")
         if options is not None and all(isinstance(option, str) for option in options):
@@ -140,8 +169,14 @@ class _Calls:
         if "string" not in given and given:
             return f"{self._rules.json(schema)} {self._rules.text(end)}"
         if given <= {"string", "null"} and given and not STRING_LIMITS & schema.keys() and options is None:
-            return self._rules.up_to(end)
+            return self._raw(end, *raw) if any(raw) else self._rules.up_to(end)
         raise Unwritable
+
+    def _raw(self, end: str, opening: str, closing: str) -> str:
+        """Between the marks, or without them where it does not begin as they do."""
+        marked = f"{self._rules.text(opening)} {self._rules.up_to(closing)} {self._rules.text(end)}"
+        bare = f"/[^{opening[0]}]/ {self._rules.up_to(end)}"
+        return f"({marked} | {bare} | {self._rules.text(end)})"
 
     def _keywords(self, tool: Tool) -> str:
         """a=1, b="x": optional ones may be left out, with their commas."""

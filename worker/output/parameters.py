@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.output.rules import Unwritable
-from worker.output.values import referred
+from worker.output.values import kind_of, referred
 
 STRING_LIMITS = {"minLength", "maxLength", "pattern", "format", "allOf", "oneOf", "$ref", "not"}
 LIMITS = {"allOf", "anyOf", "oneOf", "$ref", "not", "if", "patternProperties", "propertyNames", "minProperties"}
 PLAIN_TYPE = {"type", "title", "description"}
 DEFINITIONS = ("$defs", "definitions")
+BESIDE_UNIONS = {"title", "description", "default", "examples", *DEFINITIONS}
+LIST_LIMITS = {*LIMITS, "prefixItems", "uniqueItems", "contains"}
 CLOSED = {"additionalProperties": False}
 
 
@@ -22,6 +24,19 @@ def kinds(schema: Mapping[str, Any]) -> set[str]:
         return set().union(*each) if all(each) else set()
     given = schema.get("type")
     return {given} if isinstance(given, str) else set(given or ())
+
+
+def by_kind(schema: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The schema as one for each type that the value may have."""
+    if "const" in schema or "enum" in schema:
+        if not (options := [schema["const"]] if "const" in schema else schema["enum"]):
+            raise Unwritable
+        found = dict.fromkeys(map(kind_of, options))
+        return [(kind, {"enum": [each for each in options if kind_of(each) == kind]}) for kind in found]
+    if not (given := kinds(schema)):
+        raise Unwritable
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return [(kind, {**rest, "type": kind}) for kind in sorted(given)]
 
 
 def closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -49,3 +64,18 @@ def resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str,
     reference = schema.get("$ref")
     found = referred(reference, root) if isinstance(reference, str) else None
     return found if isinstance(found, dict) else schema
+
+
+def constants(schema: Mapping[str, Any]) -> list[Any]:
+    options = [schema["const"]] if "const" in schema else schema["enum"]
+    if not isinstance(options, list) or not options:
+        raise Unwritable
+    return options
+
+
+def within(schema: Mapping[str, Any], options: Any) -> list[Mapping[str, Any]]:
+    """The schemas in a schema, each complete in itself."""
+    if not isinstance(options, list) or not options or not all(isinstance(option, dict) for option in options):
+        raise Unwritable
+    definitions = {key: schema[key] for key in DEFINITIONS if key in schema}
+    return [{**definitions, **resolved(option, schema)} for option in options]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from atelier.tools import OutputFormat, Tools
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, ChannelCall, Format, ReasoningMarks
-from worker.output.harmony import MARKS
+from worker.output.formats import FORMATS
+from worker.output.forms import Format, ReasoningMarks
 from worker.output.parts import OutputParser, PlainText
 from worker.output.recognise import opened_by, recognise_format, recognise_reasoning
 
@@ -32,20 +32,25 @@ class OutputReading:
         if self.reasoning is not None:
             yield from (self.reasoning.start, self.reasoning.end)
         if self.format is not None:
-            yield from self.format.ignored
-            if isinstance(self.format.call, ChannelCall):
-                yield from MARKS
-            elif self.tools is not None:
+            yield from filter(None, [*self.format.ignored, self.format.last])
+            if self.format.messages:
+                yield from self.format.messages.marks
+            if self.tools is not None:
                 yield from self.format.texts
 
 
 PLAIN = OutputReading()
 
 
+def choose_format(output: OutputFormat, template: str) -> Format:
+    """The settings', or the template's."""
+    return recognise_format(template) if output.tool_calls == "auto" else FORMATS[output.tool_calls]
+
+
 def choose_reading(output: OutputFormat, template: str, tools: Tools | None) -> OutputReading:
     """The settings' marks and format, or those of the template. The prompt is yet to be rendered."""
-    format = recognise_format(template) if output.tool_calls == "auto" else FORMATS[output.tool_calls]
-    needed = tools is not None or format.ignored or isinstance(format.call, ChannelCall)
+    format = choose_format(output, template)
+    needed = tools is not None or format.ignored or format.last or format.messages
     return OutputReading(format if needed else None, _reasoning(output, template), tools)
 
 

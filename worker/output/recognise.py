@@ -6,7 +6,8 @@ GGUF files name no tool format, and an architecture has several.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.output.formats import FORMATS, REASONING, Format, ReasoningMarks
+from worker.output.formats import FORMATS, HY3, KIMI_K3, REASONING
+from worker.output.forms import Format, ReasoningMarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,15 @@ class Sign:
 
 
 SIGNS = (
+    Sign("muse-glimmer", ("<atem:function_calls>",)),
     Sign("harmony", ("<|channel|>", "<|message|>")),
+    Sign("kimi-k3", ("<|open|>", "<|close|>", "<|end_of_msg|>")),
     Sign("kimi-k2", ("<|tool_calls_section_begin|>",)),
+    Sign("deepseek-v3.2", ("｜DSML｜", "function_calls")),
+    Sign("deepseek-v4", ("｜DSML｜", "tool_calls")),
     Sign("deepseek-r1", ("<｜tool▁calls▁begin｜>", "```json")),
     Sign("deepseek-v3.1", ("<｜tool▁calls▁begin｜>",)),
+    Sign("minimax-m3", ("]<]minimax[>[", "<tool_call>")),
     Sign("minimax-m2", ("<minimax:tool_call>",)),
     Sign("seed-oss", ("<seed:tool_call>",)),
     Sign("qwen-coder", ("<function=", "<parameter=")),
@@ -32,6 +38,14 @@ SIGNS = (
     Sign("command-r", ("Action:", "tool_name")),
     Sign("lfm2", ("<|tool_call_start|>",)),
     Sign("lfm2", ("<|tool_list_start|>",)),
+    Sign("lfm2", ("List of tools: [",)),
+    Sign("apertus", ("<|tools_prefix|>",)),
+    Sign("gigachat-3.1", ("<|role_sep|>", "<|function_call|>")),
+    Sign("gigachat-3", ("<|role_sep|>", "function call")),
+    Sign("minicpm5", ('<function name="', '<param name="')),
+    Sign("hy3", ("<tool_sep{}>", "opensource")),
+    Sign("hy3", ("<tool_sep:opensource>",)),
+    Sign("solar-open", ("<|tool_call:begin|>",)),
     Sign("nemotron", ("<TOOLCALL>",)),
     Sign("apriel", ("<tool_calls>[",)),
     Sign("minimax-m1", ("<tool_calls>",)),
@@ -51,6 +65,13 @@ SIGNS = (
 )
 
 
+SPELLED = (
+    (KIMI_K3, ("<|open|>", "open_tag('think')")),
+    (HY3, ("<think{}>", "opensource")),
+)
+"""Marks of reasoning that a template puts together, and what it says instead."""
+
+
 def knows_tools(template: str) -> bool:
     """Whether the template writes tools into the prompt."""
     return "tools" in template
@@ -67,6 +88,9 @@ def recognise_format(template: str) -> Format:
 
 def recognise_reasoning(template: str) -> ReasoningMarks | None:
     """Templates take the reasoning out of earlier answers by its end mark, or write its first mark themselves."""
+    for marks, signs in SPELLED:
+        if all(sign in template for sign in signs):
+            return marks
     return next((marks for marks in REASONING if marks.end in template or marks.start in template), None)
 
 

@@ -41,6 +41,11 @@ class Rules:
             head = self.add(head, "[lazy]")
         return " ".join([head, *map(_literal, rest)])
 
+    def tokens(self, texts: Sequence[str]) -> str:
+        """Any number of those texts that are tokens of their own, with other text before each; "" if none is."""
+        marks = [self.text(text) for text in texts if any(isinstance(part, int) for part in self.spell(text))]
+        return f"(TEXT ({' | '.join(marks)}))*" if marks else ""
+
     def members(self, items: Sequence[tuple[str, bool]], separator: str) -> str:
         """In their order, with separators; each says whether it is required or may be left out."""
         first = rest = '""'

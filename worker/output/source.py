@@ -6,7 +6,7 @@ wherever the text is cut.
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 from worker.output.json_text import JsonText
@@ -67,6 +67,12 @@ class Source:
         """Pass over the mark, which must come here."""
         if mark and not (yield from self.starts(mark)):
             raise Malformed
+
+    def expect_all(self, marks: Iterable[str]) -> Reading[None]:
+        """Pass over the marks, with any white space before each."""
+        for mark in marks:
+            yield from self.space()
+            yield from self.expect(mark)
 
     def peek(self) -> Reading[str]:
         """The next character."""

@@ -49,7 +49,7 @@ def test_a_template_that_refuses_says_why() -> None:
     "source",
     [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
+        "{{ messages.clear() }}",
         "{{ cycler.__init__.__globals__ }}",
         "{% for i in range(10**9) %}x{% endfor %}",
         "{% for i in range(90000) %}{% for j in range(90000) %}xxxxxxxxxxxxxxxx{% endfor %}{% endfor %}",
@@ -66,6 +66,37 @@ def test_a_hostile_template_is_refused(source: str) -> None:
 def test_content_of_an_odd_type_is_rendered_or_refused(content: object) -> None:
     with contextlib.suppress(InvalidTemplate):
         render(CHATML, {"role": "user", "content": content})
+
+
+def test_a_template_may_keep_a_queue_and_changes_nothing_that_it_is_given() -> None:
+    messages: list[dict[str, object]] = [{"role": "user", "content": "a"}]
+    source = "{% set q = [1, 2] %}{% set _ = q.append(3) %}{{ q.pop(0) }}{{ q }}{% set _ = messages.pop() %}"
+    assert ChatTemplate(source).render(messages, bos="", eos="") == "1[2, 3]"
+    assert messages == [{"role": "user", "content": "a"}]
+
+
+TOOL = {"type": "function", "function": {"name": "now", "description": "", "parameters": {}}}
+
+
+def test_functions_and_the_time_are_told_to_templates_that_want_both() -> None:
+    source = "{{ 'functools' + functions + datetime }}"
+    assert '"name": "now"' in ChatTemplate(source).render([], bos="", eos="", tools=[TOOL])
+    assert render(source).startswith("functools[]2")
+    assert render("{{ functions is defined }}") == "False"
+
+
+def test_a_template_may_go_through_tools_though_there_are_none() -> None:
+    assert render("{% for tool in tools %}x{% endfor %}{{ messages[0].content }}", {"content": "hi"}) == "hi"
+    assert render("{{ tools is none }}") == "True"
+
+
+def test_a_template_may_take_arguments_as_text() -> None:
+    message = {"tool_calls": [{"function": {"name": "f", "arguments": {"a": "é"}}}]}
+    assert render("{{ '>' + messages[0].tool_calls[0].function.arguments }}", message) == '>{"a": "é"}'
+
+
+def test_what_a_filter_gives_may_be_written_as_json() -> None:
+    assert render("{{ messages | map(attribute='content') | tojson }}", {"content": "a"}) == '["a"]'
 
 
 def test_json_may_be_asked_for_in_ascii() -> None:

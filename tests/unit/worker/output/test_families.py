@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from atelier.tools import Tool, Tools
 from tests.support.completions import Told, every_cut, told
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.formats import FORMATS, REASONING
+from worker.output.forms import ReasoningMarks
 
 WEATHER = {
     "type": "object",
@@ -139,6 +140,24 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         [call(**PARIS), call("now")],
     ),
     (
+        "deepseek-v3.2",
+        'I look.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+        '<｜DSML｜parameter name="city" string="true">12</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="units" string="false">null</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="hours">[1, 2]</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="zip" string="true">075</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        '<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n</｜DSML｜function_calls>',
+        [("text", "I look."), call(city="12", days=3, units=None, hours=[1, 2], zip="075"), call("now")],
+    ),
+    (
+        "deepseek-v4",
+        '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="now">\n\n</｜DSML｜invoke>\n<｜DSML｜invoke name="get_weather">\n'
+        '<｜DSML｜parameter name="city" string="true">a\n"b"</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        "</｜DSML｜tool_calls>",
+        [call("now"), call(city='a\n"b"')],
+    ),
+    (
         "qwen-coder",
         "I look.\n<tool_call>\n<function=get_weather>\n<parameter=city>\n12\n</parameter>\n<parameter=days>\n3\n"
         "</parameter>\n<parameter=hours>\n[1, 2]\n</parameter>\n<parameter=detail>\nTrue\n</parameter>\n"
@@ -162,6 +181,27 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n'
         '<parameter name="days">3</parameter>\n</invoke>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>',
         [call(**PARIS), call("now")],
+    ),
+    (
+        "minimax-m3",
+        "I look.]<]minimax[>[<tool_call>\n"
+        ']<]minimax[>[<invoke name="get_weather">]<]minimax[>[<city>a <b>\n]<]minimax[>[</city>'
+        "]<]minimax[>[<days>3]<]minimax[>[</days>]<]minimax[>[<hours>]<]minimax[>[<item>1]<]minimax[>[</item>"
+        "]<]minimax[>[<item>2]<]minimax[>[</item>]<]minimax[>[</hours>]<]minimax[>[<place>]<]minimax[>[<lat>1.5"
+        "]<]minimax[>[</lat>]<]minimax[>[<names>]<]minimax[>[<item>P]<]minimax[>[</item>]<]minimax[>[</names>"
+        "]<]minimax[>[</place>]<]minimax[>[</invoke>\n"
+        ']<]minimax[>[<invoke name="now">]<]minimax[>[</invoke>\n]<]minimax[>[</tool_call>',
+        [
+            ("text", "I look."),
+            call(city="a <b>\n", days=3, hours=[1, 2], place={"lat": 1.5, "names": ["P"]}),
+            call("now"),
+        ],
+    ),
+    (
+        "minimax-m3",
+        '</mm:think>Hm.]<]minimax[>[<tool_call>]<]minimax[>[<invoke name="get_weather">\n]<]minimax[>[<hours>'
+        "]<]minimax[>[</hours>]<]minimax[>[</invoke>]<]minimax[>[</tool_call>",
+        [("text", "Hm."), call(hours=[])],
     ),
     (
         "glm",
@@ -216,6 +256,61 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
     ),
     ("command-r7b", "<|START_RESPONSE|>Hello.\n<|END_RESPONSE|>", [("text", "Hello.\n")]),
     (
+        "apertus",
+        'I look.<|tools_prefix|>[{"get_weather": {"city": "Paris", "days": 3}}, {"now": {}}]<|tools_suffix|>',
+        [("text", "I look."), call(**PARIS), call("now")],
+    ),
+    (
+        "gigachat-3",
+        'I look.<|message_sep|>\n\nfunction call<|role_sep|>\n{"name": "get_weather", "arguments": '
+        '{"city": "Paris", "days": 3}}<|message_sep|>\n\n',
+        [("text", "I look."), call(**PARIS)],
+    ),
+    ("gigachat-3", "Hello.<|message_sep|>\n\n", [("text", "Hello.")]),
+    (
+        "gigachat-3.1",
+        'I look.<|function_call|>{"name": "get_weather", "arguments": {"city": "Paris", "days": 3}}<|message_sep|>\n\n',
+        [("text", "I look."), call(**PARIS)],
+    ),
+    (
+        "minicpm5",
+        'I look.\n<function name="get_weather"><param name="city"><![CDATA[<b>\n</param>]]></param>'
+        '<param name="days">3</param></function>\n<function name="now"></function>',
+        [("text", "I look."), call(city="<b>\n</param>", days=3), call("now")],
+    ),
+    (
+        "hy3",
+        "I look.<tool_calls:opensource>\n<tool_call:opensource>get_weather<tool_sep:opensource>\n"
+        "<arg_key:opensource>city</arg_key:opensource>\n<arg_value:opensource>Paris</arg_value:opensource>\n"
+        "<arg_key:opensource>days</arg_key:opensource>\n<arg_value:opensource>3</arg_value:opensource>\n"
+        "</tool_call:opensource>\n<tool_call:opensource>now<tool_sep:opensource>\n</tool_call:opensource>\n"
+        "</tool_calls:opensource>",
+        [("text", "I look."), call(**PARIS), call("now")],
+    ),
+    (
+        "solar-open",
+        '<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>get_weather<|tool_call:args|>{"city": "Paris", '
+        '"days": 3}<|tool_call:end|><|tool_call:begin|>f6g7h8i9j0<|tool_call:name|>now<|tool_call:args|>{}'
+        "<|tool_call:end|><|calls|>",
+        [call(**PARIS), call("now")],
+    ),
+    ("solar-open", "<|content|>Hello\n<|end|>", [("text", "Hello\n")]),
+    (
+        "kimi-k3",
+        '<|open|>response<|sep|>I look.<|close|>response<|sep|><|open|>tools<|sep|><|open|>call tool="get_weather" '
+        'index="1"<|sep|><|open|>argument key="city" type="string"<|sep|>12<|close|>argument<|sep|><|open|>argument '
+        'key="days" type="number"<|sep|>3<|close|>argument<|sep|><|open|>argument key="zip" type="string"<|sep|>075'
+        '<|close|>argument<|sep|><|close|>call<|sep|><|open|>call tool="now" index="2"<|sep|><|close|>call<|sep|>'
+        "<|close|>tools<|sep|><|close|>message<|sep|>",
+        [("text", "I look."), call(city="12", days=3, zip="075"), call("now")],
+    ),
+    ("kimi-k3", "Hello.<|close|>response<|sep|><|close|>message<|sep|>", [("text", "Hello.")]),
+    (
+        "apriel",
+        '<tool_calls>[{"name": "now", "arguments": {}}]</tool_calls>\n[END FINAL RESPONSE]',
+        [call("now")],
+    ),
+    (
         "harmony",
         "<|channel|>analysis<|message|>I need it.<|end|><|start|>assistant<|channel|>commentary to=functions."
         'get_weather <|constrain|>json<|message|>{"city": "Paris", "days": 3}<|call|>',
@@ -232,6 +327,22 @@ CASES: list[tuple[str, str, list[tuple[object, ...]]]] = [
         "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>{1}",
         [("text", "I look.{1}")],
     ),
+    (
+        "muse-glimmer",
+        "<|start|>assistant to=self<|message|>Hm.<|eom|><|start|>assistant to=get_weather<|message|>"
+        '<atem:function_calls>\n<atem:invoke name="get_weather">\n<atem:parameter name="city">Paris</atem:parameter>\n'
+        '<atem:parameter name="days">3</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|>'
+        '<|start|>assistant to=now<|message|><atem:function_calls>\n<atem:invoke name="now">\n</atem:invoke>\n'
+        "</atem:function_calls><|eot|>",
+        [("reasoning", "Hm."), call(**PARIS), call("now")],
+    ),
+    (
+        "muse-glimmer",
+        "<|start|>assistant to=user<|message|>I look.<|eom|><|start|>assistant to=now<|message|>"
+        '<atem:function_calls><atem:invoke name="now"></atem:invoke></atem:function_calls>',
+        [("text", "I look."), call("now")],
+    ),
+    ("muse-glimmer", "<|start|>assistant<|message|>Hello.<|eot|> to=", [("text", "Hello.")]),
     (
         "kimi-k2",
         "Yes.<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>"
@@ -273,7 +384,7 @@ def test_what_breaks_off_is_told_as_far_as_it_goes(format: str, text: str, parts
         assert names == [part[1] for part in parts if part[0] == "call"][: len(names)]
 
 
-@pytest.mark.parametrize("format", [name for name in FORMATS if name != "harmony"])
+@pytest.mark.parametrize("format", [name for name in FORMATS if not FORMATS[name].messages])
 def test_without_tools_calls_are_text(format: str) -> None:
     for _, text, _ in (case for case in CASES if case[0] == format):
         (part,) = every_cut(lambda: parser(format, tools=None), text)
@@ -293,9 +404,77 @@ def test_a_prompt_may_have_opened_the_reasoning() -> None:
     assert parts == [("reasoning", "Hm."), ("call", "now", "{}")]
 
 
+SOLAR_THOUGHT = ReasoningMarks("<|think|>", "<|end|><|begin|>assistant")
+APRIEL_THOUGHT = ReasoningMarks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]")
+KIMI_THOUGHT = ReasoningMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>")
+HY3_THOUGHT = ReasoningMarks("<think:opensource>", "</think:opensource>")
+
+
+@pytest.mark.parametrize(
+    ("format", "reasoning", "opened", "text"),
+    [
+        ("solar-open", SOLAR_THOUGHT, "", "<|think|>Hm.<|end|><|begin|>assistant<|content|>Hello.<|end|>"),
+        ("apriel", APRIEL_THOUGHT, "Here are my reasoning steps:", "\nHm.\n[BEGIN FINAL RESPONSE]\nHello."),
+        ("apriel", APRIEL_THOUGHT, "", "Here are my reasoning steps:\nHm.\n[BEGIN FINAL RESPONSE]\nHello."),
+        (
+            "kimi-k3",
+            KIMI_THOUGHT,
+            "<|open|>think<|sep|>",
+            "Hm.<|close|>think<|sep|><|open|>response<|sep|>Hello.<|close|>response<|sep|><|close|>message<|sep|>",
+        ),
+        ("hy3", HY3_THOUGHT, "<think:opensource>", "Hm.</think:opensource>Hello."),
+    ],
+)
+@pytest.mark.parametrize("tools", [TOOLS, None])
+def test_reasoning_and_answer_are_told_apart(
+    format: str, reasoning: ReasoningMarks, opened: str, text: str, tools: Tools | None
+) -> None:
+    parts = [("reasoning", "Hm."), ("text", "Hello.")]
+    assert every_cut(lambda: parser(format, reasoning, opened, tools), text) == parts
+
+
+def test_an_answer_may_be_opened_by_the_prompt() -> None:
+    text = "Hello.<|close|>response<|sep|>"
+    opened = "<|open|>response<|sep|>"
+    assert every_cut(lambda: parser("kimi-k3", KIMI_THOUGHT, opened), text) == [("text", "Hello.")]
+
+
+@pytest.mark.parametrize("tools", [TOOLS, None])
+def test_nothing_is_wanted_after_the_mark_that_ends_a_completion(tools: Tools | None) -> None:
+    ended = parser("gigachat-3.1", tools=tools)
+    ended.push("Hello.<|message_se")
+    assert not ended.complete
+    ended.push("p|>")
+    assert ended.complete
+
+
+@pytest.mark.parametrize("tools", [TOOLS, None])
+def test_a_prompt_may_have_opened_a_message_with_a_header(tools: Tools | None) -> None:
+    text = " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Hello, you.<|eot|>"
+    parts = every_cut(lambda: parser("muse-glimmer", opened="<|start|>assistant", tools=tools), text)
+    assert parts == [("reasoning", "Hm."), ("text", "Hello, you.")]
+    named = ' to=now<|message|><atem:function_calls><atem:invoke name="now"></atem:invoke></atem:function_calls>'
+    text = named + "<|eom|><|start|>assistant Hi"
+    parts = every_cut(lambda: parser("muse-glimmer", opened="<|start|>assistant"), text)
+    assert parts == [("call", "now", "{}"), ("text", "<|start|>assistant Hi")]
+
+
+def test_what_a_prompt_lent_is_not_taken_from_what_follows_a_call() -> None:
+    parts = every_cut(lambda: parser("functionary-v3.2", opened=">>>"), "now\n{}\nDone.")
+    assert parts == [("call", "now", "{}"), ("text", "Done.")]
+
+
 def test_reasoning_that_does_not_end_is_reasoning() -> None:
     text = 'Hm <tool_call>{"name": "now"}</tool_call> \n'
     assert every_cut(lambda: parser("hermes", THINK, opened="<think>"), text) == [("reasoning", text)]
+
+
+def test_calls_that_may_begin_in_reasoning_end_it() -> None:
+    text = 'Hm.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>'
+    parts = [("reasoning", "Hm."), ("call", "now", "{}")]
+    assert every_cut(lambda: parser("deepseek-v4", THINK, opened="<think>"), text) == parts
+    alone = every_cut(lambda: parser("deepseek-v4", THINK, opened="<think>", tools=None), text)
+    assert alone == [("reasoning", text)]
 
 
 def test_a_prompt_may_have_opened_a_message() -> None:
@@ -328,8 +507,13 @@ MALFORMED = [
     ("mistral-args", "[TOOL_CALLS]now{}"),
     ("qwen-coder", "<tool_call>\n<function=get_weather>\nParis\n</function>"),
     ("glm", "<tool_call>\n</tool_call>"),
+    ("minimax-m3", ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">soon]<]minimax[>[</invoke>'),
     ("harmony", "<|channel|>commentary to=functions.now<|message|>soon"),
+    ("muse-glimmer", "<|start|>assistant to=now<|message|>soon"),
     ("kimi-k2", "<|tool_calls_section_begin|>nothing<|tool_calls_section_end|>"),
+    ("apertus", '<|tools_prefix|>[{"now": soon}]'),
+    ("minicpm5", "<function name='now'></function>"),
+    ("solar-open", "<|tool_calls|><|tool_call:begin|>now<|tool_call:args|>{}"),
     ("json", '```json\n{"name": "Ada", "arguments": {}}\n```'),
     ("json", '{"description": "x", "name": "now"}'),
     ("json", '{{{[["name": "now" [ { ```json { ``` '),
@@ -351,6 +535,11 @@ def test_arguments_that_break_off_stay_told_and_the_rest_is_text() -> None:
     text = '<tool_call>{"name": "now", "arguments": {"a": 1,}}</tool_call> <tool_call>{"name": "now"}</tool_call>'
     parts = every_cut(lambda: parser("hermes"), text)
     assert parts == [("call", "now", '{"a": 1,'), ("text", "}}</tool_call>"), ("call", "now", "{}")]
+
+
+def test_a_value_between_marks_ends_where_they_do() -> None:
+    text = '<function name="now"><param name="a">1</param><param name="b"><![CDATA[x]]>y</param></function>'
+    assert every_cut(lambda: parser("minicpm5"), text)[0] == ("call", "now", '{"a": 1')
 
 
 def test_arguments_come_as_they_are_written() -> None:
@@ -392,6 +581,22 @@ def test_a_result_that_the_model_makes_up_is_not_waited_for() -> None:
     assert ended.complete
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "b" * 300,
+        "/b>",
+        "b>x]<]minimax[>[<c>1]<]minimax[>[</c>]<]minimax[>[</b>",
+        "b>]<]minimax[>[<c>1]<]minimax[>[</c>]<]minimax[>[<c>1]<]minimax[>[</c>]<]minimax[>[</b>",
+        "b>" + "]<]minimax[>[<c>" * 80,
+        "a>2]<]minimax[>[</a>",
+    ],
+)
+def test_nested_arguments_that_break_off_stay_told(value: str) -> None:
+    text = ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">]<]minimax[>[<a>1]<]minimax[>[</a>]<]minimax[>[<'
+    assert told(parser("minimax-m3"), [text + value])[0] == ("call", "now", '{"a": 1')
+
+
 @pytest.mark.parametrize("value", ["[" * 80, "x" * 5000, "<|tool_call>", ",", '<|"|>' + "x" * 10_000])
 def test_braced_arguments_that_break_off_stay_told(value: str) -> None:
     text = "<|tool_call>call:now{a:1,b:" + value
@@ -408,6 +613,8 @@ def test_ids_are_as_the_family_wants_them() -> None:
     ids = {id_of("hermes", '<tool_call>{"name": "now"}</tool_call>\n.') for _ in range(50)}
     assert len(ids) == 50
     assert {(id.startswith("call_"), len(id)) for id in ids} == {(True, 29)}
+    solar = "<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>now<|tool_call:args|>{"
+    assert id_of("solar-open", solar) == "a1b2c3d4e5"
     kimi = "<|tool_calls_section_begin|><|tool_call_begin|>functions.now:3<|tool_call_argument_begin|>{"
     assert id_of("kimi-k2", kimi) == "functions.now:3"
 
@@ -433,7 +640,8 @@ def test_any_text_has_the_same_parts_wherever_it_is_cut(format: str, text: str, 
 def test_no_text_is_lost(format: str, text: str) -> None:
     """Without a call, all of it comes out, except for marks that stand for nothing."""
     parts = told(parser(format), text)
-    if format != "harmony" and all(part[0] == "text" for part in parts):
+    last = FORMATS[format].last
+    if not FORMATS[format].messages and not (last and last in text) and all(part[0] == "text" for part in parts):
         for mark in FORMATS[format].ignored:
             text = text.replace(mark, "")
         assert "".join(part[1] for part in parts) == text

@@ -16,13 +16,15 @@ from tests.support.completions import Told, told
 from worker.engine.json_schema import embedded_schema
 from worker.engine.trial import start_matcher
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.formats import FORMATS, REASONING
+from worker.output.forms import ReasoningMarks
 from worker.output.grammar import calls_grammar
 from worker.output.parameters import closed
 from worker.output.rules import Spelling, Unwritable
 
 CONTROL = (
-    *("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|constrain|>"),
+    *("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|eom|>", "<|constrain|>"),
+    *("<|content|>", "<|begin|>", "<|think|>", "<|tool_calls|>", "<|sep|>", "<|open|>", "<|close|>"),
     *("[TOOL_CALLS]", "<tool_call>", "<|tool_call>", '<|"|>'),
 )
 VOCABULARY = [*TOKENS[:-1], *(b"\xff" + mark.encode() for mark in CONTROL), b"<end>"]
@@ -100,25 +102,30 @@ def check(parts: list[Told], tools: Tools) -> None:
         jsonschema.validate(json.loads(arguments), schemas[name])
 
 
+def opened_for(format: str) -> str:
+    """The beginning of a message, in families whose prompts end with it."""
+    return FORMATS[format].prompted if FORMATS[format].messages else ""
+
+
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_required_calls_parse_and_validate(format: str) -> None:
     tools = Tools(TOOLS, ToolChoice.REQUIRED)
     for seed in range(4):
-        text = written(start(format, tools), random.Random(seed))
+        text = written(start(format, tools, opened=opened_for(format)), random.Random(seed))
         if len(text) < 2000:  # others are too long to have ended
-            check(told(CompletionParser(FORMATS[format], None, tools), [text]), tools)
+            check(told(CompletionParser(FORMATS[format], None, tools, opened_for(format)), [text]), tools)
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_a_named_tool_is_the_one_called_and_once_if_one_is_called_at_a_time(format: str) -> None:
     tools = Tools(TOOLS, ToolChoice.NAMED, "now", one_at_a_time=True)
-    matcher = start(format, tools)
+    matcher = start(format, tools, opened=opened_for(format))
     text = written(matcher, random.Random(1))
-    *thoughts, last = told(CompletionParser(FORMATS[format], None, tools), [text])
+    *thoughts, last = told(CompletionParser(FORMATS[format], None, tools, opened_for(format)), [text])
     assert last[:2] == ("call", "now")
     assert all(kind == "reasoning" for kind, _ in thoughts)  # type: ignore[misc]
     assert matcher.is_accepting() or matcher.is_stopped()
-    again = start(format, tools)
+    again = start(format, tools, opened=opened_for(format))
     assert again.validate_tokens(tokens_of(text + text)) == len(tokens_of(text))
 
 
@@ -202,6 +209,110 @@ def test_braced_arguments_keep_to_the_schema(arguments: str, allowed: bool) -> N
     assert allows(matcher, f"<|tool_call>call:get_weather{arguments}") is allowed
 
 
+M3 = "]<]minimax[>["
+M3_NEEDED = f"{M3}<unit>kelvin{M3}</unit>{M3}<days>3{M3}</days>"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (f"{M3_NEEDED}{M3}</invoke>", True),
+        (f"{M3}<city>a <b>{M3}</city>{M3_NEEDED}{M3}<note>x{M3}</note>{M3}</invoke>", True),
+        (f"{M3_NEEDED}{M3}<hours>{M3}<item>1{M3}</item>{M3}<item>24{M3}</item>{M3}</hours>", True),
+        (f"{M3_NEEDED}{M3}<hours>{M3}</hours>", True),
+        (f"{M3}<unit>miles", False),
+        (f"{M3}<days>", False),
+        (f"{M3_NEEDED}{M3}<hours>{M3}<item>25", False),
+        (f"{M3_NEEDED}{M3}<hours>{M3}<item>1{M3}</item>" + f"{M3}<item>2{M3}</item>" * 3, False),
+        (f"{M3_NEEDED}{M3}<zone>", False),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "</mm:think>"])
+def test_nested_arguments_keep_to_the_schema(before: str, arguments: str, allowed: bool) -> None:
+    matcher = start("minimax-m3", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
+    assert allows(matcher, f'{before}{M3}<tool_call>\n{M3}<invoke name="get_weather">{arguments}') is allowed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ('<param name="unit">kelvin</param><param name="days">3</param></function>', True),
+        ('<param name="city">a]]></param><param name="unit">kelvin', True),
+        ('<param name="city"></param><param name="unit">kelvin', True),
+        ('<param name="city"><![CDATA[</param>]]></param><param name="unit">kelvin', True),
+        ('<param name="city"><b>', False),
+        ('<param name="days">x', False),
+    ],
+)
+def test_values_between_marks_keep_to_the_schema(arguments: str, allowed: bool) -> None:
+    matcher = start("minicpm5", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
+    assert allows(matcher, f'<function name="get_weather">{arguments}') is allowed
+
+
+def test_a_section_that_says_nothing_may_come_before_required_calls() -> None:
+    begin, empty = "<|open|>response<|sep|>", "<|close|>response<|sep|>"
+    call = '<|open|>tools<|sep|><|open|>call tool="now" index="1"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+    tools = Tools(TOOLS, ToolChoice.REQUIRED)
+    for opened, text in [("", begin + empty), ("", ""), (begin, empty), (begin, "")]:
+        assert allows(start("kimi-k3", tools, opened=opened), text + call)
+    thought = "<|open|>think<|sep|>"
+    marks = ReasoningMarks(thought, "<|close|>think<|sep|>")
+    assert allows(start("kimi-k3", tools, marks, thought), f"Hm.{marks.end}{begin}{empty}{call}")
+
+
+def test_strict_tools_leave_the_marks_of_an_answer_free() -> None:
+    strict = Tools([dataclasses.replace(tool, strict=True) for tool in TOOLS])
+    marks = ReasoningMarks("<|think|>", "<|end|><|begin|>assistant")
+    thought = f"{marks.start}Hm.{marks.end}"
+    for text in (
+        "<|content|>Hello.<|end|>",
+        "Hello.",
+        f"{thought}<|content|>Hello.",
+        f"{thought}<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>now<|tool_call:args|>{{}}",
+        "<|content|>I look.<|end|><|begin|>assistant<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>",
+    ):
+        assert allows(start("solar-open", strict, marks), text)
+    bad = "<|content|>I look.<|end|><|begin|>assistant<|tool_calls|><|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>no."
+    assert not allows(start("solar-open", strict, marks), bad)
+
+
+def test_messages_may_be_thoughts_answers_and_calls() -> None:
+    strict = Tools([dataclasses.replace(tool, strict=True) for tool in TOOLS])
+    thought, following = " to=self<|message|>Hm.<|eom|><|start|>assistant", "<|eom|><|start|>assistant"
+    call = ' to=now<|message|><atem:function_calls>\n<atem:invoke name="now">\n</atem:invoke>\n</atem:function_calls>'
+    answer = " to=user<|message|>Hello."
+    for text in (answer, f"{thought}{answer}", f"{thought}{call}", f"{answer}{following}{call}{following}{call}"):
+        assert allows(start("muse-glimmer", strict, opened="<|start|>assistant"), text)
+    required = Tools(TOOLS, ToolChoice.REQUIRED)
+    assert allows(start("muse-glimmer", required, opened="<|start|>assistant"), thought + call)
+    assert not allows(start("muse-glimmer", required, opened="<|start|>assistant"), answer)
+
+
+DSML = '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="get_weather">\n'
+DSML_KEY = '<｜DSML｜parameter name="{}" string="{}">{}'
+DSML_END = "</｜DSML｜parameter>\n"
+DSML_NEEDED = DSML_KEY.format("unit", "true", "kelvin") + DSML_END + DSML_KEY.format("days", "false", "3") + DSML_END
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (DSML_NEEDED + "</｜DSML｜invoke>", True),
+        (DSML_KEY.format("city", "true", "3") + DSML_END + DSML_NEEDED, True),
+        (DSML_NEEDED + DSML_KEY.format("note", "false", "null") + DSML_END, True),
+        (DSML_NEEDED + DSML_KEY.format("note", "true", "null") + DSML_END, True),
+        (DSML_NEEDED + DSML_KEY.format("hours", "false", "[1, 24]") + DSML_END, True),
+        (DSML_KEY.format("city", "false", ""), False),
+        (DSML_KEY.format("unit", "false", ""), False),
+        (DSML_NEEDED + DSML_KEY.format("note", "false", "3"), False),
+        (DSML_NEEDED + DSML_KEY.format("hours", "false", "[25"), False),
+    ],
+)
+def test_arguments_that_say_their_types_keep_to_the_schema(arguments: str, allowed: bool) -> None:
+    matcher = start("deepseek-v4", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
+    assert allows(matcher, DSML + arguments) is allowed
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -216,11 +327,12 @@ def test_braced_arguments_keep_to_the_schema(arguments: str, allowed: bool) -> N
         {"$ref": "#/$defs/loop"},
     ],
 )
-def test_braced_arguments_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> None:
+@pytest.mark.parametrize("format", ["gemma-4", "minimax-m3"])
+def test_braced_and_nested_arguments_cannot_be_held_to_every_schema(format: str, schema: dict[str, Any]) -> None:
     loop = {"type": "object", "properties": {"again": {"$ref": "#/$defs/loop"}, "or": {"$ref": "#/$defs/loop"}}}
     parameters = {"type": "object", "properties": {"a": schema}, "$defs": {"loop": loop}}
     with pytest.raises(Unwritable):
-        calls_grammar(FORMATS["gemma-4"], Tools([Tool("f", parameters=parameters)]), None, "", spell, embedded_schema)
+        calls_grammar(FORMATS[format], Tools([Tool("f", parameters=parameters)]), None, "", spell, embedded_schema)
 
 
 def test_arguments_that_a_schema_does_not_name_are_not_made_up() -> None:

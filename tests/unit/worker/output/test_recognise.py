@@ -4,7 +4,8 @@ import pytest
 
 from atelier.tools import OutputFormat, Tool, Tools
 from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING, ReasoningMarks
+from worker.output.formats import FORMATS, HY3, KIMI_K3, REASONING
+from worker.output.forms import ReasoningMarks
 from worker.output.parts import PlainText
 from worker.output.reading import after_prompt, choose_reading
 from worker.output.recognise import SIGNS, knows_tools, opened_by, recognise_format, recognise_reasoning
@@ -31,6 +32,9 @@ FRAGMENTS = {
     "{% if tools %}<function=f>{\"a\": 1}</function>{% endif %}": "function-tag",
     "{% if tools %}{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function' + '```json' }}{% endif %}": "deepseek-r1",
     "{% if tools %}{{ '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' + name }}{% endif %}": "deepseek-v3.1",
+    "{% set d = '｜DSML｜' %}{% if tools %}{{ '<' + d + 'function_calls>' + tool_calls }}{% endif %}": "deepseek-v3.2",
+    "{% set d = '｜DSML｜' %}{% if tools %}{{ '<' + d + 'tool_calls>' + tool_calls }}{% endif %}": "deepseek-v4",
+    "{% set ns = ']<]minimax[>[' %}{% if tools %}{{ ns + '<tool_call>' + ns + '<invoke name=' }}": "minimax-m3",
     "{% if tools %}<minimax:tool_call><invoke name=\"f\">{% endif %}": "minimax-m2",
     "{% if tools %}<seed:tool_call><function=f><parameter=a>{% endif %}": "seed-oss",
     "{% if tools %}<|tool_call|>{{ calls }}{% endif %}": "granite",
@@ -41,10 +45,20 @@ FRAGMENTS = {
     "{% if tools %}<TOOLCALL>[{{ calls }}]</TOOLCALL>{% endif %}": "nemotron",
     "{% if tools %}Write 'Action:' and then a list with tool_name{% endif %}": "command-r",
     "{% if tools %}<|START_ACTION|>[{{ calls }}]<|END_ACTION|>{% endif %}": "command-r7b",
+    "{% if tools %}List of tools: [{{ tools | tojson }}]{% endif %}": "lfm2",
+    "{% set prefix = '<|tools_prefix|>' %}{% if tools %}{{ prefix + '[' + calls }}{% endif %}": "apertus",
+    "{% if tools %}function descriptions<|role_sep|>{{ tools }}{% endif %}function call<|role_sep|>": "gigachat-3",
+    "{% if tools %}function descriptions<|role_sep|>{{ tools }}{% endif %}<|function_call|>": "gigachat-3.1",
+    "{% if tools %}<function name=\"f\"><param name=\"a\">1</param></function>{% endif %}": "minicpm5",
+    "{% if tools %}{{ '<tool_call{}>'.format(':opensource') + name + '<tool_sep{}>' }}{% endif %}": "hy3",
+    "{% if tools %}<tool_call:opensource>{{ name }}<tool_sep:opensource><arg_key:opensource>{% endif %}": "hy3",
+    "{% if tools %}<|tool_call:begin|>{{ id }}<|tool_call:name|>{{ name }}{% endif %}": "solar-open",
+    "{% macro open_tag(t) %}<|open|>{{ t }}{% endmacro %}<|close|><|end_of_msg|>{{ tools }}": "kimi-k3",
     "{% if tools %}<|tool_calls_section_begin|>{{ calls }}{% endif %}": "kimi-k2",
     "{% if tools %}```tool_code\n{{ calls }}{% endif %}": "gemma",
     "{% for tool in tools %}{% endfor %}<start_function_call>call:{{ name }}": "functiongemma",
     "{% for tool in tools %}{% endfor %}{{ '<|tool_call>call:' + name }}": "gemma-4",
+    "{% if tools %}<atem:function_calls>{% endif %}<|start|>assistant to=user<|message|>": "muse-glimmer",
     "<|start|>assistant<|channel|>final<|message|>{{ content }}": "harmony",
     "{% if tools %}{{ tools | tojson }}{% endif %}": "json",
     CHATML: "json",
@@ -65,6 +79,19 @@ def test_reasoning_is_known_by_either_mark(marks: ReasoningMarks) -> None:
     assert recognise_reasoning(f"{{{{ content.split('{marks.end}')[-1] }}}}") == marks
     assert recognise_reasoning(f"<|assistant|>{marks.start}\n") == marks
     assert recognise_reasoning(CHATML) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        ("{% set begin, end = '<think{}>'.format(':opensource'), '</think{}>'.format(':opensource') %}", HY3.end),
+        ("{% macro open_tag(t) %}<|open|>{{ t }}<|sep|>{% endmacro %}{{ open_tag('think') }}", KIMI_K3.end),
+    ],
+)
+def test_reasoning_is_known_where_a_template_puts_its_marks_together(template: str, end: str) -> None:
+    found = recognise_reasoning(template)
+    assert found is not None
+    assert found.end == end
 
 
 def test_a_template_without_tools_is_known_as_such() -> None:

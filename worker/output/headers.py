@@ -1,7 +1,8 @@
-"""OpenAI's harmony format: every part of a completion is a message with a header.
+"""The headers of messages, in families that write every part of a completion as one.
 
-<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
+OpenAI's harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
 <|channel|>commentary to=functions.f <|constrain|>json<|message|>{...}<|call|>
+Muse Glimmer:  to=self<|message|>...<|eom|><|start|>assistant to=user<|message|>...<|eot|>
 """
 
 import re
@@ -11,19 +12,16 @@ from worker.output.source import Reading, Source
 
 LONGEST_HEADER = 400  # characters
 MESSAGE = "<|message|>"
-ENDS = ("<|end|>", "<|return|>", "<|call|>")
-BORDERS = ("<|start|>", "<|channel|>")  # of the next message, where no end is written
-MARKS = (*BORDERS, *ENDS, MESSAGE, "<|constrain|>")
-RECIPIENT = re.compile(r"to=(?:functions\.)?([^\s<]+)")
+RECIPIENT = re.compile(r"to=(?P<name>[^\s<]+)")
 CHANNEL = re.compile(r"(?:<\|channel\|>|^)\s*(\w+)")
-CONSTRAIN = re.compile(r"<\|constrain\|>")
+TO_ITSELF, TO_USER = "self", "user"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """Of a message."""
 
-    channel: str
+    is_reasoning: bool
     recipient: str  # "": the user
 
 
@@ -35,4 +33,7 @@ def read_header(source: Source, mark: str) -> Reading[Header]:
 
 def parse_header(text: str) -> Header:
     channel, recipient = CHANNEL.search(text), RECIPIENT.search(text)
-    return Header(channel[1] if channel else "", recipient[1] if recipient else "")
+    name = recipient["name"] if recipient else ""
+    if name in (TO_ITSELF, TO_USER):
+        return Header(name == TO_ITSELF, "")
+    return Header(channel is not None and channel[1] == "analysis", name.removeprefix("functions."))

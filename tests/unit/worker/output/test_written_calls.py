@@ -1,0 +1,51 @@
+"""Calls of earlier turns, for templates that would leave them out."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.completions import told
+from tests.unit.worker.output.test_families import TOOLS
+from worker.output.completion import CompletionParser
+from worker.output.formats import FORMATS
+from worker.output.written_calls import drops_calls, with_calls_written
+
+CALLS: list[dict[str, Any]] = [
+    {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "get_weather", "arguments": '{"city": "l\'\\u00e9", "x": null}'},
+    },
+    {"id": "2", "type": "function", "function": {"name": "now", "arguments": {}}},
+]
+
+
+def test_a_template_without_calls_is_known_as_such() -> None:
+    assert drops_calls("{% if tools %}List of tools: [{% endif %}")
+    assert not drops_calls("{% if tools %}{{ message.tool_calls }}{% endif %}")
+    assert not drops_calls("{{ messages[0].content }}")
+
+
+@pytest.mark.parametrize("format", ["lfm2", "granite", "hermes", "glm"])
+def test_calls_are_written_as_the_family_reads_them(format: str) -> None:
+    (message,) = with_calls_written([{"role": "assistant", "content": "I look.", "tool_calls": CALLS}], FORMATS[format])
+    assert "tool_calls" not in message
+    read = FORMATS[format if format != "glm" else "json"]
+    said, first, second = told(CompletionParser(read, None, TOOLS), [message["content"]])
+    assert said == ("text", "I look.")
+    assert first == ("call", "get_weather", '{"city": "l\'é", "x": null}')
+    assert second == ("call", "now", "{}")
+
+
+def test_a_call_of_lfm2_is_written_as_python() -> None:
+    (message,) = with_calls_written([{"role": "assistant", "content": None, "tool_calls": CALLS}], FORMATS["lfm2"])
+    assert message["content"] == """<|tool_call_start|>[get_weather(city="l'é", x=None), now()]<|tool_call_end|>"""
+    parts = [{"type": "text", "text": "a"}]
+    (message,) = with_calls_written([{"role": "assistant", "content": parts, "tool_calls": CALLS}], FORMATS["lfm2"])
+    assert [part["text"][:2] for part in message["content"]] == ["a", "<|"]
+
+
+@pytest.mark.parametrize("calls", [None, [], "x", [1], [{}]])
+def test_messages_without_calls_stay_as_they_are(calls: object) -> None:
+    message = {"role": "assistant", "content": "a", "tool_calls": calls}
+    assert with_calls_written([message], FORMATS["lfm2"]) == [message]
