@@ -84,6 +84,7 @@ class ToolLoop:
         self._called = len(before)
         self._statistics: Statistics | None = None  # of the steps that have ended
         self._step = self._new_step()
+        self._before: list[object] = []  # what the step before called, and what came of it
         self._running: RunningCalls | None = None
         self._ended: list[HostedCallEnded] = []  # of this step
         self._ready = list(told)
@@ -219,18 +220,25 @@ class ToolLoop:
     async def _go_on(self) -> None:
         """The next step, with what the calls came to."""
         self._ended.sort(key=lambda ended: ended.number)
+        came: list[object] = [(each.tool.shown, each.arguments, each.output, each.error) for each in self._ended]
+        repeats, self._before = came == self._before, came
         self._note_statistics()
-        self._call = self._following(self._step.completion, self._ended)
+        self._call = self._following(self._step.completion, self._ended, repeats=repeats)
         ended = self._generation
         ended.close()
         self._generation = await self._start(self._call)
         self._earlier.append(ended)
         self._step, self._ended = self._new_step(), []
 
-    def _following(self, completion: Completion, ended: Sequence[HostedCallEnded]) -> Call:
+    def _following(self, completion: Completion, ended: Sequence[HostedCallEnded], *, repeats: bool) -> Call:
+        """The call of the next step, which may call nothing where the last one has learnt nothing new.
+
+        `repeats`: the step has called what the one before did, and got the same. Small models go on with that
+        for ever.
+        """
         messages = step_messages(completion, ended, sees=self.plan.model.made_for_vision)
         call = with_messages(self._call, messages)
-        return replace(call, tools=None) if self._is_exhausted() else call
+        return replace(call, tools=None) if repeats or self._is_exhausted() else call
 
     def _is_exhausted(self) -> bool:
         """Whether the next step may call nothing."""
