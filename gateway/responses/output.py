@@ -1,20 +1,35 @@
-"""What comes of a completion, as a response's output items and as the events that tell of them. Pure.
+"""What comes of an answer, as a response's output items and as the events that tell of them. Pure.
 
-Only one item is open at a time: what is of another kind closes it.
+Of what the model writes one item is open at a time: what is of another kind closes it. Calls of servers' tools stay
+open beside it, as many as run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from atelier.tools import ToolCallPiece
-from gateway.events import Completion, Delta, Event, Reasoning, TokenLogprob, ToolCallDelta, completion_events
+from gateway.events import (
+    ApprovalWanted,
+    Delta,
+    Event,
+    HostedCallArguments,
+    HostedCallBegun,
+    HostedCallEnded,
+    HostedCallRuns,
+    Reasoning,
+    TokenLogprob,
+    ToolCallDelta,
+)
 from gateway.openai.logprobs import chat_logprobs
 from gateway.responses.ids import output_item_id
+from gateway.responses.server_items import listed_tools, outcome
+from gateway.responses.turn import Turn
+from gateway.tool_loop.toolset import Listing
 
 Json = dict[str, Any]
 
 
-class _Item:
+class ItemDraft:
     """What every kind has in common."""
 
     def __init__(self, kind: str, response_id: str, index: int, facts: Json) -> None:
@@ -38,7 +53,7 @@ class _Item:
         return {"type": "response.output_item.done", "output_index": self._index, "item": self.item}
 
 
-class MessageDraft(_Item):
+class MessageDraft(ItemDraft):
     def __init__(self, response_id: str, index: int) -> None:
         super().__init__("message", response_id, index, {"role": "assistant", "content": []})
         self._logprobs: list[Json] = []
@@ -63,7 +78,7 @@ class MessageDraft(_Item):
         ]
 
 
-class ReasoningDraft(_Item):
+class ReasoningDraft(ItemDraft):
     def __init__(self, response_id: str, index: int) -> None:
         super().__init__("reasoning", response_id, index, {"summary": [], "content": []})
 
@@ -84,7 +99,7 @@ class ReasoningDraft(_Item):
         ]
 
 
-class CallDraft(_Item):
+class CallDraft(ItemDraft):
     def __init__(self, response_id: str, index: int, piece: ToolCallPiece) -> None:
         facts = {"call_id": piece.id, "name": piece.name, "arguments": ""}
         super().__init__("function_call", response_id, index, facts)
@@ -104,20 +119,90 @@ class CallDraft(_Item):
         return [done, self._done()]
 
 
-Draft = MessageDraft | ReasoningDraft | CallDraft
+class ServerCallDraft(ItemDraft):
+    """A call of a server's tool, from its first word to its outcome."""
+
+    def __init__(self, response_id: str, index: int, begun: HostedCallBegun, approval_request_id: str | None) -> None:
+        facts = {
+            "server_label": begun.tool.label,
+            "name": begun.tool.name,
+            "arguments": "",
+            "approval_request_id": approval_request_id,
+            "output": None,
+            "error": None,
+        }
+        super().__init__("mcp_call", response_id, index, facts)
+
+    def begin(self) -> list[Json]:
+        return [self._added(), self._event("mcp_call.in_progress")]
+
+    def add(self, arguments: str) -> list[Json]:
+        return [self._event("mcp_call_arguments.delta", delta=arguments)]
+
+    def run(self, arguments: str) -> list[Json]:
+        self.item |= {"arguments": arguments, "status": "calling"}
+        return [self._event("mcp_call_arguments.done", arguments=arguments)]
+
+    def end(self, ended: HostedCallEnded) -> list[Json]:
+        """One that never ran was cut off by the answer's end."""
+        if self.item["status"] == "calling":
+            told, status = [], "failed" if ended.failure is not None else "completed"
+        else:
+            told, status = self.run(ended.arguments), "incomplete"
+        self.item |= {**outcome(ended), "status": status}
+        return [*told, self._event(f"mcp_call.{'completed' if status == 'completed' else 'failed'}"), self._done()]
+
+
+class ListDraft(ItemDraft):
+    """What a server offers. It is known before the response begins."""
+
+    def __init__(self, response_id: str, index: int, listing: Listing) -> None:
+        super().__init__("mcp_list_tools", response_id, index, {"server_label": listing.use.server.label, "tools": []})
+        self._tools = listed_tools(listing)
+        del self.item["status"]
+
+    def all(self) -> list[Json]:
+        begun = [self._added(), self._event("mcp_list_tools.in_progress")]
+        self.item["tools"] = self._tools
+        return [*begun, self._event("mcp_list_tools.completed"), self._done()]
+
+
+class ApprovalDraft(ItemDraft):
+    """A call that waits for the client's consent."""
+
+    def __init__(self, response_id: str, index: int, wanted: ApprovalWanted) -> None:
+        facts = {"server_label": wanted.tool.label, "name": wanted.tool.name, "arguments": wanted.arguments}
+        super().__init__("mcp_approval_request", response_id, index, facts)
+        del self.item["status"]
+
+    def all(self) -> list[Json]:
+        return [self._added(), self._done()]
+
+
+Written = MessageDraft | ReasoningDraft | CallDraft
 
 
 class Output:
-    """The items so far; the last may be open."""
+    """The items so far; of those that are written the last may be open."""
 
-    def __init__(self, response_id: str) -> None:
+    def __init__(self, response_id: str, listings: Sequence[Listing] = (), approved: Collection[str] = ()) -> None:
+        """`listings`: of the servers to tell of. `approved`: ids of the calls that a client has agreed to, which are
+        those of the items that asked for it.
+        """
         self._response_id = response_id
-        self._drafts: list[Draft] = []
-        self._open: Draft | None = None
+        self._listings = [ListDraft(response_id, index, listing) for index, listing in enumerate(listings)]
+        self._approved = approved
+        self._drafts: list[ItemDraft] = [*self._listings]
+        self._open: Written | None = None
+        self._calls: dict[int, ServerCallDraft] = {}  # by their numbers
 
     @property
     def items(self) -> list[Json]:
         return [draft.item for draft in self._drafts]
+
+    def begin(self) -> list[Json]:
+        """What the client gets before anything is written."""
+        return [event for draft in self._listings for event in draft.all()]
 
     def take(self, event: Event) -> list[Json]:
         """What the client gets for it."""
@@ -128,12 +213,24 @@ class Output:
                 return self._add_reasoning(text)
             case ToolCallDelta(_, piece):
                 return self._add_call(piece)
+            case HostedCallBegun():
+                return self._begin_server_call(event)
+            case HostedCallArguments(_, number, text):
+                return self._calls[number].add(text)
+            case HostedCallRuns(_, number, arguments):
+                return self._calls[number].run(arguments)
+            case HostedCallEnded(_, number):
+                return self._calls[number].end(event)
+            case ApprovalWanted():
+                draft = ApprovalDraft(self._response_id, len(self._drafts), event)
+                return [*self._close_written(draft), *draft.all()]
         return []
 
     def end(self, status: str) -> list[Json]:
-        """A completion without a word is an empty message."""
-        opened = [] if self._drafts else self._begin(MessageDraft(self._response_id, 0))
-        return opened + self._close(status)
+        """An answer without a word is an empty message."""
+        if len(self._drafts) > len(self._listings):
+            return self._close(status)
+        return self._begin(MessageDraft(self._response_id, len(self._drafts))) + self._close(status)
 
     def _add_text(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Json]:
         if isinstance(self._open, MessageDraft):
@@ -153,24 +250,28 @@ class Output:
         draft = CallDraft(self._response_id, len(self._drafts), piece)
         return self._begin(draft) + draft.add(piece.arguments)
 
-    def _begin(self, draft: Draft) -> list[Json]:
-        closed = self._close("completed")
-        self._drafts.append(draft)
+    def _begin_server_call(self, begun: HostedCallBegun) -> list[Json]:
+        asked = begun.id if begun.id in self._approved else None
+        draft = self._calls[begun.number] = ServerCallDraft(self._response_id, len(self._drafts), begun, asked)
+        return [*self._close_written(draft), *draft.begin()]
+
+    def _begin(self, draft: Written) -> list[Json]:
+        closed = self._close_written(draft)
         self._open = draft
         return closed + draft.begin()
+
+    def _close_written(self, next_draft: ItemDraft) -> list[Json]:
+        self._drafts.append(next_draft)
+        return self._close("completed")
 
     def _close(self, status: str) -> list[Json]:
         draft, self._open = self._open, None
         return draft.end(status) if draft is not None else []
 
 
-def whole_output(response_id: str, completion: Completion, status: str) -> list[Json]:
-    """The items of a completion that has come in one piece."""
-    output = Output(response_id)
-    for event in completion_events(completion):
-        output.take(event)
-    output.end(status)
-    return output.items
+def output_of(turn: Turn) -> Output:
+    """Of an answer that has yet to come."""
+    return Output(turn.id, turn.listings, {call.id for call in turn.approved})
 
 
 def _text_part(text: str, logprobs: list[Json]) -> Json:
