@@ -40,6 +40,7 @@ def finished_response(turn: Turn, generation: Answering, output: Sequence[Json])
 def collected_response(turn: Turn, generation: Answering, events: Iterable[Event]) -> Json:
     """Of a generation that has ended, and all that it came as."""
     output = output_of(turn)
+    output.begin()
     for event in events:
         output.take(event)
     output.end(ending(generation.ends[0])[0])
