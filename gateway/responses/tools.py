@@ -171,7 +171,8 @@ def told_url(url: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return HIDDEN
-    origin = f"{parts.scheme}://{parts.hostname or ''}{port}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    origin = f"{parts.scheme}://{host}{port}"
     return origin if url in (origin, f"{origin}/") else f"{origin}/{HIDDEN}"
 
 

@@ -387,63 +387,51 @@ async def test_a_call_that_the_limit_cuts_off_is_incomplete_and_not_run(
     assert [message["role"] for message in messages_of(requests[1])] == ["user", "user"]
 
 
-@pytest.mark.parametrize(
-    ("choice", "chosen", "offered"),
-    [
-        ({"type": "mcp", "server_label": "notes", "name": "fail"}, "NAMED", 5),
-        ({"type": "mcp", "server_label": "notes"}, "REQUIRED", 4),
-        ({"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp", "server_label": "notes"}]}, "AUTO", 4),
-    ],
-)
-async def test_a_servers_tools_are_chosen(
-    client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer, choice: Any, chosen: str, offered: int
+async def test_a_forced_call_is_forced_once(
+    client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, READS, ANSWERS)
-    tools = [{"type": "function", "name": "mine"}, tool(server)]
-    response = await ask(client, server, tools=tools, tool_choice=choice)
-    assert [request.prompt.tools.choice.name for request in requests] == [chosen, "AUTO"]  # type: ignore[union-attr]
-    assert len(tools_of(requests[0])) == offered
-    assert response.tool_choice.type == choice["type"]  # type: ignore[union-attr]
+    choice = {"type": "mcp", "server_label": "notes", "name": "read_note"}
+    response = await ask(client, server, tool_choice=choice)
+    assert [request.prompt.tools.choice.name for request in requests] == ["NAMED", "AUTO"]  # type: ignore[union-attr]
+    assert response.tool_choice.to_dict() == choice  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("more", [{}, {"stream": True}, {"background": True}])
 async def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
-    gateway: RunningGateway, registry: FakeRegistry, more: dict[str, Any]
+    gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
-    body = {"model": KEY, "input": "hi", "tools": [tool(ToolServer("http://127.0.0.1:1/mcp"))], **more}
+    body = {"model": KEY, "input": "hi", "tools": [tool(ToolServer("http://127.0.0.1:1/mcp"))]}
+    more: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}]
     async with gateway.client() as http:
-        reply = await http.post("/v1/responses", json=body)
-    assert (reply.status_code, reply.json()["error"]["type"]) == (424, "mcp_connection_error")
-    assert "notes" in reply.json()["error"]["message"]
+        replies = [await http.post("/v1/responses", json=body | each) for each in more]
+    for reply in replies:
+        assert (reply.status_code, reply.json()["error"]["type"]) == (424, "mcp_connection_error")
+        assert "notes" in reply.json()["error"]["message"]
     assert registry.responses == {}
 
 
-@pytest.mark.parametrize(
-    ("more", "param"),
-    [
-        ({"tools": [{"type": "mcp", "server_label": "files"}]}, "tools[0].server_label"),
-        ({"tools": [{"type": "mcp", "server_label": "a b"}]}, "tools[0].server_label"),
-        ({"tools": [{"type": "mcp", "server_label": "a", "connector_id": "c"}]}, "tools[0].connector_id"),
-        ({"tool_choice": {"type": "mcp"}}, "tool_choice.server_label"),
-        ({"tool_choice": {"type": "mcp", "server_label": "other"}}, "tool_choice.server_label"),
-        ({"tool_choice": {"type": "mcp", "server_label": "notes", "name": "other"}}, "tool_choice.name"),
-        ({"input": [{"type": "mcp_approval_response", "approve": True}]}, "input[0].approval_request_id"),
-        ({"input": [{"type": "mcp_call", "server_label": "a", "name": "b"}]}, "input[0].arguments"),
-        (
-            {
-                "input": [
-                    {"type": "mcp_list_tools", "server_label": "a", "tools": [{"name": "b", "input_schema": 2**70}]}
-                ]
-            },
-            "input[0].tools[0].input_schema",
-        ),
-        ({"max_tool_calls": 0}, "max_tool_calls"),
-    ],
-)
-async def test_what_is_wrong_is_named(
-    gateway: RunningGateway, server: ToolServer, more: dict[str, Any], param: str
-) -> None:
-    body = {"model": KEY, "input": "hi", "tools": [tool(server)], **more}
+BIG = {"name": "big", "input_schema": {"maximum": 2**70}}
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"tools": [{"type": "mcp", "server_label": "files"}]}, "tools[0].server_label"),
+    ({"tools": [{"type": "mcp", "server_label": "a b"}]}, "tools[0].server_label"),
+    ({"tools": [{"type": "mcp", "server_label": "a", "connector_id": "c"}]}, "tools[0].connector_id"),
+    ({"tool_choice": {"type": "mcp"}}, "tool_choice.server_label"),
+    ({"tool_choice": {"type": "mcp", "server_label": "other"}}, "tool_choice.server_label"),
+    ({"tool_choice": {"type": "mcp", "server_label": "notes", "name": "other"}}, "tool_choice.name"),
+    ({"input": [{"type": "mcp_approval_response", "approve": True}]}, "input[0].approval_request_id"),
+    ({"input": [{"type": "mcp_call", "server_label": "a", "name": "b"}]}, "input[0].arguments"),
+    (
+        {"input": [{"type": "mcp_list_tools", "server_label": "a", "tools": [BIG]}]},
+        "input[0].tools[0].input_schema",
+    ),
+    ({"max_tool_calls": 0}, "max_tool_calls"),
+]
+
+
+async def test_what_is_wrong_is_named(gateway: RunningGateway, server: ToolServer) -> None:
     async with gateway.client() as http:
-        reply = await http.post("/v1/responses", json=body)
-    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param), reply.text
+        for more, param in WRONG:
+            reply = await http.post(
+                "/v1/responses", json={"model": KEY, "input": "hi", "tools": [tool(server)], **more}
+            )
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, param), reply.text
