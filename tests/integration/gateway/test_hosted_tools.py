@@ -297,7 +297,7 @@ async def test_private_addresses_are_not_reached(registry: FakeRegistry, server:
         ({"n": 2}, "n"),
         ({"tools": [{"type": "mcp", "server_label": "files"}]}, "tools[0].server_label"),
         ({"tools": [{"type": "mcp"}]}, "tools[0].server_label"),
-        ({"tools": [{"type": "mcp", "server_label": "a b"}]}, "tools[0].server_label"),
+        ({"tools": [{"type": "mcp", "server_label": "a/b"}]}, "tools[0].server_label"),
         ({"tools": [{"type": "mcp", "server_label": "a", "server_url": 7}]}, "tools[0].server_url"),
         ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "x", "connector_id": "c"}]}, "connector_id"),
         ({"tools": [{"type": "mcp", "server_label": "a", "require_approval": "always"}]}, "require_approval"),

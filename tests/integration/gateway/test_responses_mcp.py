@@ -1,7 +1,9 @@
 """OpenAI's responses that call tools of MCP servers, over the real wire, with the official client."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -267,6 +269,21 @@ async def test_a_client_that_keeps_its_conversation_consents_in_it(
     assert (kinds(thanked), server.calls) == (["message"], [("read_note", "n1")])  # and did not run again
 
 
+async def test_an_operators_server_asks_for_what_its_file_says_whatever_the_request_does(
+    registry: FakeRegistry, server: ToolServer, tmp_path: Path
+) -> None:
+    entry = {"url": server.url, "requireApproval": ["read_note"]}
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"my notes": entry}}))
+    await follow(registry, ASKS, ASKS)
+    registry.models[KEY] = model_message(made_for_tools=True)
+    async with running_gateway(registry, home=tmp_path) as gateway:
+        for more in ({}, {"require_approval": "never"}):
+            events = await stream(gateway, server, tools=[{"type": "mcp", "server_label": "my notes", **more}])
+            [request] = of_kind(events[-1].response, "mcp_approval_request")
+            assert (request.server_label, request.name) == ("my notes", "read_note")
+    assert server.calls == [("fail", "x")] * 2
+
+
 async def test_consent_to_what_nobody_asked_for_is_refused(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
@@ -413,7 +430,7 @@ async def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
 BIG = {"name": "big", "input_schema": {"maximum": 2**70}}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "mcp", "server_label": "files"}]}, "tools[0].server_label"),
-    ({"tools": [{"type": "mcp", "server_label": "a b"}]}, "tools[0].server_label"),
+    ({"tools": [{"type": "mcp", "server_label": "a/b"}]}, "tools[0].server_label"),
     ({"tools": [{"type": "mcp", "server_label": "a", "connector_id": "c"}]}, "tools[0].connector_id"),
     ({"tool_choice": {"type": "mcp"}}, "tool_choice.server_label"),
     ({"tool_choice": {"type": "mcp", "server_label": "other"}}, "tool_choice.server_label"),
