@@ -49,6 +49,7 @@ from gateway.openai.hosted_chat import HostedChat
 from gateway.openai.routes import OpenAIRoutes
 from gateway.outbound import AddressGuard
 from gateway.registry_client import RegistryClient
+from gateway.responses.answers import Answers
 from gateway.responses.archive import Archive
 from gateway.responses.background import Background
 from gateway.responses.routes import ResponseRoutes
@@ -95,7 +96,8 @@ class Gateway:
             own_servers=config.mcp_requests,
         )
         self.archive = Archive(Stored(self.registry, "openai"))
-        self.background = Background(self.inference, self.archive, Stored(self.registry, "openai-run"))
+        self.answers = Answers(self.inference, self.tool_host, self.archive)
+        self.background = Background(self.inference, self.answers, self.archive, Stored(self.registry, "openai-run"))
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
         control = Control(self.registry, self.watcher)
         self.sdk = self._create_sdk(config, catalogue, control)
@@ -162,7 +164,7 @@ class Gateway:
                 numbers_alone=config.embedding_encoding == "float",
             ),
             AnthropicRoutes(self.inference, self.unary, catalogue),
-            ResponseRoutes(self.inference, self.archive, self.background),
+            ResponseRoutes(self.answers, self.archive, self.background),
             LMStudioRoutes(self.inference, catalogue, control),
             self._ollama_routes(catalogue, control),
             LMStudioChatRoutes(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from jsonschema import Draft202012Validator, FormatChecker
 
 from gateway.mcp_host.limits import PoolLimits
@@ -80,6 +81,10 @@ class Listing:
             Draft202012Validator.check_schema(given, FormatChecker(()))
         except Exception:  # beside SchemaError whatever the library makes of what nobody foresaw
             raise _Unusable("its schema is not a JSON Schema") from None
+        try:
+            orjson.dumps(given)
+        except TypeError:  # a number of more than 64 bits, which no request and no reply of ours could carry on
+            raise _Unusable("its schema cannot be passed on") from None
         self.size += size
         return {**given, "type": "object"}
 

@@ -13,7 +13,7 @@ LONGEST_URL = 2048
 MOST_NAMED = 512
 MOST_HEADERS = 32
 
-Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-][a-zA-Z0-9_. -]{0,63}$")]  # OpenAI's, and those of mcp.json
 HeaderValue = Annotated[str, Field(max_length=8192, pattern=r"^[\x20-\x7e\t]*$")]
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 ServerHeaders = Annotated[dict[HeaderName, HeaderValue], Field(max_length=MOST_HEADERS)]

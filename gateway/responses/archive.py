@@ -1,17 +1,15 @@
 """The stored responses, as the dialect uses them: continued, kept, listed."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from atelier.errors import AtelierError, InvalidRequest, PreviousResponseNotFound, ResponseNotFound
-from gateway.responses.ids import new_response_id, response_of
-from gateway.responses.items import input_items, referenced_ids
+from gateway.responses.ids import response_of
+from gateway.responses.item_schema import Input
+from gateway.responses.items import referenced_ids
 from gateway.responses.record import Record, read_record, record_json
-from gateway.responses.schema import Input, ResponseBody
-from gateway.responses.translate import refuse_contradictions, response_call
 from gateway.responses.turn import Turn
 from gateway.stored import Stored
 
@@ -29,14 +27,35 @@ class Archive:
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
 
-    async def turn(self, body: ResponseBody, owner: str) -> Turn:
-        """What the body asks for, with the conversation that it goes on from; raises what stands against it."""
-        refuse_contradictions(body)
-        earlier = await self._earlier(body.previous_response_id, owner)
-        response_id = new_response_id()
-        items = input_items(body.input, response_id, await self._referenced(body.input, owner))
-        call = response_call(body, items, earlier)
-        return Turn(response_id, owner, body, items, call, int(time.time()))
+    async def earlier(self, previous_id: str | None, owner: str) -> list[Json]:
+        """Every item of the conversation that goes on, the oldest first. PreviousResponseNotFound, InvalidRequest."""
+        if previous_id is None:
+            return []
+        try:
+            records = await self._conversation(previous_id, owner)
+        except ResponseNotFound as error:
+            raise PreviousResponseNotFound(error.message, param="previous_response_id") from None
+        status = records[-1].response["status"]
+        if status not in CONTINUABLE:
+            raise InvalidRequest(
+                f"previous_response_id: this response is {status}; only a finished one can be continued",
+                param="previous_response_id",
+            )
+        return _items(records)
+
+    async def referenced(self, given: Input, owner: str) -> dict[str, Json]:
+        """The items that the input refers to, as far as they are there, by id."""
+        ids = dict.fromkeys(found for id in referenced_ids(given) if (found := response_of(id)))
+        if len(ids) > MOST_REFERENCED:
+            raise InvalidRequest(f"input: refers to items of more than {MOST_REFERENCED} responses", param="input")
+        items: dict[str, Json] = {}
+        for id in ids:
+            try:
+                record = await self.get(id, owner)
+            except ResponseNotFound:
+                continue  # who uses the items names the one that is missing
+            items |= {item["id"]: item for item in record.all_items}
+        return items
 
     async def keep(self, turn: Turn, response: Json) -> Json:
         """The finished response as its client is to get it: its `store` says whether it was stored.
@@ -75,37 +94,8 @@ class Archive:
         *earlier, last = await self._conversation(id, owner)
         return [*_items(earlier), *last.items]
 
-    async def _earlier(self, previous_id: str | None, owner: str) -> list[Json]:
-        if previous_id is None:
-            return []
-        try:
-            records = await self._conversation(previous_id, owner)
-        except ResponseNotFound as error:
-            raise PreviousResponseNotFound(error.message, param="previous_response_id") from None
-        status = records[-1].response["status"]
-        if status not in CONTINUABLE:
-            raise InvalidRequest(
-                f"previous_response_id: this response is {status}; only a finished one can be continued",
-                param="previous_response_id",
-            )
-        return _items(records)
-
     async def _conversation(self, id: str, owner: str) -> list[Record]:
         return [read_record(each.body) for each in await self._stored.conversation(id, owner)]
-
-    async def _referenced(self, given: Input, owner: str) -> dict[str, Json]:
-        """The items that the input refers to, as far as they are there, by id."""
-        ids = dict.fromkeys(found for id in referenced_ids(given) if (found := response_of(id)))
-        if len(ids) > MOST_REFERENCED:
-            raise InvalidRequest(f"input: refers to items of more than {MOST_REFERENCED} responses", param="input")
-        items: dict[str, Json] = {}
-        for id in ids:
-            try:
-                record = await self.get(id, owner)
-            except ResponseNotFound:
-                continue  # who uses the items names the one that is missing
-            items |= {item["id"]: item for item in record.all_items}
-        return items
 
 
 def _items(records: Sequence[Record]) -> list[Json]:

@@ -15,6 +15,7 @@ from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFo
 from gateway.account import Account
 from gateway.call import Origin
 from gateway.inference import Inference
+from gateway.responses.answers import Answers, whole_answer
 from gateway.responses.archive import Archive
 from gateway.responses.objects import (
     cancelled_response,
@@ -57,8 +58,9 @@ class Run:
 class Background:
     """Owns the runs of this gateway, from their start until their results are stored."""
 
-    def __init__(self, inference: Inference, archive: Archive, runs: Stored) -> None:
+    def __init__(self, inference: Inference, answers: Answers, archive: Archive, runs: Stored) -> None:
         self._inference = inference
+        self._answers = answers
         self._archive = archive
         self._stored = runs
         self._runs: dict[str, Run] = {}
@@ -134,14 +136,13 @@ class Background:
     async def _generate(self, run: Run) -> Json:
         turn = run.turn
         account = Account(run.origin.request_id)
-        generation = await self._inference.start(turn.call, run.origin, account)
+        answer = await self._answers.start(turn, run.origin, account, whole=True)
         try:
             run.status = "in_progress"
             run.changed.set()
-            [completion] = await generation.collect()
-            return collected_response(turn, generation, completion)
+            return collected_response(turn, answer, await whole_answer(answer))
         finally:
-            generation.close()
+            answer.close()
 
     async def _follow(self, run: Run) -> None:
         assert run.work is not None

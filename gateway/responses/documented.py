@@ -77,8 +77,71 @@ class FunctionCallOutputReply(Reply):
     status: ItemStatus
 
 
-OutputItem = OutputMessage | ReasoningItemReply | FunctionCallReply
-AnyItem = OutputItem | FunctionCallOutputReply
+class ProtocolError(Reply):
+    """The call never got to its tool, or its reply did not come."""
+
+    type: Literal["mcp_protocol_error", "http_error"]
+    code: int
+    message: str
+
+
+class ExecutionError(Reply):
+    """The tool says that it failed."""
+
+    type: Literal["mcp_tool_execution_error"]
+    content: Any = Field(description="MCP's content.")
+
+
+class McpCallReply(Reply):
+    """A call of an MCP server's tool, which the gateway has run."""
+
+    id: str
+    type: Literal["mcp_call"]
+    server_label: str
+    name: str
+    arguments: str
+    approval_request_id: str | None
+    output: str | None
+    error: ProtocolError | ExecutionError | None
+    status: Literal["in_progress", "completed", "incomplete", "calling", "failed"]
+
+
+class McpToolReply(Reply):
+    name: str
+    description: str | None
+    input_schema: Any
+    annotations: Any
+
+
+class McpListReply(Reply):
+    """What a server offers, as far as the request allows it."""
+
+    id: str
+    type: Literal["mcp_list_tools"]
+    server_label: str
+    tools: list[McpToolReply]
+
+
+class ApprovalRequestReply(Reply):
+    """A call that does not run unless the next request agrees to it."""
+
+    id: str
+    type: Literal["mcp_approval_request"]
+    server_label: str
+    name: str
+    arguments: str
+
+
+class ApprovalResponseReply(Reply):
+    id: str
+    type: Literal["mcp_approval_response"]
+    approval_request_id: str
+    approve: bool
+    reason: str | None
+
+
+OutputItem = OutputMessage | ReasoningItemReply | FunctionCallReply | McpCallReply | McpListReply | ApprovalRequestReply
+AnyItem = OutputItem | FunctionCallOutputReply | ApprovalResponseReply
 
 
 class InputTokensDetails(Reply):
@@ -214,6 +277,26 @@ class ArgumentsDone(PlacedEvent):
     arguments: str
 
 
+class McpArgumentsDelta(PlacedEvent):
+    type: Literal["response.mcp_call_arguments.delta"]
+    delta: str
+
+
+class McpArgumentsDone(PlacedEvent):
+    type: Literal["response.mcp_call_arguments.done"]
+    arguments: str
+
+
+class McpState(PlacedEvent):
+    type: Literal[
+        "response.mcp_list_tools.in_progress",
+        "response.mcp_list_tools.completed",
+        "response.mcp_call.in_progress",
+        "response.mcp_call.completed",
+        "response.mcp_call.failed",
+    ]
+
+
 class ResponseEvent(
     RootModel[
         ResponseState
@@ -225,6 +308,9 @@ class ResponseEvent(
         | ReasoningTextDone
         | ArgumentsDelta
         | ArgumentsDone
+        | McpArgumentsDelta
+        | McpArgumentsDone
+        | McpState
     ]
 ):
     """The data of one event, whose name is its type."""

@@ -5,17 +5,25 @@ from typing import Any
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.responses.ids import input_item_id
-from gateway.responses.schema import (
+from gateway.responses.item_schema import (
+    ApprovalRequestItem,
+    ApprovalResponseItem,
     FunctionCallItem,
     FunctionCallOutputItem,
     Input,
     Item,
     ItemReference,
+    ListedTool,
+    MCPCallItem,
+    MCPListItem,
     MessageItem,
     OtherItem,
     Part,
     ReasoningItem,
+    ToolFailure,
 )
+from gateway.responses.server_items import protocol_error
+from gateway.responses.tools import told_again
 
 Json = dict[str, Any]
 
@@ -51,12 +59,53 @@ def _item(item: Item, number: int, response_id: str, referenced: Mapping[str, Js
             content = {name: getattr(item, name) for name in names}
         case FunctionCallOutputItem():
             content = {"call_id": item.call_id, "output": _output(item.output, f"{path}.output")}
+        case MCPCallItem() | MCPListItem() | ApprovalRequestItem() | ApprovalResponseItem():
+            id = item.id or input_item_id(response_id, item.type, number)
+            return {"id": id, "type": item.type, **_served(item, path)}
         case ReasoningItem():
             content = {"summary": _texts(item.summary, f"{path}.summary", "summary_text")}
             if item.content is not None:
                 content["content"] = _texts(item.content, f"{path}.content", "reasoning_text")
     id = item.id or input_item_id(response_id, item.type, number)
     return {"id": id, "type": item.type, **content, "status": item.status or "completed"}
+
+
+def _served(item: MCPCallItem | MCPListItem | ApprovalRequestItem | ApprovalResponseItem, path: str) -> Json:
+    """What concerns a server's tools."""
+    match item:
+        case MCPCallItem():
+            names: tuple[str, ...] = ("server_label", "name", "arguments", "approval_request_id", "output")
+            facts = {name: getattr(item, name) for name in names}
+            error = _failure(item.error, f"{path}.error")
+            return {**facts, "error": error, "status": item.status or ("failed" if error else "completed")}
+        case MCPListItem():
+            tools = [_listed(tool, f"{path}.tools[{number}]") for number, tool in enumerate(item.tools)]
+            return {"server_label": item.server_label, "tools": tools}
+        case ApprovalRequestItem():
+            names = ("server_label", "name", "arguments")
+        case ApprovalResponseItem():
+            names = ("approval_request_id", "approve", "reason")
+    return {name: getattr(item, name) for name in names}
+
+
+def _failure(error: str | ToolFailure | None, path: str) -> Json | None:
+    """A text is how older clients have it."""
+    if error is None:
+        return None
+    if isinstance(error, str):
+        return protocol_error(error)
+    if error.type == "mcp_tool_execution_error":
+        return {"type": error.type, "content": told_again(error.content, f"{path}.content")}
+    return {"type": error.type, "code": told_again(error.code or 0, f"{path}.code"), "message": error.message or ""}
+
+
+def _listed(tool: ListedTool, path: str) -> Json:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": told_again(tool.input_schema, f"{path}.input_schema"),
+        "annotations": told_again(tool.annotations, f"{path}.annotations"),
+    }
 
 
 def _message(item: MessageItem, path: str, id: str) -> Json:

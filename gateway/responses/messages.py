@@ -4,17 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.images import ImageSource, image_at, read_content
+from gateway.responses.served_calls import ServedCalls
 
 Json = dict[str, Any]
 
 ROLES = {"developer": "system"}
 
 
-def chat_messages(instructions: str | None, items: Sequence[Json], earlier: int = 0) -> list[Json]:
+def chat_messages(
+    instructions: str | None, items: Sequence[Json], earlier: int = 0, served: ServedCalls | None = None
+) -> list[Json]:
     """What a model thought and called belongs to one message with what it said, as templates have it.
 
     `earlier`: how many of the items are of the conversation that goes on, and not of the request's own input.
+    `served`: what is known of the calls of servers' tools.
     """
+    served = served or ServedCalls()
     messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
     reasoning = ""  # before the message or the call that it led to
     for number, item in enumerate(items, -earlier):
@@ -27,10 +32,18 @@ def chat_messages(instructions: str | None, items: Sequence[Json], earlier: int 
                 messages.append(
                     {"role": role, "content": read_content(item["content"], _path(number, "content"), piece)}
                 )
+            case "mcp_list_tools" | "mcp_approval_response":
+                continue
+            case "mcp_call" | "mcp_approval_request":
+                if (told := served.messages(item)) is None:
+                    continue
+                call, result = told
+                _add_call(messages, call, reasoning)
+                messages.append(result)
             case "function_call":
                 if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and nobody ran it
                     continue
-                _caller(messages, reasoning)["tool_calls"].append(_call(item))
+                _add_call(messages, _call(item), reasoning)
             case "function_call_output":
                 output = read_content(item["output"], _path(number, "output"), piece)
                 messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
@@ -40,12 +53,13 @@ def chat_messages(instructions: str | None, items: Sequence[Json], earlier: int 
     return messages
 
 
-def _caller(messages: list[Json], reasoning: str) -> Json:
-    """The message that the next call belongs to; new thoughts begin a new one."""
+def _add_call(messages: list[Json], call: Json, reasoning: str) -> None:
+    """To the message that it belongs to; new thoughts begin a new one."""
     if reasoning or not messages or messages[-1]["role"] != "assistant":
         messages.append({"role": "assistant", "content": ""})
-    messages[-1].setdefault("tool_calls", [])
-    return messages[-1]
+    messages[-1].setdefault("tool_calls", []).append(call)
+    if reasoning:
+        messages[-1]["reasoning_content"] = reasoning
 
 
 def _call(item: Json) -> Json:

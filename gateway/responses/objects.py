@@ -1,14 +1,14 @@
 """The response object, as OpenAI's clients know it. Pure."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from atelier.errors import AtelierError, InvalidRequest
 from gateway.answering import Answering
 from gateway.effective import Effective
-from gateway.events import Completion, Finished, StopReason
-from gateway.responses.output import whole_output
+from gateway.events import Event, Finished, StopReason
+from gateway.responses.output import output_of
 from gateway.responses.schema import ResponseBody
 from gateway.responses.tools import choice_object, tool_objects
 from gateway.responses.turn import Turn
@@ -37,9 +37,14 @@ def finished_response(turn: Turn, generation: Answering, output: Sequence[Json])
     )
 
 
-def collected_response(turn: Turn, generation: Answering, completion: Completion) -> Json:
-    status, _ = ending(completion.finished)
-    return finished_response(turn, generation, whole_output(turn.id, completion, status))
+def collected_response(turn: Turn, generation: Answering, events: Iterable[Event]) -> Json:
+    """Of a generation that has ended, and all that it came as."""
+    output = output_of(turn)
+    output.begin()
+    for event in events:
+        output.take(event)
+    output.end(ending(generation.ends[0])[0])
+    return finished_response(turn, generation, output.items)
 
 
 def failed_response(turn: Turn, model: str, error: AtelierError, output: Sequence[Json] = ()) -> Json:

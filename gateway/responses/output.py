@@ -1,123 +1,64 @@
-"""What comes of a completion, as a response's output items and as the events that tell of them. Pure.
+"""What comes of an answer, as a response's output items and as the events that tell of them. Pure.
 
-Only one item is open at a time: what is of another kind closes it.
+Of what the model writes one item is open at a time: what is of another kind closes it. Calls of servers' tools stay
+open beside it, as many as run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from atelier.tools import ToolCallPiece
-from gateway.events import Completion, Delta, Event, Reasoning, TokenLogprob, ToolCallDelta, completion_events
-from gateway.openai.logprobs import chat_logprobs
-from gateway.responses.ids import output_item_id
+from gateway.events import (
+    ApprovalWanted,
+    Delta,
+    Event,
+    HostedCallArguments,
+    HostedCallBegun,
+    HostedCallEnded,
+    HostedCallRuns,
+    Reasoning,
+    TokenLogprob,
+    ToolCallDelta,
+)
+from gateway.responses.drafts import (
+    ApprovalDraft,
+    CallDraft,
+    ItemDraft,
+    ListDraft,
+    MessageDraft,
+    ReasoningDraft,
+    ServerCallDraft,
+)
+from gateway.responses.turn import Turn
+from gateway.tool_loop.toolset import Listing
 
 Json = dict[str, Any]
 
 
-class _Item:
-    """What every kind has in common."""
-
-    def __init__(self, kind: str, response_id: str, index: int, facts: Json) -> None:
-        self.item: Json = {
-            "id": output_item_id(response_id, kind, index),
-            "type": kind,
-            **facts,
-            "status": "in_progress",
-        }
-        self._index = index
-        self._pieces: list[str] = []
-
-    def _event(self, kind: str, **facts: Any) -> Json:
-        place = {"item_id": self.item["id"], "output_index": self._index}
-        return {"type": f"response.{kind}", **place, **facts}
-
-    def _added(self) -> Json:
-        return {"type": "response.output_item.added", "output_index": self._index, "item": dict(self.item)}
-
-    def _done(self) -> Json:
-        return {"type": "response.output_item.done", "output_index": self._index, "item": self.item}
-
-
-class MessageDraft(_Item):
-    def __init__(self, response_id: str, index: int) -> None:
-        super().__init__("message", response_id, index, {"role": "assistant", "content": []})
-        self._logprobs: list[Json] = []
-
-    def begin(self) -> list[Json]:
-        return [self._added(), self._event("content_part.added", content_index=0, part=_text_part("", []))]
-
-    def add(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Json]:
-        told: list[Json] = chat_logprobs(logprobs)["content"] if logprobs else []
-        self._pieces.append(text)
-        self._logprobs += told
-        return [self._event("output_text.delta", content_index=0, delta=text, logprobs=told)]
-
-    def end(self, status: str) -> list[Json]:
-        text = "".join(self._pieces)
-        part = _text_part(text, self._logprobs)
-        self.item |= {"content": [part], "status": status}
-        return [
-            self._event("output_text.done", content_index=0, text=text, logprobs=self._logprobs),
-            self._event("content_part.done", content_index=0, part=part),
-            self._done(),
-        ]
-
-
-class ReasoningDraft(_Item):
-    def __init__(self, response_id: str, index: int) -> None:
-        super().__init__("reasoning", response_id, index, {"summary": [], "content": []})
-
-    def begin(self) -> list[Json]:
-        return [self._added(), self._event("content_part.added", content_index=0, part=_reasoning_part(""))]
-
-    def add(self, text: str) -> list[Json]:
-        self._pieces.append(text)
-        return [self._event("reasoning_text.delta", content_index=0, delta=text)]
-
-    def end(self, status: str) -> list[Json]:
-        text = "".join(self._pieces)
-        self.item |= {"content": [_reasoning_part(text)], "status": status}
-        return [
-            self._event("reasoning_text.done", content_index=0, text=text),
-            self._event("content_part.done", content_index=0, part=_reasoning_part(text)),
-            self._done(),
-        ]
-
-
-class CallDraft(_Item):
-    def __init__(self, response_id: str, index: int, piece: ToolCallPiece) -> None:
-        facts = {"call_id": piece.id, "name": piece.name, "arguments": ""}
-        super().__init__("function_call", response_id, index, facts)
-        self.number = piece.index
-
-    def begin(self) -> list[Json]:
-        return [self._added()]
-
-    def add(self, arguments: str) -> list[Json]:
-        self._pieces.append(arguments)
-        return [self._event("function_call_arguments.delta", delta=arguments)] if arguments else []
-
-    def end(self, status: str) -> list[Json]:
-        arguments = "".join(self._pieces)
-        self.item |= {"arguments": arguments, "status": status}
-        done = self._event("function_call_arguments.done", name=self.item["name"], arguments=arguments)
-        return [done, self._done()]
-
-
-Draft = MessageDraft | ReasoningDraft | CallDraft
+Written = MessageDraft | ReasoningDraft | CallDraft
 
 
 class Output:
-    """The items so far; the last may be open."""
+    """The items so far; of those that are written the last may be open."""
 
-    def __init__(self, response_id: str) -> None:
+    def __init__(self, response_id: str, listings: Sequence[Listing] = (), approved: Collection[str] = ()) -> None:
+        """`listings`: of the servers to tell of. `approved`: ids of the calls that a client has agreed to, which are
+        those of the items that asked for it.
+        """
         self._response_id = response_id
-        self._drafts: list[Draft] = []
-        self._open: Draft | None = None
+        self._listings = [ListDraft(response_id, index, listing) for index, listing in enumerate(listings)]
+        self._approved = approved
+        self._drafts: list[ItemDraft] = [*self._listings]
+        self._open: Written | None = None
+        self._calls: dict[int, ServerCallDraft] = {}  # by their numbers
 
     @property
     def items(self) -> list[Json]:
         return [draft.item for draft in self._drafts]
+
+    def begin(self) -> list[Json]:
+        """What the client gets before anything is written."""
+        return [event for draft in self._listings for event in draft.all()]
 
     def take(self, event: Event) -> list[Json]:
         """What the client gets for it."""
@@ -128,12 +69,24 @@ class Output:
                 return self._add_reasoning(text)
             case ToolCallDelta(_, piece):
                 return self._add_call(piece)
+            case HostedCallBegun():
+                return self._begin_server_call(event)
+            case HostedCallArguments(_, number, text):
+                return self._calls[number].add(text)
+            case HostedCallRuns(_, number, arguments):
+                return self._calls[number].run(arguments)
+            case HostedCallEnded(_, number):
+                return self._calls[number].end(event)
+            case ApprovalWanted():
+                draft = ApprovalDraft(self._response_id, len(self._drafts), event)
+                return [*self._close_written(draft), *draft.all()]
         return []
 
     def end(self, status: str) -> list[Json]:
-        """A completion without a word is an empty message."""
-        opened = [] if self._drafts else self._begin(MessageDraft(self._response_id, 0))
-        return opened + self._close(status)
+        """An answer without a word is an empty message."""
+        if len(self._drafts) > len(self._listings):
+            return self._close(status)
+        return self._begin(MessageDraft(self._response_id, len(self._drafts))) + self._close(status)
 
     def _add_text(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Json]:
         if isinstance(self._open, MessageDraft):
@@ -153,29 +106,25 @@ class Output:
         draft = CallDraft(self._response_id, len(self._drafts), piece)
         return self._begin(draft) + draft.add(piece.arguments)
 
-    def _begin(self, draft: Draft) -> list[Json]:
-        closed = self._close("completed")
-        self._drafts.append(draft)
+    def _begin_server_call(self, begun: HostedCallBegun) -> list[Json]:
+        asked = begun.id if begun.id in self._approved else None
+        draft = self._calls[begun.number] = ServerCallDraft(self._response_id, len(self._drafts), begun, asked)
+        return [*self._close_written(draft), *draft.begin()]
+
+    def _begin(self, draft: Written) -> list[Json]:
+        closed = self._close_written(draft)
         self._open = draft
         return closed + draft.begin()
+
+    def _close_written(self, next_draft: ItemDraft) -> list[Json]:
+        self._drafts.append(next_draft)
+        return self._close("completed")
 
     def _close(self, status: str) -> list[Json]:
         draft, self._open = self._open, None
         return draft.end(status) if draft is not None else []
 
 
-def whole_output(response_id: str, completion: Completion, status: str) -> list[Json]:
-    """The items of a completion that has come in one piece."""
-    output = Output(response_id)
-    for event in completion_events(completion):
-        output.take(event)
-    output.end(status)
-    return output.items
-
-
-def _text_part(text: str, logprobs: list[Json]) -> Json:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
-
-
-def _reasoning_part(text: str) -> Json:
-    return {"type": "reasoning_text", "text": text}
+def output_of(turn: Turn) -> Output:
+    """Of an answer that has yet to come."""
+    return Output(turn.id, turn.listings, {call.id for call in turn.approved})

@@ -7,8 +7,8 @@ from atelier.errors import UnsupportedField
 from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.disconnect import while_connected
 from gateway.generation import Generation
-from gateway.inference import Inference
 from gateway.parsing import read_body
+from gateway.responses.answers import Answers, whole_answer
 from gateway.responses.archive import Archive
 from gateway.responses.background import Background
 from gateway.responses.listing import page
@@ -16,32 +16,32 @@ from gateway.responses.objects import collected_response
 from gateway.responses.schema import ResponseBody
 from gateway.responses.stream import ResponseStream
 from gateway.responses.turn import Turn
+from gateway.tool_loop.loop import ToolLoop
 
 
 class ResponseRoutes:
-    def __init__(self, inference: Inference, archive: Archive, background: Background) -> None:
-        self._inference = inference
+    def __init__(self, answers: Answers, archive: Archive, background: Background) -> None:
+        self._answers = answers
         self._archive = archive
         self._background = background
 
     async def create(self, request: Request) -> Response:
         body = await read_body(request, ResponseBody)
         async with while_connected(request.receive):
-            turn = await self._archive.turn(body, owner_of(request))
+            turn = await self._answers.turn(body, owner_of(request))
             if body.background:
                 return json_response(await self._background.start(turn, origin_of(request)))
-            generation = await self._inference.start(turn.call, origin_of(request), account_of(request))
+            answer = await self._answers.start(turn, origin_of(request), account_of(request), whole=not body.stream)
             if body.stream:
-                return ResponseStream(turn, generation, self._archive, answer_headers(request, generation))
-            return await self._whole(request, turn, generation)
+                return ResponseStream(turn, answer, self._archive, answer_headers(request, answer))
+            return await self._whole(request, turn, answer)
 
-    async def _whole(self, request: Request, turn: Turn, generation: Generation) -> Response:
+    async def _whole(self, request: Request, turn: Turn, answer: Generation | ToolLoop) -> Response:
         try:
-            [completion] = await generation.collect()
-            response = await self._archive.keep(turn, collected_response(turn, generation, completion))
-            return json_response(response, answer_headers(request, generation))
+            response = collected_response(turn, answer, await whole_answer(answer))
+            return json_response(await self._archive.keep(turn, response), answer_headers(request, answer))
         finally:
-            generation.close()
+            answer.close()
 
     async def get(self, request: Request) -> Response:
         if request.query_params.get("stream") == "true":

@@ -8,10 +8,10 @@ from atelier.limits import LONGEST_TIMEOUT, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings import TABLE
 from atelier.settings.schema import fields_model
 from gateway.body import Body
+from gateway.openai.mcp_tool import Label, MCPTool
 from gateway.openai.schema import Ttl
+from gateway.responses.item_schema import Input, ServerToolName
 
-MOST_ITEMS = 10_000
-MOST_PARTS = 1_000
 MOST_TOOLS = 512
 MAX_TOKENS = "max_tokens"  # has another name here
 
@@ -24,107 +24,7 @@ Sampling = fields_model(
     ),
 )
 
-Id = Annotated[str, Field(min_length=1, max_length=128)]
-Status = Literal["in_progress", "completed", "incomplete"]
 FunctionName = Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,128}$")]
-
-
-class Part(Body):
-    """Of a message's content, of reasoning, of what a function returned. Which types there may be, its place says."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-    image_url: str | None = Field(None, description="http, https, or a data URL in base64.")
-    detail: str | None = Field(None, description="Ignored: how an image becomes tokens is the model's to say.")
-    file_id: str | None = Field(None, description="Refused: there are no files stored here.")
-
-
-def _text_or_list(value: Any) -> str:
-    if isinstance(value, str):
-        return "(text)"
-    return "(list)" if isinstance(value, list) else "(neither)"
-
-
-Content = Annotated[
-    Annotated[str, Tag("(text)")] | Annotated[list[Part], Field(max_length=MOST_PARTS), Tag("(list)")],
-    Discriminator(
-        _text_or_list, custom_error_type="content", custom_error_message="must be a string or a list of content parts"
-    ),
-]
-
-
-class MessageItem(Body):
-    type: Literal["message"] | None = None
-    id: Id | None = None
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Content
-    status: Status | None = None
-
-
-class FunctionCallItem(Body):
-    type: Literal["function_call"]
-    id: Id | None = None
-    call_id: Id
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    arguments: str
-    status: Status | None = None
-
-
-class FunctionCallOutputItem(Body):
-    type: Literal["function_call_output"]
-    id: Id | None = None
-    call_id: Id
-    output: Content
-    status: Status | None = None
-
-
-class ReasoningItem(Body):
-    type: Literal["reasoning"]
-    id: Id | None = None
-    summary: Annotated[list[Part], Field(max_length=MOST_PARTS)]
-    content: Annotated[list[Part], Field(max_length=MOST_PARTS)] | None = None
-    status: Status | None = None
-
-
-class ItemReference(Body):
-    type: Literal["item_reference"] | None = None
-    id: Id
-
-
-class OtherItem(Body):
-    """Of a type that is refused by name."""
-
-    type: str
-
-
-ITEM_TYPES = frozenset({"message", "function_call", "function_call_output", "reasoning", "item_reference"})
-
-
-def _item_kind(value: Any) -> str:
-    """The type may be left out of messages and references."""
-    if not isinstance(value, dict):
-        return "(neither)"
-    kind = value.get("type")
-    if kind is None:
-        kind = "item_reference" if "id" in value and "role" not in value else "message"
-    return f"({kind})" if isinstance(kind, str) and kind in ITEM_TYPES else "(other)"
-
-
-Item = Annotated[
-    Annotated[MessageItem, Tag("(message)")]
-    | Annotated[FunctionCallItem, Tag("(function_call)")]
-    | Annotated[FunctionCallOutputItem, Tag("(function_call_output)")]
-    | Annotated[ReasoningItem, Tag("(reasoning)")]
-    | Annotated[ItemReference, Tag("(item_reference)")]
-    | Annotated[OtherItem, Tag("(other)")],
-    Discriminator(_item_kind, custom_error_type="item", custom_error_message="must be an object"),
-]
-
-Input = Annotated[
-    Annotated[str, Tag("(text)")] | Annotated[list[Item], Field(max_length=MOST_ITEMS), Tag("(list)")],
-    Discriminator(_text_or_list, custom_error_type="input", custom_error_message="must be a string or a list of items"),
-]
 
 
 class FunctionTool(Body):
@@ -141,15 +41,18 @@ class OtherTool(Body):
     type: str
 
 
-def _function_or_other(value: Any) -> str:
+def _tool_kind(value: Any) -> str:
     if not isinstance(value, dict):
         return "(neither)"
-    return "(function)" if value.get("type") == "function" else "(other)"
+    kind = value.get("type")
+    return f"({kind})" if kind in ("function", "mcp") else "(other)"
 
 
 ToolEntry = Annotated[
-    Annotated[FunctionTool, Tag("(function)")] | Annotated[OtherTool, Tag("(other)")],
-    Discriminator(_function_or_other, custom_error_type="tool", custom_error_message="must be an object"),
+    Annotated[FunctionTool, Tag("(function)")]
+    | Annotated[MCPTool, Tag("(mcp)")]
+    | Annotated[OtherTool, Tag("(other)")],
+    Discriminator(_tool_kind, custom_error_type="tool", custom_error_message="must be an object"),
 ]
 
 
@@ -158,9 +61,20 @@ class NamedFunction(Body):
     name: str
 
 
+class ChosenServer(Body):
+    """One of a server's tools has to be called: the one that is named, or any."""
+
+    type: Literal["mcp"]
+    server_label: Label
+    name: ServerToolName | None = None
+
+
 class ToolReference(Body):
+    """A function by its name, or a server's tools by its label: all of them where no name says which."""
+
     type: str
     name: str | None = None
+    server_label: str | None = None
 
 
 class AllowedFunctions(Body):
@@ -173,12 +87,14 @@ def _choice_kind(value: Any) -> str:
     if isinstance(value, str):
         return "(word)"
     kind = value.get("type") if isinstance(value, dict) else None
-    return f"({kind})" if kind in ("function", "allowed_tools") else "(other)" if isinstance(kind, str) else "(neither)"
+    known = ("function", "mcp", "allowed_tools")
+    return f"({kind})" if kind in known else "(other)" if isinstance(kind, str) else "(neither)"
 
 
 Choice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("(word)")]
     | Annotated[NamedFunction, Tag("(function)")]
+    | Annotated[ChosenServer, Tag("(mcp)")]
     | Annotated[AllowedFunctions, Tag("(allowed_tools)")]
     | Annotated[OtherTool, Tag("(other)")],
     Discriminator(
@@ -227,7 +143,9 @@ class ResponseBody(Sampling):  # type: ignore[misc, valid-type]
     tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
-    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Of servers' tools, in this response; beyond it the model has to answer without."
+    )
 
     text: TextSettings | None = None
     reasoning: ReasoningSettings | None = None

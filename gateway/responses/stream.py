@@ -12,12 +12,13 @@ from gateway.answering import Answering
 from gateway.events import Event
 from gateway.responses.archive import Archive
 from gateway.responses.objects import ending, failed_response, finished_response, unfinished_response
-from gateway.responses.output import Output
+from gateway.responses.output import output_of
 from gateway.responses.turn import Turn
 from gateway.sse import EventStream
 
 Json = dict[str, Any]
 
+UNDER_WAY = ("in_progress", "calling")
 LAST_EVENTS = {
     "completed": "response.completed",
     "incomplete": "response.incomplete",
@@ -32,11 +33,12 @@ class ResponseRenderer:
         self._turn = turn
         self._generation = generation
         self._numbers = itertools.count()
-        self._output = Output(turn.id)
+        self._output = output_of(turn)
 
     def opening(self) -> bytes:
         begun = unfinished_response(self._turn, self._generation.plan.name, "in_progress", self._generation.settings)
-        return self._frames({"type": f"response.{name}", "response": begun} for name in ("created", "in_progress"))
+        told = [{"type": f"response.{name}", "response": begun} for name in ("created", "in_progress")]
+        return self._frames([*told, *self._output.begin()])
 
     def event(self, event: Event) -> bytes:
         return self._frames(self._output.take(event))
@@ -50,7 +52,7 @@ class ResponseRenderer:
 
     def failed(self, error: AtelierError) -> Json:
         """Items are told as far as they were complete."""
-        complete = [item for item in self._output.items if item["status"] != "in_progress"]
+        complete = [item for item in self._output.items if item.get("status") not in UNDER_WAY]
         return failed_response(self._turn, self._generation.plan.name, error, complete)
 
     def last(self, response: Json) -> bytes:

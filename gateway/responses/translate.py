@@ -12,6 +12,7 @@ from gateway.openai.template_arguments import effort_arguments
 from gateway.openai.translate import SETTINGS
 from gateway.responses.messages import chat_messages
 from gateway.responses.schema import ResponseBody, TextFormat
+from gateway.responses.served_calls import ServedCalls
 from gateway.responses.tools import response_tools, told_again
 
 Json = dict[str, Any]
@@ -35,15 +36,21 @@ def refuse_contradictions(body: ResponseBody) -> None:
         raise UnsupportedField("stream: not supported together with background; leave one out.", param="stream")
 
 
-def response_call(body: ResponseBody, items: Sequence[Json], earlier: Sequence[Json] = ()) -> Call:
-    """`items`: of the request's own input. `earlier`: of the conversation that goes on, the oldest first."""
-    messages = chat_messages(body.instructions, [*earlier, *items], len(earlier))
+def response_call(
+    body: ResponseBody, items: Sequence[Json], earlier: Sequence[Json] = (), served: ServedCalls | None = None
+) -> Call:
+    """`items`: of the request's own input. `earlier`: of the conversation that goes on, the oldest first.
+
+    `served`: what is known of the calls of servers' tools in them.
+    """
+    served = served or ServedCalls()
+    messages = chat_messages(body.instructions, [*earlier, *items], len(earlier), served)
     if not messages:
         raise InvalidRequest("input: there is nothing to answer", param="input")
     return Call(
         model=body.model,
         prompts=[Chat.of(messages)],
-        tools=response_tools(body),
+        tools=response_tools(body, served.toolset),
         template_arguments=effort_arguments(body.reasoning.effort if body.reasoning else None),
         settings=inference_settings(body),
         constraint=format_constraint(body.text.format if body.text else None),

@@ -15,10 +15,13 @@ from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.mcp_host.server import Servers, Use
 from gateway.tool_loop.loop import LoopLimits, ToolLoop, with_messages
-from gateway.tool_loop.messages import result_message
+from gateway.tool_loop.messages import Json, result_message
 from gateway.tool_loop.running import HostedCall, RunningCalls, ToolServers
 from gateway.tool_loop.toolset import Listing, Toolset, make_toolset
 from gateway.tool_loop.wish import Wish, find_uses
+
+Resumed = Callable[[Sequence[Json]], Call]
+"""The call with the tool messages of the approved calls in their places."""
 
 
 class ToolHost:
@@ -63,14 +66,27 @@ class ToolHost:
         *,
         constraint: Constraint | None = None,
         approved: Sequence[HostedCall] = (),
+        resumed: Resumed | None = None,
+        most_calls: int | None = None,
         whole: bool = False,
     ) -> ToolLoop:
         """An answer that a worker has accepted; the caller closes it. The call's tools include the toolset's.
 
-        `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls at the chat's end
-        that run before all else. `whole`: the client gets everything at the end.
+        `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls that run before all
+        else, at the chat's end unless `resumed` says where. `most_calls`: the request's own limit. `whole`: the
+        client gets everything at the end.
         """
-        loop = await self.admit(call, toolset, origin, account, constraint=constraint, approved=approved, whole=whole)
+        loop = await self.admit(
+            call,
+            toolset,
+            origin,
+            account,
+            constraint=constraint,
+            approved=approved,
+            resumed=resumed,
+            most_calls=most_calls,
+            whole=whole,
+        )
         try:
             await loop.begin()
         except BaseException:
@@ -87,15 +103,18 @@ class ToolHost:
         *,
         constraint: Constraint | None = None,
         approved: Sequence[HostedCall] = (),
+        resumed: Resumed | None = None,
+        most_calls: int | None = None,
         whole: bool = False,
     ) -> ToolLoop:
         """One that has yet to begin."""
-        limits = self._limits_of(call, account)
+        limits = self._limits_of(call, account, most_calls)
         told: list[Event] = []
         if approved:
             sees = self._inference.check(call, origin).model.made_for_vision
             ended = await self._run_first(approved, time.monotonic() + limits.seconds)
-            call = with_messages(call, [result_message(each, sees=sees) for each in ended])
+            results = [result_message(each, sees=sees) for each in ended]
+            call = free_to_call(resumed(results) if resumed else with_messages(call, results), constraint)
             told = [event for each in ended for event in _as_told(each)]
 
         async def start(later: Call) -> Generation:
@@ -134,12 +153,15 @@ class ToolHost:
     def _run(self, calls: Sequence[HostedCall], until: float) -> RunningCalls:
         return RunningCalls(self._servers, self._metrics, calls, until)
 
-    def _limits_of(self, call: Call, account: Account) -> LoopLimits:
+    def _limits_of(self, call: Call, account: Account, most_calls: int | None) -> LoopLimits:
         """No longer than the request may take."""
+        limits = self._limits
+        if most_calls is not None:
+            limits = replace(limits, calls=min(most_calls, limits.calls))
         if call.timeout is None:
-            return self._limits
+            return limits
         left = max(0.0, call.timeout - account.seconds())
-        return replace(self._limits, seconds=min(left, self._limits.seconds))
+        return replace(limits, seconds=min(left, limits.seconds))
 
 
 def free_to_call(call: Call, constraint: Constraint | None) -> Call:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from atelier.errors import AtelierError
+from atelier.tools import Tools
 from gateway.call import Call, Chat, Plan
 from gateway.effective import Effective
 from gateway.events import (
@@ -40,7 +41,7 @@ Run = Callable[[Sequence[HostedCall], float], RunningCalls]
 class LoopLimits:
     """Of one answer."""
 
-    steps: int = 16  # generations; the last may call nothing
+    steps: int = 16  # generations; the last may call no server
     calls: int = 64
     seconds: float = 300.0  # after which tools are no longer called
 
@@ -238,10 +239,16 @@ class ToolLoop:
         """
         messages = step_messages(completion, ended, sees=self.plan.model.made_for_vision)
         call = with_messages(self._call, messages)
-        return replace(call, tools=None) if repeats or self._is_exhausted() else call
+        return replace(call, tools=self._clients_tools()) if repeats or self._is_exhausted() else call
+
+    def _clients_tools(self) -> Tools | None:
+        """Those that end the answer, whose number and time nothing here has to bound."""
+        tools = self._call.tools
+        left = [tool for tool in tools.tools if tool.name not in self._toolset.tools] if tools else []
+        return replace(tools, tools=left) if tools and left else None
 
     def _is_exhausted(self) -> bool:
-        """Whether the next step may call nothing."""
+        """Whether the next step may call no server."""
         last = len(self._earlier) + 2 >= self._limits.steps
         return last or self._called >= self._limits.calls or time.monotonic() >= self._until
 

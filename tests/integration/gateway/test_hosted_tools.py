@@ -12,15 +12,12 @@ import pytest
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway
 from tests.support.mcp_server import ToolServer, tool_server
-from worker.engine.interface import ChatPrompt, Request
+from tests.support.scripted_turns import call, follow, messages_of, tools_of
+from worker.engine.interface import ChatPrompt
 
 HELLO = [{"role": "user", "content": "What is in my note?"}]
 NOTE = "n1: the kettle is blue"
 CHATS = ("/v1/chat/completions", "/api/v1/chat")
-
-
-def call(name: str, /, **arguments: Any) -> dict[str, str]:
-    return {"name": name, "arguments": json.dumps(arguments)}
 
 
 READS = {"text": "", "reasoning": "I read it.", "tool_calls": [call("read_note", name="n1")]}
@@ -39,31 +36,6 @@ async def gateway(registry: FakeRegistry, server: ToolServer) -> AsyncIterator[R
     registry.models[KEY] = model_message(made_for_tools=True)
     async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as running:
         yield running
-
-
-async def follow(registry: FakeRegistry, *turns: dict[str, Any]) -> list[Request]:
-    """The script's turns, and every request that comes to the worker."""
-    registry.script.update({"turns": list(turns)})
-    await registry.start_instance()
-    engine = registry.workers[KEY].engine
-    submit, requests = engine.submit, list[Request]()
-
-    def keep(source: Any, request: Request) -> None:
-        requests.append(request)
-        submit(source, request)
-
-    engine.submit = keep  # type: ignore[method-assign]
-    return requests
-
-
-def messages_of(request: Request) -> list[dict[str, Any]]:
-    assert isinstance(request.prompt, ChatPrompt)
-    return list(request.prompt.messages)
-
-
-def tools_of(request: Request) -> list[str]:
-    assert isinstance(request.prompt, ChatPrompt)
-    return [tool.name for tool in request.prompt.tools.tools] if request.prompt.tools else []
 
 
 def mcp_tool(server: ToolServer, **more: Any) -> dict[str, Any]:
@@ -325,7 +297,7 @@ async def test_private_addresses_are_not_reached(registry: FakeRegistry, server:
         ({"n": 2}, "n"),
         ({"tools": [{"type": "mcp", "server_label": "files"}]}, "tools[0].server_label"),
         ({"tools": [{"type": "mcp"}]}, "tools[0].server_label"),
-        ({"tools": [{"type": "mcp", "server_label": "a b"}]}, "tools[0].server_label"),
+        ({"tools": [{"type": "mcp", "server_label": "a/b"}]}, "tools[0].server_label"),
         ({"tools": [{"type": "mcp", "server_label": "a", "server_url": 7}]}, "tools[0].server_url"),
         ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "x", "connector_id": "c"}]}, "connector_id"),
         ({"tools": [{"type": "mcp", "server_label": "a", "require_approval": "always"}]}, "require_approval"),

@@ -281,7 +281,7 @@ ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function
         ({"input": [{"type": "reasoning", "summary": [{"type": "summary_text"}]}]}, "input[0].summary[0].text"),
         ({"input": [{"id": ""}]}, "input[0].id"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"tools": [{"type": "mcp", "server_url": "http://x"}]}, "tools[0].type"),
+        ({"tools": [{"type": "mcp", "server_url": "http://x"}]}, "tools[0].server_label"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [5]}, "tools[0]"),
         ({"tools": [WEATHER, WEATHER]}, "tools[1].name"),

@@ -112,6 +112,11 @@ def test_a_schema_that_is_nested_without_end_is_left_out() -> None:
     assert take({"name": "a", "inputSchema": deep}).left_out == {"its schema is too large": 1}
 
 
+def test_a_schema_that_could_not_be_passed_on_is_left_out() -> None:
+    listing = take(tool("a", properties={"n": {"maximum": 2**70}}), tool("b"))
+    assert (list(listing.tools), listing.left_out) == (["b"], {"its schema cannot be passed on": 1})
+
+
 def test_references_within_a_schema_stay() -> None:
     schema = {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "integer"}}}
     assert list(take(tool("a", **schema)).tools) == ["a"]

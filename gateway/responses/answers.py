@@ -1,0 +1,76 @@
+"""From a body to its turn, and from a turn to the answer that is on its way."""
+
+import time
+from collections.abc import Sequence
+
+from gateway.account import Account
+from gateway.call import Origin
+from gateway.events import Event, completion_events
+from gateway.generation import Generation
+from gateway.inference import Inference
+from gateway.responses.archive import Archive
+from gateway.responses.consent import read_consent
+from gateway.responses.ids import new_response_id
+from gateway.responses.items import input_items
+from gateway.responses.schema import ResponseBody
+from gateway.responses.tools import own_functions, server_wishes, uses_servers
+from gateway.responses.translate import refuse_contradictions
+from gateway.responses.turn import Turn, make_turn
+from gateway.tool_loop.host import ToolHost
+from gateway.tool_loop.loop import ToolLoop
+from gateway.tool_loop.toolset import Toolset
+
+
+class Answers:
+    """For whoever waits for a response, and for those that nobody waits for."""
+
+    def __init__(self, inference: Inference, host: ToolHost, archive: Archive) -> None:
+        self._inference = inference
+        self._host = host
+        self._archive = archive
+
+    async def turn(self, body: ResponseBody, owner: str) -> Turn:
+        """What the body asks for, with the conversation that it goes on from and the tools that its servers offer;
+        raises what stands against it.
+        """
+        refuse_contradictions(body)
+        earlier = await self._archive.earlier(body.previous_response_id, owner)
+        response_id = new_response_id()
+        items = input_items(body.input, response_id, await self._archive.referenced(body.input, owner))
+        consent = read_consent([*earlier, *items], len(earlier))
+        toolset = await self._toolset(body, owner)
+        return make_turn(response_id, owner, body, items, earlier, consent, toolset, int(time.time()))
+
+    async def start(
+        self, turn: Turn, origin: Origin, account: Account, *, whole: bool = False
+    ) -> Generation | ToolLoop:
+        """An answer that a worker has accepted, for the caller to close; the approved calls have run.
+
+        `whole`: the client gets everything at the end.
+        """
+        if turn.toolset is None:
+            return await self._inference.start(turn.call, origin, account)
+        return await self._host.start(
+            turn.call,
+            turn.toolset,
+            origin,
+            account,
+            approved=turn.approved,
+            resumed=turn.resumed,
+            most_calls=turn.body.max_tool_calls,
+            whole=whole,
+        )
+
+    async def _toolset(self, body: ResponseBody, owner: str) -> Toolset | None:
+        if not uses_servers(body):
+            return None
+        taken = [tool.name for tool in own_functions(body)]
+        return await self._host.toolset(server_wishes(body), owner, taken=taken, asks=True)
+
+
+async def whole_answer(answer: Generation | ToolLoop) -> Sequence[Event]:
+    """All that it comes as."""
+    if isinstance(answer, ToolLoop):
+        return await answer.events()
+    [completion] = await answer.collect()
+    return list(completion_events(completion))

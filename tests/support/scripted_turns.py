@@ -1,0 +1,37 @@
+"""Models that answer one request after another as a test says, and what they were asked."""
+
+import json
+from typing import Any
+
+from tests.support.gateway_registry import KEY, FakeRegistry
+from worker.engine.interface import ChatPrompt, Request
+
+
+def call(name: str, /, **arguments: Any) -> dict[str, str]:
+    """Of a tool, as a script has it."""
+    return {"name": name, "arguments": json.dumps(arguments)}
+
+
+async def follow(registry: FakeRegistry, *turns: dict[str, Any]) -> list[Request]:
+    """The script's turns, and every request that comes to the worker."""
+    registry.script.update({"turns": list(turns)})
+    await registry.start_instance()
+    engine = registry.workers[KEY].engine
+    submit, requests = engine.submit, list[Request]()
+
+    def keep(source: Any, request: Request) -> None:
+        requests.append(request)
+        submit(source, request)
+
+    engine.submit = keep  # type: ignore[method-assign]
+    return requests
+
+
+def messages_of(request: Request) -> list[dict[str, Any]]:
+    assert isinstance(request.prompt, ChatPrompt)
+    return list(request.prompt.messages)
+
+
+def tools_of(request: Request) -> list[str]:
+    assert isinstance(request.prompt, ChatPrompt)
+    return [tool.name for tool in request.prompt.tools.tools] if request.prompt.tools else []

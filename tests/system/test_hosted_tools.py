@@ -1,0 +1,120 @@
+"""The real model calls a tool of a filesystem server that others wrote, and answers with what it read.
+
+A model this small answers with a tool's result only after it has seen how that is done: its chats begin with
+three such exchanges, which a preset's chat template puts before them.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.support.npm_servers import filesystem
+from tests.support.server_process import MODEL, Server, put_starter, serving
+
+pytestmark = pytest.mark.system
+
+TEXT = "The kettle in the kitchen is blue."
+BEFORE = {"a": "The train leaves at nine.", "b": "Maria has a red bicycle.", "c": "It rains in Bergen."}
+SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("notes")
+    (folder / "note.txt").write_text(TEXT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path, folder: Path) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("server") / "home"
+    put_starter(home, starter_model)
+    command, *args = filesystem(folder)
+    entry = {"command": command, "args": args, "allowedTools": ["read_text_file"]}
+    (home / "mcp.json").write_text(json.dumps({"mcpServers": {"files": entry}}))
+    with serving(home) as running:
+        preset = {"prompt": {"chat_template": template(folder)}, "inference": {"temperature": 0.0, "max_tokens": 60}}
+        httpx.put(f"{running.url}/api/v1/presets/reader", json=preset).raise_for_status()
+        yield running
+
+
+def question(path: Path) -> str:
+    return f"What does {path} say?"
+
+
+def template(folder: Path) -> str:
+    """ChatML, with the exchanges that came before."""
+    lines = []
+    for name, text in BEFORE.items():
+        path = folder / f"{name}.txt"
+        call = json.dumps({"name": "read_text_file", "arguments": {"path": str(path)}})
+        returned = f"The function read_text_file returned:\n{text}"
+        turns = (("user", question(path)), ("assistant", call), ("user", returned), ("assistant", f"It says: {text}"))
+        lines += [f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns]
+    each = "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    before = "".join(lines)
+    return (
+        "{% for message in messages if message.role == 'system' %}" + each + "{% endfor %}"
+        "{% raw %}" + before + "{% endraw %}"
+        "{% for message in messages if message.role != 'system' %}" + each + "{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+def post(server: Server, path: str, body: dict[str, Any]) -> Any:
+    reply = httpx.post(f"{server.url}{path}", json={"model": MODEL, "preset": "reader", **body}, timeout=SECONDS)
+    assert reply.is_success, reply.text
+    return reply.json()
+
+
+def test_lmstudios_chat_answers_with_what_the_tool_has_read(server: Server, folder: Path) -> None:
+    body = {"input": question(folder / "note.txt"), "integrations": ["mcp/files"], "tool_choice": "required"}
+    *calls, answer = post(server, "/api/v1/chat", body)["output"]
+    assert {(each["type"], each["tool"]) for each in calls} == {("tool_call", "read_text_file")}
+    assert calls[0]["arguments"]["path"] == str(folder / "note.txt")
+    assert TEXT in calls[0]["output"]
+    assert (answer["type"], TEXT in answer["content"]) == ("message", True), answer
+
+
+def test_a_response_answers_with_what_the_tool_has_read(server: Server, folder: Path) -> None:
+    tools: Any = [{"type": "mcp", "server_label": "files"}]
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=SECONDS, max_retries=0) as client:
+        reply = client.responses.create(
+            model=MODEL,
+            input=question(folder / "note.txt"),
+            tools=tools,
+            tool_choice="required",
+            extra_body={"preset": "reader"},
+        )
+    calls = [item for item in reply.output if item.type == "mcp_call"]
+    assert [(call.name, call.output) for call in calls][:1] == [("read_text_file", TEXT)]
+    assert TEXT in reply.output_text
+
+
+def test_a_chat_completion_answers_with_what_the_tool_has_read(server: Server, folder: Path) -> None:
+    body = {
+        "messages": [{"role": "user", "content": question(folder / "note.txt")}],
+        "tools": [{"type": "mcp", "server_label": "files"}],
+        "tool_choice": "required",
+    }
+    message = post(server, "/v1/chat/completions", body)["choices"][0]["message"]
+    assert message["mcp_calls"][0]["output"] == TEXT
+    assert TEXT in message["content"]
+
+
+def test_the_server_of_the_tools_ends_with_the_gateway(tmp_path: Path, starter_model: Path, folder: Path) -> None:
+    home = tmp_path / "home"
+    put_starter(home, starter_model)
+    command, *args = filesystem(folder)
+    (home / "mcp.json").write_text(json.dumps({"mcpServers": {"files": {"command": command, "args": args}}}))
+    with serving(home) as running:
+        httpx.post(f"{running.url}/api/v1/mcp/servers/files/test", timeout=SECONDS).raise_for_status()
+        programs = [each for each in running.tree() if str(folder) in " ".join(each.cmdline())]
+        assert programs
+        assert running.stop() == 0
+        assert not [each for each in programs if each.is_running()]
