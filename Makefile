@@ -36,6 +36,7 @@ test-integration: setup ## real gRPC and HTTP, scripted engine
 	$(PYTEST) $(ON_ALL_CORES) tests/integration $(PYTEST_ARGS)
 
 test-system: setup ## real processes and the real model
+	@$(BIN)/python -m tests.npm || true
 	$(PYTEST) tests/system $(PYTEST_ARGS)
 
 npm: setup ## fetch what tests take from npm (MCP servers, MCP's conformance suite), and a Node to run it, into tests/npm

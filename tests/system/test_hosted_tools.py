@@ -19,8 +19,29 @@ from tests.support.server_process import MODEL, Server, put_starter, serving
 pytestmark = pytest.mark.system
 
 TEXT = "The kettle in the kitchen is blue."
-BEFORE = {"a": "The train leaves at nine.", "b": "Maria has a red bicycle.", "c": "It rains in Bergen."}
+BEFORE = {"a.txt": "The train leaves at nine.", "b.txt": "Maria has a red bicycle.", "c.txt": "It rains in Bergen."}
 SECONDS = 120.0
+
+
+def question(file: str) -> str:
+    return f"What does {file} say?"
+
+
+def exchange(file: str, text: str) -> str:
+    call = json.dumps({"name": "read_text_file", "arguments": {"path": file}})
+    returned = f"The function read_text_file returned:\n{text}"
+    turns = (("user", question(file)), ("assistant", call), ("user", returned), ("assistant", f"It says: {text}"))
+    return "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+
+
+EACH = "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+TEMPLATE = (
+    "{% for message in messages if message.role == 'system' %}" + EACH + "{% endfor %}"
+    "{% raw %}" + "".join(exchange(file, text) for file, text in BEFORE.items()) + "{% endraw %}"
+    "{% for message in messages if message.role != 'system' %}" + EACH + "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML, with the exchanges that came before."""
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +56,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path, folder
     home = tmp_path_factory.mktemp("server") / "home"
     put_starter(home, starter_model)
     command, *args = filesystem(folder)
-    entry = {"command": command, "args": args, "allowedTools": ["read_text_file"]}
+    # In its own folder, so that the model's words are the same wherever the tests run.
+    entry = {"command": command, "args": args, "cwd": str(folder), "allowedTools": ["read_text_file"]}
     (home / "mcp.json").write_text(json.dumps({"mcpServers": {"files": entry}}))
     with serving(home) as running:
-        preset = {"prompt": {"chat_template": template(folder)}, "inference": {"temperature": 0.0, "max_tokens": 60}}
+        preset = {"prompt": {"chat_template": TEMPLATE}, "inference": {"temperature": 0.0, "max_tokens": 60}}
         httpx.put(f"{running.url}/api/v1/presets/reader", json=preset).raise_for_status()
         yield running
-
-
-def question(path: Path) -> str:
-    return f"What does {path} say?"
-
-
-def template(folder: Path) -> str:
-    """ChatML, with the exchanges that came before."""
-    lines = []
-    for name, text in BEFORE.items():
-        path = folder / f"{name}.txt"
-        call = json.dumps({"name": "read_text_file", "arguments": {"path": str(path)}})
-        returned = f"The function read_text_file returned:\n{text}"
-        turns = (("user", question(path)), ("assistant", call), ("user", returned), ("assistant", f"It says: {text}"))
-        lines += [f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns]
-    each = "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    before = "".join(lines)
-    return (
-        "{% for message in messages if message.role == 'system' %}" + each + "{% endfor %}"
-        "{% raw %}" + before + "{% endraw %}"
-        "{% for message in messages if message.role != 'system' %}" + each + "{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
 
 
 def post(server: Server, path: str, body: dict[str, Any]) -> Any:
@@ -72,21 +71,21 @@ def post(server: Server, path: str, body: dict[str, Any]) -> Any:
     return reply.json()
 
 
-def test_lmstudios_chat_answers_with_what_the_tool_has_read(server: Server, folder: Path) -> None:
-    body = {"input": question(folder / "note.txt"), "integrations": ["mcp/files"], "tool_choice": "required"}
+def test_lmstudios_chat_answers_with_what_the_tool_has_read(server: Server) -> None:
+    body = {"input": question("note.txt"), "integrations": ["mcp/files"], "tool_choice": "required"}
     *calls, answer = post(server, "/api/v1/chat", body)["output"]
     assert {(each["type"], each["tool"]) for each in calls} == {("tool_call", "read_text_file")}
-    assert calls[0]["arguments"]["path"] == str(folder / "note.txt")
+    assert calls[0]["arguments"]["path"] == "note.txt"
     assert TEXT in calls[0]["output"]
     assert (answer["type"], TEXT in answer["content"]) == ("message", True), answer
 
 
-def test_a_response_answers_with_what_the_tool_has_read(server: Server, folder: Path) -> None:
+def test_a_response_answers_with_what_the_tool_has_read(server: Server) -> None:
     tools: Any = [{"type": "mcp", "server_label": "files"}]
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=SECONDS, max_retries=0) as client:
         reply = client.responses.create(
             model=MODEL,
-            input=question(folder / "note.txt"),
+            input=question("note.txt"),
             tools=tools,
             tool_choice="required",
             extra_body={"preset": "reader"},
@@ -96,9 +95,9 @@ def test_a_response_answers_with_what_the_tool_has_read(server: Server, folder: 
     assert TEXT in reply.output_text
 
 
-def test_a_chat_completion_answers_with_what_the_tool_has_read(server: Server, folder: Path) -> None:
+def test_a_chat_completion_answers_with_what_the_tool_has_read(server: Server) -> None:
     body = {
-        "messages": [{"role": "user", "content": question(folder / "note.txt")}],
+        "messages": [{"role": "user", "content": question("note.txt")}],
         "tools": [{"type": "mcp", "server_label": "files"}],
         "tool_choice": "required",
     }
