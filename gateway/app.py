@@ -212,7 +212,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         lmstudio.v0_chat_completions,
         V0ChatBody,
         "Answer a chat, with statistics",
-        INFERENCE,
+        HOSTED,
     )
     post(
         "/api/v0/completions",

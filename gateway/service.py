@@ -155,17 +155,18 @@ class Gateway:
         return MCPRoutes(core, resources, int(config.body_limit_mb * 2**20))
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
+        hosted = HostedChat(self.tool_host)
         routes = Routes(
             OpenAIRoutes(
                 self.inference,
                 self.unary,
                 catalogue,
-                HostedChat(self.tool_host),
+                hosted,
                 numbers_alone=config.embedding_encoding == "float",
             ),
             AnthropicRoutes(self.inference, self.unary, catalogue),
             ResponseRoutes(self.answers, self.archive, self.background),
-            LMStudioRoutes(self.inference, catalogue, control),
+            LMStudioRoutes(self.inference, hosted, catalogue, control),
             self._ollama_routes(catalogue, control),
             LMStudioChatRoutes(
                 self.inference, self.tool_host, self.watcher, Conversations(Stored(self.registry, KIND))

@@ -1,13 +1,14 @@
 """One streamed answer of a model, and its statistics as LM Studio names them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 from atelier.cli.client import JSON, Server
 
 PATH = "/api/v0/chat/completions"
+LONGEST_SHOWN = 100  # characters of a call's arguments, or of its result
 
 # LM Studio's names in the order that it shows them, and what its REST API calls the same.
 STATISTICS = {
@@ -31,7 +32,10 @@ STATISTICS = {
 class Answer:
     """Iterate once for the pieces of text; `text` is what came so far, the rest is known at the end."""
 
-    def __init__(self, server: Server, body: Mapping[str, Any]) -> None:
+    def __init__(self, server: Server, body: Mapping[str, Any], note: Callable[[str], None]) -> None:
+        """`note`: gets a line for each call of a tool, and one for what came of it."""
+        self._note = note
+        self._calls: dict[int, JSON] = {}  # of MCP servers' tools
         self._events = server.stream(PATH, {**body, "stream": True})
         self.text = ""
         self.model = str(body["model"])
@@ -48,17 +52,36 @@ class Answer:
         self.statistics = statistics(event["stats"]) if event.get("stats") else self.statistics
         for choice in event.get("choices", []):
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            for call in choice.get("delta", {}).get("mcp_calls", []):
+                self._tell(call)
             if piece := choice.get("delta", {}).get("content"):
                 self.text += piece
                 yield piece
 
+    def _tell(self, delta: JSON) -> None:
+        """A call is told when it has ended: until then its arguments grow."""
+        call = self._calls.setdefault(delta["index"], {})
+        arguments = call.get("arguments", "") + delta.get("arguments", "")
+        call.update({name: value for name, value in delta.items() if name != "index"}, arguments=arguments)
+        if "status" in call:
+            came = call["output"] if call["status"] == "completed" else f"failed: {call['error']}"
+            self._note(f"{call['server_label']}: {call['name']} {shortened(arguments)} -> {shortened(came or '')}")
+
     def as_json(self) -> JSON:
+        calls = {"mcp_calls": list(self._calls.values())} if self._calls else {}
         return {
             "model": self.model,
             "content": self.text,
+            **calls,
             "finish_reason": self.finish_reason,
             "stats": self.statistics,
         }
+
+
+def shortened(text: str) -> str:
+    """In one line that still is one on most terminals."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 3] + "..."
 
 
 def statistics(stats: Mapping[str, Any]) -> JSON:

@@ -23,6 +23,9 @@ def chat(
     temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")] = None,
+    mcp: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="MCP server of mcp.json whose tools the model may call.")
+    ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Show statistics after each answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With a prompt: print the answer as JSON.")] = False,
 ) -> None:
@@ -31,7 +34,8 @@ def chat(
         raise typer.BadParameter("--json needs a prompt: give one with -p")
     if not question and not sys.stdin.isatty():
         raise typer.BadParameter("no prompt: give one with -p, or on standard input")
-    options = _given(temperature=temperature, max_tokens=max_tokens, seed=seed)
+    tools = [{"type": "mcp", "server_label": label} for label in mcp or []] or None
+    options = _given(temperature=temperature, max_tokens=max_tokens, seed=seed, tools=tools)
     with Server.from_environment() as server:
         chosen = model or choose_model(server.get("/api/v1/models")["models"])
         conversation = Conversation(server, chosen, system, options)
@@ -59,10 +63,10 @@ def choose_model(models: Sequence[dict[str, Any]]) -> str:
 
 def _ask_once(conversation: Conversation, question: str, stats: bool, as_json: bool) -> None:
     if as_json:
-        show_json(conversation.ask(question, lambda piece: None).as_json())
+        show_json(conversation.ask(question, lambda piece: None, lambda line: None).as_json())
         return
-    with shown_answer() as show:
-        answer = conversation.ask(question, show)
+    with shown_answer() as screen:
+        answer = conversation.ask(question, screen.show, screen.note)
     if stats:
         typer.echo("\n" + statistics_lines(answer.statistics))
 

@@ -21,10 +21,13 @@ class Conversation:
         self._opening: list[JSON] = [{"role": "system", "content": system}] if system else []
         self.messages: list[JSON] = list(self._opening)
 
-    def ask(self, prompt: str, show: Callable[[str], None]) -> Answer:
-        """The model's answer. A Ctrl-C ends it early; what came of it is remembered all the same."""
+    def ask(self, prompt: str, show: Callable[[str], None], note: Callable[[str], None]) -> Answer:
+        """The model's answer; `note` gets a line for each tool that it calls.
+
+        A Ctrl-C ends it early; what came of it is remembered all the same.
+        """
         messages = [*self.messages, {"role": "user", "content": prompt}]
-        answer = Answer(self._server, {"model": self._model, "messages": messages, **self._options})
+        answer = Answer(self._server, {"model": self._model, "messages": messages, **self._options}, note)
         try:
             for piece in answer:
                 show(piece)
@@ -67,8 +70,8 @@ def _read_line(patience: int) -> str | None:
 def _answered(conversation: Conversation, prompt: str, stats: bool) -> bool:
     """Whether the answer came without being stopped. What the server refuses does not end the conversation."""
     try:
-        with shown_answer() as show:
-            answer = conversation.ask(prompt, show)
+        with shown_answer() as screen:
+            answer = conversation.ask(prompt, screen.show, screen.note)
     except KeyboardInterrupt:
         remark("(stopped)")
         return False

@@ -3,23 +3,32 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from atelier.cli.output import printable
+from atelier.cli.output import printable, remark
 
 Show = Callable[[str], None]
 
 FENCES = ("```", "~~~")
 
 
-@contextmanager
-def shown_answer() -> Iterator[Show]:
-    """A function that shows the next piece of text."""
-    with _live() if sys.stdout.isatty() else _plain() as show:
-        yield show
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where an answer is shown: its next piece of text, and lines about it between the pieces."""
+
+    show: Show
+    note: Show
 
 
 @contextmanager
-def _plain() -> Iterator[Show]:
+def shown_answer() -> Iterator[Screen]:
+    with _live() if sys.stdout.isatty() else _plain() as screen:
+        yield screen
+
+
+@contextmanager
+def _plain() -> Iterator[Screen]:
+    """What is noted is no part of the answer, which a program may read."""
     unfinished_line = False
 
     def show(piece: str) -> None:
@@ -29,17 +38,18 @@ def _plain() -> Iterator[Show]:
         unfinished_line = not piece.endswith("\n")
 
     try:
-        yield show
+        yield Screen(show, remark)
     finally:
         if unfinished_line:
             show("\n")
 
 
 @contextmanager
-def _live() -> Iterator[Show]:
+def _live() -> Iterator[Screen]:
     """Whole blocks are printed once; only the block being written is drawn anew."""
     from rich.live import Live
     from rich.markdown import Markdown
+    from rich.text import Text
 
     tail = ""
     with Live(refresh_per_second=12, vertical_overflow="ellipsis") as live:
@@ -52,7 +62,15 @@ def _live() -> Iterator[Show]:
                 live.console.print(Markdown(finished), "")
             live.update(Markdown(tail))
 
-        yield show
+        def note(line: str) -> None:
+            nonlocal tail
+            if tail:
+                live.console.print(Markdown(tail), "")
+                tail = ""
+            live.update(Markdown(""))
+            live.console.print(Text(printable(line), style="dim"))
+
+        yield Screen(show, note)
 
 
 def split_blocks(text: str) -> tuple[str, str]:

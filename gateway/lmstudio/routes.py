@@ -22,24 +22,31 @@ from gateway.lmstudio.translate import (
     v0_completion_call,
     v0_model,
     v1_model,
+    with_limit,
 )
 from gateway.openai.best_of import best_choices
+from gateway.openai.hosted_chat import HostedChat
 from gateway.openai.stream import ChunkRenderer, Json, chat_head, chat_renderer, text_head, text_renderer
-from gateway.openai.tools import called_by_older_form
+from gateway.openai.tools import called_by_older_form, uses_servers
 from gateway.openai.translate import chat_choices, echoes, text_choices, usage, wants_usage
 from gateway.parsing import read_body
 from gateway.registry_client import LoadWish
 
 
 class LMStudioRoutes:
-    def __init__(self, inference: Inference, catalogue: Catalogue, control: Control) -> None:
+    def __init__(self, inference: Inference, hosted: HostedChat, catalogue: Catalogue, control: Control) -> None:
         self._inference = inference
+        self._hosted = hosted
         self._catalogue = catalogue
         self._control = control
 
     async def v0_chat_completions(self, request: Request) -> Response:
         body = await read_body(request, V0ChatBody)
         account = account_of(request)
+        if uses_servers(body):
+            return await self._hosted.answer(
+                request, with_limit(body), lambda loop, finished: end_facts(loop, account, finished)
+            )
 
         def whole(generation: Answering, completions: list[Completion]) -> Json:
             head = chat_head(generation.plan.name, stream=False)

@@ -1,5 +1,8 @@
 """Chat completions whose model may call tools of MCP servers: parse, one call, render."""
 
+from collections.abc import Callable
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -7,6 +10,7 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.disconnect import while_connected
 from gateway.draft import Draft
+from gateway.events import Finished
 from gateway.mcp_host.server import FREELY
 from gateway.openai.hosted import hosted_calls
 from gateway.openai.mcp_tool import MCPTool, server_wish
@@ -19,12 +23,20 @@ from gateway.tool_loop.host import ToolHost
 from gateway.tool_loop.loop import ToolLoop
 from gateway.tool_loop.wish import Wish
 
+Json = dict[str, Any]
+AtEnd = Callable[[ToolLoop, Finished], Json]
+
+
+def nothing_more(loop: ToolLoop, finished: Finished) -> Json:
+    return {}
+
 
 class HostedChat:
     def __init__(self, host: ToolHost) -> None:
         self._host = host
 
-    async def answer(self, request: Request, body: ChatBody) -> Response:
+    async def answer(self, request: Request, body: ChatBody, at_end: AtEnd = nothing_more) -> Response:
+        """`at_end`: what a dialect adds to the last chunk, or to the whole reply."""
         wishes = server_wishes(body)
         if (body.n or 1) > 1:
             raise InvalidRequest("n: must be 1 with tools of type mcp", param="n")
@@ -40,12 +52,14 @@ class HostedChat:
                 whole=not body.stream,
             )
             if not body.stream:
-                return await self._whole(request, loop)
+                return await self._whole(request, loop, at_end)
             head = chat_head(loop.plan.name, stream=True)
-            renderer = chat_renderer(head, 1, include_usage=wants_usage(body))
+            renderer = chat_renderer(
+                head, 1, include_usage=wants_usage(body), at_end=lambda finished: at_end(loop, finished)
+            )
             return EventStream(loop, renderer, answer_headers(request, loop))
 
-    async def _whole(self, request: Request, loop: ToolLoop) -> Response:
+    async def _whole(self, request: Request, loop: ToolLoop, at_end: AtEnd) -> Response:
         try:
             draft, events = Draft(), await loop.events()
             for event in events:
@@ -54,7 +68,8 @@ class HostedChat:
             [choice] = chat_choices([draft.completion(loop.ends[0], logprobs=wanted)])
             choice["message"]["mcp_calls"] = hosted_calls(events)
             head = chat_head(loop.plan.name, stream=False)
-            return json_response(head.with_choices([choice], usage=usage(loop)), answer_headers(request, loop))
+            reply = head.with_choices([choice], usage=usage(loop), **at_end(loop, loop.ends[0]))
+            return json_response(reply, answer_headers(request, loop))
         finally:
             loop.close()
 

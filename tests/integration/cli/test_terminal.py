@@ -38,6 +38,17 @@ def test_markdown_is_rendered(server: ScriptedServer) -> None:
         assert "**" not in screen.text
 
 
+def test_calls_of_tools_are_told_between_the_texts(server: ScriptedServer) -> None:
+    call = {"index": 0, "server_label": "files", "name": "read", "arguments": "{}"}
+    ended = {"index": 0, "status": "completed", "output": "\x1b[31mred", "error": None}
+    calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (call, ended)]
+    server.answers(f"POST {CHAT}", Reply(events=[piece("I **look**."), *calls, *answer("It is *red*.")]))
+    with terminal("chat", "-p", "Hi", "--mcp", "files", environment=at(server)) as screen:
+        assert screen.ended() == 0
+        assert screen.text.index("I look.") < screen.text.index("files: read {} -> [31mred")
+        assert screen.text.index("-> [31mred") < screen.text.index("It is red.")
+
+
 def test_a_conversation_remembers_until_it_is_cleared(server: ScriptedServer, chat: Terminal) -> None:
     chat.type("one\n")
     chat.wait_for_prompt(2)

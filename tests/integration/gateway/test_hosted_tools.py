@@ -113,6 +113,18 @@ async def test_a_stream_tells_of_the_call_and_of_its_end(
     assert [event["choices"][0]["finish_reason"] for event in events[:-2]].count("stop") == 1
 
 
+async def test_lmstudios_older_chat_has_the_calls_and_its_statistics(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    await follow(registry, READS, ANSWERS, READS, ANSWERS)
+    whole = (await post(gateway, "/api/v0/chat/completions", openai_body(server))).json()
+    assert [each["output"] for each in whole["choices"][0]["message"]["mcp_calls"]] == [NOTE]
+    assert whole["stats"]["predicted_tokens_count"] == whole["usage"]["completion_tokens"] > 0
+    events = events_of((await post(gateway, "/api/v0/chat/completions", openai_body(server, stream=True))).text)
+    (stats,) = [event["stats"] for event in events if isinstance(event, dict) and event.get("stats")]
+    assert stats["predicted_tokens_count"] == whole["stats"]["predicted_tokens_count"]
+
+
 async def test_lmstudios_chat_has_the_call_among_its_items_and_keeps_it(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:

@@ -120,3 +120,28 @@ def test_several_models_and_none_loaded_is_a_question_back() -> None:
 def test_no_model_at_all_says_how_to_get_one() -> None:
     with pytest.raises(Failure, match="atelier import FILE"):
         choose_model([])
+
+
+def test_tools_of_mcp_servers_are_asked_for_and_their_calls_noted(server: ScriptedServer, atelier: Atelier) -> None:
+    head = {"index": 0, "id": "c", "type": "mcp_call", "server_label": "files", "name": "read", "arguments": ""}
+    told = [head, {"index": 0, "arguments": '{"path": '}, {"index": 0, "arguments": '"n.txt"}'}]
+    ended = {"index": 0, "status": "completed", "output": "The kettle\nis blue. " * 20, "error": None}
+    calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (*told, ended)]
+    server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Blue.")]))
+    result = atelier("chat", KEY, "-p", "Which colour?", "--mcp", "files")
+    assert result.stdout == "Blue.\n"
+    assert result.stderr.startswith('files: read {"path": "n.txt"} -> The kettle is blue. The kettle')
+    assert len(result.stderr.splitlines()) == 1
+    (body,) = server.bodies(PATH)
+    assert body["tools"] == [{"type": "mcp", "server_label": "files"}]
+
+
+def test_a_failed_call_is_told_and_json_has_the_calls(server: ScriptedServer, atelier: Atelier) -> None:
+    call = {"index": 0, "server_label": "files", "name": "read", "arguments": "{}"}
+    ended = {"index": 0, "status": "failed", "output": None, "error": "no such file"}
+    calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (call, ended)]
+    server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Sorry.")]))
+    assert "failed: no such file" in atelier("chat", KEY, "-p", "Hi", "--mcp", "files").stderr
+    server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Sorry.")]))
+    [told] = json.loads(atelier("chat", KEY, "-p", "Hi", "--mcp", "files", "--json").stdout)["mcp_calls"]
+    assert (told["name"], told["status"], told["error"]) == ("read", "failed", "no such file")
