@@ -55,9 +55,7 @@ class Questions:
 
     async def ask(self, question: Question, owner: str, tell: Callable[[str], None], seconds: float) -> Answer:
         """What the user says; CANCELLED after so many seconds. `tell`: is given the question's id once it is open."""
-        opened = _Open(
-            f"elicit_{uuid.uuid4().hex}", owner, question, asyncio.get_running_loop().create_future()
-        )
+        opened = _Open(f"elicit_{uuid.uuid4().hex}", owner, question, asyncio.get_running_loop().create_future())
         self._open[opened.id] = opened
         try:
             async with asyncio.timeout(seconds):

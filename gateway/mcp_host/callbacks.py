@@ -1,10 +1,10 @@
 """What a server may ask in its turn: something of a model, something of the user."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 from mcp.client import ClientRequestContext
 from mcp_types import (
@@ -30,7 +30,7 @@ class Sampler(Protocol):
 class Elicit(Protocol):
     """Asks the user of one call what its server wants to know; AtelierError. Ends when the call does."""
 
-    async def __call__(self, server: Server, params: ElicitRequestParams) -> ElicitResult: ...
+    def __call__(self, server: Server, params: ElicitRequestParams) -> Coroutine[Any, Any, ElicitResult]: ...
 
 
 class Sampling:
@@ -107,7 +107,7 @@ class _Call:
     async def ask(self, server: Server, params: ElicitRequestParams) -> ElicitResult:
         if self._elicit is None:
             return ElicitResult(action="decline")
-        task = asyncio.create_task(_answer(self._elicit, server, params))
+        task = asyncio.create_task(self._elicit(server, params))
         self._asked.add(task)
         try:
             with self._clock.standing():
@@ -121,10 +121,6 @@ class _Call:
         """Where the server asks over the connection, the SDK does not end what waits for an answer."""
         for task in self._asked:
             task.cancel()
-
-
-async def _answer(elicit: Elicit, server: Server, params: ElicitRequestParams) -> ElicitResult:
-    return await elicit(server, params)
 
 
 _CALL: ContextVar[_Call | None] = ContextVar("mcp_call", default=None)

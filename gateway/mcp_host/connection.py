@@ -143,9 +143,7 @@ class Connection:
     ) -> CallToolResult:
         progress = Latest(on_progress) if on_progress is not None else None
         with self._elicitation.during(elicit, clock) if self._elicitation else nullcontext():
-            return await client.call_tool(
-                tool, dict(arguments), read_timeout_seconds=self._longest_call, progress_callback=progress
-            )
+            return await client.call_tool(tool, dict(arguments), progress_callback=progress)
 
     @property
     def _longest_call(self) -> float:
@@ -189,7 +187,7 @@ class Connection:
             self._traffic.transport(self._connect()),
             client_info=OURS,
             cache=None,
-            read_timeout_seconds=max(self.server.call_seconds, self._limits.list_seconds),
+            read_timeout_seconds=max(self._longest_call, self._limits.list_seconds),
             message_handler=self._catalogue.on_message,
             sampling_callback=self._sampling,
             elicitation_callback=self._elicitation,
