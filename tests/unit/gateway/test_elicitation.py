@@ -170,7 +170,9 @@ async def test_a_clock_stands_still_while_somebody_is_asked(monkeypatch: pytest.
     begun, passed = loop.time(), 0.0
     monkeypatch.setattr(loop, "time", lambda: begun + passed)
     clock = Clock(10, latest=50)
-    with pytest.raises(TimeoutError):
+
+    async def work() -> None:
+        nonlocal passed
         async with clock.limit() as limit:
             with clock.standing():
                 passed = 30.0
@@ -187,4 +189,7 @@ async def test_a_clock_stands_still_while_somebody_is_asked(monkeypatch: pytest.
             assert limit.when() == pytest.approx(begun + 50)
             passed = 50.0
             await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await work()
     assert clock.is_up
