@@ -20,7 +20,7 @@ MOST_FIELDS = 64
 MANY_FORMS = ("properties", "$ref", "allOf", "not")  # keywords of fields that are no plain values
 
 Action = Literal["accept", "decline", "cancel"]
-Content = Mapping[str, str | int | float | bool | list[str] | None]
+Content = Mapping[str, Any]
 Json = dict[str, Any]
 
 
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`content`: of a form that was accepted."""
+    """`content`: of a form that was accepted; plain values by their names."""
 
     action: Action
     content: Content | None = None
@@ -72,6 +72,11 @@ def checked(question: Question, answer: Answer) -> Answer:
     content = answer.content or {}
     if len(json.dumps(content)) > LARGEST_CONTENT:
         raise InvalidRequest(f"content: has {LARGEST_CONTENT} bytes at most", param="content")
+    for name, value in content.items():
+        if not _is_value(value):
+            raise InvalidRequest(
+                f"content.{name[:64]}: must be text, a number, true, false or a list of texts", param="content"
+            )
     schema = {**question.schema, "additionalProperties": False}
     if wrong := disagreement(schema, content) or _odd_format(question.schema, content):
         raise InvalidRequest(f"content is not what requested_schema says: {wrong}", param="content")
@@ -105,6 +110,12 @@ def _is_plain(field: Any) -> bool:
     return isinstance(field, dict) and field.get("type") != "object" and not any(word in field for word in MANY_FORMS)
 
 
+def _is_value(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(each, str) for each in value)
+    return value is None or isinstance(value, str | int | float)
+
+
 def _can_be_told(question: Question) -> bool:
     try:
         return len(write_question(question)) <= LARGEST_QUESTION
@@ -115,7 +126,7 @@ def _can_be_told(question: Question) -> bool:
 def _odd_format(schema: Mapping[str, Any], content: Content) -> str | None:
     """Of the formats that the library knows; the others are the server's to check."""
     for name, value in content.items():
-        format = schema["properties"][name].get("format")
+        format = schema["properties"].get(name, {}).get("format")
         if isinstance(format, str) and not Draft202012Validator.FORMAT_CHECKER.conforms(value, format):
             return f"$.{name}: is not of the format {format[:64]}"
     return None

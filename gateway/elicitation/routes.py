@@ -1,6 +1,6 @@
 """The user's answer to what an MCP server asks: parse, one call, render."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from gateway.parsing import read_body
 
 class ElicitationBody(Body):
     action: Literal["accept", "decline", "cancel"]
-    content: dict[str, str | int | float | bool | list[str] | None] | None = Field(
+    content: dict[str, Any] | None = Field(
         None, max_length=MOST_FIELDS, description="As requested_schema says; of a question that is accepted."
     )
 

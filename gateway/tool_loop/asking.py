@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from gateway.elicitation.question import DECLINED, read_question
@@ -14,6 +15,8 @@ from gateway.mcp_host.server import Server
 from gateway.tool_loop.hosted_call import HostedCall
 
 MOST_QUESTIONS = 16  # of one call
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +54,5 @@ class CallsQuestions:
         with self._clock.standing():
             answer = await self._asking.questions.ask(question, self._asking.owner, tell, self._seconds)
         self._seconds -= loop.time() - begun
+        _log.info("mcp_elicitation", server=server.label, tool=self._call.tool.name, action=answer.action)
         return answer.result()
