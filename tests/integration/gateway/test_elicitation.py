@@ -24,8 +24,13 @@ Reply = Callable[[Json], Awaitable[None]]
 
 
 @pytest.fixture(params=[OLD, NEW])
-async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    async with asking_server(request.param) as running:
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def url(version: str) -> AsyncIterator[str]:
+    async with asking_server(version) as running:
         yield running
 
 
@@ -121,12 +126,13 @@ async def test_the_client_is_asked_and_its_answer_goes_to_the_server(
     assert not kept_questions(registry)
 
 
-@pytest.mark.parametrize("action", ["decline", "cancel"])
-async def test_a_user_may_refuse_to_answer(registry: FakeRegistry, tmp_path: Path, url: str, action: str) -> None:
+async def test_a_user_may_refuse_to_answer(registry: FakeRegistry, tmp_path: Path, url: str, version: str) -> None:
     result = await scripted(registry)
     async with running_gateway(registry, home=home(tmp_path, url)) as gateway:
-        await converse(gateway, replying(gateway, {"action": action}))
-    assert result() == f"closed: {action}"
+        await converse(gateway, replying(gateway, {"action": "decline"}))
+        pool, uses = gateway.gateway.mcp_pool, gateway.gateway.mcp_file.servers()
+        assert pool.protocol(uses["house"].server) == version
+    assert result() == "closed: decline"
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -193,20 +199,25 @@ async def test_a_call_takes_no_time_while_its_user_thinks(registry: FakeRegistry
     assert result() == "closed: cancel"
 
 
-@pytest.mark.parametrize(
-    ("more", "allowed"), [({"elicitation": False}, True), ({"elicitation": True}, False), ({"stream": False}, True)]
-)
-async def test_where_nobody_can_be_asked_the_server_is_refused(
-    registry: FakeRegistry, tmp_path: Path, url: str, more: Json, allowed: bool
-) -> None:
+async def test_who_has_not_said_so_is_not_asked(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
     result = await scripted(registry)
-    async with running_gateway(registry, home=home(tmp_path, url, elicitation=allowed)) as gateway:
-        if "stream" in more:
-            async with gateway.client() as http:
-                await http.post(LMSTUDIO, json=body_for(LMSTUDIO, elicitation=True))
-        else:
-            await converse(gateway, never_asked, **more)
-    assert result() == "closed: decline" if allowed else "closed" not in result()
+    async with running_gateway(registry, home=home(tmp_path, url)) as gateway:
+        await converse(gateway, never_asked, elicitation=False)
+    assert result() == "closed: decline"
+
+
+async def test_a_whole_answer_asks_nobody(registry: FakeRegistry, tmp_path: Path, new_url: str) -> None:
+    result = await scripted(registry)
+    async with running_gateway(registry, home=home(tmp_path, new_url)) as gateway, gateway.client() as http:
+        await http.post(LMSTUDIO, json=body_for(LMSTUDIO, elicitation=True))
+    assert result() == "closed: decline"
+
+
+async def test_a_server_that_may_not_ask_is_refused(registry: FakeRegistry, tmp_path: Path, new_url: str) -> None:
+    result = await scripted(registry)
+    async with running_gateway(registry, home=home(tmp_path, new_url, elicitation=False)) as gateway:
+        await converse(gateway, never_asked)
+    assert "elicitation" in result()
 
 
 async def test_each_of_two_users_is_asked_for_their_own_call(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
