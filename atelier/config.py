@@ -52,6 +52,9 @@ class Config(BaseSettings):
     mcp_idle: float = Field(
         600, gt=0, description="Seconds without use after which the connection to an MCP server is closed."
     )
+    mcp_elicitation: float = Field(
+        300, gt=0, le=3600, description="Seconds that users may take to answer what an MCP server asks during one call."
+    )
     max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
     queue_timeout: float | None = Field(
         None,

@@ -46,6 +46,7 @@ from gateway.admission import Admission
 from gateway.answer import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.anthropic.routes import AnthropicRoutes, by_client
 from gateway.anthropic.schema import CountTokensBody, MessagesBody
+from gateway.elicitation.routes import ElicitationBody, ElicitationRoutes
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
 from gateway.guards import GREETING, BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.health import HealthRoutes
@@ -110,6 +111,7 @@ class Routes:
     downloads: DownloadRoutes
     presets: PresetRoutes
     mcp_servers: ServerRoutes
+    elicitations: ElicitationRoutes
     mcp: MCPRoutes
     health: HealthRoutes
 
@@ -323,6 +325,13 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         servers.test,
         "Try an MCP server, and list its tools",
         (*ALWAYS, NotFound, MCPConnectionError),
+    )
+    post(
+        "/api/v1/mcp/elicitations/{id}",
+        routes.elicitations.answer,
+        ElicitationBody,
+        "Answer what an MCP server asks the user",
+        (NotFound, PayloadTooLarge),
     )
     bodies.append(McpMessage)
     _add(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from atelier.tools import ToolCallPiece
+from gateway.elicitation.question import Question
 from gateway.mcp_host.tool import HostedTool, ToolOutput
 from protos import inference_pb2 as pb
 
@@ -167,6 +168,18 @@ class HostedCallEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Elicited:
+    """A call's server wants to know something of the user, and waits for it. `question_id`: by which it is answered."""
+
+    choice: int
+    number: int
+    id: str
+    tool: HostedTool
+    question_id: str
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
 class ApprovalWanted:
     """A call that does not run unless a person agrees to it; the answer ends with it."""
 
@@ -177,7 +190,7 @@ class ApprovalWanted:
     arguments: str  # JSON
 
 
-HostedEvent = HostedCallBegun | HostedCallArguments | HostedCallRuns | HostedCallEnded | ApprovalWanted
+HostedEvent = HostedCallBegun | HostedCallArguments | HostedCallRuns | Elicited | HostedCallEnded | ApprovalWanted
 Event = PromptProgress | Reasoning | Delta | ToolCallDelta | HostedEvent | Finished
 
 

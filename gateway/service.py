@@ -18,6 +18,9 @@ from gateway.catalogue import Catalogue
 from gateway.control import Control
 from gateway.dispatcher import Dispatcher
 from gateway.download_follower import DownloadFollower
+from gateway.elicitation.questions import KIND as QUESTIONS
+from gateway.elicitation.questions import Questions
+from gateway.elicitation.routes import ElicitationRoutes
 from gateway.guards import ServerKey
 from gateway.health import HealthRoutes
 from gateway.image_reader import ImageReader
@@ -84,7 +87,11 @@ class Gateway:
         self.mcp_file = ServersFile(config.mcp_file)
         self.mcp_pool = ServerPool(
             AddressGuard(config.outbound_hosts),
-            limits=PoolLimits(result=int(config.mcp_result_kb * KIB), idle_seconds=config.mcp_idle),
+            limits=PoolLimits(
+                result=int(config.mcp_result_kb * KIB),
+                idle_seconds=config.mcp_idle,
+                asking_seconds=config.mcp_elicitation,
+            ),
             sampler=ModelSampler(self.inference),
         )
         self.tool_host = ToolHost(
@@ -95,6 +102,7 @@ class Gateway:
             LoopLimits(config.mcp_steps, seconds=config.mcp_seconds),
             own_servers=config.mcp_requests,
         )
+        self.questions = Questions(Stored(self.registry, QUESTIONS), config.mcp_elicitation)
         self.archive = Archive(Stored(self.registry, "openai"))
         self.answers = Answers(self.inference, self.tool_host, self.archive)
         self.background = Background(self.inference, self.answers, self.archive, Stored(self.registry, "openai-run"))
@@ -121,6 +129,7 @@ class Gateway:
         too_late = Draining("The server stopped before the answer was complete; send the request again.")
         self.inference.end_all(too_late)
         self.unary.end_all(too_late)
+        await self.questions.close()
         await self.background.close()
         await self.registry.close()  # ends those that wait for a load
         await self.sdk.drain()
@@ -130,6 +139,7 @@ class Gateway:
             self._watching.cancel()
             await asyncio.wait([self._watching])
         await self.mcp.close()
+        await self.questions.close()
         await self.background.close()
         await self.registry.close()
         await self.workers.close()
@@ -155,7 +165,7 @@ class Gateway:
         return MCPRoutes(core, resources, int(config.body_limit_mb * 2**20))
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
-        hosted = HostedChat(self.tool_host)
+        hosted = HostedChat(self.tool_host, self.questions)
         routes = Routes(
             OpenAIRoutes(
                 self.inference,
@@ -169,13 +179,18 @@ class Gateway:
             LMStudioRoutes(self.inference, hosted, catalogue, control),
             self._ollama_routes(catalogue, control),
             LMStudioChatRoutes(
-                self.inference, self.tool_host, self.watcher, Conversations(Stored(self.registry, KIND))
+                self.inference,
+                self.tool_host,
+                self.watcher,
+                Conversations(Stored(self.registry, KIND)),
+                self.questions,
             ),
             self.sdk,
             ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
             PresetRoutes(self.watcher, control),
             ServerRoutes(self.mcp_file, self.mcp_pool),
+            ElicitationRoutes(self.questions),
             self.mcp,
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )

@@ -47,6 +47,9 @@ def serve(
     mcp_idle: Annotated[
         Number, typer.Option(help="Seconds without use before an MCP server's connection is closed.  [600]")
     ] = None,
+    mcp_elicitation: Annotated[
+        Number, typer.Option(help="Seconds for users to answer what an MCP server asks in a call.  [300]")
+    ] = None,
     max_queued: Annotated[int | None, typer.Option(help="Requests in work or waiting before a 503.  [256]")] = None,
     queue_timeout: Annotated[
         Number, typer.Option(help="Seconds that a request may wait for its turn before a 503.  [any]")

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from gateway.events import Delta, Event, HostedCallBegun, HostedCallEnded, Reasoning, ToolCallDelta
+from gateway.events import Delta, Elicited, Event, HostedCallBegun, HostedCallEnded, Reasoning, ToolCallDelta
 from gateway.lmstudio.integrations import provider_info
 from gateway.mcp_host.tool import HostedTool, ToolImage, ToolOutput
 from gateway.tool_loop.messages import seen_image
@@ -123,6 +123,11 @@ def unknown_tool(name: str) -> Json:
 
 def started(tool: HostedTool) -> Json:
     return {"tool": tool.name, "provider_info": provider_info(tool)}
+
+
+def elicited(event: Elicited) -> Json:
+    """Ours: LM Studio has no such event."""
+    return {"id": event.question_id, **started(event.tool), **event.question.told}
 
 
 def arguments_object(arguments: str) -> Json:

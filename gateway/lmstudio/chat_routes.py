@@ -11,6 +11,7 @@ from gateway.answer import account_of, answer_headers, json_response, origin_of,
 from gateway.answering import Answering
 from gateway.call import Call
 from gateway.disconnect import while_connected
+from gateway.elicitation.questions import Questions
 from gateway.events import Event, completion_events
 from gateway.inference import Inference
 from gateway.lmstudio.chat import Json, chat_result, chat_stats, v1_chat_call
@@ -21,6 +22,7 @@ from gateway.lmstudio.integrations import chat_tools, integration_wishes
 from gateway.lmstudio.schema import V1ChatBody
 from gateway.loading import Loading
 from gateway.parsing import read_body
+from gateway.tool_loop.asking import Asking
 from gateway.tool_loop.host import ToolHost
 from gateway.tool_loop.toolset import Toolset
 from gateway.watcher import Watcher
@@ -29,9 +31,17 @@ Awaited = TypeVar("Awaited")
 
 
 class LMStudioChatRoutes:
-    def __init__(self, inference: Inference, host: ToolHost, watcher: Watcher, conversations: Conversations) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        host: ToolHost,
+        watcher: Watcher,
+        conversations: Conversations,
+        questions: Questions,
+    ) -> None:
         self._inference = inference
         self._host = host
+        self._questions = questions
         self._watcher = watcher
         self._conversations = conversations
 
@@ -46,7 +56,8 @@ class LMStudioChatRoutes:
             call = v1_chat_call(body, messages, chat_tools(body, toolset) if toolset else None)
             keep = None if body.store is False else partial(self._keep, request, body, turn)
             if body.stream:
-                return await self._stream(request, call, toolset, keep)
+                asking = Asking(self._questions, owner_of(request)) if body.elicitation else None
+                return await self._stream(request, call, toolset, keep, asking)
             return await self._whole(request, call, toolset, keep)
 
     async def _whole(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
@@ -75,12 +86,14 @@ class LMStudioChatRoutes:
         (completion,) = await closed_on_error(generation, generation.collect())
         return generation, list(completion_events(completion))
 
-    async def _stream(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
+    async def _stream(
+        self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None, asking: Asking | None
+    ) -> Response:
         """A stream once a worker has accepted the request, or once its model is on its way."""
         answer: Answering
         origin, account = origin_of(request), account_of(request)
         if toolset is not None:
-            answer = await self._host.admit(call, toolset, origin, account)
+            answer = await self._host.admit(call, toolset, origin, account, asking=asking)
         else:
             answer = await self._inference.admit(call, origin, account)
         loading = None

@@ -10,6 +10,7 @@ from atelier.errors import AtelierError
 from gateway.answering import Answering
 from gateway.events import (
     Delta,
+    Elicited,
     Event,
     Finished,
     HostedCallBegun,
@@ -21,7 +22,7 @@ from gateway.events import (
     ToolCallDelta,
 )
 from gateway.lmstudio.chat import Json, chat_result, chat_stats
-from gateway.lmstudio.chat_output import ChatOutput, arguments_object, failure, started, success, unknown_tool
+from gateway.lmstudio.chat_output import ChatOutput, arguments_object, elicited, failure, started, success, unknown_tool
 from gateway.loading import Loading
 from gateway.mcp_host.tool import HostedTool
 from gateway.sse import EventStream, named_frame, send_part
@@ -78,6 +79,8 @@ class ChatRenderer:
             case HostedCallRuns(_, number, arguments):
                 told = {**started(self._called[number]), "arguments": arguments_object(arguments)}
                 return event_frame("tool_call.arguments", **told)
+            case Elicited():
+                return event_frame("tool_call.elicitation", **elicited(event))
             case HostedCallEnded():
                 return self._call_end(event)
             case ToolCallDelta(_, piece) if piece.name:

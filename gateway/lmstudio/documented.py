@@ -233,6 +233,18 @@ class ToolCallArguments(Reply):
     provider_info: ProviderInfo
 
 
+class ToolCallElicitation(Reply):
+    """Ours. The call's server asks the user; `POST /api/v1/mcp/elicitations/{id}` answers."""
+
+    type: Literal["tool_call.elicitation"]
+    id: str
+    tool: str
+    provider_info: ProviderInfo
+    message: str
+    requested_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the answer's content.")
+    url: str | None = Field(None, description="Where the user is to go instead of filling in a form.")
+
+
 class ToolCallSuccess(Reply):
     type: Literal["tool_call.success"]
     tool: str
@@ -280,7 +292,7 @@ class PromptShare(Reply):
     progress: float = Field(ge=0, le=1)
 
 
-ToolCallEvent = ToolCallStart | ToolCallArguments | ToolCallSuccess | ToolCallFailure
+ToolCallEvent = ToolCallStart | ToolCallArguments | ToolCallElicitation | ToolCallSuccess | ToolCallFailure
 LoadEvent = LoadStart | LoadProgress | LoadEnd
 
 

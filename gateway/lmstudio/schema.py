@@ -8,7 +8,7 @@ from atelier.settings import TABLE
 from atelier.settings.schema import annotation, fields_model
 from gateway.body import Body
 from gateway.openai.mcp_tool import ServerHeaders, ServerUrl
-from gateway.openai.schema import ChatBody, CompletionBody, Ttl
+from gateway.openai.schema import ELICITATION, ChatBody, CompletionBody, Ttl
 
 LOAD_FIELDS = {row.facts.lmstudio: row.name for row in TABLE["load"].values() if row.facts.lmstudio}
 
@@ -128,6 +128,7 @@ class V1ChatBody(ChatSettings):  # type: ignore[misc, valid-type]
     tool_choice: Literal["none", "auto", "required"] | None = Field(
         None, description="Whether their tools may be called, or one must be at first. Ours, not LM Studio's."
     )
+    elicitation: bool | None = Field(None, description=f"{ELICITATION} Ours, not LM Studio's.")
     preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
     ttl: Ttl | None = Field(
         None,

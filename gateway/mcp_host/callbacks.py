@@ -1,6 +1,10 @@
 """What a server may ask in its turn: something of a model, something of the user."""
 
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 from mcp.client import ClientRequestContext
 from mcp_types import (
@@ -13,6 +17,7 @@ from mcp_types import (
 )
 
 from atelier.errors import AtelierError
+from gateway.mcp_host.clock import Clock
 from gateway.mcp_host.server import Server
 
 
@@ -23,9 +28,9 @@ class Sampler(Protocol):
 
 
 class Elicit(Protocol):
-    """Asks the user what a server wants to know; AtelierError."""
+    """Asks the user of one call what its server wants to know; AtelierError. Ends when the call does."""
 
-    async def __call__(self, server: Server, params: ElicitRequestParams) -> ElicitResult: ...
+    def __call__(self, server: Server, params: ElicitRequestParams) -> Coroutine[Any, Any, ElicitResult]: ...
 
 
 class Sampling:
@@ -51,14 +56,71 @@ class Sampling:
 
 
 class Elicitation:
-    """One connection's questions to the user. A callback of the SDK's."""
+    """One connection's questions to users. A callback of the SDK's.
 
-    def __init__(self, server: Server, elicit: Elicit) -> None:
+    A connection serves many users, so each question has to be that of the call which caused it. The call's context
+    says so where the SDK hands it on: in 2026-07-28 always, before that where the question came in the stream that
+    answers the call. Otherwise a call can only be told where it is the only one.
+    """
+
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._elicit = elicit
+        self._calls: list[_Call] = []
 
     async def __call__(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
+        call = self._asking()
+        if call is None:
+            return ElicitResult(action="decline")
         try:
-            return await self._elicit(self._server, params)
+            return await call.ask(self._server, params)
         except AtelierError as error:
             return ErrorData(code=INTERNAL_ERROR, message=error.message)
+
+    @contextmanager
+    def during(self, elicit: Elicit | None, clock: Clock) -> Iterator[None]:
+        """One call, run by this very task. `elicit`: None: its user cannot be asked. `clock`: the call's."""
+        call = _Call(elicit, clock)
+        self._calls.append(call)
+        before = _CALL.set(call)
+        try:
+            yield
+        finally:
+            _CALL.reset(before)
+            self._calls.remove(call)
+            call.end()
+
+    def _asking(self) -> "_Call | None":
+        call = _CALL.get()
+        if call is None and len(self._calls) == 1:
+            return self._calls[0]
+        return call if call in self._calls else None
+
+
+class _Call:
+    """The questions of one call."""
+
+    def __init__(self, elicit: Elicit | None, clock: Clock) -> None:
+        self._elicit = elicit
+        self._clock = clock
+        self._asked: set[asyncio.Task[ElicitResult]] = set()
+
+    async def ask(self, server: Server, params: ElicitRequestParams) -> ElicitResult:
+        if self._elicit is None:
+            return ElicitResult(action="decline")
+        task = asyncio.create_task(self._elicit(server, params))
+        self._asked.add(task)
+        try:
+            with self._clock.standing():
+                await asyncio.wait({task})
+        finally:
+            task.cancel()
+            self._asked.discard(task)
+        return ElicitResult(action="cancel") if task.cancelled() else task.result()
+
+    def end(self) -> None:
+        """Where the server asks over the connection, the SDK does not end what waits for an answer."""
+        for task in self._asked:
+            task.cancel()
+
+
+_CALL: ContextVar[_Call | None] = ContextVar("mcp_call", default=None)

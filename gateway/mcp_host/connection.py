@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from atelier import __version__
 from atelier.errors import MCPConnectionError
 from gateway.mcp_host.callbacks import Elicit, Elicitation, Sampler, Sampling
 from gateway.mcp_host.catalogue import ToolCatalogue
+from gateway.mcp_host.clock import Clock
 from gateway.mcp_host.faults import ENDED, LONGEST_SAID, SessionLost, connection_error, reason_of
 from gateway.mcp_host.http import Dialler, Replies
 from gateway.mcp_host.limits import PoolLimits
@@ -44,7 +45,6 @@ class Connection:
         limits: PoolLimits,
         dialler: Dialler,
         sampler: Sampler | None = None,
-        elicit: Elicit | None = None,
     ) -> None:
         self.server = server
         self.busy = 0
@@ -55,7 +55,7 @@ class Connection:
         self._limits = limits
         self._dialler = dialler
         self._sampling = Sampling(server, sampler, limits.sampling) if sampler and server.sampling_model else None
-        self._elicitation = Elicitation(server, elicit) if elicit and server.elicitation else None
+        self._elicitation = Elicitation(server) if server.elicitation else None
         self._replies = Replies()
         self._catalogue = ToolCatalogue(server.label, limits)
         self._traffic = Traffic(Pace(limits.messages_a_second), self._catalogue.sift, self.leave)
@@ -112,14 +112,16 @@ class Connection:
             assert self._catalogue.tools is not None
             return self._catalogue.tools
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], on_progress: Progress | None) -> ToolOutput:
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any], on_progress: Progress | None, elicit: Elicit | None
+    ) -> ToolOutput:
         """What the tool answers; MCPConnectionError, SessionLost. Cancelled, it is cancelled at the server too."""
         client = await self.open()
         heard = self._traffic.heard
-        progress = Latest(on_progress) if on_progress is not None else None
+        clock = Clock(self.server.call_seconds, self._longest_call)
         try:
-            call = client.call_tool(tool, dict(arguments), progress_callback=progress)
-            result = await self._patience.within(self.server.call_seconds, call)
+            work = self._called(client, tool, arguments, on_progress, elicit, clock)
+            result = await self._patience.within(clock, work)
         except TimeoutError:
             self._doubt(client, heard)
             raise self.error(f'did not answer a call of "{tool}" within {self.server.call_seconds:g} seconds') from None
@@ -129,6 +131,24 @@ class Connection:
             raise self.error(reason_of(error)) from None
         self.answered = True
         return await self._judged(tool, result)
+
+    async def _called(
+        self,
+        client: Client,
+        tool: str,
+        arguments: Mapping[str, Any],
+        on_progress: Progress | None,
+        elicit: Elicit | None,
+        clock: Clock,
+    ) -> CallToolResult:
+        progress = Latest(on_progress) if on_progress is not None else None
+        with self._elicitation.during(elicit, clock) if self._elicitation else nullcontext():
+            return await client.call_tool(tool, dict(arguments), progress_callback=progress)
+
+    @property
+    def _longest_call(self) -> float:
+        """In seconds, with what users may take to answer."""
+        return self.server.call_seconds + (self._limits.asking_seconds if self.server.elicitation else 0.0)
 
     def error(self, reason: str) -> MCPConnectionError:
         return connection_error(self.server, reason)
@@ -167,7 +187,7 @@ class Connection:
             self._traffic.transport(self._connect()),
             client_info=OURS,
             cache=None,
-            read_timeout_seconds=max(self.server.call_seconds, self._limits.list_seconds),
+            read_timeout_seconds=max(self._longest_call, self._limits.list_seconds),
             message_handler=self._catalogue.on_message,
             sampling_callback=self._sampling,
             elicitation_callback=self._elicitation,
@@ -177,7 +197,7 @@ class Connection:
         reach = self.server.reach
         if isinstance(reach, Command):
             return lambda: program_streams(reach, self._limits, self.words)
-        silent = max(self.server.call_seconds, 60.0) + self._limits.probe_seconds
+        silent = max(self._longest_call, 60.0) + self._limits.probe_seconds
         return lambda: self._dialler.streams(reach, self._limits, self._replies, silent)
 
     async def _until_left(self, client: Client) -> None:
@@ -198,7 +218,7 @@ class Connection:
 
     async def _list(self, client: Client) -> None:
         try:
-            await self._patience.within(self._limits.list_seconds, self._catalogue.list(client))
+            await self._patience.within(Clock(self._limits.list_seconds), self._catalogue.list(client))
         except TimeoutError:
             self.leave()
             raise self.error(f"did not list its tools within {self._limits.list_seconds:g} seconds") from None
@@ -237,7 +257,7 @@ class Connection:
         modern = client.session.discover_result is not None
         sign = client.session.send_discover(self.version) if modern else client.session.send_ping()
         try:
-            await self._patience.within(self._limits.probe_seconds, sign)
+            await self._patience.within(Clock(self._limits.probe_seconds), sign)
         except MCPError as error:
             if error.code == CONNECTION_CLOSED:
                 self.leave()

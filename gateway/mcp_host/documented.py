@@ -37,6 +37,11 @@ class TestedServer(Reply):
     tools: list[TestedTool]
 
 
+class AnsweredElicitation(Reply):
+    id: str
+    action: Literal["accept", "decline", "cancel"]
+
+
 DOCUMENTED = {
     "GET /api/v1/mcp/servers": Documented(
         reply=ServerList,
@@ -64,5 +69,10 @@ DOCUMENTED = {
             "seconds": 0.4,
             "tools": [{"name": "read_file", "description": "Reads a file.", "allowed": True, "needs_approval": False}],
         },
+    ),
+    "POST /api/v1/mcp/elicitations/{id}": Documented(
+        reply=AnsweredElicitation,
+        request={"action": "accept", "content": {"name": "Ada"}},
+        example={"id": "elicit_5a1f0b6d2c9e4b7f8a3d1e0c9b8a7f6e", "action": "accept"},
     ),
 }

@@ -28,4 +28,5 @@ class PoolLimits:
     schemas: int = 2 * MIB  # one server's
     depth: int = 48  # of a schema
     description: int = 16 * KIB
+    asking_seconds: float = 300.0  # that users may take for all that a server asks them during one call
     sampling: int = 2  # requests of one server that a model answers at a time

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from gateway.mcp_host.clock import Clock
+
 Found = TypeVar("Found")
 
 
@@ -13,7 +15,7 @@ class Patience:
     def __init__(self) -> None:
         self._requests: set[asyncio.Task[Any]] = set()
 
-    async def within(self, seconds: float, work: Coroutine[Any, Any, Found]) -> Found:
+    async def within(self, clock: Clock, work: Coroutine[Any, Any, Found]) -> Found:
         """What comes of it; TimeoutError. Who waits no longer goes at once, while the SDK tells the server of it.
 
         That takes seconds where the server does not read.
@@ -22,11 +24,10 @@ class Patience:
         self._requests.add(task)
         task.add_done_callback(self._forget)
         try:
-            done, _ = await asyncio.wait({task}, timeout=seconds)
+            async with clock.limit():
+                await asyncio.wait({task})
         finally:
             task.cancel()
-        if not done:
-            raise TimeoutError
         return task.result()
 
     def _forget(self, task: asyncio.Task[Any]) -> None:

@@ -41,13 +41,11 @@ class ServerPool:
         *,
         limits: PoolLimits | None = None,
         sampler: Sampler | None = None,
-        elicit: Elicit | None = None,
     ) -> None:
         """`guard`: of the addresses that servers which requests name may have."""
         self._limits = limits or PoolLimits()
         self._dialler = Dialler(guard)
         self._sampler = sampler
-        self._elicit = elicit
         self._known: dict[Server, _Known] = {}  # those used last come last
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -58,14 +56,23 @@ class ServerPool:
             return await connection.tools()
 
     async def call(
-        self, server: Server, tool: str, arguments: Mapping[str, Any], on_progress: Progress | None = None
+        self,
+        server: Server,
+        tool: str,
+        arguments: Mapping[str, Any],
+        on_progress: Progress | None = None,
+        *,
+        elicit: Elicit | None = None,
     ) -> ToolOutput:
-        """MCPConnectionError. To cancel the task that waits for it cancels the call at the server."""
+        """MCPConnectionError. To cancel the task that waits for it cancels the call at the server.
+
+        `elicit`: asks the user of this call what the server wants to know, where the operator lets it ask.
+        """
         try:
-            return await self._call(server, tool, arguments, on_progress)
+            return await self._call(server, tool, arguments, on_progress, elicit)
         except SessionLost:  # the server was started anew, say: nothing has been done yet
             try:
-                return await self._call(server, tool, arguments, on_progress)
+                return await self._call(server, tool, arguments, on_progress, elicit)
             except SessionLost:
                 raise connection_error(server, "refuses the call, in a new session too") from None
 
@@ -107,11 +114,16 @@ class ServerPool:
         return known.connection.words.text if known.connection is not None else known.last_words
 
     async def _call(
-        self, server: Server, tool: str, arguments: Mapping[str, Any], on_progress: Progress | None
+        self,
+        server: Server,
+        tool: str,
+        arguments: Mapping[str, Any],
+        on_progress: Progress | None,
+        elicit: Elicit | None,
     ) -> ToolOutput:
         async with self._using(server) as connection:
             await connection.tools()  # their schemas say what answers are, and which headers calls have
-            return await connection.call(tool, arguments, on_progress)
+            return await connection.call(tool, arguments, on_progress, elicit)
 
     @asynccontextmanager
     async def _using(self, server: Server) -> AsyncIterator[Connection]:
@@ -140,7 +152,7 @@ class ServerPool:
         if wait > 0:
             raise MCPConnectionError(f"{known.reason} It is tried again in {wait:.0f} seconds.")
         self._make_room(server)
-        connection = Connection(server, self._limits, self._dialler, self._sampler, self._elicit)
+        connection = Connection(server, self._limits, self._dialler, self._sampler)
         known.connection = connection
         self._tasks.add(connection.task)
         connection.task.add_done_callback(self._tasks.discard)

@@ -65,6 +65,17 @@ class McpCallDelta(Reply):
     error: str | None = None
 
 
+class McpElicitation(Reply):
+    """What a call's server asks the user; `POST /api/v1/mcp/elicitations/{id}` answers."""
+
+    id: str
+    server_label: str
+    name: str
+    message: str
+    requested_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the answer's content.")
+    url: str | None = Field(None, description="Where the user is to go instead of filling in a form.")
+
+
 class AssistantMessage(Reply):
     role: Literal["assistant"]
     content: str | None
@@ -129,6 +140,7 @@ class ChatDelta(Reply):
     tool_calls: list[ToolCallDelta] | None = None
     function_call: FunctionCallDelta | None = None
     mcp_calls: list[McpCallDelta] | None = Field(None, description="Ours: of tools of type mcp.")
+    mcp_elicitations: list[McpElicitation] | None = Field(None, description="Ours: with `elicitation`.")
 
 
 class ChatChunkChoice(Reply):

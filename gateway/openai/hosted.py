@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from gateway.events import Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedEvent
+from gateway.events import Elicited, Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedEvent
 
 Json = dict[str, Any]
 
@@ -19,6 +19,11 @@ def hosted_delta(event: HostedEvent) -> Json | None:
         case HostedCallEnded(_, number):
             return {"index": number, **_outcome(event)}
     return None
+
+
+def elicitation(event: Elicited) -> Json:
+    head = {"id": event.question_id, "server_label": event.tool.label, "name": event.tool.name}
+    return {**head, **event.question.told}
 
 
 def hosted_calls(events: Iterable[Event]) -> list[Json]:

@@ -10,6 +10,7 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.disconnect import while_connected
 from gateway.draft import Draft
+from gateway.elicitation.questions import Questions
 from gateway.events import Finished
 from gateway.mcp_host.server import FREELY
 from gateway.openai.hosted import hosted_calls
@@ -19,6 +20,7 @@ from gateway.openai.stream import chat_head, chat_renderer
 from gateway.openai.tools import own_functions
 from gateway.openai.translate import chat_call, chat_choices, constraint, usage, wants_usage
 from gateway.sse import EventStream
+from gateway.tool_loop.asking import Asking
 from gateway.tool_loop.host import ToolHost
 from gateway.tool_loop.loop import ToolLoop
 from gateway.tool_loop.wish import Wish
@@ -32,8 +34,9 @@ def nothing_more(loop: ToolLoop, finished: Finished) -> Json:
 
 
 class HostedChat:
-    def __init__(self, host: ToolHost) -> None:
+    def __init__(self, host: ToolHost, questions: Questions) -> None:
         self._host = host
+        self._questions = questions
 
     async def answer(self, request: Request, body: ChatBody, at_end: AtEnd = nothing_more) -> Response:
         """`at_end`: what a dialect adds to the last chunk, or to the whole reply."""
@@ -43,12 +46,14 @@ class HostedChat:
         async with while_connected(request.receive):
             taken = [tool.name for tool in own_functions(body)]
             toolset = await self._host.toolset(wishes, owner_of(request), taken=taken)
+            asks = body.elicitation and body.stream  # who waits for a whole answer hears of no question
             loop = await self._host.start(
                 chat_call(body, toolset),
                 toolset,
                 origin_of(request),
                 account_of(request),
                 constraint=constraint(body),
+                asking=Asking(self._questions, owner_of(request)) if asks else None,
                 whole=not body.stream,
             )
             if not body.stream:

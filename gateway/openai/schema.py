@@ -254,6 +254,9 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
 
 
+ELICITATION = "true: MCP servers may ask the user during a call; of streams, whose client then answers."
+
+
 class ChatBody(Common):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)] | None = None
@@ -268,6 +271,7 @@ class ChatBody(Common):
     )
     tool_choice: ToolChoiceEntry | None = None
     parallel_tool_calls: bool | None = Field(None, description="false: one call in a reply at most.")
+    elicitation: bool | None = Field(None, description=f"{ELICITATION} Ours, with tools of type mcp.")
     functions: Annotated[list[FunctionEntry], Field(max_length=MOST_TOOLS)] | None = Field(
         None, description="The older form of tools; calls come as function_call then."
     )

@@ -12,6 +12,7 @@ from atelier.tools import ToolCallPiece
 from gateway.answering import Answering
 from gateway.events import (
     Delta,
+    Elicited,
     Event,
     Finished,
     HostedEvent,
@@ -20,7 +21,7 @@ from gateway.events import (
     TokenLogprob,
     ToolCallDelta,
 )
-from gateway.openai.hosted import hosted_delta
+from gateway.openai.hosted import elicitation, hosted_delta
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
 from gateway.openai.tools import function_call_delta, tool_call_delta
 from gateway.openai.translate import finish_reason, usage
@@ -125,6 +126,8 @@ class ChunkRenderer:
         return self._chunk(choice, {"delta": {"function_call": function_call_delta(piece)}}, None)
 
     def _hosted_chunk(self, event: HostedEvent) -> bytes:
+        if isinstance(event, Elicited):
+            return self._chunk(event.choice, {"delta": {"mcp_elicitations": [elicitation(event)]}}, None)
         told = hosted_delta(event)
         return self._chunk(event.choice, {"delta": {"mcp_calls": [told]}}, None) if told else b""
 

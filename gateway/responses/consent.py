@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atelier.errors import InvalidRequest
-from gateway.tool_loop.running import HostedCall
+from gateway.tool_loop.hosted_call import HostedCall
 from gateway.tool_loop.toolset import Toolset
 
 Json = dict[str, Any]

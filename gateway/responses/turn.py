@@ -10,7 +10,7 @@ from gateway.responses.schema import ResponseBody
 from gateway.responses.served_calls import ServedCalls
 from gateway.responses.server_items import untold_listings
 from gateway.responses.translate import response_call
-from gateway.tool_loop.running import HostedCall
+from gateway.tool_loop.hosted_call import HostedCall
 from gateway.tool_loop.toolset import Listing, Toolset
 
 Json = dict[str, Any]

@@ -1,9 +1,9 @@
 """Starts answers that may call tools of MCP servers."""
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 from atelier.constraint import Constraint
 from atelier.metrics import GatewayMetrics
@@ -13,10 +13,13 @@ from gateway.call import Call, Origin
 from gateway.events import Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedCallRuns
 from gateway.generation import Generation
 from gateway.inference import Inference
+from gateway.mcp_host.clock import Clock
 from gateway.mcp_host.server import Servers, Use
+from gateway.tool_loop.asking import Asking
+from gateway.tool_loop.hosted_call import HostedCall
 from gateway.tool_loop.loop import LoopLimits, ToolLoop, with_messages
 from gateway.tool_loop.messages import Json, result_message
-from gateway.tool_loop.running import HostedCall, RunningCalls, ToolServers
+from gateway.tool_loop.running import RunningCalls, ToolServers
 from gateway.tool_loop.toolset import Listing, Toolset, make_toolset
 from gateway.tool_loop.wish import Wish, find_uses
 
@@ -68,13 +71,14 @@ class ToolHost:
         approved: Sequence[HostedCall] = (),
         resumed: Resumed | None = None,
         most_calls: int | None = None,
+        asking: Asking | None = None,
         whole: bool = False,
     ) -> ToolLoop:
         """An answer that a worker has accepted; the caller closes it. The call's tools include the toolset's.
 
         `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls that run before all
-        else, at the chat's end unless `resumed` says where. `most_calls`: the request's own limit. `whole`: the
-        client gets everything at the end.
+        else, at the chat's end unless `resumed` says where. `most_calls`: the request's own limit. `asking`: who
+        answers what servers ask the user; None: nobody does. `whole`: the client gets everything at the end.
         """
         loop = await self.admit(
             call,
@@ -85,6 +89,7 @@ class ToolHost:
             approved=approved,
             resumed=resumed,
             most_calls=most_calls,
+            asking=asking,
             whole=whole,
         )
         try:
@@ -105,6 +110,7 @@ class ToolHost:
         approved: Sequence[HostedCall] = (),
         resumed: Resumed | None = None,
         most_calls: int | None = None,
+        asking: Asking | None = None,
         whole: bool = False,
     ) -> ToolLoop:
         """One that has yet to begin."""
@@ -112,7 +118,7 @@ class ToolHost:
         told: list[Event] = []
         if approved:
             sees = self._inference.check(call, origin).model.made_for_vision
-            ended = await self._run_first(approved, time.monotonic() + limits.seconds)
+            ended = await self._run_first(approved, Clock(limits.seconds))
             results = [result_message(each, sees=sees) for each in ended]
             call = free_to_call(resumed(results) if resumed else with_messages(call, results), constraint)
             told = [event for each in ended for event in _as_told(each)]
@@ -125,7 +131,7 @@ class ToolHost:
             free_to_call(call, constraint),
             toolset,
             start,
-            self._run,
+            partial(self._run, asking=asking),
             limits,
             told=told,
             whole=whole,
@@ -140,18 +146,18 @@ class ToolHost:
         ]
         return Listing(use, offered)
 
-    async def _run_first(self, calls: Sequence[HostedCall], until: float) -> list[HostedCallEnded]:
-        running = self._run(calls, until)
+    async def _run_first(self, calls: Sequence[HostedCall], clock: Clock) -> list[HostedCallEnded]:
+        running = self._run(calls, clock)
         found: list[HostedCallEnded] = []
         try:
-            while ended := await running.next_ended():
-                found += ended
+            while events := await running.next_events():
+                found += [event for event in events if isinstance(event, HostedCallEnded)]
         finally:
             running.close()
         return sorted(found, key=lambda each: each.number)
 
-    def _run(self, calls: Sequence[HostedCall], until: float) -> RunningCalls:
-        return RunningCalls(self._servers, self._metrics, calls, until)
+    def _run(self, calls: Sequence[HostedCall], clock: Clock, *, asking: Asking | None = None) -> RunningCalls:
+        return RunningCalls(self._servers, self._metrics, calls, clock, asking)
 
     def _limits_of(self, call: Call, account: Account, most_calls: int | None) -> LoopLimits:
         """No longer than the request may take."""
@@ -161,7 +167,7 @@ class ToolHost:
         if call.timeout is None:
             return limits
         left = max(0.0, call.timeout - account.seconds())
-        return replace(limits, seconds=min(left, limits.seconds))
+        return replace(limits, seconds=min(left, limits.seconds), latest=left)
 
 
 def free_to_call(call: Call, constraint: Constraint | None) -> Call:

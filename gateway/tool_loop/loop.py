@@ -1,7 +1,7 @@
 """An answer that goes on after each call of a server's tool."""
 
 import itertools
-import time
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,9 +22,11 @@ from gateway.events import (
     completion_events,
 )
 from gateway.generation import Generation
+from gateway.mcp_host.clock import Clock
 from gateway.snapshot import Instance
+from gateway.tool_loop.hosted_call import HostedCall
 from gateway.tool_loop.messages import step_messages
-from gateway.tool_loop.running import HostedCall, RunningCalls
+from gateway.tool_loop.running import RunningCalls
 from gateway.tool_loop.step import Step
 from gateway.tool_loop.toolset import Toolset
 
@@ -33,8 +35,8 @@ NO_MORE = "This answer may not call more tools."
 Start = Callable[[Call], Awaitable[Generation]]
 """A generation of a call that a worker has accepted."""
 
-Run = Callable[[Sequence[HostedCall], float], RunningCalls]
-"""Sends calls to their servers, until a time on the monotonic clock."""
+Run = Callable[[Sequence[HostedCall], Clock], RunningCalls]
+"""Sends calls to their servers, until the clock is up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class LoopLimits:
 
     steps: int = 16  # generations; the last may call no server
     calls: int = 64
-    seconds: float = 300.0  # after which tools are no longer called
+    seconds: float = 300.0  # after which tools are no longer called, but for the time that users take to answer
+    latest: float = math.inf  # seconds after which they are not, whatever users take
 
 
 class ToolLoop:
@@ -79,7 +82,7 @@ class ToolLoop:
         self._run = run
         self._limits = limits
         self._whole = whole
-        self._until = time.monotonic() + limits.seconds
+        self._clock = Clock(limits.seconds, limits.latest)
         before = [event for event in told if isinstance(event, HostedCallEnded)]
         self._numbers = itertools.count(len(before))
         self._called = len(before)
@@ -204,13 +207,13 @@ class ToolLoop:
         room = max(0, self._limits.calls - self._called)
         self._called += len(calls)
         self._ended = [call.ended(None, NO_MORE) for call in calls[room:]]
-        self._running = self._run(calls[:room], self._until)
+        self._running = self._run(calls[:room], self._clock)
         return [*told, *self._ended]
 
     async def _await_calls(self, running: RunningCalls) -> list[Event]:
-        if ended := await running.next_ended():
-            self._ended += ended
-            return list(ended)
+        if events := await running.next_events():
+            self._ended += [event for event in events if isinstance(event, HostedCallEnded)]
+            return list(events)
         self._running = None
         if self._step.has_client_calls or len(self._ended) < len(self._step.calls()):  # others have to act
             self._ready = [self._end()]
@@ -250,7 +253,7 @@ class ToolLoop:
     def _is_exhausted(self) -> bool:
         """Whether the next step may call no server."""
         last = len(self._earlier) + 2 >= self._limits.steps
-        return last or self._called >= self._limits.calls or time.monotonic() >= self._until
+        return last or self._called >= self._limits.calls or self._clock.is_up
 
     def _note_statistics(self) -> Statistics:
         assert self._step.finished is not None

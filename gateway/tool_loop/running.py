@@ -3,16 +3,19 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
 
 from atelier.errors import MCPConnectionError
 from atelier.metrics import GatewayMetrics
-from gateway.events import HostedCallEnded
+from gateway.events import Elicited, HostedCallEnded
+from gateway.mcp_host.callbacks import Elicit
+from gateway.mcp_host.clock import Clock
 from gateway.mcp_host.server import Server
-from gateway.mcp_host.tool import HostedTool, ServerTool, ToolOutput
+from gateway.mcp_host.tool import ServerTool, ToolOutput
+from gateway.tool_loop.asking import Asking, CallsQuestions
+from gateway.tool_loop.hosted_call import HostedCall
 
 MOST_AT_ONCE = 8  # calls of one step that run at the same time
 
@@ -25,41 +28,45 @@ class ToolServers(Protocol):
 
     async def tools(self, server: Server) -> Sequence[ServerTool]: ...
 
-    async def call(self, server: Server, tool: str, arguments: Mapping[str, Any]) -> ToolOutput: ...
-
-
-@dataclass(frozen=True, slots=True)
-class HostedCall:
-    """A complete call. `number`: of the call in its answer."""
-
-    number: int
-    id: str
-    tool: HostedTool
-    arguments: str
-
-    def ended(self, output: ToolOutput | None, error: str = "") -> HostedCallEnded:
-        return HostedCallEnded(0, self.number, self.id, self.tool, self.arguments, output, error)
+    async def call(
+        self, server: Server, tool: str, arguments: Mapping[str, Any], *, elicit: Elicit | None = None
+    ) -> ToolOutput: ...
 
 
 class RunningCalls:
     """Owned by the loop's task, which closes it."""
 
     def __init__(
-        self, servers: ToolServers, metrics: GatewayMetrics, calls: Sequence[HostedCall], until: float
+        self,
+        servers: ToolServers,
+        metrics: GatewayMetrics,
+        calls: Sequence[HostedCall],
+        clock: Clock,
+        asking: Asking | None = None,
     ) -> None:
-        """`until`: on the monotonic clock, when the calls are given up."""
+        """`clock`: when it is up, the calls are given up. `asking`: None: the user cannot be asked."""
         self._servers = servers
         self._metrics = metrics
-        self._until = until
+        self._clock = clock
+        self._asking = asking
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._tasks = {asyncio.create_task(self._run(call)) for call in calls}
+        self._heard: asyncio.Queue[Elicited | asyncio.Task[HostedCallEnded]] = asyncio.Queue()
+        self._tasks = [asyncio.create_task(self._run(call)) for call in calls]
+        self._left = len(calls)  # whose ends nobody has heard of
+        for task in self._tasks:
+            task.add_done_callback(self._heard.put_nowait)
 
-    async def next_ended(self) -> list[HostedCallEnded]:
-        """Those that have ended since the last time, at least one; none when all have."""
-        if not self._tasks:
+    async def next_events(self) -> list[Elicited | HostedCallEnded]:
+        """What servers have asked and which calls have ended since the last time; none when all calls have."""
+        if not self._left:
             return []
-        done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        return sorted((task.result() for task in done), key=lambda ended: ended.number)
+        heard = [await self._heard.get()]
+        while not self._heard.empty():
+            heard.append(self._heard.get_nowait())
+        ended = [each.result() for each in heard if isinstance(each, asyncio.Task)]
+        self._left -= len(ended)
+        asked = [each for each in heard if isinstance(each, Elicited)]
+        return [*asked, *sorted(ended, key=lambda each: each.number)]
 
     def close(self) -> None:
         for task in self._tasks:
@@ -75,15 +82,19 @@ class RunningCalls:
         if (arguments := _object(call.arguments)) is None:
             return call.ended(None, NO_OBJECT)
         try:
-            async with asyncio.timeout(self._until - time.monotonic()) as bounds, self._places:
+            async with self._clock.limit() as limit, self._places:
                 server = call.tool.use.server
-                return call.ended(await self._servers.call(server, call.tool.name, arguments))
+                output = await self._servers.call(server, call.tool.name, arguments, elicit=self._elicit(call))
+                return call.ended(output)
         except MCPConnectionError as error:
             return call.ended(None, error.message)
         except TimeoutError:
-            if not bounds.expired():
+            if not limit.expired():
                 raise
             return call.ended(None, TIME_IS_UP)
+
+    def _elicit(self, call: HostedCall) -> Elicit | None:
+        return CallsQuestions(self._asking, call, self._clock, self._heard.put_nowait) if self._asking else None
 
 
 def _object(arguments: str) -> dict[str, object] | None:

@@ -16,7 +16,7 @@ from gateway.events import (
     ToolCall,
     ToolCallDelta,
 )
-from gateway.tool_loop.running import HostedCall
+from gateway.tool_loop.hosted_call import HostedCall
 from gateway.tool_loop.toolset import Toolset
 
 CUT_OFF = "The answer ended before the call was complete."

@@ -44,11 +44,11 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def meet(url: str, context: Mapping[str, Any]) -> None:
     """One scenario. `context`: what it tells the client beside the URL."""
-    pool = ServerPool(AddressGuard(), elicit=_leave_as_is)
+    pool = ServerPool(AddressGuard())
     server = Server("conformance", Endpoint(url), elicitation=True)
     try:
         for tool, arguments in calls(await pool.tools(server), context):
-            await pool.call(server, tool, arguments)
+            await pool.call(server, tool, arguments, elicit=_leave_as_is)
     finally:
         await pool.close()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from mcp_types import ElicitRequestParams, ElicitResult
 
+from gateway.mcp_host.callbacks import Elicit
 from gateway.mcp_host.pool import ServerPool
 from gateway.mcp_host.server import Command, Server
 from gateway.outbound import AddressGuard
@@ -69,8 +70,10 @@ async def test_servers_are_listed_and_tried(registry: FakeRegistry, tmp_path: Pa
         assert "line 1" in (await client.get("/api/v1/mcp/servers")).json()["error"]
 
 
-async def asked(pool: ServerPool, server: Server, method: str, params: Mapping[str, Any]) -> Any:
-    return json.loads((await pool.call(server, method, params)).text)
+async def asked(
+    pool: ServerPool, server: Server, method: str, params: Mapping[str, Any], elicit: Elicit | None = None
+) -> Any:
+    return json.loads((await pool.call(server, method, params, elicit=elicit)).text)
 
 
 async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeRegistry, tmp_path: Path) -> None:
@@ -108,10 +111,10 @@ async def test_a_server_asks_the_user_where_that_is_allowed(allowed: bool) -> No
         heard.append(params)
         return ElicitResult(action="accept", content={"name": "Ada"})
 
-    pool = ServerPool(AddressGuard(), elicit=elicit)
+    pool = ServerPool(AddressGuard())
     server = Server("odd", Command(sys.executable, ("-S", "-E", ODD, "asks")), elicitation=allowed)
     question = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
-    answer = await asked(pool, server, "elicitation/create", question)
+    answer = await asked(pool, server, "elicitation/create", question, elicit)
     await pool.close()
     assert len(heard) == allowed
     assert ("elicitation" in answer["client"]) is allowed

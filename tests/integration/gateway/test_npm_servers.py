@@ -42,8 +42,7 @@ class Answers:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[ServerPool]:
-    answers = Answers()
-    pool = ServerPool(AddressGuard(), sampler=answers, elicit=answers)
+    pool = ServerPool(AddressGuard(), sampler=Answers())
     yield pool
     await pool.close()
 
@@ -172,7 +171,7 @@ async def test_a_server_may_ask_a_model_and_the_user_during_a_call(pool: ServerP
     sampled = await pool.call(everything, "trigger-sampling-request", {"prompt": "who is there?", "maxTokens": 10})
     assert "I heard: " in sampled.text
     assert "who is there?" in sampled.text
-    elicited = await pool.call(everything, "trigger-elicitation-request", {})
+    elicited = await pool.call(everything, "trigger-elicitation-request", {}, elicit=Answers())
     assert "- Name: Ada" in elicited.text
 
 

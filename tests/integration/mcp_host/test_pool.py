@@ -188,10 +188,10 @@ async def test_requests_that_a_server_takes_back_do_not_count() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    pool = ServerPool(AddressGuard(), elicit=elicit)
+    pool = ServerPool(AddressGuard())
     server = odd("cancels", elicitation=True)
     async with asyncio.timeout(PATIENCE):
-        assert (await pool.call(server, "echo", {})).text == "{}"
+        assert (await pool.call(server, "echo", {}, elicit=elicit)).text == "{}"
         await pool.close()
 
 
