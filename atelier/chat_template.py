@@ -117,8 +117,10 @@ def _otherwise(variables: dict[str, Any], error: Exception) -> Iterator[dict[str
         case jinja2.UndefinedError() if tools is not None:
             yield {**variables, "tools": [described(tool) for tool in tools]}
         case jinja2.TemplateError():
-            for other in (with_one_text(messages), *other_turns(messages)):
-                yield {**variables, "messages": other}
+            if (said := with_one_text(messages)) != messages:
+                yield {**variables, "messages": said}
+            for turns in other_turns(messages):
+                yield {**variables, "messages": turns}
 
 
 def _with_texts(message: dict[str, Any]) -> dict[str, Any]:

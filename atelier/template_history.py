@@ -31,9 +31,10 @@ def with_one_text(messages: Sequence[Message]) -> list[Message]:
 
 def _with_one_text(message: Message) -> Message:
     names = [name for name in (REASONING, *OTHER_NAMES) if message.get(name)]
-    if not names or not message.get("content") or not _calls(message):
+    content = message.get("content")
+    if not names or not content or not isinstance(content, str) or not _calls(message):
         return message
-    said = f"{message[names[0]]}\n\n{message['content']}"
+    said = f"{message[names[0]]}\n\n{content}"
     return {**message, **dict.fromkeys(names, said), "content": ""}
 
 
