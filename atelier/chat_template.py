@@ -21,11 +21,12 @@ from atelier.template_history import fit_history, with_one_text
 from atelier.template_reading import read_template
 from atelier.template_switches import fit_arguments
 from atelier.template_tools import described
-from atelier.template_turns import other_turns
+from atelier.template_turns import other_turns, with_system_in_last_turn
 from atelier.tools import with_arguments_read
 
 LONGEST_PROMPT = 16 * 2**20  # characters
 LONGEST_TIME = 2.0  # seconds
+PROBE = "qzxv"  # a word that is in no prompt
 TEXTS = {"functions", "datetime"}
 
 
@@ -85,7 +86,7 @@ class ChatTemplate:
         }
         try:
             variables["messages"] = fit_history(list(map(_readable, messages)), self._reading)
-            return self._write(variables)
+            return self._with_system(variables, self._write(variables))
         except InvalidTemplate:
             raise
         except Exception as error:  # a template may raise anything
@@ -93,6 +94,18 @@ class ChatTemplate:
                 with suppress(Exception):
                     return self._write(other)
             raise InvalidTemplate(f"The chat template refuses these messages: {error}", param="messages") from error
+
+    def _with_system(self, variables: dict[str, Any], text: str) -> str:
+        """Again where the system message is lost, as in Mistral Nemo's after a tool's result: it writes it with the
+        user's last message, if that is the last of all. Templates that change its words have not lost it.
+        """
+        messages = variables["messages"]
+        system = messages[0].get("content") if messages and messages[0].get("role") == "system" else None
+        if not isinstance(system, str) or system.strip() in text or messages[-1].get("role") != "tool":
+            return text
+        if PROBE in self._write({**variables, "messages": [{**messages[0], "content": PROBE}, *messages[1:]]}):
+            return text
+        return self._write({**variables, "messages": with_system_in_last_turn(messages)})
 
     def _write(self, variables: dict[str, Any]) -> str:
         copied = copy.deepcopy(variables)

@@ -48,7 +48,9 @@ def read_template(tree: nodes.Template) -> TemplateReading:
 def _name(expression: nodes.Node) -> str:
     """Of a variable, an attribute or a key; "" of anything else. `x.get('key')` is a key too."""
     match expression:
-        case nodes.Name(name=str(name)) | nodes.Getattr(attr=str(name)) | nodes.Getitem(arg=nodes.Const(value=str(name))):
+        case nodes.Name(name=str(name)) | nodes.Getattr(attr=str(name)):
+            return name
+        case nodes.Getitem(arg=nodes.Const(value=str(name))):
             return name
         case nodes.Call(node=nodes.Getattr(attr="get"), args=[nodes.Const(value=str(name)), *_]):
             return name

@@ -12,6 +12,7 @@ EFFORTS = ("reasoning_effort", "thinking_effort", "reasoning_strength")
 RANKS = {"none": 0, "no_think": 0, "minimal": 1, "low": 2, "medium": 3, "high": 4, "xhigh": 5, "max": 6}
 NONE, USUAL = "none", "medium"
 LOW = RANKS["low"]
+NEAR = {"minimal": ("low",), "xhigh": ("high",), "max": ("xhigh", "high")}  # for templates that know no such extreme
 WRITTEN = (("<|channel|>", frozenset({"low", "medium", "high"})),)
 """Marks of templates that write the effort unseen, and what their models were trained with: gpt-oss's."""
 
@@ -38,11 +39,14 @@ def _switches(on: bool) -> dict[str, Any]:
 
 def _effort(effort: Any, on: bool | None, name: str, reading: TemplateReading, source: str) -> Any:
     """None: what the template takes by itself."""
+    if not isinstance(effort, str | None):
+        return effort
     taken = _ranked(reading.demanded.get(name) or _written(source))
     if reading.variables.isdisjoint((*SWITCHES, MODE)):
         effort = _switched(effort, on, taken or _ranked(reading.compared.get(name, ())))
     if effort not in RANKS or not taken:
-        return effort
+        compared = reading.compared.get(name, ())
+        return next((value for value in (effort, *NEAR.get(effort, ())) if value in compared), effort)
     return next((value for value in taken if RANKS[value] >= RANKS[effort]), taken[-1])
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-
 Json = dict[str, Any]
 
 
@@ -20,5 +19,5 @@ def described(tool: Mapping[str, Any]) -> Json:
 def _described(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
-    held = {"additionalProperties": {}} if schema.get("type") == "object" else {}
+    held: Json = {"additionalProperties": {}} if schema.get("type") == "object" else {}
     return {"description": "", **held, **schema}

@@ -5,7 +5,7 @@ from typing import Any
 
 Message = dict[str, Any]
 
-SAID = ("system", "user", "assistant")
+SAID = {"system", "user", "assistant"}
 
 
 def other_turns(messages: Sequence[Message]) -> Iterator[list[Message]]:
@@ -16,6 +16,14 @@ def other_turns(messages: Sequence[Message]) -> Iterator[list[Message]]:
         if (merged := _merged(turned)) not in seen:
             seen.append(merged)
             yield merged
+
+
+def with_system_in_last_turn(messages: Sequence[Message]) -> list[Message]:
+    """The first message, the system's, at the beginning of what the user said last; unchanged without either."""
+    last = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=0)
+    if not last or messages[0].get("role") != "system":
+        return list(messages)
+    return [*messages[1:last], *_merged([_by_user(messages[0]), messages[last]]), *messages[last + 1 :]]
 
 
 def _by_user(message: Message) -> Message:
@@ -34,7 +42,9 @@ def _merged(messages: Iterable[Message]) -> list[Message]:
 
 
 def _mergeable(first: Message, second: Message) -> bool:
-    return first.get("role") == second.get("role") and first.get("role") in SAID and _is_text(first) and _is_text(second)
+    return (
+        first.get("role") == second.get("role") and first.get("role") in SAID and _is_text(first) and _is_text(second)
+    )
 
 
 def _is_text(message: Message) -> bool:

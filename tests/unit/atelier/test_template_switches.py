@@ -99,6 +99,12 @@ def test_a_template_that_writes_any_effort_gets_those_its_models_know(given: dic
     assert render(WRITTEN, given) == written
 
 
+@pytest.mark.parametrize(("given", "taken"), [("max", "high"), ("xhigh", "high"), ("high", "high"), ("low", "low")])
+def test_an_effort_beyond_those_that_a_template_tells_apart_is_its_extreme(given: str, taken: str) -> None:
+    source = "{% if reasoning_effort == 'high' %}a lot{% endif %}{{ reasoning_effort }}"
+    assert render(source, effort(given)).endswith(taken)
+
+
 def test_a_template_that_knows_both_names_gets_both() -> None:
     assert render(SHOWN, effort("none")) == "[False, False, 'none']"
     assert render(SHOWN, effort("xhigh")) == "[True, True, 'xhigh']"
@@ -108,6 +114,10 @@ def test_a_template_that_knows_both_names_gets_both() -> None:
 def test_what_is_given_by_a_name_is_not_changed() -> None:
     assert render(SHOWN, {**OFF, "thinking": True}) == "[False, True, Undefined]"
     assert render(NAMED, {"enable_thinking": "auto", "thinking": True}) == "auto"
+
+
+def test_an_effort_that_is_no_text_is_the_template_s_affair() -> None:
+    assert render("{{ reasoning_effort }}", {"reasoning_effort": ["low"], **ON}) == "['low']"
 
 
 def test_nothing_is_added_where_nothing_is_asked_for() -> None:

@@ -51,3 +51,24 @@ def test_several_system_messages_at_the_beginning_are_one_where_a_template_takes
 def test_a_chat_that_cannot_be_turned_is_refused_with_the_template_s_own_words() -> None:
     with pytest.raises(InvalidTemplate, match="turns"):
         render(TURNS, said("assistant", "a"), said("user", "b"))
+
+
+LAST_ONLY = (
+    "{% for m in messages %}{% if m.role == 'user' %}u:"
+    "{% if loop.last and messages[0].role == 'system' %}{{ messages[0].content }}|{% endif %}{{ m.content }};"
+    "{% elif m.role == 'tool' %}t:{{ m.content }};{% endif %}{% endfor %}"
+)
+
+
+def test_a_system_message_that_is_lost_after_a_tool_s_result_stays_where_it_was_before_it() -> None:
+    chat = [said("system", "s-words"), said("user", "a"), said("user", "b")]
+    called = {**said("assistant", ""), "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {}}}]}
+    template = ChatTemplate(LAST_ONLY)
+    assert template.render(chat, bos="", eos="") == "u:a;u:s-words|b;"
+    assert template.render([*chat, called, said("tool", "r")], bos="", eos="") == "u:a;u:s-words\n\nb;t:r;"
+
+
+def test_a_system_message_whose_words_a_template_changes_is_not_lost() -> None:
+    chat = [said("system", "Words"), said("user", "a"), said("tool", "r")]
+    source = "{{ messages[0].content | lower }};{{ messages[1].content }}"
+    assert ChatTemplate(source).render(chat, bos="", eos="") == "words;a"
