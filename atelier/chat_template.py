@@ -11,17 +11,22 @@ from types import FrameType, MappingProxyType
 from typing import Any, NoReturn
 
 import jinja2
-import jinja2.meta
 from jinja2.ext import Extension, loopcontrols
 from jinja2.nodes import Node
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from atelier.errors import InvalidTemplate
+from atelier.template_history import fit_history, with_one_text
+from atelier.template_reading import read_template
+from atelier.template_switches import fit_arguments
+from atelier.template_tools import described
+from atelier.template_turns import other_turns, with_system_in_last_turn
 from atelier.tools import with_arguments_read
 
 LONGEST_PROMPT = 16 * 2**20  # characters
 LONGEST_TIME = 2.0  # seconds
+PROBE = "qzxv"  # a word that is in no prompt
 TEXTS = {"functions", "datetime"}
 
 
@@ -52,7 +57,8 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _now
         try:
             self._template = environment.from_string(source)
-            self._wanted = jinja2.meta.find_undeclared_variables(environment.parse(source))
+            self._reading = read_template(environment.parse(source))
+            self._source = source
         except jinja2.TemplateError as error:
             raise InvalidTemplate(f"The chat template does not compile: {error}") from error
 
@@ -70,8 +76,8 @@ class ChatTemplate:
         `tools`: definitions of functions, None where there are none. `arguments`: what else the template is given.
         """
         variables: dict[str, Any] = {
-            **(_texts(tools) if self._wanted >= TEXTS else {}),
-            **arguments,
+            **(_texts(tools) if self._reading.variables >= TEXTS else {}),
+            **fit_arguments(arguments, self._reading, self._source),
             "messages": messages,
             "tools": tools,
             "add_generation_prompt": True,
@@ -79,15 +85,27 @@ class ChatTemplate:
             "eos_token": eos,
         }
         try:
-            variables["messages"] = [_readable(message) for message in messages]
-            return self._write(variables)
+            variables["messages"] = fit_history(list(map(_readable, messages)), self._reading)
+            return self._with_system(variables, self._write(variables))
         except InvalidTemplate:
             raise
         except Exception as error:  # a template may raise anything
-            for other in _otherwise(variables) if isinstance(error, TypeError) else ():
+            for other in _otherwise(variables, error):
                 with suppress(Exception):
                     return self._write(other)
             raise InvalidTemplate(f"The chat template refuses these messages: {error}", param="messages") from error
+
+    def _with_system(self, variables: dict[str, Any], text: str) -> str:
+        """Again where the system message is lost, as in Mistral Nemo's after a tool's result: it writes it with the
+        user's last message, if that is the last of all. Templates that change its words have not lost it.
+        """
+        messages = variables["messages"]
+        system = messages[0].get("content") if messages and messages[0].get("role") == "system" else None
+        if not isinstance(system, str) or system.strip() in text or messages[-1].get("role") != "tool":
+            return text
+        if PROBE in self._write({**variables, "messages": [{**messages[0], "content": PROBE}, *messages[1:]]}):
+            return text
+        return self._write({**variables, "messages": with_system_in_last_turn(messages)})
 
     def _write(self, variables: dict[str, Any]) -> str:
         copied = copy.deepcopy(variables)
@@ -101,13 +119,21 @@ def _texts(tools: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
     return {"functions": _to_json(functions, indent=4), "datetime": _now("%Y-%m-%d %H:%M:%S %Z")}
 
 
-def _otherwise(variables: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """For templates that go through the tools though there are none, or that take a call's arguments as text."""
-    if variables["tools"] is None:
-        yield {name: value for name, value in variables.items() if name != "tools"}
-    messages = [_with_texts(message) for message in variables["messages"]]
-    if messages != variables["messages"]:
-        yield {**variables, "messages": messages}
+def _otherwise(variables: dict[str, Any], error: Exception) -> Iterator[dict[str, Any]]:
+    """For templates that take less than they are given, or need more: what may be tried after this error."""
+    messages, tools = variables["messages"], variables["tools"]
+    match error:
+        case TypeError():
+            if tools is None:
+                yield {name: value for name, value in variables.items() if name != "tools"}
+            yield {**variables, "messages": [_with_texts(message) for message in messages]}
+        case jinja2.UndefinedError() if tools is not None:
+            yield {**variables, "tools": [described(tool) for tool in tools]}
+        case jinja2.TemplateError():
+            if (said := with_one_text(messages)) != messages:
+                yield {**variables, "messages": said}
+            for turns in other_turns(messages):
+                yield {**variables, "messages": turns}
 
 
 def _with_texts(message: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""What a chat template reads, by its syntax tree: templates differ in the names that they have for one thing."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from jinja2 import meta, nodes
+
+CALLS = "tool_calls"
+IDS = ("id", "tool_call_id")
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateReading:
+    """`compared`: texts that a name is compared with. `demanded`: the list of those that it must be one of."""
+
+    variables: frozenset[str]  # that whoever renders it gives
+    names: frozenset[str]  # attributes and keys, of whatever
+    compared: Mapping[str, frozenset[str]]
+    demanded: Mapping[str, frozenset[str]]
+    id_length: int  # that the ids of calls must have; 0: any
+    first_call_only: bool  # it looks at one call of a message, and at no other
+
+
+def read_template(tree: nodes.Template) -> TemplateReading:
+    compared: dict[str, frozenset[str]] = defaultdict(frozenset)
+    demanded: dict[str, frozenset[str]] = {}
+    length = 0
+    for comparison in tree.find_all(nodes.Compare):
+        length = _id_length(comparison) or length
+        name = _name(comparison.expr)
+        for operand in comparison.ops:
+            texts = frozenset(_texts(operand.expr))
+            if name and texts:
+                compared[name] |= texts
+                if operand.op == "notin":
+                    demanded[name] = texts
+    return TemplateReading(
+        frozenset(meta.find_undeclared_variables(tree)),
+        frozenset(_read_names(tree)),
+        dict(compared),
+        demanded,
+        length,
+        _first_call_only(tree),
+    )
+
+
+def _name(expression: nodes.Node) -> str:
+    """Of a variable, an attribute or a key; "" of anything else. `x.get('key')` is a key too."""
+    match expression:
+        case nodes.Name(name=str(name)) | nodes.Getattr(attr=str(name)):
+            return name
+        case nodes.Getitem(arg=nodes.Const(value=str(name))):
+            return name
+        case nodes.Call(node=nodes.Getattr(attr="get"), args=[nodes.Const(value=str(name)), *_]):
+            return name
+        case nodes.Filter(node=nodes.Node() as filtered, name="lower" | "trim" | "string" | "default"):
+            return _name(filtered)
+    return ""
+
+
+def _read_names(tree: nodes.Template) -> Iterator[str]:
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem, nodes.Call)):
+        if name := _name(node):
+            yield name
+
+
+def _texts(expression: nodes.Node) -> Iterator[str]:
+    match expression:
+        case nodes.Const(value=str(text)):
+            yield text
+        case nodes.List(items=items) | nodes.Tuple(items=items):
+            for item in items:
+                yield from _texts(item)
+
+
+def _id_length(comparison: nodes.Compare) -> int:
+    """Of `call.id | length != 9`, 9."""
+    match comparison:
+        case nodes.Compare(
+            expr=nodes.Filter(name="length" | "count", node=nodes.Node() as measured),
+            ops=[nodes.Operand(op="ne" | "eq", expr=nodes.Const(value=int(length)))],
+        ) if _name(measured) in IDS:
+            return length
+    return 0
+
+
+def _first_call_only(tree: nodes.Template) -> bool:
+    firsts = (
+        node
+        for node in tree.find_all(nodes.Getitem)
+        if _name(node.node) == CALLS and isinstance(node.arg, nodes.Const) and node.arg.value == 0
+    )
+    return any(firsts) and not any(_name(loop.iter) == CALLS for loop in tree.find_all(nodes.For))
