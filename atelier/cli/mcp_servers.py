@@ -59,6 +59,10 @@ def add(
         list[str] | None, typer.Option(help="always, never, or a tool that a person must agree to.  [never]")
     ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take.  [60]")] = None,
+    sampling: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Which model answers what the server asks one.  [none]")
+    ] = None,
+    elicitation: Annotated[bool, typer.Option("--elicitation", help="The server may ask the user.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of one of the same label.")] = False,
 ) -> None:
     entry = {
@@ -70,6 +74,8 @@ def add(
         **_unless_empty("allowedTools", allow),
         **_unless_empty("requireApproval", _approval(approve)),
         **_unless_empty("timeout", timeout),
+        **_unless_empty("sampling", sampling),
+        **_unless_empty("elicitation", elicitation),
     }
     _check(label, entry)
     document = _document()

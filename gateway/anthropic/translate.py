@@ -35,7 +35,6 @@ STOP_REASONS = {
 }
 # Clients want one and send it back. Anthropic's guards its thinking against changes; a local model's needs no guard.
 SIGNATURE = "bG0tYXRlbGllcg=="
-HIGHEST_EFFORT = {"xhigh": "high", "max": "high"}  # that templates know
 
 
 def messages_call(body: MessagesBody) -> Call:
@@ -96,7 +95,7 @@ def template_arguments(body: PromptBody) -> Json:
     if body.thinking is not None:
         arguments = thinking_arguments(body.thinking)
     if body.output_config is not None and (effort := body.output_config.effort):
-        arguments["reasoning_effort"] = HIGHEST_EFFORT.get(effort, effort)
+        arguments["reasoning_effort"] = effort
     return arguments
 
 

@@ -24,6 +24,7 @@ def servers(file: Path) -> Any:
 def test_a_command_is_added_with_all_that_belongs_to_it(atelier: Atelier, file: Path) -> None:
     file.write_text('{"inputs": [1], "mcpServers": {"old": {"command": "o"}}}')
     options = ("--env", "A=b=c", "--allow", "read", "--allow", "write", "--approve", "write", "--timeout", "9")
+    options = (*options, "--sampling", "qwen3-4b", "--elicitation")
     result = atelier("mcp", "add", "files", *options, "--", "npx", "-y", "files", "--url", "x")
     assert result.exit_code == 0, result.stderr
     assert json.loads(file.read_text())["inputs"] == [1]
@@ -36,6 +37,8 @@ def test_a_command_is_added_with_all_that_belongs_to_it(atelier: Atelier, file: 
             "allowedTools": ["read", "write"],
             "requireApproval": ["write"],
             "timeout": 9.0,
+            "sampling": "qwen3-4b",
+            "elicitation": True,
         },
     }
     assert file.stat().st_mode & 0o777 == 0o600

@@ -249,7 +249,7 @@ def test_thinking_is_told_to_the_template(thinking: Any, arguments: Any) -> None
 def test_the_output_config_is_a_schema_and_an_effort() -> None:
     schema = {"type": "object", "properties": {"n": {"maximum": 2**70}}}
     made = call(output_config={"effort": "max", "format": {"type": "json_schema", "schema": schema}})
-    assert made.template_arguments == {"reasoning_effort": "high"}
+    assert made.template_arguments == {"reasoning_effort": "max"}
     assert isinstance(made.constraint, JsonSchema)
     assert json.loads(made.constraint.schema) == schema
 
