@@ -41,6 +41,7 @@ def disagreement(schema: Mapping[str, Any], value: object) -> str | None:
         name: counted(keyword) for name, keyword in Draft202012Validator.VALIDATORS.items() if name not in NOT_TRIED
     }
     keywords |= dict.fromkeys(NOT_TRIED, counted(lambda *_: ()))
+    keywords["additionalProperties"] = counted(_additional)
     # The empty registry: the library would otherwise fetch what references name.
     kind = create(Draft202012Validator.META_SCHEMA, keywords)
     try:
@@ -49,6 +50,13 @@ def disagreement(schema: Mapping[str, Any], value: object) -> str | None:
     except Exception:  # a schema that is none, a reference that leads nowhere, too deep, too much
         return None
     return None if error is None else f"{error.json_path[:LONGEST_REASON]}: {error.message[:LONGEST_REASON]}"
+
+
+def _additional(validator: Any, expected: Any, instance: Any, within: Any) -> Any:
+    """Which properties are additional, the library would find by the patterns of the schema's `patternProperties`."""
+    if within.get("patternProperties"):
+        return ()
+    return Draft202012Validator.VALIDATORS["additionalProperties"](validator, expected, instance, within)
 
 
 def _in_one_dialect(schema: Any) -> Any:

@@ -152,6 +152,15 @@ def test_output_is_held_against_its_schema(schema: Any, value: Any, wrong: str |
     assert disagreement(schema, value) == wrong
 
 
+@pytest.mark.parametrize("additional", [False, {"type": "string"}])
+def test_no_pattern_is_tried_to_find_additional_properties(additional: Any) -> None:
+    started = time.perf_counter()
+    schema = {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": additional}
+    assert disagreement(schema, {"a" * 28 + "b": 1}) is None
+    assert time.perf_counter() - started < 1
+    assert disagreement({"additionalProperties": False}, {"a": 1}) is not None
+
+
 def test_a_check_that_takes_for_ever_is_given_up() -> None:
     webs = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 10} for i in range(40)}
     started = time.perf_counter()
