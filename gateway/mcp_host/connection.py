@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from mcp import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation
+from mcp_types import CONNECTION_CLOSED, INVALID_PARAMS, CallToolResult, Implementation
 
 from atelier import __version__
 from atelier.errors import MCPConnectionError
@@ -19,6 +19,7 @@ from gateway.mcp_host.clock import Clock
 from gateway.mcp_host.faults import ENDED, LONGEST_SAID, SessionLost, connection_error, reason_of
 from gateway.mcp_host.http import Dialler, Replies
 from gateway.mcp_host.limits import PoolLimits
+from gateway.mcp_host.listing import depth_of
 from gateway.mcp_host.output_check import disagreement
 from gateway.mcp_host.patience import Patience
 from gateway.mcp_host.progress import Latest, Progress
@@ -60,9 +61,9 @@ class Connection:
         self._catalogue = ToolCatalogue(server.label, limits)
         self._traffic = Traffic(Pace(limits.messages_a_second), self._catalogue.sift, self.leave)
         self._patience = Patience()
-        self._turn = asyncio.Lock()
         self._leave = asyncio.Event()
         self._probe: asyncio.Task[None] | None = None
+        self._listing: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(self._run())
 
@@ -106,16 +107,17 @@ class Connection:
     async def tools(self) -> Sequence[ServerTool]:
         """As last listed, or listed anew where they have changed; MCPConnectionError."""
         client = await self.open()
-        async with self._turn:
-            if self._catalogue.is_stale:
-                await self._list(client)
-            assert self._catalogue.tools is not None
-            return self._catalogue.tools
+        if self._catalogue.is_stale:
+            await self._listed(client)
+        assert self._catalogue.tools is not None
+        return self._catalogue.tools
 
     async def call(
         self, tool: str, arguments: Mapping[str, Any], on_progress: Progress | None, elicit: Elicit | None
     ) -> ToolOutput:
         """What the tool answers; MCPConnectionError, SessionLost. Cancelled, it is cancelled at the server too."""
+        if depth_of(arguments) > self._limits.argument_depth:  # which would break the connection, not just the call
+            return failed("The arguments lie too deep in one another.")
         client = await self.open()
         heard = self._traffic.heard
         clock = Clock(self.server.call_seconds, self._longest_call)
@@ -216,6 +218,20 @@ class Connection:
             listening.cancel()
             await asyncio.wait([listening])
 
+    async def _listed(self, client: Client) -> None:
+        """One list for all who want it now. Whoever gives up waiting leaves it: the page of a list that was broken
+        off could come during the next one, and be taken for its own.
+        """
+        if self._listing is None:
+            self._listing = asyncio.create_task(self._list(client))
+            self._listing.add_done_callback(self._forget_listing)
+        await asyncio.shield(self._listing)
+
+    def _forget_listing(self, listing: asyncio.Task[None]) -> None:
+        self._listing = None
+        if not listing.cancelled():
+            listing.exception()  # nobody may be waiting any more
+
     async def _list(self, client: Client) -> None:
         try:
             await self._patience.within(Clock(self._limits.list_seconds), self._catalogue.list(client))
@@ -229,7 +245,8 @@ class Connection:
 
     def _refusal(self, error: MCPError) -> ToolOutput:
         """What a server says instead of a result is for the model, unless it is no answer at all."""
-        if self._replies.session_lost:
+        # Another call's lost session closes the connection under this one, which may have had its effect.
+        if self._replies.session_lost and error.code not in (CONNECTION_CLOSED, INVALID_PARAMS):
             self.leave()
             raise SessionLost
         if error.code == CONNECTION_CLOSED or self.leaving:
@@ -237,6 +254,7 @@ class Connection:
             raise self.error(self.words.fault or f"{ENDED}, during the call")
         if self._replies.status in (401, 403) or (self._replies.status or 0) >= 500:
             raise self.error(f"answered with HTTP {self._replies.status}")
+        self._replies.session_lost = False  # a bad request was one of this call's arguments
         self.answered = True
         return failed(error.message[:LONGEST_SAID])
 

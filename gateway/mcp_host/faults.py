@@ -34,6 +34,8 @@ def reason_of(error: BaseException) -> str:
             return "did not answer as MCP has it"
         case ForbiddenAddress():
             return f"is not called, as its URL is refused: {said}"
+        case httpx2.LocalProtocolError():  # whose words have the header itself, which may hold a key
+            return "cannot be asked: one of the headers for it is not as HTTP has it"
         case httpx2.HTTPError() | httpx2.InvalidURL():
             return f"cannot be reached: {said}"
     return f"failed: {said}"

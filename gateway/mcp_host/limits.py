@@ -27,6 +27,7 @@ class PoolLimits:
     schema: int = 64 * KIB  # one tool's, as JSON
     schemas: int = 2 * MIB  # one server's
     depth: int = 48  # of a schema
+    argument_depth: int = 100  # at which they can still be written down
     description: int = 16 * KIB
     asking_seconds: float = 300.0  # that users may take for all that a server asks them during one call
     sampling: int = 2  # requests of one server that a model answers at a time

@@ -116,12 +116,12 @@ def _plain(tool: ServerTool) -> Json:
 
 def _size(schema: Json, limits: PoolLimits) -> int:
     """In characters of JSON; beyond every limit where it is too deep to be written."""
-    if _depth(schema) > limits.depth:
+    if depth_of(schema) > limits.depth:
         return limits.schema + 1
     return len(json.dumps(schema, ensure_ascii=False))
 
 
-def _depth(value: object) -> int:
+def depth_of(value: object) -> int:
     """How deep objects and arrays lie in one another, without recursion."""
     depth, level = 0, [value]
     while level:

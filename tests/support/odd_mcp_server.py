@@ -65,6 +65,10 @@ def list_tools(params):
     lists += 1
     if BEHAVIOUR == "hang in list":
         time.sleep(600)
+    if BEHAVIOUR == "late list":
+        note("list")
+        while not Path(f"{FILE}.go").exists():
+            time.sleep(0.01)
     if BEHAVIOUR == "endless pages":
         return {"tools": [tool(f"t{lists}")], "nextCursor": f"c{lists}"}
     if BEHAVIOUR == "same cursor":

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
+from structlog.testing import capture_logs
 
 from atelier.errors import MCPConnectionError
 from gateway.mcp_host.limits import PoolLimits
@@ -97,7 +98,9 @@ class Sessions:
             await write(reply(result_of(request, {"content": [{"type": "text", "text": "here"}]})))
 
 
-async def test_a_lost_session_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd servers name one."""
     import tests.support.mcp_servers as servers
 
     plain = servers._handshake
@@ -109,8 +112,52 @@ async def test_a_lost_session_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> 
         return answer
 
     monkeypatch.setattr(servers, "_handshake", with_session)
+
+
+@pytest.mark.usefixtures("sessions")
+async def test_a_lost_session_is_begun_anew() -> None:
     async with OddServer(Sessions()).running() as odd, pool_of() as pool:
         assert (await pool.call(at(odd.url), "echo", {})).text == "here"
+
+
+@pytest.mark.usefixtures("sessions")
+async def test_a_session_that_one_call_finds_lost_repeats_no_other() -> None:
+    """The other one may have had its effect."""
+    paid = asyncio.Event()
+
+    async def pay_or_forget(request: Request, write: Write) -> None:
+        if request.body["params"]["arguments"].get("pay"):
+            paid.set()
+            await asyncio.Event().wait()
+        await write(reply(b"", status="404 Not Found"))
+
+    async with OddServer(pay_or_forget).running() as odd, pool_of() as pool:
+        paying = asyncio.create_task(pool.call(at(odd.url), "echo", {"pay": True}))
+        await paid.wait()
+        await refused(pool.call(at(odd.url), "echo", {}))
+        await refused(paying)
+        calls = [each.body["params"]["arguments"] for each in odd.requests if each.method_name == "tools/call"]
+        assert calls.count({"pay": True}) == 1
+
+
+@pytest.mark.usefixtures("sessions")
+async def test_arguments_that_a_server_refuses_cost_others_nothing() -> None:
+    release = asyncio.Event()
+
+    async def check(request: Request, write: Write) -> None:
+        if request.body["params"]["arguments"]:
+            error = {"jsonrpc": "2.0", "id": request.body["id"], "error": {"code": -32602, "message": "not so"}}
+            await write(reply(json.dumps(error).encode(), status="400 Bad Request"))
+            return
+        await release.wait()
+        await write(reply(result_of(request, {"content": [{"type": "text", "text": "well"}]})))
+
+    async with OddServer(check).running() as odd, pool_of() as pool:
+        other = asyncio.create_task(pool.call(at(odd.url), "echo", {}))
+        await until(lambda: "tools/call" in [each.method_name for each in odd.requests])
+        assert (await pool.call(at(odd.url), "echo", {"a": 1})).text == "not so"
+        release.set()
+        assert (await other).text == "well"
 
 
 async def endless_body(request: Request, write: Write) -> None:
@@ -180,6 +227,15 @@ async def test_a_server_that_refuses_the_key_is_told() -> None:
 
     async with served(forbid) as url, pool_of() as pool:
         assert "HTTP 401" in await refused(pool.tools(at(url)))
+
+
+async def test_a_header_that_cannot_be_sent_is_told_to_nobody() -> None:
+    """A key that was read from a file has a line feed at its end."""
+    async with OddServer(web_page).running() as odd, pool_of() as pool:
+        with capture_logs() as logs:
+            message = await refused(pool.tools(at(odd.url, ("Authorization", "Bearer s3cr3t\n"))))
+        assert "one of the headers" in message
+        assert "s3cr3t" not in message + str(logs)
 
 
 async def test_a_server_that_fails_is_no_tool_that_does() -> None:

@@ -71,6 +71,19 @@ async def test_a_crash_in_a_call_is_told_and_the_next_call_works(tmp_path: Path)
             assert (await pool.call(server, "echo", {"a": 1})).text == '{"a": 1}'
 
 
+async def test_arguments_without_a_bottom_do_not_end_the_connection(tmp_path: Path) -> None:
+    server = odd(file=tmp_path / "notes")
+    deep: dict[str, Any] = {}
+    for _ in range(600):
+        deep = {"a": deep}
+    async with pool_of() as pool:
+        assert (await pool.call(server, "echo", deep)).is_error
+        for _ in range(510):
+            deep = deep["a"]
+        assert json.loads((await pool.call(server, "echo", deep)).text) == deep
+    assert len(lines(tmp_path / "notes", "start")) == 1
+
+
 async def test_the_end_of_a_program_is_noticed_although_what_it_started_lives_on(tmp_path: Path) -> None:
     server = odd("children", tmp_path / "notes")
     async with pool_of() as pool:
@@ -147,6 +160,21 @@ async def test_who_gives_up_waiting_for_a_connection_leaves_the_others_theirs() 
         await asyncio.sleep(0)
         first.cancel()
         assert (await second).text == "{}"
+
+
+async def test_who_gives_up_waiting_for_the_tools_leaves_the_others_theirs(tmp_path: Path) -> None:
+    """The list that it has asked for may come while the others' is awaited."""
+    file = tmp_path / "notes"
+    server = odd("late list", file)
+    async with pool_of() as pool:
+        first = asyncio.create_task(pool.tools(server))
+        await until(lambda: lines(file, "list"))
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(pool.tools(server))
+        await asyncio.sleep(0)
+        (tmp_path / "notes.go").touch()
+        assert [tool.name for tool in await second] == ["echo", "crash", "hang", "work"]
 
 
 async def within_memory(work: Callable[[], Awaitable[object]], most: int) -> None:
