@@ -2,8 +2,9 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atelier.tools import Tool
 from gateway.mcp_host.server import Use
@@ -27,6 +28,11 @@ class Toolset:
 
     tools: Mapping[str, HostedTool]
     listings: Sequence[Listing] = ()
+    _by_server: Mapping[tuple[str, str], HostedTool] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_server = {(each.label, each.name): each for each in self.tools.values()}
+        object.__setattr__(self, "_by_server", by_server)
 
     def definitions(self) -> list[Tool]:
         """As a call carries them."""
@@ -34,7 +40,7 @@ class Toolset:
 
     def find(self, label: str, name: str) -> HostedTool | None:
         """The tool that its server calls so."""
-        return next((each for each in self.tools.values() if (each.label, each.name) == (label, name)), None)
+        return self._by_server.get((label, name))
 
     def of_server(self, label: str) -> list[HostedTool]:
         return [each for each in self.tools.values() if each.label == label]
@@ -47,11 +53,10 @@ def make_toolset(listings: Sequence[Listing], taken: Collection[str] = ()) -> To
     """
     offered = [(listing.use, tool) for listing in listings for tool in listing.tools]
     names = [_usual(tool.name) for _, tool in offered]
+    counts, free = Counter([*names, *taken]), _FreeNames(taken)
     shown: dict[str, HostedTool] = {}
     for (use, tool), name in zip(offered, names, strict=True):
-        alone = names.count(name) == 1 and name not in taken
-        word = name if alone else _usual(f"{use.server.label}_{tool.name}")
-        word = _unlike({*taken, *shown}, word)
+        word = free.take(name if counts[name] == 1 else _usual(f"{use.server.label}_{tool.name}"))
         shown[word] = HostedTool(word, use, tool)
     return Toolset(shown, listings)
 
@@ -64,9 +69,18 @@ def _usual(name: str) -> str:
     return word[: LONGEST_NAME - 9] + "_" + hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
-def _unlike(others: Collection[str], name: str) -> str:
-    number, word = 1, name
-    while word in others:
-        number += 1
-        word = f"{name[: LONGEST_NAME - 4]}_{number}"
-    return word
+class _FreeNames:
+    """Each name once, in time that grows with their number alone: thousands may be alike."""
+
+    def __init__(self, taken: Collection[str]) -> None:
+        self._taken = set(taken)
+        self._numbers: Counter[str] = Counter()  # that have been given, by what comes before them
+
+    def take(self, name: str) -> str:
+        """The name, or one like it."""
+        begin, word = name[: LONGEST_NAME - 6], name
+        while word in self._taken:
+            self._numbers[begin] += 1
+            word = f"{begin}_{self._numbers[begin] + 1}"
+        self._taken.add(word)
+        return word

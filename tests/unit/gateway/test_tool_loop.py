@@ -1,0 +1,89 @@
+"""Answers that call tools, their pure parts: names, and calls that go wrong."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from atelier.errors import Draining
+from atelier.metrics import GatewayMetrics
+from gateway.mcp_host.server import Command, Server, Use
+from gateway.mcp_host.tool import HostedTool, ServerTool, ToolOutput
+from gateway.tool_loop.running import HostedCall, RunningCalls
+from gateway.tool_loop.toolset import LONGEST_NAME, Listing, make_toolset
+
+USE = Use(Server("notes", Command("notes")))
+
+
+class Servers:
+    """Whose calls fail in ways that nobody foresaw, or never end."""
+
+    async def tools(self, server: Server) -> Sequence[ServerTool]:
+        raise NotImplementedError
+
+    async def call(self, server: Server, tool: str, arguments: Mapping[str, Any]) -> ToolOutput:
+        if tool == "wait":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise RuntimeError("while it was cancelled")
+        raise RuntimeError(tool)
+
+
+def running(*names: str) -> RunningCalls:
+    calls = [HostedCall(i, f"c{i}", HostedTool(name, USE, ServerTool(name)), "{}") for i, name in enumerate(names)]
+    return RunningCalls(Servers(), GatewayMetrics(CollectorRegistry()), calls, time.monotonic() + 10)
+
+
+def complaints() -> list[dict[str, Any]]:
+    """Of the event loop from here on, such as of errors that nobody has looked at."""
+    found: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    return found
+
+
+async def test_calls_that_fail_in_unknown_ways_leave_nothing_behind() -> None:
+    found, calls = complaints(), running("one", "two", "wait")
+    with pytest.raises(RuntimeError):
+        await calls.next_ended()
+    calls.close()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    del calls
+    gc.collect()
+    assert not found
+
+
+async def test_whoever_waits_for_calls_can_be_told_to_stop() -> None:
+    calls = running("wait")
+    waiting = asyncio.create_task(calls.next_ended())
+    await asyncio.sleep(0)
+    calls.fail(Draining())
+    calls.fail(Draining())
+    with pytest.raises(Draining):
+        await waiting
+    calls.close()
+    await asyncio.sleep(0)
+
+
+def test_thousands_of_names_that_are_alike_are_told_apart_at_once() -> None:
+    tools = [ServerTool(f"{'n' * 70}{chr(0x4E00 + number)}") for number in range(512)]
+    alike = [ServerTool(f"a{chr(0x4E00 + number)}") for number in range(512)]
+    uses = [Use(Server(f"s{number % 2}", Command("c"))) for number in range(16)]
+    started = time.perf_counter()
+    toolset = make_toolset([Listing(use, [*tools, *alike]) for use in uses], taken=["a_"])
+    assert time.perf_counter() - started < 1
+    assert len(toolset.tools) == 16 * 1024
+    assert max(map(len, toolset.tools)) <= LONGEST_NAME
+
+
+def test_names_that_are_another_tools_have_a_number() -> None:
+    tools = [ServerTool("read"), ServerTool("a.b"), ServerTool("a-b"), ServerTool("a b"), ServerTool("a/b")]
+    toolset = make_toolset([Listing(USE, tools)], taken=["read", "notes_read"])
+    assert list(toolset.tools) == ["notes_read_2", "notes_a_b", "a-b", "notes_a_b_2", "notes_a_b_3"]
+    assert toolset.find("notes", "a/b") is toolset.tools["notes_a_b_3"]
+    assert toolset.find("notes", "c") is None
