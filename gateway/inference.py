@@ -41,12 +41,16 @@ class Inference:
         """What `start` would begin; raises what is wrong with the call, before anything is looked for to answer it."""
         return make_plan(call, origin, self._watcher.known())
 
-    async def start(self, call: Call, origin: Origin, account: Account) -> Generation:
+    def enter(self) -> Ticket:
+        """A place for an answer of several generations, which its caller leaves; Overloaded, Draining."""
+        return self._admission.enter()
+
+    async def start(self, call: Call, origin: Origin, account: Account, place: Ticket | None = None) -> Generation:
         """A generation that a worker has accepted; the caller closes it.
 
-        Raises what stands against it, as the client should see it.
+        Raises what stands against it, as the client should see it. `place`: that the caller has, and keeps.
         """
-        generation = await self.admit(call, origin, account)
+        generation = await self.admit(call, origin, account, place)
         try:
             await generation.begin()
         except BaseException:
@@ -54,9 +58,9 @@ class Inference:
             raise
         return generation
 
-    async def admit(self, call: Call, origin: Origin, account: Account) -> Generation:
+    async def admit(self, call: Call, origin: Origin, account: Account, place: Ticket | None = None) -> Generation:
         """A generation that has yet to begin, for callers that tell of the load meanwhile; the caller closes it."""
-        generation = self._enter(call, origin, account)
+        generation = self._enter(call, origin, account, place)
         if call.images:
             try:
                 await generation.read_images(self._images)
@@ -70,17 +74,17 @@ class Inference:
         for generation in list(self._running):
             generation.fail(error)
 
-    def _enter(self, call: Call, origin: Origin, account: Account) -> Generation:
+    def _enter(self, call: Call, origin: Origin, account: Account, place: Ticket | None) -> Generation:
         plan = self.check(call, origin)
         account.model = plan.model.key
-        ticket = self._admission.enter()
+        ticket = place or self._admission.enter()
         generation = Generation(
             plan,
             self._deadline(call, account),
             self._dispatcher,
             self._workers,
             on_begin=ticket.begin,
-            on_close=lambda closed: self._settle(closed, ticket, account),
+            on_close=lambda closed: self._settle(closed, None if place else ticket, account),
         )
         self._running.add(generation)
         return generation
@@ -89,9 +93,10 @@ class Inference:
         end = account.started + call.timeout if call.timeout is not None else None
         return Deadline(end, self._queue_timeout)
 
-    def _settle(self, generation: Generation, ticket: Ticket, account: Account) -> None:
+    def _settle(self, generation: Generation, ticket: Ticket | None, account: Account) -> None:
         self._running.discard(generation)
-        ticket.leave()
+        if ticket is not None:
+            ticket.leave()
         account.prompt_tokens += generation.prompt_tokens
         account.completion_tokens += generation.generated_tokens
         account.generations += 1

@@ -129,6 +129,7 @@ class Gateway:
         too_late = Draining("The server stopped before the answer was complete; send the request again.")
         self.inference.end_all(too_late)
         self.unary.end_all(too_late)
+        self.tool_host.end_all(too_late)
         await self.questions.close()
         await self.background.close()
         await self.registry.close()  # ends those that wait for a load

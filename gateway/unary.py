@@ -1,8 +1,7 @@
 """Calls with one answer, where nothing is generated: texts to vectors, documents to scores, texts to tokens."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ from gateway.admission import Admission
 from gateway.call import Call, Chat, Origin, Plan, find_target, make_plan, set_chat, told_name
 from gateway.connection import Method, WorkerRefused, as_told
 from gateway.dispatcher import Dispatcher
+from gateway.ending import Ending
 from gateway.image_reader import ImageReader
 from gateway.snapshot import Instance, Launch
 from gateway.watcher import Watcher
@@ -99,8 +99,7 @@ class Unary:
         self._admission = admission
         self._metrics = metrics
         self._images = images
-        self._running: set[asyncio.Timeout] = set()
-        self._end: AtelierError | None = None
+        self._ending = Ending()
 
     async def embed(self, call: EmbedCall, origin: Origin, account: Account) -> Embeddings:
         """Raises what stands against it, as the client should see it; so do the others."""
@@ -132,16 +131,14 @@ class Unary:
 
     def end_all(self, error: AtelierError) -> None:
         """Every call that is on its way ends with this error."""
-        self._end = error
-        for call in self._running:
-            call.reschedule(0)
+        self._ending.end_all(error)
 
     async def _answer_on_chat(
         self, method: Method, message: Callable[[Plan, Instance], Any], call: Call, origin: Origin, account: Account
     ) -> tuple[str, Any]:
         plan = make_plan(call, origin, self._watcher.known())
         with self._admitted(plan.model.key, account) as (on_found, lost):
-            async with self._until_ended():
+            async with self._ending.until_ended():
                 seen = replace(plan, images=await self._images.read(call.images))
                 reply = await self._ask(
                     method, lambda instance: message(seen, instance), plan.target, origin, lost, on_found
@@ -153,7 +150,7 @@ class Unary:
     ) -> tuple[str, Any]:
         target, found = find_target(model, self._watcher.known())
         with self._admitted(found.key, account) as (on_found, lost):
-            async with self._until_ended():
+            async with self._ending.until_ended():
                 reply = await self._ask(method, lambda _: message, target, origin, lost, on_found)
             account.prompt_tokens = getattr(reply, "prompt_tokens", 0)  # those that the model has read
         return told_name(target), reply
@@ -188,20 +185,6 @@ class Unary:
                 if lost:
                     raise as_told(error) from None
                 lost.add(instance.launch)
-
-    @asynccontextmanager
-    async def _until_ended(self) -> AsyncIterator[None]:
-        """Inside, `end_all` ends the work with its error."""
-        async with asyncio.timeout(None) as call:
-            self._running.add(call)
-            try:
-                yield
-            except asyncio.CancelledError:
-                if self._end is not None and call.expired():
-                    raise self._end from None
-                raise
-            finally:
-                self._running.discard(call)
 
 
 def embed_message(call: EmbedCall, origin: Origin) -> pb.EmbedRequest:

@@ -7,7 +7,7 @@ import orjson
 from gateway.events import Delta, Elicited, Event, HostedCallBegun, HostedCallEnded, Reasoning, ToolCallDelta
 from gateway.lmstudio.integrations import provider_info
 from gateway.mcp_host.tool import HostedTool, ToolImage, ToolOutput
-from gateway.tool_loop.messages import seen_image
+from gateway.tool_loop.messages import call_message, seen_image
 
 Json = dict[str, Any]
 
@@ -69,14 +69,10 @@ class _Step:
         said: Json = {"role": "assistant", "content": "".join(self.text)}
         if self.reasoning:
             said["reasoning_content"] = "".join(self.reasoning)
-        if self.ended:
-            said["tool_calls"] = [_history_call(each) for each in self.ended]
-        return [said, *(_result(each, sees=sees) for each in self.ended)]
-
-
-def _history_call(ended: HostedCallEnded) -> Json:
-    function = {"name": ended.tool.shown, "arguments": ended.arguments}
-    return {"id": ended.id, "type": "function", "function": function}
+        ended = sorted(self.ended, key=lambda each: each.number)
+        if ended:
+            said["tool_calls"] = [call_message(each) for each in ended]
+        return [said, *(_result(each, sees=sees) for each in ended)]
 
 
 def _result(ended: HostedCallEnded, *, sees: bool) -> Json:

@@ -6,10 +6,12 @@ from dataclasses import replace
 from functools import partial
 
 from atelier.constraint import Constraint
+from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
 from atelier.tools import Tools
 from gateway.account import Account
 from gateway.call import Call, Origin
+from gateway.ending import Ending
 from gateway.events import Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedCallRuns
 from gateway.generation import Generation
 from gateway.inference import Inference
@@ -17,6 +19,7 @@ from gateway.mcp_host.clock import Clock
 from gateway.mcp_host.server import Servers, Use
 from gateway.tool_loop.asking import Asking
 from gateway.tool_loop.hosted_call import HostedCall
+from gateway.tool_loop.image_room import ImageRoom
 from gateway.tool_loop.loop import LoopLimits, ToolLoop, with_messages
 from gateway.tool_loop.messages import Json, result_message
 from gateway.tool_loop.running import RunningCalls, ToolServers
@@ -47,6 +50,14 @@ class ToolHost:
         self._metrics = metrics
         self._limits = limits
         self._own_servers = own_servers
+        self._ending = Ending()
+        self._loops: set[ToolLoop] = set()
+
+    def end_all(self, error: AtelierError) -> None:
+        """Every answer that is on its way ends with this error: where it calls tools, and before it has begun."""
+        self._ending.end_all(error)
+        for loop in list(self._loops):
+            loop.fail(error)
 
     async def toolset(
         self, wishes: Sequence[Wish], owner: str, *, taken: Collection[str] = (), asks: bool = False
@@ -57,7 +68,8 @@ class ToolHost:
         tools that need it are not offered.
         """
         uses = find_uses(wishes, self._operators(), owner, own_servers=self._own_servers)
-        listings = await asyncio.gather(*(self._list(use, asks=asks) for use in uses))
+        async with self._ending.until_ended():
+            listings = await asyncio.gather(*(self._list(use, asks=asks) for use in uses))
         return make_toolset(listings, taken)
 
     async def start(
@@ -114,28 +126,36 @@ class ToolHost:
         whole: bool = False,
     ) -> ToolLoop:
         """One that has yet to begin."""
-        limits = self._limits_of(call, account, most_calls)
-        told: list[Event] = []
-        if approved:
-            sees = self._inference.check(call, origin).model.made_for_vision
-            ended = await self._run_first(approved, Clock(limits.seconds))
-            results = [result_message(each, sees=sees) for each in ended]
-            call = free_to_call(resumed(results) if resumed else with_messages(call, results), constraint)
-            told = [event for each in ended for event in _as_told(each)]
+        sees = self._inference.check(call, origin).model.made_for_vision
+        limits, room = self._limits_of(call, account, most_calls), ImageRoom(call.images)
+        clock = Clock(limits.seconds, limits.latest)
+        # One place for all of the answer: what its tools have done would be lost if a later step found none.
+        place = self._inference.enter()
+        try:
+            told: list[Event] = []
+            if approved:
+                ended = [room.fitted(each) for each in await self._run_first(approved, clock)]
+                results = [result_message(each, sees=sees) for each in ended]
+                call = free_to_call(resumed(results) if resumed else with_messages(call, results), constraint)
+                told = [event for each in ended for event in _as_told(each)]
+            first = await self._inference.admit(call, origin, account, place)
+        except BaseException:
+            place.leave()
+            raise
 
         async def start(later: Call) -> Generation:
-            return await self._inference.start(later, origin, account)
+            return await self._inference.start(later, origin, account, place)
 
-        return ToolLoop(
-            await self._inference.admit(call, origin, account),
-            free_to_call(call, constraint),
-            toolset,
-            start,
-            partial(self._run, asking=asking),
-            limits,
-            told=told,
-            whole=whole,
+        def on_close(closed: ToolLoop) -> None:
+            self._loops.discard(closed)
+            place.leave()
+
+        later, run = free_to_call(call, constraint), partial(self._run, asking=asking)
+        loop = ToolLoop(
+            first, later, toolset, start, run, limits, clock, room, on_close, told=told, whole=whole
         )
+        self._loops.add(loop)
+        return loop
 
     async def _list(self, use: Use, *, asks: bool) -> Listing:
         tools = await self._servers.tools(use.server)
@@ -150,8 +170,9 @@ class ToolHost:
         running = self._run(calls, clock)
         found: list[HostedCallEnded] = []
         try:
-            while events := await running.next_events():
-                found += [event for event in events if isinstance(event, HostedCallEnded)]
+            async with self._ending.until_ended():
+                while events := await running.next_events():
+                    found += [event for event in events if isinstance(event, HostedCallEnded)]
         finally:
             running.close()
         return sorted(found, key=lambda each: each.number)

@@ -25,6 +25,7 @@ from gateway.generation import Generation
 from gateway.mcp_host.clock import Clock
 from gateway.snapshot import Instance
 from gateway.tool_loop.hosted_call import HostedCall
+from gateway.tool_loop.image_room import ImageRoom
 from gateway.tool_loop.messages import step_messages
 from gateway.tool_loop.running import RunningCalls
 from gateway.tool_loop.step import Step
@@ -49,6 +50,21 @@ class LoopLimits:
     latest: float = math.inf  # seconds after which they are not, whatever users take
 
 
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """All that is kept of an earlier step: its generation has every image of its prompt."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+
+    @classmethod
+    def of(cls, generation: Generation) -> "_Counts":
+        return cls(*(getattr(generation, name) for name in cls.__slots__))
+
+
 class ToolLoop:
     """Owned by the request's task, which closes it; used like a generation of one choice.
 
@@ -64,25 +80,32 @@ class ToolLoop:
         start: Start,
         run: Run,
         limits: LoopLimits,
+        clock: Clock,
+        room: ImageRoom,
+        on_close: Callable[["ToolLoop"], None],
         *,
         told: Sequence[Event] = (),
         whole: bool = False,
     ) -> None:
         """`later`: what the steps after the first go on from. `told`: what the client gets before anything else.
 
-        `whole`: nothing is sent before the answer's end, so that a lost worker is replaced even late.
+        `clock`: when it is up, tools are no longer called. `whole`: nothing is sent before the answer's end, so that a
+        lost worker is replaced even late.
         """
         self.ends: dict[int, Finished] = {}
         self._call = later
         self._first = first
         self._generation = first
-        self._earlier: list[Generation] = []
+        self._earlier: list[_Counts] = []
         self._toolset = toolset
         self._start = start
         self._run = run
         self._limits = limits
         self._whole = whole
-        self._clock = Clock(limits.seconds, limits.latest)
+        self._clock = clock
+        self._room = room
+        self._on_close = on_close
+        self._failure: AtelierError | None = None
         before = [event for event in told if isinstance(event, HostedCallEnded)]
         self._numbers = itertools.count(len(before))
         self._called = len(before)
@@ -124,23 +147,23 @@ class ToolLoop:
 
     @property
     def prompt_tokens(self) -> int:
-        return sum(each.prompt_tokens for each in self._generations)
+        return sum(each.prompt_tokens for each in self._counts)
 
     @property
     def cached_tokens(self) -> int:
-        return sum(each.cached_tokens for each in self._generations)
+        return sum(each.cached_tokens for each in self._counts)
 
     @property
     def generated_tokens(self) -> int:
-        return sum(each.generated_tokens for each in self._generations)
+        return sum(each.generated_tokens for each in self._counts)
 
     @property
     def completion_tokens(self) -> int:
-        return sum(each.completion_tokens for each in self._generations)
+        return sum(each.completion_tokens for each in self._counts)
 
     @property
     def reasoning_tokens(self) -> int:
-        return sum(each.reasoning_tokens for each in self._generations)
+        return sum(each.reasoning_tokens for each in self._counts)
 
     def must_load(self) -> bool:
         return self._first.must_load()
@@ -166,16 +189,21 @@ class ToolLoop:
         return found
 
     def fail(self, error: AtelierError) -> None:
+        """End it with an error, wherever it is: also while its calls run, and between two steps."""
+        self._failure = error
         self._generation.fail(error)
+        if self._running is not None:
+            self._running.fail(error)
 
     def close(self) -> None:
         if self._running is not None:
             self._running.close()
         self._generation.close()
+        self._on_close(self)
 
     @property
-    def _generations(self) -> list[Generation]:
-        return [*self._earlier, self._generation]
+    def _counts(self) -> list["_Counts"]:
+        return [*self._earlier, _Counts.of(self._generation)]
 
     def _new_step(self) -> Step:
         return Step(self._toolset, lambda: next(self._numbers))
@@ -203,19 +231,37 @@ class ToolLoop:
         runs = {event.number for event in told if isinstance(event, HostedCallRuns)}
         if not runs:
             return [*told, self._end()]
+        self._raise_failure()
         calls = [call for call in self._step.calls() if call.number in runs]
-        room = max(0, self._limits.calls - self._called)
+        run = self._within_limits(calls)
         self._called += len(calls)
-        self._ended = [call.ended(None, NO_MORE) for call in calls[room:]]
-        self._running = self._run(calls[:room], self._clock)
+        self._ended = [call.ended(None, NO_MORE) for call in calls if call not in run]
+        self._running = self._run(run, self._clock)
         return [*told, *self._ended]
 
+    def _raise_failure(self) -> None:
+        """What is written was sent all the same."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _within_limits(self, calls: Sequence[HostedCall]) -> Sequence[HostedCall]:
+        """Those that may run. Models call what they were not offered, too: what they have called before, say."""
+        offered = self._offered()
+        return [call for call in calls if call.tool.shown in offered][: max(0, self._limits.calls - self._called)]
+
+    def _offered(self) -> set[str]:
+        """The servers' tools that this step may call."""
+        tools = self.plan.call.tools
+        return {tool.name for tool in tools.tools if tool.name in self._toolset.tools} if tools else set()
+
     async def _await_calls(self, running: RunningCalls) -> list[Event]:
-        if events := await running.next_events():
+        if heard := await running.next_events():
+            events = [self._room.fitted(event) if isinstance(event, HostedCallEnded) else event for event in heard]
             self._ended += [event for event in events if isinstance(event, HostedCallEnded)]
-            return list(events)
+            return [*events]
         self._running = None
-        if self._step.has_client_calls or len(self._ended) < len(self._step.calls()):  # others have to act
+        others_act = self._step.has_client_calls or len(self._ended) < len(self._step.calls())
+        if others_act or not self._offered():  # a step that was to call nothing is the last, whatever it has called
             self._ready = [self._end()]
         else:
             await self._go_on()
@@ -223,6 +269,7 @@ class ToolLoop:
 
     async def _go_on(self) -> None:
         """The next step, with what the calls came to."""
+        self._raise_failure()
         self._ended.sort(key=lambda ended: ended.number)
         came: list[object] = [(each.tool.shown, each.arguments, each.output, each.error) for each in self._ended]
         repeats, self._before = came == self._before, came
@@ -231,7 +278,7 @@ class ToolLoop:
         ended = self._generation
         ended.close()
         self._generation = await self._start(self._call)
-        self._earlier.append(ended)
+        self._earlier.append(_Counts.of(ended))
         self._step, self._ended = self._new_step(), []
 
     def _following(self, completion: Completion, ended: Sequence[HostedCallEnded], *, repeats: bool) -> Call:

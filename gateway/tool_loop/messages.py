@@ -9,6 +9,7 @@ from atelier.errors import InvalidRequest
 from gateway.events import Completion, HostedCallEnded
 from gateway.images import Allowance, EncodedImage, ImageSource, content_of, decode, known_image
 from gateway.mcp_host.tool import ToolImage, ToolOutput
+from gateway.tool_loop.running import read_arguments
 
 Json = dict[str, Any]
 
@@ -18,15 +19,17 @@ UNREADABLE = "(An image that cannot be read.)"
 
 def step_messages(completion: Completion, ended: Sequence[HostedCallEnded], *, sees: bool) -> list[Json]:
     """What the model wrote and called, and what came of each call. `sees`: whether the model sees images."""
-    calls = [_call(each.id, each.tool.shown, each.arguments) for each in ended]
+    calls = [call_message(each) for each in ended]
     said: Json = {"role": "assistant", "content": completion.text, "tool_calls": calls}
     if completion.reasoning:
         said["reasoning_content"] = completion.reasoning
     return [said, *(result_message(each, sees=sees) for each in ended)]
 
 
-def _call(id: str, name: str, arguments: str) -> Json:
-    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+def call_message(ended: HostedCallEnded) -> Json:
+    """A call as templates take it: arguments that are no object, which many cannot write, are left out."""
+    arguments = "{}" if read_arguments(ended.arguments) is None else ended.arguments
+    return {"id": ended.id, "type": "function", "function": {"name": ended.tool.shown, "arguments": arguments}}
 
 
 def result_message(ended: HostedCallEnded, *, sees: bool) -> Json:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from atelier.errors import MCPConnectionError
+from atelier.errors import AtelierError, MCPConnectionError
 from atelier.metrics import GatewayMetrics
 from gateway.events import Elicited, HostedCallEnded
 from gateway.mcp_host.callbacks import Elicit
@@ -50,23 +50,34 @@ class RunningCalls:
         self._clock = clock
         self._asking = asking
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._heard: asyncio.Queue[Elicited | asyncio.Task[HostedCallEnded]] = asyncio.Queue()
+        self._heard: asyncio.Queue[Elicited | asyncio.Task[HostedCallEnded] | AtelierError] = asyncio.Queue()
         self._tasks = [asyncio.create_task(self._run(call)) for call in calls]
         self._left = len(calls)  # whose ends nobody has heard of
         for task in self._tasks:
+            task.add_done_callback(_looked_at)
             task.add_done_callback(self._heard.put_nowait)
 
     async def next_events(self) -> list[Elicited | HostedCallEnded]:
-        """What servers have asked and which calls have ended since the last time; none when all calls have."""
+        """What servers have asked and which calls have ended since the last time; none when all calls have.
+
+        Raises what `fail` was given.
+        """
         if not self._left:
             return []
         heard = [await self._heard.get()]
         while not self._heard.empty():
             heard.append(self._heard.get_nowait())
+        for each in heard:
+            if isinstance(each, AtelierError):
+                raise each
         ended = [each.result() for each in heard if isinstance(each, asyncio.Task)]
         self._left -= len(ended)
         asked = [each for each in heard if isinstance(each, Elicited)]
         return [*asked, *sorted(ended, key=lambda each: each.number)]
+
+    def fail(self, error: AtelierError) -> None:
+        """Whoever waits for the calls waits no longer."""
+        self._heard.put_nowait(error)
 
     def close(self) -> None:
         for task in self._tasks:
@@ -79,7 +90,7 @@ class RunningCalls:
         return ended
 
     async def _outcome(self, call: HostedCall) -> HostedCallEnded:
-        if (arguments := _object(call.arguments)) is None:
+        if (arguments := read_arguments(call.arguments)) is None:
             return call.ended(None, NO_OBJECT)
         try:
             async with self._clock.limit() as limit, self._places:
@@ -97,7 +108,14 @@ class RunningCalls:
         return CallsQuestions(self._asking, call, self._clock, self._heard.put_nowait) if self._asking else None
 
 
-def _object(arguments: str) -> dict[str, object] | None:
+def _looked_at(task: asyncio.Task[HostedCallEnded]) -> None:
+    """Nobody may be left to whom an error would be raised."""
+    if not task.cancelled():
+        task.exception()
+
+
+def read_arguments(arguments: str) -> dict[str, object] | None:
+    """None where they are no JSON object."""
     try:
         found = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:

@@ -8,6 +8,10 @@ from gateway.mcp_host.server import FREELY, Approval, Endpoint, Server, Servers,
 
 MOST_SERVERS = 16  # of one request
 LONGEST_TOLD = 64  # characters of a label in an error
+# What says where a request ends, and whom it is for: the connection's to say, which goes to an address that was judged.
+CONNECTIONS_OWN = frozenset(
+    {"connection", "content-length", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 
 NOT_ALLOWED = (
     "{path}: requests may not name MCP servers of their own here; the operator can allow it (ATELIER_MCP_REQUESTS), "
@@ -50,8 +54,16 @@ def _use(wish: Wish, servers: Servers, owner: str, *, own_servers: bool) -> Use:
         return _narrowed(_known(wish, servers), wish)
     if not own_servers:
         raise Forbidden(NOT_ALLOWED.format(path=wish.path), param=wish.path)
+    _refuse_connections_own(wish)
     reach = Endpoint(wish.url, tuple(sorted((wish.headers or {}).items())), public_only=True)
     return _narrowed(Use(Server(wish.label, reach, owner)), wish)
+
+
+def _refuse_connections_own(wish: Wish) -> None:
+    for name in wish.headers or {}:
+        if name.lower() in CONNECTIONS_OWN:
+            param = f"{wish.path}.headers"
+            raise InvalidRequest(f"{param}: {name} is not a request's to set", param=param)
 
 
 def _known(wish: Wish, servers: Servers) -> Use:

@@ -23,6 +23,7 @@ class ToolServer:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def tool_app(told: ToolServer) -> Any:
@@ -48,14 +49,14 @@ def tool_app(told: ToolServer) -> Any:
 
     @server.tool()
     async def wait() -> str:
-        """Never answers."""
+        """Answers once it is let."""
         told.begun.set()
         try:
-            await asyncio.Event().wait()
+            await told.released.wait()
         except asyncio.CancelledError:
             told.cancelled.set()
             raise
-        return "never"
+        return "at last"
 
     return server.streamable_http_app()
 

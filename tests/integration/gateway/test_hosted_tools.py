@@ -1,6 +1,7 @@
 """Answers that call tools of MCP servers, in chat completions and LM Studio's chat, over the real wire."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,9 +10,11 @@ import httpx
 import openai
 import pytest
 
+from gateway.tool_loop.loop import NO_MORE
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway
 from tests.support.mcp_server import ToolServer, tool_server
+from tests.support.pictures import red
 from tests.support.scripted_turns import call, follow, messages_of, tools_of
 from worker.engine.interface import ChatPrompt
 
@@ -52,6 +55,8 @@ def lmstudio_body(server: ToolServer, **more: Any) -> dict[str, Any]:
 
 
 def body_for(path: str, server: ToolServer, **more: Any) -> dict[str, Any]:
+    if path == "/v1/responses":
+        return {"model": KEY, "input": "What?", "tools": [mcp_tool(server, require_approval="never")], **more}
     return openai_body(server, **more) if path.startswith("/v1") else lmstudio_body(server, **more)
 
 
@@ -262,6 +267,33 @@ async def test_an_answer_that_never_stops_calling_is_stopped(registry: FakeRegis
     assert reply["choices"][0]["message"]["content"] == "sososo"
 
 
+async def test_calls_of_tools_that_are_not_offered_any_more_end_the_answer(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    """The client's own functions are, so what the model calls is read."""
+    requests = await follow(registry, {"text": "so", "tool_calls": [call("read_note", name="n1")]})
+    mine = {"type": "function", "function": {"name": "mine"}}
+    [choice] = (await post(gateway, CHATS[0], openai_body(server, tools=[mine, mcp_tool(server)]))).json()["choices"]
+    assert [tools_of(request)[:2] for request in requests] == [["mine", "read_note"]] * 2 + [["mine"]]
+    assert len(server.calls) == 2
+    assert choice["finish_reason"] == "stop"
+    assert [each["error"] for each in choice["message"]["mcp_calls"]] == [None, None, NO_MORE]
+
+
+async def test_a_tool_that_the_choice_leaves_out_is_not_called(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    await follow(registry, {"text": "", "tool_calls": [call("read_note", name="n1")]}, ANSWERS)
+    allowed = [{"type": "mcp", "server_label": "notes", "name": "picture"}]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": allowed}
+    body = body_for("/v1/responses", server, tool_choice=choice)
+    reply = (await post(gateway, "/v1/responses", body)).json()
+    assert server.calls == []
+    [called] = [item for item in reply["output"] if item["type"] == "mcp_call"]
+    assert (called["status"], called["error"]["message"]) == ("failed", NO_MORE)
+    assert reply["output"][-1]["content"][0]["text"] == "It is blue."
+
+
 @pytest.mark.parametrize("path", CHATS)
 async def test_a_client_that_leaves_ends_the_call_at_the_server(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str
@@ -273,6 +305,99 @@ async def test_a_client_that_leaves_ends_the_call_at_the_server(
         asking.cancel()
         await asyncio.wait([asking])
     await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
+async def test_the_end_of_the_server_ends_calls_that_run_with_an_error(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str, streams: bool
+) -> None:
+    await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
+    asking = asyncio.create_task(post(gateway, path, body_for(path, server, stream=streams)))
+    await asyncio.wait_for(server.begun.wait(), PATIENCE)
+    assert gateway.gateway.admission.active == 1
+    await gateway.gateway.drain(0)
+    reply = await asking
+    assert reply.status_code == (200 if streams else 503)
+    told = events_of(reply.text)[-1 if path != CHATS[1] else -2] if streams else reply.json()
+    assert "The server stopped before" in json.dumps(told)
+    await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
+    assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0
+
+
+@pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
+async def test_an_answer_that_calls_tools_is_finished_within_the_grace_period(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str
+) -> None:
+    """Its later steps need no place of their own, which they would not get."""
+    await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
+    asking = asyncio.create_task(post(gateway, path, body_for(path, server)))
+    await asyncio.wait_for(server.begun.wait(), PATIENCE)
+    draining = asyncio.create_task(gateway.gateway.drain(PATIENCE))
+    await asyncio.sleep(0)
+    server.released.set()
+    assert "It is blue." in (await asking).text
+    await asyncio.wait_for(draining, PATIENCE)
+
+
+async def test_an_answer_keeps_its_place_in_a_full_queue(registry: FakeRegistry, server: ToolServer) -> None:
+    await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
+    options: dict[str, Any] = {"mcp_requests": True, "outbound_hosts": ["127.0.0.1"], "max_queued": 1}
+    async with running_gateway(registry, **options) as gateway:
+        asking = asyncio.create_task(post(gateway, CHATS[0], openai_body(server)))
+        await asyncio.wait_for(server.begun.wait(), PATIENCE)
+        assert (await post(gateway, CHATS[0], {"model": KEY, "messages": HELLO})).status_code == 503
+        server.released.set()
+        assert (await asking).json()["choices"][0]["message"]["content"] == "It is blue."
+        assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0
+
+
+async def test_the_end_of_the_server_ends_the_wait_for_its_tools(registry: FakeRegistry) -> None:
+    await registry.start_instance()
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/mcp"
+    async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as gateway:
+        asking = asyncio.create_task(post(gateway, CHATS[0], openai_body(ToolServer(url))))
+        await asyncio.wait_for(asked.wait(), PATIENCE)
+        await gateway.gateway.drain(0)
+        assert (await asking).status_code == 503
+    listener.close()
+
+
+async def test_more_images_than_a_request_may_have_are_left_out(registry: FakeRegistry, server: ToolServer) -> None:
+    """They would fail the whole answer."""
+    requests = await follow(registry, {"text": "", "tool_calls": [call("picture")] * 40}, ANSWERS)
+    registry.models[KEY] = model_message(made_for_tools=True, made_for_vision=True)
+    async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as gateway:
+        url = "data:image/png;base64," + base64.b64encode(red(10, 8)).decode()
+        brought = [{"type": "image_url", "image_url": {"url": url}}] * 30
+        messages = [{"role": "user", "content": [*brought, {"type": "text", "text": "And others?"}]}]
+        reply = await post(gateway, CHATS[0], openai_body(server, messages=messages))
+    assert reply.json()["choices"][0]["message"]["content"] == "It is blue.", reply.text
+    prompt = requests[-1].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert len(prompt.images) == 64
+    assert str(messages_of(requests[-1])).count("too many") == 6
+
+
+async def test_arguments_that_are_no_object_do_not_reach_the_template(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
+) -> None:
+    requests = await follow(
+        registry, {"text": "", "tool_calls": [{"name": "read_note", "arguments": '{"name": "n'}]}, ANSWERS
+    )
+    reply = (await post(gateway, CHATS[0], openai_body(server))).json()
+    assert reply["choices"][0]["message"]["content"] == "It is blue."
+    *_, said, result = messages_of(requests[-1])
+    assert said["tool_calls"][0]["function"]["arguments"] == "{}"
+    assert "not a JSON object" in result["content"]
 
 
 @pytest.mark.parametrize("path", CHATS)
@@ -313,6 +438,7 @@ async def test_private_addresses_are_not_reached(registry: FakeRegistry, server:
         ({"tools": [{"type": "mcp", "server_label": "a", "server_url": 7}]}, "tools[0].server_url"),
         ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "x", "connector_id": "c"}]}, "connector_id"),
         ({"tools": [{"type": "mcp", "server_label": "a", "require_approval": "always"}]}, "require_approval"),
+        ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "x", "headers": {"Host": "b"}}]}, "headers"),
     ],
 )
 async def test_what_is_wrong_with_a_tool_is_named(

@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
+import psutil
 
-from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, events_of, post_bytes, until
+from tests.support.scripted_turns import call, follow
 
+ODD = str(Path(__file__).parents[2] / "support" / "odd_mcp_server.py")
 START_SECONDS = 60.0
 STREAM = {"model": KEY, "messages": [{"role": "user", "content": "x"}], "stream": True}
 
@@ -97,6 +102,32 @@ async def test_sigterm_lets_streams_finish_and_exits_0(registry: FakeRegistry) -
         assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
         writer.close()
     assert "[DONE]" in text
+
+
+async def test_sigterm_during_a_tools_call_is_an_error_and_leaves_no_program(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    servers = {"odd": {"command": sys.executable, "args": ["-S", "-E", ODD, "children", str(notes)]}}
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
+    registry.models[KEY] = model_message(made_for_tools=True)
+    await follow(registry, {"text": "", "tool_calls": [call("hang")]})
+    port = free_port()
+    settings = {"port": port, "registry_address": registry.target, "shutdown_grace": 0.5, "home": tmp_path}
+    async with gateway_process(**settings) as process:
+        await wait_ready(port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        tools = [{"type": "mcp", "server_label": "odd"}]
+        writer.write(post_bytes("/v1/chat/completions", {**STREAM, "tools": tools}))
+        begun = await asyncio.wait_for(reader.readuntil(b"mcp_calls"), PATIENCE)
+        process.send_signal(signal.SIGTERM)
+        text = (begun + await asyncio.wait_for(reader.read(), PATIENCE)).decode()
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+        writer.close()
+    assert events_of(text)[-1]["error"]["code"] == "draining"
+    started = [int(line.split()[1]) for line in notes.read_text().splitlines()]
+    assert len(started) == 2
+    assert not any(map(psutil.pid_exists, started))
 
 
 async def test_when_the_parent_is_gone_stragglers_get_an_error_and_it_exits_0(registry: FakeRegistry) -> None:
