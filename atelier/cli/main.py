@@ -55,7 +55,9 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except Failure as failure:
-            typer.echo(f"atelier: {failure}", err=True)
+            from atelier.cli.output import printable  # only now: most verbs end well
+
+            typer.echo(f"atelier: {printable(str(failure))}", err=True)  # it may have words of an MCP server
             raise typer.Exit(1) from None
 
 

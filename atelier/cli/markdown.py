@@ -38,7 +38,7 @@ def _plain() -> Iterator[Screen]:
         unfinished_line = not piece.endswith("\n")
 
     try:
-        yield Screen(show, remark)
+        yield Screen(show, lambda line: remark(printable(line)))
     finally:
         if unfinished_line:
             show("\n")

@@ -138,10 +138,10 @@ def test_tools_of_mcp_servers_are_asked_for_and_their_calls_noted(server: Script
 
 def test_a_failed_call_is_told_and_json_has_the_calls(server: ScriptedServer, atelier: Atelier) -> None:
     call = {"index": 0, "server_label": "files", "name": "read", "arguments": "{}"}
-    ended = {"index": 0, "status": "failed", "output": None, "error": "no such file"}
+    ended = {"index": 0, "status": "failed", "output": None, "error": "no such \x1b]0;file"}
     calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (call, ended)]
     server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Sorry.")]))
-    assert "failed: no such file" in atelier("chat", KEY, "-p", "Hi", "--mcp", "files").stderr
+    assert "failed: no such ]0;file" in atelier("chat", KEY, "-p", "Hi", "--mcp", "files").stderr
     server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Sorry.")]))
     [told] = json.loads(atelier("chat", KEY, "-p", "Hi", "--mcp", "files", "--json").stdout)["mcp_calls"]
-    assert (told["name"], told["status"], told["error"]) == ("read", "failed", "no such file")
+    assert (told["name"], told["status"], told["error"]) == ("read", "failed", ended["error"])

@@ -144,7 +144,7 @@ def test_a_server_is_tried(server: ScriptedServer, atelier: Atelier) -> None:
 
 
 def test_a_server_that_cannot_be_reached_is_an_exit_code(server: ScriptedServer, atelier: Atelier) -> None:
-    server.refuses("POST /api/v1/mcp/servers/a/test", 424, 'The MCP server "a" ended, or broke off.')
+    server.refuses("POST /api/v1/mcp/servers/a/test", 424, 'The MCP server "a" ended, or \x1b]0;broke off.')
     result = atelier("mcp", "test", "a")
     assert result.exit_code == 1
     assert "broke off" in result.stderr
