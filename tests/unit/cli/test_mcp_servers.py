@@ -148,3 +148,4 @@ def test_a_server_that_cannot_be_reached_is_an_exit_code(server: ScriptedServer,
     result = atelier("mcp", "test", "a")
     assert result.exit_code == 1
     assert "broke off" in result.stderr
+    assert "\x1b" not in result.stderr

@@ -11,9 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from atelier.errors import Draining
 from atelier.metrics import GatewayMetrics
+from gateway.mcp_host.callbacks import Elicit
+from gateway.mcp_host.clock import Clock
 from gateway.mcp_host.server import Command, Server, Use
 from gateway.mcp_host.tool import HostedTool, ServerTool, ToolOutput
-from gateway.tool_loop.running import HostedCall, RunningCalls
+from gateway.tool_loop.hosted_call import HostedCall
+from gateway.tool_loop.running import RunningCalls
 from gateway.tool_loop.toolset import LONGEST_NAME, Listing, make_toolset
 
 USE = Use(Server("notes", Command("notes")))
@@ -25,7 +28,9 @@ class Servers:
     async def tools(self, server: Server) -> Sequence[ServerTool]:
         raise NotImplementedError
 
-    async def call(self, server: Server, tool: str, arguments: Mapping[str, Any]) -> ToolOutput:
+    async def call(
+        self, server: Server, tool: str, arguments: Mapping[str, Any], *, elicit: Elicit | None = None
+    ) -> ToolOutput:
         if tool == "wait":
             try:
                 await asyncio.Event().wait()
@@ -36,7 +41,7 @@ class Servers:
 
 def running(*names: str) -> RunningCalls:
     calls = [HostedCall(i, f"c{i}", HostedTool(name, USE, ServerTool(name)), "{}") for i, name in enumerate(names)]
-    return RunningCalls(Servers(), GatewayMetrics(CollectorRegistry()), calls, time.monotonic() + 10)
+    return RunningCalls(Servers(), GatewayMetrics(CollectorRegistry()), calls, Clock(10))
 
 
 def complaints() -> list[dict[str, Any]]:
@@ -49,7 +54,7 @@ def complaints() -> list[dict[str, Any]]:
 async def test_calls_that_fail_in_unknown_ways_leave_nothing_behind() -> None:
     found, calls = complaints(), running("one", "two", "wait")
     with pytest.raises(RuntimeError):
-        await calls.next_ended()
+        await calls.next_events()
     calls.close()
     for _ in range(3):
         await asyncio.sleep(0)
@@ -60,7 +65,7 @@ async def test_calls_that_fail_in_unknown_ways_leave_nothing_behind() -> None:
 
 async def test_whoever_waits_for_calls_can_be_told_to_stop() -> None:
     calls = running("wait")
-    waiting = asyncio.create_task(calls.next_ended())
+    waiting = asyncio.create_task(calls.next_events())
     await asyncio.sleep(0)
     calls.fail(Draining())
     calls.fail(Draining())
