@@ -175,6 +175,8 @@ class RegistryClient:
         await self._channel.close()
 
     async def _reply(self, method: Any, request: Any, seconds: float | None) -> Any:
+        if self._closed:  # a channel that is closed raises what nobody expects
+            raise Draining()
         call = method(request, metadata=self.metadata, timeout=seconds)
         self._calls.add(call)
         try:
