@@ -12,7 +12,7 @@ import pytest
 
 from gateway.tool_loop.loop import NO_MORE
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
-from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway
+from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
 from tests.support.mcp_server import ToolServer, tool_server
 from tests.support.pictures import red
 from tests.support.scripted_turns import call, follow, messages_of, tools_of
@@ -294,17 +294,54 @@ async def test_a_tool_that_the_choice_leaves_out_is_not_called(
     assert reply["output"][-1]["content"][0]["text"] == "It is blue."
 
 
-@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
 async def test_a_client_that_leaves_ends_the_call_at_the_server(
-    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str, streams: bool
 ) -> None:
-    await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
+    requests = await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
     async with gateway.client() as http:
-        asking = asyncio.create_task(http.post(path, json=body_for(path, server, stream=True)))
+        asking = asyncio.create_task(http.post(path, json=body_for(path, server, stream=streams)))
         await asyncio.wait_for(server.begun.wait(), PATIENCE)
         asking.cancel()
         await asyncio.wait([asking])
     await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
+    await until(lambda: gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0)
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
+async def test_a_client_that_leaves_while_a_later_step_is_written_ends_it(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str, streams: bool
+) -> None:
+    registry.script = {"step_seconds": 0.005}
+    requests = await follow(registry, READS, {"text": "a " * 5000, "reasoning": ""})
+    engine = registry.workers[KEY].engine
+    async with gateway.client() as http:
+        asking = asyncio.create_task(http.post(path, json=body_for(path, server, stream=streams)))
+        await until(lambda: len(requests) == 2 and engine.figures().active)
+        asking.cancel()
+        await asyncio.wait([asking])
+    await until(lambda: gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0)
+    await until(lambda: engine.figures().active == 0)
+
+
+@pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
+async def test_a_worker_that_dies_while_calls_run_is_replaced_for_the_next_step(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str
+) -> None:
+    await follow(registry, {"text": "", "tool_calls": [call("wait")]})
+    await until(lambda: gateway.gateway.watcher.snapshot.instances)
+    asking = asyncio.create_task(post(gateway, path, body_for(path, server, stream=True)))
+    await asyncio.wait_for(server.begun.wait(), PATIENCE)
+    registry.script = {"turns": [ANSWERS]}
+    await registry.kill_worker(KEY)
+    server.released.set()
+    text = (await asking).text
+    assert "blue" in text
+    assert "error" not in [event.get("type") for event in events_of(text) if isinstance(event, dict)]
+    assert registry.loads == 1
 
 
 @pytest.mark.parametrize("streams", [True, False])
