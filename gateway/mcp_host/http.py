@@ -134,6 +134,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
         self._limits = limits
         self._streamed = streamed
         self._bytes = self._parts = 0
+        self._before = b""  # what came last, where a break may have begun
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
@@ -141,8 +142,10 @@ class _BoundedStream(httpx2.AsyncByteStream):
             yield piece
 
     def _count(self, piece: bytes) -> None:
-        if self._streamed and any(mark in piece for mark in BREAKS):
+        near = self._before + piece
+        if self._streamed and any(mark in near for mark in BREAKS):
             self._bytes = self._parts = 0
+        self._before = near[-3:]
         self._bytes += len(piece)
         self._parts += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
         if self._bytes > self._limits.message + len(piece):

@@ -208,6 +208,24 @@ async def failed(pool: ServerPool, server: Server) -> None:
         assert (await pool.call(server, "echo", {})).is_error
 
 
+async def test_a_stream_of_events_may_be_long_however_it_is_cut_into_pieces() -> None:
+    async def line_by_line(request: Request, write: Write) -> None:
+        head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
+        await write(f"{head}connection: close\r\n\r\n".encode())
+
+        async def chunk(data: bytes) -> None:
+            await write(b"%x\r\n%b\r\n" % (len(data), data))
+
+        note = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x" * 1000}}
+        for message in [json.dumps(note).encode()] * 100 + [result_of(request, {"content": []})]:
+            await chunk(b"data: " + message + b"\n")
+            await chunk(b"\n")
+        await chunk(b"")
+
+    async with OddServer(line_by_line).running() as odd, pool_of(message=20_000) as pool:
+        assert not (await pool.call(at(odd.url), "echo", {})).is_error
+
+
 async def test_endless_events_cost_no_more_than_a_call() -> None:
     async def flood(request: Request, write: Write) -> None:
         await write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
