@@ -123,12 +123,12 @@ async def test_a_lost_session_is_begun_anew() -> None:
 @pytest.mark.usefixtures("sessions")
 async def test_a_session_that_one_call_finds_lost_repeats_no_other() -> None:
     """The other one may have had its effect."""
-    paid = asyncio.Event()
+    paid, over = asyncio.Event(), asyncio.Event()
 
     async def pay_or_forget(request: Request, write: Write) -> None:
         if request.body["params"]["arguments"].get("pay"):
             paid.set()
-            await asyncio.Event().wait()
+            await over.wait()
         await write(reply(b"", status="404 Not Found"))
 
     async with OddServer(pay_or_forget).running() as odd, pool_of() as pool:
@@ -138,6 +138,7 @@ async def test_a_session_that_one_call_finds_lost_repeats_no_other() -> None:
         await refused(paying)
         calls = [each.body["params"]["arguments"] for each in odd.requests if each.method_name == "tools/call"]
         assert calls.count({"pay": True}) == 1
+        over.set()
 
 
 @pytest.mark.usefixtures("sessions")
