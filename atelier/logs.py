@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from atelier.config import Config
+from atelier.printable import printable
 
 
 def configure_logs(config: Config, service: str, **fields: Any) -> None:
@@ -24,7 +25,7 @@ def configure_logs(config: Config, service: str, **fields: Any) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _renderer(config)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(config)],
         )
     )
     root = logging.getLogger()
@@ -42,6 +43,11 @@ def configure_logs(config: Config, service: str, **fields: Any) -> None:
     structlog.contextvars.bind_contextvars(service=service, **fields)
 
 
-def _renderer(config: Config) -> structlog.typing.Processor:
+def _rendering(config: Config) -> list[structlog.typing.Processor]:
     on_terminal = config.log_format == "console" or (config.log_format == "auto" and sys.stderr.isatty())
-    return structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+    return [shown, structlog.dev.ConsoleRenderer()] if on_terminal else [structlog.processors.JSONRenderer()]
+
+
+def shown(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Some values are the words of others, such as of an MCP server that has failed: they do not steer the terminal."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}

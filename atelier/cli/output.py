@@ -3,13 +3,13 @@
 import json
 import shutil
 import sys
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 
 from atelier.cli.tables import Column, listing
+from atelier.printable import printable as printable
 
 
 def show_json(value: Any) -> None:
@@ -24,11 +24,6 @@ def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
 
 def remark(text: str) -> None:
     typer.echo(text, err=True)
-
-
-def printable(text: str) -> str:
-    """Without the control characters by which a text could steer the terminal."""
-    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs"))
 
 
 def human_size(count: int) -> str:
