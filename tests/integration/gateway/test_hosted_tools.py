@@ -408,6 +408,20 @@ async def test_the_end_of_the_server_ends_the_wait_for_its_tools(registry: FakeR
     listener.close()
 
 
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_requests_timeout_ends_its_calls(
+    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, streams: bool
+) -> None:
+    requests = await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
+    await until(lambda: gateway.gateway.watcher.snapshot.instances)
+    reply = await post(gateway, CHATS[0], openai_body(server, timeout=0.5, stream=streams))
+    error = (events_of(reply.text)[-1] if streams else reply.json())["error"]
+    assert error["code"] == "timeout", reply.text
+    await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
+    assert len(requests) < 3
+    assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0
+
+
 async def test_more_images_than_a_request_may_have_are_left_out(registry: FakeRegistry, server: ToolServer) -> None:
     """They would fail the whole answer."""
     requests = await follow(registry, {"text": "", "tool_calls": [call("picture")] * 40}, ANSWERS)
