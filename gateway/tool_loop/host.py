@@ -151,9 +151,7 @@ class ToolHost:
             place.leave()
 
         later, run = free_to_call(call, constraint), partial(self._run, asking=asking)
-        loop = ToolLoop(
-            first, later, toolset, start, run, limits, clock, room, on_close, told=told, whole=whole
-        )
+        loop = ToolLoop(first, later, toolset, start, run, limits, clock, room, on_close, told=told, whole=whole)
         self._loops.add(loop)
         return loop
 
