@@ -13,7 +13,7 @@ from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
 from gateway.draft import Draft
 from gateway.effective import Effective
-from gateway.events import Completion, Dropped, Event, Finished, PromptProgress
+from gateway.events import Completion, Dropped, Event, Finished, PromptProgress, completion_events
 from gateway.image_reader import ImageReader
 from gateway.inbox import Inbox
 from gateway.snapshot import Instance, Launch
@@ -169,6 +169,11 @@ class Generation:
             return await self._collect_once()
         except WorkerRefused as error:
             raise error.error from None
+
+    async def events(self) -> list[Event]:
+        """All of an answer of one choice, as `collect` has it."""
+        (completion,) = await self.collect()
+        return [*completion_events(completion), completion.finished]
 
     def fail(self, error: AtelierError) -> None:
         """End it with an error, wherever it is."""

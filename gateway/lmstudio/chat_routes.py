@@ -1,8 +1,7 @@
 """LM Studio's v1 chat: parse, one call, render."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,7 +11,6 @@ from gateway.answering import Answering
 from gateway.call import Call
 from gateway.disconnect import while_connected
 from gateway.elicitation.questions import Questions
-from gateway.events import Event, completion_events
 from gateway.inference import Inference
 from gateway.lmstudio.chat import Json, chat_result, chat_stats, v1_chat_call
 from gateway.lmstudio.chat_output import ChatOutput
@@ -26,8 +24,6 @@ from gateway.tool_loop.asking import Asking
 from gateway.tool_loop.host import ToolHost
 from gateway.tool_loop.toolset import Toolset
 from gateway.watcher import Watcher
-
-Awaited = TypeVar("Awaited")
 
 
 class LMStudioChatRoutes:
@@ -61,10 +57,15 @@ class LMStudioChatRoutes:
             return await self._whole(request, call, toolset, keep)
 
     async def _whole(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
-        answer, events = await self._answered(request, call, toolset)
+        answer: Answering
+        origin, account = origin_of(request), account_of(request)
+        if toolset is not None:
+            answer = await self._host.start(call, toolset, origin, account, whole=True)
+        else:
+            answer = await self._inference.start(call, origin, account)
         try:
             output = ChatOutput()
-            for event in events:
+            for event in await answer.events():
                 output.take(event)
             sees = answer.plan.model.made_for_vision
             response_id = await keep(output.messages(sees=sees)) if keep else None
@@ -73,18 +74,6 @@ class LMStudioChatRoutes:
             return json_response(result, answer_headers(request, answer))
         finally:
             answer.close()
-
-    async def _answered(
-        self, request: Request, call: Call, toolset: Toolset | None
-    ) -> tuple[Answering, Sequence[Event]]:
-        """An answer at its end, for the caller to close, and all that it came as."""
-        origin, account = origin_of(request), account_of(request)
-        if toolset is not None:
-            loop = await self._host.start(call, toolset, origin, account, whole=True)
-            return loop, await closed_on_error(loop, loop.events())
-        generation = await self._inference.start(call, origin, account)
-        (completion,) = await closed_on_error(generation, generation.collect())
-        return generation, list(completion_events(completion))
 
     async def _stream(
         self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None, asking: Asking | None
@@ -114,12 +103,3 @@ class LMStudioChatRoutes:
     async def _keep(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:
         answered = turn.answered(messages)
         return await self._conversations.keep(answered, body.previous_response_id, owner_of(request))
-
-
-async def closed_on_error(answer: Answering, awaited: Awaitable[Awaited]) -> Awaited:
-    """What comes of it; the answer is closed where nothing does."""
-    try:
-        return await awaited
-    except BaseException:
-        answer.close()
-        raise

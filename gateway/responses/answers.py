@@ -1,12 +1,10 @@
 """From a body to its turn, and from a turn to the answer that is on its way."""
 
 import time
-from collections.abc import Sequence
 
 from gateway.account import Account
+from gateway.answering import Answering
 from gateway.call import Origin
-from gateway.events import Event, completion_events
-from gateway.generation import Generation
 from gateway.inference import Inference
 from gateway.responses.archive import Archive
 from gateway.responses.consent import read_consent
@@ -17,7 +15,6 @@ from gateway.responses.tools import own_functions, server_wishes, uses_servers
 from gateway.responses.translate import refuse_contradictions
 from gateway.responses.turn import Turn, make_turn
 from gateway.tool_loop.host import ToolHost
-from gateway.tool_loop.loop import ToolLoop
 from gateway.tool_loop.toolset import Toolset
 
 
@@ -41,9 +38,7 @@ class Answers:
         toolset = await self._toolset(body, owner)
         return make_turn(response_id, owner, body, items, earlier, consent, toolset, int(time.time()))
 
-    async def start(
-        self, turn: Turn, origin: Origin, account: Account, *, whole: bool = False
-    ) -> Generation | ToolLoop:
+    async def start(self, turn: Turn, origin: Origin, account: Account, *, whole: bool = False) -> Answering:
         """An answer that a worker has accepted, for the caller to close; the approved calls have run.
 
         `whole`: the client gets everything at the end.
@@ -66,11 +61,3 @@ class Answers:
             return None
         taken = [tool.name for tool in own_functions(body)]
         return await self._host.toolset(server_wishes(body), owner, taken=taken, asks=True)
-
-
-async def whole_answer(answer: Generation | ToolLoop) -> Sequence[Event]:
-    """All that it comes as."""
-    if isinstance(answer, ToolLoop):
-        return await answer.events()
-    [completion] = await answer.collect()
-    return list(completion_events(completion))

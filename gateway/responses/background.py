@@ -15,7 +15,7 @@ from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFo
 from gateway.account import Account
 from gateway.call import Origin
 from gateway.inference import Inference
-from gateway.responses.answers import Answers, whole_answer
+from gateway.responses.answers import Answers
 from gateway.responses.archive import Archive
 from gateway.responses.objects import (
     cancelled_response,
@@ -140,7 +140,7 @@ class Background:
         try:
             run.status = "in_progress"
             run.changed.set()
-            return collected_response(turn, answer, await whole_answer(answer))
+            return collected_response(turn, answer, await answer.events())
         finally:
             answer.close()
 

@@ -5,10 +5,10 @@ from starlette.responses import Response
 
 from atelier.errors import UnsupportedField
 from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
+from gateway.answering import Answering
 from gateway.disconnect import while_connected
-from gateway.generation import Generation
 from gateway.parsing import read_body
-from gateway.responses.answers import Answers, whole_answer
+from gateway.responses.answers import Answers
 from gateway.responses.archive import Archive
 from gateway.responses.background import Background
 from gateway.responses.listing import page
@@ -16,7 +16,6 @@ from gateway.responses.objects import collected_response
 from gateway.responses.schema import ResponseBody
 from gateway.responses.stream import ResponseStream
 from gateway.responses.turn import Turn
-from gateway.tool_loop.loop import ToolLoop
 
 
 class ResponseRoutes:
@@ -36,9 +35,9 @@ class ResponseRoutes:
                 return ResponseStream(turn, answer, self._archive, answer_headers(request, answer))
             return await self._whole(request, turn, answer)
 
-    async def _whole(self, request: Request, turn: Turn, answer: Generation | ToolLoop) -> Response:
+    async def _whole(self, request: Request, turn: Turn, answer: Answering) -> Response:
         try:
-            response = collected_response(turn, answer, await whole_answer(answer))
+            response = collected_response(turn, answer, await answer.events())
             return json_response(await self._archive.keep(turn, response), answer_headers(request, answer))
         finally:
             answer.close()

@@ -19,7 +19,6 @@ from gateway.events import (
     HostedCallRuns,
     Statistics,
     StopReason,
-    completion_events,
 )
 from gateway.generation import Generation
 from gateway.mcp_host.clock import Clock
@@ -219,10 +218,7 @@ class ToolLoop:
         return batch if self._step.finished is None else [*batch, *self._end_step()]
 
     async def _step_events(self) -> list[Event]:
-        if not self._whole:
-            return await self._generation.next_batch()
-        (completion,) = await self._generation.collect()
-        return [*completion_events(completion), completion.finished]
+        return await (self._generation.events() if self._whole else self._generation.next_batch())
 
     def _end_step(self) -> list[Event]:
         """What the step's calls come to at first: those that run, run from here on."""
