@@ -1,7 +1,7 @@
 """What renderers and streams need of an answer on its way: a generation, or a loop of them that calls tools."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from atelier.errors import AtelierError
 from gateway.call import Plan
@@ -46,3 +46,16 @@ class Answering(Protocol):
     async def events(self) -> list[Event]: ...
     def fail(self, error: AtelierError) -> None: ...
     def close(self) -> None: ...
+
+
+Admitted = TypeVar("Admitted", bound=Answering)
+
+
+async def begun(answer: Admitted) -> Admitted:
+    """The same, once a worker has accepted it; closed where none does."""
+    try:
+        await answer.begin()
+    except BaseException:
+        answer.close()
+        raise
+    return answer

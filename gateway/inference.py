@@ -4,6 +4,7 @@ from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
 from gateway.account import Account
 from gateway.admission import Admission, Ticket
+from gateway.answering import begun
 from gateway.call import Call, Origin, Plan, make_plan
 from gateway.deadline import Deadline
 from gateway.dispatcher import Dispatcher
@@ -50,13 +51,7 @@ class Inference:
 
         Raises what stands against it, as the client should see it. `place`: that the caller has, and keeps.
         """
-        generation = await self.admit(call, origin, account, place)
-        try:
-            await generation.begin()
-        except BaseException:
-            generation.close()
-            raise
-        return generation
+        return await begun(await self.admit(call, origin, account, place))
 
     async def admit(self, call: Call, origin: Origin, account: Account, place: Ticket | None = None) -> Generation:
         """A generation that has yet to begin, for callers that tell of the load meanwhile; the caller closes it."""

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
-from gateway.answering import Answering
+from gateway.answering import Answering, begun
 from gateway.call import Call
 from gateway.disconnect import while_connected
 from gateway.elicitation.questions import Questions
@@ -57,12 +57,7 @@ class LMStudioChatRoutes:
             return await self._whole(request, call, toolset, keep)
 
     async def _whole(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
-        answer: Answering
-        origin, account = origin_of(request), account_of(request)
-        if toolset is not None:
-            answer = await self._host.start(call, toolset, origin, account, whole=True)
-        else:
-            answer = await self._inference.start(call, origin, account)
+        answer = await begun(await self._admit(request, call, toolset, whole=True))
         try:
             output = ChatOutput()
             for event in await answer.events():
@@ -79,12 +74,7 @@ class LMStudioChatRoutes:
         self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None, asking: Asking | None
     ) -> Response:
         """A stream once a worker has accepted the request, or once its model is on its way."""
-        answer: Answering
-        origin, account = origin_of(request), account_of(request)
-        if toolset is not None:
-            answer = await self._host.admit(call, toolset, origin, account, asking=asking)
-        else:
-            answer = await self._inference.admit(call, origin, account)
+        answer = await self._admit(request, call, toolset, asking)
         loading = None
         try:
             if answer.must_load():
@@ -99,6 +89,21 @@ class LMStudioChatRoutes:
                 loading.close()
             answer.close()
             raise
+
+    async def _admit(
+        self,
+        request: Request,
+        call: Call,
+        toolset: Toolset | None,
+        asking: Asking | None = None,
+        *,
+        whole: bool = False,
+    ) -> Answering:
+        """An answer that has yet to begin, for the caller to close."""
+        origin, account = origin_of(request), account_of(request)
+        if toolset is not None:
+            return await self._host.admit(call, toolset, origin, account, asking=asking, whole=whole)
+        return await self._inference.admit(call, origin, account)
 
     async def _keep(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:
         answered = turn.answered(messages)

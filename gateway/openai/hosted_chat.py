@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.answer import account_of, answer_headers, json_response, origin_of, owner_of
+from gateway.answering import begun
 from gateway.disconnect import while_connected
 from gateway.draft import Draft
 from gateway.elicitation.questions import Questions
@@ -47,7 +48,7 @@ class HostedChat:
             taken = [tool.name for tool in own_functions(body)]
             toolset = await self._host.toolset(wishes, owner_of(request), taken=taken)
             asks = body.elicitation and body.stream  # who waits for a whole answer hears of no question
-            loop = await self._host.start(
+            loop = await self._host.admit(
                 chat_call(body, toolset),
                 toolset,
                 origin_of(request),
@@ -56,6 +57,7 @@ class HostedChat:
                 asking=Asking(self._questions, owner_of(request)) if asks else None,
                 whole=not body.stream,
             )
+            await begun(loop)
             if not body.stream:
                 return await self._whole(request, loop, at_end)
             head = chat_head(loop.plan.name, stream=True)

@@ -3,7 +3,7 @@
 import time
 
 from gateway.account import Account
-from gateway.answering import Answering
+from gateway.answering import Answering, begun
 from gateway.call import Origin
 from gateway.inference import Inference
 from gateway.responses.archive import Archive
@@ -45,7 +45,7 @@ class Answers:
         """
         if turn.toolset is None:
             return await self._inference.start(turn.call, origin, account)
-        return await self._host.start(
+        loop = await self._host.admit(
             turn.call,
             turn.toolset,
             origin,
@@ -55,6 +55,7 @@ class Answers:
             most_calls=turn.body.max_tool_calls,
             whole=whole,
         )
+        return await begun(loop)
 
     async def _toolset(self, body: ResponseBody, owner: str) -> Toolset | None:
         if not uses_servers(body):

@@ -72,45 +72,6 @@ class ToolHost:
             listings = await asyncio.gather(*(self._list(use, asks=asks) for use in uses))
         return make_toolset(listings, taken)
 
-    async def start(
-        self,
-        call: Call,
-        toolset: Toolset,
-        origin: Origin,
-        account: Account,
-        *,
-        constraint: Constraint | None = None,
-        approved: Sequence[HostedCall] = (),
-        resumed: Resumed | None = None,
-        most_calls: int | None = None,
-        asking: Asking | None = None,
-        whole: bool = False,
-    ) -> ToolLoop:
-        """An answer that a worker has accepted; the caller closes it. The call's tools include the toolset's.
-
-        `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls that run before all
-        else, at the chat's end unless `resumed` says where. `most_calls`: the request's own limit. `asking`: who
-        answers what servers ask the user; None: nobody does. `whole`: the client gets everything at the end.
-        """
-        loop = await self.admit(
-            call,
-            toolset,
-            origin,
-            account,
-            constraint=constraint,
-            approved=approved,
-            resumed=resumed,
-            most_calls=most_calls,
-            asking=asking,
-            whole=whole,
-        )
-        try:
-            await loop.begin()
-        except BaseException:
-            loop.close()
-            raise
-        return loop
-
     async def admit(
         self,
         call: Call,
@@ -125,7 +86,12 @@ class ToolHost:
         asking: Asking | None = None,
         whole: bool = False,
     ) -> ToolLoop:
-        """One that has yet to begin."""
+        """An answer that has yet to begin; the caller closes it. The call's tools include the toolset's.
+
+        `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls that run before all
+        else, at the chat's end unless `resumed` says where. `most_calls`: the request's own limit. `asking`: who
+        answers what servers ask the user; None: nobody does. `whole`: the client gets everything at the end.
+        """
         sees = self._inference.check(call, origin).model.made_for_vision
         limits, room = self._limits_of(call, account, most_calls), ImageRoom(call.images)
         clock = Clock(limits.seconds, limits.latest)
