@@ -1,16 +1,20 @@
-"""A generation's wait for its model, told while it lasts."""
+"""Waits for a model that is being loaded, told while they last."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from gateway.answering import Answering
+from gateway.catalogue import loaded
 from gateway.routing import on_its_way
-from gateway.snapshot import Instance
+from gateway.snapshot import Instance, Snapshot
 from gateway.watcher import Watcher
+
+Found = TypeVar("Found")
 
 
 class Loading:
-    """Owned by the request's task, which closes it: `begun`, then `progress` to its end.
+    """A generation's. Owned by the request's task, which closes it: `begun`, then `progress` to its end.
 
     The call that waits for a load hears nothing before its end; how far the load is, the registry
     tells every gateway.
@@ -54,3 +58,35 @@ class Loading:
 
     async def _change(self) -> None:
         await self._watcher.change(None, unless=self._finding)
+
+
+async def followed(
+    loading: Coroutine[Any, Any, Found],
+    reached: Callable[[Snapshot], float],
+    watcher: Watcher,
+    report: Callable[[float], Awaitable[None]],
+) -> Found:
+    """What comes of it. What `reached` finds in the snapshot, below 1, is told whenever it has grown."""
+    task, told = asyncio.create_task(loading), 0.0
+    try:
+        while not task.done():
+            await watcher.change(None, unless=task)
+            if told < (now := reached(watcher.snapshot)) < 1.0:
+                told = now
+                await report(told)
+        return await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
+def one_more(key: str, before: Snapshot) -> Callable[[Snapshot], float]:
+    """How far the instance of a model is that could not answer before."""
+    there = {each.id for each in loaded(before, key)}
+
+    def reached(snapshot: Snapshot) -> float:
+        new = (each for each in snapshot.instances_of(key) if each.id not in there)
+        return max((each.load_progress for each in new), default=0.0)
+
+    return reached

@@ -1,7 +1,6 @@
 """The channels that load models."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from atelier.names import check_identifier
@@ -13,8 +12,9 @@ from gateway.lmstudio_sdk.errors import parsed
 from gateway.lmstudio_sdk.models import check_domain, find_loaded, instance_info, model_info, model_of
 from gateway.lmstudio_sdk.schema import GetOrLoadParameter, LoadModelParameter
 from gateway.lmstudio_sdk.work import Channel, Pulse
+from gateway.loading import followed, one_more
 from gateway.registry_client import LoadWish
-from gateway.snapshot import LOADED, Instance, Model, Snapshot
+from gateway.snapshot import Instance, Model
 from gateway.watcher import Watcher
 
 Json = dict[str, Any]
@@ -63,33 +63,14 @@ class Loading:
     ) -> Instance:
         """The instance, once it is loaded; until then the client is told how far it is."""
         channel.account.model = model.key
-        before = {each.id for each in self._watcher.snapshot.instances_of(model.key) if each.state in LOADED}
         async with Pulse(channel, {"type": kind, "progress": 0.0}) as pulse:
-            task = asyncio.create_task(loading)
-            try:
-                await self._tell_progress(task, lambda snapshot: progress_of(model.key, before, snapshot), pulse, kind)
-                return await task
-            finally:
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait([task])
 
-    async def _tell_progress(
-        self, task: asyncio.Task[Instance], progress: Callable[[Snapshot], float], pulse: Pulse, kind: str
-    ) -> None:
-        told = 0.0
-        while not task.done():
-            await self._watcher.change(None, unless=task)
-            if told < (reached := progress(self._watcher.snapshot)) < 1.0:
-                told = reached
-                pulse.message = {"type": kind, "progress": reached}
+            async def report(progress: float) -> None:
+                pulse.message = {"type": kind, "progress": progress}
                 await pulse.send(pulse.message)
+
+            reached = one_more(model.key, self._watcher.snapshot)
+            return await followed(loading, reached, self._watcher, report)
 
     def _told(self, kind: str, instance: Instance) -> Json:
         return {"type": kind, "info": instance_info(instance, model_of(instance, self._watcher.snapshot))}
-
-
-def progress_of(key: str, before: set[str], snapshot: Snapshot) -> float:
-    """How far the instance is that was not there before."""
-    new = (instance for instance in snapshot.instances_of(key) if instance.id not in before)
-    return max((instance.load_progress for instance in new), default=0.0)

@@ -10,9 +10,9 @@ from gateway.call import Call, Chat, PromptInput, Text
 from gateway.draft import Draft
 from gateway.events import Completion, Delta, Event, Reasoning
 from gateway.generation import Generation
+from gateway.loading import followed
 from gateway.mcp_server.inputs import ChatInput, CompleteInput
 from gateway.mcp_server.inputs import Generating as GeneratingInput
-from gateway.mcp_server.loads import followed
 from gateway.mcp_server.outputs import Generated, Usage
 from gateway.mcp_server.tool import Caller, Core
 from gateway.openai.messages import chat_messages

@@ -1,16 +1,14 @@
 """The tools that show and change what the server has."""
 
 from atelier.names import check_identifier
-from gateway.catalogue import loaded
 from gateway.lmstudio.documented import V1ModelList
 from gateway.lmstudio.translate import v1_model
-from gateway.lmstudio_sdk.loading import progress_of
+from gateway.loading import followed, one_more
 from gateway.management.documented import DescribedModel
 from gateway.management.documented_presets import ModelSettings
 from gateway.management.presets import settings_object
 from gateway.management.translate import described_object
 from gateway.mcp_server.inputs import LoadInput, ModelInput, NoInput, SettingsInput, UnloadInput
-from gateway.mcp_server.loads import followed
 from gateway.mcp_server.outputs import Loaded, Unloaded
 from gateway.mcp_server.tool import Caller, Core
 from gateway.registry_client import LoadWish
@@ -39,10 +37,9 @@ async def load_model(core: Core, caller: Caller, asked: LoadInput) -> Loaded:
     settings = asked.settings.model_dump(exclude_none=True) if asked.settings else {}
     wish = LoadWish(identifier, asked.preset, asked.ttl)
     caller.account.model = model.key
-    before = {each.id for each in loaded(core.watcher.snapshot, model.key)}
     instance = await followed(
         core.control.load(model.key, wish, settings, caller.origin.request_id),
-        lambda snapshot: progress_of(model.key, before, snapshot),
+        one_more(model.key, core.watcher.snapshot),
         core.watcher,
         caller.report,
     )
