@@ -1,4 +1,4 @@
-"""What a worker tells of a request, as every dialect's renderer takes it."""
+"""What becomes of a request, as every dialect's renderer takes it: what its worker tells, and the tools it calls."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from atelier.mcp_file import Entry, WrongFile, entries_of, read_document
-from gateway.mcp_host.server import ALWAYS, FREELY, Approval, Command, Endpoint, Server, Servers, Use
+from gateway.mcp_host.server import APPROVALS, Approval, Command, Endpoint, Server, Servers, Use
 
 _log = structlog.get_logger(__name__)
 
@@ -75,10 +75,5 @@ def _reach(entry: Entry) -> Command | Endpoint:
 
 
 def _approval(entry: Entry) -> Approval:
-    match entry.require_approval:
-        case "always":
-            return ALWAYS
-        case "never":
-            return FREELY
-        case tools:
-            return Approval(frozenset(tools))
+    wanted = entry.require_approval
+    return APPROVALS[wanted] if isinstance(wanted, str) else Approval(frozenset(wanted))

@@ -90,7 +90,7 @@ class ServerPool:
                 await asyncio.wait(late)
 
     def state(self, server: Server) -> str:
-        """`open`, `closed`, or `failed`."""
+        """`open`, `opening`, `closed`, or `failed`."""
         known = self._known.get(server)
         if known is None:
             return "closed"

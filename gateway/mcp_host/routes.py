@@ -49,9 +49,7 @@ class ServerRoutes:
             "kind": "command" if isinstance(use.server.reach, Command) else "url",
             "state": self._pool.state(use.server),
             "protocol": self._pool.protocol(use.server) or None,
-            "tools": None
-            if tools is None
-            else [tool.name for tool in tools if use.allows(tool.name, tool.annotations)],
+            "tools": None if tools is None else [tool.name for tool in tools if _allows(use, tool)],
             "allowed_tools": None if use.allowed is None else sorted(use.allowed),
             "require_approval": _approval(use.approval),
         }

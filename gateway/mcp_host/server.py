@@ -56,8 +56,9 @@ class Approval:
         return Approval(None, (self.never | other.never) - (mine or theirs or frozenset()))
 
 
-FREELY = Approval()
+NEVER = Approval()
 ALWAYS = Approval(None)
+APPROVALS = {"never": NEVER, "always": ALWAYS}  # as mcp.json and requests call them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Use:
 
     server: Server
     allowed: frozenset[str] | None = None
-    approval: Approval = field(default=FREELY)
+    approval: Approval = field(default=NEVER)
     read_only: bool = False
 
     def allows(self, tool: str, annotations: Mapping[str, Any]) -> bool:

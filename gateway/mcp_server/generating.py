@@ -11,8 +11,7 @@ from gateway.draft import Draft
 from gateway.events import Completion, Delta, Event, Reasoning
 from gateway.generation import Generation
 from gateway.loading import followed
-from gateway.mcp_server.inputs import ChatInput, CompleteInput
-from gateway.mcp_server.inputs import Generating as GeneratingInput
+from gateway.mcp_server.inputs import ChatInput, CompleteInput, GenerateInput
 from gateway.mcp_server.outputs import Generated, Usage
 from gateway.mcp_server.tool import Caller, Core
 from gateway.openai.messages import chat_messages
@@ -38,7 +37,7 @@ def messages_of(asked: ChatInput) -> list[Message]:
     return [Message(role=turn.role, content=turn.content) for turn in asked.messages]
 
 
-def call_of(asked: GeneratingInput, prompt: PromptInput) -> Call:
+def call_of(asked: GenerateInput, prompt: PromptInput) -> Call:
     return Call(
         model=asked.model,
         prompts=[prompt],

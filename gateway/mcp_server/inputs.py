@@ -52,7 +52,7 @@ class Turn(Input):
     content: Content = Field(description="Text, or a list of parts, of type text or image_url.")
 
 
-class Generating(Input):
+class GenerateInput(Input):
     """What chat and complete have in common."""
 
     model: ModelName
@@ -61,7 +61,7 @@ class Generating(Input):
     json_schema: dict[str, object] | None = Field(None, description="A JSON Schema that the answer is made to follow.")
 
 
-class ChatInput(Generating):
+class ChatInput(GenerateInput):
     """Either messages or a prompt."""
 
     messages: Annotated[list[Turn], Field(min_length=1, max_length=MOST_MESSAGES)] | None = Field(
@@ -70,7 +70,7 @@ class ChatInput(Generating):
     prompt: str | None = Field(None, min_length=1, description="Instead of messages: what the user says.")
 
 
-class CompleteInput(Generating):
+class CompleteInput(GenerateInput):
     prompt: str = Field(min_length=1, description="Text that the model continues as it is, without a chat template.")
 
 

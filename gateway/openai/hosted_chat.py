@@ -13,8 +13,8 @@ from gateway.disconnect import while_connected
 from gateway.draft import Draft
 from gateway.elicitation.questions import Questions
 from gateway.events import Finished
-from gateway.mcp_host.server import FREELY
-from gateway.openai.hosted import hosted_calls
+from gateway.mcp_host.server import NEVER
+from gateway.openai.mcp_calls import whole_calls
 from gateway.openai.mcp_tool import MCPTool, server_wish
 from gateway.openai.schema import ChatBody
 from gateway.openai.stream import chat_head, chat_renderer
@@ -73,7 +73,7 @@ class HostedChat:
                 draft.add(event)
             wanted = loop.plan.call.logprobs is not None
             [choice] = chat_choices([draft.completion(loop.ends[0], logprobs=wanted)])
-            choice["message"]["mcp_calls"] = hosted_calls(events)
+            choice["message"]["mcp_calls"] = whole_calls(events)
             head = chat_head(loop.plan.name, stream=False)
             reply = head.with_choices([choice], usage=usage(loop), **at_end(loop, loop.ends[0]))
             return json_response(reply, answer_headers(request, loop))
@@ -89,7 +89,7 @@ def server_wishes(body: ChatBody) -> list[Wish]:
         if isinstance(entry, MCPTool)
     ]
     for wish in wishes:
-        if wish.approval != FREELY:
+        if wish.approval != NEVER:
             param = f"{wish.path}.require_approval"
             raise UnsupportedField(
                 f'{param}: nobody can be asked in chat completions; "never", or use /v1/responses', param=param

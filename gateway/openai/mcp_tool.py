@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.body import Body
-from gateway.mcp_host.server import ALWAYS, FREELY, Approval
+from gateway.mcp_host.server import APPROVALS, NEVER, Approval
 from gateway.tool_loop.wish import Wish
 
 LONGEST_URL = 2048
@@ -77,7 +77,7 @@ def is_mcp(value: Any) -> bool:
     return isinstance(value, dict) and value.get("type") == "mcp"
 
 
-def server_wish(entry: MCPTool, path: str, *, usual: Approval = FREELY) -> Wish:
+def server_wish(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> Wish:
     """`usual`: the approval that holds where the entry says nothing. `path`: of the entry."""
     if entry.connector_id is not None:
         param = f"{path}.connector_id"
@@ -116,10 +116,8 @@ def _approval(entry: MCPTool, path: str, usual: Approval) -> Approval:
     match entry.require_approval:
         case None:
             return usual
-        case "never":
-            return FREELY
-        case "always":
-            return ALWAYS
+        case str(word):
+            return APPROVALS[word]
         case ApprovalFilter(always=always, never=never):
             for name, each in (("always", always), ("never", never)):
                 _refuse_hints(each, f"{path}.require_approval.{name}.read_only")

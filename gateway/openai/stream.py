@@ -21,8 +21,8 @@ from gateway.events import (
     TokenLogprob,
     ToolCallDelta,
 )
-from gateway.openai.hosted import elicitation, hosted_delta
 from gateway.openai.logprobs import TextLogprobs, chat_logprobs
+from gateway.openai.mcp_calls import call_delta, elicitation
 from gateway.openai.tools import function_call_delta, tool_call_delta
 from gateway.openai.translate import finish_reason, usage
 from gateway.sse import DONE, frame
@@ -128,7 +128,7 @@ class ChunkRenderer:
     def _hosted_chunk(self, event: HostedEvent) -> bytes:
         if isinstance(event, Elicited):
             return self._chunk(event.choice, {"delta": {"mcp_elicitations": [elicitation(event)]}}, None)
-        told = hosted_delta(event)
+        told = call_delta(event)
         return self._chunk(event.choice, {"delta": {"mcp_calls": [told]}}, None) if told else b""
 
     def _chunk(self, index: int, body: Json, reason: str | None, logprobs: Json | None = None, **more: Any) -> bytes:

@@ -8,7 +8,7 @@ import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import Tool, ToolChoice, Tools
-from gateway.mcp_host.server import ALWAYS, FREELY
+from gateway.mcp_host.server import APPROVALS
 from gateway.openai.mcp_tool import MCPTool, server_wish
 from gateway.responses.schema import (
     AllowedFunctions,
@@ -34,14 +34,18 @@ def uses_servers(body: ResponseBody) -> bool:
 
 
 def server_wishes(body: ResponseBody) -> list[Wish]:
-    """Servers that the request brings ask for consent unless it says otherwise, as OpenAI has it; the operator's
-    where it says so, or mcp.json does.
-    """
     return [
-        server_wish(entry, f"tools[{number}]", usual=FREELY if entry.server_url is None else ALWAYS)
+        server_wish(entry, f"tools[{number}]", usual=APPROVALS[usual_approval(entry)])
         for number, entry in enumerate(body.tools or [])
         if isinstance(entry, MCPTool)
     ]
+
+
+def usual_approval(tool: MCPTool) -> str:
+    """Servers that the request brings ask for consent unless it says otherwise, as OpenAI has it; the operator's
+    where it says so, or mcp.json does.
+    """
+    return "never" if tool.server_url is None else "always"
 
 
 def own_functions(body: ResponseBody) -> list[Tool]:
@@ -152,7 +156,6 @@ def _function_object(tool: FunctionTool) -> Json:
 
 def _server_object(tool: MCPTool) -> Json:
     """Without what may be secret: headers, the token, and where the URL leads on its host."""
-    usual = "never" if tool.server_url is None else "always"
     asked = tool.model_dump(include={"allowed_tools", "require_approval"}, exclude_none=True)
     return {
         "type": "mcp",
@@ -160,7 +163,7 @@ def _server_object(tool: MCPTool) -> Json:
         "server_url": None if tool.server_url is None else told_url(tool.server_url),
         "server_description": tool.server_description,
         "allowed_tools": asked.get("allowed_tools"),
-        "require_approval": asked.get("require_approval", usual),
+        "require_approval": asked.get("require_approval", usual_approval(tool)),
     }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atelier.errors import Forbidden, InvalidRequest
-from gateway.mcp_host.server import FREELY, Approval, Endpoint, Server, Servers, Use
+from gateway.mcp_host.server import NEVER, Approval, Endpoint, Server, Servers, Use
 
 MOST_SERVERS = 16  # of one request
 LONGEST_TOLD = 64  # characters of a label in an error
@@ -32,7 +32,7 @@ class Wish:
     headers: Mapping[str, str] | None = None
     allowed: frozenset[str] | None = None
     read_only: bool = False
-    approval: Approval = FREELY
+    approval: Approval = NEVER
     label_name: str = "server_label"
 
 

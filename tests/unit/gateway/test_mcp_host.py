@@ -15,7 +15,7 @@ from gateway.mcp_host.limits import PoolLimits
 from gateway.mcp_host.listing import Listing
 from gateway.mcp_host.output_check import disagreement
 from gateway.mcp_host.result import output_of
-from gateway.mcp_host.server import ALWAYS, FREELY, Approval, Command, Endpoint, Server, Use
+from gateway.mcp_host.server import ALWAYS, NEVER, Approval, Command, Endpoint, Server, Use
 from gateway.mcp_host.tool import ToolImage, ToolOutput
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -79,7 +79,7 @@ def test_while_the_file_is_wrong_the_last_good_one_holds(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("approval", "wanted"),
     [
-        (FREELY, []),
+        (NEVER, []),
         (ALWAYS, ["a", "b"]),
         (Approval(frozenset({"a"})), ["a"]),
         (Approval(None, frozenset({"a"})), ["b"]),

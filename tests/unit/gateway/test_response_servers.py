@@ -16,7 +16,7 @@ from gateway.events import (
     HostedCallRuns,
     ToolCallDelta,
 )
-from gateway.mcp_host.server import ALWAYS, FREELY, Endpoint, Server, Use
+from gateway.mcp_host.server import ALWAYS, NEVER, Endpoint, Server, Use
 from gateway.mcp_host.tool import HostedTool, ServerTool, ToolImage, ToolOutput
 from gateway.parsing import parse
 from gateway.responses.consent import approved_calls, read_consent
@@ -223,7 +223,7 @@ def test_a_servers_tools_are_chosen_by_its_label(choice: Any, names: list[str], 
 
 def test_servers_of_the_request_ask_for_consent_and_the_operators_do_not() -> None:
     tools = [{"type": "mcp", "server_label": "a", "server_url": "http://a"}, {"type": "mcp", "server_label": "b"}]
-    assert [wish.approval for wish in server_wishes(body(tools=tools))] == [ALWAYS, FREELY]
+    assert [wish.approval for wish in server_wishes(body(tools=tools))] == [ALWAYS, NEVER]
     told = [each["require_approval"] for each in tool_objects(body(tools=tools))]
     assert told == ["always", "never"]
 

@@ -8,7 +8,7 @@ from gateway.events import Elicited, Event, HostedCallArguments, HostedCallBegun
 Json = dict[str, Any]
 
 
-def hosted_delta(event: HostedEvent) -> Json | None:
+def call_delta(event: HostedEvent) -> Json | None:
     """What a chunk adds to the call with the same index; None where it adds nothing."""
     match event:
         case HostedCallBegun(_, number, id, tool):
@@ -26,7 +26,7 @@ def elicitation(event: Elicited) -> Json:
     return {**head, **event.question.told}
 
 
-def hosted_calls(events: Iterable[Event]) -> list[Json]:
+def whole_calls(events: Iterable[Event]) -> list[Json]:
     """Of a whole answer."""
     ended = sorted((each for each in events if isinstance(each, HostedCallEnded)), key=lambda each: each.number)
     return [
