@@ -69,6 +69,18 @@ def kept_piece(item: Json, path: str) -> str | ImageSource:
     return text
 
 
+def kept_message(message: Json) -> Json:
+    """A message of an answer, with its images in the form in which `kept_piece` reads them."""
+    content = message["content"]
+    return message if isinstance(content, str) else {**message, "content": [_kept_part(part) for part in content]}
+
+
+def _kept_part(part: Json) -> Json:
+    if part["type"] == "text":
+        return {"type": "text", "content": part["text"]}
+    return {"type": "image", "data_url": f"data:;base64,{part['source'].base64}"}
+
+
 def chat_stats(figures: Statistics, load_seconds: float | None) -> Json:
     """`load_seconds`: that the model took to load, where it was loaded for this."""
     values: Json = {

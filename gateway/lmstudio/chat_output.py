@@ -5,9 +5,10 @@ from typing import Any
 import orjson
 
 from gateway.events import Delta, Elicited, Event, HostedCallBegun, HostedCallEnded, Reasoning, ToolCallDelta
+from gateway.lmstudio.chat import kept_message
 from gateway.lmstudio.integrations import provider_info
-from gateway.mcp_host.tool import HostedTool, ToolImage, ToolOutput
-from gateway.tool_loop.messages import call_message, seen_image
+from gateway.mcp_host.tool import HostedTool, ToolOutput
+from gateway.tool_loop.messages import step_messages
 
 Json = dict[str, Any]
 
@@ -41,7 +42,7 @@ class ChatOutput:
     def messages(self, *, sees: bool) -> list[Json]:
         """As a chat that goes on keeps them. `sees`: whether the model sees images."""
         steps = self._steps or [_Step()]
-        return [message for step in steps for message in step.messages(sees=sees)]
+        return [kept_message(message) for step in steps for message in step.messages(sees=sees)]
 
     def _step(self) -> "_Step":
         """The one that grows: what comes after a call has ended is of the next one."""
@@ -62,34 +63,15 @@ class _Step:
     def items(self) -> list[Json]:
         written = (("reasoning", self.reasoning), ("message", self.text))
         items: list[Json] = [{"type": kind, "content": "".join(pieces)} for kind, pieces in written if pieces]
-        calls = [call_item(each) for each in sorted(self.ended, key=lambda each: each.number)]
+        calls = map(call_item, self.calls())
         return [*items, *calls, *({"type": "invalid_tool_call", **unknown_tool(name)} for name in self.unknown)]
 
     def messages(self, *, sees: bool) -> list[Json]:
-        said: Json = {"role": "assistant", "content": "".join(self.text)}
-        if self.reasoning:
-            said["reasoning_content"] = "".join(self.reasoning)
-        ended = sorted(self.ended, key=lambda each: each.number)
-        if ended:
-            said["tool_calls"] = [call_message(each) for each in ended]
-        return [said, *(_result(each, sees=sees) for each in ended)]
+        return step_messages("".join(self.text), "".join(self.reasoning), self.calls(), sees=sees)
 
-
-def _result(ended: HostedCallEnded, *, sees: bool) -> Json:
-    content: str | list[Json] = f"Error: {ended.error}"
-    if ended.output is not None:
-        content = [_kept(piece, sees=sees) for piece in ended.output.pieces]
-        if all(item["type"] == "text" for item in content):
-            content = "\n".join(item["content"] for item in content)
-    return {"role": "tool", "tool_call_id": ended.id, "name": ended.tool.shown, "content": content}
-
-
-def _kept(piece: str | ToolImage, *, sees: bool) -> Json:
-    if isinstance(piece, str):
-        return {"type": "text", "content": piece}
-    if isinstance(seen := seen_image(piece, sees=sees), str):
-        return {"type": "text", "content": seen}
-    return {"type": "image", "data_url": f"data:{piece.media_type};base64,{piece.data}"}
+    def calls(self) -> list[HostedCallEnded]:
+        """In the order in which the model wrote them."""
+        return sorted(self.ended, key=lambda each: each.number)
 
 
 def call_item(ended: HostedCallEnded) -> Json:

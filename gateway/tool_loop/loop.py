@@ -283,7 +283,8 @@ class ToolLoop:
         `repeats`: the step has called what the one before did, and got the same. Small models go on with that
         for ever.
         """
-        messages = step_messages(completion, ended, sees=self.plan.model.made_for_vision)
+        sees = self.plan.model.made_for_vision
+        messages = step_messages(completion.text, completion.reasoning, ended, sees=sees)
         call = with_messages(self._call, messages)
         return replace(call, tools=self._clients_tools()) if repeats or self._is_exhausted() else call
 

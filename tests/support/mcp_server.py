@@ -14,6 +14,8 @@ from mcp_types import ToolAnnotations
 from tests.support.mcp_servers import served
 from tests.support.pictures import red
 
+NOTE = "n1: the kettle is blue"  # what `read_note` says of n1
+
 
 @dataclass(slots=True)
 class ToolServer:

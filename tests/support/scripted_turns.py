@@ -12,6 +12,10 @@ def call(name: str, /, **arguments: Any) -> dict[str, str]:
     return {"name": name, "arguments": json.dumps(arguments)}
 
 
+READS = {"text": "", "reasoning": "I read it.", "tool_calls": [call("read_note", name="n1")]}
+ANSWERS = {"text": "It is blue.", "reasoning": ""}
+
+
 async def follow(registry: FakeRegistry, *turns: dict[str, Any]) -> list[Request]:
     """The script's turns, and every request that comes to the worker."""
     registry.script.update({"turns": list(turns)})
@@ -30,6 +34,12 @@ async def follow(registry: FakeRegistry, *turns: dict[str, Any]) -> list[Request
 def messages_of(request: Request) -> list[dict[str, Any]]:
     assert isinstance(request.prompt, ChatPrompt)
     return list(request.prompt.messages)
+
+
+def images_of(request: Request) -> list[bytes]:
+    """As files."""
+    assert isinstance(request.prompt, ChatPrompt)
+    return list(request.prompt.images)
 
 
 def tools_of(request: Request) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.gateway_registry import FakeRegistry, fake_registry
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory
+from tests.support.mcp_server import ToolServer, tool_server
 
 
 @pytest.fixture
@@ -17,6 +18,12 @@ async def registry() -> AsyncIterator[FakeRegistry]:
 @pytest.fixture
 async def gateway(registry: FakeRegistry) -> AsyncIterator[RunningGateway]:
     async with running_gateway(registry) as running:
+        yield running
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ToolServer]:
+    async with tool_server() as running:
         yield running
 
 

@@ -13,24 +13,13 @@ import pytest
 from gateway.tool_loop.loop import NO_MORE
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
-from tests.support.mcp_server import ToolServer, tool_server
+from tests.support.mcp_server import NOTE, ToolServer
 from tests.support.pictures import red
-from tests.support.scripted_turns import call, follow, messages_of, tools_of
+from tests.support.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
 from worker.engine.interface import ChatPrompt
 
 HELLO = [{"role": "user", "content": "What is in my note?"}]
-NOTE = "n1: the kettle is blue"
 CHATS = ("/v1/chat/completions", "/api/v1/chat")
-
-
-READS = {"text": "", "reasoning": "I read it.", "tool_calls": [call("read_note", name="n1")]}
-ANSWERS = {"text": "It is blue.", "reasoning": ""}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ToolServer]:
-    async with tool_server() as running:
-        yield running
 
 
 @pytest.fixture
@@ -155,6 +144,24 @@ async def test_lmstudios_chat_has_the_call_among_its_items_and_keeps_it(
     assert messages_of(requests[-1])[2]["content"] == NOTE
 
 
+async def test_a_chat_that_goes_on_has_what_the_model_read_of_its_tools(
+    registry: FakeRegistry, server: ToolServer
+) -> None:
+    calls = [call("fail", reason="no ink"), call("picture"), call("read_note", name="n1")]
+    requests = await follow(registry, {"text": "", "reasoning": "Hm.", "tool_calls": calls}, ANSWERS)
+    registry.models[KEY] = model_message(made_for_tools=True, made_for_vision=True)
+    async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as gateway:
+        first = (await post(gateway, CHATS[1], lmstudio_body(server))).json()
+        more = {"model": KEY, "input": "And again?", "previous_response_id": first["response_id"]}
+        await post(gateway, CHATS[1], more)
+    _, answered, again = requests
+    read = messages_of(answered)
+    assert [message["role"] for message in read] == ["user", "assistant", "tool", "tool", "tool"]
+    assert messages_of(again)[: len(read)] == read
+    assert len(images_of(answered)) == 1
+    assert images_of(again) == images_of(answered)
+
+
 async def test_lmstudios_stream_ends_with_what_the_whole_answer_is(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
@@ -202,9 +209,7 @@ async def test_a_picture_is_shown_to_a_model_that_sees_and_named_to_others(
     async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as gateway:
         reply = await post(gateway, CHATS[0], openai_body(server))
     assert reply.json()["choices"][0]["message"]["content"] == "It is blue."
-    prompt = requests[-1].prompt
-    assert isinstance(prompt, ChatPrompt)
-    assert len(prompt.images) == sees
+    assert len(images_of(requests[-1])) == sees
     assert ("cannot see" in str(messages_of(requests[-1])[-1]["content"])) != sees
 
 

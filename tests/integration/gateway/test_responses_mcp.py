@@ -14,22 +14,13 @@ from gateway.responses.served_calls import DECLINED, UNANSWERED
 from gateway.responses.server_items import IMAGE
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway
-from tests.support.mcp_server import ToolServer, tool_server
+from tests.support.mcp_server import NOTE, ToolServer
 from tests.support.response_events import checked_events, checked_response
-from tests.support.scripted_turns import call, follow, messages_of, tools_of
+from tests.support.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
 
-NOTE = "n1: the kettle is blue"
-READS = {"text": "", "reasoning": "I read it.", "tool_calls": [call("read_note", name="n1")]}
-ANSWERS = {"text": "It is blue.", "reasoning": ""}
 ASKS = {"text": "May I?", "reasoning": "", "tool_calls": [call("fail", reason="x"), call("read_note", name="n1")]}
 SOME = {"always": {"tool_names": ["read_note"]}}
 SECRET = "s3cr3t-of-the-request"
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ToolServer]:
-    async with tool_server() as running:
-        yield running
 
 
 @pytest.fixture
@@ -190,7 +181,7 @@ async def test_a_picture_is_shown_once_and_named_later(registry: FakeRegistry, s
         events = await stream(gateway, server)
     [called] = of_kind(events[-1].response, "mcp_call")
     assert (called.status, called.output) == ("completed", IMAGE)
-    assert len(requests[-1].prompt.images) == 1  # type: ignore[union-attr]
+    assert len(images_of(requests[-1])) == 1
 
 
 async def test_a_server_of_the_request_waits_for_consent_unless_it_is_told_not_to(
