@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
 
 from mcp_types import (
     AudioContent,
@@ -24,20 +23,14 @@ LONGEST_LABEL = 500  # characters of a name, an address or a media type in a rem
 
 def output_of(result: CallToolResult, limits: PoolLimits) -> ToolOutput:
     """Within the limits. Texts are cut with a note; where there is no content, the structured one is written out."""
-    structured, written = _structured(result.structured_content, limits)
-    pieces = [_piece(block) for block in result.content] or ([written] if written is not None else [])
-    return ToolOutput(_within(pieces, limits), structured, is_error=bool(result.is_error))
+    pieces = [_piece(block) for block in result.content]
+    if not pieces and result.structured_content is not None:
+        pieces = [json.dumps(result.structured_content, ensure_ascii=False)]
+    return ToolOutput(_within(pieces, limits), is_error=bool(result.is_error))
 
 
 def failed(message: str) -> ToolOutput:
     return ToolOutput((message,), is_error=True)
-
-
-def _structured(value: Any, limits: PoolLimits) -> tuple[Any, str | None]:
-    if value is None:
-        return None, None
-    written = json.dumps(value, ensure_ascii=False)
-    return (value if len(written) <= limits.result else None), written
 
 
 def _piece(block: ContentBlock) -> str | ToolImage:

@@ -52,7 +52,6 @@ class ToolOutput:
     """What a call came to, within the host's limits. `is_error`: in the tool's own judgement."""
 
     pieces: Sequence[str | ToolImage]
-    structured: Any = None
     is_error: bool = False
 
     @property

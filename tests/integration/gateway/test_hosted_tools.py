@@ -17,6 +17,7 @@ from tests.support.mcp_server import NOTE, ToolServer
 from tests.support.pictures import red
 from tests.support.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
 from worker.engine.interface import ChatPrompt
+from worker.engine.scripted import TOKEN, prompt_text
 
 HELLO = [{"role": "user", "content": "What is in my note?"}]
 CHATS = ("/v1/chat/completions", "/api/v1/chat")
@@ -80,8 +81,8 @@ async def test_a_chat_completion_goes_on_with_what_the_tool_said(
     *_, said, result = messages_of(second)
     assert (said["reasoning_content"], said["tool_calls"][0]["function"]["name"]) == ("I read it.", "read_note")
     assert (result["role"], result["content"], result["tool_call_id"]) == ("tool", NOTE, "call_00")
-    prompts = sum(len(str(message["content"]).split()) > 0 for message in messages_of(first))
-    assert reply["usage"]["prompt_tokens"] > prompts
+    prompts = [TOKEN.findall(prompt_text(request.prompt)) for request in requests]
+    assert reply["usage"]["prompt_tokens"] == sum(map(len, prompts))
 
 
 async def test_a_stream_tells_of_the_call_and_of_its_end(
