@@ -1,6 +1,5 @@
-"""The HTTP application: every route, every layer in front of them."""
+"""The HTTP application: every route."""
 
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -40,16 +37,15 @@ from atelier.errors import (
     Unavailable,
     WorkerLost,
 )
-from atelier.exposure import WILDCARDS
 from atelier.metrics import GatewayMetrics
 from gateway.admission import Admission
-from gateway.answer import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.anthropic.routes import AnthropicRoutes, by_client
 from gateway.anthropic.schema import CountTokensBody, MessagesBody
 from gateway.elicitation.routes import ElicitationBody, ElicitationRoutes
 from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
-from gateway.guards import GREETING, BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
+from gateway.guards import GREETING
 from gateway.health import HealthRoutes
+from gateway.layers import layers
 from gateway.lmstudio.chat_routes import LMStudioChatRoutes
 from gateway.lmstudio.routes import LMStudioRoutes
 from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody, V1ChatBody
@@ -83,10 +79,8 @@ from gateway.ollama.schema import (
 from gateway.openai.routes import OpenAIRoutes
 from gateway.openai.schema import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, RerankBody, TokenizeBody
 from gateway.openapi import body_of, describe, error_replies
-from gateway.request_log import RequestLog
 from gateway.responses.routes import ResponseRoutes
 from gateway.responses.schema import ResponseBody
-from gateway.timing import TIMING_HEADER
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -122,7 +116,7 @@ def create_app(config: Config, routes: Routes, admission: Admission, metrics: Ga
         version=__version__,
         description="Local models behind OpenAI's, Anthropic's, LM Studio's and Ollama's REST.",
         redoc_url=None,
-        middleware=_layers(config, admission, metrics),
+        middleware=layers(config, admission, metrics),
         exception_handlers={
             AtelierError: handle_error,
             HTTPException: handle_http_exception,
@@ -374,37 +368,3 @@ def _add(
         responses=error_replies(path, *dict.fromkeys(errors)),
         **more,
     )
-
-
-def _layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> list[Middleware]:
-    """From the outside in. CORS is outside the key, since a browser's preflight carries none."""
-    layers = [
-        Middleware(RequestLog, metrics=metrics),
-        Middleware(HostGuard, names=[*_own_names(config), *config.allowed_hosts]),
-    ]
-    if config.cors:
-        layers.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=config.cors,
-                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-                allow_headers=["*"],
-                expose_headers=[
-                    *("x-request-id", "request-id", "retry-after", "mcp-session-id"),
-                    *(UNENFORCED_HEADER, TRUNCATED_HEADER, SETTINGS_HEADER, TIMING_HEADER),
-                ],
-            )
-        )
-    layers.append(Middleware(OriginGuard, allowed=config.cors))
-    layers.append(Middleware(DrainGuard, admission=admission))
-    if config.api_key is not None:
-        layers.append(Middleware(KeyGuard, key=config.api_key.get_secret_value(), asked_within=PATHS))
-    return [*layers, Middleware(BodyLimit, limit=int(config.body_limit_mb * 2**20))]
-
-
-def _own_names(config: Config) -> list[str]:
-    """Names under which others on the network reach us, if they can at all."""
-    if config.host not in WILDCARDS:
-        return [config.host]
-    hostname = socket.gethostname()
-    return [hostname, f"{hostname}.local"]
