@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 from atelier.settings import TABLE
 from atelier.settings.schema import annotation, fields_model
 from gateway.body import Body
-from gateway.openai.mcp_tool import ServerHeaders, ServerUrl
+from gateway.openai.mcp_tool import ServerHeaders, ServerUrl, ToolNames
 from gateway.openai.schema import ELICITATION, ChatBody, CompletionBody, Ttl
 
 LOAD_FIELDS = {row.facts.lmstudio: row.name for row in TABLE["load"].values() if row.facts.lmstudio}
@@ -19,7 +19,6 @@ LoadSettings = fields_model(
 UNLIMITED = -1
 MOST_INPUT_ITEMS = 1000
 MOST_INTEGRATIONS = 64
-MOST_TOOL_NAMES = 512
 
 
 MaxTokens = Annotated[int, Field(ge=UNLIMITED, le=2**31 - 1, description="-1: no limit.")]
@@ -59,7 +58,6 @@ class InputItem(Body):
 
 
 Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
-ToolNames = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MOST_TOOL_NAMES)]
 
 
 class PluginIntegration(Body):

@@ -13,7 +13,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from atelier import __version__
-from gateway.mcp_host.limits import PoolLimits
+from gateway.mcp_host.limits import PoolLimits, parts_of
 from gateway.mcp_host.server import Endpoint
 from gateway.mcp_host.traffic import Streams
 from gateway.outbound import MOST_REDIRECTS, AddressGuard, GuardedTransport, direct_transport
@@ -147,7 +147,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
             self._bytes = self._parts = 0
         self._before = near[-3:]
         self._bytes += len(piece)
-        self._parts += piece.count(b",") + piece.count(b"[") + piece.count(b"{")
+        self._parts += parts_of(piece)
         if self._bytes > self._limits.message + len(piece):
             raise ReplyRefused("its reply is too long")
         if self._parts > self._limits.parts:

@@ -1,7 +1,7 @@
 """An MCP server as the host knows it: how it is reached, and what a request may have of it. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -67,7 +67,7 @@ class Use:
 
     server: Server
     allowed: frozenset[str] | None = None
-    approval: Approval = field(default=NEVER)
+    approval: Approval = NEVER
     read_only: bool = False
 
     def allows(self, tool: str, annotations: Mapping[str, Any]) -> bool:

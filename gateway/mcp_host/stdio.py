@@ -16,7 +16,7 @@ from mcp.os.posix.utilities import terminate_posix_process_tree
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from gateway.mcp_host.limits import KIB, PoolLimits
+from gateway.mcp_host.limits import KIB, PoolLimits, parts_of
 from gateway.mcp_host.server import Command
 from gateway.mcp_host.traffic import Item, Pace, Streams
 
@@ -135,11 +135,6 @@ def _pipe(stream: ByteReceiveStream | None) -> ByteReceiveStream:
     return stream
 
 
-def _parts(line: bytearray) -> int:
-    """At least as many values as the JSON has."""
-    return line.count(b",") + line.count(b"[") + line.count(b"{")
-
-
 async def _lines(pipe: ByteReceiveStream, limits: PoolLimits) -> AsyncIterator[bytes]:
     """Whole lines that are not empty; _TooLarge."""
     line = bytearray()
@@ -149,7 +144,7 @@ async def _lines(pipe: ByteReceiveStream, limits: PoolLimits) -> AsyncIterator[b
             if len(line) > limits.message:
                 raise _TooLarge("sent a message that is too long")
             if piece.endswith(b"\n"):
-                if _parts(line) > limits.parts:
+                if parts_of(line) > limits.parts:
                     raise _TooLarge("sent a message of too many parts")
                 if line.strip():
                     yield bytes(line)

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
-from mcp.client import Transport
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
@@ -84,13 +83,10 @@ class Traffic:
         self._asked = Asked()
 
     @asynccontextmanager
-    async def over(self, connect: Connect) -> AsyncIterator[Streams]:
+    async def transport(self, connect: Connect) -> AsyncIterator[Streams]:
         """The connection's streams, watched. A transport as the SDK has them."""
         async with connect() as (read, write):
             yield _Reader(read, self), _Writer(write, self)
-
-    def transport(self, connect: Connect) -> Transport:
-        return self.over(connect)
 
     async def passes(self, item: Item) -> bool:
         """Whether what came goes on to the SDK, when it may."""
@@ -113,13 +109,27 @@ class Traffic:
             self._asked.end(item.message.id)
 
 
-class _Reader:
-    """A stream that the SDK reads."""
+class _Watched:
+    """A stream of the SDK's."""
 
     def __init__(self, inner: Any, traffic: Traffic) -> None:
         self._inner = inner
         self._traffic = traffic
 
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._inner.__aexit__(kind, error, trace)
+
+
+class _Reader(_Watched):
     @property
     def last_context(self) -> Any:
         return getattr(self._inner, "last_context", None)
@@ -129,9 +139,6 @@ class _Reader:
         while not await self._traffic.passes(item):
             item = await self._inner.receive()
         return item
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -146,35 +153,8 @@ class _Reader:
             self._traffic.end()
             raise
 
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._inner.__aexit__(kind, error, trace)
-
-
-class _Writer:
-    """A stream that the SDK writes to."""
-
-    def __init__(self, inner: Any, traffic: Traffic) -> None:
-        self._inner = inner
-        self._traffic = traffic
-
+class _Writer(_Watched):
     async def send(self, item: SessionMessage) -> None:
         await self._inner.send(item)
         self._traffic.sent(item)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._inner.__aexit__(kind, error, trace)

@@ -18,11 +18,11 @@ HeaderValue = Annotated[str, Field(max_length=8192, pattern=r"^[\x20-\x7e\t]*$")
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 ServerHeaders = Annotated[dict[HeaderName, HeaderValue], Field(max_length=MOST_HEADERS)]
 ServerUrl = Annotated[str, Field(min_length=1, max_length=LONGEST_URL)]
-Names = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MOST_NAMED)]
+ToolNames = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MOST_NAMED)]
 
 
 class ToolFilter(Body):
-    tool_names: Names | None = None
+    tool_names: ToolNames | None = None
     read_only: bool | None = Field(None, description="Only tools that their server calls read-only.")
 
 
@@ -50,7 +50,7 @@ class MCPTool(Body):
     authorization: HeaderValue | None = Field(None, description="A token, sent as `Authorization: Bearer`.")
     allowed_tools: (
         Annotated[
-            Annotated[Names, Tag("(list)")] | Annotated[ToolFilter, Tag("(filter)")],
+            Annotated[ToolNames, Tag("(list)")] | Annotated[ToolFilter, Tag("(filter)")],
             Discriminator(_list_or_filter),
         ]
         | None
