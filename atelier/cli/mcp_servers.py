@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
@@ -65,18 +65,20 @@ def add(
     elicitation: Annotated[bool, typer.Option("--elicitation", help="The server may ask the user.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of one of the same label.")] = False,
 ) -> None:
-    entry = {
-        **({"command": command[0], "args": command[1:]} if command else {}),
-        **({"url": url} if url is not None else {}),
-        **_unless_empty("headers", _pairs(header, ":", "--header")),
-        **_unless_empty("env", _pairs(env, "=", "--env")),
-        **_unless_empty("cwd", cwd),
-        **_unless_empty("allowedTools", allow),
-        **_unless_empty("requireApproval", _approval(approve)),
-        **_unless_empty("timeout", timeout),
-        **_unless_empty("sampling", sampling),
-        **_unless_empty("elicitation", elicitation),
+    given = {
+        "command": command[0] if command else None,
+        "args": command[1:] if command else None,
+        "url": url,
+        "headers": _pairs(header, ":", "--header"),
+        "env": _pairs(env, "=", "--env"),
+        "cwd": cwd,
+        "allowedTools": allow or None,
+        "requireApproval": _approval(approve),
+        "timeout": timeout,
+        "sampling": sampling,
+        "elicitation": elicitation or None,
     }
+    entry = {key: value for key, value in given.items() if value is not None}
     _check(label, entry)
     document = _document()
     servers = document.setdefault(SERVERS, {})
@@ -155,9 +157,11 @@ def _write(document: JSON) -> None:
         raise Failure(f"{path}: {os.strerror(error.errno or 0)}") from None
 
 
-def _pairs(given: Sequence[str] | None, between: str, option: str) -> dict[str, str]:
+def _pairs(given: Sequence[str] | None, between: str, option: str) -> dict[str, str] | None:
+    if not given:
+        return None
     found = {}
-    for text in given or ():
+    for text in given:
         name, mark, value = text.partition(between)
         if not mark or not name.strip():
             raise Failure(f"{option}: must be NAME{between}VALUE")
@@ -172,10 +176,6 @@ def _approval(given: Sequence[str] | None) -> str | list[str] | None:
     if words and len(given) > 1:
         raise Failure(f"--approve: {words.pop()} stands alone")
     return given[0] if words else list(given)
-
-
-def _unless_empty(key: str, value: Any) -> JSON:
-    return {key: value} if value else {}
 
 
 def _row(server: JSON) -> list[str]:

@@ -61,6 +61,7 @@ def test_an_address_is_added(atelier: Atelier, file: Path) -> None:
         (["a", "--url", "https://a", "--", "b"], "needs either a command or a url"),
         (["a", "--url", "ftp://a"], "mcpServers.a.url"),
         (["a/b", "--", "b"], "label"),
+        (["a", "--timeout", "0", "--", "b"], "mcpServers.a.timeout"),
         (["a", "--env", "b", "--", "c"], "NAME=VALUE"),
         (["a", "--approve", "always", "--approve", "b", "--", "c"], "stands alone"),
     ],
