@@ -20,7 +20,7 @@ from gateway.responses.schema import (
 )
 from gateway.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool
 from gateway.tool_loop.toolset import Toolset
-from gateway.tool_loop.wish import Wish, told
+from gateway.tool_loop.wish import Wish, told_label
 
 Json = dict[str, Any]
 Told = TypeVar("Told")
@@ -108,7 +108,7 @@ def _server_tools(toolset: Toolset | None, label: str, name: str | None, path: s
     found = toolset.of_server(label) if toolset else []
     if not found:
         param = f"{path}.server_label"
-        raise InvalidRequest(f'{param}: no MCP server "{told(label)}" offers a tool here', param=param)
+        raise InvalidRequest(f'{param}: no MCP server "{told_label(label)}" offers a tool here', param=param)
     if name is not None:
         found = [each for each in found if each.name == name]
         require_tool([Tool(each.name) for each in found], name, f"{path}.name")

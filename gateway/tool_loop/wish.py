@@ -44,7 +44,7 @@ def find_uses(wishes: Sequence[Wish], servers: Servers, owner: str, *, own_serve
     labels: set[str] = set()
     for wish in wishes:
         if wish.label in labels:
-            raise InvalidRequest(f'{wish.path}: there is a server "{told(wish.label)}" already', param=wish.path)
+            raise InvalidRequest(f'{wish.path}: there is a server "{told_label(wish.label)}" already', param=wish.path)
         labels.add(wish.label)
     return [_use(wish, servers, owner, own_servers=own_servers) for wish in wishes]
 
@@ -72,7 +72,7 @@ def _known(wish: Wish, servers: Servers) -> Use:
     if (use := servers.get(wish.label)) is not None:
         return use
     param = f"{wish.path}.{wish.label_name}" if wish.label_name else wish.path
-    raise InvalidRequest(f'{param}: no MCP server "{told(wish.label)}" is set up here (mcp.json)', param=param)
+    raise InvalidRequest(f'{param}: no MCP server "{told_label(wish.label)}" is set up here (mcp.json)', param=param)
 
 
 def _narrowed(use: Use, wish: Wish) -> Use:
@@ -83,5 +83,5 @@ def _narrowed(use: Use, wish: Wish) -> Use:
     return Use(use.server, allowed, use.approval | wish.approval, use.read_only or wish.read_only)
 
 
-def told(label: str) -> str:
+def told_label(label: str) -> str:
     return label[:LONGEST_TOLD]

@@ -236,5 +236,7 @@ async def test_any_gateway_answers_any_request_of_a_client(registry: FakeRegistr
             assert (await mcp.list_tools()).tools
             assert not (await mcp.call_tool("chat", {"model": KEY, "prompt": "one two"})).is_error
             assert (await mcp.list_resources()).resources
-        counted = [gateway.gateway.metrics.requests.labels("/mcp", "200")._value.get() for gateway in (first, second)]
+        registries = [gateway.gateway.metrics.registry for gateway in (first, second)]
+        labels = {"route": "/mcp", "status": "200"}
+        counted = [registry.get_sample_value("atelier_requests_total", labels) or 0 for registry in registries]
     assert min(counted) >= 4
