@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.images import ImageSource, image_at, read_content
 from gateway.responses.served_calls import ServedCalls
+from gateway.tool_loop.messages import call_entry
 
 Json = dict[str, Any]
 
@@ -43,7 +44,7 @@ def chat_messages(
             case "function_call":
                 if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and nobody ran it
                     continue
-                _add_call(messages, _call(item), reasoning)
+                _add_call(messages, call_entry(item["call_id"], item["name"], item["arguments"]), reasoning)
             case "function_call_output":
                 output = read_content(item["output"], _path(number, "output"), piece)
                 messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
@@ -60,11 +61,6 @@ def _add_call(messages: list[Json], call: Json, reasoning: str) -> None:
     messages[-1].setdefault("tool_calls", []).append(call)
     if reasoning:
         messages[-1]["reasoning_content"] = reasoning
-
-
-def _call(item: Json) -> Json:
-    function = {"name": item["name"], "arguments": item["arguments"]}
-    return {"id": item["call_id"], "type": "function", "function": function}
 
 
 def _path(number: int, name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.responses.consent import Consent
 from gateway.responses.server_items import outcome_text
+from gateway.tool_loop.messages import call_entry, tool_message
 from gateway.tool_loop.toolset import Toolset
 
 UNANSWERED = "This call has not run: nobody has agreed to it yet."
@@ -33,11 +34,10 @@ class ServedCalls:
         return self._call(item), self.results.get(item["id"]) or self._result(item, self._refusal(item["id"]))
 
     def _call(self, item: Json) -> Json:
-        function = {"name": self._shown(item), "arguments": item["arguments"]}
-        return {"id": item["id"], "type": "function", "function": function}
+        return call_entry(item["id"], self._shown(item), item["arguments"])
 
     def _result(self, item: Json, content: str) -> Json:
-        return {"role": "tool", "tool_call_id": item["id"], "name": self._shown(item), "content": content}
+        return tool_message(item["id"], self._shown(item), content)
 
     def _refusal(self, id: str) -> str:
         answer = self.consent.answers.get(id)

@@ -19,21 +19,31 @@ def step_messages(text: str, reasoning: str, ended: Sequence[HostedCallEnded], *
     """What the model wrote and called, and what came of each call. `sees`: whether the model sees images."""
     said: Json = {"role": "assistant", "content": text}
     if ended:
-        said["tool_calls"] = [call_message(each) for each in ended]
+        said["tool_calls"] = [_called(each) for each in ended]
     if reasoning:
         said["reasoning_content"] = reasoning
     return [said, *(result_message(each, sees=sees) for each in ended)]
 
 
-def call_message(ended: HostedCallEnded) -> Json:
-    """A call as templates take it: arguments that are no object, which many cannot write, are left out."""
+def _called(ended: HostedCallEnded) -> Json:
+    """Arguments that are no object, which many templates cannot write, are left out."""
     arguments = "{}" if read_arguments(ended.arguments) is None else ended.arguments
-    return {"id": ended.id, "type": "function", "function": {"name": ended.tool.shown, "arguments": arguments}}
+    return call_entry(ended.id, ended.tool.shown, arguments)
+
+
+def call_entry(id: str, name: str, arguments: str) -> Json:
+    """One of a message's `tool_calls`."""
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def result_message(ended: HostedCallEnded, *, sees: bool) -> Json:
     content = f"Error: {ended.error}" if ended.output is None else _content(ended.output, sees=sees)
-    return {"role": "tool", "tool_call_id": ended.id, "name": ended.tool.shown, "content": content}
+    return tool_message(ended.id, ended.tool.shown, content)
+
+
+def tool_message(id: str, name: str, content: str | list[Json]) -> Json:
+    """What came of the call with this id."""
+    return {"role": "tool", "tool_call_id": id, "name": name, "content": content}
 
 
 def _content(output: ToolOutput, *, sees: bool) -> str | list[Json]:
