@@ -65,7 +65,7 @@ from gateway.management.schema import (
     ReplicasBody,
 )
 from gateway.mcp_host.routes import ServerRoutes
-from gateway.mcp_server.documented import OTHER_REPLIES, McpMessage
+from gateway.mcp_server.documented import OTHER_REPLIES, MCPMessage
 from gateway.mcp_server.routes import MCPRoutes
 from gateway.ollama.routes import OllamaRoutes
 from gateway.ollama.schema import (
@@ -327,7 +327,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         "Answer what an MCP server asks the user",
         (NotFound, PayloadTooLarge),
     )
-    bodies.append(McpMessage)
+    bodies.append(MCPMessage)
     _add(
         app,
         "POST",
@@ -335,7 +335,7 @@ def _add_routes(app: FastAPI, routes: Routes) -> None:
         routes.mcp.post,
         "A message to the MCP server",
         (*ALWAYS, InvalidRequest, BodyTooSlow),
-        openapi_extra={**body_of(McpMessage), "responses": OTHER_REPLIES},
+        openapi_extra={**body_of(MCPMessage), "responses": OTHER_REPLIES},
     )
 
     get(GREETING, routes.sdk.greet, "Whether LM Studio's SDK may connect")

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from gateway.documented import Documented, Reply
 
 
-class McpMessage(BaseModel):
+class MCPMessage(BaseModel):
     """A JSON-RPC request, or without an id a notification."""
 
     jsonrpc: Literal["2.0"]
@@ -16,19 +16,19 @@ class McpMessage(BaseModel):
     params: dict[str, Any] | None = None
 
 
-class McpFault(Reply):
+class MCPFault(Reply):
     code: int
     message: str
     data: Any = None
 
 
-class McpReply(Reply):
+class MCPReply(Reply):
     """A JSON-RPC result or error; in a stream also the notifications before it."""
 
     jsonrpc: Literal["2.0"]
     id: int | str | None = None
     result: dict[str, Any] | None = None
-    error: McpFault | None = None
+    error: MCPFault | None = None
     method: str | None = Field(None, description="Of a notification.")
     params: dict[str, Any] | None = None
 
@@ -44,8 +44,8 @@ META = {
 }
 DOCUMENTED = {
     "POST /mcp": Documented(
-        reply=McpReply,
-        events=McpReply,
+        reply=MCPReply,
+        events=MCPReply,
         request={"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}},
         example={"jsonrpc": "2.0", "id": 1, "result": {"tools": []}},
     )

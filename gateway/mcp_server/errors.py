@@ -34,4 +34,4 @@ def error_event(body: bytes) -> bytes:
     return b"event: message\ndata: " + body + b"\n\n"
 
 
-FORM = ErrorForm(error_body, error_event, "McpError", SCHEMA)
+FORM = ErrorForm(error_body, error_event, "MCPError", SCHEMA)

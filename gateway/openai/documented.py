@@ -38,7 +38,7 @@ class ToolCall(Reply):
     function: FunctionCall
 
 
-class McpCall(Reply):
+class MCPCall(Reply):
     """A call of an MCP server's tool, which the gateway has run."""
 
     id: str
@@ -51,7 +51,7 @@ class McpCall(Reply):
     error: str | None
 
 
-class McpCallDelta(Reply):
+class MCPCallDelta(Reply):
     """Of the call with the same index: its head first, then pieces of its arguments, then what came of it."""
 
     index: int
@@ -65,7 +65,7 @@ class McpCallDelta(Reply):
     error: str | None = None
 
 
-class McpElicitation(Reply):
+class MCPElicitation(Reply):
     """What a call's server asks the user; `POST /api/v1/mcp/elicitations/{id}` answers."""
 
     id: str
@@ -83,7 +83,7 @@ class AssistantMessage(Reply):
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None
-    mcp_calls: list[McpCall] | None = Field(None, description="Ours: of tools of type mcp.")
+    mcp_calls: list[MCPCall] | None = Field(None, description="Ours: of tools of type mcp.")
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
@@ -139,8 +139,8 @@ class ChatDelta(Reply):
     reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
     function_call: FunctionCallDelta | None = None
-    mcp_calls: list[McpCallDelta] | None = Field(None, description="Ours: of tools of type mcp.")
-    mcp_elicitations: list[McpElicitation] | None = Field(None, description="Ours: with `elicitation`.")
+    mcp_calls: list[MCPCallDelta] | None = Field(None, description="Ours: of tools of type mcp.")
+    mcp_elicitations: list[MCPElicitation] | None = Field(None, description="Ours: with `elicitation`.")
 
 
 class ChatChunkChoice(Reply):

@@ -92,7 +92,7 @@ class ExecutionError(Reply):
     content: Any = Field(description="MCP's content.")
 
 
-class McpCallReply(Reply):
+class MCPCallReply(Reply):
     """A call of an MCP server's tool, which the gateway has run."""
 
     id: str
@@ -106,20 +106,20 @@ class McpCallReply(Reply):
     status: Literal["in_progress", "completed", "incomplete", "calling", "failed"]
 
 
-class McpToolReply(Reply):
+class MCPToolReply(Reply):
     name: str
     description: str | None
     input_schema: Any
     annotations: Any
 
 
-class McpListReply(Reply):
+class MCPListReply(Reply):
     """What a server offers, as far as the request allows it."""
 
     id: str
     type: Literal["mcp_list_tools"]
     server_label: str
-    tools: list[McpToolReply]
+    tools: list[MCPToolReply]
 
 
 class ApprovalRequestReply(Reply):
@@ -140,7 +140,7 @@ class ApprovalResponseReply(Reply):
     reason: str | None
 
 
-OutputItem = OutputMessage | ReasoningItemReply | FunctionCallReply | McpCallReply | McpListReply | ApprovalRequestReply
+OutputItem = OutputMessage | ReasoningItemReply | FunctionCallReply | MCPCallReply | MCPListReply | ApprovalRequestReply
 AnyItem = OutputItem | FunctionCallOutputReply | ApprovalResponseReply
 
 
@@ -277,17 +277,17 @@ class ArgumentsDone(PlacedEvent):
     arguments: str
 
 
-class McpArgumentsDelta(PlacedEvent):
+class MCPArgumentsDelta(PlacedEvent):
     type: Literal["response.mcp_call_arguments.delta"]
     delta: str
 
 
-class McpArgumentsDone(PlacedEvent):
+class MCPArgumentsDone(PlacedEvent):
     type: Literal["response.mcp_call_arguments.done"]
     arguments: str
 
 
-class McpState(PlacedEvent):
+class MCPState(PlacedEvent):
     type: Literal[
         "response.mcp_list_tools.in_progress",
         "response.mcp_list_tools.completed",
@@ -308,9 +308,9 @@ class ResponseEvent(
         | ReasoningTextDone
         | ArgumentsDelta
         | ArgumentsDone
-        | McpArgumentsDelta
-        | McpArgumentsDone
-        | McpState
+        | MCPArgumentsDelta
+        | MCPArgumentsDone
+        | MCPState
     ]
 ):
     """The data of one event, whose name is its type."""
