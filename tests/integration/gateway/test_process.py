@@ -119,11 +119,11 @@ async def test_sigterm_during_a_tools_call_is_an_error_and_leaves_no_program(
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         tools = [{"type": "mcp", "server_label": "odd"}]
         writer.write(post_bytes("/v1/chat/completions", {**STREAM, "tools": tools}))
-        begun = await asyncio.wait_for(reader.readuntil(b"mcp_calls"), PATIENCE)
-        process.send_signal(signal.SIGTERM)
-        text = (begun + await asyncio.wait_for(reader.read(), PATIENCE)).decode()
-        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
-        writer.close()
+        with contextlib.closing(writer):
+            begun = await asyncio.wait_for(reader.readuntil(b"mcp_calls"), START_SECONDS)  # of the program, too
+            process.send_signal(signal.SIGTERM)
+            text = (begun + await asyncio.wait_for(reader.read(), PATIENCE)).decode()
+            assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
     assert events_of(text)[-1]["error"]["code"] == "draining"
     started = [int(line.split()[1]) for line in notes.read_text().splitlines()]
     assert len(started) == 2
