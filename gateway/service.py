@@ -84,7 +84,6 @@ class Gateway:
         core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics, self._images)
         self.inference = Inference(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
-        self.mcp_file = ServersFile(config.mcp_file)
         self.mcp_pool = ServerPool(
             AddressGuard(config.outbound_hosts),
             limits=PoolLimits(
@@ -94,6 +93,7 @@ class Gateway:
             ),
             sampler=ModelSampler(self.inference),
         )
+        self.mcp_file = ServersFile(config.mcp_file, on_read=self.mcp_pool.keep_only)
         self.tool_host = ToolHost(
             self.inference,
             self.mcp_pool,

@@ -286,7 +286,9 @@ class Connection:
 
     def _why(self, error: Exception) -> str:
         if isinstance(self.server.reach, Command) and isinstance(error, OSError):
-            return f"could not be started: {str(error)[:LONGEST_SAID]}"
+            return (
+                f"could not be started: {error.strerror or reason_of(error)}"  # the command is the operator's to know
+            )
         if self.words.fault is not None:
             return self.words.fault
         if self._replies.status is not None:

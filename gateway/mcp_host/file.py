@@ -1,7 +1,7 @@
 """The operator's servers, as `mcp.json` has them now."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -15,9 +15,15 @@ _log = structlog.get_logger(__name__)
 class ServersFile:
     """Reads the file when it has changed. While it is wrong, what it said before holds."""
 
-    def __init__(self, path: Path, environment: Mapping[str, str] = os.environ) -> None:
-        """`environment`: of the variables that the file names."""
+    def __init__(
+        self,
+        path: Path,
+        environment: Mapping[str, str] = os.environ,
+        on_read: Callable[[Servers], None] = lambda servers: None,
+    ) -> None:
+        """`environment`: of the variables that the file names. `on_read`: hears of the servers each time it is read."""
         self._path = path
+        self._on_read = on_read
         self._environment = environment
         self._version: tuple[int, ...] | None = None
         self._servers: Servers = {}
@@ -51,6 +57,7 @@ class ServersFile:
         self._servers = {label: use_of(label, entry) for label, entry in entries.items() if not entry.disabled}
         self.disabled = frozenset(entries.keys() - self._servers.keys())
         _log.info("mcp_file_read", servers=list(self._servers))
+        self._on_read(self._servers)
 
 
 def use_of(label: str, entry: Entry) -> Use:

@@ -13,7 +13,7 @@ from gateway.mcp_host.faults import SessionLost, connection_error
 from gateway.mcp_host.http import Dialler
 from gateway.mcp_host.limits import PoolLimits
 from gateway.mcp_host.progress import Progress
-from gateway.mcp_host.server import Endpoint, Server
+from gateway.mcp_host.server import Endpoint, Server, Servers
 from gateway.mcp_host.tool import ServerTool, ToolOutput
 from gateway.outbound import AddressGuard
 
@@ -75,6 +75,14 @@ class ServerPool:
                 return await self._call(server, tool, arguments, on_progress, elicit)
             except SessionLost:
                 raise connection_error(server, "refuses the call, in a new session too") from None
+
+    def keep_only(self, operators: Servers) -> None:
+        """Close what is connected to other servers of the operator's than these, unless it is in use."""
+        kept = {use.server for use in operators.values()}
+        for server, known in self._known.items():
+            connection = known.connection
+            if connection is not None and server not in kept and not _is_guest(server) and not connection.busy:
+                connection.leave()
 
     async def close(self) -> None:
         """Every server's program has ended when this returns."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from atelier.constraint import Constraint
-from atelier.errors import AtelierError
+from atelier.errors import AtelierError, InvalidRequest
 from atelier.metrics import GatewayMetrics
 from atelier.tools import Tools
 from gateway.account import Account
@@ -25,6 +25,8 @@ from gateway.tool_loop.messages import Json, result_message
 from gateway.tool_loop.running import RunningCalls, ToolServers
 from gateway.tool_loop.toolset import Listing, Toolset, make_toolset
 from gateway.tool_loop.wish import Wish, find_uses
+
+MOST_TOOLS = 1024  # of one request's servers together
 
 Resumed = Callable[[Sequence[Json]], Call]
 """The call with the tool messages of the approved calls in their places."""
@@ -70,6 +72,8 @@ class ToolHost:
         uses = find_uses(wishes, self._operators(), owner, own_servers=self._own_servers)
         async with self._ending.until_ended():
             listings = await asyncio.gather(*(self._list(use, asks=asks) for use in uses))
+        if (count := sum(len(listing.tools) for listing in listings)) > MOST_TOOLS:
+            raise InvalidRequest(f"tools: the MCP servers have {count} together, of which {MOST_TOOLS} may be offered")
         return make_toolset(listings, taken)
 
     async def admit(

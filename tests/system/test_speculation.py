@@ -44,7 +44,7 @@ async def guessing(
 
 
 async def answer(client: WorkerClient, call: int, text: str, **options: Any) -> tuple[str, pb.Finished]:
-    sampling = {"max_tokens": 40, **options.pop("sampling", {})}
+    sampling = {"max_tokens": 28, **options.pop("sampling", {})}
     await client.submit(call, text, sampling=sampling, **options)
     texts, ends = await client.finish(call)
     assert ends[0].HasField("finished"), ends[0].failed.error.message

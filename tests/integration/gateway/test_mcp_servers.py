@@ -15,7 +15,7 @@ from gateway.mcp_host.server import Command, Server
 from gateway.outbound import AddressGuard
 from tests.integration.mcp_host.test_pool import ODD
 from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import running_gateway
+from tests.support.gateway_server import running_gateway, until
 
 HELLO = {"messages": [{"role": "user", "content": {"type": "text", "text": "Hello"}}], "maxTokens": 50}
 
@@ -74,6 +74,19 @@ async def asked(
     pool: ServerPool, server: Server, method: str, params: Mapping[str, Any], elicit: Elicit | None = None
 ) -> Any:
     return json.loads((await pool.call(server, method, params, elicit=elicit)).text)
+
+
+async def test_a_server_that_was_taken_out_of_the_file_ends(registry: FakeRegistry, tmp_path: Path) -> None:
+    write(tmp_path, files=odd(), more=odd("slow"))
+    async with running_gateway(registry, home=tmp_path) as gateway, gateway.client() as client:
+        pool = gateway.gateway.mcp_pool
+        before = gateway.gateway.mcp_file.servers()
+        for label in before:
+            assert (await client.post(f"/api/v1/mcp/servers/{label}/test")).is_success
+        write(tmp_path, more=odd("slow"))
+        assert [each["label"] for each in (await client.get("/api/v1/mcp/servers")).json()["servers"]] == ["more"]
+        await until(lambda: pool.state(before["files"].server) == "closed")
+        assert pool.state(before["more"].server) == "open"
 
 
 async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeRegistry, tmp_path: Path) -> None:
