@@ -11,7 +11,7 @@ from mcp.server.mcpserver import Elicit, Resolve
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tests.support.mcp_servers import served
+from tests.support.http_mcp_servers import served
 
 OLD, NEW = "2025-11-25", "2026-07-28"
 

@@ -5,19 +5,17 @@ from typing import Any
 
 from worker.output.braced_values import KEY
 from worker.output.parameters import (
-    BESIDE_UNIONS,
-    LIMITS,
+    DEEPEST,
     LIST_LIMITS,
     STRING_LIMITS,
     constants,
     kinds,
     properties,
+    require_bounded,
+    union,
     within,
 )
 from worker.output.rules import Rules, Unwritable
-
-DEEPEST = 16  # objects, lists and unions within one another
-MOST_RULES = 2000  # of a grammar: schemas that refer to one another multiply
 
 
 def braced_object(rules: Rules, quote: str, parameters: Mapping[str, Any]) -> str:
@@ -39,15 +37,11 @@ class _Braced:
         return f'"{{" {self._rules.members(items, ",")} "}}"'
 
     def _value(self, schema: Mapping[str, Any], depth: int) -> str:
-        if not depth or len(self._rules.lines) > MOST_RULES or (LIMITS - {"anyOf"}) & schema.keys():
-            raise Unwritable
+        require_bounded(self._rules, schema, depth)
         if "const" in schema or "enum" in schema:
             return self._rules.add(" | ".join(map(self._constant, constants(schema))))
-        if "anyOf" in schema:
-            if schema.keys() - BESIDE_UNIONS != {"anyOf"}:
-                raise Unwritable
-            options = [self._value(each, depth - 1) for each in within(schema, schema["anyOf"])]
-            return self._rules.add(" | ".join(options))
+        if options := union(schema):
+            return self._rules.add(" | ".join(self._value(each, depth - 1) for each in options))
         if not (given := kinds(schema)):
             raise Unwritable
         return self._rules.add(" | ".join(self._of_kind(kind, schema, depth) for kind in sorted(given)))

@@ -5,19 +5,17 @@ from typing import Any
 
 from worker.output.nested_values import ITEM
 from worker.output.parameters import (
-    BESIDE_UNIONS,
-    LIMITS,
+    DEEPEST,
     LIST_LIMITS,
     STRING_LIMITS,
     constants,
     kinds,
     properties,
+    require_bounded,
+    union,
     within,
 )
 from worker.output.rules import Rules, Unwritable
-
-DEEPEST = 16  # objects, lists and unions within one another
-MOST_RULES = 2000  # of a grammar: schemas that refer to one another multiply
 
 
 def nested_members(rules: Rules, mark: str, parameters: Mapping[str, Any]) -> str:
@@ -44,14 +42,10 @@ class _Nested:
 
     def _value(self, schema: Mapping[str, Any], end: str, depth: int) -> str:
         """With the end of its tag."""
-        if not depth or len(self._rules.lines) > MOST_RULES or (LIMITS - {"anyOf"}) & schema.keys():
-            raise Unwritable
+        require_bounded(self._rules, schema, depth)
         if "const" in schema or "enum" in schema:
             return self._rules.add(" | ".join(self._constant(value, end) for value in constants(schema)))
-        if "anyOf" in schema:
-            if schema.keys() - BESIDE_UNIONS != {"anyOf"}:
-                raise Unwritable
-            options = within(schema, schema["anyOf"])
+        if options := union(schema):
             said = [option for option in options if kinds(option) != {"null"}] or options
             if len(said) > 1 and any("string" in kinds(option) for option in said):
                 raise Unwritable

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from worker.output.rules import Unwritable
+from worker.output.rules import Rules, Unwritable
 from worker.output.values import kind_of, referred
 
 STRING_LIMITS = {"minLength", "maxLength", "pattern", "format", "allOf", "oneOf", "$ref", "not"}
@@ -13,6 +13,8 @@ DEFINITIONS = ("$defs", "definitions")
 BESIDE_UNIONS = {"title", "description", "default", "examples", *DEFINITIONS}
 LIST_LIMITS = {*LIMITS, "prefixItems", "uniqueItems", "contains"}
 CLOSED = {"additionalProperties": False}
+DEEPEST = 16  # objects, lists and unions within one another
+MOST_RULES = 2000  # of a grammar: schemas that refer to one another multiply
 
 
 def kinds(schema: Mapping[str, Any]) -> set[str]:
@@ -79,3 +81,18 @@ def within(schema: Mapping[str, Any], options: Any) -> list[Mapping[str, Any]]:
         raise Unwritable
     definitions = {key: schema[key] for key in DEFINITIONS if key in schema}
     return [{**definitions, **resolved(option, schema)} for option in options]
+
+
+def require_bounded(rules: Rules, schema: Mapping[str, Any], depth: int) -> None:
+    """Unwritable when a value's schema is too deep, its grammar too long, or what is asked of it beyond a grammar."""
+    if not depth or len(rules.lines) > MOST_RULES or (LIMITS - {"anyOf"}) & schema.keys():
+        raise Unwritable
+
+
+def union(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The options of a schema that is a union of others; none where it is not."""
+    if "anyOf" not in schema:
+        return []
+    if schema.keys() - BESIDE_UNIONS != {"anyOf"}:
+        raise Unwritable
+    return within(schema, schema["anyOf"])

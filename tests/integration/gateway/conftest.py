@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.gateway_registry import FakeRegistry, fake_registry
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory
-from tests.support.mcp_server import ToolServer, tool_server
+from tests.support.tool_server import ToolServer, tool_server
 
 
 @pytest.fixture

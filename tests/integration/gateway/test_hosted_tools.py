@@ -13,9 +13,9 @@ import pytest
 from gateway.tool_loop.loop import NO_MORE
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
-from tests.support.mcp_server import NOTE, ToolServer
 from tests.support.pictures import red
 from tests.support.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
+from tests.support.tool_server import NOTE, ToolServer
 from worker.engine.interface import ChatPrompt
 from worker.engine.scripted import TOKEN, prompt_text
 

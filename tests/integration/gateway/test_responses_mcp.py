@@ -14,9 +14,9 @@ from gateway.responses.served_calls import DECLINED, UNANSWERED
 from gateway.responses.server_items import IMAGE
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway
-from tests.support.mcp_server import NOTE, ToolServer
 from tests.support.response_events import checked_events, checked_response
 from tests.support.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
+from tests.support.tool_server import NOTE, ToolServer
 
 ASKS = {"text": "May I?", "reasoning": "", "tool_calls": [call("fail", reason="x"), call("read_note", name="n1")]}
 SOME = {"always": {"tool_names": ["read_note"]}}

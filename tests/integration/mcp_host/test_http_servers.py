@@ -18,7 +18,7 @@ from gateway.mcp_host.server import Endpoint, Server
 from gateway.outbound import AddressGuard, resolve_name
 from tests.integration.mcp_host.test_pool import pool_of, refused, within_memory
 from tests.support.gateway_server import until
-from tests.support.mcp_servers import OddServer, Request, Write, reply, result_of, served
+from tests.support.http_mcp_servers import OddServer, Request, Write, reply, result_of, served
 
 
 def at(url: str, *headers: tuple[str, str], **more: Any) -> Server:
@@ -101,7 +101,7 @@ class Sessions:
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Odd servers name one."""
-    import tests.support.mcp_servers as servers
+    import tests.support.http_mcp_servers as servers
 
     plain = servers._handshake
 

@@ -11,7 +11,7 @@ from mcp.server.mcpserver import Image
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 
-from tests.support.mcp_servers import served
+from tests.support.http_mcp_servers import served
 from tests.support.pictures import red
 
 NOTE = "n1: the kettle is blue"  # what `read_note` says of n1
