@@ -90,7 +90,7 @@ async def test_a_client_that_leaves_frees_the_sequence(
     named = {name.replace("-", "_"): value for name, value in headers.items()}
     with structlog.testing.capture_logs() as lines:
         _, writer = await gateway.raw(post_bytes("/mcp", message, **named))
-        await until(lambda: active(registry) == 1)
+        await until(lambda: gateway.gateway.admission.active == 1)  # has heard that the worker took it
         writer.close()
         await until(lambda: active(registry) == 0)
         await until(lambda: in_work(gateway) == 0)
