@@ -56,7 +56,7 @@ async def serve(config: Config, *, exit_with_parent: bool) -> None:
 
     await stop.wait()
     await gateway.drain(config.shutdown_grace)
-    server.should_exit = True
+    server.stop()
     await serving
     await gateway.close()
     _log.info("gateway_stopped")

@@ -1,8 +1,9 @@
 """The HTTP server around the application: its socket, and its end."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -13,6 +14,8 @@ from gateway.protocol import BoundedProtocol
 from gateway.websocket import BoundedSocket
 
 BACKLOG = 2048
+DATE_TICK = 0  # a number of uvicorn's at which it writes the Date of replies anew
+DATE_SECONDS = 1.0
 PING_SECONDS = 20.0  # between looks whether a WebSocket's client is still there
 PONG_SECONDS = 60.0  # for it to say so: it may compute meanwhile
 
@@ -22,7 +25,21 @@ class CannotListen(Exception):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, without its signal handlers: when to stop is the process's to say."""
+    """uvicorn's, without its signal handlers: when to stop is the process's to say, by `stop`."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """uvicorn's own looks ten times a second whether to stop, also where nothing happens for days."""
+        while not await self.on_tick(DATE_TICK):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), DATE_SECONDS)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

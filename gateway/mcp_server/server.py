@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import mcp_types as types
@@ -22,7 +23,7 @@ from gateway.mcp_server.errors import code_of
 from gateway.mcp_server.outputs import Generated
 from gateway.mcp_server.resources import Resources
 from gateway.mcp_server.tool import Caller, Core
-from gateway.mcp_server.tools import BY_NAME
+from gateway.mcp_server.tools import BY_NAME, tool_entries
 from gateway.mcp_server.uris import TEMPLATES
 from gateway.parsing import parse
 
@@ -36,17 +37,20 @@ MOST_COMPLETIONS = 100  # the protocol's own limit
 _log = structlog.get_logger(__name__)
 
 
+def input_schema(tool: str) -> Mapping[str, Any] | None:
+    entry = tool_entries().get(tool)
+    return entry.input_schema if entry else None
+
+
 class Handlers:
     """One method of the protocol each."""
 
     def __init__(self, core: Core, resources: Resources) -> None:
         self._core = core
         self._resources = resources
-        self._tools = [tool.entry() for tool in BY_NAME.values()]
-        self.input_schemas = {tool.name: tool.input_schema for tool in self._tools}
 
     async def list_tools(self, ctx: ServerRequestContext, params: Any) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=self._tools)
+        return types.ListToolsResult(tools=[*tool_entries().values()])
 
     async def call_tool(self, ctx: ServerRequestContext, params: types.CallToolRequestParams) -> types.CallToolResult:
         """Errors are results, for the model that called to read; but a tool that does not exist is the protocol's."""
@@ -101,7 +105,7 @@ def create_server(handlers: Handlers, listen: ListenHandler) -> Server:
         version=__version__,
         title="LM Atelier",
         instructions=INSTRUCTIONS,
-        get_tool_input_schema=handlers.input_schemas.get,
+        get_tool_input_schema=input_schema,
         on_list_tools=handlers.list_tools,
         on_call_tool=handlers.call_tool,
         on_list_resources=handlers.list_resources,

@@ -1,5 +1,10 @@
 """The table of tools."""
 
+from collections.abc import Mapping
+from functools import cache
+
+from mcp_types import Tool as ToolEntry
+
 from gateway.lmstudio.documented import V1ModelList
 from gateway.management.documented import DescribedModel
 from gateway.management.documented_downloads import HubRepositories
@@ -127,3 +132,9 @@ TOOLS = (
     ),
 )
 BY_NAME = {tool.name: tool for tool in TOOLS}
+
+
+@cache
+def tool_entries() -> Mapping[str, ToolEntry]:
+    """As tools/list has them, by name. Their schemas take a while to write, and are always the same."""
+    return {tool.name: tool.entry() for tool in TOOLS}

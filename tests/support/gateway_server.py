@@ -75,7 +75,7 @@ async def running_gateway(registry: Registry, **options: Any) -> AsyncIterator[R
         await until(lambda: server.started and gateway.watcher.has_snapshot)
         yield running
     finally:
-        server.should_exit = True
+        server.stop()
         gateway.admission.close()
         await asyncio.wait_for(serving, PATIENCE)
         await gateway.close()
