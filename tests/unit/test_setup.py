@@ -1,3 +1,4 @@
+import shlex
 from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
@@ -105,6 +106,13 @@ def test_a_wanted_gpu_without_a_device_is_compiled_for_any() -> None:
 def test_the_users_cmake_args_come_last() -> None:
     args = cmake_args(choose_backend(BARE), {"CMAKE_ARGS": "-DGGML_NATIVE=OFF"})
     assert args.index("-DGGML_NATIVE=ON") < args.index("-DGGML_NATIVE=OFF")
+
+
+def test_tiles_are_left_out_and_the_users_flags_stay() -> None:
+    """GCC 12 drops what sets Intel's tiles up: every prompt would end the worker."""
+    args = shlex.split(cmake_args(choose_backend(BARE), {"CFLAGS": "-O1", "CXXFLAGS": "-O1 -g"}))
+    assert "-DCMAKE_C_FLAGS=-O1 -U__AMX_INT8__" in args
+    assert "-DCMAKE_CXX_FLAGS=-O1 -g -U__AMX_INT8__" in args
 
 
 def test_the_lock_is_split_into_the_compiled_package_and_the_others() -> None:
