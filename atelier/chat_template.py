@@ -27,7 +27,8 @@ from atelier.tools import with_arguments_read
 LONGEST_PROMPT = 16 * 2**20  # characters
 LONGEST_TIME = 2.0  # seconds
 PROBE = "qzxv"  # a word that is in no prompt
-TEXTS = {"functions", "datetime"}
+TEXTS = {"functions", "datetime"}  # what a template reads that takes texts in place of tools
+LIST_CHANGES = {"append", "pop"}
 
 
 class _Generation(Extension):
@@ -41,10 +42,13 @@ class _Generation(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Immutable but for the ends of lists, in which templates keep queues; what they are given is a copy."""
+    """Immutable but for the ends of lists, in which some templates keep queues: those are given a copy."""
+
+    changes_lists = False
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return (isinstance(obj, list) and attr in ("append", "pop")) or super().is_safe_attribute(obj, attr, value)
+        changes = self.changes_lists and isinstance(obj, list) and attr in LIST_CHANGES
+        return changes or super().is_safe_attribute(obj, attr, value)
 
 
 class ChatTemplate:
@@ -56,11 +60,13 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = _now
         try:
-            self._template = environment.from_string(source)
-            self._reading = read_template(environment.parse(source))
+            tree = environment.parse(source)
+            self._reading = read_template(tree)
+            self._template = environment.from_string(tree)
             self._source = source
         except jinja2.TemplateError as error:
             raise InvalidTemplate(f"The chat template does not compile: {error}") from error
+        self._changes_lists = environment.changes_lists = not LIST_CHANGES.isdisjoint(self._reading.names)
 
     def render(
         self,
@@ -108,9 +114,9 @@ class ChatTemplate:
         return self._write({**variables, "messages": with_system_in_last_turn(messages)})
 
     def _write(self, variables: dict[str, Any]) -> str:
-        copied = copy.deepcopy(variables)
+        given = copy.deepcopy(variables) if self._changes_lists else variables
         with _deadline(LONGEST_TIME):
-            return "".join(_bounded(self._template.generate(copied)))
+            return "".join(_bounded(self._template.generate(given)))
 
 
 def _texts(tools: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
