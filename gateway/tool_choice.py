@@ -1,6 +1,6 @@
 """Which of its tools a request lets the model call: what the dialects have in common. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from atelier.errors import InvalidRequest
@@ -55,8 +55,13 @@ def named(tools: Sequence[Tool], name: str, param: str, *, one_at_a_time: bool) 
 
 
 def allowed(tools: Sequence[Tool], names: Sequence[str], mode: str, path: str, *, one_at_a_time: bool) -> Tools:
-    """Calls of some only; the others are not shown to the model either. `path`: of a name, with {} for its number."""
+    """Calls of those that are named. `path`: of a name, with {} for its number."""
     for number, name in enumerate(names):
         require_tool(tools, name, path.format(number))
+    return some_of(tools, names, mode, one_at_a_time=one_at_a_time)
+
+
+def some_of(tools: Sequence[Tool], names: Collection[str], mode: str, *, one_at_a_time: bool) -> Tools:
+    """Calls of some only; the others are not shown to the model either."""
     kind = ToolChoice.REQUIRED if mode == "required" else ToolChoice.AUTO
     return Tools([each for each in tools if each.name in names], kind, one_at_a_time=one_at_a_time)

@@ -9,6 +9,7 @@ from gateway.lmstudio.chat import kept_message
 from gateway.lmstudio.integrations import provider_info
 from gateway.mcp_host.tool import HostedTool, ToolOutput
 from gateway.tool_loop.messages import step_messages
+from gateway.tool_loop.running import read_arguments
 
 Json = dict[str, Any]
 
@@ -110,11 +111,7 @@ def elicited(event: Elicited) -> Json:
 
 def arguments_object(arguments: str) -> Json:
     """LM Studio tells arguments as an object; what is none, as it would be where the answer was cut off, is empty."""
-    try:
-        found = orjson.loads(arguments)
-    except orjson.JSONDecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_arguments(arguments) or {}
 
 
 def output_text(output: ToolOutput) -> str:

@@ -3,6 +3,7 @@
 from gateway.mcp_server.inputs import EmbedInput, RerankInput, TokenizeInput
 from gateway.mcp_server.outputs import Ranked, Ranking, TokenPiece, TokenPieces, Vectors
 from gateway.mcp_server.tool import Caller, Core
+from gateway.openai.rerank import best_first
 from gateway.openai.tokens import piece_text, told_about
 from gateway.unary import EmbedCall, RerankCall, TokenizeCall
 
@@ -17,9 +18,8 @@ async def embed(core: Core, caller: Caller, asked: EmbedInput) -> Vectors:
 async def rerank(core: Core, caller: Caller, asked: RerankInput) -> Ranking:
     call = RerankCall(model=asked.model, query=asked.query, documents=asked.documents)
     scores = await core.unary.rerank(call, caller.origin, caller.account)
-    values = list(scores.values)
-    best = sorted(range(len(values)), key=lambda index: -values[index])[: asked.top_n]
-    results = [Ranked(index=index, relevance_score=values[index]) for index in best]
+    best = best_first(scores, asked.top_n)
+    results = [Ranked(index=index, relevance_score=scores.values[index]) for index in best]
     return Ranking(model=scores.model, results=results, prompt_tokens=scores.prompt_tokens)
 
 

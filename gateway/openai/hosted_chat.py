@@ -15,7 +15,7 @@ from gateway.elicitation.questions import Questions
 from gateway.events import Finished
 from gateway.mcp_host.server import NEVER
 from gateway.openai.mcp_calls import whole_calls
-from gateway.openai.mcp_tool import MCPTool, server_wish
+from gateway.openai.mcp_tool import server_entries, server_wish
 from gateway.openai.schema import ChatBody
 from gateway.openai.stream import chat_head, chat_renderer
 from gateway.openai.tools import own_functions
@@ -83,11 +83,7 @@ class HostedChat:
 
 def server_wishes(body: ChatBody) -> list[Wish]:
     """UnsupportedField where a call would have to wait for consent, which there is no way to give here."""
-    wishes = [
-        server_wish(entry, f"tools[{number}]")
-        for number, entry in enumerate(body.tools or [])
-        if isinstance(entry, MCPTool)
-    ]
+    wishes = [server_wish(entry, path) for path, entry in server_entries(body.tools)]
     for wish in wishes:
         if wish.approval != NEVER:
             param = f"{wish.path}.require_approval"

@@ -1,5 +1,6 @@
 """OpenAI's tools of type mcp: a server, and which of its tools the model may call."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -75,6 +76,11 @@ class NamedMCPTool(Body):
 
 def is_mcp(value: Any) -> bool:
     return isinstance(value, dict) and value.get("type") == "mcp"
+
+
+def server_entries(tools: Sequence[object] | None) -> list[tuple[str, MCPTool]]:
+    """Those of a request's tools that are servers, each with its place in the request."""
+    return [(f"tools[{number}]", entry) for number, entry in enumerate(tools or []) if isinstance(entry, MCPTool)]
 
 
 def server_wish(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> Wish:

@@ -12,16 +12,18 @@ def rerank_call(body: RerankBody) -> RerankCall:
 
 
 def rerank_reply(scores: Scores, body: RerankBody) -> dict[str, Any]:
-    """The best first; of equals the earlier."""
-    values = list(scores.values)
-    best = sorted(range(len(values)), key=lambda index: -values[index])[: body.top_n]
     texts = document_texts(body) if body.return_documents else None
     return {
         "object": "list",
         "model": scores.model,
-        "results": [result(index, values[index], texts) for index in best],
+        "results": [result(index, scores.values[index], texts) for index in best_first(scores, body.top_n)],
         "usage": reading_usage(scores.prompt_tokens),
     }
+
+
+def best_first(scores: Scores, most: int | None) -> list[int]:
+    """The documents' numbers; of equals the earlier first."""
+    return sorted(range(len(scores.values)), key=lambda index: -scores.values[index])[:most]
 
 
 def result(index: int, score: float, texts: list[str] | None) -> dict[str, Any]:

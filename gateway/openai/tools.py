@@ -5,7 +5,7 @@ from typing import Any
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
 from gateway.events import ToolCall
-from gateway.openai.mcp_tool import MCPTool, NamedMCPTool
+from gateway.openai.mcp_tool import NamedMCPTool, server_entries
 from gateway.openai.schema import (
     AllowedToolsChoice,
     CalledFunction,
@@ -28,7 +28,7 @@ def called_by_older_form(body: ChatBody) -> bool:
 
 def uses_servers(body: ChatBody) -> bool:
     """Whether the model may call tools of MCP servers."""
-    return any(isinstance(entry, MCPTool) for entry in body.tools or [])
+    return bool(server_entries(body.tools))
 
 
 def own_functions(body: ChatBody) -> list[Tool]:

@@ -1,6 +1,6 @@
 """The tools that a response may call, to the core's terms and back. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -9,7 +9,7 @@ import orjson
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import Tool, ToolChoice, Tools
 from gateway.mcp_host.server import APPROVALS
-from gateway.openai.mcp_tool import MCPTool, server_wish
+from gateway.openai.mcp_tool import MCPTool, server_entries, server_wish
 from gateway.responses.schema import (
     AllowedFunctions,
     ChosenServer,
@@ -18,7 +18,7 @@ from gateway.responses.schema import (
     OtherTool,
     ResponseBody,
 )
-from gateway.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool
+from gateway.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool, some_of
 from gateway.tool_loop.toolset import Toolset
 from gateway.tool_loop.wish import Wish, told_label
 
@@ -30,14 +30,12 @@ HIDDEN = "<redacted>"
 
 def uses_servers(body: ResponseBody) -> bool:
     """Whether the model may call tools of MCP servers."""
-    return any(isinstance(entry, MCPTool) for entry in body.tools or [])
+    return bool(server_entries(body.tools))
 
 
 def server_wishes(body: ResponseBody) -> list[Wish]:
     return [
-        server_wish(entry, f"tools[{number}]", usual=APPROVALS[usual_approval(entry)])
-        for number, entry in enumerate(body.tools or [])
-        if isinstance(entry, MCPTool)
+        server_wish(entry, path, usual=APPROVALS[usual_approval(entry)]) for path, entry in server_entries(body.tools)
     ]
 
 
@@ -77,18 +75,12 @@ def response_tools(body: ResponseBody, toolset: Toolset | None = None) -> Tools 
             names = _server_tools(toolset, label, tool, "tool_choice")
             if tool is not None:
                 return named(tools, names[0], "tool_choice.name", one_at_a_time=one)
-            return _some(tools, names, "required", one_at_a_time=one)
+            return some_of(tools, names, "required", one_at_a_time=one)
         case AllowedFunctions() as choice:
-            return _some(tools, _allowed_names(choice, tools, toolset), choice.mode, one_at_a_time=one)
+            return some_of(tools, _allowed_names(choice, tools, toolset), choice.mode, one_at_a_time=one)
     raise UnsupportedField(
         f'tool_choice.type: "{body.tool_choice.type[:40]}" is not supported', param="tool_choice.type"
     )
-
-
-def _some(tools: Sequence[Tool], names: Collection[str], mode: str, *, one_at_a_time: bool) -> Tools:
-    """The others are not shown to the model either."""
-    kind = ToolChoice.REQUIRED if mode == "required" else ToolChoice.AUTO
-    return Tools([each for each in tools if each.name in names], kind, one_at_a_time=one_at_a_time)
 
 
 def _allowed_names(choice: AllowedFunctions, tools: Sequence[Tool], toolset: Toolset | None) -> list[str]:

@@ -12,20 +12,13 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.subscriptions import ResourcesListChanged
 from mcp_types import TextContent
 
-from tests.support.gateway_registry import KEY, FakeRegistry, fake_registry
-from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory, until
+from tests.support.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, until
 from tests.support.mcp_client import MODES
 from tests.support.server_process import ATELIER
 
 START_SECONDS = 60.0  # that a process may take until it answers, on a machine that is busy
 LONG = {"text": "word " * 100_000, "step_seconds": 0.001}
-
-
-@pytest.fixture
-async def registry() -> AsyncIterator[FakeRegistry]:
-    with short_directory() as directory:
-        async with fake_registry(directory) as running:
-            yield running
 
 
 @pytest.fixture

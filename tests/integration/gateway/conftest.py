@@ -3,16 +3,9 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 
-from tests.support.gateway_registry import FakeRegistry, fake_registry
-from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory
+from tests.support.gateway_registry import FakeRegistry
+from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway
 from tests.support.tool_server import ToolServer, tool_server
-
-
-@pytest.fixture
-async def registry() -> AsyncIterator[FakeRegistry]:
-    with short_directory() as directory:
-        async with fake_registry(directory) as running:
-            yield running
 
 
 @pytest.fixture

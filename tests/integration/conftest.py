@@ -1,0 +1,14 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.gateway_registry import FakeRegistry, fake_registry
+from tests.support.gateway_server import short_directory
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[FakeRegistry]:
+    """One to script."""
+    with short_directory() as directory:
+        async with fake_registry(directory) as running:
+            yield running
