@@ -16,7 +16,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup ## set up, fetch the starter model if it can be had, and serve on http://localhost:1234
-	@$(BIN)/python -m registry.starter || true
+	@$(BIN)/python -m registry.starter_model || true
 	@exec $(BIN)/atelier serve
 
 setup: ## make .venv, with llama.cpp compiled for this machine (ATELIER_BACKEND=cpu|cuda|rocm|vulkan|metal overrides)
@@ -24,7 +24,7 @@ setup: ## make .venv, with llama.cpp compiled for this machine (ATELIER_BACKEND=
 	@$(PYTHON) -m deploy.setup
 
 model: setup ## fetch the starter model, unless it is there
-	@$(BIN)/python -m registry.starter
+	@$(BIN)/python -m registry.starter_model
 
 test: test-unit test-integration test-system ## run every test (PYTEST_ARGS="-k name" narrows, "-n 0" runs one after the other)
 

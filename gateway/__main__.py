@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from atelier.config import Config
 from atelier.lifecycle import stop_event
 from atelier.logs import configure_logs
-from gateway.server import CannotListen, check_exposure, create_server, listen
-from gateway.service import Gateway
+from gateway.http.uvicorn_server import CannotListen, check_exposure, create_server, listen
+from gateway.server import Gateway
 
 _log = structlog.get_logger(__name__)
 

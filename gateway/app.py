@@ -38,22 +38,20 @@ from atelier.errors import (
     WorkerLost,
 )
 from atelier.metrics import GatewayMetrics
-from gateway.admission import Admission
-from gateway.anthropic.routes import AnthropicRoutes, by_client
-from gateway.anthropic.schema import CountTokensBody, MessagesBody
-from gateway.elicitation.routes import ElicitationBody, ElicitationRoutes
-from gateway.errors import ClientGone, handle_client_gone, handle_error, handle_http_exception
-from gateway.guards import GREETING
-from gateway.health import HealthRoutes
-from gateway.layers import layers
-from gateway.lmstudio.chat_routes import LMStudioChatRoutes
-from gateway.lmstudio.routes import LMStudioRoutes
-from gateway.lmstudio.schema import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody, V1ChatBody
-from gateway.lmstudio_sdk.sockets import PATHS, SDKSockets
-from gateway.management.downloads import DownloadRoutes
-from gateway.management.presets import PresetRoutes
-from gateway.management.routes import ManagementRoutes
-from gateway.management.schema import (
+from gateway.core.admission import Admission
+from gateway.dialects.anthropic.anthropic_requests import CountTokensBody, MessagesBody
+from gateway.dialects.anthropic.anthropic_routes import AnthropicRoutes, by_client
+from gateway.dialects.lmstudio.lmstudio_chat_routes import LMStudioChatRoutes
+from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody, V1ChatBody
+from gateway.dialects.lmstudio.lmstudio_routes import LMStudioRoutes
+from gateway.dialects.lmstudio_sdk.sdk_namespaces import PATHS, SDKSockets
+from gateway.dialects.mcp.mcp_reply_types import OTHER_REPLIES, MCPMessage
+from gateway.dialects.mcp.mcp_routes import MCPRoutes
+from gateway.dialects.native.download_routes import DownloadRoutes
+from gateway.dialects.native.elicitation_routes import ElicitationBody, ElicitationRoutes
+from gateway.dialects.native.health_routes import HealthRoutes
+from gateway.dialects.native.mcp_server_routes import ServerRoutes
+from gateway.dialects.native.native_requests import (
     DefaultPresetBody,
     DownloadBody,
     DuplicateBody,
@@ -64,11 +62,9 @@ from gateway.management.schema import (
     PresetImportBody,
     ReplicasBody,
 )
-from gateway.mcp_host.routes import ServerRoutes
-from gateway.mcp_server.documented import OTHER_REPLIES, MCPMessage
-from gateway.mcp_server.routes import MCPRoutes
-from gateway.ollama.routes import OllamaRoutes
-from gateway.ollama.schema import (
+from gateway.dialects.native.native_routes import ManagementRoutes
+from gateway.dialects.native.preset_routes import PresetRoutes
+from gateway.dialects.ollama.ollama_requests import (
     OllamaChatBody,
     OllamaEmbedBody,
     OllamaEmbeddingsBody,
@@ -76,11 +72,22 @@ from gateway.ollama.schema import (
     OllamaModelBody,
     OllamaPullBody,
 )
-from gateway.openai.routes import OpenAIRoutes
-from gateway.openai.schema import ChatBody, CompletionBody, DetokenizeBody, EmbeddingBody, RerankBody, TokenizeBody
-from gateway.openapi import body_of, describe, error_replies
-from gateway.responses.routes import ResponseRoutes
-from gateway.responses.schema import ResponseBody
+from gateway.dialects.ollama.ollama_routes import OllamaRoutes
+from gateway.dialects.openai.openai_requests import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingBody,
+    RerankBody,
+    TokenizeBody,
+)
+from gateway.dialects.openai.openai_routes import OpenAIRoutes
+from gateway.dialects.openapi import body_of, describe, error_replies
+from gateway.dialects.responses.responses_requests import ResponseBody
+from gateway.dialects.responses.responses_routes import ResponseRoutes
+from gateway.http.error_responses import ClientGone, handle_client_gone, handle_error, handle_http_exception
+from gateway.http.guards import GREETING
+from gateway.middleware import layers
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

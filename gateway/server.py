@@ -1,97 +1,208 @@
-"""The HTTP server around the application: its socket, and its end."""
+"""The gateway's parts put together, and their life."""
 
 import asyncio
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import contextlib
+from collections import Counter
 
-import uvicorn
-from starlette.types import ASGIApp
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from atelier.config import Config
-from atelier.exposure import exposure_fault, listen_fault, unknown_host
-from gateway.protocol import BoundedProtocol
-from gateway.websocket import BoundedSocket
+from atelier.errors import Draining
+from atelier.metrics import GatewayMetrics
+from gateway.app import Routes, create_app
+from gateway.core.admission import Admission
+from gateway.core.dispatcher import Dispatcher
+from gateway.core.image_reader import ImageReader
+from gateway.core.inference import Inference
+from gateway.core.outbound import AddressGuard
+from gateway.core.sequences import Sequences
+from gateway.core.unary import Unary
+from gateway.core.workers import Workers
+from gateway.dialects.anthropic.anthropic_routes import AnthropicRoutes
+from gateway.dialects.download_follower import DownloadFollower
+from gateway.dialects.lmstudio.lmstudio_chat_routes import LMStudioChatRoutes
+from gateway.dialects.lmstudio.lmstudio_routes import LMStudioRoutes
+from gateway.dialects.lmstudio.stored_conversation import KIND, Conversations
+from gateway.dialects.lmstudio_sdk.sdk_calls import Calls
+from gateway.dialects.lmstudio_sdk.sdk_loading import Loading
+from gateway.dialects.lmstudio_sdk.sdk_namespaces import SDKSockets
+from gateway.dialects.lmstudio_sdk.sdk_prediction import Predictions
+from gateway.dialects.lmstudio_sdk.sdk_repository import Repositories
+from gateway.dialects.mcp.log_resources import Logs
+from gateway.dialects.mcp.mcp_resources import Resources
+from gateway.dialects.mcp.mcp_routes import MCPRoutes
+from gateway.dialects.mcp.tool_definition import Core
+from gateway.dialects.native.download_routes import DownloadRoutes
+from gateway.dialects.native.elicitation_routes import ElicitationRoutes
+from gateway.dialects.native.health_routes import HealthRoutes
+from gateway.dialects.native.mcp_server_routes import ServerRoutes
+from gateway.dialects.native.native_routes import ManagementRoutes
+from gateway.dialects.native.preset_routes import PresetRoutes
+from gateway.dialects.ollama.ollama_downloads import Pulls
+from gateway.dialects.ollama.ollama_loading import Residence
+from gateway.dialects.ollama.ollama_routes import OllamaRoutes
+from gateway.dialects.openai.hosted_chat import HostedChat
+from gateway.dialects.openai.openai_routes import OpenAIRoutes
+from gateway.dialects.responses.background_responses import Background
+from gateway.dialects.responses.response_archive import Archive
+from gateway.dialects.responses.response_creation import Answers
+from gateway.dialects.responses.responses_routes import ResponseRoutes
+from gateway.fleet.catalogue import Catalogue
+from gateway.fleet.control import Control
+from gateway.fleet.registry_client import RegistryClient
+from gateway.fleet.response_store import Stored
+from gateway.fleet.snapshot import Snapshot, State
+from gateway.fleet.watcher import Watcher
+from gateway.http.guards import ServerKey
+from gateway.tools.elicitation.open_questions import KIND as QUESTIONS
+from gateway.tools.elicitation.open_questions import Questions
+from gateway.tools.loop.tool_host import ToolHost
+from gateway.tools.loop.tool_loop import LoopLimits
+from gateway.tools.mcp_client.connection_pool import ServerPool
+from gateway.tools.mcp_client.mcp_limits import KIB, PoolLimits
+from gateway.tools.mcp_client.mcp_sampling import ModelSampler
+from gateway.tools.mcp_client.mcp_servers_file import ServersFile
 
-BACKLOG = 2048
-DATE_TICK = 0  # a number of uvicorn's at which it writes the Date of replies anew
-DATE_SECONDS = 1.0
-PING_SECONDS = 20.0  # between looks whether a WebSocket's client is still there
-PONG_SECONDS = 60.0  # for it to say so: it may compute meanwhile
+_log = structlog.get_logger(__name__)
 
 
-class CannotListen(Exception):
-    """Says in one line why, and what to change."""
+class Gateway:
+    """One gateway. `start` it on a running event loop, serve `app`, then `drain` and `close` it."""
 
-
-class Server(uvicorn.Server):
-    """uvicorn's, without its signal handlers: when to stop is the process's to say, by `stop`."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._stopping = asyncio.Event()
-
-    def stop(self) -> None:
-        self.should_exit = True
-        self._stopping.set()
-
-    async def main_loop(self) -> None:
-        """uvicorn's own looks ten times a second whether to stop, also where nothing happens for days."""
-        while not await self.on_tick(DATE_TICK):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), DATE_SECONDS)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def create_server(app: ASGIApp, config: Config) -> Server:
-    return Server(
-        uvicorn.Config(
-            app,
-            host=config.host,
-            http=BoundedProtocol,
-            ws=BoundedSocket,
-            ws_max_size=int(config.body_limit_mb * 2**20),
-            ws_ping_interval=PING_SECONDS,
-            ws_ping_timeout=PONG_SECONDS,
-            ws_per_message_deflate=False,  # a small message could become a large one
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=2,
-            backlog=BACKLOG,
+    def __init__(self, config: Config, metrics: GatewayMetrics | None = None) -> None:
+        self.metrics = metrics or GatewayMetrics(CollectorRegistry())
+        self.admission = Admission(config.max_queued)
+        self.registry = RegistryClient(config)
+        self.workers = Workers()
+        self.watcher = Watcher(self.registry, self._on_change)
+        self._dispatcher = Dispatcher(
+            self.watcher, self.registry, self.workers, self.metrics, load_on_demand=config.load_on_demand
         )
-    )
+        self._images = ImageReader(AddressGuard(config.outbound_hosts) if config.fetch_images else None)
+        core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics, self._images)
+        self.inference = Inference(*core, queue_timeout=config.queue_timeout)
+        self.unary = Unary(*core)
+        self.mcp_pool = ServerPool(
+            AddressGuard(config.outbound_hosts),
+            limits=PoolLimits(
+                result=int(config.mcp_result_kb * KIB),
+                idle_seconds=config.mcp_idle,
+                asking_seconds=config.mcp_elicitation,
+            ),
+            sampler=ModelSampler(self.inference),
+        )
+        self.mcp_file = ServersFile(config.mcp_file, on_read=self.mcp_pool.keep_only)
+        self.tool_host = ToolHost(
+            self.inference,
+            self.mcp_pool,
+            self.mcp_file.servers,
+            self.metrics,
+            LoopLimits(config.mcp_steps, seconds=config.mcp_seconds),
+            own_servers=config.mcp_requests,
+        )
+        self.questions = Questions(Stored(self.registry, QUESTIONS), config.mcp_elicitation)
+        self.archive = Archive(Stored(self.registry, "openai"))
+        self.answers = Answers(self.inference, self.tool_host, self.archive)
+        self.background = Background(self.inference, self.answers, self.archive, Stored(self.registry, "openai-run"))
+        catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
+        control = Control(self.registry, self.watcher)
+        self.sdk = self._create_sdk(config, catalogue, control)
+        self.mcp = self._create_mcp(config, catalogue, control)
+        self.app = self._create_app(config, catalogue, control)
+        self.metrics.watch_requests(lambda: self.admission.active, lambda: self.admission.waiting)
+        self.metrics.registry_connected.set_function(lambda: self.watcher.connected)
+        self._watching: asyncio.Task[None] | None = None
 
+    async def start(self) -> None:
+        self._watching = asyncio.create_task(self.watcher.run())
+        await self.mcp.start()
 
-def check_exposure(config: Config) -> None:
-    """CannotListen when others could reach the server without a key."""
-    fault = exposure_fault(config.host, has_key=config.api_key is not None, allow_open=config.allow_open)
-    if fault:
-        raise CannotListen(fault)
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing new, let what runs finish within the grace period, end the rest with an error."""
+        self.admission.close()
+        self.mcp.drain()
+        _log.info("draining", requests=self.admission.active + self.admission.waiting)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.admission.idle(), grace_seconds)
+        too_late = Draining("The server stopped before the answer was complete; send the request again.")
+        self.inference.end_all(too_late)
+        self.unary.end_all(too_late)
+        self.tool_host.end_all(too_late)
+        await self.questions.close()
+        await self.background.close()
+        await self.registry.close()  # ends those that wait for a load
+        await self.sdk.drain()
 
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
+        await self.mcp.close()
+        await self.questions.close()
+        await self.background.close()
+        await self.registry.close()
+        await self.workers.close()
+        await self._images.close()
+        await self.mcp_pool.close()
 
-def listen(config: Config) -> socket.socket:
-    """A socket that listens; CannotListen when it cannot."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            config.host or None, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError:
-        raise CannotListen(unknown_host(config.host)) from None
-    listener = socket.socket(family, kind)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise CannotListen(listen_fault(config.host, config.port, error)) from None
-    listener.setblocking(False)
-    return listener
+    def _create_sdk(self, config: Config, catalogue: Catalogue, control: Control) -> SDKSockets:
+        return SDKSockets(
+            Calls(catalogue, control, self.unary, self.watcher),
+            Loading(catalogue, control, self.watcher),
+            Predictions(self.inference, self.watcher),
+            Repositories(self.watcher, control, DownloadFollower(self.watcher, self.admission)),
+            ServerKey(config.api_key.get_secret_value()) if config.api_key is not None else None,
+            self.watcher,
+            self.admission,
+            self.metrics,
+        )
+
+    def _create_mcp(self, config: Config, catalogue: Catalogue, control: Control) -> MCPRoutes:
+        follower = DownloadFollower(self.watcher, self.admission)
+        core = Core(self.inference, self.unary, catalogue, control, self.watcher, follower)
+        resources = Resources(self.watcher, control, Logs(config.logs_dir), self.metrics.registry)
+        return MCPRoutes(core, resources, int(config.body_limit_mb * 2**20))
+
+    def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
+        hosted = HostedChat(self.tool_host, self.questions)
+        routes = Routes(
+            OpenAIRoutes(
+                self.inference,
+                self.unary,
+                catalogue,
+                hosted,
+                numbers_alone=config.embedding_encoding == "float",
+            ),
+            AnthropicRoutes(self.inference, self.unary, catalogue),
+            ResponseRoutes(self.answers, self.archive, self.background),
+            LMStudioRoutes(self.inference, hosted, catalogue, control),
+            self._ollama_routes(catalogue, control),
+            LMStudioChatRoutes(
+                self.inference,
+                self.tool_host,
+                self.watcher,
+                Conversations(Stored(self.registry, KIND)),
+                self.questions,
+            ),
+            self.sdk,
+            ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
+            DownloadRoutes(self.watcher, control),
+            PresetRoutes(self.watcher, control),
+            ServerRoutes(self.mcp_file, self.mcp_pool),
+            ElicitationRoutes(self.questions),
+            self.mcp,
+            HealthRoutes(self.watcher, self.admission, self.metrics),
+        )
+        return create_app(config, routes, self.admission, self.metrics)
+
+    def _ollama_routes(self, catalogue: Catalogue, control: Control) -> OllamaRoutes:
+        residence = Residence(self.watcher, self._dispatcher, control)
+        pulls = Pulls(self.watcher, control, DownloadFollower(self.watcher, self.admission))
+        return OllamaRoutes(self.inference, self.unary, self.watcher, catalogue, control, residence, pulls)
+
+    def _on_change(self, snapshot: Snapshot) -> None:
+        self.workers.follow(snapshot)
+        states = Counter(instance.state for instance in snapshot.instances.values())
+        self.metrics.set_inventory(len(snapshot.models), {state.value: states[state] for state in State})

@@ -11,8 +11,8 @@ from atelier.config import Config
 from atelier.errors import AtelierError
 from atelier.lifecycle import stop_event
 from atelier.logs import configure_logs
+from registry.home_lock import HomeInUse, hold_home
 from registry.instances.launcher import LocalLauncher
-from registry.lock import HomeInUse, hold_home
 from registry.server import CannotServe, open_server
 
 _log = structlog.get_logger(__name__)

@@ -9,9 +9,9 @@ import structlog
 
 from atelier.errors import Unavailable
 from atelier.settings.preset import Preset
-from registry.hub.download import Download
-from registry.instances.instance import Instance
-from registry.models.model import Model
+from registry.hub.download_record import Download
+from registry.instances.instance_record import Instance
+from registry.models.model_record import Model
 
 MOST_BEHIND = 1000  # changes; a subscriber that falls further behind starts anew
 

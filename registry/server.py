@@ -11,26 +11,26 @@ from atelier.config import Config, make_private
 from atelier.rpc import create_server
 from protos.registry_pb2_grpc import add_RegistryServicer_to_server
 from registry.database import Database, open_database
-from registry.devices.probe import Probe
-from registry.disk.disk import Disk
+from registry.devices.device_probe import Probe
+from registry.disk.disk_report import Disk
 from registry.feed import Feed
-from registry.hub.client import Hub
+from registry.hub.download_store import DownloadStore
 from registry.hub.downloads import Downloads
-from registry.hub.store import DownloadStore
+from registry.hub.hub_client import Hub
 from registry.instances.adoption import adopt_instances
-from registry.instances.caretaker import Caretaker
+from registry.instances.instance_pool import Pool
+from registry.instances.instance_store import InstanceStore
+from registry.instances.launch_plan import rules_of
 from registry.instances.launcher import Launcher
-from registry.instances.plan import rules_of
-from registry.instances.pool import Pool
-from registry.instances.store import InstanceStore
-from registry.models.adapters import AdapterFolder
-from registry.models.catalogue import Catalogue
-from registry.models.store import ModelStore
-from registry.presets.presets import Presets
-from registry.presets.store import PresetStore
-from registry.responses.responses import Responses
-from registry.responses.store import ResponseStore
-from registry.service import RegistryServicer
+from registry.instances.reconciler import Caretaker
+from registry.models.adapter_files import AdapterFolder
+from registry.models.model_catalogue import Catalogue
+from registry.models.model_store import ModelStore
+from registry.presets.preset_catalogue import Presets
+from registry.presets.preset_store import PresetStore
+from registry.responses.response_retention import Responses
+from registry.responses.response_rows import ResponseStore
+from registry.servicer import RegistryServicer
 
 SERVICE = "atelier.v1.Registry"
 LAST_CALLS_SECONDS = 1.0  # for calls to end by themselves when there is nothing left to wait for

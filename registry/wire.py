@@ -10,20 +10,20 @@ import orjson
 from atelier.errors import InvalidRequest, to_message
 from atelier.limits import MOST_REPLICAS
 from atelier.settings.preset import Preset, settings_json
-from atelier.settings.wire import load_message, sampling_message
+from atelier.settings.settings_wire import load_message, sampling_message
 from protos import registry_pb2 as pb
-from registry.devices.device import CPU, Inventory
-from registry.disk.use import DiskUse
+from registry.devices.compute_device import CPU, Inventory
+from registry.disk.disk_usage import DiskUse
 from registry.feed import Change, DownloadRemoved, InstanceRemoved, ModelRemoved, PresetRemoved, Snapshot
-from registry.hub.download import Download
-from registry.hub.listing import Repository, usual, variants_of
-from registry.instances.instance import Instance
-from registry.models.description import ModelDescription
-from registry.models.estimate import Estimate
-from registry.models.importing import Mode
-from registry.models.model import Model, Provenance, Replicas
-from registry.models.verifying import Verdict
-from registry.responses.response import Address, StoredResponse
+from registry.hub.download_record import Download
+from registry.hub.hub_listing import Repository, usual, variants_of
+from registry.instances.instance_record import Instance
+from registry.models.memory_estimate import Estimate
+from registry.models.model_description import ModelDescription
+from registry.models.model_import import Mode
+from registry.models.model_record import Model, Provenance, Replicas
+from registry.models.verification import Verdict
+from registry.responses.response_record import Address, StoredResponse
 
 MOST_BYTES = 2**63  # a header may say anything
 WORKING_SHARE = 1.2  # of a file's size, that a model with a usual context takes

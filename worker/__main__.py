@@ -53,8 +53,8 @@ def print_devices() -> None:
 
     from llama_cpp import llama_cpp as ll
 
-    from worker.engine.devices import visible_devices
-    from worker.engine.rpc_servers import add_rpc_devices
+    from worker.engine.model.llama_devices import visible_devices
+    from worker.engine.model.rpc_servers import add_rpc_devices
 
     ll.llama_backend_init()
     add_rpc_devices()
@@ -66,7 +66,7 @@ def lend_devices(address: str) -> None:
     from llama_cpp import llama_cpp as ll
 
     from atelier.cores import available_cores, physical_cores
-    from worker.engine.rpc_servers import lend
+    from worker.engine.model.rpc_servers import lend
 
     ll.llama_backend_init()
     lend(address, len(physical_cores(available_cores())))

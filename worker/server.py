@@ -15,9 +15,9 @@ from atelier.rpc import create_server
 from protos.inference_pb2_grpc import add_InferenceServicer_to_server
 from worker.activity import Activity
 from worker.engine import create_engine
+from worker.generate_streams import EventStreams
 from worker.servicer import InferenceServicer
-from worker.status import Status
-from worker.streams import EventStreams
+from worker.worker_status import Status
 
 SERVICE = "atelier.v1.Inference"
 FAILED_LINGER_SECONDS = 10.0  # long enough for the registry to read why

@@ -12,9 +12,9 @@ from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceServicer as GeneratedServicer
 from worker.activity import Activity
 from worker.engine.interface import Description, Engine, Failed, Source
-from worker.status import Status
-from worker.streams import EventStream, EventStreams
+from worker.generate_streams import EventStream, EventStreams
 from worker.wire import description_message, event_message, read_chat, read_submit, sequence_message
+from worker.worker_status import Status
 
 _log = structlog.get_logger(__name__)
 

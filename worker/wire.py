@@ -10,10 +10,10 @@ from atelier.echo import read_echo
 from atelier.errors import InvalidRequest, to_message
 from atelier.limits import MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings.groups import Load
-from atelier.settings.wire import load_message, sampling_settings
+from atelier.settings.settings_wire import load_message, sampling_settings
 from atelier.tools import read_output_format, read_tools
 from protos import inference_pb2 as pb
-from worker.engine.deadlines import Deadlines
+from worker.engine.batching.call_deadlines import Deadlines
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
@@ -31,7 +31,7 @@ from worker.engine.interface import (
     Statistics,
     TokenLogprob,
 )
-from worker.engine.messages import count_images
+from worker.engine.prompt.message_images import count_images
 
 
 def read_submit(submit: pb.Submit) -> Request:

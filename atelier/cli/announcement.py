@@ -4,8 +4,8 @@ import asyncio
 
 import typer
 
-from atelier.cli.address import local_url
 from atelier.cli.readiness import GatewayProbe, until
+from atelier.cli.server_address import local_url
 from atelier.config import Config
 
 SLOW_START = 15.0  # seconds after which a start is worth a word

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from atelier.cli.answer import statistics_lines
-from atelier.cli.client import Server
 from atelier.cli.conversation import Conversation, converse
 from atelier.cli.failure import Failure
 from atelier.cli.markdown import shown_answer
 from atelier.cli.output import show_json
+from atelier.cli.rest_client import Server
+from atelier.cli.streamed_answer import statistics_lines
 
 
 def chat(

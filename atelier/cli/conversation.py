@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import typer
 
-from atelier.cli.answer import Answer, statistics_lines
-from atelier.cli.client import JSON, Server
 from atelier.cli.failure import Failure
 from atelier.cli.markdown import shown_answer
 from atelier.cli.output import remark
+from atelier.cli.rest_client import JSON, Server
+from atelier.cli.streamed_answer import Answer, statistics_lines
 
 HELP = "/clear forgets the conversation, /exit leaves. Ctrl-C stops an answer; twice, it leaves."
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from atelier.cli.client import Server
 from atelier.cli.options import AsJSON
 from atelier.cli.output import show_json, show_listing
-from atelier.cli.tables import Column
+from atelier.cli.rest_client import Server
+from atelier.cli.text_tables import Column
 
 
 @dataclass(frozen=True, slots=True)

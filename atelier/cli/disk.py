@@ -2,10 +2,10 @@
 
 import typer
 
-from atelier.cli.client import JSON, Server
 from atelier.cli.options import AsJSON
 from atelier.cli.output import human_size, printable, show_json, show_listing
-from atelier.cli.tables import Column
+from atelier.cli.rest_client import JSON, Server
+from atelier.cli.text_tables import Column
 
 COLUMNS = (Column("NAME"), Column("WHAT"), Column("SIZE", right=True), Column("NOTE"))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from atelier.settings.table import TABLE, Group, Setting
+from atelier.settings.settings_table import TABLE, Group, Setting
 
 
 def with_settings(

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from atelier.cli.client import Server
 from atelier.cli.failure import Failure
 from atelier.cli.flags import settings_body, with_settings
 from atelier.cli.options import AsJSON
 from atelier.cli.output import show_json
-from atelier.cli.tables import Column, listing
+from atelier.cli.rest_client import Server
+from atelier.cli.text_tables import Column, listing
 from atelier.errors import ModelNotFound
 from atelier.names import ModelName, find_name
 

@@ -18,7 +18,7 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY, event_to_notifica
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from atelier import __version__
-from atelier.cli.client import CONNECT_SECONDS, Server
+from atelier.cli.rest_client import CONNECT_SECONDS, Server
 
 REPORT_SECONDS = 5.0  # for a program that does not read to take a progress notification
 

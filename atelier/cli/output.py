@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from atelier.cli.tables import Column, listing
+from atelier.cli.text_tables import Column, listing
 from atelier.printable import printable as printable
 
 

@@ -7,13 +7,13 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from atelier.cli.client import JSON, Server
 from atelier.cli.failure import Failure
 from atelier.cli.options import AsJSON
 from atelier.cli.output import printable, remark, show_json, show_listing
-from atelier.cli.tables import Column
+from atelier.cli.rest_client import JSON, Server
+from atelier.cli.text_tables import Column
 from atelier.names import near_hint
-from atelier.settings.table import TABLE
+from atelier.settings.settings_table import TABLE
 
 LONGEST_SHOWN = 60  # characters of a value in a table
 PATH = "/api/v1/presets"

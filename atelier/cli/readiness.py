@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from http.client import HTTPException
 from urllib.request import ProxyHandler, Request, build_opener
 
-from atelier.cli.address import local_url
+from atelier.cli.server_address import local_url
 from atelier.config import Config
 
 POLL_SECONDS = 0.05

@@ -92,7 +92,7 @@ def serve(
 ) -> None:
     typer.echo(f"LM Atelier {__version__} is starting (Ctrl-C stops it).")
     config = checked(configured(ctx.params))
-    from atelier.cli.supervisor import run
+    from atelier.cli.service_supervisor import run
 
     asyncio.run(run(config))
 

@@ -6,9 +6,9 @@ from typing import Any
 import typer
 
 from atelier import __version__
-from atelier.cli.client import Server
 from atelier.cli.options import AsJSON
 from atelier.cli.output import human_time, show_json
+from atelier.cli.rest_client import Server
 
 
 def status(as_json: AsJSON = False) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from atelier.errors import InvalidRequest
 from atelier.settings.preset import Preset, check_settings
-from atelier.settings.table import TABLE, Group, Setting
+from atelier.settings.settings_table import TABLE, Group, Setting
 
 SECTIONS: Mapping[str, tuple[Group, ...]] = {"operation": ("prompt", "inference"), "load": ("load",)}
 WRAPPED = frozenset(

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from atelier.errors import InvalidRequest
 from atelier.names import near_hint
-from atelier.settings.schema import GROUP_MODELS
-from atelier.settings.table import TABLE, Group
+from atelier.settings.settings_schema import GROUP_MODELS
+from atelier.settings.settings_table import TABLE, Group
 
 Settings = Mapping[Group, Mapping[str, Any]]
 """By group, then by setting. What is not set is not there."""

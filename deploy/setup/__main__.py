@@ -9,6 +9,6 @@ if sys.version_info < (3, 11):  # noqa: UP036
         + "Name a newer one: make run PYTHON=python3.12"
     )
 
-from deploy.setup.steps import main
+from deploy.setup.setup_steps import main
 
 sys.exit(main())

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from deploy.setup.errors import SetupError
-from deploy.setup.machine import Machine
+from deploy.setup.build_machine import Machine
+from deploy.setup.setup_error import SetupError
 
 
 @dataclass(frozen=True)

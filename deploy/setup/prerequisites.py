@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.setup.errors import SetupError
-from deploy.setup.machine import Tool, find_compiler
+from deploy.setup.build_machine import Tool, find_compiler
+from deploy.setup.setup_error import SetupError
 
 _FREE_GB_NEEDED = 3
 _COMPILERS_MISSING = "apt install build-essential, dnf install gcc gcc-c++, or on macOS xcode-select --install"

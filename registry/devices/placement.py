@@ -12,9 +12,9 @@ In this order, the first that is possible:
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from registry.devices.device import CPU, Device, Inventory, readable
-from registry.instances.room import Tenant, evictions
-from registry.models.estimate import Estimate
+from registry.devices.compute_device import CPU, Device, Inventory, readable
+from registry.instances.memory_accounting import Tenant, evictions
+from registry.models.memory_estimate import Estimate
 
 FEWEST_LAYERS = 0.1  # of a model's; for fewer on a GPU the way to it costs more than it gives
 

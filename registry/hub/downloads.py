@@ -16,17 +16,17 @@ import structlog
 
 from atelier.errors import AtelierError, DiskFull, DownloadNotFound, Draining, HubUnavailable
 from registry.feed import Feed
-from registry.hub.client import Hub
-from registry.hub.download import AT_WORK, PYPI, Download, State
-from registry.hub.listing import Repository, Selection, select
-from registry.hub.package import shelf_of
-from registry.hub.patience import Patience
-from registry.hub.reference import REPO, HubReference, PackageReference, read_reference, with_choice
-from registry.hub.stopping import Stopped
-from registry.hub.store import DownloadStore
-from registry.hub.transfer import Meter, Staged, there_already, transfer
-from registry.models.catalogue import Catalogue
-from registry.models.model import Model
+from registry.hub.download_record import AT_WORK, PYPI, Download, State
+from registry.hub.download_retry import Patience
+from registry.hub.download_store import DownloadStore
+from registry.hub.download_transfer import Meter, Staged, there_already, transfer
+from registry.hub.hub_client import Hub
+from registry.hub.hub_listing import Repository, Selection, select
+from registry.hub.hub_reference import REPO, HubReference, PackageReference, read_reference, with_choice
+from registry.hub.stop_signal import Stopped
+from registry.hub.wheel_package import shelf_of
+from registry.models.model_catalogue import Catalogue
+from registry.models.model_record import Model
 
 T = TypeVar("T")
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import structlog
 
 from atelier.errors import AtelierError
-from registry.instances.ending import end_worker
+from registry.instances.instance_pool import Pool
+from registry.instances.instance_store import InstanceRecord, InstanceStore
+from registry.instances.instance_supervisor import Supervisor
 from registry.instances.launcher import Launcher, WorkerProcess
-from registry.instances.pool import Pool
-from registry.instances.store import InstanceRecord, InstanceStore
-from registry.instances.supervisor import Supervisor
 from registry.instances.worker_client import WorkerClient
+from registry.instances.worker_exit import end_worker
 
 FIRST_WORD_SECONDS = 3.0  # that startup waits for adopted workers, so that the first snapshot shows them as they are
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from atelier.cores import physical_cores
-from registry.devices.device import CPU
-from registry.instances.supervisor import Supervisor
+from registry.devices.compute_device import CPU
+from registry.instances.instance_supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ import structlog
 from atelier.config import Config, make_private
 from atelier.launch import RPC_SERVERS, LaunchSpec, Order, claim_path, read_claim, write_spec
 from atelier.process_time import start_time
-from registry.instances.environment import worker_environment
-from registry.instances.process import LocalProcess
-from registry.instances.spare import Spare, SpareShelf
+from registry.instances.os_process import LocalProcess
+from registry.instances.standby_worker import Spare, SpareShelf
+from registry.instances.worker_environment import worker_environment
 from registry.instances.worker_log import last_lines, log_path, open_log
 from registry.pinning import within_visible
 

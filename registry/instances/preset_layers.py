@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from atelier.settings import Layer
-from atelier.settings.loading import preset_layers
+from atelier.settings.load_resolution import preset_layers
 from atelier.settings.preset import Preset, Settings, settings_from_json, settings_json
 
 

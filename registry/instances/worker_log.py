@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from atelier.log_file import set_aside_if_larger, tail
-from registry.instances.instance import file_name
+from registry.instances.instance_record import file_name
 
 LARGEST = 10 * 2**20  # bytes, at launch; then the file becomes the previous one
 TAIL_LINES = 5

@@ -12,10 +12,10 @@ from typing import Any
 
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
-from gateway.mcp_host.pool import ServerPool
-from gateway.mcp_host.server import Endpoint, Server
-from gateway.mcp_host.tool import ServerTool
-from gateway.outbound import AddressGuard
+from gateway.core.hosted_tool import ServerTool
+from gateway.core.mcp_server import Endpoint, Server
+from gateway.core.outbound import AddressGuard
+from gateway.tools.mcp_client.connection_pool import ServerPool
 from tests.conformance import courier
 from tests.support.gateway_server import short_directory
 

@@ -9,14 +9,14 @@ from atelier.echo import Echo
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
 from tests.support.fake_context import FakeContext, FakeVocabulary
-from worker.engine.batcher import Batcher
-from worker.engine.cache_tier import CacheTier
-from worker.engine.constraint import Matcher
-from worker.engine.costs import FIRST_TOKEN_SECONDS, Costs
-from worker.engine.deadlines import NO_DEADLINES, Deadlines
-from worker.engine.draft_model import DraftModel
-from worker.engine.drafting import Drafter, Speculation
-from worker.engine.exactness import Exactness
+from worker.engine.batching.batcher import Batcher
+from worker.engine.batching.call_deadlines import NO_DEADLINES, Deadlines
+from worker.engine.batching.sequence import Sequence
+from worker.engine.batching.ticket import Ticket
+from worker.engine.cache.cache_tier import CacheTier
+from worker.engine.cache.saved_states import SavedStates
+from worker.engine.cache.state_directory import StateDirectory
+from worker.engine.constraint.constraint import Matcher
 from worker.engine.interface import (
     Delta,
     Echoed,
@@ -28,13 +28,13 @@ from worker.engine.interface import (
     Source,
     TokenLogprob,
 )
-from worker.engine.lookup import LookupDrafter
-from worker.engine.prepare import Prepared
-from worker.engine.saved_states import SavedStates
-from worker.engine.sequence import Sequence
-from worker.engine.slices import BLOCKS, Slicing
-from worker.engine.state_directory import StateDirectory
-from worker.engine.ticket import Ticket
+from worker.engine.model.batch_invariance import Exactness
+from worker.engine.model.decode_costs import FIRST_TOKEN_SECONDS, Costs
+from worker.engine.prompt.prompt_preparation import Prepared
+from worker.engine.prompt.prompt_slices import BLOCKS, Slicing
+from worker.engine.speculation.draft_model import DraftModel
+from worker.engine.speculation.drafting import Drafter, Speculation
+from worker.engine.speculation.prompt_lookup import LookupDrafter
 
 GRID = 64
 BORDER = 1  # the token around messages

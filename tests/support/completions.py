@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from atelier.tools import ToolCallPiece
-from worker.output.parts import OutputParser, Part, Reasoning, Text
+from worker.output.completion_parts import OutputParser, Part, Reasoning, Text
 
 Told = tuple[str, ...]
 

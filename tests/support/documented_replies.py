@@ -8,7 +8,7 @@ import jsonschema_rs
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.documented import EVENTS, JSON, LINES
+from gateway.dialects.documented import EVENTS, JSON, LINES
 
 Json = dict[str, Any]
 

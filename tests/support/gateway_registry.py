@@ -20,7 +20,7 @@ from atelier.launch import LaunchSpec
 from atelier.names import numbered_id
 from atelier.rpc import Context, create_server, reported_errors
 from atelier.settings.groups import Load
-from atelier.settings.wire import load_message, load_values
+from atelier.settings.settings_wire import load_message, load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer, add_RegistryServicer_to_server
 from worker.server import WorkerServer

@@ -12,8 +12,8 @@ import httpx
 import uvicorn
 
 from atelier.config import Config
-from gateway.server import Server, create_server, listen
-from gateway.service import Gateway
+from gateway.http.uvicorn_server import Server, create_server, listen
+from gateway.server import Gateway
 from tests.support.documented_replies import RepliesChecked
 
 PATIENCE = 10.0  # seconds that anything here may take
@@ -72,11 +72,11 @@ async def running_gateway(registry: Registry, **options: Any) -> AsyncIterator[R
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     running = RunningGateway(gateway, server, listener.getsockname()[1])
     try:
-        await until(lambda: server.started and gateway.watcher.has_snapshot)
+        await until(lambda: server.started and gateway.fleet.watcher.has_snapshot)
         yield running
     finally:
         server.stop()
-        gateway.admission.close()
+        gateway.core.admission.close()
         await asyncio.wait_for(serving, PATIENCE)
         await gateway.close()
     assert not checked.faults, "\n".join(checked.faults)

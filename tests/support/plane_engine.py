@@ -17,16 +17,16 @@ from atelier.settings import Load
 from atelier.settings.groups import Inference
 from tests.support.tiny_llama import write_tiny_llama
 from tests.support.tiny_projector import PLANES, write_tiny_projector
-from worker.engine.context import FLASH, Context, generation_params
+from worker.engine.batching.sequence import Sequence
+from worker.engine.batching.ticket import Ticket
 from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request, Source
-from worker.engine.llama_log import LlamaLog
-from worker.engine.loading import load_model
-from worker.engine.model import Model
-from worker.engine.pictures import decode_picture
-from worker.engine.prepare import Prepared
-from worker.engine.projector import Projector, Room
-from worker.engine.sequence import Sequence
-from worker.engine.ticket import Ticket
+from worker.engine.model.context import FLASH, Context, generation_params
+from worker.engine.model.llama_log import LlamaLog
+from worker.engine.model.loaded_model import Model
+from worker.engine.model.projector import Projector, Room
+from worker.engine.model_loading import load_model
+from worker.engine.prompt.image_decoding import decode_picture
+from worker.engine.prompt.prompt_preparation import Prepared
 
 TOKENS = 24  # of a completion
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
-from registry.starter import FOLDER, NAME
+from registry.starter_model import FOLDER, NAME
 
 ATELIER = Path(sys.executable).with_name("atelier")
 MODEL = "smollm2-135m-instruct"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from registry.starter import NAME, ensure_starter
+from registry.starter_model import NAME, ensure_starter
 
 
 def starter_file() -> Path:

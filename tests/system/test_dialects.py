@@ -15,7 +15,7 @@ import openai
 import pytest
 from PIL import Image
 
-from registry.starter import FOLDER
+from registry.starter_model import FOLDER
 from tests.support.pictures import encoded
 from tests.support.server_process import MODEL, Server, put_starter, serving
 from tests.support.tiny_projector import write_tiny_projector

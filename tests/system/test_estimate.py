@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from atelier.settings import Load
-from registry.models.estimate import Estimate, estimate_memory
-from registry.models.parts import read_facts
-from worker.engine.context import Context, generation_params
-from worker.engine.llama_log import LlamaLog
-from worker.engine.model import Model
+from registry.models.memory_estimate import Estimate, estimate_memory
+from registry.models.split_files import read_facts
+from worker.engine.model.context import Context, generation_params
+from worker.engine.model.llama_log import LlamaLog
+from worker.engine.model.loaded_model import Model
 
 pytestmark = pytest.mark.system
 

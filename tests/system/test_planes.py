@@ -13,9 +13,9 @@ from atelier.errors import DecodeFailed
 from tests.support.pictures import noise
 from tests.support.plane_engine import PlaneEngine, Prompt, same
 from tests.support.tiny_projector import PLANES
-from worker.engine.context import Context
-from worker.engine.prepare import Prepared
-from worker.engine.runs import Run
+from worker.engine.batching.batch_plan import Run
+from worker.engine.model.context import Context
+from worker.engine.prompt.prompt_preparation import Prepared
 
 pytestmark = pytest.mark.system
 

@@ -12,9 +12,9 @@ import pytest
 
 from atelier.config import Config
 from protos import registry_pb2 as pb
-from registry.devices import probe
-from registry.devices.device import Device
-from registry.instances import housing
+from registry.devices import device_probe as probe
+from registry.devices.compute_device import Device
+from registry.instances import memory_admission as housing
 from registry.instances.launcher import LocalLauncher
 from registry.server import open_server
 from tests.support.registry_client import RegistryClient, connect

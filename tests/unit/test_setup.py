@@ -8,15 +8,15 @@ from zipfile import ZipFile
 import pytest
 
 from deploy.setup.backend import choose_backend
+from deploy.setup.build_command import CommandFailed, explain_failure, hint_for, run
+from deploy.setup.build_machine import Machine, Tool, cpu_identity, find_compiler
 from deploy.setup.console import Console, clock
-from deploy.setup.environment import Environment, Stamp
-from deploy.setup.errors import SetupError
-from deploy.setup.llama import cmake_args
-from deploy.setup.lock import Pin, read_lock
-from deploy.setup.machine import Machine, Tool, cpu_identity, find_compiler
-from deploy.setup.process import CommandFailed, explain_failure, hint_for, run
-from deploy.setup.progress import BuildDisplay, BuildProgress, bar
-from deploy.setup.wheels import WheelCache, wheel_key
+from deploy.setup.llama_build import cmake_args
+from deploy.setup.ninja_progress import BuildDisplay, BuildProgress, bar
+from deploy.setup.requirements_lock import Pin, read_lock
+from deploy.setup.setup_error import SetupError
+from deploy.setup.virtualenv import Environment, Stamp
+from deploy.setup.wheel_cache import WheelCache, wheel_key
 
 BARE = Machine(
     system="Linux",

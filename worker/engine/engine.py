@@ -11,7 +11,10 @@ import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest
 from atelier.launch import LaunchSpec
+from worker.engine.batching.sequence import Sequence as Choice
+from worker.engine.batching.ticket import Ticket
 from worker.engine.embedding import check_dimensions, check_lengths, unit_vectors
+from worker.engine.engine_thread import EngineThread
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
@@ -25,10 +28,7 @@ from worker.engine.interface import (
     SequenceFigures,
     Source,
 )
-from worker.engine.prepare import Prepared, Preparer
-from worker.engine.sequence import Sequence as Choice
-from worker.engine.thread import EngineThread
-from worker.engine.ticket import Ticket
+from worker.engine.prompt.prompt_preparation import Prepared, Preparer
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from atelier.echo import Echo
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
 from atelier.tools import OutputFormat, ToolCallPiece, Tools
-from worker.engine.deadlines import NO_DEADLINES, Deadlines
+from worker.engine.batching.call_deadlines import NO_DEADLINES, Deadlines
 
 
 @dataclass(frozen=True, slots=True)

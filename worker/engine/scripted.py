@@ -36,6 +36,7 @@ from atelier.echo import Echo
 from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.tools import ToolCallPiece
+from worker.engine.batching.fairness import Bid, next_in_turn
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
@@ -59,10 +60,9 @@ from worker.engine.interface import (
     StopReason,
     TokenLogprob,
 )
-from worker.engine.messages import with_images_written
-from worker.engine.pictures import decode_picture
-from worker.engine.stop_strings import StopScanner
-from worker.engine.turns import Bid, next_in_turn
+from worker.engine.prompt.image_decoding import decode_picture
+from worker.engine.prompt.message_images import with_images_written
+from worker.engine.sampling.stop_strings import StopScanner
 
 CRASH_EXIT_CODE = 3
 TOKEN = re.compile(r"\s*\S+|\s+")

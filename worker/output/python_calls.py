@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from worker.output.source import Malformed, Reading, Source
+from worker.output.text_source import Malformed, Reading, Source
 
 DEEPEST = 64  # brackets within brackets
 STEP = re.compile(r"""[^()\[\]{}"'#]+|(?P<quote>'''|\"\"\"|'|")|(?P<open>[(\[{])|(?P<close>[)\]}])|#""")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from registry.starter import FOLDER, NAME
+from registry.starter_model import FOLDER, NAME
 from tests.bench.servers.contender import Ask, Running, Settings
 from tests.bench.servers.model_copy import copy_of
 from tests.support.server_process import MODEL, serving

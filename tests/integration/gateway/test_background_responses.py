@@ -9,7 +9,7 @@ import pytest
 from openai.types.responses import Response
 
 from atelier.errors import Unavailable
-from gateway.responses import background
+from gateway.dialects.responses import background_responses as background
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, until
 from tests.support.response_events import checked_response

@@ -11,7 +11,7 @@ import structlog
 
 from atelier.config import Config
 from atelier.errors import Draining
-from gateway.service import Gateway
+from gateway.server import Gateway
 from protos import registry_pb2 as pb
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, post_bytes, running_gateway, until
@@ -173,7 +173,7 @@ async def test_other_changes_do_not_shorten_the_wait_for_a_restart(
 async def test_a_restart_that_does_not_come_is_an_error(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.dispatcher.RESTART_SECONDS", 0.4)  # less than one wait for a change
+    monkeypatch.setattr("gateway.core.dispatcher.RESTART_SECONDS", 0.4)  # less than one wait for a change
     registry.script = {"hold": True}
     await instance_known(gateway, registry)
     async with asking(gateway) as request:
@@ -189,7 +189,7 @@ async def test_a_restart_that_does_not_come_is_an_error(
 async def test_a_prompt_too_large_for_the_worker_costs_nobody_else_their_stream(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.connection.MOST_SUBMIT_BYTES", 4096)
+    monkeypatch.setattr("gateway.core.worker_connection.MOST_SUBMIT_BYTES", 4096)
     registry.script = {"hold": True}
     await instance_known(gateway, registry)
     async with asking(gateway) as other, gateway.client() as http:
@@ -208,7 +208,7 @@ async def test_a_change_that_cannot_be_taken_is_logged_and_the_watch_begins_agai
     watcher = gateway.gateway.watcher
     with structlog.testing.capture_logs() as lines:
         with monkeypatch.context() as broken:
-            broken.setattr("gateway.watcher.apply", lambda *_: 1 / 0)
+            broken.setattr("gateway.fleet.watcher.apply", lambda *_: 1 / 0)
             registry.tell(pb.Change(model=registry.models[KEY]))
             await until(lambda: not watcher.connected)
         await until(lambda: watcher.connected)
@@ -222,9 +222,9 @@ async def test_a_registry_that_starts_later_is_no_warning(registry: FakeRegistry
         await gateway.start()
         await until(lambda: lines)
         await registry.start()
-        await until(lambda: gateway.watcher.connected)
+        await until(lambda: gateway.fleet.watcher.connected)
         await registry.go_away()
-        await until(lambda: not gateway.watcher.connected)
+        await until(lambda: not gateway.fleet.watcher.connected)
         await gateway.close()
     levels = [line["log_level"] for line in lines if line["event"] == "registry_away"]
     assert levels[0] == "info"

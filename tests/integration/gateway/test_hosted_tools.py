@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from gateway.tool_loop.loop import NO_MORE
+from gateway.tools.loop.tool_loop import NO_MORE
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
 from tests.support.pictures import red

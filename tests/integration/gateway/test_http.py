@@ -10,9 +10,9 @@ import pytest
 import structlog
 
 from atelier.config import Config
-from gateway.parsing import parse
-from gateway.protocol import BoundedProtocol
-from gateway.service import Gateway
+from gateway.dialects.body import parse
+from gateway.http.protocol import BoundedProtocol
+from gateway.server import Gateway
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, client_of, post_bytes, running_gateway, until
 
@@ -60,7 +60,7 @@ async def test_an_unforeseen_error_is_a_500_that_tells_nothing(
     def explode(*_: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("gateway.inference.make_plan", explode)
+    monkeypatch.setattr("gateway.core.inference.make_plan", explode)
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json=CHAT)
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
@@ -204,7 +204,7 @@ async def test_a_gateway_without_a_registry_is_alive_but_not_ready(registry: Fak
             refused = await http.post("/v1/chat/completions", json=CHAT)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
             await registry.start()
-            await until(lambda: gateway.watcher.connected)
+            await until(lambda: gateway.fleet.watcher.connected)
             assert (await http.get("/readyz")).status_code == 200
             assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
     finally:
@@ -280,7 +280,7 @@ async def test_an_answer_may_take_longer_than_a_head(
 async def test_a_body_that_does_not_come_is_not_waited_for(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.parsing.BODY_SECONDS", 0.1)
+    monkeypatch.setattr("gateway.dialects.body.BODY_SECONDS", 0.1)
     whole = post_bytes("/v1/chat/completions", CHAT)
     reply = await reply_to(gateway, whole[:-1])
     assert reply.startswith(b"HTTP/1.1 408 ")
@@ -296,7 +296,7 @@ async def test_a_large_body_is_parsed_beside_the_streams(
         threads.append(threading.current_thread())
         return parse(body, kind)
 
-    monkeypatch.setattr("gateway.parsing.parse", noting)
+    monkeypatch.setattr("gateway.dialects.body.parse", noting)
     async with gateway.client() as http:
         for size in (1, 2**20):
             assert (await http.post("/v1/chat/completions", json={**CHAT, "user": "x" * size})).status_code == 200

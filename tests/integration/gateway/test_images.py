@@ -12,7 +12,7 @@ import ollama
 import openai
 import pytest
 
-from gateway.images import LARGEST_IMAGE, encoded_length
+from gateway.core.images import LARGEST_IMAGE, encoded_length
 from tests.support.gateway_registry import KEY, FakeRegistry, fake_registry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, short_directory
 from tests.support.pictures import red

@@ -10,7 +10,7 @@ import pytest
 
 from atelier.errors import InsufficientMemory
 from atelier.settings.preset import Preset
-from gateway.control import Control
+from gateway.fleet.control import Control
 from protos import registry_pb2 as pb
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import RunningGateway, running_gateway, until

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from gateway.mcp_host.callbacks import Elicit
-from gateway.mcp_host.pool import ServerPool
-from gateway.mcp_host.server import Command, Server
-from gateway.outbound import AddressGuard
+from gateway.core.mcp_server import Command, Server
+from gateway.core.outbound import AddressGuard
+from gateway.tools.mcp_client.connection_pool import ServerPool
+from gateway.tools.mcp_client.server_callbacks import Elicit
 from tests.integration.mcp_host.test_pool import ODD
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import running_gateway, until

@@ -10,7 +10,7 @@ import structlog
 from websockets.exceptions import InvalidStatus
 
 from atelier.errors import Overloaded
-from gateway.lmstudio_sdk import socket as sdk_socket
+from gateway.dialects.lmstudio_sdk import sdk_connection as sdk_socket
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, until
 from tests.support.sdk_client import AUTH, bare_socket, open_socket, prediction

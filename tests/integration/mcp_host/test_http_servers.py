@@ -12,10 +12,10 @@ from mcp.server.mcpserver import Context, MCPServer
 from structlog.testing import capture_logs
 
 from atelier.errors import MCPConnectionError
-from gateway.mcp_host.limits import PoolLimits
-from gateway.mcp_host.pool import ServerPool
-from gateway.mcp_host.server import Endpoint, Server
-from gateway.outbound import AddressGuard, resolve_name
+from gateway.core.mcp_server import Endpoint, Server
+from gateway.core.outbound import AddressGuard, resolve_name
+from gateway.tools.mcp_client.connection_pool import ServerPool
+from gateway.tools.mcp_client.mcp_limits import PoolLimits
 from tests.integration.mcp_host.test_pool import pool_of, refused, within_memory
 from tests.support.gateway_server import until
 from tests.support.http_mcp_servers import OddServer, Request, Write, reply, result_of, served

@@ -15,10 +15,10 @@ import mcp_types as types
 import pytest
 from PIL import Image
 
-from gateway.mcp_host.pool import ServerPool
-from gateway.mcp_host.server import Command, Endpoint, Server
-from gateway.mcp_host.tool import ToolImage, ToolOutput
-from gateway.outbound import AddressGuard
+from gateway.core.hosted_tool import ToolImage, ToolOutput
+from gateway.core.mcp_server import Command, Endpoint, Server
+from gateway.core.outbound import AddressGuard
+from gateway.tools.mcp_client.connection_pool import ServerPool
 from tests.support import npm_servers
 from tests.support.gateway_server import PATIENCE, until
 from tests.support.pictures import red

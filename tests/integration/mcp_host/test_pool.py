@@ -15,10 +15,10 @@ import pytest
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from atelier.errors import MCPConnectionError
-from gateway.mcp_host.limits import PoolLimits
-from gateway.mcp_host.pool import ServerPool
-from gateway.mcp_host.server import Command, Server
-from gateway.outbound import AddressGuard
+from gateway.core.mcp_server import Command, Server
+from gateway.core.outbound import AddressGuard
+from gateway.tools.mcp_client.connection_pool import ServerPool
+from gateway.tools.mcp_client.mcp_limits import PoolLimits
 from tests.support.gateway_server import PATIENCE, until
 
 ODD = str(Path(__file__).parents[2] / "support" / "odd_mcp_server.py")

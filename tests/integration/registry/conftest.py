@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from atelier.config import Config
-from registry.hub.client import Hub
+from registry.hub.hub_client import Hub
 from registry.instances.launcher import Launcher
 from registry.server import RegistryServer, open_server
 from tests.support.gguf_files import write_gguf

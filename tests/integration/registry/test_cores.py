@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from protos import registry_pb2 as pb
-from registry.instances import plan
+from registry.instances import launch_plan as plan
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.registry_launcher import FakeLauncher
 

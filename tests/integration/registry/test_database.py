@@ -17,9 +17,9 @@ from atelier.config import Config
 from atelier.errors import Unavailable
 from protos import registry_pb2 as pb
 from registry.database import open_database
-from registry.hub.client import Hub
+from registry.database_tables import Base, ModelRow
+from registry.hub.hub_client import Hub
 from registry.server import RegistryServer
-from registry.tables import Base, ModelRow
 from tests.integration.registry.conftest import KEY, Running, running
 from tests.support.gguf_files import write_gguf
 from tests.support.registry_client import SECONDS, connect

@@ -12,12 +12,13 @@ from structlog.testing import capture_logs
 
 from atelier.errors import InsufficientMemory
 from atelier.readings import Readings
-from registry.devices import probe
-from registry.devices.device import Device
+from registry.devices import device_probe as probe
+from registry.devices.compute_device import Device
+from registry.devices.device_probe import ask, ask_server, read_devices, read_said
 from registry.devices.placement import Need
-from registry.devices.probe import ask, ask_server, read_devices, read_said
-from registry.instances import housing, pool
-from registry.models.estimate import Estimate
+from registry.instances import instance_pool as pool
+from registry.instances import memory_admission as housing
+from registry.models.memory_estimate import Estimate
 from registry.pinning import within_visible
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.fake_gpus import fake_ggml_gpus, fake_nvml

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from protos import registry_pb2 as pb
-from registry.disk import disk
-from registry.hub.client import Hub as HubClient
+from registry.disk import disk_report as disk
 from registry.hub.downloads import FOLDER
-from registry.hub.stopping import Stopped
+from registry.hub.hub_client import Hub as HubClient
+from registry.hub.stop_signal import Stopped
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 from tests.support.hub_double import Hub, Repo, hub_double

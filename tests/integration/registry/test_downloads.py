@@ -22,8 +22,8 @@ from atelier.errors import (
     from_message,
 )
 from protos import registry_pb2 as pb
-from registry.hub.client import Hub as HubClient
 from registry.hub.downloads import FOLDER
+from registry.hub.hub_client import Hub as HubClient
 from tests.integration.registry.conftest import Running
 from tests.support.gguf_files import write_gguf
 from tests.support.hub_double import Hub, Repo, hub_double

@@ -8,11 +8,12 @@ import pytest
 
 from atelier.errors import InsufficientMemory
 from protos import registry_pb2 as pb
-from registry.devices import probe
+from registry.devices import device_probe as probe
 from registry.devices.placement import Need
-from registry.instances import housing, pool
-from registry.machine import Memory
-from registry.models.estimate import Estimate
+from registry.host_memory import Memory
+from registry.instances import instance_pool as pool
+from registry.instances import memory_admission as housing
+from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 from tests.support.registry_launcher import FakeLauncher

@@ -253,7 +253,7 @@ async def test_unload_publishes_stopping_before_the_worker_is_told(registry: Run
 async def test_a_worker_that_does_not_end_is_ended(
     registry: Running, launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.instances.ending.AFTER_GRACE_SECONDS", 0.05)
+    monkeypatch.setattr("registry.instances.worker_exit.AFTER_GRACE_SECONDS", 0.05)
     await registry.client.ensure(KEY)
     launcher.workers[0].ignores_shutdown = True
     await registry.client.unload(KEY)

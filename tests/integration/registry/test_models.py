@@ -12,7 +12,7 @@ import structlog.testing
 
 from atelier.errors import AlreadyExists, Conflict, DiskFull, InvalidModelFile, InvalidRequest, ModelNotFound
 from protos import registry_pb2 as pb
-from registry.models import catalogue
+from registry.models import model_catalogue as catalogue
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 from tests.support.tiny_projector import write_tiny_projector
@@ -206,7 +206,7 @@ async def test_a_folder_that_cannot_be_made_is_reported(
 ) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf")
     with monkeypatch.context() as disk:
-        disk.setattr("registry.models.placing.Path.mkdir", full)
+        disk.setattr("registry.models.library_files.Path.mkdir", full)
         with pytest.raises(DiskFull):
             await registry.client.import_model(source)
     (home / "models/local").write_text("in the way")
@@ -218,7 +218,7 @@ async def test_a_full_disk_is_reported_and_leaves_nothing(
     registry: Running, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf")
-    monkeypatch.setattr("registry.models.placing.os.fsync", full)
+    monkeypatch.setattr("registry.models.library_files.os.fsync", full)
     with pytest.raises(DiskFull):
         await registry.client.import_model(source)
     monkeypatch.undo()

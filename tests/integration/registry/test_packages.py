@@ -12,8 +12,8 @@ import pytest
 
 from atelier.errors import DownloadDamaged, HubUnavailable, InvalidModelFile, NotFound, from_message
 from protos import registry_pb2 as pb
-from registry import starter
-from registry.hub.stopping import Stopped, check
+from registry import starter_model as starter
+from registry.hub.stop_signal import Stopped, check
 from registry.wheel import fetch
 from tests.integration.registry.conftest import Running
 from tests.support.gguf_files import write_gguf

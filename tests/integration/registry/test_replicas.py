@@ -9,11 +9,14 @@ import pytest
 
 from atelier.errors import Conflict, InvalidRequest, LoadFailed, ModelNotFound
 from protos import registry_pb2 as pb
-from registry.devices import probe
+from registry.devices import device_probe as probe
 from registry.devices.placement import Need
-from registry.instances import caretaker, housing, pool, scaling
-from registry.machine import Memory
-from registry.models.estimate import Estimate
+from registry.host_memory import Memory
+from registry.instances import instance_pool as pool
+from registry.instances import memory_admission as housing
+from registry.instances import reconciler as caretaker
+from registry.instances import scaling
+from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 from tests.support.registry_client import View

@@ -11,9 +11,9 @@ import pytest
 
 from atelier.errors import AlreadyExists, AtelierError, InvalidRequest, PayloadTooLarge, ResponseNotFound
 from registry.database import open_database
-from registry.responses.response import Address, StoredResponse
-from registry.responses.responses import DAY_SECONDS, MOST_BYTES, Responses
-from registry.responses.store import ResponseStore
+from registry.responses.response_record import Address, StoredResponse
+from registry.responses.response_retention import DAY_SECONDS, MOST_BYTES, Responses
+from registry.responses.response_rows import ResponseStore
 from tests.integration.registry.conftest import Running, running
 from tests.support.registry_client import SECONDS
 from tests.support.registry_launcher import FakeLauncher
@@ -172,7 +172,7 @@ async def test_beyond_the_limit_those_unused_for_longest_go(store: ResponseStore
 
 
 async def test_more_than_one_batch_expires_in_one_sweep(store: ResponseStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.responses.store.DELETED_AT_ONCE", 2)
+    monkeypatch.setattr("registry.responses.response_rows.DELETED_AT_ONCE", 2)
     kept = Kept(store)
     for number in range(3):
         await kept.put(f"r{number}")

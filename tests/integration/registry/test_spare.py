@@ -15,7 +15,7 @@ from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from protos import inference_pb2 as pb
 from registry.instances.launcher import LocalLauncher, LocalWorker
-from registry.instances.spare import Spare
+from registry.instances.standby_worker import Spare
 from registry.instances.worker_client import WorkerClient
 from tests.support.gateway_server import short_directory
 
@@ -120,7 +120,7 @@ async def test_nothing_waits_after_the_end(launcher: LocalLauncher) -> None:
 def test_one_whose_registry_died_ends(tmp_path: Path) -> None:
     script = f"""
 import os
-from registry.instances.spare import Spare
+from registry.instances.standby_worker import Spare
 spare = Spare({str(tmp_path)!r}, os.environ)
 print(spare._child.pid, flush=True)
 os.kill(os.getpid(), 9)

@@ -10,8 +10,8 @@ import pytest
 from llguidance import LLMatcher
 
 from tests.support.byte_vocabulary import END, TOKENS
-from worker.engine.json_schema import schema_grammar
-from worker.engine.trial import GrammarTrial, Pieces
+from worker.engine.constraint.json_schema import schema_grammar
+from worker.engine.constraint.sandboxed_compile import GrammarTrial, Pieces
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_large_repetitions_compile(trial: GrammarTrial) -> None:
 
 
 def test_the_process_ends_when_its_worker_does() -> None:
-    command = [sys.executable, "-m", "worker.engine.trial"]
+    command = [sys.executable, "-m", "worker.engine.constraint.sandboxed_compile"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
         pickle.dump(Pieces(TOKENS, [END], [END]), process.stdin)

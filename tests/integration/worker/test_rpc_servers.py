@@ -40,7 +40,7 @@ def test_a_server_that_is_not_there_is_said(address: str) -> None:
 def test_devices_are_added_to_the_library_that_llama_cpp_itself_uses() -> None:
     program = (
         "from llama_cpp import llama_cpp as ll\n"
-        "from worker.engine.devices import open_ggml\n"
+        "from worker.engine.model.llama_devices import open_ggml\n"
         "ll.llama_backend_init()\n"
         "loaded = {line.split()[-1] for line in open('/proc/self/maps') if 'libggml.' in line}\n"
         "open_ggml().ggml_backend_dev_count()\n"

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from atelier.chat_template import ChatTemplate
 from atelier.errors import InvalidTemplate
+from atelier.templates.chat_template import ChatTemplate
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from atelier.settings import BUILT_IN, MODEL_FILE, Layer, Value
-from atelier.settings.loading import load_settings, preset_layers
+from atelier.settings.load_resolution import load_settings, preset_layers
 from atelier.settings.preset import Preset
 
 DEFAULT = Value(4096, BUILT_IN)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from atelier.chat_template import ChatTemplate
 from atelier.errors import InvalidTemplate
-from atelier.template_history import short_id
+from atelier.templates.chat_template import ChatTemplate
+from atelier.templates.template_history import short_id
 
 NINE = (
     "{% for m in messages %}{% for c in m.tool_calls or [] %}"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from atelier.chat_template import ChatTemplate
 from atelier.errors import InvalidTemplate
+from atelier.templates.chat_template import ChatTemplate
 
 LISTED = (
     "{% if not reasoning_effort is defined %}{% set reasoning_effort = 'no_think' %}"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from atelier.chat_template import ChatTemplate
 from atelier.errors import InvalidTemplate
+from atelier.templates.chat_template import ChatTemplate
 
 WRITES = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"

@@ -1,13 +1,13 @@
 from pathlib import Path
 
 from atelier.errors import BY_CODE
-from atelier.settings.document import PAGE, page
+from atelier.settings.settings_document import PAGE, page
 
 API = Path(__file__).parents[3] / "docs" / "api.md"
 
 
 def test_the_settings_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == page(), "run: python -m atelier.settings.document"
+    assert PAGE.read_text() == page(), "run: python -m atelier.settings.settings_document"
 
 
 def test_the_api_page_knows_every_error() -> None:

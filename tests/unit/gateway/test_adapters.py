@@ -9,15 +9,15 @@ from atelier.adapters import AdapterScale
 from atelier.errors import InvalidRequest
 from atelier.limits import MOST_ADAPTERS
 from atelier.names import InstanceName, ModelName
-from gateway.call import Call, Origin, make_plan, submit_message
-from gateway.lmstudio.schema import LoadBody, V0ChatBody
-from gateway.lmstudio.translate import load_settings, v0_chat_call
-from gateway.management.translate import instance_object
-from gateway.openai.schema import ChatBody, CompletionBody
-from gateway.openai.translate import chat_call, completion_call
-from gateway.parsing import parse
-from gateway.routing import Circumstances, Serve, decide
-from gateway.snapshot import Instance, Model, Snapshot, State
+from gateway.core.call import Call, Origin, make_plan, submit_message
+from gateway.core.routing import Circumstances, Serve, decide
+from gateway.dialects.body import parse
+from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, V0ChatBody
+from gateway.dialects.lmstudio.lmstudio_translation import load_settings, v0_chat_call
+from gateway.dialects.native.native_translation import instance_object
+from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
+from gateway.dialects.openai.openai_translation import chat_call, completion_call
+from gateway.fleet.snapshot import Instance, Model, Snapshot, State
 
 KEY = "acme/tiny"
 WISHES = [{"id": 1, "scale": 0.5}, {"name": "poet", "scale": -1}]

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from atelier.errors import Draining, Overloaded
-from gateway.admission import Admission
+from gateway.core.admission import Admission
 
 
 def test_exactly_the_excess_is_refused() -> None:

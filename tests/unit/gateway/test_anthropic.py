@@ -12,18 +12,24 @@ from atelier.constraint import JsonSchema
 from atelier.errors import BY_CODE, InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
 from atelier.tools import Tool, ToolChoice, Tools
-from gateway.anthropic.errors import error_body, error_type
-from gateway.anthropic.messages import chat_messages
-from gateway.anthropic.models import model_page
-from gateway.anthropic.schema import SETTINGS, MessagesBody
-from gateway.anthropic.translate import content_blocks, count_call, ending, messages_call, tool_input
-from gateway.call import Call, Chat, Origin, make_plan, submit_message
-from gateway.error_forms import forms_of_path
-from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
-from gateway.images import EncodedImage, RemoteImage
-from gateway.parsing import parse
-from gateway.snapshot import Model, Snapshot
-from gateway.unary import chat_tokens_message
+from gateway.core.call import Call, Chat, Origin, make_plan, submit_message
+from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall
+from gateway.core.images import EncodedImage, RemoteImage
+from gateway.core.unary import chat_tokens_message
+from gateway.dialects.anthropic.anthropic_errors import error_body, error_type
+from gateway.dialects.anthropic.anthropic_messages import chat_messages
+from gateway.dialects.anthropic.anthropic_model_list import model_page
+from gateway.dialects.anthropic.anthropic_requests import SETTINGS, MessagesBody
+from gateway.dialects.anthropic.anthropic_translation import (
+    content_blocks,
+    count_call,
+    ending,
+    messages_call,
+    tool_input,
+)
+from gateway.dialects.body import parse
+from gateway.dialects.error_formats import forms_of_path
+from gateway.fleet.snapshot import Model, Snapshot
 
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {"name": "weather", "description": "Of a place", "input_schema": {"type": "object", "properties": {}}}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from atelier.errors import InvalidRequest, PresetNotFound
 from atelier.settings import BUILT_IN, TABLE, Value
 from atelier.settings.preset import Preset
-from gateway.call import Call, Chat, Origin, make_plan, submit_message
-from gateway.effective import effective, find_preset, layers_of, load_values
-from gateway.snapshot import Instance, Model, Snapshot
+from gateway.core.call import Call, Chat, Origin, make_plan, submit_message
+from gateway.core.effective_settings import effective, find_preset, layers_of, load_values
+from gateway.fleet.snapshot import Instance, Model, Snapshot
 
 KEY = "acme/tiny"
 ORIGINS = ("request", "preset p", "instance acme/tiny with preset q", "default preset d", "model file")

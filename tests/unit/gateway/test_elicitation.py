@@ -6,7 +6,8 @@ import pytest
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 from atelier.errors import InvalidRequest
-from gateway.elicitation.question import (
+from gateway.core.mcp_server import Endpoint, Server
+from gateway.core.question import (
     CANCELLED,
     DECLINED,
     Answer,
@@ -18,9 +19,8 @@ from gateway.elicitation.question import (
     write_answer,
     write_question,
 )
-from gateway.mcp_host.callbacks import Elicitation
-from gateway.mcp_host.clock import Clock
-from gateway.mcp_host.server import Endpoint, Server
+from gateway.tools.mcp_client.pausable_deadline import Clock
+from gateway.tools.mcp_client.server_callbacks import Elicitation
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

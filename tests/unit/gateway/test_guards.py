@@ -9,10 +9,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atelier.errors import AtelierError
-from gateway.account import Account
-from gateway.admission import Admission
-from gateway.errors import error_response
-from gateway.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard, host_name
+from gateway.core.account import Account
+from gateway.core.admission import Admission
+from gateway.http.error_responses import error_response
+from gateway.http.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard, host_name
 
 
 async def echo_length(scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,10 +11,10 @@ import httpx2
 import pytest
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from gateway import image_reader, images
-from gateway.image_reader import ImageReader
-from gateway.images import EncodedImage, RemoteImage, content_of, image_at, image_format, set_apart
-from gateway.outbound import AddressGuard, outbound_client
+from gateway.core import image_reader, images
+from gateway.core.image_reader import ImageReader
+from gateway.core.images import EncodedImage, RemoteImage, content_of, image_at, image_format, set_apart
+from gateway.core.outbound import AddressGuard, outbound_client
 
 PNG = b"\x89PNG\r\n\x1a\nrest"
 FORMATS = {

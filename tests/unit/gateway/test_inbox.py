@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from atelier.errors import ContextLengthExceeded, WorkerLost
-from gateway.events import Delta, Event, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
-from gateway.inbox import PARTS_KEPT, Inbox
+from gateway.core.events import Delta, Event, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
+from gateway.core.inbox import PARTS_KEPT, Inbox
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 

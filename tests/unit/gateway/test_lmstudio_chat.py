@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from atelier.errors import DeadlineExceeded, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
-from gateway.events import (
+from gateway.core.events import (
     Completion,
     Delta,
     Event,
@@ -18,10 +18,10 @@ from gateway.events import (
     StopReason,
     completion_events,
 )
-from gateway.lmstudio.chat_output import ChatOutput
-from gateway.lmstudio.chat_stream import ChatRenderer
-from gateway.lmstudio.conversation import Turn, chat_messages
-from gateway.lmstudio.errors import error_body, error_event
+from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
+from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatRenderer
+from gateway.dialects.lmstudio.lmstudio_errors import error_body, error_event
+from gateway.dialects.lmstudio.stored_conversation import Turn, chat_messages
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 

@@ -2,7 +2,7 @@
 
 import math
 
-from gateway.events import (
+from gateway.core.events import (
     Completion,
     Finished,
     Statistics,
@@ -11,9 +11,9 @@ from gateway.events import (
     read_echoed_logprobs,
     read_logprobs,
 )
-from gateway.openai.best_of import best_choices
-from gateway.openai.logprobs import TextLogprobs, chat_logprobs
-from gateway.openai.schema import CompletionBody
+from gateway.dialects.openai.best_of import best_choices
+from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
+from gateway.dialects.openai.openai_requests import CompletionBody
 from protos import inference_pb2 as pb
 
 SMILE = "😀".encode()

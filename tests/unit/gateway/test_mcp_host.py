@@ -10,13 +10,13 @@ import pytest
 from mcp_types import CallToolResult
 from structlog.testing import capture_logs
 
-from gateway.mcp_host.file import ServersFile
-from gateway.mcp_host.limits import PoolLimits
-from gateway.mcp_host.listing import Listing
-from gateway.mcp_host.output_check import disagreement
-from gateway.mcp_host.result import output_of
-from gateway.mcp_host.server import ALWAYS, NEVER, Approval, Command, Endpoint, Server, Use
-from gateway.mcp_host.tool import ToolImage, ToolOutput
+from gateway.core.hosted_tool import ToolImage, ToolOutput
+from gateway.core.mcp_server import ALWAYS, NEVER, Approval, Command, Endpoint, Server, Use
+from gateway.core.schema_check import disagreement
+from gateway.tools.mcp_client.mcp_limits import PoolLimits
+from gateway.tools.mcp_client.mcp_servers_file import ServersFile
+from gateway.tools.mcp_client.tool_listing import Listing
+from gateway.tools.mcp_client.tool_result import output_of
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 

@@ -13,20 +13,20 @@ from atelier.errors import InvalidRequest, PresetNotFound
 from atelier.metrics import GatewayMetrics
 from atelier.settings import TABLE
 from atelier.settings.preset import Preset
-from gateway.call import Chat, Text
-from gateway.mcp_server.changes import events_between
-from gateway.mcp_server.errors import error_body
-from gateway.mcp_server.figures import figures
-from gateway.mcp_server.generating import call_of, messages_of
-from gateway.mcp_server.inputs import ChatInput, CompleteInput, InferenceSettings, LoadSettings
-from gateway.mcp_server.logs import Logs
-from gateway.mcp_server.prompts import filled, listed
-from gateway.mcp_server.server import matching
-from gateway.mcp_server.tool import Tool
-from gateway.mcp_server.tools import TOOLS
-from gateway.mcp_server.uris import TEMPLATES, entry_uri, kind_of, list_uri
-from gateway.openai.messages import chat_messages
-from gateway.snapshot import Instance, Model, Snapshot, State
+from gateway.core.call import Chat, Text
+from gateway.dialects.mcp.generation_tools import call_of, messages_of
+from gateway.dialects.mcp.log_resources import Logs
+from gateway.dialects.mcp.mcp_errors import error_body
+from gateway.dialects.mcp.mcp_methods import matching
+from gateway.dialects.mcp.mcp_prompts import filled, listed
+from gateway.dialects.mcp.mcp_subscriptions import events_between
+from gateway.dialects.mcp.metric_values import figures
+from gateway.dialects.mcp.resource_uris import TEMPLATES, entry_uri, kind_of, list_uri
+from gateway.dialects.mcp.tool_definition import Tool
+from gateway.dialects.mcp.tool_inputs import ChatInput, CompleteInput, InferenceSettings, LoadSettings
+from gateway.dialects.mcp.tool_table import TOOLS
+from gateway.dialects.openai.openai_messages import chat_messages
+from gateway.fleet.snapshot import Instance, Model, Snapshot, State
 
 BRIEF = Preset(name="brief", settings={"prompt": {"system_prompt": "be brief"}})
 COLD = Preset(name="cold", settings={"inference": {"temperature": 0.0}})

@@ -10,23 +10,30 @@ import pytest
 from atelier.constraint import JsonObject, JsonSchema
 from atelier.errors import HubUnavailable, InvalidRequest, ModelNotFound, NotFound
 from atelier.tools import Tool
-from gateway.admission import Admission
-from gateway.call import Chat, Infill, Text
-from gateway.control import Control
-from gateway.download_follower import DownloadFollower
-from gateway.error_forms import forms_of_path
-from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
-from gateway.ollama.errors import FORM
-from gateway.ollama.keep_alive import duration_seconds
-from gateway.ollama.models import FOREVER_SECONDS, capabilities, digest, parameter_lines, process_object, vram_bytes
-from gateway.ollama.names import find_target, hub_reference, split_tag
-from gateway.ollama.pulls import Pulls
-from gateway.ollama.replies import chat_part, done_facts, generate_part, told_calls, whole_part
-from gateway.ollama.schema import OllamaChatBody, OllamaGenerateBody
-from gateway.ollama.translate import chat_call, generate_call
-from gateway.parsing import parse
-from gateway.snapshot import Download, DownloadState, Instance, Model, Snapshot
-from gateway.watcher import Watcher
+from gateway.core.admission import Admission
+from gateway.core.call import Chat, Infill, Text
+from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall
+from gateway.dialects.body import parse
+from gateway.dialects.download_follower import DownloadFollower
+from gateway.dialects.error_formats import forms_of_path
+from gateway.dialects.ollama.keep_alive import duration_seconds
+from gateway.dialects.ollama.ollama_downloads import Pulls
+from gateway.dialects.ollama.ollama_errors import FORM
+from gateway.dialects.ollama.ollama_model_list import (
+    FOREVER_SECONDS,
+    capabilities,
+    digest,
+    parameter_lines,
+    process_object,
+    vram_bytes,
+)
+from gateway.dialects.ollama.ollama_names import find_target, hub_reference, split_tag
+from gateway.dialects.ollama.ollama_replies import chat_part, done_facts, generate_part, told_calls, whole_part
+from gateway.dialects.ollama.ollama_requests import OllamaChatBody, OllamaGenerateBody
+from gateway.dialects.ollama.ollama_translation import chat_call, generate_call
+from gateway.fleet.control import Control
+from gateway.fleet.snapshot import Download, DownloadState, Instance, Model, Snapshot
+from gateway.fleet.watcher import Watcher
 from protos.registry_pb2 import ModelDescription
 
 PATIENCE = 5.0

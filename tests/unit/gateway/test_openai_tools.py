@@ -8,12 +8,12 @@ import pytest
 from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest
 from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
-from gateway.call import Call, Chat
-from gateway.events import Completion, Finished, Statistics, StopReason, ToolCall
-from gateway.openai.schema import ChatBody
-from gateway.openai.tools import tool_call_delta
-from gateway.openai.translate import chat_call, chat_choices
-from gateway.parsing import parse
+from gateway.core.call import Call, Chat
+from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall
+from gateway.dialects.body import parse
+from gateway.dialects.openai.openai_requests import ChatBody
+from gateway.dialects.openai.openai_tools import tool_call_delta
+from gateway.dialects.openai.openai_translation import chat_call, chat_choices
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}

@@ -7,9 +7,9 @@ import jsonschema_rs
 import pytest
 
 from atelier.config import Config
-from gateway.documented import JSON
-from gateway.openapi import DOCUMENTED
-from gateway.service import Gateway
+from gateway.dialects.documented import JSON
+from gateway.dialects.openapi import DOCUMENTED
+from gateway.server import Gateway
 
 WITHOUT_REPLY = {"HEAD /", "DELETE /api/delete"}
 

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from atelier.hosts import split_host
-from gateway.outbound import (
+from gateway.core.outbound import (
     MOST_REDIRECTS,
     AddressGuard,
     ForbiddenAddress,

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from atelier.errors import InvalidRequest
-from gateway.openai.embeddings import embed_call, embedding_list
-from gateway.openai.rerank import rerank_call, rerank_reply
-from gateway.openai.schema import EmbeddingBody, RerankBody
-from gateway.parsing import parse
-from gateway.unary import EmbedCall, Embeddings, RerankCall, Scores
+from gateway.core.unary import EmbedCall, Embeddings, RerankCall, Scores
+from gateway.dialects.body import parse
+from gateway.dialects.openai.embeddings import embed_call, embedding_list
+from gateway.dialects.openai.openai_requests import EmbeddingBody, RerankBody
+from gateway.dialects.openai.rerank import rerank_call, rerank_reply
 
 VECTORS = Embeddings("m", [[0.5, -0.25], [1.0, 0.0]], 7)
 

@@ -7,16 +7,16 @@ import pytest
 
 from atelier.errors import InvalidRequest
 from atelier.tools import ToolCallPiece, ToolChoice
-from gateway.events import Delta, Reasoning, ToolCallDelta
-from gateway.parsing import parse
-from gateway.responses.ids import input_item_id, new_response_id, output_item_id, response_of
-from gateway.responses.items import input_items
-from gateway.responses.listing import page
-from gateway.responses.messages import chat_messages
-from gateway.responses.output import Output
-from gateway.responses.schema import ResponseBody
-from gateway.responses.tools import response_tools
-from gateway.responses.translate import response_call
+from gateway.core.events import Delta, Reasoning, ToolCallDelta
+from gateway.dialects.body import parse
+from gateway.dialects.responses.item_ids import input_item_id, new_response_id, output_item_id, response_of
+from gateway.dialects.responses.item_messages import chat_messages
+from gateway.dialects.responses.list_page import page
+from gateway.dialects.responses.response_output import Output
+from gateway.dialects.responses.responses_requests import ResponseBody
+from gateway.dialects.responses.responses_tools import response_tools
+from gateway.dialects.responses.responses_translation import response_call
+from gateway.dialects.responses.stored_items import input_items
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 TOOLS = [{"type": "function", "name": name} for name in ("f", "g")]

@@ -7,7 +7,7 @@ import pytest
 
 from atelier.errors import InvalidRequest
 from atelier.tools import ToolCallPiece, ToolChoice
-from gateway.events import (
+from gateway.core.events import (
     ApprovalWanted,
     Delta,
     HostedCallArguments,
@@ -16,18 +16,18 @@ from gateway.events import (
     HostedCallRuns,
     ToolCallDelta,
 )
-from gateway.mcp_host.server import ALWAYS, NEVER, Endpoint, Server, Use
-from gateway.mcp_host.tool import HostedTool, ServerTool, ToolImage, ToolOutput
-from gateway.parsing import parse
-from gateway.responses.consent import approved_calls, read_consent
-from gateway.responses.items import input_items
-from gateway.responses.messages import chat_messages
-from gateway.responses.output import Output
-from gateway.responses.schema import ResponseBody
-from gateway.responses.served_calls import DECLINED, UNANSWERED, ServedCalls
-from gateway.responses.server_items import IMAGE, listed_tools, outcome, outcome_text, untold_listings
-from gateway.responses.tools import response_tools, server_wishes, told_url, tool_objects
-from gateway.tool_loop.toolset import Listing, Toolset, make_toolset
+from gateway.core.hosted_tool import HostedTool, ServerTool, ToolImage, ToolOutput
+from gateway.core.mcp_server import ALWAYS, NEVER, Endpoint, Server, Use
+from gateway.dialects.body import parse
+from gateway.dialects.responses.call_approvals import approved_calls, read_consent
+from gateway.dialects.responses.hosted_call_items import IMAGE, listed_tools, outcome, outcome_text, untold_listings
+from gateway.dialects.responses.hosted_call_messages import DECLINED, UNANSWERED, ServedCalls
+from gateway.dialects.responses.item_messages import chat_messages
+from gateway.dialects.responses.response_output import Output
+from gateway.dialects.responses.responses_requests import ResponseBody
+from gateway.dialects.responses.responses_tools import response_tools, server_wishes, told_url, tool_objects
+from gateway.dialects.responses.stored_items import input_items
+from gateway.tools.loop.toolset import Listing, Toolset, make_toolset
 
 USE = Use(Server("notes", Endpoint("http://host/mcp")))
 READ = ServerTool("read", "Reads.", {"type": "object"}, {"readOnlyHint": True})

@@ -6,8 +6,8 @@ import pytest
 
 from atelier.errors import InvalidRequest, ModelNotFound, Unavailable
 from atelier.names import InstanceName, ModelName
-from gateway.routing import Circumstances, Decision, Load, Reject, Serve, Wait, decide
-from gateway.snapshot import Instance, Model, Snapshot, State
+from gateway.core.routing import Circumstances, Decision, Load, Reject, Serve, Wait, decide
+from gateway.fleet.snapshot import Instance, Model, Snapshot, State
 
 KEY = "acme/tiny"
 

@@ -7,9 +7,15 @@ import pytest
 from atelier.constraint import Gbnf, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import ToolChoice
-from gateway.lmstudio_sdk.config import fields_of, is_completion, load_fields, load_wishes, prediction_wishes
-from gateway.lmstudio_sdk.schema import ConfigStack
-from gateway.snapshot import Instance, Model
+from gateway.dialects.lmstudio_sdk.sdk_config import (
+    fields_of,
+    is_completion,
+    load_fields,
+    load_wishes,
+    prediction_wishes,
+)
+from gateway.dialects.lmstudio_sdk.sdk_frames import ConfigStack
+from gateway.fleet.snapshot import Instance, Model
 
 MODEL = Model(key="acme/tiny", layers=30)
 

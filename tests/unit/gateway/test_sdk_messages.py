@@ -8,15 +8,15 @@ import pytest
 
 from atelier.errors import UnsupportedField
 from atelier.tools import ToolCallPiece
-from gateway.account import Account
-from gateway.call import Origin
-from gateway.events import Delta, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
-from gateway.images import EncodedImage
-from gateway.lmstudio_sdk.files import handle_of
-from gateway.lmstudio_sdk.fragments import Fragments
-from gateway.lmstudio_sdk.history import chat_messages, completion_text
-from gateway.lmstudio_sdk.schema import History
-from gateway.lmstudio_sdk.work import Channel, Pulse
+from gateway.core.account import Account
+from gateway.core.call import Origin
+from gateway.core.events import Delta, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
+from gateway.core.images import EncodedImage
+from gateway.dialects.lmstudio_sdk.prediction_fragments import Fragments
+from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Pulse
+from gateway.dialects.lmstudio_sdk.sdk_files import handle_of
+from gateway.dialects.lmstudio_sdk.sdk_frames import History
+from gateway.dialects.lmstudio_sdk.sdk_history import chat_messages, completion_text
 from tests.support.pictures import red
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())

@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
 
 from atelier.metrics import GatewayMetrics
-from gateway.account import Account
-from gateway.admission import Admission
-from gateway.lmstudio_sdk import socket as sdk_socket
-from gateway.lmstudio_sdk.socket import Socket
-from gateway.lmstudio_sdk.work import Namespace, Work
-from gateway.snapshot import Snapshot
+from gateway.core.account import Account
+from gateway.core.admission import Admission
+from gateway.dialects.lmstudio_sdk import sdk_connection as sdk_socket
+from gateway.dialects.lmstudio_sdk.sdk_connection import Socket
+from gateway.dialects.lmstudio_sdk.sdk_context import Namespace, Work
+from gateway.fleet.snapshot import Snapshot
 
 PATIENCE = 5.0
 

@@ -1,5 +1,5 @@
 from atelier.errors import LoadFailed, to_message
-from gateway.snapshot import STATES, Instance, Model, Snapshot, State, apply, read_instance, read_model
+from gateway.fleet.snapshot import STATES, Instance, Model, Snapshot, State, apply, read_instance, read_model
 from protos import registry_pb2 as pb
 from protos.settings_pb2 import LoadSettings, SamplingSettings
 

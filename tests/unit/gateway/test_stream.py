@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.events import Delta, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
-from gateway.openai.stream import Head, chat_renderer, text_renderer
+from gateway.core.events import Delta, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
+from gateway.dialects.openai.openai_stream import Head, chat_renderer, text_renderer
 
 HEAD = Head("chat.completion.chunk", 'pub/"odd"-name', "chatcmpl-1", 1_700_000_000)
 TEXTS = ["word", 'quo"te', "line\nbreak", "\u2028", "é😀", "\\", "\0", "data: [DONE]\n\n"]

@@ -1,5 +1,5 @@
-from gateway.events import Finished, Statistics, StopReason
-from gateway.timing import server_timing
+from gateway.core.events import Finished, Statistics, StopReason
+from gateway.dialects.server_timing import server_timing
 
 
 def end(queue: float, first: float, generation: float) -> Finished:

@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 
 from atelier.errors import Draining
 from atelier.metrics import GatewayMetrics
-from gateway.mcp_host.callbacks import Elicit
-from gateway.mcp_host.clock import Clock
-from gateway.mcp_host.server import Command, Server, Use
-from gateway.mcp_host.tool import HostedTool, ServerTool, ToolOutput
-from gateway.tool_loop.hosted_call import HostedCall
-from gateway.tool_loop.running import RunningCalls
-from gateway.tool_loop.toolset import LONGEST_NAME, Listing, make_toolset
+from gateway.core.hosted_tool import HostedTool, ServerTool, ToolOutput
+from gateway.core.mcp_server import Command, Server, Use
+from gateway.tools.loop.hosted_call import HostedCall
+from gateway.tools.loop.running_calls import RunningCalls
+from gateway.tools.loop.toolset import LONGEST_NAME, Listing, make_toolset
+from gateway.tools.mcp_client.pausable_deadline import Clock
+from gateway.tools.mcp_client.server_callbacks import Elicit
 
 USE = Use(Server("notes", Command("notes")))
 

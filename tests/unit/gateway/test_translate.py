@@ -11,7 +11,7 @@ from atelier.constraint import Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.echo import Echo
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
-from gateway.call import (
+from gateway.core.call import (
     Call,
     Chat,
     Infill,
@@ -21,14 +21,14 @@ from gateway.call import (
     make_plan,
     submit_message,
 )
-from gateway.events import Finished, Statistics, StopReason
-from gateway.images import EncodedImage, RemoteImage
-from gateway.lmstudio.schema import LoadBody, V0ChatBody
-from gateway.lmstudio.translate import load_settings, params_string, stats, v0_chat_call
-from gateway.openai.schema import ChatBody, CompletionBody
-from gateway.openai.translate import chat_call, completion_call, echoes
-from gateway.parsing import parse
-from gateway.snapshot import Instance, Model, Snapshot
+from gateway.core.events import Finished, Statistics, StopReason
+from gateway.core.images import EncodedImage, RemoteImage
+from gateway.dialects.body import parse
+from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, V0ChatBody
+from gateway.dialects.lmstudio.lmstudio_translation import load_settings, params_string, stats, v0_chat_call
+from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
+from gateway.dialects.openai.openai_translation import chat_call, completion_call, echoes
+from gateway.fleet.snapshot import Instance, Model, Snapshot
 from protos import inference_pb2 as pb
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from atelier.errors import InvalidModelFile, InvalidRequest, UnsupportedField
-from registry.models.adapters import check_adapter
-from registry.models.header import read_header
+from registry.models.adapter_files import check_adapter
+from registry.models.gguf_header import read_header
 from tests.support.gguf_files import write_gguf
 from tests.support.lora_files import write_lora_header
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from registry.instances import caretaker
-from registry.instances.caretaker import HEALTHY_SECONDS, Caretaker
-from registry.instances.instance import State
-from registry.models.model import Replicas
+from registry.instances import reconciler as caretaker
+from registry.instances.instance_record import State
+from registry.instances.reconciler import HEALTHY_SECONDS, Caretaker
+from registry.models.model_record import Replicas
 
 KEY = "a/b"
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from atelier.errors import LoadFailed
 from atelier.settings import Load
-from registry.devices.chosen import Choice, Fitting, choice_of, fit, lay_out, split_layers
-from registry.devices.device import CPU, Device, Inventory, ids_of, pin_name, readable
+from registry.devices.compute_device import CPU, Device, Inventory, ids_of, pin_name, readable
+from registry.devices.manual_placement import Choice, Fitting, choice_of, fit, lay_out, split_layers
 from registry.devices.placement import Need, Occupant, Refused
-from registry.models.estimate import Estimate
+from registry.models.memory_estimate import Estimate
 
 GB = 10**9
 NEED = Need(Estimate(weights=28 * GB, kv_cache=4 * GB, compute=GB), layers=31)  # 32 with the output, of 1 GB each

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from atelier.config import Config
-from registry.disk import look
-from registry.disk.files import files_at, files_below, length
-from registry.disk.look import file_systems, look_at
-from registry.disk.use import CacheFiles, DiskUse, ModelFiles, disk_use
-from registry.hub.download import Download, State
-from registry.hub.stopping import Stopped
-from registry.models.facts import Facts
-from registry.models.model import Model, Provenance, Stamp
+from registry.disk import disk_scan as look
+from registry.disk.disk_files import files_at, files_below, length
+from registry.disk.disk_scan import file_systems, look_at
+from registry.disk.disk_usage import CacheFiles, DiskUse, ModelFiles, disk_use
+from registry.hub.download_record import Download, State
+from registry.hub.stop_signal import Stopped
+from registry.models.model_facts import Facts
+from registry.models.model_record import Model, Provenance, Stamp
 
 FACTS = Facts(
     title="",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from atelier.settings import Load
-from registry.models.estimate import estimate_memory
-from registry.models.parts import read_facts
-from registry.models.shape import Shape
+from registry.models.memory_estimate import estimate_memory
+from registry.models.model_shape import Shape
+from registry.models.split_files import read_facts
 from registry.wire import estimate_message
 from tests.support.gguf_files import write_gguf
 

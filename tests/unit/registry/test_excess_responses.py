@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.responses.store import excess
+from registry.responses.response_rows import excess
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from atelier.errors import Unavailable
 from atelier.settings import Load
 from registry.feed import Feed, InstanceRemoved, Snapshot
-from registry.instances.instance import Instance, State
+from registry.instances.instance_record import Instance, State
 
 
 def instance(number: int, state: State = State.READY) -> Instance:

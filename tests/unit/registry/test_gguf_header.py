@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import InvalidModelFile
-from registry.models.header import read_header
-from registry.models.parts import read_facts
+from registry.models.gguf_header import read_header
+from registry.models.split_files import read_facts
 from tests.support.gguf_files import write_gguf
 
 TOKENS_OFFSET = 24  # of the first metadata entry: after magic, version and two counts

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atelier.errors import InvalidRequest, NotFound
-from registry.hub.listing import (
+from registry.hub.download_retry import FIRST_DELAY, LONGEST_DELAY, MOST_IN_A_ROW, Patience
+from registry.hub.hub_listing import (
     RepoFile,
     Repository,
     Variant,
@@ -15,8 +16,7 @@ from registry.hub.listing import (
     usual,
     variants_of,
 )
-from registry.hub.patience import FIRST_DELAY, LONGEST_DELAY, MOST_IN_A_ROW, Patience
-from registry.hub.reference import HubReference
+from registry.hub.hub_reference import HubReference
 
 ID = "acme/Tiny-GGUF"
 

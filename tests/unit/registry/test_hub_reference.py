@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atelier.errors import InvalidRequest
-from registry.hub.reference import HubReference, PackageReference, read_reference, with_choice
+from registry.hub.hub_reference import HubReference, PackageReference, read_reference, with_choice
 
 REPO = "bartowski/Qwen2.5-7B-Instruct-GGUF"
 

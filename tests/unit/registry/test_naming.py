@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from atelier.names import check_key, find_name
-from registry.models.facts import Facts
-from registry.models.naming import Origin, display_name, free_key, key_for, name_part, origin_in, origin_of
+from registry.models.model_facts import Facts
+from registry.models.model_naming import Origin, display_name, free_key, key_for, name_part, origin_in, origin_of
 
 FACTS = Facts(
     title="Some Title",

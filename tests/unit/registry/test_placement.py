@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.devices.device import CPU, Device, Inventory, pin_name, split_of
+from registry.devices.compute_device import CPU, Device, Inventory, pin_name, split_of
 from registry.devices.placement import Need, Occupant, Placed, Refused, place
-from registry.models.estimate import Estimate
+from registry.models.memory_estimate import Estimate
 
 GB = 10**9
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.models.facts import facts_of
-from registry.models.header import read_header
-from registry.models.projector import Projector, projector_for, projectors_in
+from registry.models.gguf_header import read_header
+from registry.models.model_facts import facts_of
+from registry.models.projector_files import Projector, projector_for, projectors_in
 from tests.support.gguf_files import write_gguf
 from tests.support.tiny_llama import write_tiny_llama
 from tests.support.tiny_projector import PLANES, write_tiny_projector

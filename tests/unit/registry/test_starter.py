@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import starter
+from registry import starter_model as starter
 from registry.wheel import NotFetched
 
 

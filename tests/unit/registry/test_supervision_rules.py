@@ -2,12 +2,12 @@
 
 from atelier.settings import Load
 from protos import inference_pb2 as pb
-from registry.instances.backoff import HEALTHY_SECONDS, Crashes
-from registry.instances.choosing import choose
-from registry.instances.ending import describe_ending
-from registry.instances.instance import Instance, State
-from registry.instances.judging import judge
-from registry.instances.pulse import Pulse
+from registry.instances.instance_choice import choose
+from registry.instances.instance_record import Instance, State
+from registry.instances.launch_backoff import HEALTHY_SECONDS, Crashes
+from registry.instances.liveness import Pulse
+from registry.instances.worker_exit import describe_ending
+from registry.instances.worker_state import judge
 
 READY = pb.WorkerStatus(state=pb.WORKER_READY)
 LOADING = pb.WorkerStatus(state=pb.WORKER_LOADING)

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos.inference_pb2 import WorkerStatus
-from registry.devices.device import Device, Inventory
-from registry.instances.room import (
+from registry.devices.compute_device import Device, Inventory
+from registry.host_memory import Memory, machine_memory
+from registry.instances.idleness import Use
+from registry.instances.memory_accounting import (
     Resident,
     Tenant,
     committed,
@@ -19,8 +21,6 @@ from registry.instances.room import (
     uncommitted,
     without,
 )
-from registry.instances.use import Use
-from registry.machine import Memory, machine_memory
 
 
 def test_work_that_came_and_went_between_two_statuses_counts() -> None:

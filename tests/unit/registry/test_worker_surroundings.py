@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from registry.instances.environment import worker_environment
+from registry.instances.worker_environment import worker_environment
 from registry.instances.worker_log import LARGEST, last_lines, log_path, open_log
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from atelier.adapters import Adapter, AdapterScale
 from atelier.errors import InvalidRequest
-from worker.engine.adapters import choose_scales
+from worker.engine.model.lora import choose_scales
 
 POET = Adapter("poet", "/adapters/poet.gguf", 0.5)
 CLERK = Adapter("clerk", "/adapters/clerk.gguf", 1.0)

@@ -10,9 +10,9 @@ import structlog.testing
 
 from atelier.errors import DecodeFailed
 from tests.support.batching import Batching, Call, SteadyCosts, solo
-from worker.engine import cache_tier as module
-from worker.engine import state_directory
-from worker.engine.state_directory import StateDirectory
+from worker.engine.cache import cache_tier as module
+from worker.engine.cache import state_directory
+from worker.engine.cache.state_directory import StateDirectory
 
 PLENTY = 10**6  # bytes
 CELL = 20  # bytes of a token in the fake context's states

@@ -8,9 +8,9 @@ import pytest
 
 from atelier.errors import InvalidGrammar, InvalidRequest, InvalidSchema
 from tests.support.byte_vocabulary import END, SIZE, TOKENS, byte_tokenizer
-from worker.engine.constraint import MOST_FORCED, Matcher
-from worker.engine.json_schema import MOST_KEYWORDS, schema_grammar, unenforced_keywords
-from worker.engine.trial import start_matcher
+from worker.engine.constraint.constraint import MOST_FORCED, Matcher
+from worker.engine.constraint.json_schema import MOST_KEYWORDS, schema_grammar, unenforced_keywords
+from worker.engine.constraint.sandboxed_compile import start_matcher
 
 TOKENIZER = byte_tokenizer()
 

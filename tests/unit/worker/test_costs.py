@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 import pytest
 
 from atelier.errors import DecodeFailed
-from worker.engine import costs as module
-from worker.engine.costs import ANSWER_TOKENS, FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs, Speed
+from worker.engine.model import decode_costs as module
+from worker.engine.model.decode_costs import ANSWER_TOKENS, FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs, Speed
 
 
 class Clock:

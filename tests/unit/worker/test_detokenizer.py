@@ -2,8 +2,8 @@
 
 from typing import cast
 
-from worker.engine.detokenizer import Detokenizer
-from worker.engine.vocabulary import Vocabulary
+from worker.engine.model.vocabulary import Vocabulary
+from worker.engine.sampling.detokenizer import Detokenizer
 
 
 class Bytes:

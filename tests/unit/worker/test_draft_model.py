@@ -14,10 +14,10 @@ from atelier.errors import DecodeFailed
 from tests.support.batching import Batching, Call, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import FakeContext
-from worker.engine.constraint import Matcher
-from worker.engine.draft_model import LEAST_READ, common_length, plan_reading, sure_token
-from worker.engine.drafting import Wish
-from worker.engine.trial import start_matcher
+from worker.engine.constraint.constraint import Matcher
+from worker.engine.constraint.sandboxed_compile import start_matcher
+from worker.engine.speculation.draft_model import LEAST_READ, common_length, plan_reading, sure_token
+from worker.engine.speculation.drafting import Wish
 
 SURE = 1e6
 TOKENIZER = byte_tokenizer()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.engine.drafting import MOST_DRAFT_ROWS, allot
+from worker.engine.speculation.drafting import MOST_DRAFT_ROWS, allot
 
 
 def test_a_sequence_guesses_as_far_as_it_may_and_no_further_than_its_end() -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest
 from worker.engine.embedding import batches, check_dimensions, check_lengths, unit_vectors
-from worker.engine.ranking import fill
+from worker.engine.prompt.ranking import fill
 
 
 def lengths(*sizes: int, room: int = 10, most: int = 4) -> list[list[int]]:

@@ -4,8 +4,8 @@ import pytest
 from llguidance import LLMatcher
 
 from tests.support.byte_vocabulary import byte_tokenizer
-from worker.engine.gbnf import DEEPEST_GROUP, MOST_RULES, GbnfError
-from worker.engine.gbnf_lark import gbnf_to_lark
+from worker.engine.constraint.gbnf_parser import DEEPEST_GROUP, MOST_RULES, GbnfError
+from worker.engine.constraint.gbnf_to_lark import gbnf_to_lark
 
 TOKENIZER = byte_tokenizer()
 

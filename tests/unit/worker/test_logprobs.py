@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.logprobs import token_logprobs
+from worker.engine.sampling.logprobs import token_logprobs
 
 
 def test_probabilities_of_all_tokens_come_to_one() -> None:

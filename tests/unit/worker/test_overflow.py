@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import ContextLengthExceeded
-from worker.engine import fitting
-from worker.engine.fitting import LEAST_ROOM, Fitted
 from worker.engine.interface import ChatPrompt, Dropped, InfillPrompt, Prompt
-from worker.engine.overflow import ANSWER_SHARE, Gap, cut_tokens, gaps, least_that_fits, prompt_rooms
+from worker.engine.prompt import prompt_fitting as fitting
+from worker.engine.prompt.context_overflow import ANSWER_SHARE, Gap, cut_tokens, gaps, least_that_fits, prompt_rooms
+from worker.engine.prompt.prompt_fitting import LEAST_ROOM, Fitted
 
 BOS = 1
 TOO_LONG = 1000  # tokens, from which on nothing is tokenised any more

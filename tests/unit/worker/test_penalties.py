@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llama_cpp import llama_cpp as ll
 
 from atelier.settings import Inference
-from worker.engine.penalties import LogitBias, Penalties
+from worker.engine.sampling.penalties import LogitBias, Penalties
 
 SIZE = 32
 

@@ -10,16 +10,16 @@ from atelier.settings import Load
 from atelier.settings.groups import Inference
 from tests.support.batching import VOCABULARY
 from tests.support.pictures import red
-from worker.engine.fitting import fit
+from worker.engine.batching.batch_plan import PLANES, Image, Run, plan_calls
+from worker.engine.batching.sequence import Sequence
+from worker.engine.batching.ticket import Ticket
 from worker.engine.interface import ChatPrompt, Prompt, Request, Source
-from worker.engine.messages import count_images, with_images_written
-from worker.engine.pictures import decode_picture
-from worker.engine.prepare import Prepared
-from worker.engine.runs import PLANES, Image, Run, plan_calls
+from worker.engine.prompt.image_decoding import decode_picture
+from worker.engine.prompt.message_images import count_images, with_images_written
+from worker.engine.prompt.prompt_fitting import fit
+from worker.engine.prompt.prompt_preparation import Prepared
+from worker.engine.prompt.prompt_slices import BLOCKS
 from worker.engine.scripted import ScriptedEngine
-from worker.engine.sequence import Sequence
-from worker.engine.slices import BLOCKS
-from worker.engine.ticket import Ticket
 
 IMAGE = {"type": "image"}
 

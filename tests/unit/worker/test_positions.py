@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from atelier.errors import DecodeFailed
-from worker.engine.positions import Positions
+from worker.engine.model.positions import Positions
 
 TEXT = [0, 1, 2, 9, 10, 15, 16, 30]  # tokens that are no image's, or an image's first
 

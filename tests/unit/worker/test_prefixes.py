@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.prefixes import Match, Piece, PrefixTree, set_apart
+from worker.engine.cache.prefix_tree import Match, Piece, PrefixTree, set_apart
 
 SLOTS = range(3)
 slots = st.sampled_from(SLOTS)

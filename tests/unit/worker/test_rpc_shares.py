@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.engine.rpc_servers import shares_of_devices
+from worker.engine.model.rpc_servers import shares_of_devices
 
 
 @pytest.mark.parametrize(

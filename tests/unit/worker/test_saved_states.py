@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from worker.engine.prefixes import Piece, beginning
-from worker.engine.saved_states import SavedStates
+from worker.engine.cache.prefix_tree import Piece, beginning
+from worker.engine.cache.saved_states import SavedStates
 
 RAM, DISK = 10, 20
 A, B, C = (1, 2), (3, 4), (5, 6)

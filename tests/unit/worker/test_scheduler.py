@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.limits import MOST_PRIORITY
-from worker.engine.prefixes import Match
-from worker.engine.scheduler import (
+from worker.engine.batching.fairness import LEVEL_SECONDS
+from worker.engine.batching.scheduler import (
     BURST_SECONDS,
     LONGEST_STEP,
     STREAM_PAUSE,
@@ -26,7 +26,7 @@ from worker.engine.scheduler import (
     prefill_budget,
     spread_prefill,
 )
-from worker.engine.turns import LEVEL_SECONDS
+from worker.engine.cache.prefix_tree import Match
 
 few = settings(max_examples=40, deadline=None)
 SECOND = 0.001  # a token's

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine.slices import TAIL, Slicing
+from worker.engine.prompt.prompt_slices import TAIL, Slicing
 
 few = settings(max_examples=50, deadline=None)
 BORDER = 0

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import structlog.testing
 
-from worker.engine import state_directory as module
-from worker.engine.prefixes import Piece
-from worker.engine.state_directory import StateDirectory
-from worker.engine.state_file import State, UnusableFile, file_size, write_state
+from worker.engine.cache import state_directory as module
+from worker.engine.cache.prefix_tree import Piece
+from worker.engine.cache.state_directory import StateDirectory
+from worker.engine.cache.state_file import State, UnusableFile, file_size, write_state
 
 OWNER, OTHER = b"a" * 32, b"b" * 32
 PIECES: list[Piece] = [(1, 2, 3), (4, 5)]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine.prefixes import Piece
-from worker.engine.state_file import State, UnusableFile, file_size, read_pieces, read_state, write_state
+from worker.engine.cache.prefix_tree import Piece
+from worker.engine.cache.state_file import State, UnusableFile, file_size, read_pieces, read_state, write_state
 
 OWNER, OTHER = b"a" * 32, b"b" * 32
 PIECES: list[Piece] = [(1, 2, 3), (4,), (70_000, 6)]

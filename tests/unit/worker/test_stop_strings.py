@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.stop_strings import StopScanner
+from worker.engine.sampling.stop_strings import StopScanner
 
 letters = st.text("ab", max_size=30)
 

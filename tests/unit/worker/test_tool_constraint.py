@@ -7,10 +7,10 @@ import pytest
 from atelier.constraint import Constraint, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, InvalidSchema
 from atelier.tools import Tool, ToolChoice, Tools
-from worker.engine.tool_constraint import ToolCalls, constrain_output
-from worker.engine.vocabulary import Vocabulary
-from worker.output.formats import FORMATS
-from worker.output.reading import PLAIN, OutputReading
+from worker.engine.constraint.tool_constraint import ToolCalls, constrain_output
+from worker.engine.model.vocabulary import Vocabulary
+from worker.output.format_table import FORMATS
+from worker.output.parser_choice import PLAIN, OutputReading
 
 LIMITED = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from atelier.limits import MOST_PRIORITY
 from tests.support.batching import Batching, solo
-from worker.engine.turns import LEVEL_SECONDS, Bid, levels, next_in_turn
+from worker.engine.batching.fairness import LEVEL_SECONDS, Bid, levels, next_in_turn
 
 few = settings(max_examples=60, deadline=None)
 LONGEST_WAIT = 2 * MOST_PRIORITY * LEVEL_SECONDS  # behind more urgent ones, where nothing else decides

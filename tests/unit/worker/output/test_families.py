@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from atelier.tools import Tool, Tools
 from tests.support.completions import Told, every_cut, told
-from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING
-from worker.output.forms import ReasoningMarks
+from worker.output.completion_parser import CompletionParser
+from worker.output.format_table import FORMATS, REASONING
+from worker.output.format_types import ReasoningMarks
 
 WEATHER = {
     "type": "object",

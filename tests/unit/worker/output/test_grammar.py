@@ -13,14 +13,14 @@ from llguidance import LLMatcher
 from atelier.tools import Tool, ToolChoice, Tools
 from tests.support.byte_vocabulary import TOKENS, byte_tokenizer
 from tests.support.completions import Told, told
-from worker.engine.json_schema import embedded_schema
-from worker.engine.trial import start_matcher
-from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, REASONING
-from worker.output.forms import ReasoningMarks
-from worker.output.grammar import calls_grammar
-from worker.output.parameters import closed
-from worker.output.rules import Spelling, Unwritable
+from worker.engine.constraint.json_schema import embedded_schema
+from worker.engine.constraint.sandboxed_compile import start_matcher
+from worker.output.call_grammar import calls_grammar
+from worker.output.completion_parser import CompletionParser
+from worker.output.format_table import FORMATS, REASONING
+from worker.output.format_types import ReasoningMarks
+from worker.output.lark_rules import Spelling, Unwritable
+from worker.output.tool_parameters import closed
 
 CONTROL = (
     *("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|eom|>", "<|constrain|>"),

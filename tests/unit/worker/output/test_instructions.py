@@ -3,9 +3,9 @@
 from typing import Any
 
 from atelier.tools import Tool, ToolChoice, Tools
-from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS
-from worker.output.instructions import AFTER, as_plain_chat, describe
+from worker.output.completion_parser import CompletionParser
+from worker.output.format_table import FORMATS
+from worker.output.tool_instructions import AFTER, as_plain_chat, describe
 
 TOOLS = Tools([Tool("now", "The time."), Tool("f")])
 CALL = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}

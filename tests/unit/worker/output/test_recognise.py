@@ -3,12 +3,12 @@
 import pytest
 
 from atelier.tools import OutputFormat, Tool, Tools
-from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS, HY3, KIMI_K3, REASONING
-from worker.output.forms import ReasoningMarks
-from worker.output.parts import PlainText
-from worker.output.reading import after_prompt, choose_reading
-from worker.output.recognise import SIGNS, knows_tools, opened_by, recognise_format, recognise_reasoning
+from worker.output.completion_parser import CompletionParser
+from worker.output.completion_parts import PlainText
+from worker.output.family_detection import SIGNS, knows_tools, opened_by, recognise_format, recognise_reasoning
+from worker.output.format_table import FORMATS, HY3, KIMI_K3, REASONING
+from worker.output.format_types import ReasoningMarks
+from worker.output.parser_choice import after_prompt, choose_reading
 
 TOOLS = Tools([Tool("f")])
 CHATML = (

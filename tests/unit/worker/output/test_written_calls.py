@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.completions import told
 from tests.unit.worker.output.test_families import TOOLS
-from worker.output.completion import CompletionParser
-from worker.output.formats import FORMATS
-from worker.output.written_calls import drops_calls, with_calls_written
+from worker.output.call_history import drops_calls, with_calls_written
+from worker.output.completion_parser import CompletionParser
+from worker.output.format_table import FORMATS
 
 CALLS: list[dict[str, Any]] = [
     {

@@ -1,0 +1,100 @@
+"""One streamed answer of a model, and its statistics as LM Studio names them."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+from atelier.cli.rest_client import JSON, Server
+
+PATH = "/api/v0/chat/completions"
+LONGEST_SHOWN = 100  # characters of a call's arguments, or of its result
+
+# LM Studio's names in the order that it shows them, and what its REST API calls the same.
+STATISTICS = {
+    "stopReason": "stop_reason",
+    "stopString": "stop_string",
+    "tokensPerSecond": "tokens_per_second",
+    "numGpuLayers": "num_gpu_layers",
+    "timeToFirstTokenSec": "time_to_first_token",
+    "totalTimeSec": "total_time_sec",
+    "promptTokensCount": "prompt_tokens_count",
+    "predictedTokensCount": "predicted_tokens_count",
+    "totalTokensCount": "total_tokens_count",
+    "usedDraftModelKey": "draft_model",
+    "totalDraftTokensCount": "total_draft_tokens_count",
+    "acceptedDraftTokensCount": "accepted_draft_tokens_count",
+    "rejectedDraftTokensCount": "rejected_draft_tokens_count",
+    "ignoredDraftTokensCount": "ignored_draft_tokens_count",
+}
+
+
+class Answer:
+    """Iterate once for the pieces of text; `text` is what came so far, the rest is known at the end."""
+
+    def __init__(self, server: Server, body: Mapping[str, Any], note: Callable[[str], None]) -> None:
+        """`note`: gets a line for each call of a tool, and one for what came of it."""
+        self._note = note
+        self._calls: dict[int, JSON] = {}  # of MCP servers' tools
+        self._events = server.stream(PATH, {**body, "stream": True})
+        self.text = ""
+        self.model = str(body["model"])
+        self.finish_reason: str | None = None
+        self.statistics: JSON = {}
+
+    def __iter__(self) -> Iterator[str]:
+        with closing(self._events) as events:
+            for event in events:
+                yield from self._pieces(event)
+
+    def _pieces(self, event: JSON) -> Iterator[str]:
+        self.model = event.get("model", self.model)
+        self.statistics = statistics(event["stats"]) if event.get("stats") else self.statistics
+        for choice in event.get("choices", []):
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            for call in choice.get("delta", {}).get("mcp_calls", []):
+                self._tell(call)
+            if piece := choice.get("delta", {}).get("content"):
+                self.text += piece
+                yield piece
+
+    def _tell(self, delta: JSON) -> None:
+        """A call is told when it has ended: until then its arguments grow."""
+        call = self._calls.setdefault(delta["index"], {})
+        arguments = call.get("arguments", "") + delta.get("arguments", "")
+        call.update({name: value for name, value in delta.items() if name != "index"}, arguments=arguments)
+        if "status" in call:
+            came = call["output"] if call["status"] == "completed" else f"failed: {call['error']}"
+            self._note(f"{call['server_label']}: {call['name']} {shortened(arguments)} -> {shortened(came or '')}")
+
+    def as_json(self) -> JSON:
+        calls = {"mcp_calls": list(self._calls.values())} if self._calls else {}
+        return {
+            "model": self.model,
+            "content": self.text,
+            **calls,
+            "finish_reason": self.finish_reason,
+            "stats": self.statistics,
+        }
+
+
+def shortened(text: str) -> str:
+    """In one line that still is one on most terminals."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 3] + "..."
+
+
+def statistics(stats: Mapping[str, Any]) -> JSON:
+    """The statistics by LM Studio's names; those that the server left out are left out."""
+    return {name: stats[source] for name, source in STATISTICS.items() if stats.get(source) is not None}
+
+
+def statistics_lines(values: Mapping[str, Any]) -> str:
+    """One line each: `tokensPerSecond: 41.25`."""
+    return "\n".join(f"{name}: {_told(value)}" for name, value in values.items())
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return json.dumps(value) if isinstance(value, str) and not value.isprintable() else str(value)

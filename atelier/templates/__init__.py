@@ -1,0 +1,1 @@
+"""Chat templates: how they are rendered, and what each of them accepts."""

@@ -1,0 +1,81 @@
+"""`.venv`: made, repaired, and known to be whole by its stamp."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from deploy.setup.build_command import run
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a finished `.venv` was made from: moved or of another Python it is made anew, else brought up to date."""
+
+    root: str
+    python: str
+    contents: str
+
+
+class Environment:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / ".venv"
+        self.python = self.folder / "bin" / "python"
+        self.log = self.folder / "setup.log"
+        self._stamp = self.folder / "setup.json"
+        self._unfinished = self.folder / "setup.unfinished"
+
+    def holds(self, stamp: Stamp) -> bool:
+        return self.python.exists() and self._read_stamp() == stamp and not self._unfinished.exists()
+
+    @contextmanager
+    def being_filled(self, stamp: Stamp) -> Iterator[None]:
+        """Stamped at the end; whatever ends this early leaves the mark of an unfinished one, which is made anew."""
+        if self._is_beyond_repair(stamp):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(exist_ok=True)
+        self._unfinished.touch()
+        yield
+        self._stamp.write_text(json.dumps(asdict(stamp)))
+        self._unfinished.unlink()
+
+    def ensure_python(self) -> None:
+        if not self._runs():
+            # Started from within this very environment, only the Python below it is sure to stay.
+            base = getattr(sys, "_base_executable", sys.executable)
+            run([base, "-m", "venv", self.folder], self.log)
+
+    def install(self, *arguments: str | Path) -> None:
+        run([self.python, "-m", "pip", "install", "--no-input", "--no-deps", *arguments], self.log)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="tmp-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+    def _is_beyond_repair(self, stamp: Stamp) -> bool:
+        if not self.folder.exists():
+            return False
+        held = self._read_stamp()
+        moved = held is not None and (held.root, held.python) != (stamp.root, stamp.python)
+        return moved or self._unfinished.exists() or not self._runs()
+
+    def _runs(self) -> bool:
+        question = "import pip, sys; print(sys.version)"
+        try:
+            done = subprocess.run([self.python, "-c", question], capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return done.stdout.strip() == sys.version.strip()
+
+    def _read_stamp(self) -> Stamp | None:
+        try:
+            return Stamp(**json.loads(self._stamp.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None

@@ -1,0 +1,1 @@
+"""The one core that every dialect calls: resolve settings, admit, route, stream, account."""

@@ -1,0 +1,132 @@
+"""What a server wants to know of the user, and whether an answer is one. Pure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from jsonschema import Draft202012Validator
+from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+
+from atelier.errors import InvalidRequest
+from gateway.core.schema_check import disagreement
+
+LONGEST_MESSAGE = 4000  # characters
+LONGEST_URL = 2048
+LARGEST_QUESTION = 32 * 2**10  # bytes, as JSON
+LARGEST_CONTENT = 64 * 2**10
+MOST_FIELDS = 64
+MANY_FORMS = ("properties", "$ref", "allOf", "not")  # keywords of fields that are no plain values
+
+Action = Literal["accept", "decline", "cancel"]
+Content = Mapping[str, Any]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """`schema`: of the object that answers it. `url`: where the user is to go instead; nothing here opens it."""
+
+    message: str
+    schema: Mapping[str, Any] | None = None
+    url: str | None = None
+
+    @property
+    def told(self) -> Json:
+        """As clients get it."""
+        if self.schema is not None:
+            return {"message": self.message, "requested_schema": self.schema}
+        return {"message": self.message, "url": self.url}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`content`: of a form that was accepted; plain values by their names."""
+
+    action: Action
+    content: Content | None = None
+
+    def result(self) -> ElicitResult:
+        return ElicitResult(action=self.action, content=None if self.content is None else dict(self.content))
+
+
+DECLINED, CANCELLED = Answer("decline"), Answer("cancel")
+
+
+def read_question(params: ElicitRequestParams) -> Question | None:
+    """None: of a kind that is not passed on."""
+    if isinstance(params, ElicitRequestFormParams):
+        question = Question(params.message, schema=params.requested_schema)
+        passes = _is_form(params.requested_schema)
+    else:
+        question = Question(params.message, url=params.url)
+        passes = len(params.url) <= LONGEST_URL and params.url.lower().startswith(("https://", "http://"))
+    return question if passes and len(params.message) <= LONGEST_MESSAGE and _can_be_told(question) else None
+
+
+def checked(question: Question, answer: Answer) -> Answer:
+    """The answer as the server gets it; InvalidRequest where it is not what was asked for."""
+    if answer.action != "accept" or question.schema is None:
+        return Answer(answer.action)
+    content = answer.content or {}
+    if len(json.dumps(content)) > LARGEST_CONTENT:
+        raise InvalidRequest(f"content: has {LARGEST_CONTENT} bytes at most", param="content")
+    for name, value in content.items():
+        if not _is_value(value):
+            raise InvalidRequest(
+                f"content.{name[:64]}: must be text, a number, true, false or a list of texts", param="content"
+            )
+    schema = {**question.schema, "additionalProperties": False}
+    if wrong := disagreement(schema, content) or _odd_format(question.schema, content):
+        raise InvalidRequest(f"content is not what requested_schema says: {wrong}", param="content")
+    return Answer("accept", content)
+
+
+def write_question(question: Question) -> bytes:
+    return orjson.dumps({"message": question.message, "schema": question.schema, "url": question.url})
+
+
+def stored_question(body: bytes) -> Question:
+    return Question(**orjson.loads(body))
+
+
+def write_answer(answer: Answer) -> bytes:
+    # The usual library: orjson does not write integers of any size.
+    return json.dumps({"action": answer.action, "content": answer.content}).encode()
+
+
+def stored_answer(body: bytes) -> Answer:
+    return Answer(**json.loads(body))
+
+
+def _is_form(schema: Mapping[str, Any]) -> bool:
+    """Of plain values next to each other, as MCP has it."""
+    fields = schema.get("properties")
+    return isinstance(fields, dict) and len(fields) <= MOST_FIELDS and all(map(_is_plain, fields.values()))
+
+
+def _is_plain(field: Any) -> bool:
+    return isinstance(field, dict) and field.get("type") != "object" and not any(word in field for word in MANY_FORMS)
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(each, str) for each in value)
+    return value is None or isinstance(value, str | int | float)
+
+
+def _can_be_told(question: Question) -> bool:
+    try:
+        return len(write_question(question)) <= LARGEST_QUESTION
+    except TypeError:  # half a character, a number too large
+        return False
+
+
+def _odd_format(schema: Mapping[str, Any], content: Content) -> str | None:
+    """Of the formats that the library knows; the others are the server's to check."""
+    for name, value in content.items():
+        format = schema["properties"].get(name, {}).get("format")
+        if isinstance(format, str) and not Draft202012Validator.FORMAT_CHECKER.conforms(value, format):
+            return f"$.{name}: is not of the format {format[:64]}"
+    return None

@@ -1,0 +1,54 @@
+"""Models as Anthropic lists them. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from atelier.errors import InvalidRequest
+from gateway.fleet.snapshot import Model
+
+MOST_LISTED = 1000
+
+Json = dict[str, Any]
+
+
+def model_object(name: str, model: Model) -> Json:
+    return {
+        "type": "model",
+        "id": name,
+        "display_name": model.display_name or name,
+        "created_at": datetime.fromtimestamp(int(model.imported_at), UTC).isoformat().replace("+00:00", "Z"),
+        "lifecycle": "active",
+        "max_input_tokens": model.max_context_length,
+        "max_tokens": model.max_context_length,
+    }
+
+
+def model_page(entries: Sequence[Json], query: Mapping[str, str]) -> Json:
+    """All of them, or what `limit`, `after_id` and `before_id` leave; InvalidRequest."""
+    limit = page_limit(query.get("limit"))
+    ids = [entry["id"] for entry in entries]
+    start = place(ids, query["after_id"], "after_id") + 1 if "after_id" in query else 0
+    end = place(ids, query["before_id"], "before_id") if "before_id" in query else len(entries)
+    backwards = "before_id" in query and "after_id" not in query
+    page = entries[start:end][-limit:] if backwards else entries[start:end][:limit]
+    return {
+        "data": list(page),
+        "has_more": len(page) < len(entries[start:end]),
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }
+
+
+def page_limit(given: str | None) -> int:
+    if given is None:
+        return MOST_LISTED
+    if not (given.isascii() and given.isdecimal() and 1 <= int(given[:5]) <= MOST_LISTED):
+        raise InvalidRequest(f"limit: must be between 1 and {MOST_LISTED}", param="limit")
+    return int(given)
+
+
+def place(ids: Sequence[str], id: str, name: str) -> int:
+    if id not in ids:
+        raise InvalidRequest(f'{name}: there is no model "{id[:200]}"', param=name)
+    return ids.index(id)

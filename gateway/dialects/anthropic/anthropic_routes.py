@@ -1,0 +1,63 @@
+"""Anthropic's routes: parse, one call, render."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.core.inference import Inference
+from gateway.core.unary import Unary
+from gateway.dialects.anthropic.anthropic_model_list import model_object, model_page
+from gateway.dialects.anthropic.anthropic_requests import CountTokensBody, MessagesBody
+from gateway.dialects.anthropic.anthropic_stream import MessageRenderer
+from gateway.dialects.anthropic.anthropic_translation import count_call, messages_call, shows_thinking, whole_message
+from gateway.dialects.body import read_body
+from gateway.dialects.error_formats import speaks_anthropic
+from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
+from gateway.fleet.catalogue import Catalogue
+from gateway.http.disconnect import while_connected
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class AnthropicRoutes:
+    def __init__(self, inference: Inference, unary: Unary, catalogue: Catalogue) -> None:
+        self._inference = inference
+        self._unary = unary
+        self._catalogue = catalogue
+
+    async def messages(self, request: Request) -> Response:
+        body = await read_body(request, MessagesBody)
+        call, shown = messages_call(body), shows_thinking(body)
+        if body.stream:
+            return await stream_answer(
+                request, self._inference, call, lambda generation: MessageRenderer(generation, show_thinking=shown)
+            )
+        return await whole_answer(
+            request,
+            self._inference,
+            call,
+            lambda generation, completions: whole_message(generation, completions[0], show_thinking=shown),
+        )
+
+    async def count_tokens(self, request: Request) -> Response:
+        body = await read_body(request, CountTokensBody)
+        async with while_connected(request.receive):
+            count = await self._unary.count_tokens(count_call(body), origin_of(request), account_of(request))
+            return json_response({"input_tokens": count})
+
+    async def list_models(self, request: Request) -> Response:
+        entries = [model_object(*entry) for entry in self._catalogue.served()]
+        return json_response(model_page(entries, request.query_params))
+
+    async def get_model(self, request: Request) -> Response:
+        return json_response(model_object(*self._catalogue.find(request.path_params["id"])))
+
+
+def by_client(anthropic: Endpoint, others: Endpoint) -> Endpoint:
+    """An endpoint for a path that Anthropic's clients share with others."""
+
+    async def endpoint(request: Request) -> Response:
+        return await (anthropic if speaks_anthropic(request.scope) else others)(request)
+
+    return endpoint

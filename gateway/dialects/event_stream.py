@@ -1,0 +1,103 @@
+"""Server-sent events: framing, and the response that streams a generation."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import structlog
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from atelier.errors import AtelierError
+from gateway.core.answer import Answering
+from gateway.core.events import Event
+from gateway.http.disconnect import while_connected
+from gateway.http.error_responses import ClientGone, error_event
+
+PREFIX, SUFFIX = b"data: ", b"\n\n"
+DONE = b"data: [DONE]\n\n"
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would hold tokens back
+}
+
+_log = structlog.get_logger(__name__)
+
+
+def frame(data: bytes) -> bytes:
+    return PREFIX + data + SUFFIX
+
+
+def named_frame(event: str, data: bytes) -> bytes:
+    return b"event: " + event.encode() + b"\n" + frame(data)
+
+
+async def send_part(send: Send, body: bytes) -> None:
+    """A part of a body that more follows."""
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+class Renderer(Protocol):
+    """A dialect's bytes for one stream."""
+
+    def opening(self) -> bytes:
+        """What comes before any text."""
+
+    def event(self, event: Event) -> bytes: ...
+
+    def closing(self, generation: Answering) -> bytes:
+        """What comes after every choice has ended well."""
+
+
+class EventStream(Response):
+    """Sends a generation that has begun, and closes it.
+
+    A raw ASGI response: one send for each step's batch, which waits while the client's socket is
+    full. An error after the headers is an event; then the stream ends without the end marker.
+    """
+
+    frame_headers: ClassVar[Mapping[str, str]] = HEADERS
+
+    def __init__(self, generation: Answering, renderer: Renderer, headers: Mapping[str, str]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers({**self.frame_headers, **headers})
+        self._generation = generation
+        self._renderer = renderer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with while_connected(receive):
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": await self._stream(scope, send)})
+        except ClientGone:
+            scope["atelier.account"].error = "client_gone"
+        finally:
+            self._generation.close()
+
+    async def _stream(self, scope: Scope, send: Send) -> bytes:
+        """Sends all but the last bytes, which it returns."""
+        render = self._renderer.event
+        try:
+            await self._open(send)
+            while batch := await self._generation.next_batch():
+                body = render(batch[0]) if len(batch) == 1 else b"".join(map(render, batch))
+                await send_part(send, body)
+            return await self._end()
+        except AtelierError as error:
+            return self._failed(scope, error)
+        except Exception:
+            _log.exception("stream_failed", request_id=self._generation.plan.origin.request_id)
+            return self._failed(scope, AtelierError())
+
+    async def _open(self, send: Send) -> None:
+        """Send what comes before the first event."""
+        await send_part(send, self._renderer.opening())
+
+    async def _end(self) -> bytes:
+        """What comes after the last event."""
+        return self._renderer.closing(self._generation)
+
+    def _failed(self, scope: Scope, error: AtelierError) -> bytes:
+        scope["atelier.account"].error = error.code
+        return error_event(error, scope)

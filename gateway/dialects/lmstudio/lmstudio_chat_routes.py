@@ -1,0 +1,110 @@
+"""LM Studio's v1 chat: parse, one call, render."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.core.answer import Answering, begun
+from gateway.core.call import Call
+from gateway.core.inference import Inference
+from gateway.core.load_progress import Loading
+from gateway.dialects.body import read_body
+from gateway.dialects.lmstudio.integrations import chat_tools, integration_wishes
+from gateway.dialects.lmstudio.lmstudio_chat import Json, chat_result, chat_stats, v1_chat_call
+from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
+from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatStream, Keep
+from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody
+from gateway.dialects.lmstudio.stored_conversation import Conversations, Turn, asked, chat_messages
+from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
+from gateway.fleet.watcher import Watcher
+from gateway.http.disconnect import while_connected
+from gateway.tools.elicitation.elicitation_forwarding import Asking
+from gateway.tools.elicitation.open_questions import Questions
+from gateway.tools.loop.tool_host import ToolHost
+from gateway.tools.loop.toolset import Toolset
+
+
+class LMStudioChatRoutes:
+    def __init__(
+        self,
+        inference: Inference,
+        host: ToolHost,
+        watcher: Watcher,
+        conversations: Conversations,
+        questions: Questions,
+    ) -> None:
+        self._inference = inference
+        self._host = host
+        self._questions = questions
+        self._watcher = watcher
+        self._conversations = conversations
+
+    async def chat(self, request: Request) -> Response:
+        body = await read_body(request, V1ChatBody)
+        turn = asked(body)
+        async with while_connected(request.receive):
+            before = await self._conversations.before(body.previous_response_id, owner_of(request))
+            messages = chat_messages([*before, turn])
+            wishes = integration_wishes(body)
+            toolset = await self._host.toolset(wishes, owner_of(request)) if wishes else None
+            call = v1_chat_call(body, messages, chat_tools(body, toolset) if toolset else None)
+            keep = None if body.store is False else partial(self._keep, request, body, turn)
+            if body.stream:
+                asking = Asking(self._questions, owner_of(request)) if body.elicitation else None
+                return await self._stream(request, call, toolset, keep, asking)
+            return await self._whole(request, call, toolset, keep)
+
+    async def _whole(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
+        answer = await begun(await self._admit(request, call, toolset, whole=True))
+        try:
+            output = ChatOutput()
+            for event in await answer.events():
+                output.take(event)
+            sees = answer.plan.model.made_for_vision
+            response_id = await keep(output.messages(sees=sees)) if keep else None
+            stats = chat_stats(answer.ends[0].statistics, answer.load_seconds)
+            result = chat_result(answer.instance.id, output.whole_items(), stats, response_id)
+            return json_response(result, answer_headers(request, answer))
+        finally:
+            answer.close()
+
+    async def _stream(
+        self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None, asking: Asking | None
+    ) -> Response:
+        """A stream once a worker has accepted the request, or once its model is on its way."""
+        answer = await self._admit(request, call, toolset, asking)
+        loading = None
+        try:
+            if answer.must_load():
+                loading = Loading(answer, self._watcher)
+                instance_id = await loading.begun()
+            else:
+                await answer.begin()
+                instance_id = answer.instance.id
+            return ChatStream(answer, answer_headers(request, answer), instance_id, loading, keep)
+        except BaseException:
+            if loading is not None:
+                loading.close()
+            answer.close()
+            raise
+
+    async def _admit(
+        self,
+        request: Request,
+        call: Call,
+        toolset: Toolset | None,
+        asking: Asking | None = None,
+        *,
+        whole: bool = False,
+    ) -> Answering:
+        """An answer that has yet to begin, for the caller to close."""
+        origin, account = origin_of(request), account_of(request)
+        if toolset is not None:
+            return await self._host.admit(call, toolset, origin, account, asking=asking, whole=whole)
+        return await self._inference.admit(call, origin, account)
+
+    async def _keep(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:
+        answered = turn.answered(messages)
+        return await self._conversations.keep(answered, body.previous_response_id, owner_of(request))

@@ -1,0 +1,290 @@
+"""LM Studio's configurations, fields by key, to settings and back. Pure.
+
+    {"layers": [{"layerName": "apiOverride",
+                 "config": {"fields": [{"key": "llm.prediction.temperature", "value": 0.1}]}}]}
+
+Where two layers set one field, the later one wins. The keys and what wraps the values are those of
+preset files (atelier/settings/lmstudio_preset.py); here are the few that mean something else than one setting.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.settings import Resolved, Value
+from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value
+from atelier.settings.preset import check_settings
+from atelier.settings.settings_table import TABLE, Group, Setting
+from atelier.tools import Tool, ToolChoice, Tools
+from gateway.core.effective_settings import Effective
+from gateway.dialects.lmstudio_sdk.sdk_errors import M, parsed
+from gateway.dialects.lmstudio_sdk.sdk_frames import (
+    ConfigStack,
+    ReasoningParsing,
+    Structured,
+    ToolEntry,
+    ToolFunction,
+    ToolUse,
+)
+from gateway.fleet.snapshot import Instance, Model
+
+Json = dict[str, Any]
+
+COMPLETION_LAYER = "completeModeFormatting"  # asks for the text to be continued as it is
+
+STRUCTURED = "llm.prediction.structured"
+TOOLS = "llm.prediction.tools"
+PROMPT_TEMPLATE = "llm.prediction.promptTemplate"
+REASONING = "llm.prediction.reasoning.parsing"
+DRAFT_MODEL = "llm.prediction.speculativeDecoding.draftModel"
+TOOL_STOPS = "llm.prediction.toolCallStopStrings"
+
+OFFLOAD_RATIO = "llm.load.llama.acceleration.offloadRatio"
+GPU_SPLIT = "load.gpuSplitConfig"
+K_TYPE, V_TYPE = "llm.load.llama.kCacheQuantizationType", "llm.load.llama.vCacheQuantizationType"
+UNSERVED_LOAD = ("llm.load.numExperts", "llm.load.llama.ropeFrequencyBase", "llm.load.llama.ropeFrequencyScale")
+LLM_LOAD, EMBEDDING_LOAD = "llm.load.", "embedding.load."
+
+# What a sampler that is switched off comes to.
+OFF = {"top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+UNLIMITED = -1
+KV_TYPES_TOLD = frozenset({"f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"})  # that its clients know
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a prediction's configuration asks for."""
+
+    settings: Mapping[str, Any]
+    constraint: Constraint | None
+    tools: Tools | None
+    draft_model: str | None
+
+
+def is_completion(stack: ConfigStack) -> bool:
+    return any(layer.layer_name == COMPLETION_LAYER for layer in stack.layers)
+
+
+def fields_of(stack: ConfigStack) -> Json:
+    """The layers in one; the template that a completion's layer brings is its mark and no wish."""
+    layers = (layer for layer in stack.layers if layer.layer_name != COMPLETION_LAYER)
+    return {field.key: field.value for layer in layers for field in layer.config.fields}
+
+
+def prediction_wishes(stack: ConfigStack) -> Wishes:
+    """InvalidRequest, or UnsupportedField for what is known and not done."""
+    fields = fields_of(stack)
+    for key, why in ((PROMPT_TEMPLATE, "templates come from presets"), (TOOL_STOPS, "use stopStrings")):
+        if fields.get(key):
+            raise UnsupportedField(f"{key}: not taken from requests; {why}.", param=key)
+    draft_model = fields.get(DRAFT_MODEL)
+    if draft_model is not None and not isinstance(draft_model, str):
+        raise InvalidRequest(f"{DRAFT_MODEL}: must be a string", param=DRAFT_MODEL)
+    return Wishes(prediction_settings(fields), constraint(fields), tool_wishes(fields), draft_model or None)
+
+
+def prediction_settings(fields: Json) -> Json:
+    """By the table's names."""
+    groups = _settings(fields, ("prompt", "inference"))
+    prompt = {**groups.get("prompt", {}), **reasoning_marks(fields)}
+    checked = _checked({"prompt": prompt, "inference": groups.get("inference", {})})
+    return {**checked.get("prompt", {}), **checked.get("inference", {})}
+
+
+def reasoning_marks(fields: Json) -> Json:
+    if fields.get(REASONING) is None:
+        return {}
+    parsing = _value(ReasoningParsing, fields, REASONING)
+    if not parsing.enabled:
+        return {"reasoning_start": ""}
+    return {"reasoning_start": parsing.start_string, "reasoning_end": parsing.end_string}
+
+
+def constraint(fields: Json) -> Constraint | None:
+    if fields.get(STRUCTURED) is None:
+        return None
+    asked = _value(Structured, fields, STRUCTURED)
+    if asked.type == "none":
+        return None
+    if asked.type == "gbnf":
+        if asked.gbnf_grammar is None:
+            raise InvalidRequest(f"{STRUCTURED}: gbnfGrammar is required", param=STRUCTURED)
+        return Gbnf(asked.gbnf_grammar)
+    if asked.json_schema is None:
+        return JsonObject()
+    return JsonSchema(json.dumps(asked.json_schema, ensure_ascii=False, separators=(",", ":")))
+
+
+def tool_wishes(fields: Json) -> Tools | None:
+    if fields.get(TOOLS) is None:
+        return None
+    use = _value(ToolUse, fields, TOOLS)
+    if use.type == "none" or not use.tools:
+        return None
+    return Tools(tools_of(use.tools), ToolChoice.REQUIRED if use.force else ToolChoice.AUTO)
+
+
+def tools_of(entries: Iterable[ToolEntry]) -> list[Tool]:
+    return [_tool(entry.function) for entry in entries]
+
+
+def _tool(function: ToolFunction) -> Tool:
+    description = function.description or ""
+    if function.parameters is None:
+        return Tool(function.name, description)
+    return Tool(function.name, description, function.parameters)
+
+
+def load_wishes(stack: ConfigStack, model: Model) -> Json:
+    """Load settings by the table's names; InvalidRequest, or UnsupportedField for what is known and not done."""
+    fields = {_as_llm(key): value for key, value in fields_of(stack).items()}
+    for key in UNSERVED_LOAD:
+        if _plain(fields.get(key)):
+            raise UnsupportedField(f"{key}: not supported; leave it out.", param=key)
+    _refuse_split(fields.get(GPU_SPLIT))
+    values = {**_kv_type(fields), **_settings(fields, ("load",)).get("load", {})}
+    if (layers := gpu_layers(fields.get(OFFLOAD_RATIO), model)) is not None:
+        values["gpu_layers"] = layers
+    return dict(_checked({"load": values}).get("load", {}))
+
+
+def gpu_layers(ratio: Any, model: Model) -> int | None:
+    """None: all of them."""
+    if ratio in (None, "max"):
+        return None
+    if ratio == "off":
+        return 0
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
+        raise InvalidRequest(f'{OFFLOAD_RATIO}: must be "max", "off" or between 0 and 1', param=OFFLOAD_RATIO)
+    if not model.layers and 0 < ratio < 1:
+        raise InvalidRequest(
+            f"{OFFLOAD_RATIO}: the model's file does not say how many layers it has", param=OFFLOAD_RATIO
+        )
+    return None if ratio == 1 else round(ratio * model.layers)
+
+
+def load_fields(instance: Instance, model: Model) -> Json:
+    """What an instance was loaded with, as its clients read it."""
+    started = {"context_length": instance.context_length, "parallel": instance.parallel}
+    values = {**instance.load, **{name: value for name, value in started.items() if value}}
+    kv_type = values.get("kv_type")
+    if kv_type not in KV_TYPES_TOLD:
+        values.pop("kv_type", None)
+    fields = [
+        {"key": row.facts.preset_key, "value": field_value(name, values[name])}
+        for name, row in TABLE["load"].items()
+        if row.facts.preset_key and name in values
+    ]
+    if kv_type in KV_TYPES_TOLD:
+        fields.append({"key": V_TYPE, "value": field_value("kv_type", kv_type)})
+    fields.append({"key": OFFLOAD_RATIO, "value": _offload_ratio(values.get("gpu_layers"), model)})
+    if model.embedding:
+        fields = [{**field, "key": field["key"].replace(LLM_LOAD, EMBEDDING_LOAD)} for field in fields]
+    return {"fields": fields}
+
+
+def prediction_fields(settings: Effective | None, asked: Mapping[str, Any]) -> Json:
+    """The settings that held, and of what was asked for beside them the form of the answer."""
+    groups = (settings.prompt, settings.inference) if settings else ()
+    fields = [field for group in groups for field in _told(group)]
+    if asked.get(STRUCTURED) is not None:
+        fields.append({"key": STRUCTURED, "value": asked[STRUCTURED]})
+    return {"fields": fields}
+
+
+def _told(resolved: Resolved[Any]) -> list[Json]:
+    values: Mapping[str, Value] = resolved.values
+    rows = {name: BY_NAME[name] for name in values if name in BY_NAME and name != TEMPLATE}
+    return [
+        {"key": key, "value": field_value(name, values[name].value)}
+        for name, key in rows.items()
+        if values[name].value not in (None, {}, [])
+    ]
+
+
+BY_NAME = {row.name: key for key, row in BY_KEY.items()}
+
+
+def _settings(fields: Json, groups: tuple[Group, ...]) -> dict[Group, Json]:
+    """Of the fields that mean one setting each."""
+    found: dict[Group, Json] = {}
+    for key, value in fields.items():
+        row = BY_KEY.get(key)
+        if row is None or row.group not in groups:
+            continue
+        plain = OFF.get(row.name) if _is_off(value) else plain_value(row, value)
+        if plain is not None and (row.name, plain) != ("max_tokens", UNLIMITED):
+            found.setdefault(row.group, {})[row.name] = _whole(row, plain)
+    return found
+
+
+def _whole(row: Setting, value: Any) -> Any:
+    """Clients write 40 as 40.0: to some of them a number is a number."""
+    counts = row.type is int or int in get_args(row.type)
+    return int(value) if counts and isinstance(value, float) and value.is_integer() else value
+
+
+def _checked(groups: Mapping[Group, Mapping[str, Any]]) -> dict[Group, Json]:
+    """InvalidRequest that names the field as the client does."""
+    try:
+        return check_settings(groups)
+    except InvalidRequest as error:
+        group, _, rest = (error.param or "").partition(".")
+        key = BY_NAME.get(rest.partition(".")[0])
+        if key is None:
+            raise
+        message = error.message.removeprefix(f"{group}.{rest}")
+        raise InvalidRequest(f"{key}{message}", param=key) from None
+
+
+def _is_off(value: Any) -> bool:
+    """What a client switches off: {checked: false}, or {checked: true, value: false}."""
+    return isinstance(value, Mapping) and (value.get("checked") is False or value.get("value") is False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return None if _is_off(value) else value.get("value")
+    return value
+
+
+def _kv_type(fields: Json) -> Json:
+    """One type for keys and values. `useFp16ForKVCache` is the older word for it."""
+    keys, values = _plain(fields.get(K_TYPE)), _plain(fields.get(V_TYPE))
+    if values and values != keys:
+        raise UnsupportedField(f"{V_TYPE}: must be the same as of the keys.", param=V_TYPE)
+    older = fields.get("llm.load.llama.useFp16ForKVCache")
+    return {} if not isinstance(older, bool) else {"kv_type": "f16" if older else "f32"}
+
+
+def _refuse_split(split: Any) -> None:
+    if split is None:
+        return
+    if not isinstance(split, Mapping):
+        raise InvalidRequest(f"{GPU_SPLIT}: must be an object", param=GPU_SPLIT)
+    if split.get("strategy", "evenly") != "evenly" or split.get("disabledGpus"):
+        raise UnsupportedField(
+            f"{GPU_SPLIT}: not taken here; a preset's load settings device and tensor_split say where a model goes.",
+            param=GPU_SPLIT,
+        )
+
+
+def _offload_ratio(layers: int | None, model: Model) -> float | str:
+    if layers is None or (model.layers and layers >= model.layers):
+        return "max"
+    return layers / model.layers if layers and model.layers else "off"
+
+
+def _as_llm(key: str) -> str:
+    return LLM_LOAD + key.removeprefix(EMBEDDING_LOAD) if key.startswith(EMBEDDING_LOAD) else key
+
+
+def _value(kind: type[M], fields: Json, key: str) -> M:
+    """The field's value as this model; InvalidRequest that begins with the field's key."""
+    try:
+        return parsed(kind, fields[key])
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{key}: {error.message}", param=key) from None

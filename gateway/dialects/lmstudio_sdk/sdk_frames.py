@@ -1,0 +1,249 @@
+"""The frames and parameters of LM Studio's SDK. Unknown fields are ignored, wrong types are refused."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from gateway.dialects.body_base import Body
+from gateway.dialects.openai.openai_requests import MOST_MESSAGES
+
+MOST_LAYERS = 32  # of a stack of configurations
+MOST_FIELDS = 256  # of one of its layers
+MOST_PARTS = 4096  # of one message
+LONGEST_KEY = 1024  # characters of a name, as in LM Studio's own schemas
+MOST_FOUND = 25  # repositories, as in LM Studio's own schemas
+LONGEST_QUERY = 200  # characters
+LONGEST_TTL_MS = 10 * 365 * 86_400_000
+
+Number = Annotated[int, Field(ge=0, le=2**53)]
+Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
+TtlMs = Annotated[int, Field(ge=1, le=LONGEST_TTL_MS)]
+
+
+class AuthFrame(Body):
+    """A client's first."""
+
+    auth_version: Literal[1] = Field(alias="authVersion")
+    client_identifier: Annotated[str, Field(max_length=LONGEST_KEY)] = Field(alias="clientIdentifier")
+    client_passkey: Annotated[str, Field(max_length=LONGEST_KEY)] = Field(alias="clientPasskey")
+
+
+class RpcCall(Body):
+    endpoint: str
+    call_id: Number = Field(alias="callId")
+    parameter: Any = None
+
+
+class ChannelCreate(Body):
+    endpoint: str
+    channel_id: Number = Field(alias="channelId")
+    creation_parameter: Any = Field(None, alias="creationParameter")
+
+
+class ChannelMessage(Body):
+    type: str
+
+
+class ChannelSend(Body):
+    channel_id: Number = Field(alias="channelId")
+    message: ChannelMessage
+
+
+def _part_type(value: Any) -> str:
+    return f"({value.get('type')})" if isinstance(value, dict) else "(neither)"
+
+
+class ModelQuery(Body):
+    identifier: Key | None = None
+    path: Key | None = None
+    domain: str | None = None
+    vision: bool | None = None
+
+
+class ModelSpecifier(Body):
+    """A query, or one certain instance."""
+
+    type: Literal["query", "instanceReference"]
+    query: ModelQuery | None = None
+    instance_reference: Key | None = Field(None, alias="instanceReference")
+
+
+class ConfigField(Body):
+    key: Annotated[str, Field(max_length=LONGEST_KEY)]
+    value: Any = None
+
+
+class Config(Body):
+    fields: Annotated[list[ConfigField], Field(max_length=MOST_FIELDS)]
+
+
+class ConfigLayer(Body):
+    layer_name: str = Field(alias="layerName")
+    config: Config
+
+
+class ConfigStack(Body):
+    layers: Annotated[list[ConfigLayer], Field(max_length=MOST_LAYERS)]
+
+
+class TextPart(Body):
+    text: str
+
+
+class FilePart(Body):
+    identifier: str
+
+
+class ToolCallRequest(Body):
+    id: str | None = None
+    name: str
+    arguments: dict[str, Any] | None = None
+
+
+class ToolCallPart(Body):
+    tool_call_request: ToolCallRequest = Field(alias="toolCallRequest")
+
+
+class ToolResultPart(Body):
+    content: str
+    tool_call_id: str | None = Field(None, alias="toolCallId")
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("(text)")]
+    | Annotated[FilePart, Tag("(file)")]
+    | Annotated[ToolCallPart, Tag("(toolCallRequest)")]
+    | Annotated[ToolResultPart, Tag("(toolCallResult)")],
+    Discriminator(
+        _part_type,
+        custom_error_type="part",
+        custom_error_message="must be of the type text, file, toolCallRequest or toolCallResult",
+    ),
+]
+
+
+class Message(Body):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Annotated[list[Part], Field(max_length=MOST_PARTS)]
+
+
+class History(Body):
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+
+
+class ToolFunction(Body):
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class ToolEntry(Body):
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class ToolUse(Body):
+    """The value of llm.prediction.tools."""
+
+    type: Literal["none", "toolArray"]
+    tools: Annotated[list[ToolEntry], Field(max_length=128)] | None = None
+    force: bool | None = None
+
+
+class Structured(Body):
+    """The value of llm.prediction.structured."""
+
+    type: Literal["none", "json", "gbnf"]
+    json_schema: dict[str, Any] | None = Field(None, alias="jsonSchema")
+    gbnf_grammar: str | None = Field(None, alias="gbnfGrammar")
+
+
+class ReasoningParsing(Body):
+    """The value of llm.prediction.reasoning.parsing."""
+
+    enabled: bool
+    start_string: str = Field(alias="startString")
+    end_string: str = Field(alias="endString")
+
+
+class PredictParameter(Body):
+    model_specifier: ModelSpecifier = Field(alias="modelSpecifier")
+    history: History
+    prediction_config_stack: ConfigStack = Field(alias="predictionConfigStack")
+    fuzzy_preset_identifier: Annotated[str, Field(max_length=200)] | None = Field(None, alias="fuzzyPresetIdentifier")
+
+
+class GetOrLoadParameter(Body):
+    identifier: Key
+    load_config_stack: ConfigStack = Field(alias="loadConfigStack")
+    load_ttl_ms: TtlMs | None = Field(None, alias="loadTtlMs")
+
+
+class LoadModelParameter(Body):
+    model_key: Key = Field(alias="modelKey")
+    identifier: str | None = None
+    load_config_stack: ConfigStack = Field(alias="loadConfigStack")
+    ttl_ms: TtlMs | None = Field(None, alias="ttlMs")
+
+
+class UnloadParameter(Body):
+    identifier: Key
+
+
+class SpecifierParameter(Body):
+    specifier: ModelSpecifier
+
+
+class ModelInfoParameter(SpecifierParameter):
+    throw_if_not_found: bool = Field(False, alias="throwIfNotFound")
+
+
+class UploadParameter(Body):
+    """What is said of it beside its bytes, such as its name, means nothing here."""
+
+    content_base64: str = Field(alias="contentBase64")
+
+
+class SearchOptions(Body):
+    search_term: Annotated[str, Field(max_length=LONGEST_QUERY)] | None = Field(None, alias="searchTerm")
+    limit: Annotated[int, Field(ge=1, le=MOST_FOUND)] | None = None
+    compatibility_types: Annotated[list[str], Field(max_length=32)] | None = Field(None, alias="compatibilityTypes")
+
+
+class SearchParameter(Body):
+    opts: SearchOptions
+
+
+class SearchResultIdentifier(Body):
+    """Of a repository on the hub, or of an entry in LM Studio's own catalogue."""
+
+    type: Literal["hf", "catalog"]
+    identifier: Key
+
+
+class DownloadOptionsParameter(Body):
+    model_search_result_identifier: SearchResultIdentifier = Field(alias="modelSearchResultIdentifier")
+
+
+class DownloadParameter(Body):
+    download_identifier: Key = Field(alias="downloadIdentifier")
+
+
+class TextParameter(SpecifierParameter):
+    input_string: str = Field(alias="inputString")
+
+
+class EmbedParameter(Body):
+    model_specifier: ModelSpecifier = Field(alias="modelSpecifier")
+    input_string: Annotated[str, Field(min_length=1)] = Field(alias="inputString")
+
+
+class TemplateOptions(Body):
+    omit_bos_token: bool | None = Field(None, alias="omitBosToken")
+    omit_eos_token: bool | None = Field(None, alias="omitEosToken")
+    tool_definitions: Annotated[list[ToolEntry], Field(max_length=128)] | None = Field(None, alias="toolDefinitions")
+
+
+class TemplateParameter(SpecifierParameter):
+    history: History
+    opts: TemplateOptions = TemplateOptions()

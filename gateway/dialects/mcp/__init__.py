@@ -1,0 +1,1 @@
+"""MCP: what this server offers to MCP clients."""

@@ -1,0 +1,99 @@
+"""The route of the MCP server: streamable HTTP, and no state between requests."""
+
+import asyncio
+
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.subscriptions import ListenHandler
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.dialects.body import read_bytes
+from gateway.dialects.mcp.mcp_cancellation import new_session
+from gateway.dialects.mcp.mcp_methods import HANDLER, Handlers, create_server
+from gateway.dialects.mcp.mcp_resources import Resources
+from gateway.dialects.mcp.mcp_subscriptions import Changes
+from gateway.dialects.mcp.tool_definition import Core
+
+# Host and Origin are the guards' to check, which stand before every route, by rules that the SDK's lists cannot tell.
+GUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+
+
+class MCPRoutes:
+    """Owns the task that the SDK's transports live in. `start` it, then `drain` and `close` it."""
+
+    def __init__(self, core: Core, resources: Resources, body_limit: int) -> None:
+        """`body_limit`: bytes, the same as the guard's."""
+        self._changes = Changes(core.watcher)
+        self._listen = ListenHandler(self._changes.bus)
+        server = create_server(Handlers(core, resources), self._listen)
+        self._manager = StreamableHTTPSessionManager(
+            server, stateless=True, security_settings=GUARDED, max_request_body_size=body_limit
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        ready = asyncio.Event()
+        self._running = asyncio.create_task(self._run(ready))
+        await ready.wait()
+
+    def drain(self) -> None:
+        """Tell those that listen that it is over."""
+        self._listen.close()
+
+    async def close(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    async def post(self, request: Request) -> Response:
+        """The body is read first: a client that sends it slowly is not waited for."""
+        return _Exchange(self._manager, await read_bytes(request))
+
+    async def _run(self, ready: asyncio.Event) -> None:
+        """Enters and leaves the SDK's scopes in one task, as they must be."""
+        async with self._manager.run():
+            ready.set()
+            await self._changes.run()
+
+
+class _Exchange(Response):
+    """One message of a client's, and what the SDK answers."""
+
+    def __init__(self, manager: StreamableHTTPSessionManager, body: bytes) -> None:
+        self.background = None
+        self._manager = manager
+        self._message = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body: list[Message] = [{"type": "http.request", "body": self._message, "more_body": False}]
+
+        async def replay() -> Message:
+            return body.pop() if body else await receive()
+
+        await self._manager.handle_request(scope, replay, named(send) if wants_name(scope) else send)
+        handler = scope.get(HANDLER)
+        if handler not in (None, asyncio.current_task()):  # whose client left: what it has used is known at its end
+            await asyncio.wait([handler])
+
+
+def wants_name(scope: Scope) -> bool:
+    """Whether the client may name a session, by which it can cancel, and has none yet."""
+    headers = Request(scope).headers
+    version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
+    handshake = version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
+    return handshake and MCP_SESSION_ID_HEADER not in headers
+
+
+def named(send: Send) -> Send:
+    async def send_named(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            header = (MCP_SESSION_ID_HEADER.encode(), new_session().encode())
+            message["headers"] = [*message.get("headers", []), header]
+        await send(message)
+
+    return send_named

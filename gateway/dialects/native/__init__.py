@@ -1,0 +1,1 @@
+"""This server's own REST API: management, health and what no other dialect has."""

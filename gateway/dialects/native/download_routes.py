@@ -1,0 +1,123 @@
+"""What the hub has, and bringing it here: LM Studio's two routes for downloads, and ours beside them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atelier.errors import DownloadNotFound, InvalidRequest
+from gateway.dialects.body import read_body
+from gateway.dialects.native.native_requests import DownloadBody
+from gateway.dialects.openai.openai_errors import envelope
+from gateway.dialects.reply import json_response
+from gateway.fleet.control import Control
+from gateway.fleet.snapshot import Download, DownloadState, Model
+from gateway.fleet.watcher import Watcher
+from protos import registry_pb2 as pb
+
+MOST_FOUND = 50
+USUALLY_FOUND = 10
+LONGEST_QUERY = 200  # characters
+ACTIONS = ("pause", "resume", "cancel")
+LMSTUDIO_STATUS = {
+    DownloadState.QUEUED: "downloading",
+    DownloadState.DOWNLOADING: "downloading",
+    DownloadState.VERIFYING: "downloading",
+    DownloadState.COMPLETED: "completed",
+    DownloadState.PAUSED: "paused",
+    DownloadState.FAILED: "failed",
+}
+
+Json = dict[str, Any]
+
+
+class DownloadRoutes:
+    def __init__(self, watcher: Watcher, control: Control) -> None:
+        self._watcher = watcher
+        self._control = control
+
+    async def search(self, request: Request) -> Response:
+        query = request.query_params.get("query", "").strip()
+        if len(query) > LONGEST_QUERY:
+            raise InvalidRequest(f"query: at most {LONGEST_QUERY} characters", param="query")
+        found = await self._control.search_hub(query, read_limit(request.query_params.get("limit")))
+        return json_response({"models": [repository_object(repository) for repository in found.repositories]})
+
+    async def start(self, request: Request) -> Response:
+        body = await read_body(request, DownloadBody)
+        started = await self._control.start_download(body.model, body.quantization, body.revision)
+        if isinstance(started, Model):
+            return json_response({"status": "already_downloaded", "model_key": started.key})
+        return json_response(download_object(started))
+
+    async def status(self, request: Request) -> Response:
+        download_id = request.path_params["job_id"]
+        download = self._watcher.known().downloads.get(download_id)
+        if download is None:
+            raise DownloadNotFound(f'There is no download "{download_id[:100]}".', param="job_id")
+        return json_response(download_object(download))
+
+    async def list(self, request: Request) -> Response:
+        downloads = sorted(self._watcher.known().downloads.values(), key=lambda download: download.started_at)
+        return json_response({"downloads": [download_object(download) for download in downloads]})
+
+    async def act(self, request: Request) -> Response:
+        action = request.path_params["action"]
+        if action not in ACTIONS:
+            raise InvalidRequest(f"A download can be told to {', '.join(ACTIONS)}.", param="action")
+        return json_response(
+            download_object(await self._control.control_download(request.path_params["job_id"], action))
+        )
+
+
+def read_limit(given: str | None) -> int:
+    if given is None:
+        return USUALLY_FOUND
+    if not given.isascii() or not given.isdecimal() or len(given) > 2 or not 1 <= int(given) <= MOST_FOUND:
+        raise InvalidRequest(f"limit: a number from 1 to {MOST_FOUND}", param="limit")
+    return int(given)
+
+
+def repository_object(repository: pb.Repository) -> Json:
+    plain = ("id", "author", "downloads", "likes", "gated", "changed_at", "licence", "commit")
+    variants = [
+        {
+            "quantization": variant.quantization or None,
+            "files": list(variant.files),
+            "size_bytes": variant.size_bytes,
+            "fits": variant.fits,
+        }
+        for variant in repository.variants
+    ]
+    return {**{name: getattr(repository, name) for name in plain}, "variants": variants}
+
+
+def download_object(download: Download) -> Json:
+    """LM Studio's fields, and ours: `state` is finer than its `status`. Its times are left out where there are none."""
+    left = download.seconds_left
+    times: Json = {"started_at": _iso(download.started_at)}
+    if left is not None:
+        times["estimated_completion"] = _iso(datetime.now(UTC).timestamp() + left)
+    if download.state is DownloadState.COMPLETED:
+        times["completed_at"] = _iso(download.finished_at)
+    return {
+        "job_id": download.id,
+        "status": LMSTUDIO_STATUS.get(download.state, "downloading"),
+        "state": download.state.value,
+        "model": download.reference,
+        "repo": download.repo,
+        "revision": download.commit,
+        "files": list(download.files),
+        "total_size_bytes": download.total_bytes,
+        "downloaded_bytes": download.done_bytes,
+        "bytes_per_second": round(download.bytes_per_second),
+        "seconds_left": None if left is None else round(left, 1),
+        **times,
+        "model_key": download.model_key or None,
+        "error": envelope(download.error)["error"] if download.error else None,
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

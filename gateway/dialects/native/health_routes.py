@@ -1,0 +1,31 @@
+"""For load balancers and Prometheus."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from atelier.errors import Draining, Unavailable
+from atelier.metrics import GatewayMetrics
+from gateway.core.admission import Admission
+from gateway.fleet.watcher import Watcher
+
+
+class HealthRoutes:
+    def __init__(self, watcher: Watcher, admission: Admission, metrics: GatewayMetrics) -> None:
+        self._watcher = watcher
+        self._admission = admission
+        self._metrics = metrics
+
+    async def alive(self, request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def ready(self, request: Request) -> Response:
+        """Whether to send requests here: it knows what exists, and does not stop."""
+        if self._admission.draining:
+            raise Draining()
+        if not self._watcher.has_snapshot:
+            raise Unavailable("The gateway has not heard from the registry yet.")
+        return PlainTextResponse("ready\n")
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)

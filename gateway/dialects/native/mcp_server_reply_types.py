@@ -1,0 +1,78 @@
+"""The replies of the routes of the operator's MCP servers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gateway.dialects.documented import Documented, Reply
+
+
+class ServerObject(Reply):
+    label: str
+    kind: Literal["command", "url"]
+    state: Literal["open", "opening", "closed", "failed"]
+    protocol: str | None = Field(description="The version of MCP that is spoken with it; null where it is not open.")
+    tools: list[str] | None = Field(description="Those that models may use; null where they are not known yet.")
+    allowed_tools: list[str] | None = Field(description="As mcp.json has it; null: all.")
+    require_approval: Literal["always", "never"] | list[str]
+
+
+class ServerList(Reply):
+    servers: list[ServerObject]
+    disabled: list[str] = Field(description="Labels of those that mcp.json has switched off.")
+    error: str | None = Field(description="What is wrong with mcp.json; what it said before holds until it is right.")
+
+
+class TestedTool(Reply):
+    name: str
+    description: str
+    allowed: bool
+    needs_approval: bool
+
+
+class TestedServer(Reply):
+    label: str
+    protocol: str
+    seconds: float = Field(description="That it took, with the connection where there was none.")
+    tools: list[TestedTool]
+
+
+class AnsweredElicitation(Reply):
+    id: str
+    action: Literal["accept", "decline", "cancel"]
+
+
+DOCUMENTED = {
+    "GET /api/v1/mcp/servers": Documented(
+        reply=ServerList,
+        example={
+            "servers": [
+                {
+                    "label": "files",
+                    "kind": "command",
+                    "state": "open",
+                    "protocol": "2025-11-25",
+                    "tools": ["read_file", "write_file"],
+                    "allowed_tools": None,
+                    "require_approval": ["write_file"],
+                }
+            ],
+            "disabled": ["wiki"],
+            "error": None,
+        },
+    ),
+    "POST /api/v1/mcp/servers/{label}/test": Documented(
+        reply=TestedServer,
+        example={
+            "label": "files",
+            "protocol": "2025-11-25",
+            "seconds": 0.4,
+            "tools": [{"name": "read_file", "description": "Reads a file.", "allowed": True, "needs_approval": False}],
+        },
+    ),
+    "POST /api/v1/mcp/elicitations/{id}": Documented(
+        reply=AnsweredElicitation,
+        request={"action": "accept", "content": {"name": "Ada"}},
+        example={"id": "elicit_5a1f0b6d2c9e4b7f8a3d1e0c9b8a7f6e", "action": "accept"},
+    ),
+}

@@ -1,0 +1,80 @@
+"""What Ollama's clients call a model: NAME, NAME:latest, NAME:TAG, hf.co/USER/REPO:TAG. Pure."""
+
+from atelier.errors import ModelNotFound
+from atelier.names import InstanceName, ModelName, find_name, may_mean
+from gateway.core.call import told_name
+from gateway.fleet.snapshot import Model, Snapshot
+
+LATEST = "latest"  # which clients append where a name has no tag
+HUB_HOSTS = ("hf.co/", "huggingface.co/")
+
+
+def find_target(name: str, snapshot: Snapshot) -> ModelName | InstanceName:
+    """What the name means; ModelNotFound, with near names, when it means nothing or several things.
+
+    In this order: what every dialect calls so, `key:2` included; the same without ":latest"; the model
+    whose variant or quantization the tag names; and one by the repository that it was downloaded from.
+    """
+    base, tag = split_tag(name)
+    for candidate in (name, base) if tag == LATEST else (name,):
+        try:
+            return find_name(candidate, snapshot.models, snapshot.instances)
+        except ModelNotFound as error:
+            unknown = error
+    wanted = without_host(base)
+    matches = [key for key, model in snapshot.models.items() if _is_called(model, wanted) and _has_tag(model, tag)]
+    if len(matches) == 1:
+        return ModelName(matches[0])
+    if matches:
+        raise ModelNotFound(f'"{name[:200]}" could be any of: {", ".join(sorted(matches))}.', param="model")
+    raise unknown
+
+
+def full_name(name: str, snapshot: Snapshot) -> str:
+    """The key or the instance's id."""
+    return told_name(find_target(name, snapshot))
+
+
+def model_of(name: str, snapshot: Snapshot) -> Model:
+    """The model that is meant, by itself or by one of its instances."""
+    target = find_target(name, snapshot)
+    key = target.key if isinstance(target, ModelName) else snapshot.instances[target.id].model_key
+    return snapshot.models.get(key) or Model(key=key)
+
+
+def hub_reference(name: str) -> str:
+    """What to download, as the registry understands it; ModelNotFound for names of Ollama's own library."""
+    if "://" in name or name.startswith("pypi:"):
+        return name
+    base, tag = split_tag(without_host(name))
+    if "/" not in base:
+        raise ModelNotFound(
+            f'"{name[:200]}" is no repository of the hub, and Ollama\'s own library cannot be asked. '
+            "Name a model as hf.co/user/repo:Q4_K_M.",
+            param="model",
+        )
+    if tag in ("", LATEST):
+        return base
+    return f"{base}:{tag}" if tag.lower().endswith(".gguf") else f"{base}@{tag}"
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """The name before its tag, and the tag; a colon before a slash is an address's port."""
+    base, _, tag = name.rpartition(":")
+    return (base, LATEST if tag.lower() == LATEST else tag) if base and "/" not in tag else (name, "")
+
+
+def without_host(name: str) -> str:
+    for host in HUB_HOSTS:
+        if name.lower().startswith(host):
+            return name[len(host) :]
+    return name
+
+
+def _is_called(model: Model, name: str) -> bool:
+    return may_mean(name, model.key) or name.lower() == model.hub_repo.lower() != ""
+
+
+def _has_tag(model: Model, tag: str) -> bool:
+    variant = model.key.partition("@")[2]
+    return tag in ("", LATEST) or tag.lower() in (variant.lower(), model.quantization.lower())

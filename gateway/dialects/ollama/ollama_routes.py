@@ -1,0 +1,226 @@
+"""Ollama's routes: parse, one call, render."""
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atelier import __version__
+from atelier.errors import InvalidRequest
+from atelier.names import InstanceName, ModelName
+from gateway.core.call import Call, told_name
+from gateway.core.generation import Generation
+from gateway.core.inference import Inference
+from gateway.core.unary import EmbedCall, Embeddings, Unary
+from gateway.dialects.body import read_body
+from gateway.dialects.ollama.keep_alive import asks_to_unload, idle_seconds
+from gateway.dialects.ollama.ollama_downloads import SUCCESS, Pulls
+from gateway.dialects.ollama.ollama_loading import Residence
+from gateway.dialects.ollama.ollama_model_list import process_object, show_object, tag_object
+from gateway.dialects.ollama.ollama_names import find_target, full_name, model_of
+from gateway.dialects.ollama.ollama_replies import (
+    Json,
+    Part,
+    chat_part,
+    done_facts,
+    generate_part,
+    nanoseconds,
+    reply_object,
+    whole_part,
+)
+from gateway.dialects.ollama.ollama_requests import (
+    Generating,
+    KeepAlive,
+    OllamaChatBody,
+    OllamaEmbedBody,
+    OllamaEmbeddingsBody,
+    OllamaGenerateBody,
+    OllamaModelBody,
+    OllamaPullBody,
+)
+from gateway.dialects.ollama.ollama_stream import LineRenderer, LineStream, ProgressStream
+from gateway.dialects.ollama.ollama_translation import chat_call, generate_call, named
+from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of
+from gateway.fleet.catalogue import Catalogue
+from gateway.fleet.control import Control
+from gateway.fleet.snapshot import LOADED
+from gateway.fleet.watcher import Watcher
+from gateway.http.disconnect import while_connected
+
+API_VERSION = "0.12.11"  # of Ollama's API, that this one follows: clients ask for it before they use a feature
+
+
+class OllamaRoutes:
+    def __init__(
+        self,
+        inference: Inference,
+        unary: Unary,
+        watcher: Watcher,
+        catalogue: Catalogue,
+        control: Control,
+        residence: Residence,
+        pulls: Pulls,
+    ) -> None:
+        self._inference = inference
+        self._unary = unary
+        self._watcher = watcher
+        self._catalogue = catalogue
+        self._control = control
+        self._residence = residence
+        self._pulls = pulls
+
+    async def chat(self, request: Request) -> Response:
+        body = await read_body(request, OllamaChatBody)
+        if not body.messages:
+            return await self._reside(request, body, chat_part)
+        return await self._answer(request, body, chat_call(body, self._name(body.model)), chat_part)
+
+    async def generate(self, request: Request) -> Response:
+        body = await read_body(request, OllamaGenerateBody)
+        call = generate_call(body, self._name(body.model))
+        if not (body.prompt or body.suffix or body.images):
+            return await self._reside(request, body, generate_part)
+        return await self._answer(request, body, call, generate_part)
+
+    async def embed(self, request: Request) -> Response:
+        body = await read_body(request, OllamaEmbedBody)
+        texts = [body.input] if isinstance(body.input, str) and body.input else body.input or []
+        found, load_seconds = await self._embed(request, body.model, list(texts), body.keep_alive, body.dimensions)
+        account = account_of(request)
+
+        def rendered() -> Response:
+            return json_response(
+                {
+                    "model": found.model,
+                    "embeddings": [list(vector) for vector in found.vectors],
+                    "total_duration": nanoseconds(account.seconds()),
+                    "load_duration": nanoseconds(load_seconds),
+                    "prompt_eval_count": found.prompt_tokens,
+                }
+            )
+
+        # Thousands of vectors take a while to write down: the streams go on meanwhile.
+        return await asyncio.to_thread(rendered)
+
+    async def embeddings(self, request: Request) -> Response:
+        body = await read_body(request, OllamaEmbeddingsBody)
+        texts = [body.prompt] if body.prompt else []
+        found, _ = await self._embed(request, body.model, texts, body.keep_alive, None)
+        return json_response({"embedding": list(found.vectors[0]) if found.vectors else []})
+
+    async def tags(self, request: Request) -> Response:
+        return json_response({"models": [tag_object(*entry) for entry in self._catalogue.served()]})
+
+    async def show(self, request: Request) -> Response:
+        body = await read_body(request, OllamaModelBody)
+        model = model_of(named(body), self._watcher.known())
+        return json_response(show_object(model, await self._control.describe_model(model.key)))
+
+    async def processes(self, request: Request) -> Response:
+        snapshot, now = self._watcher.snapshot, time.time()
+        loaded = [each for _, each in sorted(snapshot.instances.items()) if each.state in LOADED]
+        entries = [process_object(each, model_of(each.id, snapshot), now) for each in loaded]
+        return json_response({"models": entries})
+
+    async def delete(self, request: Request) -> Response:
+        body = await read_body(request, OllamaModelBody)
+        target = self._target(named(body))
+        if isinstance(target, InstanceName):
+            message = f'model: "{target.id}" is an instance; a model is deleted by its own name'
+            raise InvalidRequest(message, param="model")
+        await self._control.remove_model(target.key)
+        return Response()
+
+    async def pull(self, request: Request) -> Response:
+        body = await read_body(request, OllamaPullBody)
+        async with while_connected(request.receive):
+            progress = await self._pulls.start(named(body))
+            if body.stream is not False:
+                return ProgressStream(progress)
+            async for _ in progress:
+                pass
+        return json_response(SUCCESS)
+
+    async def version(self, request: Request) -> Response:
+        return json_response({"version": API_VERSION, "atelier": __version__})
+
+    async def head(self, request: Request) -> Response:
+        """Ollama's own command line looks for a server so."""
+        return Response()
+
+    async def _answer(self, request: Request, body: Generating, call: Call, part: Part) -> Response:
+        thinking, account = body.think is not False, account_of(request)
+        async with while_connected(request.receive):
+            generation = await self._begin(request, body, call)
+            if body.stream is not False:
+                renderer = LineRenderer(generation.plan.name, part, account, thinking=thinking)
+                return LineStream(generation, renderer, answer_headers(request, generation))
+            load_seconds = account.seconds()
+            try:
+                (completion,) = await generation.collect()
+                told = whole_part(part, completion, thinking=thinking)
+                facts = done_facts(completion.finished, account.seconds(), load_seconds)
+                reply = reply_object(generation.plan.name, told, done=True, **facts)
+                return json_response(reply, answer_headers(request, generation))
+            finally:
+                generation.close()
+
+    async def _begin(self, request: Request, body: Generating, call: Call) -> Generation:
+        generation = await self._inference.start(call, origin_of(request), account_of(request))
+        try:
+            check_context(body, generation)
+        except InvalidRequest:
+            generation.close()
+            raise
+        return generation
+
+    async def _reside(self, request: Request, body: Generating, part: Part) -> Response:
+        """With nothing to answer the model is loaded, or unloaded."""
+        target, request_id = self._target(body.model), account_of(request).request_id
+        async with while_connected(request.receive):
+            if asks_to_unload(body.keep_alive):
+                await self._residence.unload(target)
+                return json_response(resided(target, part, "unload"))
+            await self._residence.load(target, request_id, idle_seconds(body.keep_alive))
+            return json_response(resided(target, part, "load"))
+
+    async def _embed(
+        self, request: Request, model: str, texts: list[str], keep_alive: KeepAlive | None, dimensions: int | None
+    ) -> tuple[Embeddings, float]:
+        """With the seconds until the model was there. Without texts it is loaded, and nothing else."""
+        target, account = self._target(model), account_of(request)
+        async with while_connected(request.receive):
+            await self._residence.load(target, account.request_id, idle_seconds(keep_alive))
+            load_seconds = account.seconds()
+            name = told_name(target)
+            if not texts:
+                return Embeddings(name, [], 0), load_seconds
+            call = EmbedCall(model=name, texts=texts, dimensions=dimensions)
+            return await self._unary.embed(call, origin_of(request), account), load_seconds
+
+    def _target(self, name: str) -> ModelName | InstanceName:
+        return find_target(name, self._watcher.known())
+
+    def _name(self, name: str) -> str:
+        return full_name(name, self._watcher.known())
+
+
+def check_context(body: Generating, generation: Generation) -> None:
+    """InvalidRequest when the client counts on more context than there is, though the model could have it.
+
+    Ollama would load the model anew, under whoever else uses it.
+    """
+    wanted = body.options.num_ctx if body.options else None
+    instance, model = generation.instance, generation.plan.model
+    if wanted is None or not instance.context_length < min(wanted, model.max_context_length or wanted):
+        return
+    raise InvalidRequest(
+        f"options.num_ctx: {instance.id} is loaded with a context of {instance.context_length} tokens. Load it with "
+        f"more (atelier load {model.key} --context-length {wanted}), or leave num_ctx out.",
+        param="options.num_ctx",
+    )
+
+
+def resided(target: ModelName | InstanceName, part: Part, reason: str) -> Json:
+    return reply_object(told_name(target), part("", "", ()), done=True, done_reason=reason)

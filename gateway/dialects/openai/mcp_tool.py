@@ -1,0 +1,144 @@
+"""OpenAI's tools of type mcp: a server, and which of its tools the model may call."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from atelier.errors import InvalidRequest, UnsupportedField
+from gateway.core.mcp_server import APPROVALS, NEVER, Approval
+from gateway.dialects.body_base import Body
+from gateway.tools.loop.requested_server import Wish
+
+LONGEST_URL = 2048
+MOST_NAMED = 512
+MOST_HEADERS = 32
+
+Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-][a-zA-Z0-9_. -]{0,63}$")]  # OpenAI's, and those of mcp.json
+HeaderValue = Annotated[str, Field(max_length=8192, pattern=r"^[\x20-\x7e\t]*$")]
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
+ServerHeaders = Annotated[dict[HeaderName, HeaderValue], Field(max_length=MOST_HEADERS)]
+ServerUrl = Annotated[str, Field(min_length=1, max_length=LONGEST_URL)]
+ToolNames = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=MOST_NAMED)]
+
+
+class ToolFilter(Body):
+    tool_names: ToolNames | None = None
+    read_only: bool | None = Field(None, description="Only tools that their server calls read-only.")
+
+
+def _list_or_filter(value: Any) -> str:
+    return "(list)" if isinstance(value, list) else "(filter)"
+
+
+class ApprovalFilter(Body):
+    always: ToolFilter | None = None
+    never: ToolFilter | None = None
+
+
+def _word_or_filter(value: Any) -> str:
+    return "(word)" if isinstance(value, str) else "(filter)"
+
+
+class MCPTool(Body):
+    """A server. Without `server_url` it is one that the operator has set up under this label."""
+
+    type: Literal["mcp"]
+    server_label: Label
+    server_url: ServerUrl | None = None
+    server_description: str | None = Field(None, description="Ignored: the server's tools describe themselves.")
+    headers: ServerHeaders | None = Field(None, description="Sent to the server with each request.")
+    authorization: HeaderValue | None = Field(None, description="A token, sent as `Authorization: Bearer`.")
+    allowed_tools: (
+        Annotated[
+            Annotated[ToolNames, Tag("(list)")] | Annotated[ToolFilter, Tag("(filter)")],
+            Discriminator(_list_or_filter),
+        ]
+        | None
+    ) = None
+    require_approval: (
+        Annotated[
+            Annotated[Literal["always", "never"], Tag("(word)")] | Annotated[ApprovalFilter, Tag("(filter)")],
+            Discriminator(_word_or_filter),
+        ]
+        | None
+    ) = Field(None, description="Which calls wait for the client's consent. In chat completions: never.")
+    connector_id: Any = Field(None, description="Refused: there are no connectors here.")
+
+
+class NamedMCPTool(Body):
+    """A tool of a server that has to be called."""
+
+    type: Literal["mcp"]
+    server_label: Label
+    name: Annotated[str, Field(max_length=256)]
+
+
+def is_mcp(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "mcp"
+
+
+def server_entries(tools: Sequence[object] | None) -> list[tuple[str, MCPTool]]:
+    """Those of a request's tools that are servers, each with its place in the request."""
+    return [(f"tools[{number}]", entry) for number, entry in enumerate(tools or []) if isinstance(entry, MCPTool)]
+
+
+def server_wish(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> Wish:
+    """`usual`: the approval that holds where the entry says nothing. `path`: of the entry."""
+    if entry.connector_id is not None:
+        param = f"{path}.connector_id"
+        raise UnsupportedField(f"{param}: there are no connectors here; send a server_url.", param=param)
+    names, read_only = _filtered(entry.allowed_tools)
+    return Wish(
+        label=entry.server_label,
+        path=path,
+        url=entry.server_url,
+        headers=_headers(entry, path),
+        allowed=names,
+        read_only=read_only,
+        approval=_approval(entry, path, usual),
+    )
+
+
+def _headers(entry: MCPTool, path: str) -> dict[str, str]:
+    headers = dict(entry.headers or {})
+    if entry.authorization is None:
+        return headers
+    if any(name.lower() == "authorization" for name in headers):
+        param = f"{path}.authorization"
+        raise InvalidRequest(f"{param}: the headers have an Authorization already; leave one out", param=param)
+    return {**headers, "Authorization": f"Bearer {entry.authorization}"}
+
+
+def _filtered(given: list[str] | ToolFilter | None) -> tuple[frozenset[str] | None, bool]:
+    """The names that are left, None for all; and whether only those that read are."""
+    if isinstance(given, ToolFilter):
+        names = None if given.tool_names is None else frozenset(given.tool_names)
+        return names, bool(given.read_only)
+    return None if given is None else frozenset(given), False
+
+
+def _approval(entry: MCPTool, path: str, usual: Approval) -> Approval:
+    match entry.require_approval:
+        case None:
+            return usual
+        case str(word):
+            return APPROVALS[word]
+        case ApprovalFilter(always=always, never=never):
+            for name, each in (("always", always), ("never", never)):
+                _refuse_hints(each, f"{path}.require_approval.{name}.read_only")
+            if always is None and never is None:
+                return usual
+            if always is None:
+                return Approval(None, _names(never))
+            return Approval(_names(always) - _names(never))
+
+
+def _refuse_hints(given: ToolFilter | None, param: str) -> None:
+    """A server's own word that a tool only reads is not what consent should hang on."""
+    if given is not None and given.read_only is not None:
+        raise UnsupportedField(f"{param}: not supported; name the tools.", param=param)
+
+
+def _names(given: ToolFilter | None) -> frozenset[str]:
+    return frozenset((given.tool_names if given else None) or ())

@@ -1,0 +1,41 @@
+"""A model as OpenAI lists it, with what else clients want to know of it. Pure."""
+
+from typing import Any
+
+from gateway.fleet.catalogue import loaded
+from gateway.fleet.snapshot import Instance, Model, Snapshot
+
+
+def model_object(name: str, model: Model, snapshot: Snapshot) -> dict[str, Any]:
+    """`name`: the model's key, or an instance's id. Beyond OpenAI's four fields, LM Studio's v0 has their names."""
+    instances = instances_named(name, model, snapshot)
+    entry = {
+        "id": name,
+        "object": "model",
+        "created": int(model.imported_at),
+        "owned_by": model.publisher or model.key.partition("/")[0],
+        "type": type_name(model),
+        "state": "loaded" if instances else "not-loaded",
+        "max_context_length": model.max_context_length,
+        "capabilities": capability_names(model),
+    }
+    return {**entry, "loaded_context_length": instances[0].context_length} if instances else entry
+
+
+def type_name(model: Model) -> str:
+    """In LM Studio's words."""
+    if model.embedding:
+        return "embeddings"
+    return "vlm" if model.made_for_vision else "llm"
+
+
+def instances_named(name: str, model: Model, snapshot: Snapshot) -> list[Instance]:
+    """Those that a request for this name may come to."""
+    instances = loaded(snapshot, model.key)
+    return instances if name == model.key else [each for each in instances if each.id == name]
+
+
+def capability_names(model: Model) -> list[str]:
+    """In LM Studio's words; what a model is not made for it may be asked for all the same."""
+    known = {"tool_use": model.made_for_tools, "reasoning": model.made_for_reasoning, "vision": model.made_for_vision}
+    return [name for name, has in known.items() if has]

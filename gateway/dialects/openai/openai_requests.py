@@ -1,0 +1,370 @@
+"""The bodies of OpenAI's dialect. Bounds of settings come from the table; unknown fields are ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from atelier.limits import (
+    LARGEST_SCALE,
+    LONGEST_TIMEOUT,
+    MOST_ADAPTERS,
+    MOST_CHOICES,
+    MOST_LOGPROBS,
+    MOST_PRIORITY,
+)
+from atelier.settings import TABLE
+from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
+from gateway.dialects.body_base import Body
+from gateway.dialects.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
+
+MOST_PROMPTS = 128
+LONGEST_TTL = 10 * 365 * 86_400  # seconds
+MOST_INPUTS = 2048  # of embeddings, and documents to rank
+MOST_MESSAGES = 10_000
+MOST_TOKENS = 2**20  # to be written as text
+MOST_TOOLS = 256
+LONGEST_FUNCTION_NAME = 128
+MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
+
+MAX_TOKENS = TABLE["inference"]["max_tokens"].facts
+Ttl = Annotated[float, Field(ge=-1, le=LONGEST_TTL, allow_inf_nan=False)]
+StopString = Annotated[str, Field(min_length=1, max_length=1024)]
+TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
+
+Sampling = fields_model(
+    "Sampling", ((row.facts.openai, row) for row in TABLE["inference"].values() if row.facts.openai)
+)
+
+
+def _kind(value: Any) -> str:
+    """Which branch of a union a value is for; the tags are in brackets, which error paths leave out."""
+    if isinstance(value, str):
+        return "(text)"
+    if not isinstance(value, list):
+        return "(neither)"
+    first = value[0] if value else ""
+    if isinstance(first, list):
+        return "(lists)"
+    return "(numbers)" if isinstance(first, int) else "(list)"
+
+
+class ImageUrl(Body):
+    url: str = Field(description="http, https, or a data URL in base64.")
+    detail: str | None = Field(None, description="Ignored: how an image becomes tokens is the model's to say.")
+
+
+ImageEntry = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[ImageUrl, Tag("(object)")],
+    Discriminator(
+        lambda value: {str: "(text)", dict: "(object)"}.get(type(value), "(neither)"),
+        custom_error_type="image_url",
+        custom_error_message="must be a string or an object with url",
+    ),
+]
+
+
+class ContentPart(Body):
+    """A part of a message's content."""
+
+    type: str
+    text: str | None = None
+    image_url: ImageEntry | None = None
+    refusal: str | None = None  # of an assistant's earlier turn
+
+
+Content = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[list[ContentPart], Tag("(list)")],
+    Discriminator(
+        _kind, custom_error_type="content", custom_error_message="must be a string or a list of content parts"
+    ),
+]
+
+
+class CalledFunction(Body):
+    """`arguments` is JSON that a model wrote, and so whatever it wrote."""
+
+    name: Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NAME)]
+    arguments: str
+
+
+class ToolCallEntry(Body):
+    """A call that the assistant made."""
+
+    id: str | None = None
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class Message(Body):
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: str | None = None
+    reasoning_content: str | None = Field(None, description="What an assistant thought before it answered.")
+    tool_calls: Annotated[list[ToolCallEntry], Field(max_length=MOST_TOOLS)] | None = None
+    tool_call_id: str | None = None
+    function_call: CalledFunction | None = Field(None, description="The older form of tool_calls.")
+
+
+Stop = Annotated[
+    Annotated[StopString, Tag("(text)")] | Annotated[list[StopString], Field(max_length=MOST_STOPS), Tag("(list)")],
+    Discriminator(
+        lambda value: "(list)" if isinstance(value, list) else _kind(value),
+        custom_error_type="stop",
+        custom_error_message="must be a string or a list of strings",
+    ),
+]
+
+Prompt = Annotated[
+    Annotated[str, Tag("(text)")]
+    | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS), Tag("(list)")]
+    | Annotated[list[TokenId], Field(min_length=1), Tag("(numbers)")]
+    | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(max_length=MOST_PROMPTS), Tag("(lists)")],
+    Discriminator(
+        _kind,
+        custom_error_type="prompt",
+        custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
+    ),
+]
+
+
+FunctionName = Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NAME, pattern=r"^[A-Za-z0-9_.:/-]+$")]
+
+
+class FunctionEntry(Body):
+    """A function that the caller can run."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments, an object.")
+    strict: bool | None = Field(None, description="A keyword of the schema that cannot be enforced is an error.")
+
+
+class FunctionToolEntry(Body):
+    type: Literal["function"]
+    function: FunctionEntry
+
+
+ToolEntry = Annotated[
+    Annotated[FunctionToolEntry, Tag("(function)")] | Annotated[MCPTool, Tag("(mcp)")],
+    Discriminator(lambda value: "(mcp)" if is_mcp(value) else "(function)"),
+]
+
+
+class FunctionReference(Body):
+    name: str
+
+
+class NamedTool(Body):
+    type: Literal["function"]
+    function: FunctionReference
+
+
+class AllowedTools(Body):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1, max_length=MOST_TOOLS)]
+
+
+class AllowedToolsChoice(Body):
+    """Calls of some of the tools only."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+def _choice_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "(text)"
+    if is_mcp(value):
+        return "(mcp)"
+    return "(allowed)" if isinstance(value, dict) and value.get("type") == "allowed_tools" else "(named)"
+
+
+ToolChoiceEntry = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("(text)")]
+    | Annotated[NamedTool, Tag("(named)")]
+    | Annotated[NamedMCPTool, Tag("(mcp)")]
+    | Annotated[AllowedToolsChoice, Tag("(allowed)")],
+    Discriminator(_choice_kind),
+]
+
+FunctionChoice = Annotated[
+    Annotated[Literal["none", "auto"], Tag("(text)")] | Annotated[FunctionReference, Tag("(named)")],
+    Discriminator(_choice_kind),
+]
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = Field(None, description="End the stream with a chunk that has the usage.")
+
+
+class JsonSchemaFormat(Body):
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the reply.")
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
+class AdapterEntry(Body):
+    """An adapter by its id or its name."""
+
+    id: Annotated[int, Field(ge=0, le=2**32 - 1, description="As GET /api/v1/instances lists it.")] | None = None
+    name: str | None = None
+    scale: Annotated[float, Field(ge=-LARGEST_SCALE, le=LARGEST_SCALE, allow_inf_nan=False)]
+
+
+class Common(Sampling):  # type: ignore[misc, valid-type]
+    """What chat and text completions have in common."""
+
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    stop: Stop | None = None
+    response_format: ResponseFormat | None = None
+    grammar: str | None = Field(None, description="GBNF, or llguidance's Lark where it begins with %llguidance.")
+    regex: str | None = Field(None, description="A regular expression that the completion matches as a whole.")
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    ttl: Ttl | None = Field(
+        None,
+        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
+    )
+    lora: Annotated[list[AdapterEntry], Field(max_length=MOST_ADAPTERS)] | None = Field(
+        None, description="Scales of the instance's LoRA adapters; those that are not listed are off."
+    )
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
+        None, description="Requests with a lower one start sooner; 0 when unset."
+    )
+    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
+        None, description="Seconds after which the request fails rather than goes on."
+    )
+    return_progress: bool | None = Field(None, description="A stream tells how far its prompt is computed.")
+
+    draft_model: str | None = Field(
+        None, description="Must be the one that the model is loaded with: the load setting draft_model."
+    )
+
+    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
+
+
+ELICITATION = "true: MCP servers may ask the user during a call; of streams, whose client then answers."
+
+
+class ChatBody(Common):
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)] | None = None
+
+    logprobs: bool | None = Field(None, description="Tell every token's log-probability.")
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = Field(
+        None, description="And those of so many of the likeliest tokens; with logprobs."
+    )
+
+    tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = Field(
+        None, description="Functions that the model may ask to have called, and MCP servers whose tools it may call."
+    )
+    tool_choice: ToolChoiceEntry | None = None
+    parallel_tool_calls: bool | None = Field(None, description="false: one call in a reply at most.")
+    elicitation: bool | None = Field(None, description=f"{ELICITATION} Ours, with tools of type mcp.")
+    functions: Annotated[list[FunctionEntry], Field(max_length=MOST_TOOLS)] | None = Field(
+        None, description="The older form of tools; calls come as function_call then."
+    )
+    function_call: FunctionChoice | None = Field(None, description="The older form of tool_choice.")
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+        None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="What else the chat template is given: text, numbers, true, false, null, or lists of these."
+    )
+
+    # Not served: a value that asks for something is refused by name.
+    audio: Any = None
+    modalities: list[str] | None = None
+    prediction: Any = None
+    web_search_options: Any = None
+    moderation: Any = None
+    chat_template: Any = None
+
+
+class CompletionBody(Common):
+    prompt: Prompt
+    suffix: str | None = Field(None, description="Text after the completion, for models trained to fill gaps.")
+    echo: bool | None = Field(None, description="Begin the answer with the prompt.")
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None, description="Tell every token's log-probability, and those of so many of the likeliest tokens."
+    )
+    best_of: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = Field(
+        None, description="Generate so many for each prompt, and answer with the n whose tokens are the likeliest."
+    )
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None, description=f"{MAX_TOKENS.description} 0, with echo: tell the prompt alone."
+    )
+
+
+InputText = Annotated[str, Field(min_length=1)]
+InputTokens = Annotated[list[TokenId], Field(min_length=1)]
+
+Input = Annotated[
+    Annotated[InputText, Tag("(text)")]
+    | Annotated[list[InputText], Field(min_length=1, max_length=MOST_INPUTS), Tag("(list)")]
+    | Annotated[InputTokens, Tag("(numbers)")]
+    | Annotated[list[InputTokens], Field(max_length=MOST_INPUTS), Tag("(lists)")],
+    Discriminator(
+        _kind,
+        custom_error_type="input",
+        custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
+    ),
+]
+
+
+class EmbeddingBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    input: Input
+    dimensions: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+        None, description="Keep so many numbers of each vector."
+    )
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64: of the numbers as 32-bit floats, least significant byte first."
+    )
+    user: str | None = None
+
+
+class DocumentText(Body):
+    text: str
+
+
+Document = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[DocumentText, Tag("(object)")],
+    Discriminator(
+        lambda value: {str: "(text)", dict: "(object)"}.get(type(value), "(neither)"),
+        custom_error_type="document",
+        custom_error_message="must be a string or an object with text",
+    ),
+]
+
+
+class RerankBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    query: Annotated[str, Field(min_length=1)]
+    documents: Annotated[list[Document], Field(min_length=1, max_length=MOST_INPUTS)]
+    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="Tell the best ones only.")
+    return_documents: bool | None = Field(None, description="Have the documents in the reply.")
+
+
+class TokenizeBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    content: str
+    add_special: bool | None = Field(None, description="With begin-of-sequence and the like, where the model has them.")
+    parse_special: bool | None = Field(None, description="false: tokens that the text writes out are text.")
+    with_pieces: bool | None = Field(None, description="Tell what each token is written as.")
+
+
+class DetokenizeBody(Body):
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_TOKENS)]

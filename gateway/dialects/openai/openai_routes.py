@@ -1,0 +1,143 @@
+"""OpenAI's routes: parse, one call, render."""
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.core.answer import Answering
+from gateway.core.inference import Inference
+from gateway.core.unary import Unary
+from gateway.dialects.body import read_body
+from gateway.dialects.openai.best_of import best_choices
+from gateway.dialects.openai.embeddings import embed_call, embedding_list
+from gateway.dialects.openai.hosted_chat import HostedChat
+from gateway.dialects.openai.openai_model_list import model_object
+from gateway.dialects.openai.openai_requests import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    EmbeddingBody,
+    RerankBody,
+    TokenizeBody,
+)
+from gateway.dialects.openai.openai_stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
+from gateway.dialects.openai.openai_tools import called_by_older_form, uses_servers
+from gateway.dialects.openai.openai_translation import (
+    chat_call,
+    chat_choices,
+    completion_call,
+    echoes,
+    text_choices,
+    usage,
+    wants_usage,
+)
+from gateway.dialects.openai.rerank import rerank_call, rerank_reply
+from gateway.dialects.openai.tokenization import token_list, tokenize_call, told_about
+from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
+from gateway.fleet.catalogue import Catalogue
+from gateway.http.disconnect import while_connected
+
+
+class OpenAIRoutes:
+    def __init__(
+        self,
+        inference: Inference,
+        unary: Unary,
+        catalogue: Catalogue,
+        hosted: HostedChat,
+        *,
+        numbers_alone: bool = False,
+    ) -> None:
+        """`numbers_alone`: vectors are never written as base64."""
+        self._numbers_alone = numbers_alone
+        self._inference = inference
+        self._unary = unary
+        self._catalogue = catalogue
+        self._hosted = hosted
+
+    async def chat_completions(self, request: Request) -> Response:
+        body = await read_body(request, ChatBody)
+        if uses_servers(body):
+            return await self._hosted.answer(request, body)
+        call, older_calls = chat_call(body), called_by_older_form(body)
+        if not body.stream:
+            return await whole_answer(
+                request,
+                self._inference,
+                call,
+                lambda generation, completions: chat_head(generation.plan.name, stream=False).with_choices(
+                    chat_choices(completions, older_calls=older_calls), usage=usage(generation)
+                ),
+            )
+
+        def renderer(generation: Answering) -> ChunkRenderer:
+            head = chat_head(generation.plan.name, stream=True)
+            return chat_renderer(
+                head, generation.plan.choices, include_usage=wants_usage(body), older_calls=older_calls
+            )
+
+        return await stream_answer(request, self._inference, call, renderer)
+
+    async def completions(self, request: Request) -> Response:
+        body = await read_body(request, CompletionBody)
+        call = completion_call(body)
+        openings = echoes(body, call)
+        if not body.stream:
+            return await whole_answer(
+                request,
+                self._inference,
+                call,
+                lambda generation, completions: text_head(generation.plan.name).with_choices(
+                    text_choices(best_choices(body, completions), openings), usage=usage(generation)
+                ),
+            )
+
+        def renderer(generation: Answering) -> ChunkRenderer:
+            head = text_head(generation.plan.name)
+            return text_renderer(head, generation.plan.choices, include_usage=wants_usage(body), openings=openings)
+
+        return await stream_answer(request, self._inference, call, renderer)
+
+    async def embeddings(self, request: Request) -> Response:
+        body = await read_body(request, EmbeddingBody)
+        async with while_connected(request.receive):
+            found = await self._unary.embed(embed_call(body), origin_of(request), account_of(request))
+            # Thousands of vectors take a while to write down: the streams go on meanwhile.
+            encoding = None if self._numbers_alone else body.encoding_format
+            return await asyncio.to_thread(lambda: json_response(embedding_list(found, encoding)))
+
+    async def rerank(self, request: Request) -> Response:
+        body = await read_body(request, RerankBody)
+        async with while_connected(request.receive):
+            scores = await self._unary.rerank(rerank_call(body), origin_of(request), account_of(request))
+            return json_response(rerank_reply(scores, body))
+
+    async def tokenize(self, request: Request) -> Response:
+        body = await read_body(request, TokenizeBody)
+        async with while_connected(request.receive):
+            with told_about("content"):
+                tokens = await self._unary.tokenize(tokenize_call(body), origin_of(request), account_of(request))
+            return json_response(token_list(tokens, with_pieces=bool(body.with_pieces)))
+
+    async def detokenize(self, request: Request) -> Response:
+        body = await read_body(request, DetokenizeBody)
+        async with while_connected(request.receive):
+            with told_about("tokens"):
+                words = await self._unary.detokenize(body.model, body.tokens, origin_of(request), account_of(request))
+            return json_response({"content": words.text})
+
+    async def apply_template(self, request: Request) -> Response:
+        body = await read_body(request, ChatBody)
+        async with while_connected(request.receive):
+            words = await self._unary.apply_template(chat_call(body), origin_of(request), account_of(request))
+            return json_response({"prompt": words.text})
+
+    async def list_models(self, request: Request) -> Response:
+        entries: list[Any] = [model_object(*entry, self._catalogue.snapshot) for entry in self._catalogue.served()]
+        return json_response({"object": "list", "data": entries})
+
+    async def get_model(self, request: Request) -> Response:
+        found = self._catalogue.find(request.path_params["id"])
+        return json_response(model_object(*found, self._catalogue.snapshot))

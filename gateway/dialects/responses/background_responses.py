@@ -1,0 +1,229 @@
+"""Responses that nobody waits for. They run in this gateway; any gateway tells how they are.
+
+Beside a response's record lie two small ones while it runs: its run, written anew every few seconds, so that others see
+that its gateway lives; and a wish to stop it, which another gateway may leave.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFound
+from gateway.core.account import Account
+from gateway.core.call import Origin
+from gateway.core.inference import Inference
+from gateway.dialects.responses.response_archive import Archive
+from gateway.dialects.responses.response_creation import Answers
+from gateway.dialects.responses.response_object import (
+    cancelled_response,
+    collected_response,
+    error_object,
+    failed_response,
+    unfinished_response,
+)
+from gateway.dialects.responses.response_turn import Turn
+from gateway.dialects.responses.stored_response import Record
+from gateway.fleet.response_store import Stored
+
+BEAT_SECONDS = 5.0
+LOST_SECONDS = 30.0  # without a beat, after which a run's gateway is taken for gone
+SAVE_PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0)  # before each attempt to store a result
+CLOSE_SECONDS = 5.0
+
+CANCEL, DISCARD = b'"cancel"', b'"discard"'
+
+Json = dict[str, Any]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Run:
+    """One response on its way."""
+
+    turn: Turn
+    origin: Origin
+    model: str
+    status: str = "queued"
+    discarded: bool = False  # its record is not wanted any more
+    result: Json | None = None  # known, and not stored yet
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    work: asyncio.Task[Json] | None = None
+    follower: asyncio.Task[None] | None = None
+
+
+class Background:
+    """Owns the runs of this gateway, from their start until their results are stored."""
+
+    def __init__(self, inference: Inference, answers: Answers, archive: Archive, runs: Stored) -> None:
+        self._inference = inference
+        self._answers = answers
+        self._archive = archive
+        self._stored = runs
+        self._runs: dict[str, Run] = {}
+        self._closing = False
+
+    async def start(self, turn: Turn, origin: Origin) -> Json:
+        """The queued response, stored. Raises what stands against it."""
+        plan = self._inference.check(turn.call, origin)
+        response = unfinished_response(turn, plan.name, "queued")
+        await self._archive.put(turn, response)
+        run = Run(turn, origin, plan.name)
+        await self._beat(run)
+        self._runs[turn.id] = run
+        run.work = asyncio.create_task(self._generate(run))
+        run.follower = asyncio.create_task(self._follow(run))
+        return response
+
+    async def look(self, id: str, owner: str) -> Json:
+        """The response as it is now, whichever gateway it runs in. ResponseNotFound."""
+        record = await self._archive.get(id, owner)
+        if not record.unfinished:
+            return record.response
+        if (run := self._runs.get(id)) is not None:
+            return run.result or {**record.response, "status": run.status}
+        try:
+            beat = await self._stored.get(_run_id(id), owner)
+        except ResponseNotFound:
+            return await self._lost(id, owner)
+        if beat.age > LOST_SECONDS:
+            return await self._lost(id, owner)
+        return {**record.response, "status": beat.body.decode().strip('"')}
+
+    async def cancel(self, id: str, owner: str) -> Json:
+        """The response, cancelled unless it was finished; in another gateway it is with the next beat."""
+        response = await self.look(id, owner)
+        if not response["background"]:
+            raise InvalidRequest("Only a response with background can be cancelled.", param="background")
+        if not Record(response, []).unfinished:
+            return response
+        await self._stop(id, owner, CANCEL)
+        return await self.look(id, owner)
+
+    async def delete(self, id: str, owner: str) -> None:
+        """Stop it, too, if it runs. ResponseNotFound."""
+        record = await self._archive.get(id, owner)
+        if record.unfinished:
+            await self._stop(id, owner, DISCARD)
+        await self._archive.delete(id, owner)
+
+    async def close(self) -> None:
+        """End what still runs, as failed."""
+        self._closing = True
+        followers = [run.follower for run in self._runs.values() if run.follower is not None]
+        for run in self._runs.values():
+            if run.work is not None:
+                run.work.cancel()
+        if followers:
+            _, late = await asyncio.wait(followers, timeout=CLOSE_SECONDS)
+            for follower in late:
+                follower.cancel()
+            await asyncio.gather(*followers, return_exceptions=True)
+
+    async def _stop(self, id: str, owner: str, wish: bytes) -> None:
+        if (run := self._runs.get(id)) is None:
+            await self._stored.put(_stop_id(id), owner, wish, created_at=0)
+            return
+        run.discarded = run.discarded or wish == DISCARD
+        assert run.work is not None
+        assert run.follower is not None
+        run.work.cancel()
+        await asyncio.wait([run.follower])
+
+    async def _generate(self, run: Run) -> Json:
+        turn = run.turn
+        account = Account(run.origin.request_id)
+        answer = await self._answers.start(turn, run.origin, account, whole=True)
+        try:
+            run.status = "in_progress"
+            run.changed.set()
+            return collected_response(turn, answer, await answer.events())
+        finally:
+            answer.close()
+
+    async def _follow(self, run: Run) -> None:
+        assert run.work is not None
+        beating = asyncio.create_task(self._keep_beating(run))
+        try:
+            await asyncio.wait([run.work])
+            run.result = self._result(run, run.work)
+            _log.info("background_response", id=run.turn.id, status=run.result["status"], model=run.model)
+            if not run.discarded:
+                await self._save(run, run.result)
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+            del self._runs[run.turn.id]
+        await self._forget(run)
+
+    def _result(self, run: Run, work: asyncio.Task[Json]) -> Json:
+        if work.cancelled():
+            if not self._closing:
+                return cancelled_response(run.turn, run.model)
+            stopped = Draining("The server stopped before the response was complete; ask again.")
+            return failed_response(run.turn, run.model, stopped)
+        error = work.exception()
+        if error is None:
+            return work.result()
+        if not isinstance(error, AtelierError):
+            _log.error("background_response_failed", id=run.turn.id, exc_info=error)
+            error = AtelierError()
+        return failed_response(run.turn, run.model, error)
+
+    async def _save(self, run: Run, response: Json) -> None:
+        """Until it is stored, or for as long as a registry may reasonably be away."""
+        for pause in SAVE_PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                await self._archive.put(run.turn, response)
+            except AtelierError as error:
+                _log.warning("response_not_stored", id=run.turn.id, reason=error.code)
+            else:
+                return
+
+    async def _keep_beating(self, run: Run) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(run.changed.wait(), BEAT_SECONDS)
+            run.changed.clear()
+            with contextlib.suppress(AtelierError):  # the registry is away: the next beat may reach it
+                await self._beat(run)
+                await self._obey(run)
+
+    async def _beat(self, run: Run) -> None:
+        body = f'"{run.status}"'.encode()
+        await self._stored.put(_run_id(run.turn.id), run.turn.owner, body, created_at=run.turn.created_at)
+
+    async def _obey(self, run: Run) -> None:
+        """Do what another gateway was asked to do."""
+        try:
+            wish = await self._stored.get(_stop_id(run.turn.id), run.turn.owner)
+        except ResponseNotFound:
+            return
+        run.discarded = run.discarded or wish.body == DISCARD
+        if run.work is not None:
+            run.work.cancel()
+
+    async def _forget(self, run: Run) -> None:
+        for id in (_run_id(run.turn.id), _stop_id(run.turn.id)):
+            with contextlib.suppress(AtelierError):
+                await self._stored.delete(id, run.turn.owner)
+
+    async def _lost(self, id: str, owner: str) -> Json:
+        """It may have ended since it was looked at."""
+        record = await self._archive.get(id, owner)
+        if not record.unfinished:
+            return record.response
+        error = AtelierError("The gateway that it ran in ended before it was complete; ask again.")
+        return {**record.response, "status": "failed", "error": error_object(error)}
+
+
+def _run_id(response_id: str) -> str:
+    return f"{response_id}.run"
+
+
+def _stop_id(response_id: str) -> str:
+    return f"{response_id}.stop"

@@ -1,0 +1,171 @@
+"""A response's output items while they grow, each with the events that tell of it. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from atelier.tools import ToolCallPiece
+from gateway.core.events import ApprovalWanted, HostedCallBegun, HostedCallEnded, TokenLogprob
+from gateway.dialects.openai.openai_logprobs import chat_logprobs
+from gateway.dialects.responses.hosted_call_items import listed_tools, outcome
+from gateway.dialects.responses.item_ids import output_item_id
+from gateway.tools.loop.toolset import Listing
+
+Json = dict[str, Any]
+
+
+class ItemDraft:
+    """What every kind has in common."""
+
+    def __init__(self, kind: str, response_id: str, index: int, facts: Json) -> None:
+        self.item: Json = {
+            "id": output_item_id(response_id, kind, index),
+            "type": kind,
+            **facts,
+            "status": "in_progress",
+        }
+        self._index = index
+        self._pieces: list[str] = []
+
+    def _event(self, kind: str, **facts: Any) -> Json:
+        place = {"item_id": self.item["id"], "output_index": self._index}
+        return {"type": f"response.{kind}", **place, **facts}
+
+    def _added(self) -> Json:
+        return {"type": "response.output_item.added", "output_index": self._index, "item": dict(self.item)}
+
+    def _done(self) -> Json:
+        return {"type": "response.output_item.done", "output_index": self._index, "item": self.item}
+
+
+class MessageDraft(ItemDraft):
+    def __init__(self, response_id: str, index: int) -> None:
+        super().__init__("message", response_id, index, {"role": "assistant", "content": []})
+        self._logprobs: list[Json] = []
+
+    def begin(self) -> list[Json]:
+        return [self._added(), self._event("content_part.added", content_index=0, part=_text_part("", []))]
+
+    def add(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Json]:
+        told: list[Json] = chat_logprobs(logprobs)["content"] if logprobs else []
+        self._pieces.append(text)
+        self._logprobs += told
+        return [self._event("output_text.delta", content_index=0, delta=text, logprobs=told)]
+
+    def end(self, status: str) -> list[Json]:
+        text = "".join(self._pieces)
+        part = _text_part(text, self._logprobs)
+        self.item |= {"content": [part], "status": status}
+        return [
+            self._event("output_text.done", content_index=0, text=text, logprobs=self._logprobs),
+            self._event("content_part.done", content_index=0, part=part),
+            self._done(),
+        ]
+
+
+class ReasoningDraft(ItemDraft):
+    def __init__(self, response_id: str, index: int) -> None:
+        super().__init__("reasoning", response_id, index, {"summary": [], "content": []})
+
+    def begin(self) -> list[Json]:
+        return [self._added(), self._event("content_part.added", content_index=0, part=_reasoning_part(""))]
+
+    def add(self, text: str) -> list[Json]:
+        self._pieces.append(text)
+        return [self._event("reasoning_text.delta", content_index=0, delta=text)]
+
+    def end(self, status: str) -> list[Json]:
+        text = "".join(self._pieces)
+        self.item |= {"content": [_reasoning_part(text)], "status": status}
+        return [
+            self._event("reasoning_text.done", content_index=0, text=text),
+            self._event("content_part.done", content_index=0, part=_reasoning_part(text)),
+            self._done(),
+        ]
+
+
+class CallDraft(ItemDraft):
+    def __init__(self, response_id: str, index: int, piece: ToolCallPiece) -> None:
+        facts = {"call_id": piece.id, "name": piece.name, "arguments": ""}
+        super().__init__("function_call", response_id, index, facts)
+        self.number = piece.index
+
+    def begin(self) -> list[Json]:
+        return [self._added()]
+
+    def add(self, arguments: str) -> list[Json]:
+        self._pieces.append(arguments)
+        return [self._event("function_call_arguments.delta", delta=arguments)] if arguments else []
+
+    def end(self, status: str) -> list[Json]:
+        arguments = "".join(self._pieces)
+        self.item |= {"arguments": arguments, "status": status}
+        done = self._event("function_call_arguments.done", name=self.item["name"], arguments=arguments)
+        return [done, self._done()]
+
+
+class ServerCallDraft(ItemDraft):
+    """A call of a server's tool, from its first word to its outcome."""
+
+    def __init__(self, response_id: str, index: int, begun: HostedCallBegun, approval_request_id: str | None) -> None:
+        facts = {
+            "server_label": begun.tool.label,
+            "name": begun.tool.name,
+            "arguments": "",
+            "approval_request_id": approval_request_id,
+            "output": None,
+            "error": None,
+        }
+        super().__init__("mcp_call", response_id, index, facts)
+
+    def begin(self) -> list[Json]:
+        return [self._added(), self._event("mcp_call.in_progress")]
+
+    def add(self, arguments: str) -> list[Json]:
+        return [self._event("mcp_call_arguments.delta", delta=arguments)]
+
+    def run(self, arguments: str) -> list[Json]:
+        self.item |= {"arguments": arguments, "status": "calling"}
+        return [self._event("mcp_call_arguments.done", arguments=arguments)]
+
+    def end(self, ended: HostedCallEnded) -> list[Json]:
+        """One that never ran was cut off by the answer's end."""
+        if self.item["status"] == "calling":
+            told, status = [], "failed" if ended.failure is not None else "completed"
+        else:
+            told, status = self.run(ended.arguments), "incomplete"
+        self.item |= {**outcome(ended), "status": status}
+        return [*told, self._event(f"mcp_call.{'completed' if status == 'completed' else 'failed'}"), self._done()]
+
+
+class ListDraft(ItemDraft):
+    """What a server offers. It is known before the response begins."""
+
+    def __init__(self, response_id: str, index: int, listing: Listing) -> None:
+        super().__init__("mcp_list_tools", response_id, index, {"server_label": listing.use.server.label, "tools": []})
+        self._tools = listed_tools(listing)
+        del self.item["status"]
+
+    def all(self) -> list[Json]:
+        begun = [self._added(), self._event("mcp_list_tools.in_progress")]
+        self.item["tools"] = self._tools
+        return [*begun, self._event("mcp_list_tools.completed"), self._done()]
+
+
+class ApprovalDraft(ItemDraft):
+    """A call that waits for the client's consent."""
+
+    def __init__(self, response_id: str, index: int, wanted: ApprovalWanted) -> None:
+        facts = {"server_label": wanted.tool.label, "name": wanted.tool.name, "arguments": wanted.arguments}
+        super().__init__("mcp_approval_request", response_id, index, facts)
+        del self.item["status"]
+
+    def all(self) -> list[Json]:
+        return [self._added(), self._done()]
+
+
+def _text_part(text: str, logprobs: list[Json]) -> Json:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def _reasoning_part(text: str) -> Json:
+    return {"type": "reasoning_text", "text": text}

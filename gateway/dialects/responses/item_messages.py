@@ -1,0 +1,80 @@
+"""A conversation's items as the messages that chat templates take. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.core.images import ImageSource, image_at, read_content
+from gateway.dialects.responses.hosted_call_messages import ServedCalls
+from gateway.tools.loop.step_messages import call_entry
+
+Json = dict[str, Any]
+
+ROLES = {"developer": "system"}
+
+
+def chat_messages(
+    instructions: str | None, items: Sequence[Json], earlier: int = 0, served: ServedCalls | None = None
+) -> list[Json]:
+    """What a model thought and called belongs to one message with what it said, as templates have it.
+
+    `earlier`: how many of the items are of the conversation that goes on, and not of the request's own input.
+    `served`: what is known of the calls of servers' tools.
+    """
+    served = served or ServedCalls()
+    messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
+    reasoning = ""  # before the message or the call that it led to
+    for number, item in enumerate(items, -earlier):
+        match item["type"]:
+            case "reasoning":
+                reasoning += reasoning_text(item)
+                continue
+            case "message":
+                role = ROLES.get(item["role"], item["role"])
+                messages.append(
+                    {"role": role, "content": read_content(item["content"], _path(number, "content"), piece)}
+                )
+            case "mcp_list_tools" | "mcp_approval_response":
+                continue
+            case "mcp_call" | "mcp_approval_request":
+                if (told := served.messages(item)) is None:
+                    continue
+                call, result = told
+                _add_call(messages, call, reasoning)
+                messages.append(result)
+            case "function_call":
+                if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and nobody ran it
+                    continue
+                _add_call(messages, call_entry(item["call_id"], item["name"], item["arguments"]), reasoning)
+            case "function_call_output":
+                output = read_content(item["output"], _path(number, "output"), piece)
+                messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
+        if reasoning and messages[-1]["role"] == "assistant":
+            messages[-1]["reasoning_content"] = reasoning
+        reasoning = ""
+    return messages
+
+
+def _add_call(messages: list[Json], call: Json, reasoning: str) -> None:
+    """To the message that it belongs to; new thoughts begin a new one."""
+    if reasoning or not messages or messages[-1]["role"] != "assistant":
+        messages.append({"role": "assistant", "content": ""})
+    messages[-1].setdefault("tool_calls", []).append(call)
+    if reasoning:
+        messages[-1]["reasoning_content"] = reasoning
+
+
+def _path(number: int, name: str) -> str:
+    """Of what is in an item; what the conversation has from before has no place in the request."""
+    return f"input[{number}].{name}" if number >= 0 else ""
+
+
+def piece(part: Json, path: str) -> str | ImageSource:
+    if part["type"] == "input_image":
+        return image_at(part["image_url"], f"{path}.image_url" if path else "previous_response_id")
+    text: str = part["refusal"] if part["type"] == "refusal" else part["text"]
+    return text
+
+
+def reasoning_text(item: Json) -> str:
+    """The thoughts themselves where they are there, or else their summary."""
+    return "\n".join(part["text"] for part in item.get("content") or item["summary"])

@@ -1,0 +1,102 @@
+"""The stored responses, as the dialect uses them: continued, kept, listed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from atelier.errors import AtelierError, InvalidRequest, PreviousResponseNotFound, ResponseNotFound
+from gateway.dialects.responses.item_ids import response_of
+from gateway.dialects.responses.item_requests import Input
+from gateway.dialects.responses.response_turn import Turn
+from gateway.dialects.responses.stored_items import referenced_ids
+from gateway.dialects.responses.stored_response import Record, read_record, record_json
+from gateway.fleet.response_store import Stored
+
+Json = dict[str, Any]
+
+CONTINUABLE = ("completed", "incomplete")
+MOST_REFERENCED = 64  # stored responses that one input refers to
+
+_log = structlog.get_logger(__name__)
+
+
+class Archive:
+    """Translates between stored bytes and turns. Unavailable when the registry is away."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+
+    async def earlier(self, previous_id: str | None, owner: str) -> list[Json]:
+        """Every item of the conversation that goes on, the oldest first. PreviousResponseNotFound, InvalidRequest."""
+        if previous_id is None:
+            return []
+        try:
+            records = await self._conversation(previous_id, owner)
+        except ResponseNotFound as error:
+            raise PreviousResponseNotFound(error.message, param="previous_response_id") from None
+        status = records[-1].response["status"]
+        if status not in CONTINUABLE:
+            raise InvalidRequest(
+                f"previous_response_id: this response is {status}; only a finished one can be continued",
+                param="previous_response_id",
+            )
+        return _items(records)
+
+    async def referenced(self, given: Input, owner: str) -> dict[str, Json]:
+        """The items that the input refers to, as far as they are there, by id."""
+        ids = dict.fromkeys(found for id in referenced_ids(given) if (found := response_of(id)))
+        if len(ids) > MOST_REFERENCED:
+            raise InvalidRequest(f"input: refers to items of more than {MOST_REFERENCED} responses", param="input")
+        items: dict[str, Json] = {}
+        for id in ids:
+            try:
+                record = await self.get(id, owner)
+            except ResponseNotFound:
+                continue  # who uses the items names the one that is missing
+            items |= {item["id"]: item for item in record.all_items}
+        return items
+
+    async def keep(self, turn: Turn, response: Json) -> Json:
+        """The finished response as its client is to get it: its `store` says whether it was stored.
+
+        An answer is worth more than its record: one that cannot be stored is given all the same.
+        """
+        if not turn.stored:
+            return response
+        try:
+            await self.put(turn, response)
+        except AtelierError as error:
+            _log.warning("response_not_stored", id=turn.id, reason=error.code)
+            return {**response, "store": False}
+        return response
+
+    async def put(self, turn: Turn, response: Json) -> None:
+        """Written when this returns."""
+        await self._stored.put(
+            turn.id,
+            turn.owner,
+            record_json(response, list(turn.items)),
+            created_at=turn.created_at,
+            previous_id=turn.body.previous_response_id,
+        )
+
+    async def get(self, id: str, owner: str) -> Record:
+        """ResponseNotFound."""
+        return read_record((await self._stored.get(id, owner)).body)
+
+    async def delete(self, id: str, owner: str) -> None:
+        """ResponseNotFound."""
+        await self._stored.delete(id, owner)
+
+    async def input_of(self, id: str, owner: str) -> list[Json]:
+        """Every item that the response was an answer to, the oldest first. ResponseNotFound."""
+        *earlier, last = await self._conversation(id, owner)
+        return [*_items(earlier), *last.items]
+
+    async def _conversation(self, id: str, owner: str) -> list[Record]:
+        return [read_record(each.body) for each in await self._stored.conversation(id, owner)]
+
+
+def _items(records: Sequence[Record]) -> list[Json]:
+    return [item for record in records for item in record.all_items]

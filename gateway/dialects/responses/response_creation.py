@@ -1,0 +1,64 @@
+"""From a body to its turn, and from a turn to the answer that is on its way."""
+
+import time
+
+from gateway.core.account import Account
+from gateway.core.answer import Answering, begun
+from gateway.core.call import Origin
+from gateway.core.inference import Inference
+from gateway.dialects.responses.call_approvals import read_consent
+from gateway.dialects.responses.item_ids import new_response_id
+from gateway.dialects.responses.response_archive import Archive
+from gateway.dialects.responses.response_turn import Turn, make_turn
+from gateway.dialects.responses.responses_requests import ResponseBody
+from gateway.dialects.responses.responses_tools import own_functions, server_wishes, uses_servers
+from gateway.dialects.responses.responses_translation import refuse_contradictions
+from gateway.dialects.responses.stored_items import input_items
+from gateway.tools.loop.tool_host import ToolHost
+from gateway.tools.loop.toolset import Toolset
+
+
+class Answers:
+    """For whoever waits for a response, and for those that nobody waits for."""
+
+    def __init__(self, inference: Inference, host: ToolHost, archive: Archive) -> None:
+        self._inference = inference
+        self._host = host
+        self._archive = archive
+
+    async def turn(self, body: ResponseBody, owner: str) -> Turn:
+        """What the body asks for, with the conversation that it goes on from and the tools that its servers offer;
+        raises what stands against it.
+        """
+        refuse_contradictions(body)
+        earlier = await self._archive.earlier(body.previous_response_id, owner)
+        response_id = new_response_id()
+        items = input_items(body.input, response_id, await self._archive.referenced(body.input, owner))
+        consent = read_consent([*earlier, *items], len(earlier))
+        toolset = await self._toolset(body, owner)
+        return make_turn(response_id, owner, body, items, earlier, consent, toolset, int(time.time()))
+
+    async def start(self, turn: Turn, origin: Origin, account: Account, *, whole: bool = False) -> Answering:
+        """An answer that a worker has accepted, for the caller to close; the approved calls have run.
+
+        `whole`: the client gets everything at the end.
+        """
+        if turn.toolset is None:
+            return await self._inference.start(turn.call, origin, account)
+        loop = await self._host.admit(
+            turn.call,
+            turn.toolset,
+            origin,
+            account,
+            approved=turn.approved,
+            resumed=turn.resumed,
+            most_calls=turn.body.max_tool_calls,
+            whole=whole,
+        )
+        return await begun(loop)
+
+    async def _toolset(self, body: ResponseBody, owner: str) -> Toolset | None:
+        if not uses_servers(body):
+            return None
+        taken = [tool.name for tool in own_functions(body)]
+        return await self._host.toolset(server_wishes(body), owner, taken=taken, asks=True)

@@ -1,0 +1,156 @@
+"""The response object, as OpenAI's clients know it. Pure."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from atelier.errors import AtelierError, InvalidRequest
+from gateway.core.answer import Answering
+from gateway.core.effective_settings import Effective
+from gateway.core.events import Event, Finished, StopReason
+from gateway.dialects.responses.response_output import output_of
+from gateway.dialects.responses.response_turn import Turn
+from gateway.dialects.responses.responses_requests import ResponseBody
+from gateway.dialects.responses.responses_tools import choice_object, tool_objects
+
+Json = dict[str, Any]
+
+CUT_OFF = {StopReason.MAX_PREDICTED_TOKENS_REACHED, StopReason.CONTEXT_LENGTH_REACHED}
+UNFINISHED = ("queued", "in_progress")
+
+
+def unfinished_response(turn: Turn, model: str, status: str, settings: Effective | None = None) -> Json:
+    return _response(turn, model, settings, status=status, output=[])
+
+
+def finished_response(turn: Turn, generation: Answering, output: Sequence[Json]) -> Json:
+    """Of a generation whose one choice has ended."""
+    status, details = ending(generation.ends[0])
+    return _response(
+        turn,
+        generation.plan.name,
+        generation.settings,
+        status=status,
+        output=output,
+        incomplete_details=details,
+        usage=usage(generation),
+    )
+
+
+def collected_response(turn: Turn, generation: Answering, events: Iterable[Event]) -> Json:
+    """Of a generation that has ended, and all that it came as."""
+    output = output_of(turn)
+    output.begin()
+    for event in events:
+        output.take(event)
+    output.end(ending(generation.ends[0])[0])
+    return finished_response(turn, generation, output.items)
+
+
+def failed_response(turn: Turn, model: str, error: AtelierError, output: Sequence[Json] = ()) -> Json:
+    return _response(turn, model, None, status="failed", output=output, error=error_object(error))
+
+
+def cancelled_response(turn: Turn, model: str) -> Json:
+    return _response(turn, model, None, status="cancelled", output=[])
+
+
+def ending(finished: Finished) -> tuple[str, Json | None]:
+    """The status, and what is missing."""
+    if finished.reason in CUT_OFF:
+        return "incomplete", {"reason": "max_output_tokens"}
+    return "completed", None
+
+
+def error_object(error: AtelierError) -> Json:
+    """OpenAI's codes say little here: ours is the type."""
+    code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
+    return {"code": code, "message": error.message, "type": error.code, "param": error.param}
+
+
+def usage(generation: Answering) -> Json:
+    prompt, completion = generation.prompt_tokens, generation.completion_tokens
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": generation.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": generation.reasoning_tokens},
+        "total_tokens": prompt + completion,
+    }
+
+
+def _response(
+    turn: Turn,
+    model: str,
+    settings: Effective | None,
+    *,
+    status: str,
+    output: Sequence[Json],
+    error: Json | None = None,
+    incomplete_details: Json | None = None,
+    usage: Json | None = None,
+) -> Json:
+    return {
+        "id": turn.id,
+        "object": "response",
+        "created_at": turn.created_at,
+        "status": status,
+        "background": bool(turn.body.background),
+        "completed_at": int(time.time()) if status == "completed" else None,
+        "error": error,
+        "incomplete_details": incomplete_details,
+        "model": model,
+        "output": output,
+        "usage": usage,
+        "store": turn.stored,
+        **_sampling(turn.body, settings),
+        **_asked(turn.body),
+    }
+
+
+def _sampling(body: ResponseBody, settings: Effective | None) -> Json:
+    """As they hold where that is known, otherwise as they were asked for."""
+    values: Mapping[str, Any] = settings.values if settings is not None else {}
+    return {name: values[name].value if name in values else getattr(body, name) for name in ("temperature", "top_p")}
+
+
+def _asked(body: ResponseBody) -> Json:
+    """What the response repeats of its request."""
+    reasoning = body.reasoning
+    return {
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "metadata": body.metadata or {},
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "previous_response_id": body.previous_response_id,
+        "prompt_cache_key": body.prompt_cache_key,
+        "reasoning": {
+            "effort": reasoning.effort if reasoning else None,
+            "summary": (reasoning.summary or reasoning.generate_summary) if reasoning else None,
+        },
+        "safety_identifier": body.safety_identifier,
+        "service_tier": "default",
+        "text": _text(body),
+        "tool_choice": choice_object(body),
+        "tools": tool_objects(body),
+        "top_logprobs": body.top_logprobs or 0,
+        "truncation": body.truncation or "disabled",
+        "user": body.user,
+    }
+
+
+def _text(body: ResponseBody) -> Json:
+    given = body.text.format if body.text else None
+    told: Json = {"type": "text"}
+    if given is not None:
+        told = {"type": given.type}
+    if given is not None and given.type == "json_schema":
+        told |= {
+            "name": given.name or "answer",
+            "description": given.description,
+            "schema": given.schema_,
+            "strict": given.strict,
+        }
+    verbosity = body.text.verbosity if body.text else None
+    return {"format": told, "verbosity": verbosity or "medium"}

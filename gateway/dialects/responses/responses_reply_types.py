@@ -1,0 +1,413 @@
+"""The replies of the routes of OpenAI's responses."""
+
+from typing import Any, Literal
+
+from pydantic import Field, RootModel
+
+from gateway.dialects.documented import KEY, MODEL, Documented, Reply
+from gateway.dialects.openai.openai_reply_types import Logprob
+from gateway.dialects.responses.list_page import MOST, USUAL_LIMIT
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+
+
+class OutputText(Reply):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any]
+    logprobs: list[Logprob]
+
+
+class RefusalText(Reply):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ReasoningText(Reply):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class SummaryText(Reply):
+    type: Literal["summary_text"]
+    text: str
+
+
+class InputText(Reply):
+    type: Literal["input_text"]
+    text: str
+
+
+class InputImage(Reply):
+    type: Literal["input_image"]
+    image_url: str
+    detail: str | None = None
+
+
+class OutputMessage(Reply):
+    id: str
+    type: Literal["message"]
+    role: Literal["user", "assistant", "system", "developer"]
+    content: list[OutputText | RefusalText | InputText | InputImage]
+    status: ItemStatus
+
+
+class ReasoningItemReply(Reply):
+    id: str
+    type: Literal["reasoning"]
+    summary: list[SummaryText]
+    content: list[ReasoningText] | None = None
+    status: ItemStatus
+
+
+class FunctionCallReply(Reply):
+    id: str
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus
+
+
+class FunctionCallOutputReply(Reply):
+    id: str
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[InputText | InputImage]
+    status: ItemStatus
+
+
+class ProtocolError(Reply):
+    """The call never got to its tool, or its reply did not come."""
+
+    type: Literal["mcp_protocol_error", "http_error"]
+    code: int
+    message: str
+
+
+class ExecutionError(Reply):
+    """The tool says that it failed."""
+
+    type: Literal["mcp_tool_execution_error"]
+    content: Any = Field(description="MCP's content.")
+
+
+class MCPCallReply(Reply):
+    """A call of an MCP server's tool, which the gateway has run."""
+
+    id: str
+    type: Literal["mcp_call"]
+    server_label: str
+    name: str
+    arguments: str
+    approval_request_id: str | None
+    output: str | None
+    error: ProtocolError | ExecutionError | None
+    status: Literal["in_progress", "completed", "incomplete", "calling", "failed"]
+
+
+class MCPToolReply(Reply):
+    name: str
+    description: str | None
+    input_schema: Any
+    annotations: Any
+
+
+class MCPListReply(Reply):
+    """What a server offers, as far as the request allows it."""
+
+    id: str
+    type: Literal["mcp_list_tools"]
+    server_label: str
+    tools: list[MCPToolReply]
+
+
+class ApprovalRequestReply(Reply):
+    """A call that does not run unless the next request agrees to it."""
+
+    id: str
+    type: Literal["mcp_approval_request"]
+    server_label: str
+    name: str
+    arguments: str
+
+
+class ApprovalResponseReply(Reply):
+    id: str
+    type: Literal["mcp_approval_response"]
+    approval_request_id: str
+    approve: bool
+    reason: str | None
+
+
+OutputItem = OutputMessage | ReasoningItemReply | FunctionCallReply | MCPCallReply | MCPListReply | ApprovalRequestReply
+AnyItem = OutputItem | FunctionCallOutputReply | ApprovalResponseReply
+
+
+class InputTokensDetails(Reply):
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensReasoning(Reply):
+    reasoning_tokens: int
+
+
+class ResponseUsage(Reply):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensReasoning
+    total_tokens: int
+
+
+class ResponseError(Reply):
+    code: str
+    message: str
+    type: str
+    param: str | None
+
+
+class IncompleteDetails(Reply):
+    reason: Literal["max_output_tokens"]
+
+
+class ReasoningEcho(Reply):
+    effort: str | None
+    summary: str | None
+
+
+class ResponseObject(Reply):
+    """The response, and what it repeats of its request."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    completed_at: int | None
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    model: str
+    output: list[OutputItem]
+    usage: ResponseUsage | None
+    store: bool
+    temperature: float | None
+    top_p: float | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    reasoning: ReasoningEcho
+    safety_identifier: str | None
+    service_tier: Literal["default"]
+    text: dict[str, Any] = Field(description="The format and the verbosity.")
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    truncation: Literal["auto", "disabled"]
+    user: str | None
+
+
+class Numbered(Reply):
+    sequence_number: int
+
+
+class ResponseState(Numbered):
+    type: Literal[
+        "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed"
+    ]
+    response: ResponseObject
+
+
+class ItemEvent(Numbered):
+    type: Literal["response.output_item.added", "response.output_item.done"]
+    output_index: int
+    item: OutputItem
+
+
+class PlacedEvent(Numbered):
+    item_id: str
+    output_index: int
+
+
+class PartEvent(PlacedEvent):
+    type: Literal["response.content_part.added", "response.content_part.done"]
+    content_index: int
+    part: OutputText | ReasoningText
+
+
+class OutputTextDelta(PlacedEvent):
+    type: Literal["response.output_text.delta"]
+    content_index: int
+    delta: str
+    logprobs: list[Logprob]
+
+
+class OutputTextDone(PlacedEvent):
+    type: Literal["response.output_text.done"]
+    content_index: int
+    text: str
+    logprobs: list[Logprob]
+
+
+class ReasoningTextDelta(PlacedEvent):
+    type: Literal["response.reasoning_text.delta"]
+    content_index: int
+    delta: str
+
+
+class ReasoningTextDone(PlacedEvent):
+    type: Literal["response.reasoning_text.done"]
+    content_index: int
+    text: str
+
+
+class ArgumentsDelta(PlacedEvent):
+    type: Literal["response.function_call_arguments.delta"]
+    delta: str
+
+
+class ArgumentsDone(PlacedEvent):
+    type: Literal["response.function_call_arguments.done"]
+    name: str
+    arguments: str
+
+
+class MCPArgumentsDelta(PlacedEvent):
+    type: Literal["response.mcp_call_arguments.delta"]
+    delta: str
+
+
+class MCPArgumentsDone(PlacedEvent):
+    type: Literal["response.mcp_call_arguments.done"]
+    arguments: str
+
+
+class MCPState(PlacedEvent):
+    type: Literal[
+        "response.mcp_list_tools.in_progress",
+        "response.mcp_list_tools.completed",
+        "response.mcp_call.in_progress",
+        "response.mcp_call.completed",
+        "response.mcp_call.failed",
+    ]
+
+
+class ResponseEvent(
+    RootModel[
+        ResponseState
+        | ItemEvent
+        | PartEvent
+        | OutputTextDelta
+        | OutputTextDone
+        | ReasoningTextDelta
+        | ReasoningTextDone
+        | ArgumentsDelta
+        | ArgumentsDone
+        | MCPArgumentsDelta
+        | MCPArgumentsDone
+        | MCPState
+    ]
+):
+    """The data of one event, whose name is its type."""
+
+
+class ItemList(Reply):
+    object: Literal["list"]
+    data: list[AnyItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedResponse(Reply):
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+ID = "resp_9daf7a8018074938ab34fa91fa12684a"
+SAID = {
+    "id": "msg_9daf7a8018074938ab34fa91fa12684ao0",
+    "type": "message",
+    "role": "assistant",
+    "content": [{"type": "output_text", "text": "Hello! How can I help you today?", "annotations": [], "logprobs": []}],
+    "status": "completed",
+}
+RESPONSE = {
+    "id": ID,
+    "object": "response",
+    "created_at": 1795588388,
+    "status": "completed",
+    "background": False,
+    "completed_at": 1795588389,
+    "error": None,
+    "incomplete_details": None,
+    "model": KEY,
+    "output": [SAID],
+    "usage": {
+        "input_tokens": 31,
+        "input_tokens_details": {"cached_tokens": 28, "cache_write_tokens": 0},
+        "output_tokens": 9,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 40,
+    },
+    "store": True,
+    "temperature": 0.8,
+    "top_p": 0.95,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "truncation": "disabled",
+    "user": None,
+}
+ASKED = {
+    "id": "msg_9daf7a8018074938ab34fa91fa12684ai0",
+    "type": "message",
+    "role": "user",
+    "content": [{"type": "input_text", "text": "Hi"}],
+    "status": "completed",
+}
+
+DOCUMENTED = {
+    "POST /v1/responses": Documented(
+        reply=ResponseObject, events=ResponseEvent, request={"model": MODEL, "input": "Hi"}, example=RESPONSE
+    ),
+    "GET /v1/responses/{id}": Documented(reply=ResponseObject, example=RESPONSE, query={"stream": {"const": "false"}}),
+    "DELETE /v1/responses/{id}": Documented(
+        reply=DeletedResponse, example={"id": ID, "object": "response", "deleted": True}
+    ),
+    "GET /v1/responses/{id}/input_items": Documented(
+        reply=ItemList,
+        query={
+            "limit": {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL_LIMIT},
+            "order": {"enum": ["asc", "desc"], "default": "desc"},
+            "after": {"type": "string", "description": "Id of the item before the first one that is wanted."},
+        },
+        example={
+            "object": "list",
+            "data": [ASKED],
+            "first_id": ASKED["id"],
+            "last_id": ASKED["id"],
+            "has_more": False,
+        },
+    ),
+    "POST /v1/responses/{id}/cancel": Documented(
+        reply=ResponseObject, example={**RESPONSE, "status": "cancelled", "completed_at": None, "output": []}
+    ),
+}

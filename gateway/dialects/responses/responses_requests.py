@@ -1,0 +1,179 @@
+"""The body of POST /v1/responses. Unknown fields are ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from atelier.limits import LONGEST_TIMEOUT, MOST_LOGPROBS, MOST_PRIORITY
+from atelier.settings import TABLE
+from atelier.settings.settings_schema import fields_model
+from gateway.dialects.body_base import Body
+from gateway.dialects.openai.mcp_tool import Label, MCPTool
+from gateway.dialects.openai.openai_requests import Ttl
+from gateway.dialects.responses.item_requests import Input, ServerToolName
+
+MOST_TOOLS = 512
+MAX_TOKENS = "max_tokens"  # has another name here
+
+Sampling = fields_model(
+    "ResponseSampling",
+    (
+        (row.facts.openai, row)
+        for row in TABLE["inference"].values()
+        if row.facts.openai and row.name not in (MAX_TOKENS, "context_overflow")
+    ),
+)
+
+FunctionName = Annotated[str, Field(pattern="^[a-zA-Z0-9_.-]{1,128}$")]
+
+
+class FunctionTool(Body):
+    type: Literal["function"]
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments, an object.")
+    strict: bool | None = Field(None, description="Refuse a schema that cannot be enforced whole.")
+
+
+class OtherTool(Body):
+    """One that the server would run itself: refused by name."""
+
+    type: str
+
+
+def _tool_kind(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "(neither)"
+    kind = value.get("type")
+    return f"({kind})" if kind in ("function", "mcp") else "(other)"
+
+
+ToolEntry = Annotated[
+    Annotated[FunctionTool, Tag("(function)")]
+    | Annotated[MCPTool, Tag("(mcp)")]
+    | Annotated[OtherTool, Tag("(other)")],
+    Discriminator(_tool_kind, custom_error_type="tool", custom_error_message="must be an object"),
+]
+
+
+class NamedFunction(Body):
+    type: Literal["function"]
+    name: str
+
+
+class ChosenServer(Body):
+    """One of a server's tools has to be called: the one that is named, or any."""
+
+    type: Literal["mcp"]
+    server_label: Label
+    name: ServerToolName | None = None
+
+
+class ToolReference(Body):
+    """A function by its name, or a server's tools by its label: all of them where no name says which."""
+
+    type: str
+    name: str | None = None
+    server_label: str | None = None
+
+
+class AllowedFunctions(Body):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ToolReference], Field(min_length=1, max_length=MOST_TOOLS)]
+
+
+def _choice_kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "(word)"
+    kind = value.get("type") if isinstance(value, dict) else None
+    known = ("function", "mcp", "allowed_tools")
+    return f"({kind})" if kind in known else "(other)" if isinstance(kind, str) else "(neither)"
+
+
+Choice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("(word)")]
+    | Annotated[NamedFunction, Tag("(function)")]
+    | Annotated[ChosenServer, Tag("(mcp)")]
+    | Annotated[AllowedFunctions, Tag("(allowed_tools)")]
+    | Annotated[OtherTool, Tag("(other)")],
+    Discriminator(
+        _choice_kind,
+        custom_error_type="tool_choice",
+        custom_error_message='must be "none", "auto", "required", or an object with a type',
+    ),
+]
+
+
+class TextFormat(Body):
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the answer.")
+    strict: bool | None = None
+    description: str | None = None
+
+
+class TextSettings(Body):
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class ReasoningSettings(Body):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+        None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
+    )
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+
+
+class ResponseBody(Sampling):  # type: ignore[misc, valid-type]
+    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
+    input: Input
+    instructions: str | None = Field(None, description="A system message for this response alone.")
+    previous_response_id: str | None = Field(None, description="The stored response that this one goes on from.")
+    store: bool | None = Field(None, description="Keep the response, so that it can be got and continued; true unset.")
+    stream: bool | None = None
+    background: bool | None = Field(None, description="Return at once; the response is to be asked for later.")
+
+    tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Of servers' tools, in this response; beyond it the model has to answer without."
+    )
+
+    text: TextSettings | None = None
+    reasoning: ReasoningSettings | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None, description="auto: the oldest messages are left out of what does not fit."
+    )
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
+    include: Annotated[list[str], Field(max_length=32)] | None = None
+
+    metadata: Metadata | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+
+    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
+    ttl: Ttl | None = Field(
+        None,
+        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
+    )
+    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
+        None, description="Requests with a lower one start sooner; 0 when unset."
+    )
+    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
+        None, description="Seconds after which the request fails rather than goes on."
+    )
+
+    conversation: Any = Field(None, description="Refused: previous_response_id continues a conversation.")
+    prompt: Any = Field(None, description="Refused: there are no prompts stored here.")
+    moderation: Any = Field(None, description="Refused: nothing is moderated here.")

@@ -1,0 +1,60 @@
+"""The routes of OpenAI's responses: parse, one call, render."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from atelier.errors import UnsupportedField
+from gateway.core.answer import Answering
+from gateway.dialects.body import read_body
+from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
+from gateway.dialects.responses.background_responses import Background
+from gateway.dialects.responses.list_page import page
+from gateway.dialects.responses.response_archive import Archive
+from gateway.dialects.responses.response_creation import Answers
+from gateway.dialects.responses.response_object import collected_response
+from gateway.dialects.responses.response_turn import Turn
+from gateway.dialects.responses.responses_requests import ResponseBody
+from gateway.dialects.responses.responses_stream import ResponseStream
+from gateway.http.disconnect import while_connected
+
+
+class ResponseRoutes:
+    def __init__(self, answers: Answers, archive: Archive, background: Background) -> None:
+        self._answers = answers
+        self._archive = archive
+        self._background = background
+
+    async def create(self, request: Request) -> Response:
+        body = await read_body(request, ResponseBody)
+        async with while_connected(request.receive):
+            turn = await self._answers.turn(body, owner_of(request))
+            if body.background:
+                return json_response(await self._background.start(turn, origin_of(request)))
+            answer = await self._answers.start(turn, origin_of(request), account_of(request), whole=not body.stream)
+            if body.stream:
+                return ResponseStream(turn, answer, self._archive, answer_headers(request, answer))
+            return await self._whole(request, turn, answer)
+
+    async def _whole(self, request: Request, turn: Turn, answer: Answering) -> Response:
+        try:
+            response = collected_response(turn, answer, await answer.events())
+            return json_response(await self._archive.keep(turn, response), answer_headers(request, answer))
+        finally:
+            answer.close()
+
+    async def get(self, request: Request) -> Response:
+        if request.query_params.get("stream") == "true":
+            raise UnsupportedField("stream: a stored response comes in one piece; leave it out.", param="stream")
+        return json_response(await self._background.look(request.path_params["id"], owner_of(request)))
+
+    async def delete(self, request: Request) -> Response:
+        id = request.path_params["id"]
+        await self._background.delete(id, owner_of(request))
+        return json_response({"id": id, "object": "response", "deleted": True})
+
+    async def cancel(self, request: Request) -> Response:
+        return json_response(await self._background.cancel(request.path_params["id"], owner_of(request)))
+
+    async def input_items(self, request: Request) -> Response:
+        items = await self._archive.input_of(request.path_params["id"], owner_of(request))
+        return json_response(page(items, request.query_params))

@@ -1,0 +1,182 @@
+"""The tools that a response may call, to the core's terms and back. Pure."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.tools import Tool, ToolChoice, Tools
+from gateway.core.mcp_server import APPROVALS
+from gateway.dialects.openai.mcp_tool import MCPTool, server_entries, server_wish
+from gateway.dialects.responses.responses_requests import (
+    AllowedFunctions,
+    ChosenServer,
+    FunctionTool,
+    NamedFunction,
+    OtherTool,
+    ResponseBody,
+)
+from gateway.dialects.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool, some_of
+from gateway.tools.loop.requested_server import Wish, told_label
+from gateway.tools.loop.toolset import Toolset
+
+Json = dict[str, Any]
+Told = TypeVar("Told")
+
+HIDDEN = "<redacted>"
+
+
+def uses_servers(body: ResponseBody) -> bool:
+    """Whether the model may call tools of MCP servers."""
+    return bool(server_entries(body.tools))
+
+
+def server_wishes(body: ResponseBody) -> list[Wish]:
+    return [
+        server_wish(entry, path, usual=APPROVALS[usual_approval(entry)]) for path, entry in server_entries(body.tools)
+    ]
+
+
+def usual_approval(tool: MCPTool) -> str:
+    """Servers that the request brings ask for consent unless it says otherwise, as OpenAI has it; the operator's
+    where it says so, or mcp.json does.
+    """
+    return "never" if tool.server_url is None else "always"
+
+
+def own_functions(body: ResponseBody) -> list[Tool]:
+    """Those that the client runs. InvalidRequest, UnsupportedField name the tool at fault."""
+    tools = {
+        number: _tool(entry, f"tools[{number}]")
+        for number, entry in enumerate(body.tools or [])
+        if not isinstance(entry, MCPTool)
+    }
+    refuse_namesakes(tools, "tools[{}].name")
+    return list(tools.values())
+
+
+def response_tools(body: ResponseBody, toolset: Toolset | None = None) -> Tools | None:
+    """None where nothing is to be called. `toolset`: of the MCP servers that the body names."""
+    tools = own_functions(body) + (toolset.definitions() if toolset else [])
+    one = body.parallel_tool_calls is False
+    match body.tool_choice:
+        case "none":
+            return None
+        case None | "auto":
+            return Tools(tools, one_at_a_time=one) if tools else None
+        case "required":
+            require_some(tools)
+            return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
+        case NamedFunction(name=name):
+            return named(tools, name, "tool_choice.name", one_at_a_time=one)
+        case ChosenServer(server_label=label, name=tool):
+            names = _server_tools(toolset, label, tool, "tool_choice")
+            if tool is not None:
+                return named(tools, names[0], "tool_choice.name", one_at_a_time=one)
+            return some_of(tools, names, "required", one_at_a_time=one)
+        case AllowedFunctions() as choice:
+            return some_of(tools, _allowed_names(choice, tools, toolset), choice.mode, one_at_a_time=one)
+    raise UnsupportedField(
+        f'tool_choice.type: "{body.tool_choice.type[:40]}" is not supported', param="tool_choice.type"
+    )
+
+
+def _allowed_names(choice: AllowedFunctions, tools: Sequence[Tool], toolset: Toolset | None) -> list[str]:
+    names: list[str] = []
+    for number, entry in enumerate(choice.tools):
+        path = f"tool_choice.tools[{number}]"
+        if entry.type == "mcp":
+            names += _server_tools(toolset, entry.server_label or "", entry.name, path)
+        else:
+            require_tool(tools, entry.name or "", f"{path}.name")
+            names.append(entry.name or "")
+    return names
+
+
+def _server_tools(toolset: Toolset | None, label: str, name: str | None, path: str) -> list[str]:
+    """What the model is shown them as: the one that is named, or all; never none."""
+    found = toolset.of_server(label) if toolset else []
+    if not found:
+        param = f"{path}.server_label"
+        raise InvalidRequest(f'{param}: no MCP server "{told_label(label)}" offers a tool here', param=param)
+    if name is not None:
+        found = [each for each in found if each.name == name]
+        require_tool([Tool(each.name) for each in found], name, f"{path}.name")
+    return [each.shown for each in found]
+
+
+def _tool(entry: FunctionTool | OtherTool, path: str) -> Tool:
+    if isinstance(entry, OtherTool):
+        raise UnsupportedField(
+            f'{path}.type: tools of type "{entry.type[:40]}" are not supported; functions and MCP servers are',
+            param=f"{path}.type",
+        )
+    tool = function_tool(entry, path)
+    told_again(entry.parameters or {}, f"{path}.parameters")
+    return tool
+
+
+def told_again(value: Told, path: str) -> Told:
+    """The value; InvalidRequest when the response could not repeat it: a number of more than 64 bits."""
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        raise InvalidRequest(f"{path}: {error}", param=path) from None
+    return value
+
+
+def tool_objects(body: ResponseBody) -> list[Json]:
+    """As they are told in the response, and stored with it."""
+    return [
+        _server_object(tool) if isinstance(tool, MCPTool) else _function_object(tool)
+        for tool in body.tools or []
+        if not isinstance(tool, OtherTool)
+    ]
+
+
+def _function_object(tool: FunctionTool) -> Json:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": bool(tool.strict),
+    }
+
+
+def _server_object(tool: MCPTool) -> Json:
+    """Without what may be secret: headers, the token, and where the URL leads on its host."""
+    asked = tool.model_dump(include={"allowed_tools", "require_approval"}, exclude_none=True)
+    return {
+        "type": "mcp",
+        "server_label": tool.server_label,
+        "server_url": None if tool.server_url is None else told_url(tool.server_url),
+        "server_description": tool.server_description,
+        "allowed_tools": asked.get("allowed_tools"),
+        "require_approval": asked.get("require_approval", usual_approval(tool)),
+    }
+
+
+def told_url(url: str) -> str:
+    """The host alone: a path, a query and a user's name may hold keys."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return HIDDEN
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    origin = f"{parts.scheme}://{host}{port}"
+    return origin if url in (origin, f"{origin}/") else f"{origin}/{HIDDEN}"
+
+
+def choice_object(body: ResponseBody) -> str | Json:
+    match body.tool_choice:
+        case None:
+            return "auto"
+        case str(word):
+            return word
+        case choice:
+            told: Json = choice.model_dump(exclude_none=True)
+            return told

@@ -1,1 +1,0 @@
-"""What MCP servers ask the user during a call: the questions that are open, and the way of their answers."""

@@ -1,0 +1,1 @@
+"""What exists, as the registry reports it: models, presets, instances."""

@@ -1,0 +1,96 @@
+"""The subscription to the registry's changes."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from atelier.errors import Unavailable
+from atelier.rpc import from_rpc_error
+from gateway.fleet.registry_client import RegistryClient
+from gateway.fleet.snapshot import Snapshot, apply
+from protos.registry_pb2 import WatchRequest
+
+FIRST_DELAY = 0.1  # seconds between attempts, doubled up to the longest
+LONGEST_DELAY = 2.0
+HEARSAY_SECONDS = 2.0  # for a change that the registry has made to get here
+
+_log = structlog.get_logger(__name__)
+
+
+class Watcher:
+    """Owns the snapshot. `run` keeps it up to date; while the registry is away the last one stays.
+
+    away --Watch answers--> connected --stream ends--> away (and again after a back-off)
+    """
+
+    def __init__(self, registry: RegistryClient, on_change: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
+        self._registry = registry
+        self._on_change = on_change
+        self._changed: asyncio.Future[None] | None = None
+        self._delay = FIRST_DELAY
+        self.snapshot = Snapshot()
+        self.has_snapshot = False
+        self.connected = False
+
+    async def run(self) -> None:
+        """Follow the registry until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except grpc.aio.AioRpcError as error:
+                self._note_lost(from_rpc_error(error).message)
+            except Exception:  # nobody would see this task end, and the snapshot would grow old unnoticed
+                _log.exception("watch_failed")
+                self._note_lost("a change could not be taken")
+            else:
+                self._note_lost("the stream ended")
+            await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
+            self._delay = min(self._delay * 2, LONGEST_DELAY)
+
+    def known(self) -> Snapshot:
+        """The snapshot; Unavailable before there is one."""
+        if not self.has_snapshot:
+            raise Unavailable("The server is starting: it has not heard of any models yet.")
+        return self.snapshot
+
+    async def change(self, seconds: float | None, unless: "asyncio.Future[Any] | None" = None) -> None:
+        """Return at the next change, or after so many seconds without one, or when `unless` is done."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        awaited: list[asyncio.Future[Any]] = [self._changed] if unless is None else [self._changed, unless]
+        await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Return when the snapshot shows it; after a while all the same, as it may have been undone since."""
+        end = asyncio.get_running_loop().time() + HEARSAY_SECONDS
+        while not condition() and (left := end - asyncio.get_running_loop().time()) > 0:
+            await self.change(left)
+
+    async def _follow(self) -> None:
+        changes = self._registry.stub.Watch(WatchRequest(), metadata=self._registry.metadata)
+        try:
+            async for change in changes:
+                self._take(apply(self.snapshot, change))
+        finally:
+            changes.cancel()
+
+    def _take(self, snapshot: Snapshot) -> None:
+        if not self.connected:
+            _log.info("registry_connected", models=len(snapshot.models), instances=len(snapshot.instances))
+        self.snapshot, self.has_snapshot, self.connected = snapshot, True, True
+        self._delay = FIRST_DELAY
+        self._on_change(snapshot)
+        if self._changed is not None:
+            self._changed.set_result(None)
+            self._changed = None
+
+    def _note_lost(self, reason: str) -> None:
+        if self.connected:
+            _log.warning("registry_away", reason=reason)
+        elif not self.has_snapshot:
+            _log.info("registry_away", reason=reason)  # they start together, and it may take longer
+        self.connected = False

@@ -1,1 +1,0 @@
-"""Routes of our own: models, instances, the state of the server."""

@@ -1,1 +1,0 @@
-"""The MCP host: servers whose tools models may call, and the connections to them."""

@@ -1,1 +1,0 @@
-"""The gateway as an MCP server: its models as tools, its state as resources, its presets as prompts."""

@@ -1,0 +1,1 @@
+"""Questions that MCP servers ask the user."""

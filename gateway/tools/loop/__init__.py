@@ -1,0 +1,1 @@
+"""Answers that continue after each call of an MCP server's tool."""

@@ -1,0 +1,1 @@
+"""Connections to MCP servers, and calls of their tools."""

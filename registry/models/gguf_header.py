@@ -1,0 +1,232 @@
+"""What a GGUF file says of itself, read by a parser that expects the file to lie.
+
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every count is bounded and
+every length held against the file's size, so that the answer, or the refusal, takes less than a
+second and little memory. The `gguf` library gives the constants; its reader makes several objects
+for each string of the vocabulary and trusts every length.
+"""
+
+import math
+import os
+import stat
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+
+from atelier.errors import InvalidModelFile
+from registry.models.bounded_reader import U32, U64, Window
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+MOST_ENTRIES = 65_536  # metadata entries, and tensors; real files have some hundreds
+MOST_STRINGS = 1_600_000  # in all arrays together; twice the largest vocabulary with its merges
+LONGEST_KEY = 4096  # bytes
+MOST_NUMBERS = 1024  # of an array that is kept: one for each layer, not for each token
+LONGEST_TENSOR_NAME = 256  # bytes
+MOST_KEPT = 16 * 2**20  # bytes of metadata held in memory
+MOST_DIMENSIONS = 4
+LARGEST_ALIGNMENT = 2**20
+OF_TOKENS = "tokenizer."
+TOKENS = "tokenizer.ggml.tokens"
+DEFAULT_ALIGNMENT = 32
+BLOCK = "blk."  # in the names of the tensors of repeated blocks
+
+SCALARS = {
+    GGUFValueType.UINT8: struct.Struct("<B"),
+    GGUFValueType.INT8: struct.Struct("<b"),
+    GGUFValueType.UINT16: struct.Struct("<H"),
+    GGUFValueType.INT16: struct.Struct("<h"),
+    GGUFValueType.UINT32: U32,
+    GGUFValueType.INT32: struct.Struct("<i"),
+    GGUFValueType.FLOAT32: struct.Struct("<f"),
+    GGUFValueType.BOOL: struct.Struct("<?"),
+    GGUFValueType.UINT64: U64,
+    GGUFValueType.INT64: struct.Struct("<q"),
+    GGUFValueType.FLOAT64: struct.Struct("<d"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One file's header. `metadata` has the scalars, the strings and, as tuples, short arrays of numbers."""
+
+    metadata: Mapping[str, Any]
+    file_bytes: int
+    tensors: int
+    parameters: int
+    tensor_bytes: int
+    vocabulary: int  # tokens
+    main_type: str  # of most parameters, such as "Q4_1"; empty without tensors
+    outer_widths: frozenset[int]  # dimensions of tensors that are in none of the repeated blocks
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    name: str
+    dimensions: tuple[int, ...]
+    kind: GGMLQuantizationType
+    parameters: int
+    size: int  # bytes
+    offset: int  # bytes, from the start of the data
+
+
+def read_header(path: Path) -> Header:
+    """The header of the file; InvalidModelFile says what is wrong with it, OSError why it cannot be read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise InvalidModelFile("It is not a file.")
+        return _parse(Window(descriptor, info.st_size), info.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _parse(window: Window, size: int) -> Header:
+    _check_magic(window, size)
+    tensor_count, entry_count = _count(window, "tensors"), _count(window, "metadata entries")
+    metadata, vocabulary = _read_metadata(window, entry_count)
+    alignment = _alignment(metadata)
+    tensors = _read_tensors(window, tensor_count)
+    data_start = -(-window.position // alignment) * alignment
+    _check_data(tensors, data_start, alignment, size)
+    by_type: Counter[str] = Counter()
+    for tensor in tensors:
+        by_type[tensor.kind.name] += tensor.parameters
+    return Header(
+        metadata=metadata,
+        file_bytes=size,
+        tensors=len(tensors),
+        parameters=by_type.total(),
+        tensor_bytes=sum(tensor.size for tensor in tensors),
+        vocabulary=vocabulary,
+        main_type=by_type.most_common(1)[0][0] if by_type else "",
+        outer_widths=frozenset(width for tensor in tensors if BLOCK not in tensor.name for width in tensor.dimensions),
+    )
+
+
+def _check_magic(window: Window, size: int) -> None:
+    if size < len(MAGIC) or window.take(len(MAGIC)) != MAGIC:
+        raise InvalidModelFile("It is not a GGUF file: it does not begin with GGUF. Convert the model to GGUF first.")
+    version = window.number(U32)
+    if version in VERSIONS:
+        return
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS:
+        raise InvalidModelFile("It is a big-endian GGUF file: take the little-endian one.")
+    raise InvalidModelFile(f"It is GGUF version {version}; versions 2 and 3 can be read. Convert the model anew.")
+
+
+def _count(window: Window, of_what: str) -> int:
+    count: int = window.number(U64)
+    if count > MOST_ENTRIES:
+        raise InvalidModelFile(f"The header is damaged: it names {count} {of_what}. Download the file again.")
+    return count
+
+
+def _read_metadata(window: Window, count: int) -> tuple[dict[str, Any], int]:
+    """The metadata, and how many tokens the vocabulary has."""
+    metadata: dict[str, Any] = {}
+    kept, strings_left, vocabulary = 0, MOST_STRINGS, 0
+    for _ in range(count):
+        key = window.string(LONGEST_KEY).decode(errors="replace")
+        if key in metadata:
+            raise InvalidModelFile(f'The header is damaged: it has "{key[:100]}" twice. Download the file again.')
+        start = window.position
+        kind = _value_type(window.number(U32))
+        if kind is GGUFValueType.ARRAY:
+            most = 0 if key.startswith(OF_TOKENS) else MOST_NUMBERS
+            metadata[key], strings = _read_array(window, strings_left, most)
+            strings_left -= strings
+            vocabulary = strings if key == TOKENS else vocabulary
+        else:
+            metadata[key] = _read_value(window, kind)
+        kept += window.position - start if metadata[key] is not None else 0
+        if (kept := kept + len(key)) > MOST_KEPT:
+            raise InvalidModelFile("The header is damaged: its metadata is larger than any model's.")
+    return {key: value for key, value in metadata.items() if value is not None}, vocabulary
+
+
+def _value_type(number: int) -> GGUFValueType:
+    try:
+        return GGUFValueType(number)
+    except ValueError:
+        raise InvalidModelFile(
+            f"The header is damaged: it has a value of the unknown type {number}. Download the file again."
+        ) from None
+
+
+def _read_value(window: Window, kind: GGUFValueType) -> Any:
+    if kind is GGUFValueType.STRING:
+        return window.string(MOST_KEPT).decode(errors="replace")
+    return window.number(SCALARS[kind])
+
+
+def _read_array(window: Window, strings_left: int, most_numbers: int) -> tuple[tuple[Any, ...] | None, int]:
+    """An array's numbers if they are no more than that, otherwise None; and how many strings it held."""
+    kind = _value_type(window.number(U32))
+    count = window.number(U64)
+    if kind is GGUFValueType.ARRAY:
+        raise InvalidModelFile("The header is damaged: it has an array of arrays. Download the file again.")
+    if kind is not GGUFValueType.STRING:
+        if count <= most_numbers:
+            return tuple(window.number(SCALARS[kind]) for _ in range(count)), 0
+        window.skip(count * SCALARS[kind].size)
+        return None, 0
+    if count > min(strings_left, window.left // U64.size):
+        raise InvalidModelFile(f"The header is damaged: it has an array of {count} strings. Download the file again.")
+    window.skip_strings(count)
+    return None, int(count)
+
+
+def _alignment(metadata: Mapping[str, Any]) -> int:
+    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or not 0 < alignment <= LARGEST_ALIGNMENT or alignment & (alignment - 1):
+        raise InvalidModelFile("The header is damaged: general.alignment is not a power of two.")
+    return alignment
+
+
+def _read_tensors(window: Window, count: int) -> list[_Tensor]:
+    names: set[bytes] = set()
+    tensors = []
+    for _ in range(count):
+        name = window.string(LONGEST_TENSOR_NAME)
+        if name in names:
+            raise InvalidModelFile(f'The header is damaged: it has the tensor "{name.decode(errors="replace")}" twice.')
+        names.add(name)
+        tensors.append(_read_tensor(window, name.decode(errors="replace")))
+    return tensors
+
+
+def _read_tensor(window: Window, name: str) -> _Tensor:
+    dimension_count = window.number(U32)
+    if not 0 < dimension_count <= MOST_DIMENSIONS:
+        raise InvalidModelFile(f'The header is damaged: tensor "{name}" has {dimension_count} dimensions.')
+    dimensions = [window.number(U64) for _ in range(dimension_count)]
+    kind = _tensor_type(window.number(U32), name)
+    parameters = math.prod(dimensions)
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    if not 0 < parameters < 2**62 or dimensions[:1] != [dimensions[0] // block * block]:
+        raise InvalidModelFile(f'The header is damaged: tensor "{name}" has the impossible shape {dimensions}.')
+    return _Tensor(name, tuple(dimensions), kind, parameters, parameters // block * block_bytes, window.number(U64))
+
+
+def _tensor_type(number: int, name: str) -> GGMLQuantizationType:
+    try:
+        return GGMLQuantizationType(number)
+    except ValueError:
+        raise InvalidModelFile(
+            f'Tensor "{name}" has the type {number}, which is unknown: the file is damaged, or newer than this server.'
+        ) from None
+
+
+def _check_data(tensors: list[_Tensor], data_start: int, alignment: int, size: int) -> None:
+    if any(tensor.offset % alignment for tensor in tensors):
+        raise InvalidModelFile("The header is damaged: a tensor does not lie where one can. Download the file again.")
+    end = max((data_start + tensor.offset + tensor.size for tensor in tensors), default=0)
+    if end > size:
+        raise InvalidModelFile(f"The file is cut off: it has {size} bytes of {end}. Download it again.")

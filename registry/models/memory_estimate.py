@@ -1,0 +1,91 @@
+"""How much memory a model will take, before it is loaded: pure, from its shape and its load settings.
+
+As llama.cpp accounts for it: the weights, the KV cache with recurrent states, and the compute buffers
+of the largest graph. Of the graph only what is large is counted: the logits of all of its tokens, the
+attention, the feed-forward network; they follow one another, so the largest counts. An upper bound where
+a header does not say enough: experts, hybrids of attention and recurrence.
+"""
+
+from dataclasses import dataclass
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from atelier.settings import Load
+from registry.models.model_shape import Shape
+
+CELLS = 256  # the cache grows in steps of so many tokens
+FLOAT = 4  # bytes
+KEPT_ROWS = 2  # of the embedding's width, that live through a layer
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """In bytes, over all devices together."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        """Of two models that are loaded together."""
+        return Estimate(self.weights + other.weights, self.kv_cache + other.kv_cache, self.compute + other.compute)
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.compute
+
+
+def estimate_memory(shape: Shape, load: Load, *, embeds_only: bool = False) -> Estimate:
+    """`embeds_only`: no cache is kept, and a batch makes no logits."""
+    if embeds_only:
+        return Estimate(shape.tensor_bytes, 0, _graph(shape, load, cells=_tokens(load), flash=False, outputs=0))
+    flash = load.flash_attention is not False
+    compute = _graph(shape, load, cells=_cells(load.context_length), flash=flash, outputs=_tokens(load))
+    return Estimate(shape.tensor_bytes, _cache(shape, load), compute + load.parallel * shape.vocabulary * FLOAT)
+
+
+def _cache(shape: Shape, load: Load) -> int:
+    streams = 1 if load.kv_unified else load.parallel
+    everything = _cells(load.context_length)
+    sliding = min(everything, _sliding_cells(shape, load))
+    elements = sum(
+        (keys + values) * (sliding if slides else everything)
+        for keys, values, slides in zip(shape.key_widths, shape.value_widths, shape.sliding_layers, strict=True)
+    )
+    return round(elements * streams * _bytes(load.kv_type)) + _states(shape, load)
+
+
+def _sliding_cells(shape: Shape, load: Load) -> int:
+    """What a window needs: itself for each sequence that shares the cache, and the batch that moves it on."""
+    sequences = load.parallel if load.kv_unified else 1
+    return _cells(shape.sliding_window * sequences + _tokens(load))
+
+
+def _states(shape: Shape, load: Load) -> int:
+    return shape.state * shape.recurrent_layers * load.parallel * FLOAT
+
+
+def _graph(shape: Shape, load: Load, *, cells: int, flash: bool, outputs: int) -> int:
+    tokens = _tokens(load)
+    scores = 0 if flash else shape.heads * FLOAT
+    mask = 2 if flash else FLOAT
+    row = shape.embedding_length * FLOAT
+    logits = outputs * shape.vocabulary * FLOAT
+    attention = tokens * (cells * (scores + mask) + 2 * row)
+    feed_forward = tokens * 2 * shape.feed_forward * FLOAT
+    return max(logits, attention, feed_forward) + KEPT_ROWS * tokens * row
+
+
+def _tokens(load: Load) -> int:
+    """Of one compute graph."""
+    return min(load.ubatch_size, load.batch_size)
+
+
+def _cells(tokens: int) -> int:
+    return -(-tokens // CELLS) * CELLS
+
+
+def _bytes(kv_type: str) -> float:
+    """Of one number of this type."""
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kv_type.upper()]]
+    return float(size / block)

@@ -1,0 +1,83 @@
+"""An import: what is asked for, what the model will be called, and where its files go."""
+
+import filecmp
+import os
+import stat
+import threading
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from atelier.errors import InvalidRequest
+from atelier.names import check_key
+from registry.models.library_files import place
+from registry.models.model_facts import Facts
+from registry.models.model_naming import Origin, display_name, key_for, origin_in, origin_of
+from registry.models.projector_files import Projector, projectors_in
+from registry.models.split_files import parts_of
+
+
+class Mode(Enum):
+    """What becomes of the file that is imported."""
+
+    COPY = "copy"
+    LINK = "link"  # a hard link where the file system allows it, else a copy
+    IN_PLACE = "in_place"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRequest:
+    path: Path
+    key: str | None = None
+    mode: Mode = Mode.COPY
+
+
+def check_import(path: str, key: str | None, mode: Mode) -> ImportRequest:
+    """The request, if it can be done; otherwise InvalidRequest that names what to change."""
+    return ImportRequest(_check_path(path), check_key(key.lower()) if key else None, mode)
+
+
+def naming_of(request: ImportRequest, facts: Facts, models_dir: Path) -> tuple[str, str]:
+    """The key the model would have if it were free, and the name to show."""
+    inside = request.path.is_relative_to(models_dir)
+    origin = origin_in(models_dir, request.path) if inside else origin_of(request.path)
+    if request.key:
+        publisher, _, name = request.key.partition("/")
+        return request.key, display_name(request.path, Origin(publisher, name), facts)
+    name = display_name(request.path, origin, facts)
+    return key_for(origin.publisher, name), name
+
+
+def place_files(
+    request: ImportRequest, key: str, projector: Projector | None, models_dir: Path, stop: threading.Event
+) -> list[Path]:
+    """Bring the files to where they shall lie; their paths there, the (first) one's first. Blocks; for a thread.
+
+    `projector`: the model's, beside it. It is brought along, unless the folder has it already.
+    """
+    if request.mode is Mode.IN_PLACE or request.path.is_relative_to(models_dir):
+        return parts_of(request.path)
+    publisher, _, name = key.partition("/")
+    folder = models_dir / publisher / name.partition("@")[0]
+    has_it = projector and any(filecmp.cmp(each.path, projector.path, shallow=False) for each in projectors_in(folder))
+    beside = [projector.path] if projector and not has_it else []
+    return place([*parts_of(request.path), *beside], folder, models_dir, link=request.mode is Mode.LINK, stop=stop)
+
+
+def _check_path(given: str) -> Path:
+    path = Path(given)
+    if "\0" in given or not path.is_absolute():
+        raise InvalidRequest("The path of a model file must be absolute.", param="path")
+    path = Path(os.path.normpath(path))
+    try:
+        info = path.stat()
+        readable = os.access(path, os.R_OK)
+    except PermissionError:
+        raise InvalidRequest(f"The server may not read {path}.", param="path") from None
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be imported: {error.strerror or error}.", param="path") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise InvalidRequest(f"{path} is not a file: name the .gguf file itself.", param="path")
+    if not readable:
+        raise InvalidRequest(f"The server may not read {path}.", param="path")
+    return path

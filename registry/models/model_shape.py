@@ -1,0 +1,125 @@
+"""What a model's memory depends on, from its files' headers. Layers may differ from one another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from registry.models.gguf_header import Header
+
+# Where the header has a sliding window but no pattern: every so manieth layer sees everything (llama.cpp's src/models).
+SLIDING_PATTERNS = {
+    "cohere2": 4,
+    "exaone4": 4,
+    "gemma2": 2,
+    "gemma3": 6,
+    "gemma3n": 5,
+    "gpt-oss": 2,
+    "olmo2": 4,
+}
+LARGEST = 2**24  # of any number here; a header may say anything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Numbers of elements, not of bytes. What a header does not give is 0."""
+
+    tensor_bytes: int
+    embedding_length: int
+    vocabulary: int
+    heads: int
+    feed_forward: int  # the widest layer's; of experts, those that work together
+    key_widths: tuple[int, ...]  # of one token's keys, all heads, by layer
+    value_widths: tuple[int, ...]
+    sliding_window: int  # tokens
+    sliding_layers: tuple[bool, ...]  # which layers see no more than the window
+    state: int  # of a recurrent layer, for each sequence
+    recurrent_layers: int
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
+
+
+def shape_of(headers: Sequence[Header], architecture: str) -> Shape:
+    facts = _Facts(headers[0].metadata, architecture)
+    layers, embedding = min(facts.number("block_count"), 1024), facts.number("embedding_length")
+    heads = facts.each("attention.head_count", layers)
+    heads_kv = facts.each("attention.head_count_kv", layers) or heads or (0,) * layers
+    head = embedding // max(1, max(heads, default=1))
+    keys, values = facts.number("attention.key_length") or head, facts.number("attention.value_length") or head
+    state = _state(facts)
+    attends = not state or facts.has("attention.head_count_kv") or facts.number("attention.head_count") > 0
+    latent = facts.has("attention.key_length_mla")  # its values are computed from its keys
+    return Shape(
+        tensor_bytes=sum(header.tensor_bytes for header in headers),
+        embedding_length=embedding,
+        vocabulary=max(header.vocabulary for header in headers),
+        heads=max(heads, default=0),
+        feed_forward=_feed_forward(facts, layers),
+        key_widths=tuple(count * keys if attends else 0 for count in heads_kv),
+        value_widths=tuple(count * values if attends and not latent else 0 for count in heads_kv),
+        sliding_window=facts.number("attention.sliding_window"),
+        sliding_layers=_sliding(facts, architecture, layers),
+        state=state,
+        recurrent_layers=_recurrent_layers(heads_kv, layers) if state else 0,
+    )
+
+
+class _Facts:
+    """The architecture's own part of the metadata, bounded."""
+
+    def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
+        self._metadata = metadata
+        self._architecture = architecture
+
+    def has(self, name: str) -> bool:
+        return f"{self._architecture}.{name}" in self._metadata
+
+    def number(self, name: str) -> int:
+        """A number, or the largest of several."""
+        return max(self._numbers(name), default=0)
+
+    def each(self, name: str, layers: int) -> tuple[int, ...]:
+        """One number for each layer."""
+        found = self._numbers(name)
+        if len(found) == 1:
+            return found * layers
+        return (*found, *([0] * layers))[:layers] if found else ()
+
+    def _numbers(self, name: str) -> tuple[int, ...]:
+        value = self._metadata.get(f"{self._architecture}.{name}")
+        values = value if isinstance(value, tuple) else (value,)
+        return tuple(int(each) for each in values if isinstance(each, int) and 0 <= each <= LARGEST)
+
+
+def _feed_forward(facts: _Facts, layers: int) -> int:
+    experts = facts.number("expert_used_count") * facts.number("expert_feed_forward_length")
+    return max(facts.number("feed_forward_length"), experts)
+
+
+def _sliding(facts: _Facts, architecture: str, layers: int) -> tuple[bool, ...]:
+    """An architecture that is not known to have a pattern counts as one whose layers see everything."""
+    if not facts.number("attention.sliding_window"):
+        return (False,) * layers
+    told = facts.each("attention.sliding_window_pattern", layers)
+    if len(set(told)) > 1:
+        return tuple(map(bool, told))
+    period = (told[0] if told else 0) or SLIDING_PATTERNS.get(architecture, 1)
+    return tuple(layer % period < period - 1 for layer in range(layers))
+
+
+def _state(facts: _Facts) -> int:
+    """Numbers that a recurrent layer keeps of a sequence: Mamba's convolution and state, or RWKV's."""
+    embedding = facts.number("embedding_length")
+    if head := facts.number("wkv.head_size"):
+        return embedding * (facts.number("token_shift_count") or 2) + embedding * head
+    inner, state = facts.number("ssm.inner_size"), facts.number("ssm.state_size")
+    past = max(0, facts.number("ssm.conv_kernel") - 1)
+    return past * (inner + 2 * facts.number("ssm.group_count") * state) + inner * state
+
+
+def _recurrent_layers(heads_kv: Sequence[int], layers: int) -> int:
+    """Those without keys; all of them, as an upper bound, where the header does not tell them apart."""
+    without = sum(count == 0 for count in heads_kv)
+    return without or layers

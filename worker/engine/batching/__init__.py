@@ -1,0 +1,1 @@
+"""What each decode step computes, and for which sequences."""

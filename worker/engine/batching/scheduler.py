@@ -1,0 +1,173 @@
+"""What a step computes, and where: pure decisions, no llama.cpp."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from worker.engine.batching.fairness import Bid, levels
+from worker.engine.cache.prefix_tree import Match
+
+RETURNS = 0.5  # of the conversations that ended last, how many go on before their slot is needed
+UNIT = 2  # tokens; far into a long context each takes as long as a decode step
+STREAM_PAUSE = 1.5  # most prefill beside running streams, in decode steps
+BURST_SECONDS = 4.0  # of prefill that prompts which came together are read side by side for
+LONGEST_STEP = 0.25  # seconds of prefill while nobody decodes: new calls and cancellations wait this long
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSlot:
+    """A sequence of the KV cache that nobody uses."""
+
+    id: int
+    held: int  # tokens of a former prompt
+    common: int  # of those, how many the new prompt begins with
+    last_used: int  # the lower, the longer ago
+    neighbours: int = 0  # slots beside it that are in use
+
+
+def choose_slot(free: Seq[FreeSlot], *, copy_tokens: int, split_tokens: int) -> FreeSlot:
+    """The free slot that costs least, in prompt tokens: what is lost with it, copied to it, and slowed down by it.
+
+    1. What it holds beyond the new prompt's beginning is lost to the next who asks for it: the longer it was not
+       used, the less likely anyone does.
+    2. A beginning that another slot holds is copied, or computed again: at most `copy_tokens`.
+    3. Slots that lie side by side are computed in one graph. A slot away from all others makes one more of them,
+       which an answer loses `split_tokens` by; the slot in a gap makes one fewer.
+    """
+    oldest_first = sorted(free, key=lambda slot: slot.last_used)
+    longest = max(slot.common for slot in free)
+
+    def cost(age: int) -> float:
+        slot = oldest_first[age]
+        lost = (slot.held - slot.common) * RETURNS * (age + 1) / len(free)
+        return lost + min(copy_tokens, longest - slot.common) + split_tokens * (1 - slot.neighbours)
+
+    return oldest_first[min(range(len(free)), key=cost)]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another sequence is computing the beginning of this prompt: it will be copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Compute from here on, after copying the tokens before from another slot if one is named."""
+
+    tokens: int
+    source: int | None = None
+
+
+def begin_or_wait(own: int, match: Match, *, worth_copying: int) -> Begin | Wait:
+    """How a prompt begins whose slot holds its first `own` tokens.
+
+    1. What another sequence computes is waited for rather than computed twice.
+    2. What another slot holds is copied.
+    3. Otherwise the prompt goes on from what its own slot holds.
+
+    `worth_copying`: tokens that take longer to compute than a slot's cache to copy.
+    """
+    if match.claimed - own >= worth_copying and match.claimed > match.held:
+        return Wait()
+    if match.held - own >= worth_copying:
+        return Begin(match.held, source=min(match.holders))
+    return Begin(own)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """What is left of a prompt: the tokens of each slice that is not computed yet."""
+
+    slices: Seq[int]
+    waited: float  # seconds since it was submitted
+    priority: int = 0  # the lower goes first
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.slices)
+
+
+def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
+    """The slices that this step computes, by slot, most urgent first.
+
+    The most urgent level goes first. Within it, the shortest rest does, and every second of waiting
+    counts like a second less to compute: a short prompt does not wait behind a long one, and a long
+    one is not passed for ever. At least one slice is computed, and no more than take `budget` seconds.
+    """
+    level = levels([Bid(prefill.priority, prefill.waited) for prefill in prefills.values()])
+    in_turn = sorted(
+        prefills, key=lambda slot: (level[prefills[slot].priority], _urgency(prefills[slot], seconds_per_token))
+    )
+    planned: dict[int, list[int]] = {}
+    spent = 0.0
+    for slot in in_turn:
+        for tokens in prefills[slot].slices:
+            spent += tokens * seconds_per_token
+            if planned and spent > budget:
+                return planned
+            planned.setdefault(slot, []).append(tokens)
+    return planned
+
+
+def came_together(prefills: Mapping[int, Prefill], seconds_per_token: float) -> bool:
+    """Whether these prompts are a burst: several of one priority, none waiting for long, and soon read."""
+    if len({prefill.priority for prefill in prefills.values()}) != 1 or len(prefills) == 1:
+        return False
+    seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
+    return max(seconds, *(prefill.waited for prefill in prefills.values())) <= BURST_SECONDS
+
+
+def spread_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
+    """Of every prompt as large a part as `budget` seconds allow of all of them, at least a slice: they end together.
+
+    A burst that is read so costs least: its calls are large, and no stream of it begins alone and is then held up.
+    """
+    seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
+    share = min(1.0, budget / seconds)
+    return {slot: _first(prefill.slices, share * prefill.tokens) for slot, prefill in prefills.items()}
+
+
+def _first(slices: Seq[int], tokens: float) -> list[int]:
+    """The first slices, until they come to so many tokens."""
+    taken: list[int] = []
+    left = tokens
+    for each in slices:
+        if taken and left <= 0:
+            break
+        taken.append(each)
+        left -= each
+    return taken
+
+
+def _urgency(prefill: Prefill, seconds_per_token: float) -> float:
+    return prefill.tokens * seconds_per_token - prefill.waited
+
+
+def prefill_budget(decode_seconds: float | None) -> float:
+    """Seconds of prefill in a step; None: nobody decodes.
+
+    `decode_seconds`: of a step once the prompts have joined the streams. That is the pace which the streams are
+    about to have, so many short prompts that come together are read at once rather than between a lone stream's tokens.
+    """
+    return LONGEST_STEP if decode_seconds is None else STREAM_PAUSE * decode_seconds
+
+
+def finer(slices: Seq[int]) -> list[int]:
+    """The slices in units of UNIT tokens, so that a step's prefill fills its time and no more.
+
+    A slice's last unit takes a rest along: one token alone is computed by another kernel (see exactness.py).
+    """
+    return [unit for tokens in slices for unit in _units(tokens)]
+
+
+def _units(tokens: int) -> list[int]:
+    count = max(1, tokens // UNIT)
+    return [*[UNIT] * (count - 1), tokens - UNIT * (count - 1)]
+
+
+def fits_in_cache(reserved: int, needed: int, capacity: int | None) -> bool:
+    """Whether a sequence of `needed` tokens may start beside `reserved` ones.
+
+    `capacity` is that of a unified cache; None: each slot has a cache of its own.
+    """
+    return capacity is None or reserved + needed <= capacity

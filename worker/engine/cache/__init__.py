@@ -1,0 +1,1 @@
+"""Which prompt prefixes are held, in slots, in memory and on disk."""

@@ -1,0 +1,1 @@
+"""Grammars and schemas that a completion has to follow."""

@@ -1,0 +1,191 @@
+"""The thread that llama.cpp runs in: load, step after step, unload."""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+import numpy as np
+import structlog
+
+from atelier.launch import LaunchSpec
+from worker.engine.batching.sequence import Sequence as Choice
+from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
+from worker.engine.interface import Description, Emitted, SequenceFigures
+from worker.engine.model.compute_threads import fixed_threads
+from worker.engine.model.llama_log import LlamaLog
+from worker.engine.model.vocabulary import Vocabulary
+from worker.engine.model_loading import Loaded, load_model
+from worker.engine.prompt.prompt_preparation import Preparer
+from worker.engine.prompt.ranking import PairReader
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+class EngineThread:
+    """Owns the model, its contexts and the batcher; nothing else touches them.
+
+    Others put jobs into its inbox, which it empties between steps.
+    """
+
+    def __init__(self, spec: LaunchSpec, publish: Callable[[Sequence[Emitted]], None]) -> None:
+        """`publish` is called on the running event loop, once per step."""
+        self._spec = spec
+        self._publish = publish
+        self._loop = asyncio.get_running_loop()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        context = contextvars.copy_context()  # the log's fields
+        self._thread = threading.Thread(target=context.run, args=[self._run], name="llama.cpp", daemon=True)
+        self._llama_log = LlamaLog()
+        self._outcome: Future[Loaded] = Future()
+        self._loaded: Loaded | None = None
+        self._embedder: Embedder | None = None
+        self._jobs: deque[Callable[[], None]] = deque()  # the thread's own
+        self.steps = 0
+
+    async def load(self, on_progress: Callable[[float], None]) -> Description:
+        """Start the thread and load the model; LoadFailed when it cannot be."""
+        self._on_progress = on_progress
+        self._thread.start()
+        self._loaded = await asyncio.shield(asyncio.wrap_future(self._outcome))
+        return self._loaded.description
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Read-only, and so for any thread."""
+        assert self._loaded is not None
+        return self._loaded.model.vocabulary
+
+    @property
+    def preparer(self) -> Preparer:
+        """What prepares calls for this thread, in another one."""
+        assert self._loaded is not None
+        return self._loaded.preparer
+
+    @property
+    def pair_reader(self) -> PairReader:
+        """Read-only, and so for any thread."""
+        assert self._loaded is not None
+        return PairReader(self._loaded.model.vocabulary, self._loaded.model.rerank_template)
+
+    @property
+    def active(self) -> int:
+        return self._loaded.batcher.active if self._loaded and self._loaded.batcher else 0
+
+    def add(self, choices: Sequence[Choice]) -> None:
+        assert self._loaded is not None
+        assert self._loaded.batcher is not None
+        self._inbox.put(functools.partial(self._loaded.batcher.add, choices))
+
+    async def sequences(self) -> list[SequenceFigures]:
+        """Between two steps: the thread alone may look at what it works with."""
+        assert self._loaded is not None
+        batcher = self._loaded.batcher
+        if batcher is None:
+            return []
+        future: Future[list[SequenceFigures]] = Future()
+        self._inbox.put(lambda: _settle(future, lambda: batcher.figures(time.monotonic())))
+        return await asyncio.wrap_future(future)
+
+    @property
+    def longest_input(self) -> int:
+        """Tokens of the longest text that `pool` takes."""
+        assert self._loaded is not None
+        return longest_input(self._loaded.model, self._spec.load)
+
+    async def pool(self, inputs: Sequence[Tokens]) -> Vectors:
+        """What the model makes of each input as a whole: a vector, or a score."""
+        assert self._loaded is not None
+        room = batch_tokens(self._loaded.model, self._spec.load)
+        rows = [await self._call(functools.partial(self._pool, batch)) for batch in batches(inputs, room)]
+        return np.concatenate(rows)
+
+    async def close(self) -> None:
+        self._stopping.set()
+        self._inbox.put(lambda: None)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    async def _call(self, job: Callable[[], T]) -> T:
+        """Run a job on the thread, as a step of its own: streams wait for one at a time."""
+        future: Future[T] = Future()
+        self._inbox.put(lambda: self._jobs.append(lambda: _settle(future, job)))
+        return await asyncio.wrap_future(future)
+
+    def _run(self) -> None:
+        try:
+            loaded = load_model(self._spec, self._llama_log, self._progress)
+        except BaseException as error:
+            self._outcome.set_exception(error)
+            return
+        self._outcome.set_result(loaded)
+        try:
+            self._work(loaded)
+        except Exception:
+            # The state of llama.cpp is unknown now: a new process is the way out.
+            _log.exception("engine_failed")
+            self._loop.call_soon_threadsafe(_exit)
+        finally:
+            if self._embedder is not None:
+                self._embedder.close()
+            loaded.close()
+
+    def _progress(self, fraction: float) -> bool:
+        self._loop.call_soon_threadsafe(self._on_progress, fraction)
+        return not self._stopping.is_set()
+
+    def _work(self, loaded: Loaded) -> None:
+        batcher = loaded.batcher
+        while not self._stopping.is_set():
+            self._empty_inbox(wait=not self._jobs and (batcher is None or batcher.idle))
+            if self._jobs:
+                self._jobs.popleft()()
+                self.steps += 1
+            if batcher is not None and not batcher.idle:
+                emitted = batcher.step()
+                self.steps += 1
+                self._send(emitted)
+        if batcher is not None:
+            self._send(batcher.abandon())
+            batcher.close()
+
+    def _empty_inbox(self, *, wait: bool) -> None:
+        if wait:
+            self._inbox.get()()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._inbox.get_nowait()()
+
+    def _send(self, emitted: list[Emitted]) -> None:
+        if emitted:
+            self._loop.call_soon_threadsafe(self._publish, emitted)
+
+    def _pool(self, batch: Sequence[Tokens]) -> Vectors:
+        assert self._loaded is not None
+        if self._embedder is None:
+            self._embedder = Embedder(self._loaded.model, self._spec.load, self._llama_log, fixed_threads(self._spec))
+        return self._embedder.pool(batch)
+
+
+def _settle(future: "Future[T]", job: Callable[[], T]) -> None:
+    """Run the job and tell the future how it went."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(job())
+    except Exception as error:
+        future.set_exception(error)
+
+
+def _exit() -> None:
+    raise SystemExit(1)

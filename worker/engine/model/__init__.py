@@ -1,0 +1,1 @@
+"""llama.cpp: weights, context, vocabulary, devices."""

@@ -1,0 +1,152 @@
+"""The model's weights and facts, as llama.cpp holds them. Used on the engine's thread."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from llama_cpp import llama_cpp as ll
+
+from atelier.errors import InsufficientMemory, LoadFailed
+from atelier.settings.groups import Load
+from worker.engine.model.llama_devices import gpus, visible_devices
+from worker.engine.model.llama_log import LlamaLog
+from worker.engine.model.vocabulary import Vocabulary
+
+ALL_LAYERS = -1
+NO_POOLING = ("", "-1", "0")  # enum llama_pooling_type
+POOLING_RANK = "4"
+_OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")
+
+
+class Model:
+    """Owns the llama_model. `close` frees it."""
+
+    def __init__(self, path: str, load: Load, log: LlamaLog, on_progress: Callable[[float], bool]) -> None:
+        """Load the file; LoadFailed when it cannot be. `on_progress` returns False to give up."""
+        params = ll.llama_model_default_params()
+        params.n_gpu_layers = _gpu_layers(load)
+        params.load_mode = _load_mode(load)
+        split = _tensor_split(load)
+        params.tensor_split = split
+        callback = ll.llama_progress_callback(lambda fraction, _data: on_progress(fraction))
+        params.progress_callback = callback
+        self.handle = ll.llama_model_load_from_file(path.encode(), params)
+        if not self.handle:
+            raise load_error(log, "The model could not be loaded")
+        self.vocabulary = Vocabulary(self.handle)
+        self._gpu_layers_wanted = params.n_gpu_layers
+        self._has_gpu = bool(gpus(visible_devices()))  # llama.cpp says yes wherever it could use RPC servers
+
+    @property
+    def layers(self) -> int:
+        return int(ll.llama_model_n_layer(self.handle))
+
+    @property
+    def gpu_layers(self) -> int:
+        """Layers on a GPU; the output layer counts as one."""
+        if not self._has_gpu:
+            return 0
+        most = self.layers + 1
+        return most if self._gpu_layers_wanted == ALL_LAYERS else min(self._gpu_layers_wanted, most)
+
+    @property
+    def embedding_length(self) -> int:
+        return int(ll.llama_model_n_embd(self.handle))
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Of all layers, with keys and values of 16 bits: a measure, not an account."""
+        heads = max(1, int(ll.llama_model_n_head(self.handle)))
+        width = int(ll.llama_model_n_embd(self.handle)) // heads * int(ll.llama_model_n_head_kv(self.handle))
+        return self.layers * width * 2 * 2
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether a sequence's cache may be cut at any token: not with recurrent state or a sliding window."""
+        stateful = ll.llama_model_is_recurrent(self.handle) or ll.llama_model_is_hybrid(self.handle)
+        return not stateful and ll.llama_model_n_swa(self.handle) == 0
+
+    @property
+    def has_planes(self) -> bool:
+        """Whether it places the parts of images in rows and columns (M-RoPE)."""
+        return ll.llama_model_rope_type(self.handle) in (ll.LLAMA_ROPE_TYPE_MROPE, ll.LLAMA_ROPE_TYPE_IMROPE)
+
+    @property
+    def only_embeds(self) -> bool:
+        return "bert" in self.metadata("general.architecture") or self.pooling not in NO_POOLING
+
+    @property
+    def can_embed(self) -> bool:
+        """Whether pooling yields a vector of the embedding length: a reranker's yields scores."""
+        return not self.can_rerank
+
+    @property
+    def can_rerank(self) -> bool:
+        return self.pooling == POOLING_RANK
+
+    @property
+    def pooled_length(self) -> int:
+        """Numbers that pooling makes of an input."""
+        if self.can_rerank:
+            return int(ll.llama_model_n_cls_out(self.handle))
+        return int(ll.llama_model_n_embd_out(self.handle))
+
+    @property
+    def trained_length(self) -> int:
+        """Tokens of the longest text that it was trained for; 0 when it does not say."""
+        return max(0, int(ll.llama_model_n_ctx_train(self.handle)))
+
+    @property
+    def pooling(self) -> str:
+        """The file's pooling type, as a number; "" when it names none."""
+        return self.metadata(f"{self.metadata('general.architecture')}.pooling_type")
+
+    @property
+    def chat_template(self) -> str | None:
+        return self._template(None)
+
+    @property
+    def rerank_template(self) -> str | None:
+        return self._template(b"rerank")
+
+    def _template(self, name: bytes | None) -> str | None:
+        template = ll.llama_model_chat_template(self.handle, name)
+        return template.decode(errors="replace") if template else None
+
+    def metadata(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(1024)
+        length = ll.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace") if length >= 0 else ""
+
+    def close(self) -> None:
+        ll.llama_model_free(self.handle)
+
+
+def load_error(log: LlamaLog, what: str) -> LoadFailed:
+    """The error that llama.cpp's last complaints explain."""
+    complaints = log.complaints()
+    kind = InsufficientMemory if any(sign in complaints.lower() for sign in _OUT_OF_MEMORY) else LoadFailed
+    return kind(f"{what}: {complaints or 'llama.cpp gave no reason'}")
+
+
+def _gpu_layers(load: Load) -> int:
+    if load.device == "cpu":
+        return 0
+    return ALL_LAYERS if load.gpu_layers is None else load.gpu_layers
+
+
+def _load_mode(load: Load) -> int:
+    modes = {
+        (False, False): ll.LLAMA_LOAD_MODE_NONE,
+        (True, False): ll.LLAMA_LOAD_MODE_MMAP,
+        (False, True): ll.LLAMA_LOAD_MODE_MLOCK,
+        (True, True): ll.LLAMA_LOAD_MODE_MMAP_MLOCK,
+    }
+    return int(modes[load.mmap, load.mlock])
+
+
+def _tensor_split(load: Load) -> Any:
+    if not load.tensor_split:
+        return None
+    size = ll.llama_max_devices()
+    return (ctypes.c_float * size)(*load.tensor_split[:size])

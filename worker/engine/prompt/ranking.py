@@ -1,0 +1,67 @@
+"""A query and a document as one input, as rerankers are trained to read them.
+
+As llama.cpp's server does it: by the template "rerank" of the model's file, or else
+BOS query EOS SEP document EOS, as far as the vocabulary adds such tokens at all.
+"""
+
+import re
+from dataclasses import dataclass
+
+from llama_cpp import llama_cpp as ll
+
+from worker.engine.model.vocabulary import Vocabulary
+
+NO_TOKEN = -1
+PLACE = re.compile(r"\{(query|document)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """The special tokens of a pair: each a list of one token, or of none."""
+
+    begin: list[int]
+    end: list[int]
+    separator: list[int]
+
+
+class PairReader:
+    """Read-only, and so for any thread."""
+
+    def __init__(self, vocabulary: Vocabulary, template: str | None) -> None:
+        self._vocabulary = vocabulary
+        self._template = template
+        self._borders = read_borders(vocabulary)
+
+    def tokens(self, query: str, document: str) -> list[int]:
+        if self._template is not None:
+            return self._vocabulary.tokenize(fill(self._template, query, document), add_special=False)
+        borders = self._borders
+        return [
+            *borders.begin,
+            *self._vocabulary.tokenize_plain(query),
+            *borders.end,
+            *borders.separator,
+            *self._vocabulary.tokenize_plain(document),
+            *borders.end,
+        ]
+
+
+def fill(template: str, query: str, document: str) -> str:
+    """In one pass: a text that holds a placeholder itself stays as it is."""
+    texts = {"query": query, "document": document}
+    return PLACE.sub(lambda place: texts[place[1]], template)
+
+
+def read_borders(vocabulary: Vocabulary) -> Borders:
+    handle = vocabulary.handle
+    separator = ll.llama_vocab_sep(handle)
+    end = ll.llama_vocab_eos(handle)
+    return Borders(
+        begin=_known(ll.llama_vocab_bos(handle), wanted=ll.llama_vocab_get_add_bos(handle)),
+        end=_known(separator if end == NO_TOKEN else end, wanted=ll.llama_vocab_get_add_eos(handle)),
+        separator=_known(separator, wanted=ll.llama_vocab_get_add_sep(handle)),
+    )
+
+
+def _known(token: int, *, wanted: bool) -> list[int]:
+    return [int(token)] if wanted and token != NO_TOKEN else []

@@ -1,0 +1,1 @@
+"""Tokens guessed ahead of the model, and checked by it."""

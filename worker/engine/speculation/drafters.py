@@ -1,0 +1,82 @@
+"""Who guesses ahead for a model, as its load settings say."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from atelier.errors import LoadFailed
+from atelier.launch import LaunchSpec
+from atelier.settings.groups import Load
+from worker.engine.model.compute_threads import Threads
+from worker.engine.model.context import open_context
+from worker.engine.model.decode_costs import Costs
+from worker.engine.model.llama_log import LlamaLog
+from worker.engine.model.loaded_model import Model
+from worker.engine.speculation.draft_model import DraftModel
+from worker.engine.speculation.drafting import Drafter, Speculation
+from worker.engine.speculation.prompt_lookup import LookupDrafter
+from worker.engine.speculation.shared_vocabulary import shared_size
+
+
+def check_speculation(model: Model, load: Load) -> None:
+    """LoadFailed when nobody can guess for this model, but somebody shall."""
+    if load.speculation == "off":
+        return
+    if model.only_embeds:
+        raise LoadFailed("This model completes no prompts, so there is nothing to guess: load it with speculation off.")
+    if not model.can_cut:
+        raise LoadFailed(
+            "This model keeps a recurrent state or a sliding window, from which a wrong guess cannot be taken back: "
+            "load it with speculation off."
+        )
+
+
+def open_speculation(
+    spec: LaunchSpec, model: Model, costs: Costs, log: LlamaLog, on_progress: Callable[[float], bool], opened: ExitStack
+) -> Speculation | None:
+    """What guesses for the model, if anything shall; what it holds is closed with `opened`. LoadFailed."""
+    drafter: Drafter
+    match spec.load.speculation:
+        case "prompt_lookup":
+            drafter = LookupDrafter()
+        case "draft_model":
+            drafter = _open_draft_model(spec, model, costs, log, on_progress, opened)
+        case _:
+            return None
+    return Speculation(drafter, spec.load.draft_tokens)
+
+
+def _open_draft_model(
+    spec: LaunchSpec, model: Model, costs: Costs, log: LlamaLog, on_progress: Callable[[float], bool], opened: ExitStack
+) -> DraftModel:
+    load = spec.load
+    if spec.draft_model_path is None:
+        raise LoadFailed("speculation draft_model needs a draft_model: name one.")
+    # It is small beside the model, whose load has told its progress: all that is left to ask is whether to give up.
+    with _named():
+        draft = opened.enter_context(closing(Model(spec.draft_model_path, load, log, lambda _: on_progress(1.0))))
+    if draft.only_embeds or not draft.can_cut:
+        raise LoadFailed(
+            "The draft model only makes embeddings, or keeps a recurrent state or a sliding window, "
+            "from which a wrong guess cannot be taken back: name another draft_model, or none."
+        )
+    vocabulary = shared_size(model.vocabulary, draft.vocabulary)
+    with _named():
+        context = opened.enter_context(closing(open_context(draft, load, log, Threads(load.threads))))
+    return DraftModel(
+        context,
+        load.parallel,
+        vocabulary,
+        model.vocabulary.is_end,
+        costs,
+        room=load.batch_size,
+        keep=not load.kv_unified,
+    )
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """An error in the block says that it is about the draft model."""
+    try:
+        yield
+    except LoadFailed as error:
+        raise type(error)(f"The draft model: {error.message}") from error
