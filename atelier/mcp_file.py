@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from atelier.json_types import Json
+
 NAME = "mcp.json"
 SERVERS = "mcpServers"
 LARGEST = 2**20  # bytes
@@ -25,7 +27,6 @@ VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 OURS = "ATELIER_"  # what this server's own variables begin with
 
 Text = Annotated[str, StringConstraints(min_length=1)]
-Json = dict[str, Any]
 
 
 class WrongFile(Exception):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-Json = dict[str, Any]
+from atelier.json_types import Json
 
 
 def described(tool: Mapping[str, Any]) -> Json:

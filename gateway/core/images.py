@@ -5,16 +5,16 @@ import binascii
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 
 MOST_IMAGES = 64  # of one request
 LARGEST_IMAGE = 20 * 2**20  # bytes, encoded as a file is
 LARGEST_TOGETHER = 48 * 2**20  # bytes of one request's images
 LONGEST_URL = 8192  # characters
 
-Json = dict[str, Any]
 Part = TypeVar("Part")
 
 

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from gateway.core.schema_check import disagreement
 
 LONGEST_MESSAGE = 4000  # characters
@@ -21,7 +22,6 @@ MANY_FORMS = ("properties", "$ref", "allOf", "not")  # keywords of fields that a
 
 Action = Literal["accept", "decline", "cancel"]
 Content = Mapping[str, Any]
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

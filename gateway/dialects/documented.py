@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from atelier.json_types import Json
+
 JSON = "application/json"
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -18,8 +20,6 @@ PLAIN = "text/plain"
 # The model of the examples: as a request names it, and as the reply does.
 MODEL = "smollm2-135m-instruct"
 KEY = f"huggingfacetb/{MODEL}"
-
-Json = dict[str, Any]
 
 
 class Reply(BaseModel):

@@ -1,14 +1,16 @@
 """What /openapi.json says of the routes, which read their bodies themselves."""
 
 import re
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from atelier.errors import AtelierError
+from atelier.json_types import Json
 from gateway.dialects.anthropic import anthropic_reply_types as anthropic
 from gateway.dialects.documented import JSON, Documented
 from gateway.dialects.error_formats import FORMS, forms_of_path
@@ -19,8 +21,6 @@ from gateway.dialects.native import native_reply_types as management
 from gateway.dialects.ollama import ollama_reply_types as ollama
 from gateway.dialects.openai import openai_reply_types as openai
 from gateway.dialects.responses import responses_reply_types as responses
-
-Json = dict[str, Any]
 
 REF = "#/components/schemas/{model}"
 GOOD = "As asked for."
@@ -43,6 +43,13 @@ KEYS = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The server's key, where it has one."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key, as Anthropic's."},
 }
+
+
+class ReplySchema(GenerateJsonSchema):
+    """A TypedDict of a reply has the fields that it declares, and no others."""
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> JsonSchemaValue:
+        return {**super().typed_dict_schema(schema), "additionalProperties": False}
 
 
 def body_of(kind: type[BaseModel]) -> Json:
@@ -90,7 +97,9 @@ def _written(app: FastAPI, bodies: list[type[BaseModel]]) -> Json:
     written = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     replies = [kind for documented in DOCUMENTED.values() for kind in documented.schemas]
     kinds = list(dict.fromkeys([*bodies, *replies]))
-    schemas, definitions = models_json_schema([(kind, "validation") for kind in kinds], ref_template=REF)
+    schemas, definitions = TypeAdapter.json_schemas(
+        [(kind, "validation", TypeAdapter(kind)) for kind in kinds], ref_template=REF, schema_generator=ReplySchema
+    )
     components = written.setdefault("components", {}).setdefault("schemas", {})
     components |= {**definitions["$defs"], **{name: form.schema for name, form in FORMS.items()}}
     for path, operations in written["paths"].items():

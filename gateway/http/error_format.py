@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from atelier.errors import AtelierError
-
-Json = dict[str, Any]
+from atelier.json_types import Json
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from atelier.json_types import Json
 from tests.bench.exchange import Exchange, exchange
 from tests.bench.outcomes import Interrupted, NoFigures, NotOffered
 from tests.bench.trace import Trace, read_trace
 from tests.bench.words import Words
-
-Json = dict[str, Any]
 
 CHAT = "/v1/chat/completions"
 # Said in full, as the servers' defaults differ.

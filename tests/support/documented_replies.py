@@ -8,9 +8,8 @@ import jsonschema_rs
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from atelier.json_types import Json
 from gateway.dialects.documented import EVENTS, JSON, LINES
-
-Json = dict[str, Any]
 
 # Told for every path by what stands before the routes, or of no route at all.
 ANYWHERE = (404, 405, 408, 413, 431, 499, 500)

@@ -15,6 +15,7 @@ import openai
 import pytest
 from PIL import Image
 
+from atelier.json_types import Json
 from registry.starter_model import FOLDER
 from tests.support.pictures import encoded
 from tests.support.server_process import MODEL, Server, put_starter, serving
@@ -22,7 +23,6 @@ from tests.support.tiny_projector import write_tiny_projector
 
 pytestmark = pytest.mark.system
 
-Json = dict[str, Any]
 TOKENS = 16
 SEED = 7
 HELLO = [{"role": "user", "content": "Name three towns by the sea."}]

@@ -1,7 +1,8 @@
 """Errors as Anthropic's clients get them."""
 
 from atelier.errors import AtelierError
-from gateway.http.error_format import ErrorForm, Json
+from atelier.json_types import Json
+from gateway.http.error_format import ErrorForm
 
 TYPES = {
     401: "authentication_error",

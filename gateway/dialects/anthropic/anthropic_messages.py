@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from gateway.core.images import EncodedImage, ImageSource, content_of, image_at
 from gateway.dialects.anthropic.anthropic_requests import (
     Base64Source,
@@ -27,7 +27,6 @@ from gateway.dialects.anthropic.anthropic_requests import (
     UrlSource,
 )
 
-Json = dict[str, Any]
 Placed = tuple[str, Block]  # a block, and where it stands in the body
 
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from gateway.fleet.snapshot import Model
 
 MOST_LISTED = 1000
-
-Json = dict[str, Any]
 
 
 def model_object(name: str, model: Model) -> Json:

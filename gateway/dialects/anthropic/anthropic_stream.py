@@ -1,18 +1,16 @@
 """Anthropic's events as bytes."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
+from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.events import Delta, Event, Finished, Reasoning, ToolCallDelta
 from gateway.dialects.anthropic.anthropic_translation import SIGNATURE, ending, message_id, message_object, usage
 
 HOLE = "\0"  # stands for the text in an event that is encoded beforehand
 HOLE_JSON = orjson.dumps(HOLE)
-
-Json = dict[str, Any]
 
 
 def frame(event: Json) -> bytes:

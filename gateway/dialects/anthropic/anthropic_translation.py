@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from atelier.tools import Tool, ToolChoice, Tools
 from gateway.core.answer import Answering
 from gateway.core.call import Call, Chat
@@ -24,8 +25,6 @@ from gateway.dialects.anthropic.anthropic_requests import (
     ToolChoiceEntry,
 )
 from gateway.dialects.tool_choice import named, refuse_namesakes, require_some
-
-Json = dict[str, Any]
 
 STOP_REASONS = {
     StopReason.EOS_FOUND: "end_turn",

@@ -1,8 +1,7 @@
 """The integrations of LM Studio's v1 chat, which are MCP servers, and how their tools are told of. Pure."""
 
-from typing import Any
-
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from atelier.tools import ToolChoice, Tools
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.mcp_server import Endpoint
@@ -11,8 +10,6 @@ from gateway.tools.loop.requested_server import Wish
 from gateway.tools.loop.toolset import Toolset
 
 MCP = "mcp/"  # what the ids of servers from mcp.json begin with
-
-Json = dict[str, Any]
 
 
 def integration_wishes(body: V1ChatBody) -> list[Wish]:

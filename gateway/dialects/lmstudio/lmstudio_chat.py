@@ -1,8 +1,7 @@
 """LM Studio's v1 chat to the core's call, and what came of it to LM Studio's objects. Pure."""
 
-from typing import Any
-
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from atelier.settings import TABLE
 from atelier.tools import Tools
 from gateway.core.call import Call, Chat
@@ -11,8 +10,6 @@ from gateway.core.images import ImageSource, image_within
 from gateway.dialects.lmstudio.lmstudio_requests import Input, InputItem, V1ChatBody
 
 SETTINGS = {row.facts.lmstudio: row.name for row in TABLE["inference"].values() if row.facts.lmstudio}
-
-Json = dict[str, Any]
 
 
 def v1_chat_call(body: V1ChatBody, messages: list[Json], tools: Tools | None = None) -> Call:

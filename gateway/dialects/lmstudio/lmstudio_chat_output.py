@@ -1,17 +1,14 @@
 """What an answer of LM Studio's v1 chat consists of, as it grows: the client's items, and the messages to keep."""
 
-from typing import Any
-
 import orjson
 
+from atelier.json_types import Json
 from gateway.core.events import Delta, Elicited, Event, HostedCallBegun, HostedCallEnded, Reasoning, ToolCallDelta
 from gateway.core.hosted_tool import HostedTool, ToolOutput
 from gateway.dialects.lmstudio.integrations import provider_info
 from gateway.dialects.lmstudio.lmstudio_chat import kept_message
 from gateway.tools.loop.running_calls import read_arguments
 from gateway.tools.loop.step_messages import step_messages
-
-Json = dict[str, Any]
 
 
 class ChatOutput:

@@ -6,13 +6,14 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atelier.json_types import Json
 from gateway.core.answer import Answering, begun
 from gateway.core.call import Call
 from gateway.core.inference import Inference
 from gateway.core.load_progress import Loading
 from gateway.dialects.body import read_body
 from gateway.dialects.lmstudio.integrations import chat_tools, integration_wishes
-from gateway.dialects.lmstudio.lmstudio_chat import Json, chat_result, chat_stats, v1_chat_call
+from gateway.dialects.lmstudio.lmstudio_chat import chat_result, chat_stats, v1_chat_call
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatStream, Keep
 from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody

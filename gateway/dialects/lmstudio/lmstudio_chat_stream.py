@@ -7,6 +7,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
+from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.events import (
     Delta,
@@ -24,7 +25,7 @@ from gateway.core.events import (
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.load_progress import Loading
 from gateway.dialects.event_stream import EventStream, named_frame, send_part
-from gateway.dialects.lmstudio.lmstudio_chat import Json, chat_result, chat_stats
+from gateway.dialects.lmstudio.lmstudio_chat import chat_result, chat_stats
 from gateway.dialects.lmstudio.lmstudio_chat_output import (
     ChatOutput,
     arguments_object,

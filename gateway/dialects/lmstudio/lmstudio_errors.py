@@ -8,7 +8,8 @@ from atelier.errors import (
     ModelNotFound,
     UnsupportedField,
 )
-from gateway.http.error_format import ErrorForm, Json
+from atelier.json_types import Json
+from gateway.http.error_format import ErrorForm
 
 TYPES = (
     *("invalid_request", "model_not_found", "job_not_found", "mcp_connection_error", "not_implemented"),

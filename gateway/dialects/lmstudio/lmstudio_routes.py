@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atelier.json_types import Json
 from atelier.names import check_identifier
 from gateway.core.answer import Answering
 from gateway.core.events import Completion
@@ -23,14 +24,7 @@ from gateway.dialects.lmstudio.lmstudio_translation import (
 )
 from gateway.dialects.openai.best_of import best_choices
 from gateway.dialects.openai.hosted_chat import HostedChat
-from gateway.dialects.openai.openai_stream import (
-    ChunkRenderer,
-    Json,
-    chat_head,
-    chat_renderer,
-    text_head,
-    text_renderer,
-)
+from gateway.dialects.openai.openai_stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
 from gateway.dialects.openai.openai_tools import called_by_older_form, uses_servers
 from gateway.dialects.openai.openai_translation import chat_choices, echoes, text_choices, usage, wants_usage
 from gateway.dialects.reply import account_of, json_response, stream_answer, whole_answer

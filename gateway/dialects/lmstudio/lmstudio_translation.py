@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from atelier import __version__
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from atelier.settings import TABLE
 from gateway.core.account import Account
 from gateway.core.answer import Answering
@@ -30,7 +31,6 @@ RUNTIME = {"name": "lm-atelier", "version": __version__, "supported_formats": ["
 # The part of an instance's settings that LM Studio shows, by its names.
 SHOWN_LOAD = ("context_length", "batch_size", "parallel", "flash_attention", "offload_kv")
 
-Json = dict[str, Any]
 V0Body = TypeVar("V0Body", V0ChatBody, V0CompletionBody)
 
 

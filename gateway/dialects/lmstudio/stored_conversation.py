@@ -8,12 +8,12 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import structlog
 
 from atelier.errors import AtelierError, ResponseNotFound
+from atelier.json_types import Json
 from gateway.core.images import read_content
 from gateway.dialects.lmstudio.lmstudio_chat import input_content, kept_piece
 from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody
@@ -23,8 +23,6 @@ KIND = "lmstudio"
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 
 _log = structlog.get_logger(__name__)
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

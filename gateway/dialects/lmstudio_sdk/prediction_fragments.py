@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
+from atelier.json_types import Json
 from atelier.tools import ToolCallPiece
 from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
 from gateway.dialects.lmstudio.lmstudio_translation import STOP_REASONS
 from gateway.dialects.lmstudio_sdk.sdk_history import THINK, THOUGHT
 from gateway.fleet.snapshot import Instance
-
-Json = dict[str, Any]
 
 
 @dataclass(slots=True)

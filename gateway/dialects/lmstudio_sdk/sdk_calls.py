@@ -3,6 +3,7 @@
 from typing import Any
 
 from atelier.errors import InstanceNotFound, ModelNotFound
+from atelier.json_types import Json
 from atelier.tools import Tools
 from gateway.core.call import Call, Chat, find_target
 from gateway.core.unary import EmbedCall, TokenizeCall, TokenList, Unary
@@ -32,8 +33,6 @@ from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Instance
 from gateway.fleet.watcher import Watcher
-
-Json = dict[str, Any]
 
 
 class Calls:

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from atelier.settings import Resolved, Value
 from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value
 from atelier.settings.preset import check_settings
@@ -30,8 +31,6 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import (
     ToolUse,
 )
 from gateway.fleet.snapshot import Instance, Model
-
-Json = dict[str, Any]
 
 COMPLETION_LAYER = "completeModeFormatting"  # asks for the text to be continued as it is
 

@@ -10,6 +10,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from atelier.errors import AtelierError, Draining, InvalidRequest, Overloaded
+from atelier.json_types import Json
 from atelier.metrics import GatewayMetrics
 from gateway.core.account import Account
 from gateway.core.admission import Admission
@@ -32,8 +33,6 @@ LARGE_CHARACTERS = 2**20  # of a frame whose parsing would be felt by the stream
 UNSUPPORTED_DATA, POLICY_VIOLATION, SERVICE_RESTART = 1003, 1008, 1012
 
 _log = structlog.get_logger(__name__)
-
-Json = dict[str, Any]
 
 
 class Socket:

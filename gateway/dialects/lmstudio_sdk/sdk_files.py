@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from gateway.core.image_reader import LARGE_CHARACTERS
 from gateway.core.images import Allowance, EncodedImage, decode, known_image
 from gateway.dialects.lmstudio_sdk.sdk_context import Work
@@ -16,8 +17,6 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import UploadParameter
 
 CONTENT = "contentBase64"
 ITSELF = "base64:"
-
-Json = dict[str, Any]
 
 
 async def upload_image(parameter: Any, work: Work) -> Json:

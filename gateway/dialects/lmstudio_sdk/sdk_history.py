@@ -1,11 +1,11 @@
 """LM Studio's chats to the core's messages. Pure."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from gateway.core.images import ImageSource, content_of
 from gateway.dialects.lmstudio_sdk.sdk_files import image_of
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
@@ -20,8 +20,6 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import (
 
 # Around reasoning in the text of an answer. What a client puts into its history again is told apart by them.
 THINK, THOUGHT = "<think>", "</think>"
-
-Json = dict[str, Any]
 
 
 def chat_messages(history: History) -> list[Json]:

@@ -3,6 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any
 
+from atelier.json_types import Json
 from atelier.names import check_identifier
 from gateway.core.call import find_target, told_name
 from gateway.core.load_progress import followed, one_more
@@ -16,8 +17,6 @@ from gateway.fleet.control import Control
 from gateway.fleet.registry_client import LoadWish
 from gateway.fleet.snapshot import Instance, Model
 from gateway.fleet.watcher import Watcher
-
-Json = dict[str, Any]
 
 
 class Loading:

@@ -1,15 +1,15 @@
 """What is told of models and instances, and which of them a specifier means. Pure."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from atelier.errors import InstanceNotFound, InvalidRequest, ModelNotFound
+from atelier.json_types import Json
 from atelier.names import InstanceName
 from gateway.core.call import find_target
 from gateway.dialects.lmstudio.lmstudio_translation import params_string, v1_model
 from gateway.dialects.lmstudio_sdk.sdk_frames import ModelSpecifier
 from gateway.fleet.snapshot import LOADED, Instance, Model, Snapshot
 
-Json = dict[str, Any]
 Domain = Literal["llm", "embedding"]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from atelier.json_types import Json
 from gateway.core.call import Call, Chat, Text, find_target
 from gateway.core.events import Finished
 from gateway.core.generation import Generation
@@ -23,8 +24,6 @@ from gateway.dialects.lmstudio_sdk.sdk_models import instance_info, meant_name, 
 from gateway.fleet.watcher import Watcher
 
 LOCAL_PRESET = "@local:"  # before the name in the identifiers of preset files
-
-Json = dict[str, Any]
 
 
 class Predictions:

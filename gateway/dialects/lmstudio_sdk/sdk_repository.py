@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from atelier.errors import NotFound, UnsupportedField
+from atelier.json_types import Json
 from gateway.dialects.download_follower import DownloadFollower
 from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Pulse, Work
 from gateway.dialects.lmstudio_sdk.sdk_errors import parsed
@@ -17,8 +18,6 @@ from protos import registry_pb2 as pb
 FORMAT = "gguf"
 USUALLY_FOUND = 10
 START_FINALIZING = {"type": "startFinalizing"}
-
-Json = dict[str, Any]
 
 
 class Repositories:

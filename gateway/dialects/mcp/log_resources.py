@@ -1,13 +1,11 @@
 """The log files of this machine's home: those that lie there, by name."""
 
 from pathlib import Path
-from typing import Any
 
+from atelier.json_types import Json
 from atelier.log_file import tail
 
 SHOWN_BYTES = 64 * 2**10  # of a log's end
-
-Json = dict[str, Any]
 
 
 class Logs:

@@ -3,7 +3,8 @@
 from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 
 from atelier.errors import AtelierError
-from gateway.http.error_format import ErrorForm, Json
+from atelier.json_types import Json
+from gateway.http.error_format import ErrorForm
 
 SCHEMA: Json = {
     "type": "object",

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
 
 import orjson
 from mcp_types import Resource, ResourceTemplate, TextResourceContents
 from prometheus_client import CollectorRegistry
 
 from atelier.errors import NotFound
+from atelier.json_types import Json
 from gateway.dialects.documented import JSON
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
 from gateway.dialects.mcp.log_resources import Logs
@@ -33,8 +33,6 @@ ONE = {
     "logs": "The end of a log.",
 }
 METRICS_TOLD = "What the gateway that answers has counted since it started."
-
-Json = dict[str, Any]
 
 
 class Resources:

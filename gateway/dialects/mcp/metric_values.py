@@ -1,12 +1,10 @@
 """The metrics as an object: what GET /metrics tells, without the histograms' buckets."""
 
-from typing import Any
-
 from prometheus_client import CollectorRegistry
 
-LEFT_OUT = ("_bucket", "_created")
+from atelier.json_types import Json
 
-Json = dict[str, Any]
+LEFT_OUT = ("_bucket", "_created")
 
 
 def figures(registry: CollectorRegistry) -> Json:

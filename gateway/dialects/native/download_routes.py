@@ -1,12 +1,12 @@
 """What the hub has, and bringing it here: LM Studio's two routes for downloads, and ours beside them."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import DownloadNotFound, InvalidRequest
+from atelier.json_types import Json
 from gateway.dialects.body import read_body
 from gateway.dialects.native.native_requests import DownloadBody
 from gateway.dialects.openai.openai_errors import envelope
@@ -28,8 +28,6 @@ LMSTUDIO_STATUS = {
     DownloadState.PAUSED: "paused",
     DownloadState.FAILED: "failed",
 }
-
-Json = dict[str, Any]
 
 
 class DownloadRoutes:

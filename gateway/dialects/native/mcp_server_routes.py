@@ -1,19 +1,17 @@
 """What is told of the operator's servers, and a try of one. Never their commands, addresses, headers or variables."""
 
 import time
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import NotFound
+from atelier.json_types import Json
 from gateway.core.hosted_tool import ServerTool
 from gateway.core.mcp_server import Approval, Command, Use
 from gateway.dialects.reply import json_response
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_servers_file import ServersFile
-
-Json = dict[str, Any]
 
 
 class ServerRoutes:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import Conflict, InvalidRequest, NotFound, PresetNotFound
+from atelier.json_types import Json
 from atelier.names import InstanceName, find_name, near_hint
 from atelier.settings import Value
 from atelier.settings.lmstudio_preset import read_file, write_file
@@ -27,8 +28,6 @@ from gateway.fleet.snapshot import LOADED, Instance, Model, Snapshot
 from gateway.fleet.watcher import Watcher
 
 LMSTUDIO = "lmstudio"  # the format of its *.preset.json
-
-Json = dict[str, Any]
 
 
 class PresetRoutes:

@@ -1,9 +1,9 @@
 """Downloads that a client of Ollama's asks for and then looks at."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from atelier.errors import ModelNotFound
+from atelier.json_types import Json
 from gateway.dialects.download_follower import DownloadFollower
 from gateway.dialects.ollama.ollama_names import find_target, hub_reference
 from gateway.fleet.control import Control
@@ -11,8 +11,6 @@ from gateway.fleet.snapshot import Download, DownloadState, Model
 from gateway.fleet.watcher import Watcher
 
 SUCCESS = {"status": "success"}
-
-Json = dict[str, Any]
 
 
 class Pulls:

@@ -1,7 +1,8 @@
 """Errors as Ollama's clients read them: one sentence."""
 
 from atelier.errors import AtelierError
-from gateway.http.error_format import ErrorForm, Json
+from atelier.json_types import Json
+from gateway.http.error_format import ErrorForm
 
 SCHEMA: Json = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 

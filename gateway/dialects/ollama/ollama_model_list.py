@@ -1,16 +1,14 @@
 """Models and instances as Ollama lists them. Pure."""
 
 import hashlib
-from typing import Any
 
+from atelier.json_types import Json
 from gateway.dialects.lmstudio.lmstudio_translation import params_string
 from gateway.dialects.ollama.ollama_replies import rfc3339
 from gateway.fleet.snapshot import Instance, Model
 from protos.registry_pb2 import ModelDescription
 
 FOREVER_SECONDS = 292 * 365.25 * 86_400  # as far ahead as Ollama puts what stays; clients show it as "forever"
-
-Json = dict[str, Any]
 
 
 def tag_object(name: str, model: Model) -> Json:

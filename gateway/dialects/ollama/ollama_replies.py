@@ -6,12 +6,12 @@ from typing import Any
 
 import orjson
 
+from atelier.json_types import Json
 from gateway.core.events import Completion, Finished, StopReason, TokenLogprob, ToolCall
 from gateway.dialects.openai.openai_logprobs import chat_logprobs
 
 LENGTH = frozenset({StopReason.MAX_PREDICTED_TOKENS_REACHED, StopReason.CONTEXT_LENGTH_REACHED})
 
-Json = dict[str, Any]
 Part = Callable[[str, str, Sequence[Json]], Json]
 """What carries text, thinking and tool calls: a chat's message, or a response."""
 

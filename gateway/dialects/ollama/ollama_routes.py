@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from atelier import __version__
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from atelier.names import InstanceName, ModelName
 from gateway.core.call import Call, told_name
 from gateway.core.generation import Generation
@@ -20,7 +21,6 @@ from gateway.dialects.ollama.ollama_loading import Residence
 from gateway.dialects.ollama.ollama_model_list import process_object, show_object, tag_object
 from gateway.dialects.ollama.ollama_names import find_target, full_name, model_of
 from gateway.dialects.ollama.ollama_replies import (
-    Json,
     Part,
     chat_part,
     done_facts,

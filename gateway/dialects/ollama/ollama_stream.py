@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
+from atelier.json_types import Json
 from gateway.core.account import Account
 from gateway.core.answer import Answering
 from gateway.core.completion_draft import Draft
@@ -19,8 +20,6 @@ from gateway.http.disconnect import while_connected
 from gateway.http.error_responses import ClientGone, error_event
 
 HEADERS = {**EVENT_HEADERS, "content-type": "application/x-ndjson"}
-
-Json = dict[str, Any]
 
 
 def line(value: Json) -> bytes:

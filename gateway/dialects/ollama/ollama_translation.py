@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from atelier.constraint import Constraint, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from atelier.tools import Tool, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text
 from gateway.core.images import EncodedImage, content_of
@@ -21,8 +21,6 @@ from gateway.dialects.ollama.ollama_requests import (
     OllamaOptions,
     OllamaTool,
 )
-
-Json = dict[str, Any]
 
 
 def chat_call(body: OllamaChatBody, name: str) -> Call:

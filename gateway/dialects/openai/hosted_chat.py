@@ -1,12 +1,12 @@
 """Chat completions whose model may call tools of MCP servers: parse, one call, render."""
 
 from collections.abc import Callable
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from gateway.core.answer import begun
 from gateway.core.completion_draft import Draft
 from gateway.core.events import Finished
@@ -26,7 +26,6 @@ from gateway.tools.loop.requested_server import Wish
 from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.tool_loop import ToolLoop
 
-Json = dict[str, Any]
 AtEnd = Callable[[ToolLoop, Finished], Json]
 
 

@@ -1,11 +1,9 @@
 """Calls of MCP servers' tools in chat completions, which have no place for them: `mcp_calls`, ours. Pure."""
 
 from collections.abc import Iterable
-from typing import Any
 
+from atelier.json_types import Json
 from gateway.core.events import Elicited, Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedEvent
-
-Json = dict[str, Any]
 
 
 def call_delta(event: HostedEvent) -> Json | None:

@@ -1,7 +1,8 @@
 """Errors as OpenAI's clients get them; LM Studio's envelope has the same keys."""
 
 from atelier.errors import AtelierError
-from gateway.http.error_format import ErrorForm, Json
+from atelier.json_types import Json
+from gateway.http.error_format import ErrorForm
 
 SCHEMA: Json = {
     "type": "object",

@@ -2,13 +2,11 @@
 
 import codecs
 from collections.abc import Sequence
-from typing import Any
 
+from atelier.json_types import Json
 from gateway.core.events import TokenLogprob
 
 LEAST = -9999.0  # OpenAI's number for "hardly possible": JSON has no infinity
-
-Json = dict[str, Any]
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> Json:

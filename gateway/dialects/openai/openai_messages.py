@@ -1,14 +1,12 @@
 """OpenAI's messages as chat templates take them. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from gateway.core.images import ImageSource, image_at, read_content
 from gateway.dialects.openai.openai_requests import ContentPart, ImageUrl, Message
 from gateway.dialects.openai.openai_tools import history_call, history_function
-
-Json = dict[str, Any]
 
 
 def chat_messages(messages: Sequence[Message]) -> list[Json]:

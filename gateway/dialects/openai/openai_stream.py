@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from atelier.json_types import Json
 from atelier.tools import ToolCallPiece
 from gateway.core.answer import Answering
 from gateway.core.events import (
@@ -29,8 +30,6 @@ from gateway.dialects.openai.openai_translation import finish_reason, usage
 
 HOLE = "\0"  # stands for the text in a chunk that is encoded beforehand; no model or id contains it
 HOLE_JSON = orjson.dumps(HOLE)
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

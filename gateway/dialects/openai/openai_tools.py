@@ -1,8 +1,7 @@
 """Tools in OpenAI's two forms, the present one and the older functions, to the core's and back. Pure."""
 
-from typing import Any
-
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
 from gateway.core.events import ToolCall
 from gateway.dialects.openai.mcp_tool import NamedMCPTool, server_entries
@@ -17,8 +16,6 @@ from gateway.dialects.openai.openai_requests import (
 )
 from gateway.dialects.tool_choice import allowed, function_tool, named, refuse_namesakes, require_some
 from gateway.tools.loop.toolset import Toolset
-
-Json = dict[str, Any]
 
 
 def called_by_older_form(body: ChatBody) -> bool:

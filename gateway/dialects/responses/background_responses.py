@@ -7,11 +7,11 @@ that its gateway lives; and a wish to stop it, which another gateway may leave.
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFound
+from atelier.json_types import Json
 from gateway.core.account import Account
 from gateway.core.call import Origin
 from gateway.core.inference import Inference
@@ -35,7 +35,6 @@ CLOSE_SECONDS = 5.0
 
 CANCEL, DISCARD = b'"cancel"', b'"discard"'
 
-Json = dict[str, Any]
 
 _log = structlog.get_logger(__name__)
 

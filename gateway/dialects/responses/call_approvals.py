@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from gateway.tools.loop.hosted_call import HostedCall
 from gateway.tools.loop.toolset import Toolset
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from atelier.json_types import Json
 from atelier.tools import ToolCallPiece
 from gateway.core.events import ApprovalWanted, HostedCallBegun, HostedCallEnded, TokenLogprob
 from gateway.dialects.openai.openai_logprobs import chat_logprobs
 from gateway.dialects.responses.hosted_call_items import listed_tools, outcome
 from gateway.dialects.responses.item_ids import output_item_id
 from gateway.tools.loop.toolset import Listing
-
-Json = dict[str, Any]
 
 
 class ItemDraft:

@@ -1,18 +1,16 @@
 """What calls of servers' tools are as items of a response: their lists, outputs and errors. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
+from atelier.json_types import Json
 from gateway.core.events import HostedCallEnded
 from gateway.core.hosted_tool import ToolImage, ToolOutput
 from gateway.tools.loop.toolset import Listing
 
 NO_REPLY = -32000  # a code that JSON-RPC leaves to servers: of all failures that no tool has told of
 IMAGE = "[An image, which the item does not keep.]"
-
-Json = dict[str, Any]
 
 
 def listed_tools(listing: Listing) -> list[Json]:

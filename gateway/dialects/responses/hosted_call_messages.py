@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from atelier.json_types import Json
 from gateway.dialects.responses.call_approvals import Consent
 from gateway.dialects.responses.hosted_call_items import outcome_text
 from gateway.tools.loop.step_messages import call_entry, tool_message
@@ -11,8 +11,6 @@ from gateway.tools.loop.toolset import Toolset
 
 UNANSWERED = "This call has not run: nobody has agreed to it yet."
 DECLINED = "This call has not run: the user declined it."
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

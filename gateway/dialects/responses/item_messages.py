@@ -1,13 +1,11 @@
 """A conversation's items as the messages that chat templates take. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from atelier.json_types import Json
 from gateway.core.images import ImageSource, image_at, read_content
 from gateway.dialects.responses.hosted_call_messages import ServedCalls
 from gateway.tools.loop.step_messages import call_entry
-
-Json = dict[str, Any]
 
 ROLES = {"developer": "system"}
 

@@ -1,11 +1,9 @@
 """A page of a list, as OpenAI's cursors have it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from atelier.errors import InvalidRequest
-
-Json = dict[str, Any]
+from atelier.json_types import Json
 
 USUAL_LIMIT = 20
 MOST = 100

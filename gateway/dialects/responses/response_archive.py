@@ -1,19 +1,17 @@
 """The stored responses, as the dialect uses them: continued, kept, listed."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 
 from atelier.errors import AtelierError, InvalidRequest, PreviousResponseNotFound, ResponseNotFound
+from atelier.json_types import Json
 from gateway.dialects.responses.item_ids import response_of
 from gateway.dialects.responses.item_requests import Input
 from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.stored_items import referenced_ids
 from gateway.dialects.responses.stored_response import Record, read_record, record_json
 from gateway.fleet.response_store import Stored
-
-Json = dict[str, Any]
 
 CONTINUABLE = ("completed", "incomplete")
 MOST_REFERENCED = 64  # stored responses that one input refers to

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from atelier.errors import AtelierError, InvalidRequest
+from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.effective_settings import Effective
 from gateway.core.events import Event, Finished, StopReason
@@ -12,8 +13,6 @@ from gateway.dialects.responses.response_output import output_of
 from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_tools import choice_object, tool_objects
-
-Json = dict[str, Any]
 
 CUT_OFF = {StopReason.MAX_PREDICTED_TOKENS_REACHED, StopReason.CONTEXT_LENGTH_REACHED}
 UNFINISHED = ("queued", "in_progress")

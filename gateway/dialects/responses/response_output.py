@@ -5,8 +5,8 @@ open beside it, as many as run.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
+from atelier.json_types import Json
 from atelier.tools import ToolCallPiece
 from gateway.core.events import (
     ApprovalWanted,
@@ -31,9 +31,6 @@ from gateway.dialects.responses.growing_items import (
 )
 from gateway.dialects.responses.response_turn import Turn
 from gateway.tools.loop.toolset import Listing
-
-Json = dict[str, Any]
-
 
 Written = MessageDraft | ReasoningDraft | CallDraft
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from atelier.json_types import Json
 from gateway.core.call import Call
 from gateway.dialects.responses.call_approvals import Consent, approved_calls
 from gateway.dialects.responses.hosted_call_items import untold_listings
@@ -12,8 +12,6 @@ from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_translation import response_call
 from gateway.tools.loop.hosted_call import HostedCall
 from gateway.tools.loop.toolset import Listing, Toolset
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

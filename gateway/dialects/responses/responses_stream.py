@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import orjson
 from starlette.types import Scope, Send
 
 from atelier.errors import AtelierError
+from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.events import Event
 from gateway.dialects.event_stream import EventStream
@@ -15,8 +15,6 @@ from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_object import ending, failed_response, finished_response, unfinished_response
 from gateway.dialects.responses.response_output import output_of
 from gateway.dialects.responses.response_turn import Turn
-
-Json = dict[str, Any]
 
 UNDER_WAY = ("in_progress", "calling")
 LAST_EVENTS = {

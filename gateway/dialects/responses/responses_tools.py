@@ -1,12 +1,13 @@
 """The tools that a response may call, to the core's terms and back. Pure."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from atelier.tools import Tool, ToolChoice, Tools
 from gateway.core.mcp_server import APPROVALS
 from gateway.dialects.openai.mcp_tool import MCPTool, server_entries, server_wish
@@ -22,7 +23,6 @@ from gateway.dialects.tool_choice import function_tool, named, refuse_namesakes,
 from gateway.tools.loop.requested_server import Wish, told_label
 from gateway.tools.loop.toolset import Toolset
 
-Json = dict[str, Any]
 Told = TypeVar("Told")
 
 HIDDEN = "<redacted>"

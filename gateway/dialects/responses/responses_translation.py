@@ -1,12 +1,12 @@
 """A body to the core's call. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import orjson
 
 from atelier.constraint import Constraint, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from gateway.core.call import Call, Chat
 from gateway.dialects.openai.openai_translation import SETTINGS
 from gateway.dialects.openai.template_arguments import effort_arguments
@@ -14,8 +14,6 @@ from gateway.dialects.responses.hosted_call_messages import ServedCalls
 from gateway.dialects.responses.item_messages import chat_messages
 from gateway.dialects.responses.responses_requests import ResponseBody, TextFormat
 from gateway.dialects.responses.responses_tools import response_tools, told_again
-
-Json = dict[str, Any]
 
 LOGPROBS = "message.output_text.logprobs"  # in `include`
 OVERFLOW = {"auto": "rollingWindow", "disabled": "stopAtLimit"}

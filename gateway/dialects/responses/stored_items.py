@@ -1,9 +1,9 @@
 """A request's input as items in the form in which they are stored and listed. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
 from gateway.dialects.responses.hosted_call_items import protocol_error
 from gateway.dialects.responses.item_ids import input_item_id
 from gateway.dialects.responses.item_requests import (
@@ -24,8 +24,6 @@ from gateway.dialects.responses.item_requests import (
     ToolFailure,
 )
 from gateway.dialects.responses.responses_tools import told_again
-
-Json = dict[str, Any]
 
 TEXT_PARTS = ("input_text", "output_text", "text")
 

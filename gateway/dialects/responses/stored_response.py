@@ -1,13 +1,11 @@
 """What is stored of a response: the object that clients get, and the items of its own input. Pure."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
+from atelier.json_types import Json
 from gateway.dialects.responses.response_object import UNFINISHED
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
 """A step of the loop as the messages that chat templates take. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from gateway.core.events import HostedCallEnded
 from gateway.core.hosted_tool import ToolImage, ToolOutput
 from gateway.core.images import Allowance, EncodedImage, content_of, decode, known_image
 from gateway.tools.loop.running_calls import read_arguments
-
-Json = dict[str, Any]
 
 UNSEEN = "(An image, which this model cannot see.)"
 UNREADABLE = "(An image that cannot be read.)"

@@ -7,6 +7,7 @@ from functools import partial
 
 from atelier.constraint import Constraint
 from atelier.errors import AtelierError, InvalidRequest
+from atelier.json_types import Json
 from atelier.metrics import GatewayMetrics
 from atelier.tools import Tools
 from gateway.core.account import Account
@@ -21,7 +22,7 @@ from gateway.tools.loop.hosted_call import HostedCall
 from gateway.tools.loop.image_budget import ImageRoom
 from gateway.tools.loop.requested_server import Wish, find_uses
 from gateway.tools.loop.running_calls import RunningCalls, ToolServers
-from gateway.tools.loop.step_messages import Json, result_message
+from gateway.tools.loop.step_messages import result_message
 from gateway.tools.loop.tool_loop import LoopLimits, ToolLoop, with_messages
 from gateway.tools.loop.toolset import Listing, Toolset, make_toolset
 from gateway.tools.mcp_client.pausable_deadline import Clock

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 from mcp_types import (
     AudioContent,
@@ -14,6 +13,7 @@ from mcp_types import (
 )
 
 from atelier.errors import UnsupportedField
+from atelier.json_types import Json
 from gateway.core.account import Account
 from gateway.core.call import Call, Chat, Origin
 from gateway.core.events import Completion, StopReason
@@ -22,8 +22,6 @@ from gateway.core.inference import Inference
 from gateway.core.mcp_server import Server
 
 STOPPED = {StopReason.MAX_PREDICTED_TOKENS_REACHED: "maxTokens", StopReason.STOP_STRING_FOUND: "stopSequence"}
-
-Json = dict[str, Any]
 
 
 class ModelSampler:

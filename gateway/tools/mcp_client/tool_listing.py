@@ -8,14 +8,13 @@ from typing import Any
 import orjson
 from jsonschema import Draft202012Validator, FormatChecker
 
+from atelier.json_types import Json
 from gateway.core.hosted_tool import ServerTool
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 
 LONGEST_NAME = 128  # characters, as MCP has it
 LONGEST_TITLE = 256
 HINTS = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
-
-Json = dict[str, Any]
 
 
 class _Unusable(Exception):

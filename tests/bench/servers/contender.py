@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from atelier.json_types import Json
 from tests.bench.client import Client
-
-Json = dict[str, Any]
 
 START_SECONDS = 120.0
 

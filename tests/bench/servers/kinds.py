@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from atelier.json_types import Json
 from tests.bench.peer_environment import PYTHON, ROOT
-from tests.bench.servers.contender import Json, Settings, unchanged
+from tests.bench.servers.contender import Settings, unchanged
 
 LAUNCHERS = ROOT / "tests" / "bench" / "launchers"
 

@@ -12,9 +12,10 @@ from typing import Protocol
 import httpx
 import psutil
 
+from atelier.json_types import Json
 from tests.bench.outcomes import NoFigures
 from tests.bench.process_tree import ended_with_its_children
-from tests.bench.servers.contender import START_SECONDS, Ask, Json, Running, Settings
+from tests.bench.servers.contender import START_SECONDS, Ask, Running, Settings
 from tests.bench.servers.model_copy import copy_of
 
 POLL_SECONDS = 0.02

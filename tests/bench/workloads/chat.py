@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from tests.bench.client import Json, user
+from atelier.json_types import Json
+from tests.bench.client import user
 from tests.bench.outcomes import Result
 from tests.bench.percentiles import median
 from tests.bench.stream_figures import stream_figures

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from tests.bench.client import Json, system, user
+from atelier.json_types import Json
+from tests.bench.client import system, user
 from tests.bench.outcomes import Result
 from tests.bench.stream_figures import stream_figures
 from tests.bench.trace import Trace

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from atelier.json_types import Json
 from tests.support.asking_server import NEW, OLD, asking_server
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, until
@@ -19,7 +20,6 @@ OPENS = {"text": "", "tool_calls": [call("open_door", door="front")]}
 SAYS = {"text": "Done."}
 ADA = {"action": "accept", "content": {"name": "Ada"}}
 
-Json = dict[str, Any]
 Reply = Callable[[Json], Awaitable[None]]
 
 
