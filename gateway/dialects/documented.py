@@ -6,9 +6,9 @@ tests hold every reply and every event of a stream against them.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from atelier.json_types import Json
 
@@ -20,6 +20,11 @@ PLAIN = "text/plain"
 # The model of the examples: as a request names it, and as the reply does.
 MODEL = "smollm2-135m-instruct"
 KEY = f"huggingfacetb/{MODEL}"
+
+
+T = TypeVar("T")
+Nullable = Annotated[T | None, Field(json_schema_extra={"default": None})]
+"""Of a field that a reply may leave out: `NotRequired[Nullable[str]]`."""
 
 
 class Reply(BaseModel):
