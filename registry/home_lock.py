@@ -15,7 +15,7 @@ class HomeInUse(Exception):
 def hold_home(home: Path) -> Iterator[None]:
     """Hold the home for this process alone; HomeInUse says who has it. The kernel frees it when we end."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(home / "registry.home_lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(home / "registry.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(descriptor, home)
         os.ftruncate(descriptor, 0)

@@ -72,11 +72,11 @@ async def running_gateway(registry: Registry, **options: Any) -> AsyncIterator[R
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     running = RunningGateway(gateway, server, listener.getsockname()[1])
     try:
-        await until(lambda: server.started and gateway.fleet.watcher.has_snapshot)
+        await until(lambda: server.started and gateway.watcher.has_snapshot)
         yield running
     finally:
         server.stop()
-        gateway.core.admission.close()
+        gateway.admission.close()
         await asyncio.wait_for(serving, PATIENCE)
         await gateway.close()
     assert not checked.faults, "\n".join(checked.faults)

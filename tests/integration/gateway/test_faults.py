@@ -222,9 +222,9 @@ async def test_a_registry_that_starts_later_is_no_warning(registry: FakeRegistry
         await gateway.start()
         await until(lambda: lines)
         await registry.start()
-        await until(lambda: gateway.fleet.watcher.connected)
+        await until(lambda: gateway.watcher.connected)
         await registry.go_away()
-        await until(lambda: not gateway.fleet.watcher.connected)
+        await until(lambda: not gateway.watcher.connected)
         await gateway.close()
     levels = [line["log_level"] for line in lines if line["event"] == "registry_away"]
     assert levels[0] == "info"

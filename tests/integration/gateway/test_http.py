@@ -204,7 +204,7 @@ async def test_a_gateway_without_a_registry_is_alive_but_not_ready(registry: Fak
             refused = await http.post("/v1/chat/completions", json=CHAT)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
             await registry.start()
-            await until(lambda: gateway.fleet.watcher.connected)
+            await until(lambda: gateway.watcher.connected)
             assert (await http.get("/readyz")).status_code == 200
             assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
     finally:
