@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup model test test-unit test-integration test-system npm conformance lint protos protos-check bench bench-gateway format lock clean
+.PHONY: help run setup model test test-unit test-integration test-system npm conformance lint words protos protos-check bench bench-gateway format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,7 +49,10 @@ lint: setup protos-check ## style, types, and stubs that match the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict -p deploy.setup
+	$(BIN)/mypy --strict -p deploy.setup -p tests.lint
+
+words: setup ## idioms that CONTRIBUTING.md lists, and what to write instead
+	@$(BIN)/python -m tests.lint.plain_words
 
 protos: setup ## generate the stubs from protos/*.proto
 	$(PROTOC) --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/*.proto

@@ -1,0 +1,1 @@
+"""Checks of the sources that ruff and mypy do not make."""
