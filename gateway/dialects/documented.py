@@ -1,7 +1,7 @@
-"""What the OpenAPI says of a route's replies, which the routes build by hand and nothing validates as they go out.
+"""How a route's replies are documented.
 
-Each dialect's `documented.py` has the schemas of its replies and one entry for each of its routes. The integration
-tests hold every reply and every event of a stream against them.
+Reply types are TypedDicts: what builds a reply is typed to return one, and the OpenAPI document is made of the same
+types. Nothing is validated at run time; the integration tests check every reply and stream event against the document.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+from typing_extensions import TypeAliasType, TypedDict
 
 from atelier.json_types import Json
 
@@ -23,17 +26,28 @@ KEY = f"huggingfacetb/{MODEL}"
 
 
 T = TypeVar("T")
-Nullable = Annotated[T | None, Field(json_schema_extra={"default": None})]
-"""Of a field that a reply may leave out: `NotRequired[Nullable[str]]`."""
+OR_NULL = Field(json_schema_extra={"default": None})
+Nullable = Annotated[T | None, OR_NULL]
+"""The type of a field that a reply may omit: `NotRequired[Nullable[str]]`."""
+
+ReplyType = type | TypeAliasType
+"""A TypedDict, or a named union of them."""
+
+
+class ReplySchema(GenerateJsonSchema):
+    """A reply's TypedDict has the fields that it declares, and no others."""
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> JsonSchemaValue:
+        return {**super().typed_dict_schema(schema), "additionalProperties": False}
 
 
 class Reply(BaseModel):
-    """An object of a reply. It has no fields but those that are told."""
+    """The structured result of an MCP tool. It has the fields that it declares, and no others."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Fault(Reply):
+class Fault(TypedDict):
     """What went wrong, where a reply that is no error tells of it."""
 
     message: str
@@ -46,19 +60,19 @@ class Fault(Reply):
 class Documented:
     """One operation: what a good reply is, and an example of a request and of the reply to it."""
 
-    reply: type[BaseModel] | None = None  # None: it has no JSON
+    reply: ReplyType | None = None  # None: it has no JSON
     example: Any = None
     request: Json | None = None
-    events: type[BaseModel] | None = None  # of its streams: the data of each event, or each line
+    events: ReplyType | None = None  # of its streams: the data of each event, or each line
     stream: str = EVENTS  # how they come
     media: str | None = JSON  # of the reply; None: it is empty
     query: Mapping[str, Json] = field(default_factory=dict)  # the schema of each parameter; all may be left out
 
     @property
-    def schemas(self) -> list[type[BaseModel]]:
+    def schemas(self) -> list[ReplyType]:
         return [kind for kind in (self.reply, self.events) if kind is not None]
 
-    def content(self, schema_of: Callable[[type[BaseModel]], Json], error: Json) -> Json:
+    def content(self, schema_of: Callable[[ReplyType], Json], error: Json) -> Json:
         """OpenAPI's `content` of the reply. `error`: the schema of an error, which may end a stream."""
         if self.media is None:
             return {}

@@ -1,17 +1,16 @@
 """What /openapi.json says of the routes, which read their bodies themselves."""
 
 import re
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
 from atelier.errors import AtelierError
 from atelier.json_types import Json
 from gateway.dialects.anthropic import anthropic_reply_types as anthropic
-from gateway.dialects.documented import JSON, Documented
+from gateway.dialects.documented import JSON, Documented, ReplySchema
 from gateway.dialects.error_formats import FORMS, forms_of_path
 from gateway.dialects.lmstudio import lmstudio_reply_types as lmstudio
 from gateway.dialects.mcp import mcp_reply_types as mcp
@@ -42,13 +41,6 @@ KEYS = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The server's key, where it has one."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key, as Anthropic's."},
 }
-
-
-class ReplySchema(GenerateJsonSchema):
-    """A TypedDict of a reply has the fields that it declares, and no others."""
-
-    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> JsonSchemaValue:
-        return {**super().typed_dict_schema(schema), "additionalProperties": False}
 
 
 def body_of(kind: type[BaseModel]) -> Json:
@@ -95,7 +87,7 @@ def describe(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
 def _written(app: FastAPI, bodies: list[type[BaseModel]]) -> Json:
     written = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     replies = [kind for documented in DOCUMENTED.values() for kind in documented.schemas]
-    kinds = list(dict.fromkeys([*bodies, *replies]))
+    kinds: list[Any] = list(dict.fromkeys([*bodies, *replies]))
     schemas, definitions = TypeAdapter.json_schemas(
         [(kind, "validation", TypeAdapter(kind)) for kind in kinds], ref_template=REF, schema_generator=ReplySchema
     )

@@ -1,26 +1,27 @@
 """The replies of Anthropic's routes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import RootModel
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, Documented, Reply
+from gateway.dialects.documented import KEY, MODEL, Documented, Nullable
 
 HI = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
 
 
-class SaidText(Reply):
+class SaidText(TypedDict):
     type: Literal["text"]
     text: str
 
 
-class SaidThinking(Reply):
+class SaidThinking(TypedDict):
     type: Literal["thinking"]
     thinking: str
     signature: str
 
 
-class SaidToolUse(Reply):
+class SaidToolUse(TypedDict):
     type: Literal["tool_use"]
     id: str
     name: str
@@ -31,21 +32,21 @@ Block = SaidText | SaidThinking | SaidToolUse
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
-class OutputTokensDetails(Reply):
+class OutputTokensDetails(TypedDict):
     thinking_tokens: int
 
 
-class MessageUsage(Reply):
+class MessageUsage(TypedDict):
     """Of a prompt's tokens, those that were in the cache are told apart."""
 
     input_tokens: int
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
-    output_tokens_details: OutputTokensDetails | None = None
+    output_tokens_details: NotRequired[Nullable[OutputTokensDetails]]
 
 
-class SaidMessage(Reply):
+class SaidMessage(TypedDict):
     id: str
     type: Literal["message"]
     role: Literal["assistant"]
@@ -56,72 +57,77 @@ class SaidMessage(Reply):
     usage: MessageUsage
 
 
-class MessageStart(Reply):
+class MessageStart(TypedDict):
     type: Literal["message_start"]
     message: SaidMessage
 
 
-class BlockStart(Reply):
+class BlockStart(TypedDict):
     type: Literal["content_block_start"]
     index: int
     content_block: Block
 
 
-class TextDelta(Reply):
+class TextDelta(TypedDict):
     type: Literal["text_delta"]
     text: str
 
 
-class ThinkingDelta(Reply):
+class ThinkingDelta(TypedDict):
     type: Literal["thinking_delta"]
     thinking: str
 
 
-class SignatureDelta(Reply):
+class SignatureDelta(TypedDict):
     type: Literal["signature_delta"]
     signature: str
 
 
-class InputDelta(Reply):
+class InputDelta(TypedDict):
     type: Literal["input_json_delta"]
     partial_json: str
 
 
-class BlockDelta(Reply):
+class BlockDelta(TypedDict):
     type: Literal["content_block_delta"]
     index: int
     delta: TextDelta | ThinkingDelta | SignatureDelta | InputDelta
 
 
-class BlockStop(Reply):
+class BlockStop(TypedDict):
     type: Literal["content_block_stop"]
     index: int
 
 
-class MessageEnd(Reply):
+class MessageEnd(TypedDict):
     stop_reason: StopReason
     stop_sequence: str | None
 
 
-class MessageDelta(Reply):
+class MessageDelta(TypedDict):
     type: Literal["message_delta"]
     delta: MessageEnd
     usage: MessageUsage
 
 
-class MessageStop(Reply):
+class MessageStop(TypedDict):
     type: Literal["message_stop"]
 
 
-class Ping(Reply):
+class Ping(TypedDict):
     type: Literal["ping"]
 
 
-class MessageEvent(RootModel[MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping]):
-    """The data of one event, whose name is its type."""
+MessageEvent = TypeAliasType(
+    "MessageEvent",
+    Annotated[
+        MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping,
+        Field(title="MessageEvent", description="The data of one event, whose name is its type."),
+    ],
+)
 
 
-class TokenCount(Reply):
+class TokenCount(TypedDict):
     input_tokens: int
 
 

@@ -1,16 +1,17 @@
 """The replies of LM Studio's routes, v0 and v1."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, RootModel
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, Documented, Reply
+from gateway.dialects.documented import KEY, MODEL, Documented, Nullable
 from gateway.dialects.openai.openai_reply_types import CHAT as OPENAI_CHAT
 from gateway.dialects.openai.openai_reply_types import COMPLETION as OPENAI_COMPLETION
 from gateway.dialects.openai.openai_reply_types import EMBEDDINGS, ChatChunk, ChatCompletion, TextChunk, TextCompletion
 
 
-class V0Stats(Reply):
+class V0Stats(TypedDict):
     """Tokens, and seconds."""
 
     tokens_per_second: float
@@ -23,22 +24,22 @@ class V0Stats(Reply):
     cached_tokens_count: int
     total_time_sec: float
     num_gpu_layers: int
-    stop_string: str | None = None
-    draft_model: str | None = None
-    total_draft_tokens_count: int | None = None
-    accepted_draft_tokens_count: int | None = None
-    rejected_draft_tokens_count: int | None = None
-    ignored_draft_tokens_count: int | None = None
+    stop_string: NotRequired[Nullable[str]]
+    draft_model: NotRequired[Nullable[str]]
+    total_draft_tokens_count: NotRequired[Nullable[int]]
+    accepted_draft_tokens_count: NotRequired[Nullable[int]]
+    rejected_draft_tokens_count: NotRequired[Nullable[int]]
+    ignored_draft_tokens_count: NotRequired[Nullable[int]]
 
 
-class V0ModelInfo(Reply):
+class V0ModelInfo(TypedDict):
     arch: str
     quant: str
     format: Literal["gguf"]
     context_length: int
 
 
-class V0Runtime(Reply):
+class V0Runtime(TypedDict):
     name: Literal["lm-atelier"]
     version: str
     supported_formats: list[str]
@@ -53,9 +54,9 @@ class V0Chat(ChatCompletion):
 class V0ChatChunk(ChatChunk):
     """The last of a choice has the statistics."""
 
-    stats: V0Stats | None = None
-    model_info: V0ModelInfo | None = None
-    runtime: V0Runtime | None = None
+    stats: NotRequired[Nullable[V0Stats]]
+    model_info: NotRequired[Nullable[V0ModelInfo]]
+    runtime: NotRequired[Nullable[V0Runtime]]
 
 
 class V0Completion(TextCompletion):
@@ -67,12 +68,12 @@ class V0Completion(TextCompletion):
 class V0CompletionChunk(TextChunk):
     """The last of a choice has the statistics."""
 
-    stats: V0Stats | None = None
-    model_info: V0ModelInfo | None = None
-    runtime: V0Runtime | None = None
+    stats: NotRequired[Nullable[V0Stats]]
+    model_info: NotRequired[Nullable[V0ModelInfo]]
+    runtime: NotRequired[Nullable[V0Runtime]]
 
 
-class V0Model(Reply):
+class V0Model(TypedDict):
     id: str
     object: Literal["model"]
     type: Literal["llm", "vlm", "embeddings"]
@@ -83,30 +84,30 @@ class V0Model(Reply):
     state: Literal["loaded", "not-loaded"]
     max_context_length: int
     capabilities: list[str]
-    loaded_context_length: int | None = None
+    loaded_context_length: NotRequired[Nullable[int]]
 
 
-class V0ModelList(Reply):
+class V0ModelList(TypedDict):
     object: Literal["list"]
     data: list[V0Model]
 
 
-class V1Quantization(Reply):
+class V1Quantization(TypedDict):
     name: str
     bits_per_weight: float
 
 
-class V1Instance(Reply):
+class V1Instance(TypedDict):
     id: str
-    config: dict[str, Any] = Field(description="Load settings, by LM Studio's names.")
+    config: Annotated[dict[str, Any], Field(description="Load settings, by LM Studio's names.")]
 
 
-class V1Capabilities(Reply):
+class V1Capabilities(TypedDict):
     vision: bool
     trained_for_tool_use: bool
 
 
-class V1Model(Reply):
+class V1Model(TypedDict):
     type: Literal["llm", "embedding"]
     publisher: str
     key: str
@@ -122,50 +123,55 @@ class V1Model(Reply):
     layers: int
 
 
-class V1ModelList(Reply):
+class V1ModelList(TypedDict):
     models: list[V1Model]
 
 
-class LoadedModel(Reply):
+class LoadedModel(TypedDict):
     type: Literal["llm", "embedding"]
     instance_id: str
     load_time_seconds: float
     status: Literal["loaded"]
-    load_config: dict[str, Any] | None = None
+    load_config: NotRequired[Nullable[dict[str, Any]]]
 
 
-class MemoryBytes(Reply):
+class MemoryBytes(TypedDict):
     weights: int
     kv_cache: int
     compute: int
     total: int
 
 
-class EstimatedLoad(Reply):
+class EstimatedLoad(TypedDict):
     model: str
     status: Literal["estimated"]
     memory_bytes: MemoryBytes
 
 
-class LoadReply(RootModel[LoadedModel | EstimatedLoad]):
-    """The estimate where the request asked for that alone."""
+LoadReply = TypeAliasType(
+    "LoadReply",
+    Annotated[
+        LoadedModel | EstimatedLoad,
+        Field(title="LoadReply", description="The estimate where the request asked for that alone."),
+    ],
+)
 
 
-class UnloadReply(Reply):
+class UnloadReply(TypedDict):
     instance_id: str
 
 
-class V1Text(Reply):
+class V1Text(TypedDict):
     type: Literal["message", "reasoning"]
     content: str
 
 
-class PluginInfo(Reply):
+class PluginInfo(TypedDict):
     type: Literal["plugin"]
     plugin_id: str
 
 
-class EphemeralInfo(Reply):
+class EphemeralInfo(TypedDict):
     type: Literal["ephemeral_mcp"]
     server_label: str
 
@@ -173,24 +179,24 @@ class EphemeralInfo(Reply):
 ProviderInfo = PluginInfo | EphemeralInfo
 
 
-class V1ToolCall(Reply):
+class V1ToolCall(TypedDict):
     type: Literal["tool_call"]
     tool: str
     arguments: dict[str, Any]
-    output: str = Field(description="MCP's content, as the text of a JSON array.")
+    output: Annotated[str, Field(description="MCP's content, as the text of a JSON array.")]
     provider_info: ProviderInfo
 
 
-class FailedCall(Reply):
+class FailedCall(TypedDict):
     """Of a tool that there is not, or whose server gave no result."""
 
     type: Literal["invalid_name", "failed"]
     tool_name: str
-    arguments: dict[str, Any] | None = None
-    provider_info: ProviderInfo | None = None
+    arguments: NotRequired[Nullable[dict[str, Any]]]
+    provider_info: NotRequired[Nullable[ProviderInfo]]
 
 
-class V1InvalidToolCall(Reply):
+class V1InvalidToolCall(TypedDict):
     type: Literal["invalid_tool_call"]
     reason: str
     metadata: FailedCall
@@ -199,41 +205,41 @@ class V1InvalidToolCall(Reply):
 V1Output = V1Text | V1ToolCall | V1InvalidToolCall
 
 
-class V1Stats(Reply):
+class V1Stats(TypedDict):
     input_tokens: int
     total_output_tokens: int
     reasoning_output_tokens: int
     tokens_per_second: float
     time_to_first_token_seconds: float
-    model_load_time_seconds: float | None = None
+    model_load_time_seconds: NotRequired[Nullable[float]]
 
 
-class V1Chat(Reply):
+class V1Chat(TypedDict):
     model_instance_id: str
     output: list[V1Output]
     stats: V1Stats
-    response_id: str | None = None
+    response_id: NotRequired[Nullable[str]]
 
 
-class ChatStart(Reply):
+class ChatStart(TypedDict):
     type: Literal["chat.start"]
     model_instance_id: str
 
 
-class ToolCallStart(Reply):
+class ToolCallStart(TypedDict):
     type: Literal["tool_call.start"]
     tool: str
     provider_info: ProviderInfo
 
 
-class ToolCallArguments(Reply):
+class ToolCallArguments(TypedDict):
     type: Literal["tool_call.arguments"]
     tool: str
     arguments: dict[str, Any]
     provider_info: ProviderInfo
 
 
-class ToolCallElicitation(Reply):
+class ToolCallElicitation(TypedDict):
     """Ours. The call's server asks the user; `POST /api/v1/mcp/elicitations/{id}` answers."""
 
     type: Literal["tool_call.elicitation"]
@@ -241,11 +247,15 @@ class ToolCallElicitation(Reply):
     tool: str
     provider_info: ProviderInfo
     message: str
-    requested_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the answer's content.")
-    url: str | None = Field(None, description="Where the user is to go instead of filling in a form.")
+    requested_schema: NotRequired[
+        Annotated[Nullable[dict[str, Any]], Field(description="JSON Schema of the answer's content.")]
+    ]
+    url: NotRequired[
+        Annotated[Nullable[str], Field(description="Where the user is to go instead of filling in a form.")]
+    ]
 
 
-class ToolCallSuccess(Reply):
+class ToolCallSuccess(TypedDict):
     type: Literal["tool_call.success"]
     tool: str
     arguments: dict[str, Any]
@@ -253,13 +263,13 @@ class ToolCallSuccess(Reply):
     provider_info: ProviderInfo
 
 
-class ToolCallFailure(Reply):
+class ToolCallFailure(TypedDict):
     type: Literal["tool_call.failure"]
     reason: str
     metadata: FailedCall
 
 
-class Mark(Reply):
+class Mark(TypedDict):
     type: Literal[
         "prompt_processing.start",
         "prompt_processing.end",
@@ -270,58 +280,61 @@ class Mark(Reply):
     ]
 
 
-class LoadStart(Reply):
+class LoadStart(TypedDict):
     type: Literal["model_load.start"]
     model_instance_id: str
 
 
-class LoadProgress(Reply):
+class LoadProgress(TypedDict):
     type: Literal["model_load.progress"]
     model_instance_id: str
-    progress: float = Field(ge=0, le=1)
+    progress: Annotated[float, Field(ge=0, le=1)]
 
 
-class LoadEnd(Reply):
+class LoadEnd(TypedDict):
     type: Literal["model_load.end"]
     model_instance_id: str
     load_time_seconds: float
 
 
-class PromptShare(Reply):
+class PromptShare(TypedDict):
     type: Literal["prompt_processing.progress"]
-    progress: float = Field(ge=0, le=1)
+    progress: Annotated[float, Field(ge=0, le=1)]
 
 
 ToolCallEvent = ToolCallStart | ToolCallArguments | ToolCallElicitation | ToolCallSuccess | ToolCallFailure
 LoadEvent = LoadStart | LoadProgress | LoadEnd
 
 
-class PartDelta(Reply):
+class PartDelta(TypedDict):
     type: Literal["reasoning.delta", "message.delta"]
     content: str
 
 
-class StreamFault(Reply):
+class StreamFault(TypedDict):
     type: str
     message: str
-    code: str | None = None
-    param: str | None = None
+    code: NotRequired[Nullable[str]]
+    param: NotRequired[Nullable[str]]
 
 
-class ErrorInStream(Reply):
+class ErrorInStream(TypedDict):
     type: Literal["error"]
     error: StreamFault
 
 
-class ChatEnd(Reply):
+class ChatEnd(TypedDict):
     type: Literal["chat.end"]
     result: V1Chat
 
 
-class V1ChatEvent(
-    RootModel[ChatStart | LoadEvent | Mark | PromptShare | PartDelta | ToolCallEvent | ErrorInStream | ChatEnd]
-):
-    """The data of one event, whose name is its type."""
+V1ChatEvent = TypeAliasType(
+    "V1ChatEvent",
+    Annotated[
+        ChatStart | LoadEvent | Mark | PromptShare | PartDelta | ToolCallEvent | ErrorInStream | ChatEnd,
+        Field(title="V1ChatEvent", description="The data of one event, whose name is its type."),
+    ],
+)
 
 
 STATS = {

@@ -1,16 +1,19 @@
 """The tools that speak to the hub."""
 
+from typing import cast
+
+from atelier.json_types import Json
 from gateway.dialects.mcp.tool_definition import Caller, Core
 from gateway.dialects.mcp.tool_inputs import DownloadInput, SearchInput
 from gateway.dialects.mcp.tool_outputs import Downloaded
-from gateway.dialects.native.download_reply_types import DownloadObject, HubRepositories
+from gateway.dialects.native.download_reply_types import DownloadObject
 from gateway.dialects.native.download_routes import download_object, repository_object
 from gateway.fleet.snapshot import Download, Model
 
 
-async def search_models(core: Core, caller: Caller, asked: SearchInput) -> HubRepositories:
+async def search_models(core: Core, caller: Caller, asked: SearchInput) -> Json:
     found = await core.control.search_hub(asked.query.strip(), asked.limit)
-    return HubRepositories.model_validate({"models": [repository_object(each) for each in found.repositories]})
+    return {"models": [repository_object(each) for each in found.repositories]}
 
 
 async def download_model(core: Core, caller: Caller, asked: DownloadInput) -> Downloaded:
@@ -20,7 +23,7 @@ async def download_model(core: Core, caller: Caller, asked: DownloadInput) -> Do
     if isinstance(started, Model):
         return Downloaded(status="already_downloaded", model_key=started.key, download=None)
     ended = await _followed(core, caller, started, known.get(started.id))
-    told = DownloadObject.model_validate(download_object(ended))
+    told = cast(DownloadObject, {"estimated_completion": None, "completed_at": None, **download_object(ended)})
     return Downloaded(status="downloaded", model_key=ended.model_key, download=told)
 
 

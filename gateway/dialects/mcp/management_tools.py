@@ -1,34 +1,31 @@
 """The tools that show and change what the server has."""
 
+from atelier.json_types import Json
 from atelier.names import check_identifier
 from gateway.core.load_progress import followed, one_more
-from gateway.dialects.lmstudio.lmstudio_reply_types import V1ModelList
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
 from gateway.dialects.mcp.tool_definition import Caller, Core
 from gateway.dialects.mcp.tool_inputs import LoadInput, ModelInput, NoInput, SettingsInput, UnloadInput
 from gateway.dialects.mcp.tool_outputs import Loaded, Unloaded
-from gateway.dialects.native.native_reply_types import DescribedModel
 from gateway.dialects.native.native_translation import described_object
-from gateway.dialects.native.preset_reply_types import ModelSettings
 from gateway.dialects.native.preset_routes import settings_object
 from gateway.fleet.registry_client import LoadWish
 
 
-async def list_models(core: Core, caller: Caller, asked: NoInput) -> V1ModelList:
+async def list_models(core: Core, caller: Caller, asked: NoInput) -> Json:
     snapshot = core.watcher.known()
     entries = [v1_model(model, snapshot) for _, model in sorted(snapshot.models.items())]
-    return V1ModelList.model_validate({"models": entries})
+    return {"models": entries}
 
 
-async def model_info(core: Core, caller: Caller, asked: ModelInput) -> DescribedModel:
+async def model_info(core: Core, caller: Caller, asked: ModelInput) -> Json:
     model = core.catalogue.find_model(asked.model)
     described = await core.control.describe_model(model.key)
-    return DescribedModel.model_validate(described_object(described, v1_model(model, core.watcher.snapshot)))
+    return described_object(described, v1_model(model, core.watcher.snapshot))
 
 
-async def effective_settings(core: Core, caller: Caller, asked: SettingsInput) -> ModelSettings:
-    told = settings_object(core.watcher.known(), asked.model, asked.instance, asked.preset)
-    return ModelSettings.model_validate(told)
+async def effective_settings(core: Core, caller: Caller, asked: SettingsInput) -> Json:
+    return settings_object(core.watcher.known(), asked.model, asked.instance, asked.preset)
 
 
 async def load_model(core: Core, caller: Caller, asked: LoadInput) -> Loaded:

@@ -133,9 +133,9 @@ def caller_of(ctx: ServerRequestContext) -> Caller:
     return Caller(origin_of(request), account_of(request), ctx.session.report_progress, wants_progress)
 
 
-def good(output: BaseModel) -> types.CallToolResult:
+def good(output: BaseModel | Mapping[str, object]) -> types.CallToolResult:
     """Structured, and as text for those that read only that: what was generated as it is, all else as JSON."""
-    structured = output.model_dump(mode="json")
+    structured = output.model_dump(mode="json") if isinstance(output, BaseModel) else dict(output)
     text = output.text if isinstance(output, Generated) else json.dumps(structured, ensure_ascii=False)
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
 

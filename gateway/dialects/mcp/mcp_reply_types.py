@@ -1,10 +1,11 @@
 """What the OpenAPI tells of the MCP server's route. The messages themselves are the protocol's to describe."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
 
-from gateway.dialects.documented import Documented, Reply
+from gateway.dialects.documented import OR_NULL, Documented, Nullable
 
 
 class MCPMessage(BaseModel):
@@ -16,21 +17,21 @@ class MCPMessage(BaseModel):
     params: dict[str, Any] | None = None
 
 
-class MCPFault(Reply):
+class MCPFault(TypedDict):
     code: int
     message: str
-    data: Any = None
+    data: NotRequired[Annotated[Any, OR_NULL]]
 
 
-class MCPReply(Reply):
+class MCPReply(TypedDict):
     """A JSON-RPC result or error; in a stream also the notifications before it."""
 
     jsonrpc: Literal["2.0"]
-    id: int | str | None = None
-    result: dict[str, Any] | None = None
-    error: MCPFault | None = None
-    method: str | None = Field(None, description="Of a notification.")
-    params: dict[str, Any] | None = None
+    id: NotRequired[Nullable[int | str]]
+    result: NotRequired[Nullable[dict[str, Any]]]
+    error: NotRequired[Nullable[MCPFault]]
+    method: NotRequired[Annotated[Nullable[str], Field(description="Of a notification.")]]
+    params: NotRequired[Nullable[dict[str, Any]]]
 
 
 OTHER_REPLIES = {

@@ -1,17 +1,18 @@
 """What a tool is, and what its function is given."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mcp_types import Tool as ToolEntry
 from mcp_types import ToolAnnotations
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from gateway.core.account import Account
 from gateway.core.call import Origin
 from gateway.core.inference import Inference
 from gateway.core.unary import Unary
+from gateway.dialects.documented import ReplySchema
 from gateway.dialects.download_follower import DownloadFollower
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
@@ -64,9 +65,9 @@ class Tool:
     title: str
     description: str
     input: type[BaseModel]
-    output: type[BaseModel]
+    output: type
     hints: Hints
-    run: Callable[[Core, Caller, Any], Awaitable[BaseModel]]
+    run: Callable[[Core, Caller, Any], Awaitable[BaseModel | Mapping[str, object]]]
 
     def entry(self) -> ToolEntry:
         """As tools/list has it."""
@@ -76,7 +77,7 @@ class Tool:
             title=self.title,
             description=self.description,
             input_schema=self.input.model_json_schema(),
-            output_schema=self.output.model_json_schema(mode="serialization"),
+            output_schema=TypeAdapter(self.output).json_schema(mode="serialization", schema_generator=ReplySchema),
             annotations=ToolAnnotations(
                 title=self.title,
                 read_only_hint=hints.reads_only,

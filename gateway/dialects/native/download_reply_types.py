@@ -1,21 +1,22 @@
 """The replies of the routes of the hub and of downloads."""
 
-from typing import Literal
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import RootModel
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import Documented, Fault, Reply
+from gateway.dialects.documented import Documented, Fault, Nullable
 from gateway.dialects.native.download_routes import LONGEST_QUERY, MOST_FOUND, USUALLY_FOUND
 
 
-class HubVariant(Reply):
+class HubVariant(TypedDict):
     quantization: str | None
     files: list[str]
     size_bytes: int
     fits: bool
 
 
-class HubRepository(Reply):
+class HubRepository(TypedDict):
     id: str
     author: str
     downloads: int
@@ -27,11 +28,11 @@ class HubRepository(Reply):
     variants: list[HubVariant]
 
 
-class HubRepositories(Reply):
+class HubRepositories(TypedDict):
     models: list[HubRepository]
 
 
-class DownloadObject(Reply):
+class DownloadObject(TypedDict):
     """LM Studio's fields, and ours: `state` is finer than its `status`."""
 
     job_id: str
@@ -45,23 +46,28 @@ class DownloadObject(Reply):
     downloaded_bytes: int
     bytes_per_second: int
     seconds_left: float | None
-    estimated_completion: str | None = None
+    estimated_completion: NotRequired[Nullable[str]]
     started_at: str
-    completed_at: str | None = None
+    completed_at: NotRequired[Nullable[str]]
     model_key: str | None
     error: Fault | None
 
 
-class AlreadyDownloaded(Reply):
+class AlreadyDownloaded(TypedDict):
     status: Literal["already_downloaded"]
     model_key: str
 
 
-class StartedDownload(RootModel[DownloadObject | AlreadyDownloaded]):
-    """Nothing is downloaded where the model is there."""
+StartedDownload = TypeAliasType(
+    "StartedDownload",
+    Annotated[
+        DownloadObject | AlreadyDownloaded,
+        Field(title="StartedDownload", description="Nothing is downloaded where the model is there."),
+    ],
+)
 
 
-class DownloadList(Reply):
+class DownloadList(TypedDict):
     downloads: list[DownloadObject]
 
 

@@ -1,21 +1,22 @@
 """The replies of our own routes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, PLAIN, Documented, Fault, Reply
+from gateway.dialects.documented import KEY, MODEL, PLAIN, Documented, Fault
 from gateway.dialects.lmstudio.lmstudio_reply_types import V1_ENTRY, V1Model
 from gateway.dialects.native import download_reply_types as documented_downloads
 from gateway.dialects.native import preset_reply_types as documented_presets
 
 
-class RemovedModel(Reply):
+class RemovedModel(TypedDict):
     model: str
-    deleted: list[str] = Field(description="Paths of the files.")
+    deleted: Annotated[list[str], Field(description="Paths of the files.")]
 
 
-class VerifiedFile(Reply):
+class VerifiedFile(TypedDict):
     """Digests of what was found and of what was downloaded."""
 
     name: str
@@ -24,19 +25,19 @@ class VerifiedFile(Reply):
     fault: str | None
 
 
-class VerifiedModel(Reply):
+class VerifiedModel(TypedDict):
     model: str
     ok: bool
     files: list[VerifiedFile]
 
 
-class AdapterObject(Reply):
+class AdapterObject(TypedDict):
     id: int
     name: str
     scale: float
 
 
-class InstanceObject(Reply):
+class InstanceObject(TypedDict):
     id: str
     model: str
     state: Literal["starting", "loading", "ready", "stalled", "restarting", "stopping", "failed"]
@@ -60,11 +61,11 @@ class InstanceObject(Reply):
     adapters: list[AdapterObject]
 
 
-class InstanceList(Reply):
+class InstanceList(TypedDict):
     instances: list[InstanceObject]
 
 
-class SequenceObject(Reply):
+class SequenceObject(TypedDict):
     request_id: str
     choice: int
     priority: int
@@ -76,11 +77,11 @@ class SequenceObject(Reply):
     state: Literal["waiting", "prefill", "decode", "unknown"]
 
 
-class SequenceList(Reply):
+class SequenceList(TypedDict):
     sequences: list[SequenceObject]
 
 
-class DeviceReadings(Reply):
+class DeviceReadings(TypedDict):
     """null: the device does not tell."""
 
     uuid: str | None
@@ -94,7 +95,7 @@ class DeviceReadings(Reply):
     power_limit_watts: float | None
 
 
-class DeviceObject(Reply):
+class DeviceObject(TypedDict):
     id: str
     description: str
     memory_total_bytes: int
@@ -103,40 +104,40 @@ class DeviceObject(Reply):
     readings: DeviceReadings | None
 
 
-class DeviceList(Reply):
+class DeviceList(TypedDict):
     devices: list[DeviceObject]
 
 
-class FileSystem(Reply):
+class FileSystem(TypedDict):
     path: str
     total_bytes: int
     free_bytes: int
 
 
-class ModelOnDisk(Reply):
+class ModelOnDisk(TypedDict):
     key: str
     size_bytes: int
     in_library: bool
     names: int
 
 
-class DownloadOnDisk(Reply):
+class DownloadOnDisk(TypedDict):
     job_id: str
     size_bytes: int
 
 
-class Leftover(Reply):
+class Leftover(TypedDict):
     path: str
     size_bytes: int
 
 
-class CacheOnDisk(Reply):
+class CacheOnDisk(TypedDict):
     directory: str
     instance: str | None
     size_bytes: int
 
 
-class DiskObject(Reply):
+class DiskObject(TypedDict):
     file_systems: list[FileSystem]
     models: list[ModelOnDisk]
     downloads: list[DownloadOnDisk]
@@ -150,12 +151,12 @@ class DiskObject(Reply):
     used_bytes: int
 
 
-class RequestCounts(Reply):
+class RequestCounts(TypedDict):
     active: int
     waiting: int
 
 
-class ServerStatus(Reply):
+class ServerStatus(TypedDict):
     version: str
     uptime_seconds: float
     registry: Literal["connected", "away"]
@@ -164,23 +165,23 @@ class ServerStatus(Reply):
     requests: RequestCounts
 
 
-class ReplicaLimits(Reply):
+class ReplicaLimits(TypedDict):
     min: int
     max: int
 
 
-class ModelReplicas(Reply):
+class ModelReplicas(TypedDict):
     model: str
     replicas: ReplicaLimits | None
 
 
-class ModelSource(Reply):
+class ModelSource(TypedDict):
     source: Literal["hub", "pypi"]
     name: str
     revision: str
 
 
-class MemoryAtContext(Reply):
+class MemoryAtContext(TypedDict):
     context_length: int
     weights_bytes: int
     kv_cache_bytes: int
@@ -204,7 +205,7 @@ class DescribedModel(V1Model):
     memory: list[MemoryAtContext]
 
 
-class Greeting(Reply):
+class Greeting(TypedDict):
     lmstudio: Literal[True]
 
 

@@ -1,14 +1,15 @@
 """The replies of the routes of presets, and of the settings that they make."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, Documented, Reply
+from gateway.dialects.documented import KEY, MODEL, Documented
 from gateway.dialects.native.preset_routes import LMSTUDIO
 
 
-class PresetFile(Reply):
+class PresetFile(TypedDict):
     name: str
     model: str | None
     load: dict[str, Any]
@@ -21,23 +22,23 @@ class PresetObject(PresetFile):
     changed_at: float
 
 
-class PresetList(Reply):
+class PresetList(TypedDict):
     presets: list[PresetObject]
 
 
-class PresetVersions(Reply):
+class PresetVersions(TypedDict):
     versions: list[PresetObject]
 
 
 class ImportedPreset(PresetObject):
-    ignored: list[str] = Field(description="Keys of the file that mean nothing here.")
+    ignored: Annotated[list[str], Field(description="Keys of the file that mean nothing here.")]
 
 
-class FieldList(Reply):
-    fields: list[dict[str, Any]] = Field(description="A key of LM Studio's and a value each.")
+class FieldList(TypedDict):
+    fields: Annotated[list[dict[str, Any]], Field(description="A key of LM Studio's and a value each.")]
 
 
-class LMStudioPreset(Reply):
+class LMStudioPreset(TypedDict):
     identifier: str
     name: str
     changed: Literal[False]
@@ -45,44 +46,49 @@ class LMStudioPreset(Reply):
     load: FieldList
 
 
-class ExportedPreset(RootModel[PresetFile | LMStudioPreset]):
-    """LM Studio's form where the query asks for it."""
+ExportedPreset = TypeAliasType(
+    "ExportedPreset",
+    Annotated[
+        PresetFile | LMStudioPreset,
+        Field(title="ExportedPreset", description="LM Studio's form where the query asks for it."),
+    ],
+)
 
 
-class DeletedPreset(Reply):
+class DeletedPreset(TypedDict):
     name: str
     deleted: Literal[True]
 
 
-class PresetSide(Reply):
+class PresetSide(TypedDict):
     name: str
     version: int
 
 
-class Difference(Reply):
+class Difference(TypedDict):
     group: str
     setting: str
     before: Any
     after: Any
 
 
-class PresetDiff(Reply):
+class PresetDiff(TypedDict):
     before: PresetSide
     after: PresetSide
     differences: list[Difference]
 
 
-class DefaultPreset(Reply):
+class DefaultPreset(TypedDict):
     model: str
     default_preset: str | None
 
 
-class SettingValue(Reply):
+class SettingValue(TypedDict):
     value: Any
     origin: str
 
 
-class ModelSettings(Reply):
+class ModelSettings(TypedDict):
     model: str
     instance: str | None
     preset: str | None

@@ -1,45 +1,46 @@
 """The replies of Ollama's routes."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
-from gateway.dialects.documented import KEY, LINES, MODEL, Documented, Reply
+from gateway.dialects.documented import KEY, LINES, MODEL, Documented, Nullable
 from gateway.dialects.openai.openai_reply_types import Logprob
 
 
-class OllamaSaidFunction(Reply):
+class OllamaSaidFunction(TypedDict):
     index: int
     name: str
     arguments: dict[str, Any]
 
 
-class OllamaSaidCall(Reply):
+class OllamaSaidCall(TypedDict):
     id: str
     function: OllamaSaidFunction
 
 
-class OllamaSaidMessage(Reply):
+class OllamaSaidMessage(TypedDict):
     role: Literal["assistant"]
     content: str
-    thinking: str | None = None
-    tool_calls: list[OllamaSaidCall] | None = None
+    thinking: NotRequired[Nullable[str]]
+    tool_calls: NotRequired[Nullable[list[OllamaSaidCall]]]
 
 
-class OllamaAnswer(Reply):
+class OllamaAnswer(TypedDict):
     """Durations are in nanoseconds, and like the counts they are in the last object alone."""
 
     model: str
     created_at: str
     done: bool
-    done_reason: Literal["stop", "length", "load", "unload"] | None = None
-    logprobs: list[Logprob] | None = None
-    total_duration: int | None = None
-    load_duration: int | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
+    done_reason: NotRequired[Nullable[Literal["stop", "length", "load", "unload"]]]
+    logprobs: NotRequired[Nullable[list[Logprob]]]
+    total_duration: NotRequired[Nullable[int]]
+    load_duration: NotRequired[Nullable[int]]
+    prompt_eval_count: NotRequired[Nullable[int]]
+    prompt_eval_duration: NotRequired[Nullable[int]]
+    eval_count: NotRequired[Nullable[int]]
+    eval_duration: NotRequired[Nullable[int]]
 
 
 class OllamaChat(OllamaAnswer):
@@ -48,10 +49,10 @@ class OllamaChat(OllamaAnswer):
 
 class OllamaGeneration(OllamaAnswer):
     response: str
-    thinking: str | None = None
+    thinking: NotRequired[Nullable[str]]
 
 
-class OllamaVectors(Reply):
+class OllamaVectors(TypedDict):
     model: str
     embeddings: list[list[float]]
     total_duration: int
@@ -59,11 +60,11 @@ class OllamaVectors(Reply):
     prompt_eval_count: int
 
 
-class OllamaVector(Reply):
+class OllamaVector(TypedDict):
     embedding: list[float]
 
 
-class OllamaDetails(Reply):
+class OllamaDetails(TypedDict):
     parent_model: str
     format: Literal["gguf"]
     family: str
@@ -72,30 +73,32 @@ class OllamaDetails(Reply):
     quantization_level: str
 
 
-class OllamaTag(Reply):
+class OllamaTag(TypedDict):
     name: str
     model: str
     modified_at: str
     size: int
-    digest: str = Field(description="Tells the model from others and from an earlier one of its name; not of its file.")
+    digest: Annotated[
+        str, Field(description="Tells the model from others and from an earlier one of its name; not of its file.")
+    ]
     details: OllamaDetails
 
 
-class OllamaTags(Reply):
+class OllamaTags(TypedDict):
     models: list[OllamaTag]
 
 
-class OllamaModel(Reply):
+class OllamaModel(TypedDict):
     modified_at: str
     parameters: str
     template: str
     details: OllamaDetails
     model_info: dict[str, Any]
     capabilities: list[Literal["completion", "embedding", "tools", "thinking", "vision", "insert"]]
-    license: str | None = None
+    license: NotRequired[Nullable[str]]
 
 
-class OllamaProcess(Reply):
+class OllamaProcess(TypedDict):
     name: str
     model: str
     size: int
@@ -106,18 +109,18 @@ class OllamaProcess(Reply):
     context_length: int
 
 
-class OllamaProcesses(Reply):
+class OllamaProcesses(TypedDict):
     models: list[OllamaProcess]
 
 
-class OllamaProgress(Reply):
+class OllamaProgress(TypedDict):
     status: str
-    digest: str | None = None
-    total: int | None = None
-    completed: int | None = None
+    digest: NotRequired[Nullable[str]]
+    total: NotRequired[Nullable[int]]
+    completed: NotRequired[Nullable[int]]
 
 
-class OllamaVersion(Reply):
+class OllamaVersion(TypedDict):
     version: str
     atelier: str
 

@@ -1,16 +1,17 @@
 """The replies of OpenAI's routes, and of those that its clients know from llama.cpp, Jina and Cohere."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, RootModel
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
 from gateway.dialects.anthropic.anthropic_model_list import MOST_LISTED
-from gateway.dialects.documented import KEY, MODEL, Documented, Reply
+from gateway.dialects.documented import KEY, MODEL, Documented, Nullable
 
 HI = [{"role": "user", "content": "Hi"}]
 
 
-class TopLogprob(Reply):
+class TopLogprob(TypedDict):
     token: str
     logprob: float
     bytes: list[int]
@@ -22,23 +23,23 @@ class Logprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(Reply):
+class ChatLogprobs(TypedDict):
     content: list[Logprob]
-    refusal: None = None
+    refusal: NotRequired[Nullable[None]]
 
 
-class FunctionCall(Reply):
+class FunctionCall(TypedDict):
     name: str
-    arguments: str = Field(description="JSON, unless the answer's limit cut it off.")
+    arguments: Annotated[str, Field(description="JSON, unless the answer's limit cut it off.")]
 
 
-class ToolCall(Reply):
+class ToolCall(TypedDict):
     id: str
     type: Literal["function"]
     function: FunctionCall
 
 
-class MCPCall(Reply):
+class MCPCall(TypedDict):
     """A call of an MCP server's tool, which the gateway has run."""
 
     id: str
@@ -51,60 +52,64 @@ class MCPCall(Reply):
     error: str | None
 
 
-class MCPCallDelta(Reply):
+class MCPCallDelta(TypedDict):
     """Of the call with the same index: its head first, then pieces of its arguments, then what came of it."""
 
     index: int
-    id: str | None = None
-    type: Literal["mcp_call"] | None = None
-    server_label: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    status: Literal["completed", "failed"] | None = None
-    output: str | None = None
-    error: str | None = None
+    id: NotRequired[Nullable[str]]
+    type: NotRequired[Nullable[Literal["mcp_call"]]]
+    server_label: NotRequired[Nullable[str]]
+    name: NotRequired[Nullable[str]]
+    arguments: NotRequired[Nullable[str]]
+    status: NotRequired[Nullable[Literal["completed", "failed"]]]
+    output: NotRequired[Nullable[str]]
+    error: NotRequired[Nullable[str]]
 
 
-class MCPElicitation(Reply):
+class MCPElicitation(TypedDict):
     """What a call's server asks the user; `POST /api/v1/mcp/elicitations/{id}` answers."""
 
     id: str
     server_label: str
     name: str
     message: str
-    requested_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the answer's content.")
-    url: str | None = Field(None, description="Where the user is to go instead of filling in a form.")
+    requested_schema: NotRequired[
+        Annotated[Nullable[dict[str, Any]], Field(description="JSON Schema of the answer's content.")]
+    ]
+    url: NotRequired[
+        Annotated[Nullable[str], Field(description="Where the user is to go instead of filling in a form.")]
+    ]
 
 
-class AssistantMessage(Reply):
+class AssistantMessage(TypedDict):
     role: Literal["assistant"]
     content: str | None
     refusal: None
-    reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    function_call: FunctionCall | None = None
-    mcp_calls: list[MCPCall] | None = Field(None, description="Ours: of tools of type mcp.")
+    reasoning_content: NotRequired[Nullable[str]]
+    tool_calls: NotRequired[Nullable[list[ToolCall]]]
+    function_call: NotRequired[Nullable[FunctionCall]]
+    mcp_calls: NotRequired[Annotated[Nullable[list[MCPCall]], Field(description="Ours: of tools of type mcp.")]]
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 
 
-class ChatChoice(Reply):
+class ChatChoice(TypedDict):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
 
 
-class PromptTokensDetails(Reply):
+class PromptTokensDetails(TypedDict):
     cached_tokens: int
 
 
-class CompletionTokensDetails(Reply):
+class CompletionTokensDetails(TypedDict):
     reasoning_tokens: int
 
 
-class Usage(Reply):
+class Usage(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -112,7 +117,7 @@ class Usage(Reply):
     completion_tokens_details: CompletionTokensDetails
 
 
-class ChatCompletion(Reply):
+class ChatCompletion(TypedDict):
     id: str
     object: Literal["chat.completion"]
     created: int
@@ -121,36 +126,38 @@ class ChatCompletion(Reply):
     usage: Usage
 
 
-class FunctionCallDelta(Reply):
-    name: str | None = None
-    arguments: str | None = None
+class FunctionCallDelta(TypedDict):
+    name: NotRequired[Nullable[str]]
+    arguments: NotRequired[Nullable[str]]
 
 
-class ToolCallDelta(Reply):
+class ToolCallDelta(TypedDict):
     index: int
-    id: str | None = None
-    type: Literal["function"] | None = None
+    id: NotRequired[Nullable[str]]
+    type: NotRequired[Nullable[Literal["function"]]]
     function: FunctionCallDelta
 
 
-class ChatDelta(Reply):
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
-    function_call: FunctionCallDelta | None = None
-    mcp_calls: list[MCPCallDelta] | None = Field(None, description="Ours: of tools of type mcp.")
-    mcp_elicitations: list[MCPElicitation] | None = Field(None, description="Ours: with `elicitation`.")
+class ChatDelta(TypedDict):
+    role: NotRequired[Nullable[Literal["assistant"]]]
+    content: NotRequired[Nullable[str]]
+    reasoning_content: NotRequired[Nullable[str]]
+    tool_calls: NotRequired[Nullable[list[ToolCallDelta]]]
+    function_call: NotRequired[Nullable[FunctionCallDelta]]
+    mcp_calls: NotRequired[Annotated[Nullable[list[MCPCallDelta]], Field(description="Ours: of tools of type mcp.")]]
+    mcp_elicitations: NotRequired[
+        Annotated[Nullable[list[MCPElicitation]], Field(description="Ours: with `elicitation`.")]
+    ]
 
 
-class ChatChunkChoice(Reply):
+class ChatChunkChoice(TypedDict):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason | None
 
 
-class PromptProgress(Reply):
+class PromptProgress(TypedDict):
     """How far the prompt is: tokens of it, those taken from the cache, and those that are computed."""
 
     total: int
@@ -159,31 +166,31 @@ class PromptProgress(Reply):
     time_ms: int
 
 
-class ChatChunk(Reply):
+class ChatChunk(TypedDict):
     id: str
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
     choices: list[ChatChunkChoice]
-    usage: Usage | None = None
-    prompt_progress: PromptProgress | None = None
+    usage: NotRequired[Nullable[Usage]]
+    prompt_progress: NotRequired[Nullable[PromptProgress]]
 
 
-class TextLogprobs(Reply):
+class TextLogprobs(TypedDict):
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 
-class TextChoice(Reply):
+class TextChoice(TypedDict):
     index: int
     text: str
     logprobs: TextLogprobs | None
-    finish_reason: FinishReason | None = Field(description="null in a stream, until its last chunk.")
+    finish_reason: Annotated[FinishReason | None, Field(description="null in a stream, until its last chunk.")]
 
 
-class TextCompletion(Reply):
+class TextCompletion(TypedDict):
     id: str
     object: Literal["text_completion"]
     created: int
@@ -192,65 +199,67 @@ class TextCompletion(Reply):
     usage: Usage
 
 
-class TextChunk(Reply):
+class TextChunk(TypedDict):
     id: str
     object: Literal["text_completion"]
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage | None = None
-    prompt_progress: PromptProgress | None = None
+    usage: NotRequired[Nullable[Usage]]
+    prompt_progress: NotRequired[Nullable[PromptProgress]]
 
 
-class PromptUsage(Reply):
+class PromptUsage(TypedDict):
     prompt_tokens: int
     total_tokens: int
 
 
-class Vector(Reply):
+class Vector(TypedDict):
     object: Literal["embedding"]
     index: int
-    embedding: list[float] | str = Field(description="Of unit length; base64 of little-endian float32 if asked for.")
+    embedding: Annotated[
+        list[float] | str, Field(description="Of unit length; base64 of little-endian float32 if asked for.")
+    ]
 
 
-class Vectors(Reply):
+class Vectors(TypedDict):
     object: Literal["list"]
     data: list[Vector]
     model: str
     usage: PromptUsage
 
 
-class RankedDocument(Reply):
+class RankedDocument(TypedDict):
     index: int
     relevance_score: float
-    document: dict[str, Any] | None = None
+    document: NotRequired[Nullable[dict[str, Any]]]
 
 
-class Ranking(Reply):
+class Ranking(TypedDict):
     object: Literal["list"]
     model: str
-    results: list[RankedDocument] = Field(description="The best first.")
+    results: Annotated[list[RankedDocument], Field(description="The best first.")]
     usage: PromptUsage
 
 
-class TokenPiece(Reply):
+class TokenPiece(TypedDict):
     id: int
-    piece: str | list[int] = Field(description="Its bytes, where they are no whole text.")
+    piece: Annotated[str | list[int], Field(description="Its bytes, where they are no whole text.")]
 
 
-class TokenList(Reply):
+class TokenList(TypedDict):
     tokens: list[int] | list[TokenPiece]
 
 
-class WrittenText(Reply):
+class WrittenText(TypedDict):
     content: str
 
 
-class WrittenPrompt(Reply):
+class WrittenPrompt(TypedDict):
     prompt: str
 
 
-class ModelObject(Reply):
+class ModelObject(TypedDict):
     """OpenAI's four fields, then what else clients want to know."""
 
     id: str
@@ -261,15 +270,15 @@ class ModelObject(Reply):
     state: Literal["loaded", "not-loaded"]
     max_context_length: int
     capabilities: list[str]
-    loaded_context_length: int | None = None
+    loaded_context_length: NotRequired[Nullable[int]]
 
 
-class ModelList(Reply):
+class ModelList(TypedDict):
     object: Literal["list"]
     data: list[ModelObject]
 
 
-class AnthropicModel(Reply):
+class AnthropicModel(TypedDict):
     type: Literal["model"]
     id: str
     display_name: str
@@ -279,19 +288,33 @@ class AnthropicModel(Reply):
     max_tokens: int
 
 
-class AnthropicModelList(Reply):
+class AnthropicModelList(TypedDict):
     data: list[AnthropicModel]
     has_more: bool
     first_id: str | None
     last_id: str | None
 
 
-class ListedModels(RootModel[ModelList | AnthropicModelList]):
-    """Anthropic's list where the request has an `anthropic-version` header."""
+ListedModels = TypeAliasType(
+    "ListedModels",
+    Annotated[
+        ModelList | AnthropicModelList,
+        Field(
+            title="ListedModels", description="Anthropic's list where the request has an `anthropic-version` header."
+        ),
+    ],
+)
 
 
-class ListedModel(RootModel[ModelObject | AnthropicModel]):
-    """Anthropic's object where the request has an `anthropic-version` header."""
+ListedModel = TypeAliasType(
+    "ListedModel",
+    Annotated[
+        ModelObject | AnthropicModel,
+        Field(
+            title="ListedModel", description="Anthropic's object where the request has an `anthropic-version` header."
+        ),
+    ],
+)
 
 
 ANTHROPICS = "Heard where the request has an `anthropic-version` header."

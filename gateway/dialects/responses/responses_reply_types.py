@@ -1,50 +1,51 @@
 """The replies of the routes of OpenAI's responses."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, RootModel
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, Documented, Reply
+from gateway.dialects.documented import KEY, MODEL, Documented, Nullable
 from gateway.dialects.openai.openai_reply_types import Logprob
 from gateway.dialects.responses.list_page import MOST, USUAL_LIMIT
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
-class OutputText(Reply):
+class OutputText(TypedDict):
     type: Literal["output_text"]
     text: str
     annotations: list[Any]
     logprobs: list[Logprob]
 
 
-class RefusalText(Reply):
+class RefusalText(TypedDict):
     type: Literal["refusal"]
     refusal: str
 
 
-class ReasoningText(Reply):
+class ReasoningText(TypedDict):
     type: Literal["reasoning_text"]
     text: str
 
 
-class SummaryText(Reply):
+class SummaryText(TypedDict):
     type: Literal["summary_text"]
     text: str
 
 
-class InputText(Reply):
+class InputText(TypedDict):
     type: Literal["input_text"]
     text: str
 
 
-class InputImage(Reply):
+class InputImage(TypedDict):
     type: Literal["input_image"]
     image_url: str
-    detail: str | None = None
+    detail: NotRequired[Nullable[str]]
 
 
-class OutputMessage(Reply):
+class OutputMessage(TypedDict):
     id: str
     type: Literal["message"]
     role: Literal["user", "assistant", "system", "developer"]
@@ -52,15 +53,15 @@ class OutputMessage(Reply):
     status: ItemStatus
 
 
-class ReasoningItemReply(Reply):
+class ReasoningItemReply(TypedDict):
     id: str
     type: Literal["reasoning"]
     summary: list[SummaryText]
-    content: list[ReasoningText] | None = None
+    content: NotRequired[Nullable[list[ReasoningText]]]
     status: ItemStatus
 
 
-class FunctionCallReply(Reply):
+class FunctionCallReply(TypedDict):
     id: str
     type: Literal["function_call"]
     call_id: str
@@ -69,7 +70,7 @@ class FunctionCallReply(Reply):
     status: ItemStatus
 
 
-class FunctionCallOutputReply(Reply):
+class FunctionCallOutputReply(TypedDict):
     id: str
     type: Literal["function_call_output"]
     call_id: str
@@ -77,7 +78,7 @@ class FunctionCallOutputReply(Reply):
     status: ItemStatus
 
 
-class ProtocolError(Reply):
+class ProtocolError(TypedDict):
     """The call never got to its tool, or its reply did not come."""
 
     type: Literal["mcp_protocol_error", "http_error"]
@@ -85,14 +86,14 @@ class ProtocolError(Reply):
     message: str
 
 
-class ExecutionError(Reply):
+class ExecutionError(TypedDict):
     """The tool says that it failed."""
 
     type: Literal["mcp_tool_execution_error"]
-    content: Any = Field(description="MCP's content.")
+    content: Annotated[Any, Field(description="MCP's content.")]
 
 
-class MCPCallReply(Reply):
+class MCPCallReply(TypedDict):
     """A call of an MCP server's tool, which the gateway has run."""
 
     id: str
@@ -106,14 +107,14 @@ class MCPCallReply(Reply):
     status: Literal["in_progress", "completed", "incomplete", "calling", "failed"]
 
 
-class MCPToolReply(Reply):
+class MCPToolReply(TypedDict):
     name: str
     description: str | None
     input_schema: Any
     annotations: Any
 
 
-class MCPListReply(Reply):
+class MCPListReply(TypedDict):
     """What a server offers, as far as the request allows it."""
 
     id: str
@@ -122,7 +123,7 @@ class MCPListReply(Reply):
     tools: list[MCPToolReply]
 
 
-class ApprovalRequestReply(Reply):
+class ApprovalRequestReply(TypedDict):
     """A call that does not run unless the next request agrees to it."""
 
     id: str
@@ -132,7 +133,7 @@ class ApprovalRequestReply(Reply):
     arguments: str
 
 
-class ApprovalResponseReply(Reply):
+class ApprovalResponseReply(TypedDict):
     id: str
     type: Literal["mcp_approval_response"]
     approval_request_id: str
@@ -144,16 +145,16 @@ OutputItem = OutputMessage | ReasoningItemReply | FunctionCallReply | MCPCallRep
 AnyItem = OutputItem | FunctionCallOutputReply | ApprovalResponseReply
 
 
-class InputTokensDetails(Reply):
+class InputTokensDetails(TypedDict):
     cached_tokens: int
     cache_write_tokens: int
 
 
-class OutputTokensReasoning(Reply):
+class OutputTokensReasoning(TypedDict):
     reasoning_tokens: int
 
 
-class ResponseUsage(Reply):
+class ResponseUsage(TypedDict):
     input_tokens: int
     input_tokens_details: InputTokensDetails
     output_tokens: int
@@ -161,23 +162,23 @@ class ResponseUsage(Reply):
     total_tokens: int
 
 
-class ResponseError(Reply):
+class ResponseError(TypedDict):
     code: str
     message: str
     type: str
     param: str | None
 
 
-class IncompleteDetails(Reply):
+class IncompleteDetails(TypedDict):
     reason: Literal["max_output_tokens"]
 
 
-class ReasoningEcho(Reply):
+class ReasoningEcho(TypedDict):
     effort: str | None
     summary: str | None
 
 
-class ResponseObject(Reply):
+class ResponseObject(TypedDict):
     """The response, and what it repeats of its request."""
 
     id: str
@@ -204,7 +205,7 @@ class ResponseObject(Reply):
     reasoning: ReasoningEcho
     safety_identifier: str | None
     service_tier: Literal["default"]
-    text: dict[str, Any] = Field(description="The format and the verbosity.")
+    text: Annotated[dict[str, Any], Field(description="The format and the verbosity.")]
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
     top_logprobs: int
@@ -212,7 +213,7 @@ class ResponseObject(Reply):
     user: str | None
 
 
-class Numbered(Reply):
+class Numbered(TypedDict):
     sequence_number: int
 
 
@@ -297,8 +298,9 @@ class MCPState(PlacedEvent):
     ]
 
 
-class ResponseEvent(
-    RootModel[
+ResponseEvent = TypeAliasType(
+    "ResponseEvent",
+    Annotated[
         ResponseState
         | ItemEvent
         | PartEvent
@@ -310,13 +312,13 @@ class ResponseEvent(
         | ArgumentsDone
         | MCPArgumentsDelta
         | MCPArgumentsDone
-        | MCPState
-    ]
-):
-    """The data of one event, whose name is its type."""
+        | MCPState,
+        Field(title="ResponseEvent", description="The data of one event, whose name is its type."),
+    ],
+)
 
 
-class ItemList(Reply):
+class ItemList(TypedDict):
     object: Literal["list"]
     data: list[AnyItem]
     first_id: str | None
@@ -324,7 +326,7 @@ class ItemList(Reply):
     has_more: bool
 
 
-class DeletedResponse(Reply):
+class DeletedResponse(TypedDict):
     id: str
     object: Literal["response"]
     deleted: Literal[True]
