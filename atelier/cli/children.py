@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from atelier.backoff import backoff_delay
 from atelier.cli.failure import Failure
 from atelier.cli.service_log import last_line
 
@@ -33,7 +34,7 @@ class Crashes:
         self._in_a_row.append(now)
         if sum(now - crash < WINDOW for crash in self._in_a_row) >= CRASHES_TOO_MANY:
             return None
-        return float(min(LONGEST_DELAY, self._first_delay * 2 ** (len(self._in_a_row) - 1)))
+        return backoff_delay(len(self._in_a_row), self._first_delay, LONGEST_DELAY)
 
 
 class Child:

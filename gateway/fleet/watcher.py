@@ -8,6 +8,7 @@ from typing import Any
 import grpc.aio
 import structlog
 
+from atelier.backoff import backoff_delay
 from atelier.errors import Unavailable
 from atelier.rpc import from_rpc_error
 from gateway.fleet.registry_client import RegistryClient
@@ -31,7 +32,7 @@ class Watcher:
         self._registry = registry
         self._on_change = on_change
         self._changed: asyncio.Future[None] | None = None
-        self._delay = FIRST_DELAY
+        self._failures = 0  # in a row
         self.snapshot = Snapshot()
         self.has_snapshot = False
         self.connected = False
@@ -48,8 +49,9 @@ class Watcher:
                 self._note_lost("a change could not be taken")
             else:
                 self._note_lost("the stream ended")
-            await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
-            self._delay = min(self._delay * 2, LONGEST_DELAY)
+            self._failures += 1
+            delay = backoff_delay(self._failures, FIRST_DELAY, LONGEST_DELAY)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
 
     def known(self) -> Snapshot:
         """The snapshot; Unavailable before there is one."""
@@ -82,7 +84,7 @@ class Watcher:
         if not self.connected:
             _log.info("registry_connected", models=len(snapshot.models), instances=len(snapshot.instances))
         self.snapshot, self.has_snapshot, self.connected = snapshot, True, True
-        self._delay = FIRST_DELAY
+        self._failures = 0
         self._on_change(snapshot)
         if self._changed is not None:
             self._changed.set_result(None)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from atelier.backoff import backoff_delay
+
 FIRST_DELAY = 1.0  # seconds, doubled up to the longest
 LONGEST_DELAY = 60.0
 MOST_IN_A_ROW = 10  # attempts without a new byte: some seven minutes
@@ -26,4 +28,4 @@ class Patience:
     @property
     def delay(self) -> float:
         """Seconds until the next attempt."""
-        return float(min(FIRST_DELAY * 2 ** (self.in_a_row - 1), LONGEST_DELAY))
+        return backoff_delay(self.in_a_row, FIRST_DELAY, LONGEST_DELAY)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from atelier.backoff import backoff_delay
+
 FIRST_DELAY = 0.1  # seconds
 LONGEST_DELAY = 30.0  # seconds
 HEALTHY_SECONDS = 60.0  # of being ready, after which earlier crashes are forgotten
@@ -26,4 +28,4 @@ class Crashes:
     @property
     def delay(self) -> float:
         """Seconds to wait before the next launch."""
-        return float(min(FIRST_DELAY * 2 ** min(self.in_a_row - 1, 20), LONGEST_DELAY))
+        return backoff_delay(self.in_a_row, FIRST_DELAY, LONGEST_DELAY)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from atelier.backoff import backoff_delay
+
 UP_SECONDS = 2.0  # that every instance that answers has calls waiting, before there is one more
 DOWN_SECONDS = 60.0  # that one fewer would have been enough, before there is
 HEADROOM = 0.5  # of their places that those who stay may then have in use
@@ -76,7 +78,7 @@ def decide(least: int, most: int, replicas: Sequence[Replica], strain: Strain, n
 
 def delay_after(failures: int) -> float:
     """Seconds before another attempt, after so many that failed in a row."""
-    return float(min(FIRST_DELAY * 2 ** min(failures - 1, 20), LONGEST_DELAY)) if failures else 0.0
+    return backoff_delay(failures, FIRST_DELAY, LONGEST_DELAY)
 
 
 def _too_few(replicas: Sequence[Replica]) -> bool:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from atelier.backoff import backoff_delay
 from atelier.errors import MCPConnectionError
 from gateway.core.hosted_tool import ServerTool, ToolOutput
 from gateway.core.mcp_server import Endpoint, Server, Servers
@@ -169,7 +170,7 @@ class ServerPool:
     def _note_failure(self, known: _Known, connection: Connection, error: MCPConnectionError) -> None:
         """Once for a connection. The first failure costs no wait, as a program may crash now and then."""
         known.failures = 1 if connection.answered else known.failures + 1
-        wait = min(2.0 ** (known.failures - 2), self._limits.longest_backoff) if known.failures > 1 else 0.0
+        wait = backoff_delay(known.failures - 1, 1.0, self._limits.longest_backoff)
         known.not_before = asyncio.get_running_loop().time() + wait
         known.reason, known.last_words, known.connection = error.message, connection.words.text, None
 
