@@ -45,11 +45,12 @@ npm: setup ## fetch what tests take from npm (MCP servers, MCP's conformance sui
 conformance: npm ## MCP's conformance suite against our MCP server and host (CONFORMANCE_ARGS="--mode server --revision 2026-07-28")
 	@GRPC_VERBOSITY=error $(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
-lint: setup protos-check ## style, types, and stubs that match the protos
+lint: setup protos-check ## style, types, imports between layers, and stubs that match the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy --strict -p deploy.setup -p tests.lint
+	$(BIN)/lint-imports
 
 words: setup ## idioms that CONTRIBUTING.md lists, and what to write instead
 	@$(BIN)/python -m tests.lint.plain_words
@@ -80,5 +81,5 @@ lock: ## resolve pyproject.toml into requirements.lock (LOCK_ARGS=--upgrade take
 	    --custom-compile-command "make lock" $(LOCK_ARGS) pyproject.toml -o requirements.lock
 
 clean: ## remove .venv and what the tools leave behind; the compiled llama.cpp stays in the user's cache
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info tests/npm/node_modules tests/npm/.node
+	rm -rf .venv .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info tests/npm/node_modules tests/npm/.node
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -85,7 +85,8 @@ from gateway.dialects.openai.openai_routes import OpenAIRoutes
 from gateway.dialects.openapi import body_of, describe, error_replies
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_routes import ResponseRoutes
-from gateway.http.error_responses import ClientGone, handle_client_gone, handle_error, handle_http_exception
+from gateway.http.disconnect import ClientGone, handle_client_gone
+from gateway.http.error_responses import handle_error, handle_http_exception
 from gateway.http.guards import GREETING
 from gateway.middleware import layers
 

@@ -9,6 +9,7 @@ from atelier.config import Config
 from atelier.exposure import WILDCARDS
 from atelier.metrics import GatewayMetrics
 from gateway.core.admission import Admission
+from gateway.dialects.error_formats import form_of
 from gateway.dialects.lmstudio_sdk.sdk_namespaces import PATHS
 from gateway.dialects.reply import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.dialects.server_timing import TIMING_HEADER
@@ -19,7 +20,7 @@ from gateway.http.request_log import RequestLog
 def layers(config: Config, admission: Admission, metrics: GatewayMetrics) -> list[Middleware]:
     """From the outside in. CORS is outside the key, since a browser's preflight carries none."""
     found = [
-        Middleware(RequestLog, metrics=metrics),
+        Middleware(RequestLog, metrics=metrics, form_of=form_of),
         Middleware(HostGuard, names=[*_own_names(config), *config.allowed_hosts]),
     ]
     if config.cors:

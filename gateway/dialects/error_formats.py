@@ -6,29 +6,28 @@ from gateway.dialects.anthropic import anthropic_errors as anthropic
 from gateway.dialects.lmstudio import lmstudio_errors as lmstudio
 from gateway.dialects.mcp import mcp_errors as mcp
 from gateway.dialects.ollama import ollama_errors as ollama
-from gateway.dialects.openai import openai_errors as openai
-from gateway.http.error_format import ErrorForm
+from gateway.http.error_responses import DEFAULT_FORM, ErrorForm
 
 # By the beginning of the path, the first that fits; what is not here has OpenAI's.
 BY_PATH: dict[str, ErrorForm] = {
     "/v1/messages": anthropic.FORM,
-    "/api/v0": openai.FORM,
+    "/api/v0": DEFAULT_FORM,
     "/api/v1": lmstudio.FORM,
     "/api": ollama.FORM,
     "/mcp": mcp.FORM,
 }
-FORMS = {form.name: form for form in (openai.FORM, *BY_PATH.values())}
+FORMS = {form.name: form for form in (DEFAULT_FORM, *BY_PATH.values())}
 
 
 def forms_of_path(path: str) -> tuple[ErrorForm, ...]:
     """What clients may get there: two on the paths of the models, which OpenAI's and Anthropic's share."""
-    own = _own_form(path) or openai.FORM
+    own = _own_form(path) or DEFAULT_FORM
     return (own, anthropic.FORM) if path.startswith("/v1/models") else (own,)
 
 
 def form_of(scope: Scope) -> ErrorForm:
     """On paths that dialects share, that of the dialect which the client's headers name."""
-    return _own_form(scope["path"]) or (anthropic.FORM if speaks_anthropic(scope) else openai.FORM)
+    return _own_form(scope["path"]) or (anthropic.FORM if speaks_anthropic(scope) else DEFAULT_FORM)
 
 
 def speaks_anthropic(scope: Scope) -> bool:

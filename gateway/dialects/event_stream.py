@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 from atelier.errors import AtelierError
 from gateway.core.answer import Answering
 from gateway.core.events import Event
-from gateway.http.disconnect import while_connected
-from gateway.http.error_responses import ClientGone, error_event
+from gateway.http.disconnect import ClientGone, while_connected
+from gateway.http.error_responses import error_event
 
 PREFIX, SUFFIX = b"data: ", b"\n\n"
 DONE = b"data: [DONE]\n\n"

@@ -1,6 +1,8 @@
-"""Errors as clients get them, each in the form of its dialect."""
+"""Errors as HTTP responses, each in the form of the dialect that the request speaks."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import orjson
 from pydantic import ValidationError
@@ -18,15 +20,54 @@ from atelier.errors import (
     PayloadTooLarge,
     Unauthenticated,
 )
+from atelier.json_types import Json
 from gateway.core.account import Account
-from gateway.dialects.error_formats import form_of
 
+FORM_OF = "atelier.error_form"  # key in the scope: a FormOf
 FAULTS = {"Field required": "is required", "Extra inputs are not permitted": "there is no such field"}
-CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to read it, but the log has it
 
 
-class ClientGone(Exception):
-    """The client closed the connection before it had its answer."""
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """How one dialect writes an error. Pure. `body` takes the request's id; `in_stream` frames an encoded body."""
+
+    body: Callable[[AtelierError, str], Json]
+    in_stream: Callable[[bytes], bytes]
+    name: str  # of its schema in OpenAPI
+    schema: Json
+
+
+FormOf = Callable[[Scope], ErrorForm]
+"""The form for a request, by its path and headers. The dialects' table is passed in: this layer imports no dialect."""
+
+
+def error_envelope(error: AtelierError) -> Json:
+    """OpenAI's error object."""
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+DEFAULT_FORM = ErrorForm(
+    body=lambda error, request_id: error_envelope(error),  # the id is in the headers alone
+    in_stream=lambda body: b"data: " + body + b"\n\n",
+    name="Error",
+    schema={
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": {"type": ["string", "null"], "description": "The request's field at fault."},
+                    "code": {"type": ["string", "null"]},
+                },
+            }
+        },
+    },
+)
+"""OpenAI's, which the server uses wherever no dialect has its own."""
 
 
 def error_response(error: AtelierError, scope: Scope) -> Response:
@@ -34,14 +75,19 @@ def error_response(error: AtelierError, scope: Scope) -> Response:
 
 
 def error_event(error: AtelierError, scope: Scope) -> bytes:
-    """For a stream that has begun."""
-    return form_of(scope).in_stream(error_json(error, scope))
+    """The error as the last event of a stream whose headers are sent."""
+    return _form(scope).in_stream(error_json(error, scope))
 
 
 def error_json(error: AtelierError, scope: Scope) -> bytes:
     account = scope.get("atelier.account")
     request_id = account.request_id if isinstance(account, Account) else ""
-    return orjson.dumps(form_of(scope).body(error, request_id))
+    return orjson.dumps(_form(scope).body(error, request_id))
+
+
+def _form(scope: Scope) -> ErrorForm:
+    form_of: FormOf | None = scope.get(FORM_OF)
+    return form_of(scope) if form_of is not None else DEFAULT_FORM
 
 
 def error_headers(error: AtelierError) -> dict[str, str]:
@@ -56,7 +102,7 @@ def error_headers(error: AtelierError) -> dict[str, str]:
 
 
 def from_validation(error: ValidationError) -> InvalidRequest:
-    """The first fault, as a sentence that begins with the field."""
+    """The first fault, as a sentence that begins with the field's path."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     path = field_path(fault["loc"])
     message = _sentence(str(fault["msg"]))
@@ -64,7 +110,7 @@ def from_validation(error: ValidationError) -> InvalidRequest:
 
 
 def field_path(location: tuple[int | str, ...]) -> str:
-    """`messages[0].content`; what pydantic adds about the branch of a union, in brackets, is left out."""
+    """`messages[0].content`, without the names of union branches that pydantic adds in brackets."""
     path = ""
     for part in location:
         if isinstance(part, int):
@@ -92,16 +138,11 @@ async def handle_error(request: Request, error: Exception) -> Response:
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """What the router raises: no such route, not this method."""
+    """The router's own errors: no such route, or a method that the route does not accept."""
     assert isinstance(error, HTTPException)
     route = f"{request.method} {request.url.path}"
     if error.status_code == MethodNotAllowed.status:
-        response = error_response(MethodNotAllowed(f"{route}: this route does not take this method."), request.scope)
+        response = error_response(MethodNotAllowed(f"{route}: this route does not accept this method."), request.scope)
         response.headers.update(error.headers or {})
         return response
-    missing = NotFound(f"{route}: there is no such route. GET /docs shows those there are.")
-    return error_response(missing, request.scope)
-
-
-async def handle_client_gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return error_response(NotFound(f"{route}: no such route. GET /docs lists the routes."), request.scope)

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
 from gateway.core.account import Account
-from gateway.http.error_responses import CLIENT_CLOSED_REQUEST, error_response
+from gateway.http.disconnect import CLIENT_CLOSED_REQUEST
+from gateway.http.error_responses import FORM_OF, FormOf, error_response
 from gateway.http.guards import GUARDED
 
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -24,14 +25,17 @@ _log = structlog.get_logger(__name__)
 class RequestLog:
     """Nothing of prompts or completions goes into the log. An unforeseen error becomes a 500 here."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, form_of: FormOf) -> None:
+        """`form_of`: in which form the request's errors are written, by this and every inner layer."""
         self.app = app
+        self._form_of = form_of
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in GUARDED:
             await self.app(scope, receive, send)
             return
+        scope[FORM_OF] = self._form_of
         account = scope["atelier.account"] = Account(request_id(scope))
         id_headers = [(name, account.request_id.encode()) for name in ID_HEADERS]
         status = 0

@@ -2,7 +2,7 @@
 
 from atelier.errors import AtelierError
 from atelier.json_types import Json
-from gateway.http.error_format import ErrorForm
+from gateway.http.error_responses import ErrorForm
 
 TYPES = {
     401: "authentication_error",

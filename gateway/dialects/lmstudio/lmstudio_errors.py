@@ -9,7 +9,7 @@ from atelier.errors import (
     UnsupportedField,
 )
 from atelier.json_types import Json
-from gateway.http.error_format import ErrorForm
+from gateway.http.error_responses import ErrorForm
 
 TYPES = (
     *("invalid_request", "model_not_found", "job_not_found", "mcp_connection_error", "not_implemented"),

@@ -20,7 +20,7 @@ from gateway.dialects.lmstudio_sdk.sdk_errors import Named, parsed, serialized_e
 from gateway.dialects.lmstudio_sdk.sdk_frames import ChannelCreate, ChannelSend, RpcCall
 from gateway.dialects.reply import fairness_key
 from gateway.fleet.watcher import Watcher
-from gateway.http.error_responses import CLIENT_CLOSED_REQUEST
+from gateway.http.disconnect import CLIENT_CLOSED_REQUEST
 from gateway.http.request_log import new_id, record
 
 AUTH_SECONDS = 10.0  # for the first frame

@@ -4,7 +4,7 @@ from mcp_types import INTERNAL_ERROR, INVALID_REQUEST
 
 from atelier.errors import AtelierError
 from atelier.json_types import Json
-from gateway.http.error_format import ErrorForm
+from gateway.http.error_responses import ErrorForm
 
 SCHEMA: Json = {
     "type": "object",

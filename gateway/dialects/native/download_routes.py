@@ -9,11 +9,11 @@ from atelier.errors import DownloadNotFound, InvalidRequest
 from atelier.json_types import Json
 from gateway.dialects.body import read_body
 from gateway.dialects.native.native_requests import DownloadBody
-from gateway.dialects.openai.openai_errors import envelope
 from gateway.dialects.reply import json_response
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Download, DownloadState, Model
 from gateway.fleet.watcher import Watcher
+from gateway.http.error_responses import error_envelope
 from protos import registry_pb2 as pb
 
 MOST_FOUND = 50
@@ -113,7 +113,7 @@ def download_object(download: Download) -> Json:
         "seconds_left": None if left is None else round(left, 1),
         **times,
         "model_key": download.model_key or None,
-        "error": envelope(download.error)["error"] if download.error else None,
+        "error": error_envelope(download.error)["error"] if download.error else None,
     }
 
 

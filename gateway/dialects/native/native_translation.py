@@ -7,8 +7,8 @@ from atelier.adapters import read_adapters
 from atelier.readings import Readings
 from gateway.dialects.lmstudio.lmstudio_translation import load_config
 from gateway.dialects.native.native_requests import ReplicasBody
-from gateway.dialects.openai.openai_errors import envelope
 from gateway.fleet.snapshot import Instance
+from gateway.http.error_responses import error_envelope
 from protos import inference_pb2 as pb
 from protos.registry_pb2 import Device, DiskUse, ModelDescription, Replicas
 
@@ -27,7 +27,7 @@ def instance_object(instance: Instance) -> dict[str, Any]:
         "started_at": instance.started_at,
         "ttl_seconds": instance.ttl,
         "preset": instance.preset or None,
-        "error": envelope(instance.error)["error"] if instance.error else None,
+        "error": error_envelope(instance.error)["error"] if instance.error else None,
         "config": load_config(instance),
         "adapters": adapter_list(instance),
     }

@@ -16,8 +16,8 @@ from gateway.core.events import Delta, Event, Finished, Reasoning, ToolCallDelta
 from gateway.dialects.event_stream import HEADERS as EVENT_HEADERS
 from gateway.dialects.event_stream import EventStream, send_part
 from gateway.dialects.ollama.ollama_replies import Part, done_facts, logprob_list, reply_object, told_calls
-from gateway.http.disconnect import while_connected
-from gateway.http.error_responses import ClientGone, error_event
+from gateway.http.disconnect import ClientGone, while_connected
+from gateway.http.error_responses import error_event
 
 HEADERS = {**EVENT_HEADERS, "content-type": "application/x-ndjson"}
 
