@@ -13,10 +13,10 @@ from atelier.settings.groups import Load
 from atelier.settings.settings_wire import load_message, sampling_settings
 from atelier.tools import read_output_format, read_tools
 from protos import inference_pb2 as pb
-from worker.engine.batching.call_deadlines import Deadlines
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
+    Deadlines,
     Delta,
     Description,
     Echoed,

@@ -10,7 +10,6 @@ from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
 from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batching.batcher import Batcher
-from worker.engine.batching.call_deadlines import NO_DEADLINES, Deadlines
 from worker.engine.batching.sequence import Sequence
 from worker.engine.batching.ticket import Ticket
 from worker.engine.cache.cache_tier import CacheTier
@@ -18,6 +17,8 @@ from worker.engine.cache.saved_states import SavedStates
 from worker.engine.cache.state_directory import StateDirectory
 from worker.engine.constraint.constraint import Matcher
 from worker.engine.interface import (
+    NO_DEADLINES,
+    Deadlines,
     Delta,
     Echoed,
     Event,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atelier.errors import DecodeFailed
 from tests.support import byte_vocabulary
-from worker.engine.batching.batch_plan import Run
+from worker.engine.model.decode_run import Run
 
 SPREAD = 8.0  # of the logits
 FAVOURITES = [65, 66, 67]  # of a context that mumbles

@@ -21,11 +21,11 @@ from worker.engine.batching.sequence import Sequence
 from worker.engine.batching.ticket import Ticket
 from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request, Source
 from worker.engine.model.context import FLASH, Context, generation_params
+from worker.engine.model.image_decoding import decode_picture
 from worker.engine.model.llama_log import LlamaLog
 from worker.engine.model.loaded_model import Model
 from worker.engine.model.projector import Projector, Room
 from worker.engine.model_loading import load_model
-from worker.engine.prompt.image_decoding import decode_picture
 from worker.engine.prompt.prompt_preparation import Prepared
 
 TOKENS = 24  # of a completion

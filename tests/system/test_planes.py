@@ -13,8 +13,8 @@ from atelier.errors import DecodeFailed
 from tests.support.pictures import noise
 from tests.support.plane_engine import PlaneEngine, Prompt, same
 from tests.support.tiny_projector import PLANES
-from worker.engine.batching.batch_plan import Run
 from worker.engine.model.context import Context
+from worker.engine.model.decode_run import Run
 from worker.engine.prompt.prompt_preparation import Prepared
 
 pytestmark = pytest.mark.system

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
 from tests.support.tiny_llama import write_tiny_llama
-from worker.engine.batching.batch_plan import Run
 from worker.engine.model.context import Context, generation_params
+from worker.engine.model.decode_run import Run
 from worker.engine.model.llama_log import LlamaLog
 from worker.engine.model.loaded_model import Model
 

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 from atelier.adapters import AdapterScale
 from atelier.constraint import Constraint
 from atelier.echo import Echo
-from atelier.errors import AtelierError
+from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
 from atelier.settings.groups import Inference
 from atelier.tools import OutputFormat, ToolCallPiece, Tools
-from worker.engine.batching.call_deadlines import NO_DEADLINES, Deadlines
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,26 @@ class Source:
 
     stream: int
     call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Of one call, in seconds since it was submitted; None: as long as it takes."""
+
+    end: float | None = None
+    start: float | None = None  # of the first of its sequences
+
+    def missed(self, age: float, *, started: bool) -> DeadlineExceeded | None:
+        """What a call of this age has to be told, if its time is up."""
+        if self.end is not None and age >= self.end:
+            where = "while it was being answered" if started else "while it waited for its turn"
+            return DeadlineExceeded(f"The request's timeout passed {where}.", param="timeout")
+        if self.start is not None and age >= self.start and not started:
+            return QueueTimeout(f"The model had no place for the request within {self.start:g} s; try again.")
+        return None
+
+
+NO_DEADLINES = Deadlines()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from worker.engine.model.projector import Projector, Room
 from worker.engine.model.rpc_servers import add_rpc_devices, shares_of_devices
 from worker.engine.prompt.prompt_preparation import Preparer
 from worker.engine.prompt.prompt_slices import BLOCKS, TAIL, Slicing
-from worker.engine.speculation.drafters import check_speculation, open_speculation
 from worker.engine.speculation.drafting import Speculation
+from worker.engine.speculation.speculation_loading import check_speculation, open_speculation
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
 GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message

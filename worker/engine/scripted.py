@@ -60,7 +60,7 @@ from worker.engine.interface import (
     StopReason,
     TokenLogprob,
 )
-from worker.engine.prompt.image_decoding import decode_picture
+from worker.engine.model.image_decoding import decode_picture
 from worker.engine.prompt.message_images import with_images_written
 from worker.engine.sampling.stop_strings import StopScanner
 

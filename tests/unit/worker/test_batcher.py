@@ -14,10 +14,11 @@ from atelier.errors import DecodeFailed, Draining, InvalidGrammar
 from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import Computed, FakeContext
-from worker.engine.batching.batch_plan import RATED, Run
+from worker.engine.batching.sequence import RATED
 from worker.engine.constraint.constraint import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.engine.interface import StopReason
+from worker.engine.model.decode_run import Run
 from worker.engine.prompt.prompt_slices import TAIL
 from worker.engine.sampling.logprobs import token_logprobs
 

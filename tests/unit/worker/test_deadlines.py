@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
 from tests.support.batching import Batching, Call, solo
-from worker.engine.batching.call_deadlines import NO_DEADLINES, Deadlines
+from worker.engine.interface import NO_DEADLINES, Deadlines
 
 PROMPT = tuple(range(20, 40))
 LONG_PROMPT = tuple(20 + at * 7 % 200 for at in range(900))

@@ -16,8 +16,8 @@ from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import FakeContext
 from worker.engine.constraint.constraint import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
-from worker.engine.speculation.draft_model import LEAST_READ, common_length, plan_reading, sure_token
-from worker.engine.speculation.drafting import Wish
+from worker.engine.speculation.draft_model import LEAST_READ, common_length, confident_token, plan_reading
+from worker.engine.speculation.drafting import DraftRequest
 
 SURE = 1e6
 TOKENIZER = byte_tokenizer()
@@ -64,7 +64,7 @@ def continuation(text: list[int], count: int) -> list[int]:
 def test_guesses_are_what_the_model_says_itself() -> None:
     drafter = draft_model(sure_context())
     text = Written(prompt(1, 50))
-    (guesses,) = drafter.propose([Wish(2, text, 5)])
+    (guesses,) = drafter.propose([DraftRequest(2, text, 5)])
     expected = continuation(text.tokens, 5)
     assert guesses == expected
     assert len(guesses) > 1
@@ -74,9 +74,9 @@ def test_a_text_that_went_the_guessed_way_is_not_read_again() -> None:
     context = sure_context()
     drafter = draft_model(context)
     text = Written(prompt(1, 50))
-    (guesses,) = drafter.propose([Wish(0, text, 4)])
+    (guesses,) = drafter.propose([DraftRequest(0, text, 4)])
     text.tokens += guesses
-    drafter.propose([Wish(0, text, 1)])
+    drafter.propose([DraftRequest(0, text, 1)])
     assert context.calls[-1].tokens == 1  # the last guess was never read
 
 
@@ -84,16 +84,16 @@ def test_what_followed_a_wrong_guess_is_cut_off() -> None:
     context = sure_context()
     drafter = draft_model(context)
     text = Written(prompt(1, 50))
-    (guesses,) = drafter.propose([Wish(0, text, 4)])
+    (guesses,) = drafter.propose([DraftRequest(0, text, 4)])
     text.tokens += [guesses[0], (guesses[1] + 1) % 200]
-    (again,) = drafter.propose([Wish(0, text, 3)])
+    (again,) = drafter.propose([DraftRequest(0, text, 3)])
     assert again == continuation(text.tokens, 3)
     assert [cell.token for cell in context.cells[0]][: len(text.tokens)] == text.tokens
 
 
 def test_an_unsure_model_guesses_nothing() -> None:
     drafter = draft_model(FakeContext(1, rounding=False), slots=1)
-    assert drafter.propose([Wish(0, Written(prompt(1, 50)), 4)]) == [[]]
+    assert drafter.propose([DraftRequest(0, Written(prompt(1, 50)), 4)]) == [[]]
 
 
 def test_a_long_text_is_read_over_several_steps_and_guessed_at_once_it_is_read() -> None:
@@ -102,7 +102,7 @@ def test_a_long_text_is_read_over_several_steps_and_guessed_at_once_it_is_read()
     text = Written(prompt(1, 300))
     found = []
     while not found:
-        (found,) = drafter.propose([Wish(0, text, 4)])
+        (found,) = drafter.propose([DraftRequest(0, text, 4)])
         text.tokens.append(33)  # the stream goes on meanwhile
         assert context.calls[-1].tokens <= 64
     assert found == continuation(text.tokens[:-1], 4)
@@ -112,7 +112,7 @@ def test_a_long_text_is_read_over_several_steps_and_guessed_at_once_it_is_read()
 def test_reading_never_exceeds_a_call() -> None:
     context = sure_context()
     drafter = draft_model(context, read=4000, room=100)
-    drafter.propose([Wish(0, Written(prompt(1, 300)), 4)])
+    drafter.propose([DraftRequest(0, Written(prompt(1, 300)), 4)])
     assert context.calls[-1].tokens == 100
 
 
@@ -123,7 +123,7 @@ def test_several_texts_are_guessed_at_with_one_call_a_token() -> None:
     context = sure_context()
     drafter = draft_model(context)
     texts = [Written(prompt(kind, 40)) for kind in (1, 2, 3)]
-    found = drafter.propose([Wish(slot, text, 4) for slot, text in zip((3, 0, 2), texts, strict=True)])
+    found = drafter.propose([DraftRequest(slot, text, 4) for slot, text in zip((3, 0, 2), texts, strict=True)])
     assert found == [continuation(text.tokens, 4) for text in texts]
     assert len(context.calls) <= 4
     assert context.calls[1].slots == (0, 2, 3)
@@ -132,18 +132,18 @@ def test_several_texts_are_guessed_at_with_one_call_a_token() -> None:
 def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     drafter = draft_model(sure_context(), read=64)
     long, short = Written(prompt(1, 1000)), Written(prompt(2, 20))
-    found = drafter.propose([Wish(0, long, 4), Wish(1, short, 4)])
+    found = drafter.propose([DraftRequest(0, long, 4), DraftRequest(1, short, 4)])
     assert found == [[], continuation(short.tokens, 4)]
 
 
 def test_the_next_text_of_a_slot_goes_on_from_the_last_where_it_begins_so() -> None:
     context = sure_context()
     drafter = draft_model(context)
-    drafter.propose([Wish(0, Written(prompt(1, 100)), 4)])
+    drafter.propose([DraftRequest(0, Written(prompt(1, 100)), 4)])
     drafter.forget(0)
     before = len(context.calls)
     longer = prompt(1, 100) + prompt(2, 30)
-    (guesses,) = drafter.propose([Wish(0, Written(longer), 4)])
+    (guesses,) = drafter.propose([DraftRequest(0, Written(longer), 4)])
     assert guesses == continuation(longer, 4)
     assert context.calls[before].tokens <= 31
 
@@ -152,7 +152,7 @@ def test_a_shared_cache_is_left_to_others_when_a_text_ends() -> None:
     context = sure_context(capacity=100)
     drafter = draft_model(context, keep=False)
     for kind in range(6):
-        drafter.propose([Wish(kind % 4, Written(prompt(kind, 60)), 4)])
+        drafter.propose([DraftRequest(kind % 4, Written(prompt(kind, 60)), 4)])
         drafter.forget(kind % 4)
     assert not any(context.cells)
 
@@ -163,9 +163,9 @@ def test_after_a_failure_the_text_is_read_again() -> None:
     text = Written(prompt(1, 50))
     context.fails = lambda call: True
     with pytest.raises(DecodeFailed):
-        drafter.propose([Wish(0, text, 4)])
+        drafter.propose([DraftRequest(0, text, 4)])
     context.fails = lambda call: False
-    assert drafter.propose([Wish(0, text, 4)]) == [continuation(text.tokens, 4)]
+    assert drafter.propose([DraftRequest(0, text, 4)]) == [continuation(text.tokens, 4)]
 
 
 # Beside a batcher.
@@ -266,5 +266,5 @@ def test_a_token_is_sure_from_three_quarters_on() -> None:
     def logits(probability: float) -> Any:
         return np.log(np.array([0.1 * (1 - probability), probability, 0.9 * (1 - probability)], np.float32))
 
-    assert sure_token(logits(0.76)) == 1
-    assert sure_token(logits(0.74)) is None
+    assert confident_token(logits(0.76)) == 1
+    assert confident_token(logits(0.74)) is None

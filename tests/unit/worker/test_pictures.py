@@ -10,11 +10,12 @@ from atelier.settings import Load
 from atelier.settings.groups import Inference
 from tests.support.batching import VOCABULARY
 from tests.support.pictures import red
-from worker.engine.batching.batch_plan import PLANES, Image, Run, plan_calls
+from worker.engine.batching.batch_plan import plan_calls
 from worker.engine.batching.sequence import Sequence
 from worker.engine.batching.ticket import Ticket
 from worker.engine.interface import ChatPrompt, Prompt, Request, Source
-from worker.engine.prompt.image_decoding import decode_picture
+from worker.engine.model.decode_run import PLANES, Image, Run
+from worker.engine.model.image_decoding import decode_picture
 from worker.engine.prompt.message_images import count_images, with_images_written
 from worker.engine.prompt.prompt_fitting import fit
 from worker.engine.prompt.prompt_preparation import Prepared

@@ -6,7 +6,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.batching.batch_plan import Run, plan_calls
+from worker.engine.batching.batch_plan import plan_calls
+from worker.engine.model.decode_run import Run
 
 lengths = st.dictionaries(st.integers(0, 9), st.tuples(st.integers(1, 20), st.integers(0, 19)), max_size=8)
 

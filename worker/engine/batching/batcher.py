@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
-from worker.engine.batching.batch_plan import Run, plan_calls
+from worker.engine.batching.batch_plan import plan_calls
 from worker.engine.batching.fairness import next_in_turn
 from worker.engine.batching.scheduler import (
     Begin,
@@ -27,6 +27,7 @@ from worker.engine.interface import Emitted, Failed, Finished, SequenceFigures
 from worker.engine.model.batch_invariance import NOT_EXACT, Exactness
 from worker.engine.model.context import Context
 from worker.engine.model.decode_costs import Costs
+from worker.engine.model.decode_run import Run
 from worker.engine.speculation.drafting import Speculation
 
 
@@ -273,8 +274,8 @@ class Batcher:
     def _guesses(self, decoding: list[Sequence]) -> dict[int, list[int]]:
         """Guesses at what follows the pending tokens, by slot."""
         if self._speculation is not None:
-            with self._failing([sequence for sequence in decoding if sequence.guess_room]):
-                return self._speculation.guesses(decoding)
+            with self._failing([sequence for sequence in decoding if sequence.draft_room]):
+                return self._speculation.drafts(decoding)
         return {}
 
     def _take(self, sequence: Sequence, run: Run, first: int) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier.tools import ToolCallPiece
-from worker.engine.batching.batch_plan import RATED, Image, Run
 from worker.engine.batching.fairness import Bid
 from worker.engine.batching.scheduler import finer
 from worker.engine.batching.ticket import Ticket
@@ -27,6 +26,7 @@ from worker.engine.interface import (
     StopReason,
     TokenLogprob,
 )
+from worker.engine.model.decode_run import Image, Run
 from worker.engine.model.vocabulary import Vocabulary
 from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCK, Slicing
@@ -36,6 +36,7 @@ from worker.engine.sampling.sampler import Sampler
 from worker.engine.sampling.stop_strings import StopScanner
 from worker.output.completion_parts import Part, Reasoning, Text
 
+RATED = 16  # tokens of a call whose logits are all read: llama.cpp keeps a row of the vocabulary for each
 WHOLE = -1  # stands for the end of a prompt, where it is a piece of one
 
 
@@ -172,7 +173,7 @@ class Sequence:
         return Run(self.slot, [*self.pending, *guesses], self.position, len(self.pending) - 1, self.scales)
 
     @property
-    def guess_room(self) -> int:
+    def draft_room(self) -> int:
         """Guesses after the pending token that could be checked: a constraint's tokens and their odds cannot.
 
         Nobody guesses after images: who guesses sees tokens alone.

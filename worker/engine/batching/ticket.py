@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from atelier.errors import DeadlineExceeded
-from worker.engine.batching.call_deadlines import NO_DEADLINES, Deadlines
-from worker.engine.interface import Emitted, Failed, Source
+from worker.engine.interface import NO_DEADLINES, Deadlines, Emitted, Failed, Source
 
 
 @dataclass(slots=True)

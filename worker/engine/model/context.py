@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from atelier.adapters import Scales
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
-from worker.engine.batching.batch_plan import PLANES, Image, Places, Run
 from worker.engine.model.batch_invariance import key_type
 from worker.engine.model.compute_threads import Threads
+from worker.engine.model.decode_run import PLANES, Image, Places, Run
 from worker.engine.model.llama_log import LlamaLog
 from worker.engine.model.loaded_model import Model, load_error
 from worker.engine.model.lora import Adapters

@@ -14,15 +14,15 @@ from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplat
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from atelier.templates.chat_template import ChatTemplate
 from atelier.tools import definition
-from worker.engine.batching.batch_plan import Image
 from worker.engine.constraint.constraint import ConstraintCompiler, Matcher
 from worker.engine.constraint.tool_constraint import constrain_output
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request
+from worker.engine.model.decode_run import Image
+from worker.engine.model.image_decoding import decode_picture
 from worker.engine.model.lora import choose_scales
 from worker.engine.model.projector import Projector, Sight
 from worker.engine.model.vocabulary import Vocabulary
 from worker.engine.prompt.context_overflow import prompt_rooms
-from worker.engine.prompt.image_decoding import decode_picture
 from worker.engine.prompt.message_images import with_images_written
 from worker.engine.prompt.prompt_fitting import Fitted, fit
 from worker.engine.prompt.prompt_slices import Slicing

@@ -1,29 +1,31 @@
-"""A small model that guesses ahead for a larger one with the same vocabulary."""
+"""A draft model: a small model that proposes tokens to a larger one with the same vocabulary."""
 
-from collections.abc import Callable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.errors import AtelierError
-from worker.engine.batching.batch_plan import Run
+from atelier.errors import AtelierError, LoadFailed
 from worker.engine.model.context import Context
 from worker.engine.model.decode_costs import Costs
-from worker.engine.speculation.drafting import Wish
+from worker.engine.model.decode_run import Run
+from worker.engine.speculation.drafting import DraftRequest
 
-LEAST_PROBABILITY = 0.75  # of a guess, to the draft model: less likely ones rarely earn the row that checks them
-READING_PAUSE = 1.0  # most reading of texts in a step, in the larger model's decode steps
-LEAST_READ = 32  # tokens of a step; what every guessing sequence needs to go on from its last guesses
-WORTH_MEASURING = 16  # tokens: the time of a call with fewer says little of a token's
+LEAST_PROBABILITY = 0.75  # of a draft token, to the draft model: less likely ones rarely earn the row that checks them
+READING_PAUSE = 1.0  # most prefill of texts in a step, in the larger model's decode steps
+LEAST_READ = 32  # tokens of a step: what every drafting sequence needs to continue from its last draft
+WORTH_MEASURING = 16  # tokens: the time of a call with fewer says little about a token's
+MOST_DIFFERENCE = 128  # tokens; makers pad vocabularies to round numbers (llama.cpp, common/speculative.cpp)
+FIRST_COMPARED = 5  # the special tokens before it may differ in their text (common/speculative.cpp)
 
 
 class DraftModel:
     """Follows the texts of the larger model's slots in slots of its own, all of them in one call.
 
-    A slot's cache holds a beginning of its text, and after it guesses, which are cut off where the text
-    went another way. A text is read when the first guesses are wanted, some of it in each step, so that
-    the streams go on meanwhile. What a slot holds is gone on from by its next text where that begins so.
+    A slot's cache holds the beginning of its text and, after it, draft tokens, which are cut off where the text
+    took another course. A text is read when its first draft is requested, part of it in each step, so that the
+    streams continue meanwhile. The next text of a slot reuses what the slot holds of it.
     """
 
     def __init__(
@@ -37,9 +39,9 @@ class DraftModel:
         room: int,
         keep: bool,
     ) -> None:
-        """`vocabulary`: how many tokens it shares with the larger model. `is_end`: tokens that end a text.
+        """`vocabulary`: how many tokens it shares with the larger model. `is_end`: tells tokens that end a text.
 
-        `costs`: the larger model's. `room`: most tokens of a call. `keep`: what a slot holds when its text ends.
+        `costs`: the larger model's. `room`: most tokens of a call. `keep`: a slot keeps its cache when its text ends.
         """
         self._context = context
         self._vocabulary = vocabulary
@@ -51,52 +53,52 @@ class DraftModel:
         self._held: list[list[int]] = [[] for _ in range(slots)]  # the tokens in the cache
         self._confirmed = [0] * slots  # how many of them are known to be the text's
 
-    def propose(self, wishes: Seq[Wish]) -> list[list[int]]:
+    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
         try:
-            guesses = self._guess(sorted(wishes, key=lambda wish: wish.slot))
+            drafts = self._draft(sorted(requests, key=lambda request: request.slot))
         except AtelierError:
-            for wish in wishes:  # what their caches hold is unknown
-                self._clear(wish.slot)
+            for request in requests:  # after a failed call the contents of their caches are unknown
+                self._clear(request.slot)
             raise
-        return [guesses[wish.slot] for wish in wishes]
+        return [drafts[request.slot] for request in requests]
 
     def forget(self, slot: int) -> None:
         self._confirmed[slot] = 0
         if not self._keep:
             self._clear(slot)
 
-    def _guess(self, wishes: Seq[Wish]) -> dict[int, list[int]]:
-        """One call for each further token, for all that are still sure of it."""
-        guesses: dict[int, list[int]] = {wish.slot: [] for wish in wishes}
-        wanted = {wish.slot: wish.count for wish in wishes}
-        runs = self._reading(wishes)
+    def _draft(self, requests: Sequence[DraftRequest]) -> dict[int, list[int]]:
+        """One call for each further token, for all slots whose next token is likely enough."""
+        drafts: dict[int, list[int]] = {request.slot: [] for request in requests}
+        wanted = {request.slot: request.count for request in requests}
+        runs = self._reading(requests)
         while runs:
             self._decode(runs)
             found = self._likeliest(runs)
             for slot, token in found.items():
-                guesses[slot].append(token)
+                drafts[slot].append(token)
             runs = [
                 Run(slot, [token], len(self._held[slot]), 0)
                 for slot, token in found.items()
-                if len(guesses[slot]) < wanted[slot]
+                if len(drafts[slot]) < wanted[slot]
             ]
-        return guesses
+        return drafts
 
-    def _reading(self, wishes: Seq[Wish]) -> list[Run]:
-        """What of the texts is to be read in this step. Who reads to the end of a text needs logits there."""
-        unread = [self._follow(wish) for wish in wishes]
-        counts = plan_reading([len(tokens) for tokens in unread], self._most_read(len(wishes)))
+    def _reading(self, requests: Sequence[DraftRequest]) -> list[Run]:
+        """What this step reads of the texts. Where a text is read to its end, the last token's logits are needed."""
+        unread = [self._follow(request) for request in requests]
+        counts = plan_reading([len(tokens) for tokens in unread], self._most_read(len(requests)))
         runs = []
-        for wish, tokens, count in zip(wishes, unread, counts, strict=True):
+        for request, tokens, count in zip(requests, unread, counts, strict=True):
             silent = count - 1 if count == len(tokens) else count
-            runs.append(Run(wish.slot, tokens[:count], self._confirmed[wish.slot], silent))
-            self._confirmed[wish.slot] += count
+            runs.append(Run(request.slot, tokens[:count], self._confirmed[request.slot], silent))
+            self._confirmed[request.slot] += count
         return [run for run in runs if len(run)]
 
-    def _follow(self, wish: Wish) -> list[int]:
-        """Cut the slot's cache to what is the text's; the tokens of the text that come after it, at least one."""
-        slot, confirmed = wish.slot, self._confirmed[wish.slot]
-        held, text = self._held[slot], wish.text.text_from(confirmed)
+    def _follow(self, request: DraftRequest) -> list[int]:
+        """Cut the slot's cache to the tokens of its text; the text's tokens after those, at least one."""
+        slot, confirmed = request.slot, self._confirmed[request.slot]
+        held, text = self._held[slot], request.text.text_from(confirmed)
         common = min(common_length(held[confirmed:], text), len(text) - 1)
         if confirmed + common < len(held):
             self._context.keep_prefix(slot, confirmed + common)
@@ -105,11 +107,11 @@ class DraftModel:
         return text[common:]
 
     def _most_read(self, streams: int) -> int:
-        """Tokens of a step."""
+        """Tokens of a step's prefill."""
         pause = READING_PAUSE * (self._costs.decode_seconds(streams) or 0.0)
         return min(self._room, max(LEAST_READ, int(pause / self._own_costs.token_seconds)))
 
-    def _decode(self, runs: Seq[Run]) -> None:
+    def _decode(self, runs: Sequence[Run]) -> None:
         tokens = sum(map(len, runs))
         if tokens >= WORTH_MEASURING:
             with self._own_costs.call(0, tokens):
@@ -119,15 +121,15 @@ class DraftModel:
         for run in runs:
             self._held[run.slot].extend(run.tokens)
 
-    def _likeliest(self, runs: Seq[Run]) -> dict[int, int]:
-        """What the last call finds to come next, by slot, where it is sure and the text goes on."""
+    def _likeliest(self, runs: Sequence[Run]) -> dict[int, int]:
+        """The likeliest next token by slot, where it is likely enough and does not end the text."""
         found = {}
         end = 0
         for run in runs:
             end += len(run)
             if run.silent == len(run):
                 continue
-            token = sure_token(self._context.logits(end - 1)[: self._vocabulary])
+            token = confident_token(self._context.logits(end - 1)[: self._vocabulary])
             if token is not None and not self._is_end(token):
                 found[run.slot] = token
         return found
@@ -138,7 +140,7 @@ class DraftModel:
         self._confirmed[slot] = 0
 
 
-def plan_reading(unread: Seq[int], budget: int) -> list[int]:
+def plan_reading(unread: Sequence[int], budget: int) -> list[int]:
     """How many tokens of each text are read in a step of at most `budget` tokens: the shortest rest goes first."""
     counts = [0] * len(unread)
     for index in sorted(range(len(unread)), key=lambda i: unread[i]):
@@ -147,14 +149,57 @@ def plan_reading(unread: Seq[int], budget: int) -> list[int]:
     return counts
 
 
-def common_length(first: Seq[int], second: Seq[int]) -> int:
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens both begin with."""
     pairs = zip(first, second, strict=False)
     return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
 
 
-def sure_token(logits: NDArray[np.float32]) -> int | None:
+def confident_token(logits: NDArray[np.float32]) -> int | None:
     """The likeliest token, if its probability is at least LEAST_PROBABILITY."""
     token = int(np.argmax(logits))
     probability = 1 / float(np.exp(logits - logits[token]).sum())
     return token if probability >= LEAST_PROBABILITY else None
+
+
+class Tokens(Protocol):
+    """The part of a vocabulary that is compared."""
+
+    size: int
+
+    @property
+    def kind(self) -> int: ...
+
+    @property
+    def borders(self) -> tuple[int | None, int | None]: ...
+
+    def text(self, token: int) -> bytes: ...
+
+
+def shared_size(main: Tokens, draft: Tokens) -> int:
+    """How many tokens both models share, from the first on. Raises LoadFailed when ids mean different tokens."""
+    if (difference := _difference(main, draft)) is not None:
+        raise LoadFailed(
+            f"The draft model does not match this model: {difference}. "
+            "Name a smaller model of the same family as draft_model, or none."
+        )
+    return min(main.size, draft.size)
+
+
+def _difference(main: Tokens, draft: Tokens) -> str | None:
+    if main.kind != draft.kind:
+        return "their vocabularies are of different types"
+    if abs(main.size - draft.size) > MOST_DIFFERENCE:
+        return f"its vocabulary has {draft.size} tokens, and this model's {main.size}"
+    if main.borders != draft.borders:
+        return "it begins or ends its texts with another token"
+    for token in range(FIRST_COMPARED, min(main.size, draft.size)):
+        if main.text(token) != draft.text(token):
+            return (
+                f"token {token} means {_shown(draft.text(token))} to it, and {_shown(main.text(token))} to this model"
+            )
+    return None
+
+
+def _shown(text: bytes) -> str:
+    return f'"{text[:40].decode(errors="replace")}"'

@@ -1,27 +1,30 @@
-"""Prompt lookup: guess the next tokens from what followed the same few tokens earlier in the text."""
+"""Prompt lookup decoding: drafts what followed the same few tokens earlier in the text.
+
+Source: https://github.com/apoorvumang/prompt-lookup-decoding.
+"""
 
 from collections.abc import Iterable, Sequence
 
-from worker.engine.speculation.drafting import Wish
+from worker.engine.speculation.drafting import DraftRequest
 
-LONGEST, SHORTEST = 4, 2  # tokens that must repeat
+LONGEST, SHORTEST = 4, 2  # lengths of the n-grams that are looked up, in tokens
 
 
 class LookupDrafter:
-    """Guesses from each sequence's own text, which it indexes as it grows."""
+    """Drafts from each sequence's own text, which it indexes as the text grows."""
 
     def __init__(self) -> None:
         self._texts: dict[int, PromptLookup] = {}  # by slot
 
-    def propose(self, wishes: Sequence[Wish]) -> list[list[int]]:
-        return [self._follow(wish).propose(wish.count) for wish in wishes]
+    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
+        return [self._follow(request).propose(request.count) for request in requests]
 
     def forget(self, slot: int) -> None:
         self._texts.pop(slot, None)
 
-    def _follow(self, wish: Wish) -> "PromptLookup":
-        known = self._texts.setdefault(wish.slot, PromptLookup(()))
-        for token in wish.text.text_from(len(known)):
+    def _follow(self, request: DraftRequest) -> "PromptLookup":
+        known = self._texts.setdefault(request.slot, PromptLookup(()))
+        for token in request.text.text_from(len(known)):
             known.push(token)
         return known
 
@@ -31,7 +34,7 @@ class PromptLookup:
 
     def __init__(self, tokens: Iterable[int]) -> None:
         self._tokens: list[int] = []
-        self._last: dict[tuple[int, ...], int] = {}  # n-gram -> where the text went on after it, last time
+        self._last: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token after its last occurrence
         for token in tokens:
             self.push(token)
 
@@ -39,8 +42,8 @@ class PromptLookup:
         return len(self._tokens)
 
     def push(self, token: int) -> None:
-        """The text is one token longer."""
-        # What precedes this token is indexed only now, so that a lookup never finds the text's own end.
+        """Append a token to the text."""
+        # The n-grams that end before this token are indexed only now: a lookup must never find the text's own end.
         end = len(self._tokens)
         for length in range(SHORTEST, min(LONGEST, end) + 1):
             self._last[tuple(self._tokens[end - length :])] = end

@@ -1,4 +1,4 @@
-"""Who guesses ahead for a model, as its load settings say."""
+"""Opens the drafter that a model's load settings ask for."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -11,29 +11,28 @@ from worker.engine.model.context import open_context
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.llama_log import LlamaLog
 from worker.engine.model.loaded_model import Model
-from worker.engine.speculation.draft_model import DraftModel
+from worker.engine.speculation.draft_model import DraftModel, shared_size
 from worker.engine.speculation.drafting import Drafter, Speculation
 from worker.engine.speculation.prompt_lookup import LookupDrafter
-from worker.engine.speculation.shared_vocabulary import shared_size
 
 
 def check_speculation(model: Model, load: Load) -> None:
-    """LoadFailed when nobody can guess for this model, but somebody shall."""
+    """Raises LoadFailed when speculation is on and the model does not support it."""
     if load.speculation == "off":
         return
     if model.only_embeds:
-        raise LoadFailed("This model completes no prompts, so there is nothing to guess: load it with speculation off.")
+        raise LoadFailed("This model completes no prompts, so it cannot use speculation: load it with speculation off.")
     if not model.can_cut:
         raise LoadFailed(
-            "This model keeps a recurrent state or a sliding window, from which a wrong guess cannot be taken back: "
-            "load it with speculation off."
+            "This model keeps a recurrent state or a sliding window, from which a rejected draft token cannot be "
+            "removed: load it with speculation off."
         )
 
 
 def open_speculation(
     spec: LaunchSpec, model: Model, costs: Costs, log: LlamaLog, on_progress: Callable[[float], bool], opened: ExitStack
 ) -> Speculation | None:
-    """What guesses for the model, if anything shall; what it holds is closed with `opened`. LoadFailed."""
+    """The drafter of the settings, if they name one; closed with `opened`. Raises LoadFailed."""
     drafter: Drafter
     match spec.load.speculation:
         case "prompt_lookup":
@@ -51,13 +50,13 @@ def _open_draft_model(
     load = spec.load
     if spec.draft_model_path is None:
         raise LoadFailed("speculation draft_model needs a draft_model: name one.")
-    # It is small beside the model, whose load has told its progress: all that is left to ask is whether to give up.
+    # It is small beside the model, whose load has reported all progress: the callback only tells whether to give up.
     with _named():
         draft = opened.enter_context(closing(Model(spec.draft_model_path, load, log, lambda _: on_progress(1.0))))
     if draft.only_embeds or not draft.can_cut:
         raise LoadFailed(
             "The draft model only makes embeddings, or keeps a recurrent state or a sliding window, "
-            "from which a wrong guess cannot be taken back: name another draft_model, or none."
+            "from which a rejected draft token cannot be removed: name another draft_model, or none."
         )
     vocabulary = shared_size(model.vocabulary, draft.vocabulary)
     with _named():
@@ -75,7 +74,7 @@ def _open_draft_model(
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """An error in the block says that it is about the draft model."""
+    """Prefixes the block's errors with "The draft model"."""
     try:
         yield
     except LoadFailed as error:
