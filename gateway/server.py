@@ -25,11 +25,11 @@ from gateway.dialects.download_follower import DownloadFollower
 from gateway.dialects.lmstudio.lmstudio_chat_routes import LMStudioChatRoutes
 from gateway.dialects.lmstudio.lmstudio_routes import LMStudioRoutes
 from gateway.dialects.lmstudio.stored_conversation import KIND, Conversations
-from gateway.dialects.lmstudio_sdk.sdk_calls import Calls
-from gateway.dialects.lmstudio_sdk.sdk_loading import Loading
+from gateway.dialects.lmstudio_sdk.sdk_calls import ModelCalls
+from gateway.dialects.lmstudio_sdk.sdk_loading import LoadChannels
 from gateway.dialects.lmstudio_sdk.sdk_namespaces import SDKSockets
-from gateway.dialects.lmstudio_sdk.sdk_prediction import Predictions
-from gateway.dialects.lmstudio_sdk.sdk_repository import Repositories
+from gateway.dialects.lmstudio_sdk.sdk_prediction import PredictChannel
+from gateway.dialects.lmstudio_sdk.sdk_repository import RepositoryEndpoints
 from gateway.dialects.mcp.log_resources import Logs
 from gateway.dialects.mcp.mcp_resources import Resources
 from gateway.dialects.mcp.mcp_routes import MCPRoutes
@@ -149,10 +149,10 @@ class Gateway:
 
     def _create_sdk(self, config: Config, catalogue: Catalogue, control: Control) -> SDKSockets:
         return SDKSockets(
-            Calls(catalogue, control, self.unary, self.watcher),
-            Loading(catalogue, control, self.watcher),
-            Predictions(self.inference, self.watcher),
-            Repositories(self.watcher, control, DownloadFollower(self.watcher, self.admission)),
+            ModelCalls(catalogue, control, self.unary, self.watcher),
+            LoadChannels(catalogue, control, self.watcher),
+            PredictChannel(self.inference, self.watcher),
+            RepositoryEndpoints(self.watcher, control, DownloadFollower(self.watcher, self.admission)),
             ServerKey(config.api_key.get_secret_value()) if config.api_key is not None else None,
             self.watcher,
             self.admission,

@@ -10,6 +10,7 @@ from atelier.adapters import AdapterScale, set_scales
 from atelier.constraint import Constraint, set_constraint
 from atelier.echo import Echo, set_echo
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from atelier.names import InstanceName, ModelName, find_name
 from atelier.settings import Prompt
 from atelier.settings.preset import Preset
@@ -32,6 +33,17 @@ class Chat:
     def of(cls, messages: Sequence[dict[str, Any]]) -> "Chat":
         """Of messages whose image parts have their sources with them."""
         return cls(*set_apart(messages))
+
+
+def tool_call_entry(id: str | None, name: str, arguments: str) -> Json:
+    """One of an assistant message's `tool_calls`. `arguments`: JSON."""
+    entry: Json = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return entry if id is None else {"id": id, **entry}
+
+
+def tool_message(id: str, name: str, content: str | list[Json]) -> Json:
+    """The result of the tool call with this id."""
+    return {"role": "tool", "tool_call_id": id, "name": name, "content": content}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +152,9 @@ def make_plan(call: Call, origin: Origin, snapshot: Snapshot) -> Plan:
 def find_target(name: str, snapshot: Snapshot) -> tuple[ModelName | InstanceName, Model]:
     """What the client's words mean, and the model behind it; ModelNotFound."""
     target = find_name(name, snapshot.models, snapshot.instances)
-    key = target.key if isinstance(target, ModelName) else snapshot.instances[target.id].model_key
-    # An instance may outlive its model's entry: it is served all the same.
-    return target, snapshot.models.get(key) or Model(key=key)
+    if isinstance(target, ModelName):
+        return target, snapshot.models[target.key]
+    return target, snapshot.model_of(snapshot.instances[target.id])
 
 
 def told_name(target: ModelName | InstanceName) -> str:

@@ -26,7 +26,7 @@ class Catalogue:
             if self._load_on_demand or loaded(self.snapshot, key)
         ]
         chosen = [
-            (instance.id, self._model_of(instance))
+            (instance.id, self.snapshot.model_of(instance))
             for instance in self.snapshot.instances.values()
             if instance.id.partition(":")[0] != instance.model_key and instance.state in LOADED
         ]
@@ -36,7 +36,7 @@ class Catalogue:
         """The model or instance that a name means, with its full name; ModelNotFound with near names."""
         found = find_name(name, self.snapshot.models, self.snapshot.instances)
         if isinstance(found, InstanceName):
-            return found.id, self._model_of(self.snapshot.instances[found.id])
+            return found.id, self.snapshot.model_of(self.snapshot.instances[found.id])
         return found.key, self.snapshot.models[found.key]
 
     def find_model(self, name: str) -> Model:
@@ -50,9 +50,6 @@ class Catalogue:
             return instance
         hint = near_hint(name, self.snapshot.instances)
         raise InstanceNotFound(f'No instance "{name[:200]}" is loaded.{hint}', param="instance_id")
-
-    def _model_of(self, instance: Instance) -> Model:
-        return self.snapshot.models.get(instance.model_key) or Model(key=instance.model_key)
 
 
 def loaded(snapshot: Snapshot, key: str) -> list[Instance]:

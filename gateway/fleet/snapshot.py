@@ -149,6 +149,10 @@ class Snapshot:
     def instances_of(self, key: str) -> list[Instance]:
         return [instance for instance in self.instances.values() if instance.model_key == key]
 
+    def model_of(self, instance: Instance) -> Model:
+        """The instance's model. An instance may outlive its model's entry."""
+        return self.models.get(instance.model_key) or Model(key=instance.model_key)
+
 
 def apply(snapshot: Snapshot, change: pb.Change) -> Snapshot:
     """The snapshot after the change."""

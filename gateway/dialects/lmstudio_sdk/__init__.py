@@ -1,1 +1,1 @@
-"""LM Studio's SDK protocol: calls and channels as JSON over one WebSocket for each namespace."""
+"""LM Studio's SDK protocol: calls and channels as JSON, over one WebSocket per namespace."""

@@ -1,21 +1,20 @@
-"""LM Studio's configurations, fields by key, to settings and back. Pure.
+"""LM Studio's configurations (fields by key) as settings, and settings as configurations. Pure.
 
     {"layers": [{"layerName": "apiOverride",
                  "config": {"fields": [{"key": "llm.prediction.temperature", "value": 0.1}]}}]}
 
-Where two layers set one field, the later one wins. The keys and what wraps the values are those of
-preset files (atelier/settings/lmstudio_preset.py); here are the few that mean something else than one setting.
+Where two layers set one field, the later one wins. Keys and value wrappers are those of preset files
+(atelier/settings/lmstudio_preset.py); this module adds the keys that do not correspond to one setting.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from atelier.settings import Resolved, Value
 from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value
 from atelier.settings.preset import check_settings
 from atelier.settings.settings_table import TABLE, Group, Setting
@@ -32,7 +31,7 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import (
 )
 from gateway.fleet.snapshot import Instance, Model
 
-COMPLETION_LAYER = "completeModeFormatting"  # asks for the text to be continued as it is
+COMPLETION_LAYER = "completeModeFormatting"  # its presence requests a text completion
 
 STRUCTURED = "llm.prediction.structured"
 TOOLS = "llm.prediction.tools"
@@ -47,17 +46,17 @@ K_TYPE, V_TYPE = "llm.load.llama.kCacheQuantizationType", "llm.load.llama.vCache
 UNSERVED_LOAD = ("llm.load.numExperts", "llm.load.llama.ropeFrequencyBase", "llm.load.llama.ropeFrequencyScale")
 LLM_LOAD, EMBEDDING_LOAD = "llm.load.", "embedding.load."
 
-# What a sampler that is switched off comes to.
+# The values that disable a sampler.
 OFF = {"top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 UNLIMITED = -1
-KV_TYPES_TOLD = frozenset({"f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"})  # that its clients know
+KNOWN_KV_TYPES = frozenset({"f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"})  # to clients
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a prediction's configuration asks for."""
+class PredictionConfig:
+    """A prediction's configuration in the core's terms. `settings`: by setting name."""
 
-    settings: Mapping[str, Any]
+    settings: Json
     constraint: Constraint | None
     tools: Tools | None
     draft_model: str | None
@@ -67,33 +66,33 @@ def is_completion(stack: ConfigStack) -> bool:
     return any(layer.layer_name == COMPLETION_LAYER for layer in stack.layers)
 
 
-def fields_of(stack: ConfigStack) -> Json:
-    """The layers in one; the template that a completion's layer brings is its mark and no wish."""
+def config_fields(stack: ConfigStack) -> Json:
+    """The merged fields of all layers but the completion layer, whose template only marks a completion."""
     layers = (layer for layer in stack.layers if layer.layer_name != COMPLETION_LAYER)
     return {field.key: field.value for layer in layers for field in layer.config.fields}
 
 
-def prediction_wishes(stack: ConfigStack) -> Wishes:
-    """InvalidRequest, or UnsupportedField for what is known and not done."""
-    fields = fields_of(stack)
+def prediction_config(stack: ConfigStack) -> PredictionConfig:
+    """Raises InvalidRequest, or UnsupportedField for a known key without support."""
+    fields = config_fields(stack)
     for key, why in ((PROMPT_TEMPLATE, "templates come from presets"), (TOOL_STOPS, "use stopStrings")):
         if fields.get(key):
-            raise UnsupportedField(f"{key}: not taken from requests; {why}.", param=key)
+            raise UnsupportedField(f"{key}: not supported in requests; {why}.", param=key)
     draft_model = fields.get(DRAFT_MODEL)
     if draft_model is not None and not isinstance(draft_model, str):
         raise InvalidRequest(f"{DRAFT_MODEL}: must be a string", param=DRAFT_MODEL)
-    return Wishes(prediction_settings(fields), constraint(fields), tool_wishes(fields), draft_model or None)
+    return PredictionConfig(prediction_settings(fields), constraint(fields), tools(fields), draft_model or None)
 
 
 def prediction_settings(fields: Json) -> Json:
-    """By the table's names."""
+    """Prompt and inference settings, by setting name."""
     groups = _settings(fields, ("prompt", "inference"))
-    prompt = {**groups.get("prompt", {}), **reasoning_marks(fields)}
+    prompt = {**groups.get("prompt", {}), **reasoning_markers(fields)}
     checked = _checked({"prompt": prompt, "inference": groups.get("inference", {})})
     return {**checked.get("prompt", {}), **checked.get("inference", {})}
 
 
-def reasoning_marks(fields: Json) -> Json:
+def reasoning_markers(fields: Json) -> Json:
     if fields.get(REASONING) is None:
         return {}
     parsing = _value(ReasoningParsing, fields, REASONING)
@@ -105,19 +104,19 @@ def reasoning_marks(fields: Json) -> Json:
 def constraint(fields: Json) -> Constraint | None:
     if fields.get(STRUCTURED) is None:
         return None
-    asked = _value(Structured, fields, STRUCTURED)
-    if asked.type == "none":
+    structured = _value(Structured, fields, STRUCTURED)
+    if structured.type == "none":
         return None
-    if asked.type == "gbnf":
-        if asked.gbnf_grammar is None:
+    if structured.type == "gbnf":
+        if structured.gbnf_grammar is None:
             raise InvalidRequest(f"{STRUCTURED}: gbnfGrammar is required", param=STRUCTURED)
-        return Gbnf(asked.gbnf_grammar)
-    if asked.json_schema is None:
+        return Gbnf(structured.gbnf_grammar)
+    if structured.json_schema is None:
         return JsonObject()
-    return JsonSchema(json.dumps(asked.json_schema, ensure_ascii=False, separators=(",", ":")))
+    return JsonSchema(json.dumps(structured.json_schema, ensure_ascii=False, separators=(",", ":")))
 
 
-def tool_wishes(fields: Json) -> Tools | None:
+def tools(fields: Json) -> Tools | None:
     if fields.get(TOOLS) is None:
         return None
     use = _value(ToolUse, fields, TOOLS)
@@ -137,21 +136,21 @@ def _tool(function: ToolFunction) -> Tool:
     return Tool(function.name, description, function.parameters)
 
 
-def load_wishes(stack: ConfigStack, model: Model) -> Json:
-    """Load settings by the table's names; InvalidRequest, or UnsupportedField for what is known and not done."""
-    fields = {_as_llm(key): value for key, value in fields_of(stack).items()}
+def load_settings(stack: ConfigStack, model: Model) -> Json:
+    """By setting name. Raises InvalidRequest, or UnsupportedField for a known key without support."""
+    fields = {_as_llm(key): value for key, value in config_fields(stack).items()}
     for key in UNSERVED_LOAD:
         if _plain(fields.get(key)):
             raise UnsupportedField(f"{key}: not supported; leave it out.", param=key)
-    _refuse_split(fields.get(GPU_SPLIT))
+    _reject_split(fields.get(GPU_SPLIT))
     values = {**_kv_type(fields), **_settings(fields, ("load",)).get("load", {})}
     if (layers := gpu_layers(fields.get(OFFLOAD_RATIO), model)) is not None:
         values["gpu_layers"] = layers
     return dict(_checked({"load": values}).get("load", {}))
 
 
-def gpu_layers(ratio: Any, model: Model) -> int | None:
-    """None: all of them."""
+def gpu_layers(ratio: object, model: Model) -> int | None:
+    """How many of the model's layers the offload ratio puts on GPUs; None: all."""
     if ratio in (None, "max"):
         return None
     if ratio == "off":
@@ -166,18 +165,18 @@ def gpu_layers(ratio: Any, model: Model) -> int | None:
 
 
 def load_fields(instance: Instance, model: Model) -> Json:
-    """What an instance was loaded with, as its clients read it."""
+    """The instance's load configuration."""
     started = {"context_length": instance.context_length, "parallel": instance.parallel}
     values = {**instance.load, **{name: value for name, value in started.items() if value}}
     kv_type = values.get("kv_type")
-    if kv_type not in KV_TYPES_TOLD:
+    if kv_type not in KNOWN_KV_TYPES:
         values.pop("kv_type", None)
     fields = [
         {"key": row.facts.preset_key, "value": field_value(name, values[name])}
         for name, row in TABLE["load"].items()
         if row.facts.preset_key and name in values
     ]
-    if kv_type in KV_TYPES_TOLD:
+    if kv_type in KNOWN_KV_TYPES:
         fields.append({"key": V_TYPE, "value": field_value("kv_type", kv_type)})
     fields.append({"key": OFFLOAD_RATIO, "value": _offload_ratio(values.get("gpu_layers"), model)})
     if model.embedding:
@@ -185,30 +184,25 @@ def load_fields(instance: Instance, model: Model) -> Json:
     return {"fields": fields}
 
 
-def prediction_fields(settings: Effective | None, asked: Mapping[str, Any]) -> Json:
-    """The settings that held, and of what was asked for beside them the form of the answer."""
-    groups = (settings.prompt, settings.inference) if settings else ()
-    fields = [field for group in groups for field in _told(group)]
-    if asked.get(STRUCTURED) is not None:
-        fields.append({"key": STRUCTURED, "value": asked[STRUCTURED]})
-    return {"fields": fields}
-
-
-def _told(resolved: Resolved[Any]) -> list[Json]:
-    values: Mapping[str, Value] = resolved.values
-    rows = {name: BY_NAME[name] for name in values if name in BY_NAME and name != TEMPLATE}
-    return [
-        {"key": key, "value": field_value(name, values[name].value)}
-        for name, key in rows.items()
-        if values[name].value not in (None, {}, [])
+def prediction_fields(settings: Effective | None, requested: Json) -> Json:
+    """The effective settings, and the structured output as in the requested fields."""
+    groups = (settings.prompt.values, settings.inference.values) if settings else ()
+    fields = [
+        {"key": BY_NAME[name], "value": field_value(name, value.value)}
+        for values in groups
+        for name, value in values.items()
+        if name in BY_NAME and name != TEMPLATE and value.value not in (None, {}, [])
     ]
+    if requested.get(STRUCTURED) is not None:
+        fields.append({"key": STRUCTURED, "value": requested[STRUCTURED]})
+    return {"fields": fields}
 
 
 BY_NAME = {row.name: key for key, row in BY_KEY.items()}
 
 
 def _settings(fields: Json, groups: tuple[Group, ...]) -> dict[Group, Json]:
-    """Of the fields that mean one setting each."""
+    """The fields that correspond to one setting each, by group and setting name."""
     found: dict[Group, Json] = {}
     for key, value in fields.items():
         row = BY_KEY.get(key)
@@ -220,14 +214,14 @@ def _settings(fields: Json, groups: tuple[Group, ...]) -> dict[Group, Json]:
     return found
 
 
-def _whole(row: Setting, value: Any) -> Any:
-    """Clients write 40 as 40.0: to some of them a number is a number."""
+def _whole(row: Setting, value: object) -> object:
+    """Some clients write integers as floats: 40.0 for 40."""
     counts = row.type is int or int in get_args(row.type)
     return int(value) if counts and isinstance(value, float) and value.is_integer() else value
 
 
-def _checked(groups: Mapping[Group, Mapping[str, Any]]) -> dict[Group, Json]:
-    """InvalidRequest that names the field as the client does."""
+def _checked(groups: Mapping[Group, Json]) -> dict[Group, Json]:
+    """Raises InvalidRequest, which names the field by the client's key."""
     try:
         return check_settings(groups)
     except InvalidRequest as error:
@@ -239,34 +233,34 @@ def _checked(groups: Mapping[Group, Mapping[str, Any]]) -> dict[Group, Json]:
         raise InvalidRequest(f"{key}{message}", param=key) from None
 
 
-def _is_off(value: Any) -> bool:
-    """What a client switches off: {checked: false}, or {checked: true, value: false}."""
+def _is_off(value: object) -> bool:
+    """Whether the client disables the setting: {checked: false}, or {checked: true, value: false}."""
     return isinstance(value, Mapping) and (value.get("checked") is False or value.get("value") is False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return None if _is_off(value) else value.get("value")
     return value
 
 
 def _kv_type(fields: Json) -> Json:
-    """One type for keys and values. `useFp16ForKVCache` is the older word for it."""
+    """The one type that keys and values share. `useFp16ForKVCache` is the older name."""
     keys, values = _plain(fields.get(K_TYPE)), _plain(fields.get(V_TYPE))
     if values and values != keys:
-        raise UnsupportedField(f"{V_TYPE}: must be the same as of the keys.", param=V_TYPE)
+        raise UnsupportedField(f"{V_TYPE}: must equal the type of the keys.", param=V_TYPE)
     older = fields.get("llm.load.llama.useFp16ForKVCache")
     return {} if not isinstance(older, bool) else {"kv_type": "f16" if older else "f32"}
 
 
-def _refuse_split(split: Any) -> None:
+def _reject_split(split: object) -> None:
     if split is None:
         return
     if not isinstance(split, Mapping):
         raise InvalidRequest(f"{GPU_SPLIT}: must be an object", param=GPU_SPLIT)
     if split.get("strategy", "evenly") != "evenly" or split.get("disabledGpus"):
         raise UnsupportedField(
-            f"{GPU_SPLIT}: not taken here; a preset's load settings device and tensor_split say where a model goes.",
+            f"{GPU_SPLIT}: not supported; set device and tensor_split among a preset's load settings instead.",
             param=GPU_SPLIT,
         )
 
@@ -282,7 +276,7 @@ def _as_llm(key: str) -> str:
 
 
 def _value(kind: type[M], fields: Json, key: str) -> M:
-    """The field's value as this model; InvalidRequest that begins with the field's key."""
+    """The field's validated value. Raises InvalidRequest, whose message begins with the field's key."""
     try:
         return parsed(kind, fields[key])
     except InvalidRequest as error:

@@ -1,59 +1,62 @@
-"""One client's WebSocket: frames in, the calls and channels that they open, frames out."""
+"""One client's WebSocket: frames in, the calls and channels that they open, frames out; and its authentication."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Coroutine, MutableMapping
+from typing import TypeVar
 
 import orjson
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from atelier.errors import AtelierError, Draining, InvalidRequest, Overloaded
+from atelier.errors import AtelierError, Draining, InvalidRequest, Overloaded, Unauthenticated
 from atelier.json_types import Json
 from atelier.metrics import GatewayMetrics
 from gateway.core.account import Account
 from gateway.core.admission import Admission
 from gateway.core.call import Origin
-from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Namespace, Work
-from gateway.dialects.lmstudio_sdk.sdk_errors import Named, parsed, serialized_error, unknown_endpoint
-from gateway.dialects.lmstudio_sdk.sdk_frames import ChannelCreate, ChannelSend, RpcCall
+from gateway.dialects.lmstudio_sdk.sdk_context import CallContext, Channel, Namespace
+from gateway.dialects.lmstudio_sdk.sdk_errors import RequestedNames, parsed, serialized_error, unknown_endpoint
+from gateway.dialects.lmstudio_sdk.sdk_frames import AuthFrame, ChannelCreate, ChannelSend, RpcCall
 from gateway.dialects.reply import fairness_key
 from gateway.fleet.watcher import Watcher
 from gateway.http.disconnect import CLIENT_CLOSED_REQUEST
+from gateway.http.guards import KEY_SHOWN, ServerKey
 from gateway.http.request_log import new_id, record
 
 AUTH_SECONDS = 10.0  # for the first frame
 GOODBYE_SECONDS = 1.0  # for the last ones, to a client that does not read
-MOST_CALLS = 128  # open at once on one socket
+MOST_CALLS = 128  # open at a time on one socket
 MOST_CHANNELS = 128
-LARGE_CHARACTERS = 2**20  # of a frame whose parsing would be felt by the streams
+LARGE_CHARACTERS = 2**20  # a longer frame is parsed in a thread, so as not to delay the streams
 
-# Codes of a WebSocket's end, by RFC 6455 and IANA's list.
+# WebSocket close codes: RFC 6455, section 7.4.1, and IANA's WebSocket Close Code Number Registry.
 UNSUPPORTED_DATA, POLICY_VIOLATION, SERVICE_RESTART = 1003, 1008, 1012
+
+Opened = TypeVar("Opened", bound=CallContext)
 
 _log = structlog.get_logger(__name__)
 
 
 class Socket:
-    """Owned by the connection's task, which reads; each open call and channel has a task of its own.
+    """Owned by the connection's task, which reads; each open call and channel has its own task.
 
-    connected --first frame--> authenticated --calls, channels--> closed, by either side: all its work ends
+    connected --first frame--> authenticated --calls, channels--> closed by either side: all its tasks end
 
-    One message is written at a time and waits while the client's socket is full, so that a client
-    which does not read costs one message for each call or channel, of which there are only so many.
+    Messages are written one at a time and wait while the client's socket is full. So a client that does not
+    read costs at most one buffered message per call or channel, whose number is limited.
     """
 
     def __init__(
         self,
         websocket: WebSocket,
         namespace: Namespace,
-        check_key: Callable[[WebSocket, Any], None],
+        check_key: Callable[[WebSocket, Json], None],
         watcher: Watcher,
         admission: Admission,
         metrics: GatewayMetrics,
     ) -> None:
-        """`check_key`: raises Unauthenticated when neither the socket's head nor its first frame has the key."""
+        """`check_key`: raises Unauthenticated if neither the handshake nor the first frame contains the key."""
         self._websocket = websocket
         self._namespace = namespace
         self._check_key = check_key
@@ -62,12 +65,12 @@ class Socket:
         self._metrics = metrics
         self._fairness_key = fairness_key(websocket)
         self._writing = asyncio.Lock()
-        self._calls: dict[int, Work] = {}
+        self._calls: dict[int, CallContext] = {}
         self._channels: dict[int, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Return when the client is gone, or was sent away."""
+        """Returns when either side has closed the socket."""
         try:
             await self._websocket.accept()
             if await self._authenticate():
@@ -78,7 +81,7 @@ class Socket:
             await self._end_work()
 
     async def drain(self) -> None:
-        """Let the work that was failed already say so, then close."""
+        """Close, once the errors of failed calls and channels are sent."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GOODBYE_SECONDS)
         await self._close(SERVICE_RESTART, "The server is stopping.")
@@ -88,7 +91,7 @@ class Socket:
             async with asyncio.timeout(AUTH_SECONDS):
                 text = await self._receive()
         except TimeoutError:
-            await self._close(POLICY_VIOLATION, "The first frame did not come in time.")
+            await self._close(POLICY_VIOLATION, "The first frame was not received in time.")
             return False
         if text is None:
             return False
@@ -97,7 +100,7 @@ class Socket:
         except AtelierError as error:
             account: Account = self._websocket.scope["atelier.account"]
             account.error = error.code
-            await self._send({"success": False, "error": self._serialized(error, Named())})
+            await self._send({"success": False, "error": self._serialized(error, RequestedNames())})
             await self._close(POLICY_VIOLATION, error.code)
             return False
         await self._send({"success": True})
@@ -112,12 +115,12 @@ class Socket:
                 await self._send({"type": "communicationWarning", "warning": error.message})
 
     async def _receive(self) -> str | None:
-        """The next frame; None when there are no more."""
+        """The next frame; None after the last."""
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             return None
         if (text := message.get("text")) is None:
-            await self._close(UNSUPPORTED_DATA, "Only text frames are understood.")
+            await self._close(UNSUPPORTED_DATA, "Only text frames are supported.")
             return None
         return str(text)
 
@@ -128,28 +131,28 @@ class Socket:
             case "channelCreate":
                 await self._open_channel(parsed(ChannelCreate, frame))
             case "channelSend":
-                self._pass_on(parsed(ChannelSend, frame))
+                self._cancel_channel(parsed(ChannelSend, frame))
             case "keepAlive":  # of LM Studio's client for JavaScript
                 await self._send({"type": "keepAliveAck"})
             case other:
-                raise InvalidRequest(f"type: there are no frames of the type {str(other)[:100]} here", param="type")
+                raise InvalidRequest(f"type: unknown frame type {str(other)[:100]}", param="type")
 
     async def _open_call(self, frame: RpcCall) -> None:
         number, endpoint = frame.call_id, frame.endpoint
         ids = {"type": "rpcError", "callId": number}
         account = Account(new_id())
-        work = Work(account=account, origin=self._origin(account), domain=self._namespace.domain)
+        context = CallContext(account=account, origin=self._origin(account), domain=self._namespace.domain)
         if not await self._may_open("call", endpoint, self._namespace.calls, self._calls, ids):
             return
         handler = self._namespace.calls[endpoint]
 
         async def answer() -> None:
-            result = await handler(frame.parameter, work)
-            told = {} if result is None else {"result": result}
-            await self._send({"type": "rpcResult", "callId": number, **told})
+            result = await handler(frame.parameter, context)
+            fields = {} if result is None else {"result": result}
+            await self._send({"type": "rpcResult", "callId": number, **fields})
 
-        self._calls[number] = work
-        await self._begin(self._carry_out(work, endpoint, answer, ids), self._calls, number)
+        self._calls[number] = context
+        await self._begin(self._run(context, endpoint, answer, ids), self._calls, number)
         if self._namespace.one_by_one and self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -157,7 +160,7 @@ class Socket:
         number, endpoint = frame.channel_id, frame.endpoint
         ids = {"type": "channelError", "channelId": number}
 
-        async def send(message: Any) -> None:
+        async def send(message: object) -> None:
             await self._send({"type": "channelSend", "channelId": number, "message": message})
 
         account = Account(new_id())
@@ -170,24 +173,24 @@ class Socket:
             try:
                 await handler(frame.creation_parameter, channel)
             except asyncio.CancelledError:
-                if not channel.was_stopped():
+                if not channel.absorb_cancel():
                     raise
             await self._send({"type": "channelClose", "channelId": number})
 
         self._channels[number] = channel
-        await self._begin(self._carry_out(channel, endpoint, answer, ids), self._channels, number)
+        await self._begin(self._run(channel, endpoint, answer, ids), self._channels, number)
 
-    def _pass_on(self, frame: ChannelSend) -> None:
-        """All that clients say on the channels there are is that they cancel. It may cross the channel's end."""
+    def _cancel_channel(self, frame: ChannelSend) -> None:
+        """Cancelling is the only message from clients. The channel may have just ended."""
         if frame.message.type != "cancel":
             raise InvalidRequest(f"message.type: must be cancel, not {frame.message.type[:100]}", param="message.type")
         if (channel := self._channels.get(frame.channel_id)) is not None:
-            channel.stop()
+            channel.cancel()
 
     async def _may_open(
-        self, kind: str, endpoint: str, known: Collection[str], opened: MutableMapping[int, Any], ids: Json
+        self, kind: str, endpoint: str, known: Collection[str], opened: MutableMapping[int, Opened], ids: Json
     ) -> bool:
-        """Otherwise it is refused here: the reader waits until that is written, and reads nothing more meanwhile."""
+        """Otherwise the error is sent here: the reader waits until it is written and reads no further frame."""
         number = ids["callId"] if kind == "call" else ids["channelId"]
         if number in opened:
             raise InvalidRequest(f"{kind}Id: {number} is in use", param=f"{kind}Id")
@@ -197,12 +200,14 @@ class Socket:
         elif self._admission.draining:
             error = Draining()
         elif len(opened) >= (MOST_CALLS if kind == "call" else MOST_CHANNELS):
-            error = Overloaded(f"This connection has {len(opened)} {kind}s open, which is as many as it may.")
+            error = Overloaded(f"This connection has {len(opened)} {kind}s open, which is the limit.")
         if error is not None:
-            await self._send({**ids, "error": self._serialized(error, Named())})
+            await self._send({**ids, "error": self._serialized(error, RequestedNames())})
         return error is None
 
-    async def _begin(self, work: Any, opened: MutableMapping[int, Any], number: int) -> None:
+    async def _begin(
+        self, work: Coroutine[object, object, None], opened: MutableMapping[int, Opened], number: int
+    ) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         if isinstance(channel := opened[number], Channel):
@@ -213,22 +218,22 @@ class Socket:
             del opened[number]
 
         task.add_done_callback(ended)
-        await asyncio.sleep(0)  # it starts: what is cancelled before could not say so
+        await asyncio.sleep(0)  # let the task start: if cancelled before that, it would send no error
 
-    async def _carry_out(self, work: Work, endpoint: str, answer: Callable[[], Awaitable[None]], ids: Json) -> None:
+    async def _run(self, context: CallContext, endpoint: str, answer: Callable[[], Awaitable[None]], ids: Json) -> None:
         status = 200
         try:
-            status = await self._answered(work, answer, ids)
+            status = await self._status(context, answer, ids)
         except (asyncio.CancelledError, WebSocketDisconnect) as gone:
-            work.account.error, status = "client_gone", CLIENT_CLOSED_REQUEST
+            context.account.error, status = "client_gone", CLIENT_CLOSED_REQUEST
             if isinstance(gone, asyncio.CancelledError):
                 raise
         finally:
             route = f"/{self._namespace.name}#{endpoint}"
-            record(self._metrics, work.account, route, route, status)
+            record(self._metrics, context.account, route, route, status)
 
-    async def _answered(self, work: Work, answer: Callable[[], Awaitable[None]], ids: Json) -> int:
-        """The status that the same would have in HTTP."""
+    async def _status(self, context: CallContext, answer: Callable[[], Awaitable[None]], ids: Json) -> int:
+        """The equivalent HTTP status, once the work is done or its error sent."""
         try:
             await answer()
         except WebSocketDisconnect:
@@ -236,23 +241,23 @@ class Socket:
         except AtelierError as error:
             failure = error
         except Exception:
-            _log.exception("call_failed", id=work.account.request_id)
+            _log.exception("call_failed", id=context.account.request_id)
             failure = AtelierError()
         else:
             return 200
-        work.account.error = failure.code
-        await self._send({**ids, "error": self._serialized(failure, work.named)})
+        context.account.error = failure.code
+        await self._send({**ids, "error": self._serialized(failure, context.requested)})
         return failure.status
 
     async def _send(self, message: Json) -> None:
-        """WebSocketDisconnect when the socket is closed, by whichever side."""
+        """Raises WebSocketDisconnect if either side has closed the socket."""
         text = orjson.dumps(message).decode()
         async with self._writing:
             if self._websocket.application_state is not WebSocketState.CONNECTED:
                 raise WebSocketDisconnect()
             try:
                 await self._websocket.send_text(text)
-            except RuntimeError:  # the server's word for a socket that it is closing by itself
+            except RuntimeError:  # raised by the server for a socket that it is closing itself
                 raise WebSocketDisconnect() from None
 
     async def _close(self, code: int, reason: str) -> None:
@@ -270,12 +275,26 @@ class Socket:
     def _origin(self, account: Account) -> Origin:
         return Origin(account.request_id, self._fairness_key)
 
-    def _serialized(self, error: AtelierError, named: Named) -> Json:
-        return serialized_error(error, named, self._watcher.snapshot)
+    def _serialized(self, error: AtelierError, requested: RequestedNames) -> Json:
+        return serialized_error(error, requested, self._watcher.snapshot)
+
+
+def check_key(key: ServerKey | None, websocket: WebSocket, frame: Json) -> None:
+    """Checks the first frame, unless the handshake contained the key or none is required.
+
+    Raises Unauthenticated, or InvalidRequest for a frame of another form.
+    """
+    auth = parsed(AuthFrame, frame)
+    if key is None or websocket.scope.get(KEY_SHOWN):
+        return
+    # Newer clients of LM Studio split its tokens (sk-lm-IDENTIFIER:PASSKEY) into identifier and passkey.
+    whole = f"sk-lm-{auth.client_identifier}:{auth.client_passkey}"
+    if not key.is_among(form.encode() for form in (auth.client_passkey, whole)):
+        raise Unauthenticated('Send the server\'s key as clientPasskey, or as "Authorization: Bearer KEY".')
 
 
 def parse_json(text: str) -> Json:
-    """A frame; InvalidRequest when it is no object in JSON."""
+    """A frame. Raises InvalidRequest if it is not a JSON object."""
     try:
         frame = orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -1,17 +1,18 @@
-"""The frames and parameters of LM Studio's SDK. Unknown fields are ignored, wrong types are refused."""
+"""Frames and parameters of LM Studio's SDK. Unknown fields are ignored; wrong types are rejected."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from atelier.json_types import Json
 from gateway.dialects.body_base import Body
 from gateway.dialects.openai.openai_requests import MOST_MESSAGES
 
-MOST_LAYERS = 32  # of a stack of configurations
-MOST_FIELDS = 256  # of one of its layers
-MOST_PARTS = 4096  # of one message
-LONGEST_KEY = 1024  # characters of a name, as in LM Studio's own schemas
-MOST_FOUND = 25  # repositories, as in LM Studio's own schemas
+MOST_LAYERS = 32  # per configuration stack
+MOST_FIELDS = 256  # per layer
+MOST_PARTS = 4096  # per message
+LONGEST_KEY = 1024  # characters; LM Studio's own limit for names
+MOST_FOUND = 25  # repositories; LM Studio's own limit
 LONGEST_QUERY = 200  # characters
 LONGEST_TTL_MS = 10 * 365 * 86_400_000
 
@@ -21,7 +22,7 @@ TtlMs = Annotated[int, Field(ge=1, le=LONGEST_TTL_MS)]
 
 
 class AuthFrame(Body):
-    """A client's first."""
+    """The first frame of a connection."""
 
     auth_version: Literal[1] = Field(alias="authVersion")
     client_identifier: Annotated[str, Field(max_length=LONGEST_KEY)] = Field(alias="clientIdentifier")
@@ -31,13 +32,13 @@ class AuthFrame(Body):
 class RpcCall(Body):
     endpoint: str
     call_id: Number = Field(alias="callId")
-    parameter: Any = None
+    parameter: object = None
 
 
 class ChannelCreate(Body):
     endpoint: str
     channel_id: Number = Field(alias="channelId")
-    creation_parameter: Any = Field(None, alias="creationParameter")
+    creation_parameter: object = Field(None, alias="creationParameter")
 
 
 class ChannelMessage(Body):
@@ -49,7 +50,7 @@ class ChannelSend(Body):
     message: ChannelMessage
 
 
-def _part_type(value: Any) -> str:
+def _part_type(value: object) -> str:
     return f"({value.get('type')})" if isinstance(value, dict) else "(neither)"
 
 
@@ -61,7 +62,7 @@ class ModelQuery(Body):
 
 
 class ModelSpecifier(Body):
-    """A query, or one certain instance."""
+    """A query, or a reference to one instance."""
 
     type: Literal["query", "instanceReference"]
     query: ModelQuery | None = None
@@ -70,7 +71,7 @@ class ModelSpecifier(Body):
 
 class ConfigField(Body):
     key: Annotated[str, Field(max_length=LONGEST_KEY)]
-    value: Any = None
+    value: object = None
 
 
 class Config(Body):
@@ -97,7 +98,7 @@ class FilePart(Body):
 class ToolCallRequest(Body):
     id: str | None = None
     name: str
-    arguments: dict[str, Any] | None = None
+    arguments: Json | None = None
 
 
 class ToolCallPart(Body):
@@ -134,7 +135,7 @@ class History(Body):
 class ToolFunction(Body):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Json | None = None
 
 
 class ToolEntry(Body):
@@ -154,7 +155,7 @@ class Structured(Body):
     """The value of llm.prediction.structured."""
 
     type: Literal["none", "json", "gbnf"]
-    json_schema: dict[str, Any] | None = Field(None, alias="jsonSchema")
+    json_schema: Json | None = Field(None, alias="jsonSchema")
     gbnf_grammar: str | None = Field(None, alias="gbnfGrammar")
 
 
@@ -199,7 +200,7 @@ class ModelInfoParameter(SpecifierParameter):
 
 
 class UploadParameter(Body):
-    """What is said of it beside its bytes, such as its name, means nothing here."""
+    """The other fields, such as the file's name, are ignored."""
 
     content_base64: str = Field(alias="contentBase64")
 
@@ -215,7 +216,7 @@ class SearchParameter(Body):
 
 
 class SearchResultIdentifier(Body):
-    """Of a repository on the hub, or of an entry in LM Studio's own catalogue."""
+    """A repository on the hub, or an entry in LM Studio's own catalogue."""
 
     type: Literal["hf", "catalog"]
     identifier: Key

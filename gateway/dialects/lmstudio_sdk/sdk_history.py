@@ -1,4 +1,8 @@
-"""LM Studio's chats to the core's messages. Pure."""
+"""Chat histories of LM Studio's SDK as the core's messages, and the uploaded images that they refer to. Pure.
+
+An image is stored nowhere. Of the two identifiers that LM Studio's clients know, "local:NAME" and "base64:DATA",
+the second is the file itself.
+"""
 
 from collections.abc import Iterator
 
@@ -6,8 +10,8 @@ import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from gateway.core.images import ImageSource, content_of
-from gateway.dialects.lmstudio_sdk.sdk_files import image_of
+from gateway.core.call import tool_call_entry
+from gateway.core.images import Allowance, EncodedImage, ImageSource, content_of, decode, known_image
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
     FilePart,
     History,
@@ -18,23 +22,25 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import (
     ToolResultPart,
 )
 
-# Around reasoning in the text of an answer. What a client puts into its history again is told apart by them.
+# Tags around reasoning in the text of a reply. They separate the two again when a client sends the text back.
 THINK, THOUGHT = "<think>", "</think>"
+INLINE_FILE = "base64:"
+UPLOAD_FIELD = "contentBase64"
 
 
 def chat_messages(history: History) -> list[Json]:
-    """As chat templates take them: calls as OpenAI writes them, one message for each result.
+    """Messages for chat templates: tool calls in OpenAI's form, one message per tool result.
 
-    Image parts have their sources with them.
+    Image parts contain their sources. Raises InvalidRequest.
     """
     messages: list[Json] = []
-    names: dict[str, str] = {}  # of the functions that were called, by the calls' ids
+    names: dict[str, str] = {}  # of the called functions, by call id
     for number, message in enumerate(history.messages):
         path = f"history.messages[{number}]"
         if message.role == "tool":
             messages += _results(message, names, path)
             continue
-        entry: Json = {"role": message.role, **_said(message, path)}
+        entry: Json = {"role": message.role, **_content(message, path)}
         if calls := [part.tool_call_request for part in message.content if isinstance(part, ToolCallPart)]:
             entry["tool_calls"] = [_call(call) for call in calls]
             names |= {call.id: call.name for call in calls if call.id}
@@ -43,11 +49,25 @@ def chat_messages(history: History) -> list[Json]:
 
 
 def completion_text(history: History) -> str:
-    """What a text completion continues: the messages' texts, one after the other."""
+    """The text that a completion continues: the texts of all messages, concatenated. Raises UnsupportedField."""
     return "".join(_text_alone(message, f"history.messages[{i}]") for i, message in enumerate(history.messages))
 
 
-def _said(message: Message, path: str) -> Json:
+def image_handle(content: str) -> Json:
+    """The file handle for an image in base64. Raises InvalidRequest if the image's format is not supported."""
+    image = known_image(decode(EncodedImage(content, UPLOAD_FIELD), Allowance()), UPLOAD_FIELD)
+    return {"identifier": f"{INLINE_FILE}{content}", "fileType": "image", "sizeBytes": len(image)}
+
+
+def image_of(identifier: str, path: str) -> EncodedImage:
+    """The image behind an identifier from `image_handle`. Raises InvalidRequest for any other identifier."""
+    if not identifier.startswith(INLINE_FILE):
+        message = f"{path}: unknown file identifier; upload the image to this server (client.prepare_image)."
+        raise InvalidRequest(message, param=path)
+    return EncodedImage(identifier.removeprefix(INLINE_FILE), path)
+
+
+def _content(message: Message, path: str) -> Json:
     content = content_of(_pieces(message, path), joint="")
     if message.role != "assistant" or not isinstance(content, str):
         return {"content": content}
@@ -68,23 +88,24 @@ def _pieces(message: Message, path: str) -> Iterator[str | ImageSource]:
 def _text_alone(message: Message, path: str) -> str:
     content = content_of(_pieces(message, path), joint="")
     if not isinstance(content, str):
-        raise UnsupportedField(f"{path}.content: a text that is continued has no images.", param=f"{path}.content")
+        raise UnsupportedField(
+            f"{path}.content: no images are supported in a text completion.", param=f"{path}.content"
+        )
     return content
 
 
 def _call(call: ToolCallRequest) -> Json:
     try:
         arguments = orjson.dumps(call.arguments or {}).decode()
-    except TypeError as error:  # a number of more than 64 bits
+    except TypeError as error:  # an integer of more than 64 bits
         raise InvalidRequest(f"history: arguments of {call.name[:64]}: {error}", param="history") from None
-    identified = {"id": call.id} if call.id else {}
-    return {**identified, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    return tool_call_entry(call.id or None, call.name, arguments)
 
 
 def _results(message: Message, names: dict[str, str], path: str) -> list[Json]:
     results = [part for part in message.content if isinstance(part, ToolResultPart)]
     if not results:
-        raise InvalidRequest(f"{path}.content: a tool's message needs a toolCallResult", param=f"{path}.content")
+        raise InvalidRequest(f"{path}.content: a tool message requires a toolCallResult", param=f"{path}.content")
     return [_result(result, names) for result in results]
 
 

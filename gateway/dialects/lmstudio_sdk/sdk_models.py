@@ -1,16 +1,13 @@
-"""What is told of models and instances, and which of them a specifier means. Pure."""
-
-from typing import Literal
+"""Models and instances in the SDK's form, and which of them a specifier names. Pure."""
 
 from atelier.errors import InstanceNotFound, InvalidRequest, ModelNotFound
 from atelier.json_types import Json
 from atelier.names import InstanceName
 from gateway.core.call import find_target
-from gateway.dialects.lmstudio.lmstudio_translation import params_string, v1_model
+from gateway.dialects.lmstudio.lmstudio_translation import params_string
+from gateway.dialects.lmstudio_sdk.sdk_context import Domain
 from gateway.dialects.lmstudio_sdk.sdk_frames import ModelSpecifier
 from gateway.fleet.snapshot import LOADED, Instance, Model, Snapshot
-
-Domain = Literal["llm", "embedding"]
 
 
 def domain_of(model: Model) -> Domain:
@@ -18,7 +15,7 @@ def domain_of(model: Model) -> Domain:
 
 
 def model_info(model: Model) -> Json:
-    """Of a file: its key stands for its path, since both may be asked for."""
+    """A model file. Its key serves as its path too, since a query may use either."""
     info: Json = {
         "type": domain_of(model),
         "modelKey": model.key,
@@ -33,12 +30,7 @@ def model_info(model: Model) -> Json:
     }
     if model.embedding:
         return info
-    capabilities = v1_model(model, Snapshot())["capabilities"]
-    return {
-        **info,
-        "vision": capabilities["vision"],
-        "trainedForToolUse": capabilities["trained_for_tool_use"],
-    }
+    return {**info, "vision": model.made_for_vision, "trainedForToolUse": model.made_for_tools}
 
 
 def instance_info(instance: Instance, model: Model) -> Json:
@@ -46,25 +38,23 @@ def instance_info(instance: Instance, model: Model) -> Json:
     return {**model_info(model), **identity, "contextLength": instance.context_length}
 
 
-def model_of(instance: Instance, snapshot: Snapshot) -> Model:
-    """An instance may outlive its model's entry."""
-    return snapshot.models.get(instance.model_key) or Model(key=instance.model_key)
-
-
 def loaded_instances(snapshot: Snapshot, domain: Domain) -> list[Instance]:
-    """Those that can answer, by their ids."""
+    """Loaded instances of the domain, sorted by id."""
     instances = (instance for _, instance in sorted(snapshot.instances.items()))
-    return [each for each in instances if each.state in LOADED and domain_of(model_of(each, snapshot)) == domain]
+    return [each for each in instances if each.state in LOADED and domain_of(snapshot.model_of(each)) == domain]
 
 
-def meant_name(specifier: ModelSpecifier, snapshot: Snapshot, domain: Domain) -> str:
-    """The name that a request gives, or that of whatever is loaded where it gives none."""
+def requested_name(specifier: ModelSpecifier, snapshot: Snapshot, domain: Domain) -> str:
+    """The name in the specifier, or the id of any loaded instance that matches its query.
+
+    Raises InvalidRequest, InstanceNotFound, ModelNotFound.
+    """
     if specifier.type == "instanceReference":
         reference = specifier.instance_reference
         if not reference:
             raise InvalidRequest("instanceReference: is required", param="instanceReference")
         if reference not in snapshot.instances:
-            raise InstanceNotFound(f'The instance "{reference[:200]}" is not loaded any more.', param="model")
+            raise InstanceNotFound(f'The instance "{reference[:200]}" is no longer loaded.', param="model")
         return reference
     query = specifier.query
     if query is None:
@@ -75,16 +65,15 @@ def meant_name(specifier: ModelSpecifier, snapshot: Snapshot, domain: Domain) ->
         return name
     instances = loaded_instances(snapshot, domain)
     if query.vision:
-        instances = [each for each in instances if model_of(each, snapshot).made_for_vision]
+        instances = [each for each in instances if snapshot.model_of(each).made_for_vision]
     if not instances:
-        raise ModelNotFound(
-            "No model that sees images is loaded." if query.vision else "No model is loaded.", param="model"
-        )
+        kind = "vision model" if query.vision else "model"
+        raise ModelNotFound(f"No {kind} is loaded.", param="model")
     return instances[0].id
 
 
 def find_loaded(name: str, snapshot: Snapshot, domain: Domain) -> Instance | None:
-    """The instance that a name means, or the first of a model's; None where none is loaded."""
+    """The named instance, or the first instance of the named model; None if none is loaded. Raises ModelNotFound."""
     target, model = find_target(name, snapshot)
     check_domain(model, domain)
     loaded = loaded_instances(snapshot, domain)
@@ -94,6 +83,7 @@ def find_loaded(name: str, snapshot: Snapshot, domain: Domain) -> Instance | Non
 
 
 def check_domain(model: Model, domain: Domain) -> None:
+    """Raises InvalidRequest if the model is not of the namespace's kind."""
     if domain_of(model) != domain:
-        does = "makes embeddings" if model.embedding else "generates text"
-        raise InvalidRequest(f'"{model.key}" {does}: ask for it as /{domain_of(model)}.', param="model")
+        purpose = "computes embeddings" if model.embedding else "generates text"
+        raise InvalidRequest(f'"{model.key}" {purpose}; use the namespace /{domain_of(model)}.', param="model")

@@ -1,66 +1,77 @@
-"""The channel on which a model answers."""
+"""The channel that runs a prediction, and its messages."""
 
 import asyncio
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import orjson
+from pydantic.alias_generators import to_camel
 
 from atelier.json_types import Json
+from atelier.tools import ToolCallPiece
 from gateway.core.call import Call, Chat, Text, find_target
-from gateway.core.events import Finished
+from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
-from gateway.dialects.lmstudio_sdk.prediction_fragments import Fragments, progress_message, stats, stopped
+from gateway.dialects.lmstudio import lmstudio_translation as lmstudio
 from gateway.dialects.lmstudio_sdk.sdk_config import (
-    fields_of,
+    config_fields,
     is_completion,
     load_fields,
+    prediction_config,
     prediction_fields,
-    prediction_wishes,
 )
-from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Pulse
-from gateway.dialects.lmstudio_sdk.sdk_errors import parsed
+from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Heartbeat
 from gateway.dialects.lmstudio_sdk.sdk_frames import PredictParameter
-from gateway.dialects.lmstudio_sdk.sdk_history import chat_messages, completion_text
-from gateway.dialects.lmstudio_sdk.sdk_models import instance_info, meant_name, model_info
+from gateway.dialects.lmstudio_sdk.sdk_history import THINK, THOUGHT, chat_messages, completion_text
+from gateway.dialects.lmstudio_sdk.sdk_models import instance_info, model_info, requested_name
+from gateway.fleet.snapshot import Instance
 from gateway.fleet.watcher import Watcher
 
-LOCAL_PRESET = "@local:"  # before the name in the identifiers of preset files
+LOCAL_PRESET = "@local:"  # prefix of the identifiers in preset files
+
+# Statistics of LM Studio's v0 whose name in the SDK is more than a change of case; None: not part of the SDK's.
+STATS_NAMES = {
+    "time_to_first_token": "timeToFirstTokenSec",
+    "draft_model": "usedDraftModelKey",
+    "generation_time": None,
+    "cached_tokens_count": None,
+}
 
 
-class Predictions:
+class PredictChannel:
     def __init__(self, inference: Inference, watcher: Watcher) -> None:
         self._inference = inference
         self._watcher = watcher
 
-    async def predict(self, parameter: Any, channel: Channel) -> None:
-        """One completion. A client that cancels gets it as far as it came."""
-        asked = parsed(PredictParameter, parameter)
-        name = channel.named.model = meant_name(asked.model_specifier, self._watcher.known(), channel.domain)
-        call = predict_call(asked, name)
-        channel.named.preset = call.preset or ""
+    async def predict(self, parameter: PredictParameter, channel: Channel) -> None:
+        """One completion. If the client cancels, the result is what was generated until then."""
+        name = requested_name(parameter.model_specifier, self._watcher.known(), channel.domain)
+        channel.requested.model = name
+        call = predict_call(parameter, name)
+        channel.requested.preset = call.preset or ""
         generation: Generation | None = None
         try:
-            async with Pulse(channel, progress_message(0.0)) as pulse:
+            async with Heartbeat(channel, progress_message(0.0)) as heartbeat:
                 generation = await self._inference.start(call, channel.origin, channel.account)
-                await self._tell(generation, Fragments(structured=call.constraint is not None), pulse)
+                fragments = Fragments(structured=call.constraint is not None)
+                while batch := await generation.next_batch():
+                    for message in fragments.messages(batch, generation.generated_tokens):
+                        await heartbeat.send(message)
             end = generation.ends[0]
         except asyncio.CancelledError:
-            if not channel.was_stopped():
+            if not channel.absorb_cancel():
                 raise
             end = stopped(*(generation.prompt_tokens, generation.generated_tokens) if generation else (0, 0))
         finally:
             if generation is not None:
                 generation.close()
-        await channel.finish(self._success(name, asked, generation, end, channel))
-
-    async def _tell(self, generation: Generation, fragments: Fragments, pulse: Pulse) -> None:
-        while batch := await generation.next_batch():
-            for message in fragments.messages(batch, generation.generated_tokens):
-                await pulse.send(message)
+        await channel.finish(self._success(name, parameter, generation, end, channel))
 
     def _success(
-        self, name: str, asked: PredictParameter, generation: Generation | None, end: Finished, channel: Channel
+        self, name: str, parameter: PredictParameter, generation: Generation | None, end: Finished, channel: Channel
     ) -> Json:
-        if generation is None:  # stopped while it waited for its model
+        if generation is None:  # cancelled before a worker accepted it
             _, model = find_target(name, self._watcher.known())
             instance, settings = None, None
         else:
@@ -70,23 +81,136 @@ class Predictions:
             "stats": stats(end, instance, channel.account.seconds()),
             "modelInfo": instance_info(instance, model) if instance else model_info(model),
             "loadModelConfig": load_fields(instance, model) if instance else {"fields": []},
-            "predictionConfig": prediction_fields(settings, fields_of(asked.prediction_config_stack)),
+            "predictionConfig": prediction_fields(settings, config_fields(parameter.prediction_config_stack)),
         }
 
 
-def predict_call(asked: PredictParameter, name: str) -> Call:
-    stack = asked.prediction_config_stack
-    wishes = prediction_wishes(stack)
+def predict_call(parameter: PredictParameter, name: str) -> Call:
+    """Raises InvalidRequest, UnsupportedField."""
+    stack = parameter.prediction_config_stack
+    config = prediction_config(stack)
     completion = is_completion(stack)
-    prompt = Text(completion_text(asked.history)) if completion else Chat.of(chat_messages(asked.history))
-    preset = asked.fuzzy_preset_identifier
+    prompt = Text(completion_text(parameter.history)) if completion else Chat.of(chat_messages(parameter.history))
+    preset = parameter.fuzzy_preset_identifier
     return Call(
         model=name,
         prompts=[prompt],
-        tools=None if completion else wishes.tools,
-        settings=wishes.settings,
-        constraint=wishes.constraint,
+        tools=None if completion else config.tools,
+        settings=config.settings,
+        constraint=config.constraint,
         prompt_progress=True,
-        draft_model=wishes.draft_model,
+        draft_model=config.draft_model,
         preset=preset.removeprefix(LOCAL_PRESET) if preset else None,
     )
+
+
+@dataclass(slots=True)
+class OpenCall:
+    """A tool call that is being generated."""
+
+    index: int
+    id: str
+    name: str
+    arguments: list[str] = field(default_factory=list)
+
+
+class Fragments:
+    """A prediction's events as channel messages. Owned by its task; keeps the reasoning and the call that are open.
+
+    Reasoning is enclosed in tags, since a client joins all fragments into one text and sends that back in its
+    next prompt. A structured reply omits reasoning, because there the text has to be JSON.
+    """
+
+    def __init__(self, *, structured: bool) -> None:
+        self._structured = structured
+        self._reasoning_open = False
+        self._call: OpenCall | None = None
+        self._tokens = 0
+
+    def messages(self, batch: list[Event], tokens: int) -> list[Json]:
+        """`tokens`: generated so far. Those since the last call are counted with the first fragment."""
+        messages = [message for event in batch for message in self._render(event)]
+        first = next((message["fragment"] for message in messages if message["type"] == "fragment"), None)
+        if first is not None:
+            first["tokensCount"] = tokens - self._tokens
+            self._tokens = tokens
+        return messages
+
+    def _render(self, event: Event) -> Iterator[Json]:
+        match event:
+            case PromptProgress():
+                yield progress_message(event.done_tokens / event.prompt_tokens if event.prompt_tokens else 1.0)
+            case Reasoning(_, text):
+                yield from self._reasoning(text)
+            case Delta(_, text):
+                yield from self._end_reasoning()
+                if text:
+                    yield fragment(text)
+            case ToolCallDelta(_, piece):
+                yield from self._end_reasoning()
+                yield from self._tool_call(piece)
+            case Finished():
+                yield from self._end_reasoning()
+                yield from self._end_call()
+
+    def _reasoning(self, text: str) -> Iterator[Json]:
+        if self._structured:
+            return
+        if not self._reasoning_open:
+            self._reasoning_open = True
+            yield fragment(THINK, "reasoningStartTag")
+        yield fragment(text, "reasoning")
+
+    def _end_reasoning(self) -> Iterator[Json]:
+        if self._reasoning_open:
+            self._reasoning_open = False
+            yield fragment(THOUGHT, "reasoningEndTag")
+
+    def _tool_call(self, piece: ToolCallPiece) -> Iterator[Json]:
+        if self._call is None or self._call.index != piece.index:
+            yield from self._end_call()
+            self._call = OpenCall(piece.index, piece.id, piece.name)
+            yield {"type": "toolCallGenerationStart", "toolCallId": piece.id}
+            yield {"type": "toolCallGenerationNameReceived", "name": piece.name}
+        if piece.arguments:
+            self._call.arguments.append(piece.arguments)
+            yield {"type": "toolCallGenerationArgumentFragmentGenerated", "content": piece.arguments}
+
+    def _end_call(self) -> Iterator[Json]:
+        call, self._call = self._call, None
+        if call is None:
+            return
+        raw = "".join(call.arguments)
+        try:
+            arguments = orjson.loads(raw or "{}")
+        except orjson.JSONDecodeError:
+            arguments = None
+        if isinstance(arguments, dict):
+            request = {"id": call.id, "type": "function", "name": call.name, "arguments": arguments}
+            yield {"type": "toolCallGenerationEnd", "toolCallRequest": request}
+        else:  # the completion ended within the arguments
+            error = {"title": f"The call of {call.name} is incomplete."}
+            yield {"type": "toolCallGenerationFailed", "error": error, "rawContent": raw}
+
+
+def fragment(content: str, kind: str = "none") -> Json:
+    structural = kind.endswith("Tag")
+    facts = {"tokensCount": 0, "containsDrafted": False, "reasoningType": kind, "isStructural": structural}
+    return {"type": "fragment", "fragment": {"content": content, **facts}}
+
+
+def progress_message(progress: float) -> Json:
+    """`progress`: of the prompt, from 0 to 1."""
+    return {"type": "promptProcessingProgress", "progress": progress}
+
+
+def stats(finished: Finished, instance: Instance | None, seconds: float) -> Json:
+    """`instance`: None if the prediction was cancelled before a worker accepted it."""
+    figures = lmstudio.stats(finished, instance or Instance(id="", model_key=""), seconds)
+    return {name: value for key, value in figures.items() if (name := STATS_NAMES.get(key, to_camel(key)))}
+
+
+def stopped(prompt_tokens: int, predicted_tokens: int) -> Finished:
+    """The end of a prediction that its client cancelled, for which the worker sends no event."""
+    figures = Statistics(prompt_tokens=prompt_tokens, predicted_tokens=predicted_tokens)
+    return Finished(0, StopReason.USER_STOPPED, None, figures)

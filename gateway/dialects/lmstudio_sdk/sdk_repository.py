@@ -1,14 +1,12 @@
-"""What the hub has, and bringing it here."""
+"""Hub search, and the channel that downloads a model."""
 
 import asyncio
 from pathlib import PurePosixPath
-from typing import Any
 
 from atelier.errors import NotFound, UnsupportedField
 from atelier.json_types import Json
 from gateway.dialects.download_follower import DownloadFollower
-from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Pulse, Work
-from gateway.dialects.lmstudio_sdk.sdk_errors import parsed
+from gateway.dialects.lmstudio_sdk.sdk_context import CallContext, Channel, Heartbeat
 from gateway.dialects.lmstudio_sdk.sdk_frames import DownloadOptionsParameter, DownloadParameter, SearchParameter
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Download, DownloadState, Model
@@ -16,46 +14,46 @@ from gateway.fleet.watcher import Watcher
 from protos import registry_pb2 as pb
 
 FORMAT = "gguf"
-USUALLY_FOUND = 10
+DEFAULT_LIMIT = 10  # repositories
 START_FINALIZING = {"type": "startFinalizing"}
 
 
-class Repositories:
+class RepositoryEndpoints:
     def __init__(self, watcher: Watcher, control: Control, follower: DownloadFollower) -> None:
         self._watcher = watcher
         self._control = control
         self._follower = follower
 
-    async def search(self, parameter: Any, work: Work) -> Json:
-        """Repositories with models, the most downloaded first."""
-        asked = parsed(SearchParameter, parameter).opts
-        if asked.compatibility_types is not None and FORMAT not in asked.compatibility_types:
+    async def search(self, parameter: SearchParameter, context: CallContext) -> Json:
+        """Repositories with GGUF models, the most downloaded first."""
+        options = parameter.opts
+        if options.compatibility_types is not None and FORMAT not in options.compatibility_types:
             return {"results": []}
-        term = (asked.search_term or "").strip()
-        found = await self._control.search_hub(term, asked.limit or USUALLY_FOUND)
+        term = (options.search_term or "").strip()
+        found = await self._control.search_hub(term, options.limit or DEFAULT_LIMIT)
         return {"results": [search_result(each.id, term) for each in found.repositories]}
 
-    async def download_options(self, parameter: Any, work: Work) -> Json:
-        """The quantisations of one repository, smallest first."""
-        asked = parsed(DownloadOptionsParameter, parameter).model_search_result_identifier
-        if asked.type == "catalog":
+    async def download_options(self, parameter: DownloadOptionsParameter, context: CallContext) -> Json:
+        """The variants in one repository, the smallest first."""
+        wanted = parameter.model_search_result_identifier
+        if wanted.type == "catalog":
             raise UnsupportedField(
-                "LM Studio's own catalogue cannot be asked; name the repository on the hub that it leads to.",
+                "LM Studio's own catalogue is not available; name the repository on the hub instead.",
                 param="modelSearchResultIdentifier.type",
             )
-        found = (await self._control.search_hub(asked.identifier, 1)).repositories
-        repository = next((each for each in found if each.id.lower() == asked.identifier.lower()), None)
+        found = (await self._control.search_hub(wanted.identifier, 1)).repositories
+        repository = next((each for each in found if each.id.lower() == wanted.identifier.lower()), None)
         if repository is None:
             raise NotFound(
-                f'The hub has no repository "{asked.identifier[:200]}".', param="modelSearchResultIdentifier.identifier"
+                f'The hub has no repository "{wanted.identifier[:200]}".',
+                param="modelSearchResultIdentifier.identifier",
             )
         return {"results": [download_option(repository.id, variant) for variant in repository.variants]}
 
-    async def download(self, parameter: Any, channel: Channel) -> None:
-        """Until the model can be loaded. A client that cancels ends the download, unless it has only joined it."""
-        reference = parsed(DownloadParameter, parameter).download_identifier
+    async def download(self, parameter: DownloadParameter, channel: Channel) -> None:
+        """Ends when the model can be loaded. If the client cancels, a download that it started is cancelled too."""
         known = self._watcher.known().downloads
-        started = await self._control.start_download(reference, None, None)
+        started = await self._control.start_download(parameter.download_identifier, None, None)
         if isinstance(started, Model):
             await channel.finish(success_message(started.key))
             return
@@ -63,7 +61,7 @@ class Repositories:
         try:
             key = await self._followed(started, stale, channel)
         except asyncio.CancelledError:
-            if not channel.was_stopped():
+            if not channel.absorb_cancel():
                 raise
             if stale is None:
                 await self._control.control_download(started.id, "cancel")
@@ -71,17 +69,17 @@ class Repositories:
         await channel.finish(success_message(key))
 
     async def _followed(self, started: Download, stale: Download | None, channel: Channel) -> str:
-        """The model's key, once all has come; until then the client is told how far it is."""
+        """The downloaded model's key. Until then, progress is sent."""
         finalizing = False
-        async with Pulse(channel, progress_message(started)) as pulse:
+        async with Heartbeat(channel, progress_message(started)) as heartbeat:
             async for download in self._follower.states(started, stale):
                 if download.state in (DownloadState.VERIFYING, DownloadState.COMPLETED):
                     if not finalizing:
-                        await pulse.send(START_FINALIZING)
+                        await heartbeat.send(START_FINALIZING)
                     finalizing = True
                 else:
-                    pulse.message = progress_message(download)
-                    await pulse.send(pulse.message)
+                    heartbeat.message = progress_message(download)
+                    await heartbeat.send(heartbeat.message)
         channel.account.model = download.model_key
         return download.model_key
 
@@ -92,11 +90,11 @@ def search_result(repo: str, term: str) -> Json:
 
 
 def download_option(repo: str, variant: pb.Variant) -> Json:
-    """Whether it fits is known of main memory alone."""
+    """`fitEstimation` considers main memory only."""
     first = variant.files[0]
-    told = {"quantization": variant.quantization} if variant.quantization else {}
+    quantization = {"quantization": variant.quantization} if variant.quantization else {}
     return {
-        **told,
+        **quantization,
         "name": PurePosixPath(first).name,
         "sizeBytes": variant.size_bytes,
         "fitEstimation": "fitWithoutGPU" if variant.fits else "willNotFit",

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
+from gateway.core.call import tool_call_entry
 from gateway.core.images import ImageSource, image_at, read_content
 from gateway.dialects.openai.openai_requests import ContentPart, ImageUrl, Message
-from gateway.dialects.openai.openai_tools import history_call, history_function
 
 
 def chat_messages(messages: Sequence[Message]) -> list[Json]:
@@ -26,10 +26,12 @@ def message_json(message: Message, number: int, call_id: str = "") -> Json:
         if (value := getattr(message, name)) is not None:
             entry[name] = value
     if message.tool_calls:
-        entry["tool_calls"] = [history_call(call) for call in message.tool_calls]
+        entry["tool_calls"] = [
+            tool_call_entry(call.id, call.function.name, call.function.arguments) for call in message.tool_calls
+        ]
     elif message.function_call is not None:
-        function = history_function(message.function_call)
-        entry["tool_calls"] = [{"id": call_id, "type": "function", "function": function}]
+        function = message.function_call
+        entry["tool_calls"] = [tool_call_entry(call_id, function.name, function.arguments)]
     if message.role == "function" and call_id:
         entry["tool_call_id"] = call_id
     return entry

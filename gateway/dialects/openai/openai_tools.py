@@ -7,12 +7,10 @@ from gateway.core.events import ToolCall
 from gateway.dialects.openai.mcp_tool import NamedMCPTool, server_entries
 from gateway.dialects.openai.openai_requests import (
     AllowedToolsChoice,
-    CalledFunction,
     ChatBody,
     FunctionReference,
     FunctionToolEntry,
     NamedTool,
-    ToolCallEntry,
 )
 from gateway.dialects.tool_choice import allowed, function_tool, named, refuse_namesakes, require_some
 from gateway.tools.loop.toolset import Toolset
@@ -75,16 +73,6 @@ def older_tools(body: ChatBody) -> Tools | None:
         case FunctionReference(name=name):
             return named(tools, name, "function_call.name", one_at_a_time=True)
     return Tools(tools, one_at_a_time=True) if tools else None
-
-
-def history_call(entry: ToolCallEntry) -> Json:
-    """A call of an earlier turn, as chat templates take it."""
-    call = {"type": "function", "function": history_function(entry.function)}
-    return call if entry.id is None else {"id": entry.id, **call}
-
-
-def history_function(called: CalledFunction) -> Json:
-    return {"name": called.name, "arguments": called.arguments}
 
 
 def tool_call_object(call: ToolCall) -> Json:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from atelier.json_types import Json
+from gateway.core.call import tool_call_entry, tool_message
 from gateway.dialects.responses.call_approvals import Consent
 from gateway.dialects.responses.hosted_call_items import outcome_text
-from gateway.tools.loop.step_messages import call_entry, tool_message
 from gateway.tools.loop.toolset import Toolset
 
 UNANSWERED = "This call has not run: nobody has agreed to it yet."
@@ -32,7 +32,7 @@ class ServedCalls:
         return self._call(item), self.results.get(item["id"]) or self._result(item, self._refusal(item["id"]))
 
     def _call(self, item: Json) -> Json:
-        return call_entry(item["id"], self._shown(item), item["arguments"])
+        return tool_call_entry(item["id"], self._shown(item), item["arguments"])
 
     def _result(self, item: Json, content: str) -> Json:
         return tool_message(item["id"], self._shown(item), content)

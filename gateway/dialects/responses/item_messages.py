@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from atelier.json_types import Json
+from gateway.core.call import tool_call_entry
 from gateway.core.images import ImageSource, image_at, read_content
 from gateway.dialects.responses.hosted_call_messages import ServedCalls
-from gateway.tools.loop.step_messages import call_entry
 
 ROLES = {"developer": "system"}
 
@@ -42,7 +42,7 @@ def chat_messages(
             case "function_call":
                 if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and nobody ran it
                     continue
-                _add_call(messages, call_entry(item["call_id"], item["name"], item["arguments"]), reasoning)
+                _add_call(messages, tool_call_entry(item["call_id"], item["name"], item["arguments"]), reasoning)
             case "function_call_output":
                 output = read_content(item["output"], _path(number, "output"), piece)
                 messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})

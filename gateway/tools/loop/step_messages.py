@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from atelier.errors import InvalidRequest
 from atelier.json_types import Json
+from gateway.core.call import tool_call_entry, tool_message
 from gateway.core.events import HostedCallEnded
 from gateway.core.hosted_tool import ToolImage, ToolOutput
 from gateway.core.images import Allowance, EncodedImage, content_of, decode, known_image
@@ -26,22 +27,12 @@ def step_messages(text: str, reasoning: str, ended: Sequence[HostedCallEnded], *
 def _called(ended: HostedCallEnded) -> Json:
     """Arguments that are no object, which many templates cannot write, are left out."""
     arguments = "{}" if read_arguments(ended.arguments) is None else ended.arguments
-    return call_entry(ended.id, ended.tool.shown, arguments)
-
-
-def call_entry(id: str, name: str, arguments: str) -> Json:
-    """One of a message's `tool_calls`."""
-    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return tool_call_entry(ended.id, ended.tool.shown, arguments)
 
 
 def result_message(ended: HostedCallEnded, *, sees: bool) -> Json:
     content = f"Error: {ended.error}" if ended.output is None else _content(ended.output, sees=sees)
     return tool_message(ended.id, ended.tool.shown, content)
-
-
-def tool_message(id: str, name: str, content: str | list[Json]) -> Json:
-    """What came of the call with this id."""
-    return {"role": "tool", "tool_call_id": id, "name": name, "content": content}
 
 
 def _content(output: ToolOutput, *, sees: bool) -> str | list[Json]:

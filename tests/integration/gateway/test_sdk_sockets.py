@@ -10,7 +10,7 @@ import structlog
 from websockets.exceptions import InvalidStatus
 
 from atelier.errors import Overloaded
-from gateway.dialects.lmstudio_sdk import sdk_connection as sdk_socket
+from gateway.dialects.lmstudio_sdk import sdk_connection
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, until
 from tests.support.sdk_client import AUTH, bare_socket, open_socket, prediction
@@ -110,7 +110,7 @@ async def test_a_wrong_first_frame_is_told_and_ends_the_socket(gateway: RunningG
 async def test_a_client_that_does_not_say_who_it_is_is_sent_away(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sdk_socket, "AUTH_SECONDS", 0.05)
+    monkeypatch.setattr(sdk_connection, "AUTH_SECONDS", 0.05)
     async with bare_socket(gateway) as frames:
         assert await frames.closed() == 1008
 
@@ -308,13 +308,13 @@ async def test_a_number_that_is_in_use_is_not_given_twice(gateway: RunningGatewa
 async def test_a_socket_has_only_so_many_channels(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     async with open_socket(gateway) as frames:
-        for number in range(sdk_socket.MOST_CHANNELS + 1):
+        for number in range(sdk_connection.MOST_CHANNELS + 1):
             await frames.open("predict", prediction("hi"), number)
         reply = await frames.receive()
-        assert (reply["type"], reply["channelId"]) == ("channelError", sdk_socket.MOST_CHANNELS)
+        assert (reply["type"], reply["channelId"]) == ("channelError", sdk_connection.MOST_CHANNELS)
         assert reply["error"]["errorData"]["code"] == Overloaded.code
         assert "Try again" in reply["error"]["suggestion"]
-        assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == sdk_socket.MOST_CHANNELS
+        assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == sdk_connection.MOST_CHANNELS
     await until(lambda: idle(gateway, registry))
 
 

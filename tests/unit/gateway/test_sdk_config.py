@@ -8,11 +8,11 @@ from atelier.constraint import Gbnf, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.tools import ToolChoice
 from gateway.dialects.lmstudio_sdk.sdk_config import (
-    fields_of,
+    config_fields,
     is_completion,
     load_fields,
-    load_wishes,
-    prediction_wishes,
+    load_settings,
+    prediction_config,
 )
 from gateway.dialects.lmstudio_sdk.sdk_frames import ConfigStack
 from gateway.fleet.snapshot import Instance, Model
@@ -33,22 +33,22 @@ def stack(fields: dict[str, Any], *more: tuple[str, dict[str, Any]]) -> ConfigSt
 
 
 def settings(**fields: Any) -> dict[str, Any]:
-    return dict(prediction_wishes(stack({f"llm.prediction.{key}": value for key, value in fields.items()})).settings)
+    return dict(prediction_config(stack({f"llm.prediction.{key}": value for key, value in fields.items()})).settings)
 
 
 def test_the_later_layer_wins() -> None:
     two = stack(
         {"llm.prediction.temperature": 0.1, "a": 1}, ("conversationSpecific", {"llm.prediction.temperature": 0.9})
     )
-    assert fields_of(two) == {"llm.prediction.temperature": 0.9, "a": 1}
+    assert config_fields(two) == {"llm.prediction.temperature": 0.9, "a": 1}
 
 
-def test_a_completion_is_told_by_its_layer_whose_template_is_no_wish() -> None:
+def test_a_completion_is_recognised_by_its_layer_whose_template_is_ignored() -> None:
     template = {"llm.prediction.promptTemplate": {"type": "jinja"}}
     assert is_completion(stack({}, ("completeModeFormatting", template)))
-    assert prediction_wishes(stack({}, ("completeModeFormatting", template))).settings == {}
+    assert prediction_config(stack({}, ("completeModeFormatting", template))).settings == {}
     with pytest.raises(UnsupportedField, match="promptTemplate"):
-        prediction_wishes(stack(template))
+        prediction_config(stack(template))
 
 
 def test_a_sampler_that_is_switched_off_is_off() -> None:
@@ -87,34 +87,34 @@ def test_reasoning_may_be_marked_otherwise_or_not_parsed() -> None:
     ],
 )
 def test_structured_output_becomes_a_constraint(value: Any, constraint: Any) -> None:
-    assert prediction_wishes(stack({"llm.prediction.structured": value})).constraint == constraint
+    assert prediction_config(stack({"llm.prediction.structured": value})).constraint == constraint
 
 
 def test_tools_may_be_forced() -> None:
     tool = {"type": "function", "function": {"name": "add", "description": "Adds."}}
     use = {"type": "toolArray", "tools": [tool], "force": True}
-    tools = prediction_wishes(stack({"llm.prediction.tools": use})).tools
+    tools = prediction_config(stack({"llm.prediction.tools": use})).tools
     assert tools is not None
     assert (tools.choice, tools.tools[0].name, tools.tools[0].description) == (ToolChoice.REQUIRED, "add", "Adds.")
-    assert prediction_wishes(stack({"llm.prediction.tools": {"type": "none"}})).tools is None
+    assert prediction_config(stack({"llm.prediction.tools": {"type": "none"}})).tools is None
 
 
 @pytest.mark.parametrize(
     ("ratio", "layers"), [("max", None), (1, None), ("off", 0), (0, 0), (0.5, 15), (0.01, 0), (None, None)]
 )
 def test_a_share_of_the_layers_becomes_their_number(ratio: Any, layers: int | None) -> None:
-    wishes = load_wishes(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
-    assert wishes.get("gpu_layers") == layers
+    settings = load_settings(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
+    assert settings.get("gpu_layers") == layers
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, True, "half", [], {}])
 def test_another_share_is_refused(ratio: Any) -> None:
     with pytest.raises(InvalidRequest, match="offloadRatio"):
-        load_wishes(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
+        load_settings(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
 
 
 def test_embedding_models_have_the_same_settings_under_their_own_keys() -> None:
-    assert load_wishes(stack({"embedding.load.contextLength": 512}), MODEL) == {"context_length": 512}
+    assert load_settings(stack({"embedding.load.contextLength": 512}), MODEL) == {"context_length": 512}
     instance = Instance(id="a", model_key="acme/tiny", context_length=512)
     fields = load_fields(instance, Model(key="acme/tiny", embedding=True))["fields"]
     assert {"key": "embedding.load.contextLength", "value": 512} in fields
@@ -131,10 +131,10 @@ def test_a_load_comes_back_as_it_was_asked_for() -> None:
         "llm.load.llama.acceleration.offloadRatio": 0.5,
         "llm.load.seed": {"checked": True, "value": 7},
     }
-    instance = Instance(id="a", model_key=MODEL.key, load=load_wishes(stack(asked), MODEL))
+    instance = Instance(id="a", model_key=MODEL.key, load=load_settings(stack(asked), MODEL))
     assert {field["key"]: field["value"] for field in load_fields(instance, MODEL)["fields"]} == asked
 
 
 @pytest.mark.parametrize(("older", "kv_type"), [(True, "f16"), (False, "f32")])
 def test_the_older_word_for_the_caches_type_is_understood(older: bool, kv_type: str) -> None:
-    assert load_wishes(stack({"llm.load.llama.useFp16ForKVCache": older}), MODEL) == {"kv_type": kv_type}
+    assert load_settings(stack({"llm.load.llama.useFp16ForKVCache": older}), MODEL) == {"kv_type": kv_type}

@@ -1,4 +1,4 @@
-"""Chats, fragments and pulses of LM Studio's SDK protocol."""
+"""Chats, fragments and heartbeats of LM Studio's SDK protocol."""
 
 import asyncio
 import base64
@@ -12,11 +12,10 @@ from gateway.core.account import Account
 from gateway.core.call import Origin
 from gateway.core.events import Delta, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
 from gateway.core.images import EncodedImage
-from gateway.dialects.lmstudio_sdk.prediction_fragments import Fragments
-from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Pulse
-from gateway.dialects.lmstudio_sdk.sdk_files import handle_of
+from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Heartbeat
 from gateway.dialects.lmstudio_sdk.sdk_frames import History
-from gateway.dialects.lmstudio_sdk.sdk_history import chat_messages, completion_text
+from gateway.dialects.lmstudio_sdk.sdk_history import chat_messages, completion_text, image_handle
+from gateway.dialects.lmstudio_sdk.sdk_prediction import Fragments
 from tests.support.pictures import red
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
@@ -47,7 +46,7 @@ def test_calls_and_their_results_become_messages_of_their_own() -> None:
     ]
 
 
-def test_reasoning_that_comes_back_is_told_from_the_answer() -> None:
+def test_reasoning_that_comes_back_is_separated_from_the_answer() -> None:
     chat = history(("assistant", [text("<think>hm</think>yes")]), ("user", [text("<think>hm</think>no")]))
     assert chat_messages(chat) == [
         {"role": "assistant", "content": "yes", "reasoning_content": "hm"},
@@ -61,7 +60,7 @@ def test_a_completion_continues_the_texts_as_they_are() -> None:
 
 def test_an_uploaded_image_is_a_part_of_its_message_and_of_no_completion() -> None:
     image = encoded_red()
-    handle = {"type": "file", "name": "red.png", **handle_of(image)}
+    handle = {"type": "file", "name": "red.png", **image_handle(image)}
     chat = history(("user", [text("one "), text("two"), handle]))
     source = EncodedImage(image, "history.messages[0].content[2].identifier")
     assert chat_messages(chat) == [
@@ -75,7 +74,7 @@ def encoded_red() -> str:
     return base64.b64encode(red(3, 2)).decode()
 
 
-def told(*batch: Any, structured: bool = False) -> list[tuple[Any, ...]]:
+def rendered(*batch: Any, structured: bool = False) -> list[tuple[Any, ...]]:
     return [shape(message) for message in Fragments(structured=structured).messages(list(batch), 9)]
 
 
@@ -89,7 +88,7 @@ def shape(message: Any) -> tuple[Any, ...]:
 
 
 def test_reasoning_has_a_tag_before_it_and_one_after() -> None:
-    assert told(Reasoning(0, "hm"), Delta(0, "yes"), END) == [
+    assert rendered(Reasoning(0, "hm"), Delta(0, "yes"), END) == [
         ("reasoningStartTag", "<think>", 9),
         ("reasoning", "hm", 0),
         ("reasoningEndTag", "</think>", 0),
@@ -98,11 +97,11 @@ def test_reasoning_has_a_tag_before_it_and_one_after() -> None:
 
 
 def test_reasoning_that_nothing_follows_is_ended_all_the_same() -> None:
-    assert told(Reasoning(0, "hm"), END)[-1] == ("reasoningEndTag", "</think>", 0)
+    assert rendered(Reasoning(0, "hm"), END)[-1] == ("reasoningEndTag", "</think>", 0)
 
 
-def test_a_structured_answer_is_told_without_its_reasoning() -> None:
-    assert told(Reasoning(0, "hm"), Delta(0, "{}"), END, structured=True) == [("none", "{}", 9)]
+def test_a_structured_reply_omits_its_reasoning() -> None:
+    assert rendered(Reasoning(0, "hm"), Delta(0, "{}"), END, structured=True) == [("none", "{}", 9)]
 
 
 def test_tokens_are_counted_from_fragment_to_fragment() -> None:
@@ -111,9 +110,9 @@ def test_tokens_are_counted_from_fragment_to_fragment() -> None:
     assert counts == [3, 1, 4]
 
 
-def test_every_call_is_told_from_its_name_to_its_end() -> None:
+def test_every_call_is_reported_from_its_name_to_its_end() -> None:
     pieces = [ToolCallPiece(0, "c0", "add", '{"a"'), ToolCallPiece(0, arguments=": 1}"), ToolCallPiece(1, "c1", "now")]
-    assert told(*(ToolCallDelta(0, piece) for piece in pieces), END) == [
+    assert rendered(*(ToolCallDelta(0, piece) for piece in pieces), END) == [
         ("toolCallGenerationStart",),
         ("toolCallGenerationNameReceived", "add"),
         ("toolCallGenerationArgumentFragmentGenerated", '{"a"'),
@@ -126,7 +125,7 @@ def test_every_call_is_told_from_its_name_to_its_end() -> None:
 
 
 def test_a_call_that_is_cut_off_has_failed() -> None:
-    assert told(ToolCallDelta(0, ToolCallPiece(0, "c0", "add", '{"a"')), END)[-1] == (
+    assert rendered(ToolCallDelta(0, ToolCallPiece(0, "c0", "add", '{"a"')), END)[-1] == (
         "toolCallGenerationFailed",
         '{"a"',
     )
@@ -137,8 +136,8 @@ def test_progress_is_a_share_of_the_prompt() -> None:
     assert messages == [{"type": "promptProcessingProgress", "progress": 0.25}]
 
 
-async def test_a_quiet_channel_repeats_its_last_word() -> None:
+async def test_a_quiet_channel_repeats_its_last_message() -> None:
     sent: asyncio.Queue[Any] = asyncio.Queue()
     channel = Channel(account=Account("r"), origin=Origin("r", "f"), domain="llm", send=sent.put)
-    async with Pulse(channel, "still here", seconds=0.001), asyncio.timeout(5):
+    async with Heartbeat(channel, "still here", seconds=0.001), asyncio.timeout(5):
         assert [await sent.get() for _ in range(3)] == ["still here"] * 3

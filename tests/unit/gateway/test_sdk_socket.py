@@ -11,9 +11,9 @@ from starlette.websockets import WebSocket
 from atelier.metrics import GatewayMetrics
 from gateway.core.account import Account
 from gateway.core.admission import Admission
-from gateway.dialects.lmstudio_sdk import sdk_connection as sdk_socket
+from gateway.dialects.lmstudio_sdk import sdk_connection
 from gateway.dialects.lmstudio_sdk.sdk_connection import Socket
-from gateway.dialects.lmstudio_sdk.sdk_context import Namespace, Work
+from gateway.dialects.lmstudio_sdk.sdk_context import CallContext, Namespace
 from gateway.fleet.snapshot import Snapshot
 
 PATIENCE = 5.0
@@ -48,12 +48,12 @@ class KnownWatcher:
     snapshot = Snapshot()
 
 
-async def echo(parameter: Any, work: Work) -> str:
+async def echo(parameter: Any, context: CallContext) -> str:
     return "echo"
 
 
 @pytest.mark.parametrize(
-    ("one_by_one", "most"), [(False, sdk_socket.MOST_CALLS), (True, 0)], ids=["many calls", "one by one"]
+    ("one_by_one", "most"), [(False, sdk_connection.MOST_CALLS), (True, 0)], ids=["many calls", "one by one"]
 )
 async def test_a_client_that_does_not_read_is_not_read_either(one_by_one: bool, most: int) -> None:
     client = SilentClient()
@@ -68,7 +68,7 @@ async def test_a_client_that_does_not_read_is_not_read_either(one_by_one: bool, 
     )
     running = asyncio.create_task(socket.run())
     await asyncio.wait_for(client.stuck.wait(), PATIENCE)
-    for _ in range(10 * sdk_socket.MOST_CALLS):  # turns of the event loop, in which it could read on
+    for _ in range(10 * sdk_connection.MOST_CALLS):  # turns of the event loop, in which it could read on
         await asyncio.sleep(0)
     assert client.asked == most + 3  # the handshake, what may be open beside the one whose reply waits, and that one
     running.cancel()
