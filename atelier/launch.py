@@ -1,21 +1,21 @@
-"""What a worker is told when it is launched: a private file that the launcher writes and the worker reads.
+"""What a worker receives at its launch: a private file that the launcher writes and the worker reads.
 
-A worker that was started ahead gets an order first, one line on its standard input: where that file is.
+A standby worker first receives an order, one line on its standard input, which says where that file is.
 """
 
 import dataclasses
 import json
 import os
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from atelier.adapters import Adapter
-from atelier.process_time import start_time
+from atelier.json_types import Json
 from atelier.settings.groups import Load
 
 RPC_SERVERS = "ATELIER_RPC_SERVERS"
-"""The variable that names the RPC servers whose devices a worker is pinned to, or all that there are: host:port,..."""
+"""Variable with the RPC servers whose devices a worker is pinned to, or with all of them: host:port,..."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,30 +25,30 @@ class LaunchSpec:
     instance_id: str
     engine: str  # "llama" or "scripted"
     model_path: str
-    projector_path: str | None = None  # of what turns images into what the model reads
-    draft_model_path: str | None = None  # of the model that load.draft_model names
+    projector_path: str | None = None  # file of the multimodal projector
+    draft_model_path: str | None = None  # file of load.draft_model
     load: Load
     address: str  # to listen on: unix:/path or host:port
     token: str
-    grace_seconds: float  # without a registry and without work, after which it ends itself
-    cache_dir: str = ""  # this instance's own, for what outlasts the worker; empty: it has none
-    cores: list[int] = field(default_factory=list)  # CPU affinity; empty: as inherited
-    threads: int = 0  # of what computes with a fixed number, unless the load settings say; 0: one for each core
+    grace_seconds: float  # without a registry and without requests, after which the worker exits
+    cache_dir: str = ""  # of this instance, for what outlives the worker; empty: none
+    cores: list[int] = field(default_factory=list)  # CPU affinity; empty: inherited
+    threads: int = 0  # default number of compute threads; 0: one for each physical core
     adapters: list[Adapter] = field(default_factory=list)
-    script: dict[str, Any] = field(default_factory=dict)  # for the scripted engine
+    script: Json = field(default_factory=dict)  # for the scripted engine
 
 
 def write_spec(spec: LaunchSpec, path: Path) -> None:
-    """Write the spec for this user's eyes only: it holds the launch's token."""
+    """Write the spec, readable by this user alone: it contains the launch's token."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(dataclasses.asdict(spec), file)
 
 
 def take_spec(path: Path) -> LaunchSpec:
-    """Read the spec and remove the file; FileNotFoundError when it was withdrawn.
+    """Read the spec and remove its file. Raises FileNotFoundError when the launch was withdrawn.
 
-    Who takes it leaves a claim first, so that it can be found by a registry that did not launch it.
+    The reader first leaves a claim, so that a registry that did not launch it can find it.
     """
     data = json.loads(path.read_text())
     claim = claim_path(path)
@@ -63,12 +63,12 @@ def take_spec(path: Path) -> LaunchSpec:
 
 
 def claim_path(path: Path) -> Path:
-    """Beside the spec, or the socket, of the same launch."""
+    """The claim's path, beside the spec or the socket of the same launch."""
     return path.with_suffix(".claim")
 
 
 def read_claim(path: Path) -> tuple[int, str] | None:
-    """Pid and start of the process that took the spec of this path; None when none did."""
+    """Pid and start time of the process that took the spec of this path; None when none did."""
     try:
         pid, _, started = claim_path(path).read_text().partition(" ")
         return int(pid), started
@@ -76,13 +76,32 @@ def read_claim(path: Path) -> tuple[int, str] | None:
         return None
 
 
+def start_time(pid: int) -> str | None:
+    """When the process started, in the system's own units; None when it does not exist.
+
+    It distinguishes the process from a later one with the same pid.
+    """
+    try:
+        # Field 22 of proc_pid_stat(5). Counted from the last bracket: the name in brackets may contain anything.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        return None if Path("/proc/self").exists() else _start_time_of_ps(pid)
+    except (OSError, IndexError):
+        return None
+
+
+def _start_time_of_ps(pid: int) -> str | None:
+    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip() or None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a waiting process cannot have inherited."""
+    """What a standby worker cannot have inherited."""
 
-    spec: str  # the path of the spec's file
-    environment: dict[str, str]  # pins it to its devices: set before any device is looked at
-    log: str  # the path of the file that it writes to
+    spec: str  # path of the spec's file
+    environment: dict[str, str]  # pins it to its devices; set before any device is opened
+    log: str  # path of its log file
 
 
 def order_line(order: Order) -> bytes:

@@ -17,6 +17,7 @@ IDENTIFIER = re.compile(rf"{PART}(?:/{PART})?(?:@{PART})?(?::{PART})?")
 LONGEST_NAME = 200  # characters
 PRESET_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._+-]*[A-Za-z0-9._+-])?")
 LONGEST_PRESET_NAME = 64  # characters
+MOST_REPLICAS = 64  # instances of one model
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from atelier.config import Config
-from atelier.exposure import WILDCARDS
+from atelier.hosts import WILDCARDS
 from atelier.metrics import GatewayMetrics
 from gateway.core.admission import Admission
 from gateway.dialects.error_formats import form_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from atelier.errors import InvalidRequest, to_message
-from atelier.limits import MOST_REPLICAS
+from atelier.names import MOST_REPLICAS
 from atelier.settings.preset import Preset, settings_json
 from atelier.settings.settings_wire import load_message, sampling_message
 from protos import registry_pb2 as pb

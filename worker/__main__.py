@@ -65,7 +65,7 @@ def print_devices() -> None:
 def lend_devices(address: str) -> None:
     from llama_cpp import llama_cpp as ll
 
-    from atelier.cores import available_cores, physical_cores
+    from atelier.hardware import available_cores, physical_cores
     from worker.engine.model.rpc_servers import lend
 
     ll.llama_backend_init()

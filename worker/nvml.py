@@ -11,7 +11,7 @@ from typing import Any
 
 import pynvml
 
-from atelier.readings import Readings
+from atelier.hardware import Readings
 
 PATIENCE_SECONDS = 5.0  # with a driver that does not answer
 

@@ -4,14 +4,19 @@ from typing import Any
 
 import orjson
 
-from atelier.adapters import read_scales
-from atelier.constraint import read_constraint
-from atelier.echo import read_echo
 from atelier.errors import InvalidRequest, to_message
-from atelier.limits import MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings.groups import Load
 from atelier.settings.settings_wire import load_message, sampling_settings
-from atelier.tools import read_output_format, read_tools
+from atelier.submission import (
+    MOST_CHOICES,
+    MOST_LOGPROBS,
+    MOST_PRIORITY,
+    read_constraint,
+    read_echo,
+    read_output_format,
+    read_scales,
+    read_tools,
+)
 from protos import inference_pb2 as pb
 from worker.engine.interface import (
     Accepted,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from atelier.cli.failure import Failure
 from atelier.config import Config, make_private
-from atelier.exposure import exposure_fault, listen_fault, unknown_host
+from atelier.hosts import exposure_fault, listen_fault, unknown_host
 
 
 def check_exposure(config: Config) -> None:

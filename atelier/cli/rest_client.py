@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from atelier.cli.failure import Failure
-from atelier.exposure import is_loopback
+from atelier.hosts import is_loopback
 
 DEFAULT_URL = "http://127.0.0.1:1234"
 CONNECT_SECONDS = 5.0

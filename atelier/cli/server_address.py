@@ -1,6 +1,6 @@
 """How this machine reaches its own server."""
 
-from atelier.exposure import WILDCARDS
+from atelier.hosts import WILDCARDS
 
 
 def local_url(host: str, port: int) -> str:

@@ -6,7 +6,7 @@ Defaults of inference are LM Studio's. None means "not set": the engine or the m
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from atelier.limits import MOST_ADAPTERS
+from atelier.adapters import MOST_ADAPTERS
 from atelier.settings.declare import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

@@ -17,17 +17,16 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from atelier.errors import InvalidTemplate
-from atelier.templates.template_history import fit_history, with_one_text
+from atelier.json_types import Json
+from atelier.submission import with_arguments_read
+from atelier.templates.template_adaptation import REASONING, adapt_arguments, adapt_messages
+from atelier.templates.template_fallbacks import fallbacks, with_system_in_last_turn
 from atelier.templates.template_reading import read_template
-from atelier.templates.template_switches import fit_arguments
-from atelier.templates.template_tools import described
-from atelier.templates.template_turns import other_turns, with_system_in_last_turn
-from atelier.tools import with_arguments_read
 
 LONGEST_PROMPT = 16 * 2**20  # characters
 LONGEST_TIME = 2.0  # seconds
-PROBE = "qzxv"  # a word that is in no prompt
-TEXTS = {"functions", "datetime"}  # what a template reads that takes texts in place of tools
+PROBE = "qzxv"  # a word that occurs in no prompt
+TEXTS = {"functions", "datetime"}  # variables of templates that take texts instead of tools
 LIST_CHANGES = {"append", "pop"}
 
 
@@ -42,11 +41,11 @@ class _Generation(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Immutable but for the ends of lists, in which some templates keep queues: those are given a copy."""
+    """Immutable but for the ends of lists: some templates use lists as queues. Those render a copy of the messages."""
 
     changes_lists = False
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+    def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
         changes = self.changes_lists and isinstance(obj, list) and attr in LIST_CHANGES
         return changes or super().is_safe_attribute(obj, attr, value)
 
@@ -70,20 +69,21 @@ class ChatTemplate:
 
     def render(
         self,
-        messages: list[dict[str, Any]],
+        messages: list[Json],
         *,
         bos: str,
         eos: str,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        arguments: Mapping[str, Any] = MappingProxyType({}),
+        tools: Sequence[Mapping[str, object]] | None = None,
+        arguments: Mapping[str, object] = MappingProxyType({}),
     ) -> str:
-        """The prompt, ending where the assistant begins to speak.
+        """The prompt, up to where the assistant's answer begins.
 
-        `tools`: definitions of functions, None where there are none. `arguments`: what else the template is given.
+        `tools`: definitions in OpenAI's form; None: no tools. `arguments`: further variables for the template.
+        Raises InvalidTemplate when the template fails, writes more than 16 Mi characters or takes over 2 s.
         """
-        variables: dict[str, Any] = {
+        variables: Json = {
             **(_texts(tools) if self._reading.variables >= TEXTS else {}),
-            **fit_arguments(arguments, self._reading, self._source),
+            **(adapt_arguments(arguments, self._reading, self._source) if arguments else {}),
             "messages": messages,
             "tools": tools,
             "add_generation_prompt": True,
@@ -91,19 +91,24 @@ class ChatTemplate:
             "eos_token": eos,
         }
         try:
-            variables["messages"] = fit_history(list(map(_readable, messages)), self._reading)
+            readable = list(map(_readable, messages))
+            if any(map(_needs_adaptation, messages)):
+                readable = adapt_messages(readable, self._reading)
+            variables["messages"] = readable
             return self._with_system(variables, self._write(variables))
         except InvalidTemplate:
             raise
         except Exception as error:  # a template may raise anything
-            for other in _otherwise(variables, error):
+            for other in fallbacks(variables, error):
                 with suppress(Exception):
                     return self._write(other)
-            raise InvalidTemplate(f"The chat template refuses these messages: {error}", param="messages") from error
+            raise InvalidTemplate(f"The chat template rejected these messages: {error}", param="messages") from error
 
-    def _with_system(self, variables: dict[str, Any], text: str) -> str:
-        """Again where the system message is lost, as in Mistral Nemo's after a tool's result: it writes it with the
-        user's last message, if that is the last of all. Templates that change its words have not lost it.
+    def _with_system(self, variables: Json, text: str) -> str:
+        """The prompt rendered again if it lacks the system message.
+
+        Mistral Nemo's template writes it with the last user message, and only if that is the last message of all, so
+        that it is lost after a tool's result. Templates that only change its words still write the probe.
         """
         messages = variables["messages"]
         system = messages[0].get("content") if messages and messages[0].get("role") == "system" else None
@@ -113,45 +118,16 @@ class ChatTemplate:
             return text
         return self._write({**variables, "messages": with_system_in_last_turn(messages)})
 
-    def _write(self, variables: dict[str, Any]) -> str:
+    def _write(self, variables: Json) -> str:
         given = copy.deepcopy(variables) if self._changes_lists else variables
         with _deadline(LONGEST_TIME):
             return "".join(_bounded(self._template.generate(given)))
 
 
-def _texts(tools: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
-    """What FireFunction's template takes in place of tools."""
+def _texts(tools: Sequence[Mapping[str, object]] | None) -> dict[str, str]:
+    """What FireFunction's template takes instead of tools."""
     functions = [tool["function"] for tool in tools or ()]
     return {"functions": _to_json(functions, indent=4), "datetime": _now("%Y-%m-%d %H:%M:%S %Z")}
-
-
-def _otherwise(variables: dict[str, Any], error: Exception) -> Iterator[dict[str, Any]]:
-    """For templates that take less than they are given, or need more: what may be tried after this error."""
-    messages, tools = variables["messages"], variables["tools"]
-    match error:
-        case TypeError():
-            if tools is None:
-                yield {name: value for name, value in variables.items() if name != "tools"}
-            yield {**variables, "messages": [_with_texts(message) for message in messages]}
-        case jinja2.UndefinedError() if tools is not None:
-            yield {**variables, "tools": [described(tool) for tool in tools]}
-        case jinja2.TemplateError():
-            if (said := with_one_text(messages)) != messages:
-                yield {**variables, "messages": said}
-            for turns in other_turns(messages):
-                yield {**variables, "messages": turns}
-
-
-def _with_texts(message: dict[str, Any]) -> dict[str, Any]:
-    calls = message.get("tool_calls")
-    return {**message, "tool_calls": list(map(_with_text, calls))} if isinstance(calls, list) else message
-
-
-def _with_text(call: Any) -> Any:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), dict):
-        return call
-    return {**call, "function": {**function, "arguments": _to_json(function["arguments"])}}
 
 
 def _bounded(pieces: Iterator[str]) -> Iterator[str]:
@@ -159,22 +135,21 @@ def _bounded(pieces: Iterator[str]) -> Iterator[str]:
     for piece in pieces:
         length += len(piece)
         if length > LONGEST_PROMPT:
-            raise InvalidTemplate("The chat template writes too much.")
+            raise InvalidTemplate("The chat template wrote more than 16 Mi characters.")
         yield piece
 
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """End the block's Python code after some time, even loops that write nothing.
+    """Stop the block's Python code after some time, even in loops that write nothing.
 
-    The interpreter's trace hook is the one thing that is called inside of any loop; a template has
-    few lines, so what it costs does not show.
+    Only the interpreter's trace hook is called inside every loop; a template has few lines, so its cost is negligible.
     """
     end = time.monotonic() + seconds
 
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
         if time.monotonic() > end:
-            raise InvalidTemplate("The chat template takes too long.")
+            raise InvalidTemplate("The chat template took longer than 2 s.")
         return trace
 
     before = sys.gettrace()
@@ -185,7 +160,7 @@ def _deadline(seconds: float) -> Iterator[None]:
         sys.settrace(before)
 
 
-def _readable(message: dict[str, Any]) -> dict[str, Any]:
+def _readable(message: Json) -> Json:
     """As templates expect it: a content of text parts as one string, a call's arguments as an object."""
     content, calls = message.get("content"), message.get("tool_calls")
     if isinstance(content, list):
@@ -193,12 +168,17 @@ def _readable(message: dict[str, Any]) -> dict[str, Any]:
     elif content is None and (calls or "content" in message):
         message = {**message, "content": ""}
     if isinstance(calls, list):
-        message = {**message, "tool_calls": [with_arguments_read(call) for call in calls]}
+        read = [with_arguments_read(call) if isinstance(call, dict) else call for call in calls]
+        message = {**message, "tool_calls": read}
     return message
 
 
-def _to_json(value: Any, indent: int | None = None, *, ensure_ascii: bool = False, **options: Any) -> str:
-    """Jinja's own would escape for HTML."""
+def _needs_adaptation(message: Json) -> bool:
+    return message.get("role") == "tool" or bool(message.get("tool_calls") or message.get(REASONING))
+
+
+def _to_json(value: object, indent: int | None = None, *, ensure_ascii: bool = False, **options: Any) -> str:
+    """The filter `tojson`. Jinja's own escapes for HTML."""
     if isinstance(value, Iterator):  # of a filter
         value = list(value)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)

@@ -6,16 +6,24 @@ from typing import Any
 
 import orjson
 
-from atelier.adapters import AdapterScale, set_scales
-from atelier.constraint import Constraint, set_constraint
-from atelier.echo import Echo, set_echo
+from atelier.adapters import AdapterScale
 from atelier.errors import InvalidRequest
 from atelier.json_types import Json
 from atelier.names import InstanceName, ModelName, find_name
 from atelier.settings import Prompt
 from atelier.settings.preset import Preset
 from atelier.settings.settings_wire import sampling_message
-from atelier.tools import OutputFormat, Tools, set_output_format, set_tools
+from atelier.submission import (
+    Constraint,
+    Echo,
+    OutputFormat,
+    Tools,
+    set_constraint,
+    set_echo,
+    set_output_format,
+    set_scales,
+    set_tools,
+)
 from gateway.core.effective_settings import Effective, default_preset, effective, find_preset, layers_of
 from gateway.core.images import ImageSource, set_apart
 from gateway.fleet.snapshot import Instance, Model, Snapshot

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from gateway.core.hosted_tool import HostedTool, ToolOutput
 from gateway.core.question import Question
 from protos import inference_pb2 as pb

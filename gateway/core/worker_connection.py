@@ -10,7 +10,7 @@ import structlog
 
 from atelier.errors import AtelierError, PayloadTooLarge, WorkerLost, from_message
 from atelier.rpc import ERROR_KEY, MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from gateway.core.events import Dropped, read_echoed_logprobs, read_finished, read_logprobs
 from gateway.core.inbox import Inbox
 from gateway.fleet.snapshot import Instance

@@ -10,7 +10,7 @@ import orjson
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from atelier.constraint import KEYWORD, MOST_KEYWORDS
+from atelier.submission import KEYWORD, MOST_KEYWORDS
 from gateway.core.account import Account
 from gateway.core.answer import Answering
 from gateway.core.call import Call, Origin

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from atelier.config import Config
-from atelier.exposure import exposure_fault, listen_fault, unknown_host
+from atelier.hosts import exposure_fault, listen_fault, unknown_host
 from gateway.http.protocol import BoundedProtocol
 from gateway.http.websocket import BoundedSocket
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from atelier.readings import Readings
+from atelier.hardware import Readings
 
 CPU = "cpu"
 EXCLUSIVE = ("rpc",)

@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
+from atelier.hardware import Readings
 from atelier.launch import RPC_SERVERS
-from atelier.readings import Readings
 from registry.devices.compute_device import Device, Inventory
 from registry.host_memory import has_gpu_backend, machine_memory
 from registry.instances.worker_environment import worker_environment

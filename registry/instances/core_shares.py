@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from atelier.cores import physical_cores
+from atelier.hardware import physical_cores
 from registry.devices.compute_device import CPU
 from registry.instances.instance_supervisor import Supervisor
 

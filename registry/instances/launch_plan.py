@@ -9,7 +9,7 @@ from typing import Any
 
 from atelier.adapters import Adapter
 from atelier.config import Config
-from atelier.cores import available_cores, physical_cores
+from atelier.hardware import available_cores, physical_cores
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from registry.devices.placement import Need

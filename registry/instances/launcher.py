@@ -14,8 +14,7 @@ from typing import Protocol
 import structlog
 
 from atelier.config import Config, make_private
-from atelier.launch import RPC_SERVERS, LaunchSpec, Order, claim_path, read_claim, write_spec
-from atelier.process_time import start_time
+from atelier.launch import RPC_SERVERS, LaunchSpec, Order, claim_path, read_claim, start_time, write_spec
 from registry.instances.os_process import LocalProcess
 from registry.instances.standby_worker import Spare, SpareShelf
 from registry.instances.worker_environment import worker_environment

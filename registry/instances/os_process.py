@@ -6,8 +6,8 @@ import signal
 import subprocess
 from collections.abc import Collection
 
-from atelier.cores import bind
-from atelier.process_time import start_time
+from atelier.hardware import bind
+from atelier.launch import start_time
 
 POLL_SECONDS = 0.2  # where the kernel has no pidfd
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from atelier.cores import available_cores
+from atelier.hardware import available_cores
 from registry.pinning import format_cores
 from tests.support.server_process import KEY, Server, put_starter, serving
 from tests.support.starter_model import starter_file

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from atelier.echo import Echo
 from atelier.errors import AtelierError
 from atelier.settings.groups import Inference
+from atelier.submission import Echo
 from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batching.batcher import Batcher
 from worker.engine.batching.sequence import Sequence

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from worker.output.completion_parts import OutputParser, Part, Reasoning, Text
 
 Told = tuple[str, ...]

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from atelier.cores import available_cores, physical_cores
+from atelier.hardware import available_cores, physical_cores
 from tests.support.server_process import KEY, Server
 from tests.support.waiting import reaches
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from atelier.launch import LaunchSpec
-from atelier.tools import OutputFormat, Tool, ToolChoice, Tools, set_output_format, set_tools
+from atelier.submission import OutputFormat, Tool, ToolChoice, Tools, set_output_format, set_tools
 from protos import inference_pb2 as pb
 from tests.support.worker_client import WorkerClient
 

@@ -6,11 +6,9 @@ from enum import Enum
 from typing import Any, Protocol
 
 from atelier.adapters import AdapterScale
-from atelier.constraint import Constraint
-from atelier.echo import Echo
 from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
 from atelier.settings.groups import Inference
-from atelier.tools import OutputFormat, ToolCallPiece, Tools
+from atelier.submission import Constraint, Echo, OutputFormat, ToolCallPiece, Tools
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from atelier.echo import Echo
 from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, LoadFailed
 from atelier.launch import LaunchSpec
-from atelier.tools import ToolCallPiece
+from atelier.submission import Echo, ToolCallPiece
 from worker.engine.batching.fairness import Bid, next_in_turn
 from worker.engine.interface import (
     Accepted,

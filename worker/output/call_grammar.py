@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import Tool, ToolChoice, Tools
 from worker.output.format_types import (
     BracedCall,
     Format,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from atelier.tools import with_arguments_read
+from atelier.submission import with_arguments_read
 from worker.output.format_table import FORMATS
 from worker.output.format_types import Format, JsonCall, PythonCall
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from atelier.tools import ToolCallPiece, Tools
+from atelier.submission import ToolCallPiece, Tools
 from worker.output.format_types import BracedCall, Format, JsonCall, MarkedCall, NamedCall, NestedCall, PythonCall
 from worker.output.gemma_values import ended, read_key, read_value
 from worker.output.json_text import JsonText

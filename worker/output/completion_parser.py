@@ -4,7 +4,7 @@ import secrets
 import string
 from collections.abc import Callable, Sequence
 
-from atelier.tools import Tools
+from atelier.submission import Tools
 from worker.output.call_readers import CallReader
 from worker.output.completion_parts import Part, Reasoning, Text
 from worker.output.format_types import Format, Messages, ReasoningMarks

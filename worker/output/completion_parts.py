@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 
 
 @dataclass(frozen=True, slots=True)

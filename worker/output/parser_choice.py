@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from atelier.tools import OutputFormat, Tools
+from atelier.submission import OutputFormat, Tools
 from worker.output.completion_parser import CompletionParser
 from worker.output.completion_parts import OutputParser, PlainText
 from worker.output.family_detection import opened_by, recognise_format, recognise_reasoning

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from atelier.tools import Tools, definition, with_arguments_read
+from atelier.submission import Tools, definition, with_arguments_read
 
 Message = dict[str, Any]
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from atelier.limits import LONGEST_TIMEOUT, MOST_PRIORITY
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
+from atelier.submission import LONGEST_TIMEOUT, MOST_PRIORITY
 from gateway.dialects.body_base import Body
 from gateway.dialects.openai.openai_requests import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, StopString, Ttl
 

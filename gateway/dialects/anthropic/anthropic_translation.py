@@ -8,10 +8,9 @@ from typing import Any
 import orjson
 from pydantic_core import from_json
 
-from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.answer import Answering
 from gateway.core.call import Call, Chat
 from gateway.core.events import Completion, Finished, StopReason, ToolCall

@@ -2,7 +2,7 @@
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from atelier.tools import ToolChoice, Tools
+from atelier.submission import ToolChoice, Tools
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.mcp_server import Endpoint
 from gateway.dialects.lmstudio.lmstudio_requests import EphemeralMCP, Integration, PluginIntegration, V1ChatBody

@@ -3,7 +3,7 @@
 from atelier.errors import InvalidRequest
 from atelier.json_types import Json
 from atelier.settings import TABLE
-from atelier.tools import Tools
+from atelier.submission import Tools
 from gateway.core.call import Call, Chat
 from gateway.core.events import Statistics
 from gateway.core.images import ImageSource, image_within

@@ -4,7 +4,7 @@ import asyncio
 
 from atelier.errors import InstanceNotFound, ModelNotFound
 from atelier.json_types import Json
-from atelier.tools import Tools
+from atelier.submission import Tools
 from gateway.core.call import Call, Chat, find_target
 from gateway.core.image_reader import LARGE_CHARACTERS
 from gateway.core.unary import EmbedCall, TokenizeCall, TokenList, Unary

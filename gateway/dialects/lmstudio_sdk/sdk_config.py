@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
 from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value
 from atelier.settings.preset import check_settings
 from atelier.settings.settings_table import TABLE, Group, Setting
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import Constraint, Gbnf, JsonObject, JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.effective_settings import Effective
 from gateway.dialects.lmstudio_sdk.sdk_errors import M, parsed
 from gateway.dialects.lmstudio_sdk.sdk_frames import (

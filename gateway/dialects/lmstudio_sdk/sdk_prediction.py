@@ -8,7 +8,7 @@ import orjson
 from pydantic.alias_generators import to_camel
 
 from atelier.json_types import Json
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from gateway.core.call import Call, Chat, Text, find_target
 from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
 from gateway.core.generation import Generation

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 
-from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName
+from atelier.submission import JsonSchema
 from gateway.core.call import Call, Chat, PromptInput, Text
 from gateway.core.completion_draft import Draft
 from gateway.core.events import Completion, Delta, Event, Reasoning

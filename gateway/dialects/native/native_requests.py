@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from atelier.limits import MOST_REPLICAS
+from atelier.names import MOST_REPLICAS
 from atelier.settings.settings_schema import GROUP_MODELS
 from gateway.dialects.body_base import Body
 

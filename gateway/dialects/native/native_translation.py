@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from atelier.adapters import read_adapters
-from atelier.readings import Readings
+from atelier.hardware import Readings
 from gateway.dialects.lmstudio.lmstudio_translation import load_config
 from gateway.dialects.native.native_requests import ReplicasBody
 from gateway.fleet.snapshot import Instance

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from atelier.limits import MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.groups import MAX_SEED
 from atelier.settings.settings_schema import fields_model
+from atelier.submission import MOST_LOGPROBS
 from gateway.core.images import MOST_IMAGES
 from gateway.dialects.body_base import Body
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, InputText, Stop

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Sequence
 
-from atelier.constraint import Constraint, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from atelier.tools import Tool, Tools
+from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text
 from gateway.core.images import EncodedImage, content_of
 from gateway.dialects.ollama.keep_alive import idle_seconds

@@ -4,16 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from atelier.limits import (
-    LARGEST_SCALE,
-    LONGEST_TIMEOUT,
-    MOST_ADAPTERS,
-    MOST_CHOICES,
-    MOST_LOGPROBS,
-    MOST_PRIORITY,
-)
+from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
+from atelier.submission import LONGEST_TIMEOUT, MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
 from gateway.dialects.body_base import Body
 from gateway.dialects.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
 

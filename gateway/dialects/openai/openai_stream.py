@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from atelier.json_types import Json
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from gateway.core.answer import Answering
 from gateway.core.events import (
     Delta,

@@ -2,7 +2,7 @@
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
+from atelier.submission import Tool, ToolCallPiece, ToolChoice, Tools
 from gateway.core.events import ToolCall
 from gateway.dialects.openai.mcp_tool import NamedMCPTool, server_entries
 from gateway.dialects.openai.openai_requests import (

@@ -6,11 +6,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from atelier.adapters import AdapterScale
-from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
-from atelier.echo import Echo
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
-from atelier.tools import ToolChoice, Tools
+from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, ToolChoice, Tools
 from gateway.core.answer import Answering
 from gateway.core.call import (
     Call,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atelier.json_types import Json
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from gateway.core.events import ApprovalWanted, HostedCallBegun, HostedCallEnded, TokenLogprob
 from gateway.dialects.openai.openai_logprobs import chat_logprobs
 from gateway.dialects.responses.hosted_call_items import listed_tools, outcome

@@ -7,7 +7,7 @@ open beside it, as many as run.
 from collections.abc import Collection, Sequence
 
 from atelier.json_types import Json
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from gateway.core.events import (
     ApprovalWanted,
     Delta,

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from atelier.limits import LONGEST_TIMEOUT, MOST_LOGPROBS, MOST_PRIORITY
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
+from atelier.submission import LONGEST_TIMEOUT, MOST_LOGPROBS, MOST_PRIORITY
 from gateway.dialects.body_base import Body
 from gateway.dialects.openai.mcp_tool import Label, MCPTool
 from gateway.dialects.openai.openai_requests import Ttl

@@ -8,7 +8,7 @@ import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import Tool, ToolChoice, Tools
 from gateway.core.mcp_server import APPROVALS
 from gateway.dialects.openai.mcp_tool import MCPTool, server_entries, server_wish
 from gateway.dialects.responses.responses_requests import (

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import orjson
 
-from atelier.constraint import Constraint, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
+from atelier.submission import Constraint, JsonObject, JsonSchema
 from gateway.core.call import Call, Chat
 from gateway.dialects.openai.openai_translation import SETTINGS
 from gateway.dialects.openai.template_arguments import effort_arguments

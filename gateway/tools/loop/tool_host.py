@@ -5,11 +5,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
-from atelier.constraint import Constraint
 from atelier.errors import AtelierError, InvalidRequest
 from atelier.json_types import Json
 from atelier.metrics import GatewayMetrics
-from atelier.tools import Tools
+from atelier.submission import Constraint, Tools
 from gateway.core.account import Account
 from gateway.core.call import Call, Origin
 from gateway.core.ending import Ending

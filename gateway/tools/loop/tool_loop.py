@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from atelier.errors import AtelierError
-from atelier.tools import Tools
+from atelier.submission import Tools
 from gateway.core.call import Call, Chat, Plan
 from gateway.core.effective_settings import Effective
 from gateway.core.events import (

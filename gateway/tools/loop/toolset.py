@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from atelier.tools import Tool
+from atelier.submission import Tool
 from gateway.core.hosted_tool import HostedTool, ServerTool
 from gateway.core.mcp_server import Use
 

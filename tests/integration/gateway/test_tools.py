@@ -12,7 +12,7 @@ from langchain_openai import ChatOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from pydantic import BaseModel, SecretStr
 
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import Tool, ToolChoice, Tools
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, events_of
 from worker.engine.interface import ChatPrompt, Request

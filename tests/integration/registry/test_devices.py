@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from atelier.errors import InsufficientMemory
-from atelier.readings import Readings
+from atelier.hardware import Readings
 from registry.devices import device_probe as probe
 from registry.devices.compute_device import Device
 from registry.devices.device_probe import ask, ask_server, read_devices, read_said

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atelier.adapters import Adapter, AdapterScale, read_adapters, read_scales, set_scales
+from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS, Adapter, AdapterScale, read_adapters
 from atelier.errors import InvalidRequest
-from atelier.limits import LARGEST_SCALE, MOST_ADAPTERS
+from atelier.submission import read_scales, set_scales
 from protos.inference_pb2 import Submit
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from atelier.launch import LaunchSpec, claim_path, read_claim, take_spec, write_spec
-from atelier.process_time import start_time
+from atelier.launch import LaunchSpec, claim_path, read_claim, start_time, take_spec, write_spec
 from atelier.settings import Load
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from atelier.errors import InvalidTemplate
 from atelier.templates.chat_template import ChatTemplate
-from atelier.templates.template_history import short_id
+from atelier.templates.template_adaptation import short_id
 
 NINE = (
     "{% for m in messages %}{% for c in m.tool_calls or [] %}"

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from atelier.adapters import AdapterScale
+from atelier.adapters import MOST_ADAPTERS, AdapterScale
 from atelier.errors import InvalidRequest
-from atelier.limits import MOST_ADAPTERS
 from atelier.names import InstanceName, ModelName
 from gateway.core.call import Call, Origin, make_plan, submit_message
 from gateway.core.routing import Circumstances, Serve, decide

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atelier.constraint import JsonSchema
 from atelier.errors import BY_CODE, InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat, Origin, make_plan, submit_message
 from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.core.images import EncodedImage, RemoteImage

@@ -8,11 +8,11 @@ import pytest
 from mcp.server.subscriptions import PromptsListChanged, ResourcesListChanged, ResourceUpdated
 from prometheus_client import CollectorRegistry
 
-from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest, PresetNotFound
 from atelier.metrics import GatewayMetrics
 from atelier.settings import TABLE
 from atelier.settings.preset import Preset
+from atelier.submission import JsonSchema
 from gateway.core.call import Chat, Text
 from gateway.dialects.mcp.generation_tools import call_of, messages_of
 from gateway.dialects.mcp.log_resources import Logs

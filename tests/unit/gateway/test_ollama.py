@@ -7,9 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from atelier.constraint import JsonObject, JsonSchema
 from atelier.errors import HubUnavailable, InvalidRequest, ModelNotFound, NotFound
-from atelier.tools import Tool
+from atelier.submission import JsonObject, JsonSchema, Tool
 from gateway.core.admission import Admission
 from gateway.core.call import Chat, Infill, Text
 from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from atelier.constraint import JsonSchema
 from atelier.errors import InvalidRequest
-from atelier.tools import Tool, ToolCallPiece, ToolChoice, Tools
+from atelier.submission import JsonSchema, Tool, ToolCallPiece, ToolChoice, Tools
 from gateway.core.call import Call, Chat
 from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.dialects.body import parse

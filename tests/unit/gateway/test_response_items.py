@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from atelier.errors import InvalidRequest
-from atelier.tools import ToolCallPiece, ToolChoice
+from atelier.submission import ToolCallPiece, ToolChoice
 from gateway.core.events import Delta, Reasoning, ToolCallDelta
 from gateway.dialects.body import parse
 from gateway.dialects.responses.item_ids import input_item_id, new_response_id, output_item_id, response_of

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from atelier.errors import InvalidRequest
-from atelier.tools import ToolCallPiece, ToolChoice
+from atelier.submission import ToolCallPiece, ToolChoice
 from gateway.core.events import (
     ApprovalWanted,
     Delta,

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from atelier.constraint import Gbnf, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.tools import ToolChoice
+from atelier.submission import Gbnf, JsonObject, JsonSchema, ToolChoice
 from gateway.dialects.lmstudio_sdk.sdk_config import (
     config_fields,
     is_completion,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from atelier.errors import UnsupportedField
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from gateway.core.account import Account
 from gateway.core.call import Origin
 from gateway.core.events import Delta, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atelier.constraint import Gbnf, JsonObject, JsonSchema, Lark, Regex
-from atelier.echo import Echo
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.settings import TABLE
+from atelier.submission import Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from gateway.core.call import (
     Call,
     Chat,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.echo import Echo
 from atelier.errors import DecodeFailed, Draining, InvalidGrammar
+from atelier.submission import Echo
 from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import Computed, FakeContext

@@ -6,7 +6,7 @@ from itertools import accumulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.limits import MOST_PRIORITY
+from atelier.submission import MOST_PRIORITY
 from worker.engine.batching.fairness import LEVEL_SECONDS
 from worker.engine.batching.scheduler import (
     BURST_SECONDS,

@@ -4,9 +4,8 @@ from typing import cast
 
 import pytest
 
-from atelier.constraint import Constraint, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidRequest, InvalidSchema
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import Constraint, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from worker.engine.constraint.tool_constraint import ToolCalls, constrain_output
 from worker.engine.model.vocabulary import Vocabulary
 from worker.output.format_table import FORMATS

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.limits import MOST_PRIORITY
+from atelier.submission import MOST_PRIORITY
 from tests.support.batching import Batching, solo
 from worker.engine.batching.fairness import LEVEL_SECONDS, Bid, levels, next_in_turn
 

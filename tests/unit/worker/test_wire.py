@@ -3,9 +3,8 @@
 import orjson
 import pytest
 
-from atelier.constraint import Gbnf, JsonObject, JsonSchema, Lark, Regex
-from atelier.echo import Echo
 from atelier.errors import ContextLengthExceeded, InvalidRequest, from_message
+from atelier.submission import Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from protos import inference_pb2 as pb
 from worker.engine.interface import (
     Accepted,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from atelier.limits import MOST_PRIORITY
+from atelier.submission import MOST_PRIORITY
 
 LEVEL_SECONDS = 10.0  # of waiting that make up for one step of priority
 

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.tools import ToolCallPiece
+from atelier.submission import ToolCallPiece
 from worker.engine.batching.fairness import Bid
 from worker.engine.batching.scheduler import finer
 from worker.engine.batching.ticket import Ticket

@@ -10,8 +10,8 @@ from llguidance.llamacpp import lltokenizer_from_vocab
 from llguidance.numpy import allocate_token_bitmask
 from numpy.typing import NDArray
 
-from atelier.constraint import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from atelier.errors import InvalidGrammar, InvalidRequest, InvalidSchema
+from atelier.submission import Constraint, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from worker.engine.constraint.gbnf_parser import GbnfError
 from worker.engine.constraint.gbnf_to_lark import gbnf_to_lark
 from worker.engine.constraint.json_schema import PARAM, one_line, schema_grammar, unenforced_keywords

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from llguidance import LLMatcher
 
-from atelier.constraint import KEYWORD, MOST_KEYWORDS
 from atelier.errors import InvalidSchema
+from atelier.submission import KEYWORD, MOST_KEYWORDS
 from worker.engine.constraint.one_of import settle_one_of
 
 PARAM = "response_format"

@@ -6,9 +6,8 @@ from typing import Any
 
 import orjson
 
-from atelier.constraint import Constraint, JsonObject, JsonSchema
 from atelier.errors import InvalidRequest, InvalidSchema
-from atelier.tools import ToolChoice, Tools
+from atelier.submission import Constraint, JsonObject, JsonSchema, ToolChoice, Tools
 from worker.engine.constraint.json_schema import embedded_schema
 from worker.engine.model.vocabulary import Vocabulary
 from worker.output.call_grammar import calls_grammar

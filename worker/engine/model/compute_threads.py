@@ -5,7 +5,7 @@ one another at every operation of every layer, so there is one thread for each p
 in which numbers are added up depends on it, and with that the text.
 """
 
-from atelier.cores import available_cores, physical_cores
+from atelier.hardware import available_cores, physical_cores
 from atelier.launch import LaunchSpec
 from worker.engine.model.batch_invariance import Exactness
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from atelier.adapters import Adapter, Scales
-from atelier.echo import Echo
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
+from atelier.submission import Echo, definition
 from atelier.templates.chat_template import ChatTemplate
-from atelier.tools import definition
 from worker.engine.constraint.constraint import ConstraintCompiler, Matcher
 from worker.engine.constraint.tool_constraint import constrain_output
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request

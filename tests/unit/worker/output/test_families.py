@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.tools import Tool, Tools
+from atelier.submission import Tool, Tools
 from tests.support.completions import Told, every_cut, told
 from worker.output.completion_parser import CompletionParser
 from worker.output.format_table import FORMATS, REASONING

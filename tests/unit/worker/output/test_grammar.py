@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from llguidance import LLMatcher
 
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import Tool, ToolChoice, Tools
 from tests.support.byte_vocabulary import TOKENS, byte_tokenizer
 from tests.support.completions import Told, told
 from worker.engine.constraint.json_schema import embedded_schema

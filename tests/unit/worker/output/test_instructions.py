@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from atelier.tools import Tool, ToolChoice, Tools
+from atelier.submission import Tool, ToolChoice, Tools
 from worker.output.completion_parser import CompletionParser
 from worker.output.format_table import FORMATS
 from worker.output.tool_instructions import AFTER, as_plain_chat, describe

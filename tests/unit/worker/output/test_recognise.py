@@ -2,7 +2,7 @@
 
 import pytest
 
-from atelier.tools import OutputFormat, Tool, Tools
+from atelier.submission import OutputFormat, Tool, Tools
 from worker.output.completion_parser import CompletionParser
 from worker.output.completion_parts import PlainText
 from worker.output.family_detection import SIGNS, knows_tools, opened_by, recognise_format, recognise_reasoning

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from atelier.exposure import exposure_fault, is_loopback, listen_fault
+from atelier.hosts import exposure_fault, is_loopback, listen_fault
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

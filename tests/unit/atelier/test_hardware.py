@@ -1,13 +1,16 @@
-"""The cores of a machine, and processes that are held to some of them."""
+"""The cores of a machine, and processes that are held to some of them.
+What a GPU's driver tells, and the wire that it goes over."""
 
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from atelier.cores import available_cores, bind, physical_cores
+from atelier.hardware import Readings, available_cores, bind, physical_cores
+from protos import registry_pb2 as pb
 
 linux_only = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to cores")
 
@@ -54,3 +57,8 @@ def test_a_process_that_has_ended_is_not_bound() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert not bind(process.pid, available_cores())
+
+
+def test_the_wire_has_every_reading_and_each_may_be_missing() -> None:
+    assert list(pb.Readings.DESCRIPTOR.fields_by_name) == [field.name for field in fields(Readings)]
+    assert all(field.has_presence for field in pb.Readings.DESCRIPTOR.fields)
