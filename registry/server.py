@@ -12,7 +12,7 @@ from atelier.rpc import create_server
 from protos.registry_pb2_grpc import add_RegistryServicer_to_server
 from registry.database import Database, open_database
 from registry.devices.device_probe import Probe
-from registry.disk.disk_report import Disk
+from registry.disk.disk_usage import Disk
 from registry.feed import Feed
 from registry.hub.download_store import DownloadStore
 from registry.hub.downloads import Downloads
@@ -24,6 +24,7 @@ from registry.instances.launch_plan import rules_of
 from registry.instances.launcher import Launcher
 from registry.instances.reconciler import Caretaker
 from registry.models.adapter_files import AdapterFolder
+from registry.models.folder_watch import FolderWatch
 from registry.models.model_catalogue import Catalogue
 from registry.models.model_store import ModelStore
 from registry.presets.preset_catalogue import Presets
@@ -52,6 +53,7 @@ class RegistryServer:
         self._instances = InstanceStore(database)
         self.feed = Feed()
         self.catalogue = Catalogue(config.models_dir, ModelStore(database), self.feed)
+        self.folder_watch = FolderWatch(config.models_dir, self.catalogue)
         self.presets = Presets(PresetStore(database), self.catalogue, self.feed)
         self._adapters = AdapterFolder(config.adapters_dir)
         self.pool = Pool(
@@ -101,7 +103,7 @@ class RegistryServer:
         await self._set_serving(True)
         self._looking = [
             asyncio.create_task(Caretaker(self.pool, self.catalogue.all).run()),
-            asyncio.create_task(self.catalogue.watch_folder()),
+            asyncio.create_task(self.folder_watch.run()),
             asyncio.create_task(self.responses.run()),
         ]
         self._launcher.prepare()
@@ -113,7 +115,7 @@ class RegistryServer:
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
-        self.catalogue.give_up()
+        self.catalogue.stop_imports()
         await asyncio.gather(self.downloads.close(), self.pool.drain(self._config.shutdown_grace))
         await self._launcher.close()
         await self.catalogue.close()

@@ -10,17 +10,17 @@ from atelier.rpc import Context, reported_errors
 from atelier.settings.settings_wire import load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
-from registry.disk.disk_report import Disk
+from registry.disk.disk_usage import Disk
 from registry.feed import Feed
 from registry.host_memory import machine_memory
 from registry.hub.downloads import Downloads
 from registry.instances.instance_pool import Pool
 from registry.instances.load_request import estimate_for
 from registry.models.adapter_files import AdapterFolder, memory_of
+from registry.models.file_digests import verify
+from registry.models.memory_estimate import describe_model
 from registry.models.model_catalogue import Catalogue
-from registry.models.model_description import describe_model
 from registry.models.model_import import check_import
-from registry.models.verification import verify
 from registry.presets.preset_catalogue import Presets
 from registry.responses.response_retention import Responses
 from registry.wire import (

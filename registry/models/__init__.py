@@ -1,1 +1,1 @@
-"""Model files: what a GGUF header says, what a model is called, and where its file lies."""
+"""The models that exist: files, facts, names, estimates."""

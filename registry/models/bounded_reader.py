@@ -1,4 +1,4 @@
-"""Reads a file's head forwards: never past its end, and never much of it in memory."""
+"""Reads the start of a file forwards: never past its end, and with little memory."""
 
 import os
 import struct
@@ -12,10 +12,10 @@ U64 = struct.Struct("<Q")
 
 
 class Window:
-    """A stretch of the file, and a position in it that only grows.
+    """A buffered part of the file, and a position that only grows.
 
-    Read, not mapped: a mapped file that shrinks under the reader kills the process.
-    Lengths come from the file and may lie: each is held against the file's size before it is believed.
+    Read, not mapped: reading a mapped file that shrinks kills the process (SIGBUS).
+    Lengths in the file are untrusted: each is checked against the file's size before it is used.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -31,11 +31,11 @@ class Window:
 
     @property
     def left(self) -> int:
-        """Bytes from here to the file's end."""
+        """Bytes up to the file's end."""
         return self._size - self.position
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes; InvalidModelFile when the file ends before."""
+        """The next `count` bytes. Raises InvalidModelFile if the file ends before."""
         self._need(count)
         if self._at + count > len(self._buffer):
             self._fill(max(count, WINDOW_BYTES))
@@ -49,10 +49,10 @@ class Window:
         return layout.unpack(self.take(layout.size))[0]
 
     def string(self, longest: int) -> bytes:
-        """A string with its length before it, of at most `longest` bytes."""
+        """A length-prefixed string of at most `longest` bytes. Raises InvalidModelFile."""
         length = self.number(U64)
         if length > longest:
-            raise InvalidModelFile(f"The header is damaged: it names a string of {length} bytes. Download it again.")
+            raise InvalidModelFile(f"The header is damaged: it has a string of {length} bytes. Download it again.")
         return self.take(length)
 
     def skip(self, count: int) -> None:
@@ -62,7 +62,7 @@ class Window:
             self._start, self._buffer, self._at = self.position, b"", 0
 
     def skip_strings(self, count: int) -> None:
-        """Pass over `count` strings; a vocabulary has hundreds of thousands, hence the tight loop."""
+        """Skip `count` strings. A tight loop, because vocabularies have hundreds of thousands."""
         unpack = U64.unpack_from
         while count:
             self._need(U64.size)
@@ -86,4 +86,4 @@ class Window:
 
 
 def _cut_off(size: int) -> InvalidModelFile:
-    return InvalidModelFile(f"The file is cut off or damaged: it ends, after {size} bytes, within its header.")
+    return InvalidModelFile(f"The file is truncated or damaged: its {size} bytes end within the header.")

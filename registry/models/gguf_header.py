@@ -1,9 +1,9 @@
-"""What a GGUF file says of itself, read by a parser that expects the file to lie.
+"""Reads the header of a GGUF file, which is untrusted.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every count is bounded and
-every length held against the file's size, so that the answer, or the refusal, takes less than a
-second and little memory. The `gguf` library gives the constants; its reader makes several objects
-for each string of the vocabulary and trusts every length.
+The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Every count is bounded and every length
+checked against the file's size, so that reading or rejecting a file takes under a second and little memory. The
+`gguf` library supplies the constants; its own reader creates several objects per vocabulary string and trusts every
+length.
 """
 
 import math
@@ -23,10 +23,10 @@ from registry.models.bounded_reader import U32, U64, Window
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MOST_ENTRIES = 65_536  # metadata entries, and tensors; real files have some hundreds
-MOST_STRINGS = 1_600_000  # in all arrays together; twice the largest vocabulary with its merges
+MOST_ENTRIES = 65_536  # metadata entries, and tensors; real files have hundreds
+MOST_STRINGS = 1_600_000  # in all arrays together; twice the largest known vocabulary with its merges
 LONGEST_KEY = 4096  # bytes
-MOST_NUMBERS = 1024  # of an array that is kept: one for each layer, not for each token
+MOST_NUMBERS = 1024  # of an array that is kept: one per layer, not per token
 LONGEST_TENSOR_NAME = 256  # bytes
 MOST_KEPT = 16 * 2**20  # bytes of metadata held in memory
 MOST_DIMENSIONS = 4
@@ -53,7 +53,7 @@ SCALARS = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One file's header. `metadata` has the scalars, the strings and, as tuples, short arrays of numbers."""
+    """One file's header. `metadata` has scalars, strings and, as tuples, short arrays of numbers."""
 
     metadata: Mapping[str, Any]
     file_bytes: int
@@ -61,8 +61,8 @@ class Header:
     parameters: int
     tensor_bytes: int
     vocabulary: int  # tokens
-    main_type: str  # of most parameters, such as "Q4_1"; empty without tensors
-    outer_widths: frozenset[int]  # dimensions of tensors that are in none of the repeated blocks
+    main_type: str  # of most parameters, for example "Q4_1"; empty without tensors
+    outer_widths: frozenset[int]  # dimensions of tensors outside the repeated blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class _Tensor:
 
 
 def read_header(path: Path) -> Header:
-    """The header of the file; InvalidModelFile says what is wrong with it, OSError why it cannot be read."""
+    """The file's header. Raises InvalidModelFile for a faulty file, OSError for an unreadable one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block
     try:
         info = os.fstat(descriptor)
@@ -112,24 +112,24 @@ def _parse(window: Window, size: int) -> Header:
 
 def _check_magic(window: Window, size: int) -> None:
     if size < len(MAGIC) or window.take(len(MAGIC)) != MAGIC:
-        raise InvalidModelFile("It is not a GGUF file: it does not begin with GGUF. Convert the model to GGUF first.")
+        raise InvalidModelFile("It is not a GGUF file: it does not start with GGUF. Convert the model to GGUF first.")
     version = window.number(U32)
     if version in VERSIONS:
         return
     if int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS:
-        raise InvalidModelFile("It is a big-endian GGUF file: take the little-endian one.")
-    raise InvalidModelFile(f"It is GGUF version {version}; versions 2 and 3 can be read. Convert the model anew.")
+        raise InvalidModelFile("It is a big-endian GGUF file: use the little-endian one.")
+    raise InvalidModelFile(f"It is GGUF version {version}; versions 2 and 3 are supported. Convert the model again.")
 
 
 def _count(window: Window, of_what: str) -> int:
     count: int = window.number(U64)
     if count > MOST_ENTRIES:
-        raise InvalidModelFile(f"The header is damaged: it names {count} {of_what}. Download the file again.")
+        raise InvalidModelFile(f"The header is damaged: it claims {count} {of_what}. Download the file again.")
     return count
 
 
 def _read_metadata(window: Window, count: int) -> tuple[dict[str, Any], int]:
-    """The metadata, and how many tokens the vocabulary has."""
+    """The metadata, and the number of tokens in the vocabulary."""
     metadata: dict[str, Any] = {}
     kept, strings_left, vocabulary = 0, MOST_STRINGS, 0
     for _ in range(count):
@@ -167,7 +167,7 @@ def _read_value(window: Window, kind: GGUFValueType) -> Any:
 
 
 def _read_array(window: Window, strings_left: int, most_numbers: int) -> tuple[tuple[Any, ...] | None, int]:
-    """An array's numbers if they are no more than that, otherwise None; and how many strings it held."""
+    """An array's numbers, or None if there are more than `most_numbers`; and how many strings it has."""
     kind = _value_type(window.number(U32))
     count = window.number(U64)
     if kind is GGUFValueType.ARRAY:
@@ -220,13 +220,13 @@ def _tensor_type(number: int, name: str) -> GGMLQuantizationType:
         return GGMLQuantizationType(number)
     except ValueError:
         raise InvalidModelFile(
-            f'Tensor "{name}" has the type {number}, which is unknown: the file is damaged, or newer than this server.'
+            f'Tensor "{name}" has the type {number}, which is unknown: the file is damaged, or too new for this server.'
         ) from None
 
 
 def _check_data(tensors: list[_Tensor], data_start: int, alignment: int, size: int) -> None:
     if any(tensor.offset % alignment for tensor in tensors):
-        raise InvalidModelFile("The header is damaged: a tensor does not lie where one can. Download the file again.")
+        raise InvalidModelFile("The header is damaged: a tensor's offset is not aligned. Download the file again.")
     end = max((data_start + tensor.offset + tensor.size for tensor in tensors), default=0)
     if end > size:
-        raise InvalidModelFile(f"The file is cut off: it has {size} bytes of {end}. Download it again.")
+        raise InvalidModelFile(f"The file is truncated: it has {size} of {end} bytes. Download it again.")

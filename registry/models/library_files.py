@@ -1,31 +1,55 @@
-"""Puts a model's files into the library: whole, or not at all."""
+"""The models' files in the library folder: found, placed whole or not at all, deleted."""
 
 import errno
 import itertools
 import os
 import threading
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from atelier.errors import AtelierError, Conflict, DiskFull, InvalidRequest, Unavailable
 from registry.models.model_record import Model, files_of
-from registry.models.split_files import PART, parts_of
+from registry.models.split_files import PART, is_later_part, parts_of
 
-UNFINISHED = ".importing-"  # begins the names of files that are still being written
+UNFINISHED = ".importing-"  # prefix of the names of files that are still being written
 COPY_BYTES = 8 * 2**20
+
+_log = structlog.get_logger(__name__)
 
 
 class Abandoned(Unavailable):
     """The registry stopped before the file was imported."""
 
 
-def place(files: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: threading.Event) -> list[Path]:
-    """Copy, or hard-link, a model's files into `folder` under `root`; their new paths.
+def find_models(root: Path) -> list[Path]:
+    """The first file of every model under `root`, sorted. Blocks; for a thread.
 
-    Blocks; for a thread. The first, which stands for the model, appears last. On failure
-    nothing is left behind. DiskFull when the disk is full; Abandoned when `stop` is set meanwhile.
+    Skips hidden files, links to folders, and links that lead out of the root.
+    """
+    return sorted(
+        path
+        for path in _gguf_files(root)
+        if not is_later_part(path) and _stays_inside(path, root) and _is_storable(path)
+    )
+
+
+def is_mounted(root: Path) -> bool:
+    """False for an empty folder: it may be the mount point of a disk that is absent, so nothing was deleted."""
+    try:
+        return any(not entry.name.startswith(".") for entry in root.iterdir())
+    except OSError:
+        return False
+
+
+def place(files: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: threading.Event) -> list[Path]:
+    """Copy or hard-link a model's files into `folder` under `root`; returns their new paths.
+
+    Blocks; for a thread. The first file, which makes the model visible, is placed last. A failure leaves nothing
+    behind. Raises DiskFull; Abandoned when `stop` is set meanwhile.
     """
     placed: list[Path] = []
     try:
@@ -43,10 +67,10 @@ def place(files: Sequence[Path], folder: Path, root: Path, *, link: bool, stop: 
     return placed[::-1]
 
 
-def put(files: Sequence[Path], folder: Path, root: Path) -> Path:
-    """Move whole files into `folder` under `root`, in place of those that have their names; the first one's new path.
+def move_in(files: Sequence[Path], folder: Path, root: Path) -> Path:
+    """Move whole files into `folder` under `root`, replacing those of the same names; returns the first one's new path.
 
-    Blocks; for a thread. They lie in the same file system. The first, which stands for the model, comes last.
+    Blocks; for a thread. All are in one file system. The first, which makes the model visible, is moved last.
     """
     try:
         _make_inside(folder, root)
@@ -58,11 +82,11 @@ def put(files: Sequence[Path], folder: Path, root: Path) -> Path:
     return folder / files[0].name
 
 
-def take_away(model: Model, needed: Collection[str], root: Path) -> list[Path]:
-    """Delete a model's files, with what came beside them, and the folders that are empty then; what was deleted.
+def delete_model_files(model: Model, needed: Collection[str], root: Path) -> list[Path]:
+    """Delete a model's files, those downloaded with them, and folders left empty; returns the deleted paths.
 
-    Nothing outside `root`. `needed`: names of files in its folder that stay. The first part, which stands for the
-    model, goes last.
+    Deletes nothing outside `root`. `needed`: names of files in its folder that stay. The first part, which makes the
+    model visible, is deleted last. Raises Conflict.
     """
     if not model.path.is_relative_to(root):
         return []
@@ -86,19 +110,43 @@ def take_away(model: Model, needed: Collection[str], root: Path) -> list[Path]:
 
 
 def remove_unfinished(root: Path) -> None:
-    """Delete what an import that was killed left behind."""
+    """Delete the unfinished files of imports that were killed."""
     for path in root.rglob(f"{UNFINISHED}*"):
         if path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in the folder survive a power cut."""
+    """Make renames in the folder survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _gguf_files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, name) for name in names if name.lower().endswith(".gguf") and name[0] != ".")
+
+
+def _stays_inside(path: Path, root: Path) -> bool:
+    # realpath, because Path.resolve raises on a link to itself; reading such a link fails later.
+    if not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        return True
+    _log.warning("model_skipped", path=str(path), reason="it is a link out of its folder")
+    return False
+
+
+def _is_storable(path: Path) -> bool:
+    """A file system accepts names that are not text; a database does not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        _log.warning("model_skipped", path=repr(path), reason="its name is not UTF-8")
+        return False
+    return True
 
 
 def _place_one(source: Path, target: Path, link: bool, stop: threading.Event) -> None:
@@ -113,7 +161,7 @@ def _place_one(source: Path, target: Path, link: bool, stop: threading.Event) ->
 
 
 def _hard_link(source: Path, target: Path) -> bool:
-    """Whether it could be done: not across file systems, nor on every one of them."""
+    """False across file systems, and on those without hard links."""
     with suppress(OSError):
         os.link(source.resolve(), target)
         return True
@@ -132,17 +180,17 @@ def _copy(source: Path, target: Path, stop: threading.Event) -> None:
 
 def _make_inside(folder: Path, root: Path) -> None:
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise InvalidRequest("The models' folder leads, by a link, out of itself: remove the link.", param="path")
+        raise InvalidRequest("A link in the models' folder leads out of it: remove the link.", param="path")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _free_names(files: Sequence[Path], folder: Path) -> list[str]:
-    """The files' own names, or, where another model's file has one, numbered ones."""
+    """The files' own names, or numbered ones where another model's file has such a name."""
     for number in itertools.count(1):
         names = [_numbered(file.name, number) for file in files]
         if not any((folder / name).exists() for name in names):
             return names
-    raise AssertionError("counting ends never")
+    raise AssertionError("unreachable")
 
 
 def _numbered(name: str, number: int) -> str:

@@ -1,21 +1,23 @@
-"""How much memory a model will take, before it is loaded: pure, from its shape and its load settings.
+"""Estimates the memory of a model before it is loaded, from its shape and load settings. Pure.
 
-As llama.cpp accounts for it: the weights, the KV cache with recurrent states, and the compute buffers
-of the largest graph. Of the graph only what is large is counted: the logits of all of its tokens, the
-attention, the feed-forward network; they follow one another, so the largest counts. An upper bound where
-a header does not say enough: experts, hybrids of attention and recurrence.
+Counted as llama.cpp does: weights, KV cache with recurrent states, and the compute buffers of the largest graph. Of
+the graph only the large tensors count: logits of all its tokens, attention, feed-forward. They are computed one
+after the other, so the largest counts. An upper bound where a header lacks facts: experts, hybrid architectures.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from atelier.settings import Load
+from registry.models.model_record import Model
 from registry.models.model_shape import Shape
 
-CELLS = 256  # the cache grows in steps of so many tokens
+CELLS = 256  # the cache is allocated in steps of this many tokens
 FLOAT = 4  # bytes
-KEPT_ROWS = 2  # of the embedding's width, that live through a layer
+SHORTEST_CONTEXT = 2048  # tokens, of the context lengths that a description lists
+KEPT_ROWS = 2  # of the embedding's width, kept during a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Estimate:
     compute: int
 
     def __add__(self, other: "Estimate") -> "Estimate":
-        """Of two models that are loaded together."""
+        """Of two models loaded together."""
         return Estimate(self.weights + other.weights, self.kv_cache + other.kv_cache, self.compute + other.compute)
 
     @property
@@ -36,12 +38,35 @@ class Estimate:
 
 
 def estimate_memory(shape: Shape, load: Load, *, embeds_only: bool = False) -> Estimate:
-    """`embeds_only`: no cache is kept, and a batch makes no logits."""
+    """In bytes. `embeds_only`: an embedding model has no cache and computes no logits."""
     if embeds_only:
         return Estimate(shape.tensor_bytes, 0, _graph(shape, load, cells=_tokens(load), flash=False, outputs=0))
     flash = load.flash_attention is not False
     compute = _graph(shape, load, cells=_cells(load.context_length), flash=flash, outputs=_tokens(load))
     return Estimate(shape.tensor_bytes, _cache(shape, load), compute + load.parallel * shape.vocabulary * FLOAT)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A model, and its memory by context length: more than every watcher needs."""
+
+    model: Model
+    memory: dict[int, Estimate]
+
+
+def describe_model(model: Model, estimate: Callable[[int], Estimate]) -> ModelDescription:
+    """`estimate`: the memory of an instance with this context length."""
+    return ModelDescription(model, {length: estimate(length) for length in context_lengths(model.facts.context_length)})
+
+
+def context_lengths(longest: int) -> list[int]:
+    """The context lengths to list: doubled up to the longest, which is the last."""
+    if longest <= SHORTEST_CONTEXT:
+        return [longest] if longest else [SHORTEST_CONTEXT]
+    lengths = [SHORTEST_CONTEXT]
+    while lengths[-1] * 2 < longest:
+        lengths.append(lengths[-1] * 2)
+    return [*lengths, longest]
 
 
 def _cache(shape: Shape, load: Load) -> int:
@@ -56,7 +81,7 @@ def _cache(shape: Shape, load: Load) -> int:
 
 
 def _sliding_cells(shape: Shape, load: Load) -> int:
-    """What a window needs: itself for each sequence that shares the cache, and the batch that moves it on."""
+    """Cells of a sliding window: the window of each sequence in the cache, and one batch."""
     sequences = load.parallel if load.kv_unified else 1
     return _cells(shape.sliding_window * sequences + _tokens(load))
 
@@ -77,7 +102,7 @@ def _graph(shape: Shape, load: Load, *, cells: int, flash: bool, outputs: int) -
 
 
 def _tokens(load: Load) -> int:
-    """Of one compute graph."""
+    """Tokens of one compute graph."""
     return min(load.ubatch_size, load.batch_size)
 
 
@@ -86,6 +111,6 @@ def _cells(tokens: int) -> int:
 
 
 def _bytes(kv_type: str) -> float:
-    """Of one number of this type."""
+    """Bytes per element of this type."""
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kv_type.upper()]]
     return float(size / block)

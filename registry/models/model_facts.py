@@ -1,21 +1,24 @@
-"""What is known of a model from its files' headers."""
+"""What a model's file headers and chat template tell of it."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jinja2
 from gguf import LlamaFileType
+from jinja2 import nodes
 
 from atelier.errors import InvalidModelFile, InvalidRequest
 from atelier.settings import TABLE
-from registry.models.capabilities import capabilities_of
 from registry.models.gguf_header import Header
 from registry.models.model_shape import Shape, shape_of
 
-VERSION = 3  # of what is read; raise it when a fact is added
-LONGEST_TEXT = 200  # characters of a name: a file may give megabytes, which every watcher would get
+VERSION = 3  # of this reader; raise it when a fact is added, so that known files are read again
+LONGEST_TEXT = 200  # characters of a name: a file may hold megabytes, and every watcher would receive them
 GUESSED = 1024  # a flag in general.file_type
+LONGEST_TEMPLATE = 200_000  # characters of a template that is parsed for its capabilities
+REASONING_MARKS = ("<think>", "enable_thinking", "reasoning_content", "<|channel|>analysis")
 EMBEDDING_ARCHITECTURES = frozenset(
     {
         "bert",
@@ -48,7 +51,7 @@ SAMPLING_KEYS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Of all the parts of one model. A number that the file does not give is 0."""
+    """Of all parts of one model. A number that the file does not have is 0."""
 
     title: str  # general.name, shortened
     architecture: str
@@ -57,7 +60,7 @@ class Facts:
     size_bytes: int
     parameters: int
     layers: int
-    context_length: int  # tokens that the model was trained for
+    context_length: int  # tokens, as trained
     embedding_length: int
     chat_template: str | None = None
     embedding: bool = False
@@ -66,18 +69,18 @@ class Facts:
     licence: str = ""  # as the file names it: "apache-2.0"
     made_for_tools: bool = False
     made_for_reasoning: bool = False
-    version: int = 0  # of this reader; what an earlier one has read is read again
+    version: int = 0  # of the reader that made these facts
 
 
 def facts_of(headers: Sequence[Header]) -> Facts:
-    """The facts; InvalidModelFile when these are not a language model's files."""
+    """The facts of a model's headers, part by part. Raises InvalidModelFile if they are not a language model's."""
     metadata = headers[0].metadata
     architecture = _architecture(headers)
     parameters = sum(header.parameters for header in headers)
     template = _text(metadata, "tokenizer.chat_template") or None
     capabilities = capabilities_of(template)
     if not parameters:
-        raise InvalidModelFile("It holds no tensors: it is a vocabulary only, not a model.")
+        raise InvalidModelFile("It has no tensors: it is a vocabulary, not a model.")
     return Facts(
         title=_name(metadata, "general.name"),
         architecture=architecture,
@@ -99,6 +102,37 @@ def facts_of(headers: Sequence[Header]) -> Facts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model was trained for, judging by its chat template."""
+
+    chat: bool  # it has a template
+    tools: bool  # the template reads the tools that may be called
+    reasoning: bool  # the template separates reasoning from answers
+
+
+def capabilities_of(template: str | None) -> Capabilities:
+    if template is None:
+        return Capabilities(chat=False, tools=False, reasoning=False)
+    reasoning = any(mark in template for mark in REASONING_MARKS)
+    return Capabilities(chat=True, tools=_reads(template, "tools"), reasoning=reasoning)
+
+
+def _reads(template: str, name: str) -> bool:
+    """Whether the template uses a variable of this name that it does not set; False if it is not valid Jinja.
+
+    Uses the syntax tree alone: compiling an untrusted template would evaluate its constant expressions.
+    """
+    if len(template) > LONGEST_TEMPLATE:
+        return False
+    try:
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except (jinja2.TemplateError, RecursionError, ValueError):
+        return False
+    names = [node for node in tree.find_all(nodes.Name) if node.name == name]
+    return any(node.ctx == "load" for node in names) and not any(node.ctx == "store" for node in names)
+
+
 def _architecture(headers: Sequence[Header]) -> str:
     metadata = headers[0].metadata
     architecture = _name(metadata, "general.architecture")
@@ -106,7 +140,7 @@ def _architecture(headers: Sequence[Header]) -> str:
     if other := NOT_MODELS.get(architecture) or NOT_MODELS.get(kind):
         raise InvalidModelFile(f"It is {other}, not a model.")
     if not architecture:
-        raise InvalidModelFile("The header names no architecture: it is not a language model.")
+        raise InvalidModelFile("The header has no architecture: it is not a language model.")
     return architecture
 
 
@@ -123,7 +157,7 @@ def _quantization(headers: Sequence[Header]) -> str:
 
 
 def _sampling_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file recommends, as far as it is within this server's bounds."""
+    """The sampling settings that the file recommends; those outside this server's bounds are ignored."""
     found = {}
     for key, name in SAMPLING_KEYS.items():
         row = TABLE["inference"][name]

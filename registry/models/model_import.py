@@ -1,4 +1,4 @@
-"""An import: what is asked for, what the model will be called, and where its files go."""
+"""Imports: the request, the key the model gets, and where its files go."""
 
 import filecmp
 import os
@@ -18,10 +18,10 @@ from registry.models.split_files import parts_of
 
 
 class Mode(Enum):
-    """What becomes of the file that is imported."""
+    """What an import does with the file."""
 
     COPY = "copy"
-    LINK = "link"  # a hard link where the file system allows it, else a copy
+    LINK = "link"  # a hard link where the file system supports it, else a copy
     IN_PLACE = "in_place"
 
 
@@ -33,12 +33,12 @@ class ImportRequest:
 
 
 def check_import(path: str, key: str | None, mode: Mode) -> ImportRequest:
-    """The request, if it can be done; otherwise InvalidRequest that names what to change."""
+    """The request, checked. Raises InvalidRequest that names what to change."""
     return ImportRequest(_check_path(path), check_key(key.lower()) if key else None, mode)
 
 
 def naming_of(request: ImportRequest, facts: Facts, models_dir: Path) -> tuple[str, str]:
-    """The key the model would have if it were free, and the name to show."""
+    """The key that the model gets if it is free, and its display name."""
     inside = request.path.is_relative_to(models_dir)
     origin = origin_in(models_dir, request.path) if inside else origin_of(request.path)
     if request.key:
@@ -51,9 +51,9 @@ def naming_of(request: ImportRequest, facts: Facts, models_dir: Path) -> tuple[s
 def place_files(
     request: ImportRequest, key: str, projector: Projector | None, models_dir: Path, stop: threading.Event
 ) -> list[Path]:
-    """Bring the files to where they shall lie; their paths there, the (first) one's first. Blocks; for a thread.
+    """Put the files into the library; returns their paths there, the first part first. Blocks; for a thread.
 
-    `projector`: the model's, beside it. It is brought along, unless the folder has it already.
+    `projector`: found beside the model. It is imported too, unless the folder has it already.
     """
     if request.mode is Mode.IN_PLACE or request.path.is_relative_to(models_dir):
         return parts_of(request.path)

@@ -1,4 +1,4 @@
-"""What a model is called: pure functions from its path and facts to its key."""
+"""Model keys and display names, from a model's path and facts. Pure."""
 
 import re
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType, LlamaFileType
 from registry.models.model_facts import Facts
 from registry.models.split_files import stem_of
 
-LOCAL = "local"  # publisher of files that come from nowhere in particular
+LOCAL = "local"  # publisher of files whose path names none
 LONGEST_PART = 90  # characters; two of them and a variant fit into a name
 QUANTIZATIONS = {kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in LlamaFileType} | {
     kind.name for kind in GGMLQuantizationType
@@ -25,20 +25,20 @@ HUB_CACHE = re.compile(r"models--(?P<publisher>.+?)--(?P<repo>.+)")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a file comes from, as its path tells. Empty when it does not."""
+    """The publisher and repository in a file's path; empty where it has none."""
 
     publisher: str
     repo: str
 
 
 def origin_in(models_dir: Path, path: Path) -> Origin:
-    """Of a file within a `models/<publisher>/<repo>/<file>` tree."""
+    """Of a file in a `models/<publisher>/<repo>/<file>` tree."""
     folders = path.relative_to(models_dir).parts[:-1]
     return Origin(folders[0] if folders else "", folders[1] if len(folders) > 1 else "")
 
 
 def origin_of(path: Path) -> Origin:
-    """Of a file anywhere: the hub's cache, or another program's `models/<publisher>/<repo>/<file>`."""
+    """Of a file elsewhere: the hub's cache, or another program's `models/<publisher>/<repo>/<file>`."""
     for folder in path.parent.parts:
         if match := HUB_CACHE.fullmatch(folder):
             return Origin(match["publisher"], match["repo"])
@@ -49,7 +49,7 @@ def origin_of(path: Path) -> Origin:
 
 
 def display_name(path: Path, origin: Origin, facts: Facts) -> str:
-    """The model's name in its own spelling: of the file, or the repository, or the metadata."""
+    """The model's name in its original spelling: from the file, the repository or the metadata."""
     repo = re.sub(r"[-_.]gguf$", "", origin.repo, flags=re.IGNORECASE)
     for candidate in (stem_of(path), repo, facts.title):
         name = QUANTIZATION_END.sub("", candidate).strip()
@@ -63,7 +63,7 @@ def key_for(publisher: str, name: str) -> str:
 
 
 def free_key(key: str, quantization: str, taken: Collection[str]) -> str:
-    """`key` if no other model has it, else `key@variant`; the one that has it keeps it."""
+    """`key` if it is free, else `key@variant`, numbered if that is taken too."""
     if key not in taken:
         return key
     variant = f"{key.partition('@')[0]}@{name_part(quantization) or 'other'}"
@@ -75,6 +75,6 @@ def free_key(key: str, quantization: str, taken: Collection[str]) -> str:
 
 
 def name_part(text: str) -> str:
-    """`text` in the form that a part of a key has: lower case, only its letters, digits and signs."""
+    """`text` as a part of a key: lower case, other characters replaced by "-"."""
     cleaned = re.sub(r"[^a-z0-9._+-]+", "-", text.lower())[:LONGEST_PART]
     return re.sub(r"^[^a-z0-9]+|[^a-z0-9]+$", "", cleaned)

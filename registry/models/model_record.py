@@ -11,7 +11,7 @@ from registry.models.split_files import parts_of
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Whether a file is still the one that was read: its parts' size, and when they last changed."""
+    """Identifies the state of a model's files: their size together, and when one last changed."""
 
     size: int  # bytes
     changed: int  # nanoseconds since the epoch
@@ -19,7 +19,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model was downloaded from, and what its files must be."""
+    """Where a model was downloaded from, and the digests of its files."""
 
     source: str  # "hub" or "pypi"
     name: str  # user/repo, or the package
@@ -30,7 +30,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """How many instances a model has: never fewer than the least, by itself never more than the most."""
+    """Bounds on the number of a model's instances; scaling stays between them."""
 
     least: int
     most: int
@@ -38,19 +38,19 @@ class Replicas:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One model: a file, or the first of several, and what is known of it."""
+    """One model: its file, or the first of several, and its facts."""
 
     key: str
     path: Path
-    source: Path  # where it was imported from; `path` itself when it was found in its place
+    source: Path  # where it was imported from; equals `path` if it was found in place
     display_name: str
     facts: Facts
     stamp: Stamp
     imported_at: float  # seconds since the epoch
-    provenance: Provenance | None = None  # of a file that was not downloaded by us, unknown
-    default_preset: str | None = None  # name of the preset whose settings hold where nothing else is said
-    replicas: Replicas | None = None  # None: as many as are loaded
-    projector: Projector | None = None  # lies beside it now; not kept in the database
+    provenance: Provenance | None = None  # None: not downloaded by this registry
+    default_preset: str | None = None  # its settings apply where a request names no preset
+    replicas: Replicas | None = None  # None: no bounds
+    projector: Projector | None = None  # beside it at present; not in the database
 
     @property
     def publisher(self) -> str:
@@ -62,13 +62,13 @@ class Model:
 
 
 def files_of(model: Model) -> list[Path]:
-    """Its parts in their order, then what came beside them: a projector, for one."""
+    """Its parts in order, then the files that were downloaded with them, and its projector."""
     beside = [model.path.with_name(name) for name in (model.provenance.digests if model.provenance else ())]
     projector = [model.projector.path] if model.projector else []
     return list(dict.fromkeys([*parts_of(model.path), *beside, *projector]))
 
 
 def stamp_of(path: Path) -> Stamp:
-    """The stamp of a model's files as they are now; OSError when one is missing."""
+    """The present stamp of a model's files. Raises OSError when one is missing."""
     infos = [part.stat() for part in parts_of(path)]
     return Stamp(sum(info.st_size for info in infos), max(info.st_mtime_ns for info in infos))

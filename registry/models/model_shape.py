@@ -1,4 +1,4 @@
-"""What a model's memory depends on, from its files' headers. Layers may differ from one another."""
+"""The dimensions that a model's memory depends on, from its files' headers. Layers may differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from registry.models.gguf_header import Header
 
-# Where the header has a sliding window but no pattern: every so manieth layer sees everything (llama.cpp's src/models).
+# For headers with a sliding window but no pattern: every n-th layer attends to everything (llama.cpp's src/models).
 SLIDING_PATTERNS = {
     "cohere2": 4,
     "exaone4": 4,
@@ -16,23 +16,23 @@ SLIDING_PATTERNS = {
     "gpt-oss": 2,
     "olmo2": 4,
 }
-LARGEST = 2**24  # of any number here; a header may say anything
+LARGEST = 2**24  # of any number here; a header is untrusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """Numbers of elements, not of bytes. What a header does not give is 0."""
+    """Numbers of elements, not bytes. 0 where a header has no value."""
 
     tensor_bytes: int
     embedding_length: int
     vocabulary: int
     heads: int
-    feed_forward: int  # the widest layer's; of experts, those that work together
+    feed_forward: int  # of the widest layer; for experts, of those used for one token
     key_widths: tuple[int, ...]  # of one token's keys, all heads, by layer
     value_widths: tuple[int, ...]
     sliding_window: int  # tokens
-    sliding_layers: tuple[bool, ...]  # which layers see no more than the window
-    state: int  # of a recurrent layer, for each sequence
+    sliding_layers: tuple[bool, ...]  # layers that attend to the window only
+    state: int  # elements of a recurrent layer's state, per sequence
     recurrent_layers: int
 
     @classmethod
@@ -50,7 +50,7 @@ def shape_of(headers: Sequence[Header], architecture: str) -> Shape:
     keys, values = facts.number("attention.key_length") or head, facts.number("attention.value_length") or head
     state = _state(facts)
     attends = not state or facts.has("attention.head_count_kv") or facts.number("attention.head_count") > 0
-    latent = facts.has("attention.key_length_mla")  # its values are computed from its keys
+    latent = facts.has("attention.key_length_mla")  # values are computed from keys, not cached
     return Shape(
         tensor_bytes=sum(header.tensor_bytes for header in headers),
         embedding_length=embedding,
@@ -67,7 +67,7 @@ def shape_of(headers: Sequence[Header], architecture: str) -> Shape:
 
 
 class _Facts:
-    """The architecture's own part of the metadata, bounded."""
+    """The architecture's part of the metadata, with bounded numbers."""
 
     def __init__(self, metadata: Mapping[str, Any], architecture: str) -> None:
         self._metadata = metadata
@@ -77,11 +77,11 @@ class _Facts:
         return f"{self._architecture}.{name}" in self._metadata
 
     def number(self, name: str) -> int:
-        """A number, or the largest of several."""
+        """A number; of an array the largest."""
         return max(self._numbers(name), default=0)
 
     def each(self, name: str, layers: int) -> tuple[int, ...]:
-        """One number for each layer."""
+        """One number per layer."""
         found = self._numbers(name)
         if len(found) == 1:
             return found * layers
@@ -99,18 +99,18 @@ def _feed_forward(facts: _Facts, layers: int) -> int:
 
 
 def _sliding(facts: _Facts, architecture: str, layers: int) -> tuple[bool, ...]:
-    """An architecture that is not known to have a pattern counts as one whose layers see everything."""
+    """Without a known pattern, all layers count as attending to everything: the upper bound."""
     if not facts.number("attention.sliding_window"):
         return (False,) * layers
-    told = facts.each("attention.sliding_window_pattern", layers)
-    if len(set(told)) > 1:
-        return tuple(map(bool, told))
-    period = (told[0] if told else 0) or SLIDING_PATTERNS.get(architecture, 1)
+    pattern = facts.each("attention.sliding_window_pattern", layers)
+    if len(set(pattern)) > 1:
+        return tuple(map(bool, pattern))
+    period = (pattern[0] if pattern else 0) or SLIDING_PATTERNS.get(architecture, 1)
     return tuple(layer % period < period - 1 for layer in range(layers))
 
 
 def _state(facts: _Facts) -> int:
-    """Numbers that a recurrent layer keeps of a sequence: Mamba's convolution and state, or RWKV's."""
+    """Elements of a recurrent layer's state per sequence: Mamba's convolution and state, or RWKV's."""
     embedding = facts.number("embedding_length")
     if head := facts.number("wkv.head_size"):
         return embedding * (facts.number("token_shift_count") or 2) + embedding * head
@@ -120,6 +120,6 @@ def _state(facts: _Facts) -> int:
 
 
 def _recurrent_layers(heads_kv: Sequence[int], layers: int) -> int:
-    """Those without keys; all of them, as an upper bound, where the header does not tell them apart."""
+    """Layers without keys; all layers, as an upper bound, if the header does not distinguish them."""
     without = sum(count == 0 for count in heads_kv)
     return without or layers

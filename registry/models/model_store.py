@@ -2,10 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import delete, select
 
+from atelier.json_types import Json
 from registry.database import Database
 from registry.database_tables import ModelRow
 from registry.models.model_facts import Facts
@@ -16,7 +16,7 @@ FACTS = frozenset(field.name for field in dataclasses.fields(Facts))
 
 
 class ModelStore:
-    """Every method is one transaction; Unavailable when the database does not answer."""
+    """Every method is one transaction. Raises Unavailable when the database does not answer."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,8 +51,8 @@ def _to_row(model: Model) -> ModelRow:
     )
 
 
-def _to_facts(values: dict[str, Any]) -> Facts:
-    """Without what an earlier reader told and this one does not."""
+def _to_facts(values: Json) -> Facts:
+    """Ignores facts of an earlier reader that no longer exist."""
     shape = values.get("shape")
     known = {name: value for name, value in values.items() if name in FACTS}
     return Facts(**{**known, "shape": Shape.from_json(shape) if shape else None})

@@ -1,4 +1,4 @@
-"""Models split over several files: `name-00001-of-00003.gguf` and its fellows."""
+"""Models split over several files: `name-00001-of-00003.gguf` and the other parts."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ MOST_PARTS = 1000
 
 
 def parts_of(path: Path) -> list[Path]:
-    """All the files of the model whose first file is `path`; InvalidModelFile when it is not the first."""
+    """All files of the model whose first file is `path`. Raises InvalidModelFile if it is another part."""
     match = PART.fullmatch(path.name)
     if match is None:
         return [path]
@@ -31,15 +31,15 @@ def is_later_part(path: Path) -> bool:
 
 
 def stem_of(path: Path) -> str:
-    """The file's name without its part's number and its suffix."""
+    """The file's name without part number and suffix."""
     match = PART.fullmatch(path.name)
     return match["stem"] if match else path.name.removesuffix(path.suffix)
 
 
 def read_facts(path: Path) -> Facts:
-    """Check every part's header and give the model's facts. Blocks; for a thread.
+    """Check every part's header and return the model's facts. Blocks; for a thread.
 
-    InvalidModelFile says which file is wrong; OSError when one cannot be read.
+    Raises InvalidModelFile that names the faulty file; OSError when one cannot be read.
     """
     parts = parts_of(path)
     if missing := [part.name for part in parts if not part.exists()]:

@@ -1,1 +1,1 @@
-"""Presets: named sets of settings, version by version, and which of them a model uses by default."""
+"""Presets: named sets of settings with their versions."""

@@ -1,4 +1,4 @@
-"""The presets that there are, and every change of them."""
+"""The presets that exist, and every change to them."""
 
 import asyncio
 import time
@@ -14,14 +14,14 @@ from registry.models.model_catalogue import Catalogue
 from registry.presets.preset_store import PresetStore
 from registry.presets.template_trial import try_template
 
-MOST_PRESETS = 200  # every gateway gets all of them in one message of 64 MiB at most
+MOST_PRESETS = 200  # every gateway receives all of them in one message of at most 64 MiB
 MOST_BYTES = 256 * 1024  # of one preset's settings
 
 _log = structlog.get_logger(__name__)
 
 
 class Presets:
-    """Owns the presets: one change at a time, in the database before it is told; look-ups wait for nothing."""
+    """Owns the presets. One change at a time, in the database before it is published; look-ups wait for nothing."""
 
     def __init__(self, store: PresetStore, catalogue: Catalogue, feed: Feed) -> None:
         self._store = store
@@ -38,33 +38,33 @@ class Presets:
         return self._presets.get(name)
 
     def require(self, name: str) -> Preset:
-        """PresetNotFound, with near names, when there is none of this name."""
+        """Raises PresetNotFound, with near names."""
         if preset := self._presets.get(name):
             return preset
         raise PresetNotFound(f'There is no preset "{name[:100]}".{near_hint(name, self._presets)}', param="preset")
 
     async def versions(self, name: str) -> list[Preset]:
-        """The newest first."""
+        """Newest first. Raises PresetNotFound."""
         self.require(name)
         return await self._store.versions(name)
 
     async def put(self, wanted: Preset, expected: int | None) -> Preset:
         """Create the preset, or write its next version.
 
-        `expected`: the version that is to be replaced; 0 when there shall be none. Conflict, AlreadyExists when it
-        is another; InvalidRequest names the setting that cannot be; InvalidTemplate; ModelNotFound.
+        `expected`: the version to replace; 0: the preset must not exist. Raises Conflict or AlreadyExists if it is
+        another; InvalidRequest that names the faulty setting; InvalidTemplate; ModelNotFound.
         """
         return await asyncio.shield(asyncio.create_task(self._put(wanted, expected)))
 
     async def _put(self, wanted: Preset, expected: int | None) -> Preset:
-        """To its end, whoever stops waiting: what is in the database is told."""
+        """Not cancelled with its caller: what is in the database must be published."""
         name = check_preset_name(wanted.name)
         settings = check_settings(wanted.settings)
         if len(settings_json(settings)) > MOST_BYTES:
             raise InvalidRequest(f"A preset has at most {MOST_BYTES // 1024} KiB of settings.", param="settings")
         known = self._presets.get(name)
         model = wanted.model
-        if model is not None and (known is None or model != known.model):  # the one that it has may be gone
+        if model is not None and (known is None or model != known.model):  # its present model may be gone
             model = self._catalogue.find(model).key
         await _check_template(settings.get("prompt", {}).get("chat_template"))
         async with self._changing:
@@ -82,7 +82,7 @@ class Presets:
         return preset
 
     async def delete(self, name: str) -> None:
-        """Conflict while a model uses it by default; PresetNotFound."""
+        """Raises Conflict while it is a model's default; PresetNotFound."""
         await asyncio.shield(asyncio.create_task(self._delete(name)))
 
     async def _delete(self, name: str) -> None:
@@ -90,7 +90,7 @@ class Presets:
             self.require(name)
             if users := [model.key for model in self._catalogue.all() if model.default_preset == name]:
                 raise Conflict(
-                    f'"{name}" is the default of {", ".join(users)}: give that another one first.', param="name"
+                    f'"{name}" is the default preset of {", ".join(users)}: choose another default first.', param="name"
                 )
             await self._store.remove(name)
             del self._presets[name]
@@ -106,10 +106,10 @@ def _check_expected(name: str, before: Preset | None, expected: int | None) -> N
         return
     if not expected:
         raise AlreadyExists(
-            f'There is a preset "{name}" already; choose another name, or change that one.', param="name"
+            f'There is a preset "{name}" already; choose another name, or change the existing one.', param="name"
         )
     now = f"it is at version {before.version}" if before else "it is gone"
-    raise Conflict(f'"{name}" was changed meanwhile: {now}. Look at it and try again.', param="version")
+    raise Conflict(f'"{name}" has changed meanwhile: {now}. Read it again and retry.', param="version")
 
 
 async def _check_template(template: str | None) -> None:

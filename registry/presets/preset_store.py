@@ -1,4 +1,4 @@
-"""Presets in the database: every version that there was."""
+"""Presets in the database, with their earlier versions."""
 
 import orjson
 from sqlalchemy import delete, func, select, tuple_
@@ -7,30 +7,30 @@ from atelier.settings.preset import Preset, settings_from_json, settings_json
 from registry.database import Database
 from registry.database_tables import PresetRow
 
-MOST_VERSIONS = 100  # of one preset, that are kept
+MOST_VERSIONS = 100  # kept of one preset
 
 
 class PresetStore:
-    """Every method is one transaction; Unavailable when the database does not answer."""
+    """Every method is one transaction. Raises Unavailable when the database does not answer."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def newest(self) -> list[Preset]:
-        """Of every preset the version that holds."""
+        """The newest version of every preset."""
         async with self._database.transaction() as session:
             newest = select(PresetRow.name, func.max(PresetRow.version)).group_by(PresetRow.name)
             query = select(PresetRow).where(tuple_(PresetRow.name, PresetRow.version).in_(newest))
             return [_to_preset(row) for row in await session.scalars(query.order_by(PresetRow.name))]
 
     async def versions(self, name: str) -> list[Preset]:
-        """The newest first."""
+        """Newest first."""
         async with self._database.transaction() as session:
             query = select(PresetRow).where(PresetRow.name == name).order_by(PresetRow.version.desc())
             return [_to_preset(row) for row in await session.scalars(query)]
 
     async def add(self, preset: Preset) -> None:
-        """One more version; those that are too old go."""
+        """Add a version; delete those beyond MOST_VERSIONS."""
         async with self._database.transaction() as session:
             session.add(_to_row(preset))
             oldest = preset.version - MOST_VERSIONS

@@ -1,4 +1,4 @@
-"""A chat template, compiled and tried on a short chat in a process that it may ruin.
+"""Compiles a chat template and renders short chats with it, in a process with limits of time and memory.
 
 python -m registry.presets.template_trial < template      prints what is wrong with it, or nothing
 """
@@ -23,7 +23,7 @@ CHATS = (
 
 
 async def try_template(template: str) -> str | None:
-    """What is wrong with the template; None when nothing is."""
+    """What is wrong with the template; None if nothing."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "registry.presets.template_trial"),
         stdin=asyncio.subprocess.PIPE,
@@ -32,16 +32,16 @@ async def try_template(template: str) -> str | None:
     )
     try:
         async with asyncio.timeout(SECONDS):
-            said, _ = await process.communicate(template.encode())
+            output, _ = await process.communicate(template.encode())
     except TimeoutError:
-        return "The chat template takes too long."
+        return "The chat template takes too long to render."
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode not in (0, 1):
         return "The chat template takes too much memory."
-    fault = said.decode(errors="replace").strip()
+    fault = output.decode(errors="replace").strip()
     return (fault or "The chat template cannot be used.") if process.returncode else None
 
 
@@ -56,7 +56,7 @@ def main() -> int:
         return 1
     except MemoryError:
         return 2
-    except Exception as error:  # jinja2 and Python's compiler raise others too
+    except Exception as error:  # jinja2 and Python's compiler raise many kinds
         print(f"The chat template does not compile: {type(error).__name__}: {error}")
         return 1
     return 0

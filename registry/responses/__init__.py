@@ -1,1 +1,1 @@
-"""Responses that their clients may ask for again, or continue."""
+"""Stored responses that clients may retrieve or continue."""

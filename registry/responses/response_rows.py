@@ -1,6 +1,7 @@
-"""Responses in the database."""
+"""Stored responses: the record, and its rows in the database. The body is opaque to the registry."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, and_, delete, func, insert, literal, select, update
@@ -9,14 +10,31 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from atelier.errors import AlreadyExists
 from registry.database import Database
 from registry.database_tables import ResponseRow
-from registry.responses.response_record import Address, StoredResponse
 
 MOST_TURNS = 10_000  # of one conversation
 DELETED_AT_ONCE = 500
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Of one response: it cannot be found under another owner or kind."""
+
+    id: str
+    owner: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    address: Address
+    previous_id: str | None  # of the response that it continues
+    body: bytes
+    created_at: float  # seconds since the epoch
+    written_at: float = 0.0  # the last time, by the registry's clock
+
+
 class ResponseStore:
-    """Every method is one transaction; Unavailable when the database does not answer.
+    """Every method is one transaction. Raises Unavailable when the database does not answer.
 
     Times are seconds since the epoch.
     """
@@ -25,9 +43,10 @@ class ResponseStore:
         self._database = database
 
     async def put(self, response: StoredResponse, expires_at: float, renew_before: float) -> None:
-        """Write it; AlreadyExists when its id is another owner's or of another kind.
+        """Write it. Raises AlreadyExists if the id has another owner or kind.
 
-        What it continues lives as long as it does; those that expire after `renew_before` are not written for that.
+        The responses that it continues expire no earlier than it does. Those that expire after `renew_before` are not
+        rewritten for that.
         """
         address = response.address
         values = _values(response) | {"expires_at": expires_at}
@@ -39,7 +58,7 @@ class ResponseStore:
                 case (address.owner, address.kind):
                     await session.execute(update(ResponseRow).where(ResponseRow.id == address.id).values(values))
                 case _:
-                    raise AlreadyExists("There is a response of this id already.", param="id")
+                    raise AlreadyExists("There is a response with this id already.", param="id")
             if response.previous_id is not None:
                 await self._renew(session, address, expires_at, renew_before)
 
@@ -49,9 +68,9 @@ class ResponseStore:
             return None if row is None else _to_response(row)
 
     async def conversation(self, address: Address, now: float, most_bytes: int) -> list[StoredResponse] | None:
-        """It and those that it continues, the oldest first; None when one is not there.
+        """The response and those that it continues, oldest first; None if one is missing.
 
-        OverflowError when they are longer than `most_bytes` together: nothing of them is read then.
+        Raises OverflowError, before reading bodies, if they have more than `most_bytes` together.
         """
         async with self._database.transaction() as session:
             chain = _chain(address, ResponseRow.expires_at > now)
@@ -64,21 +83,21 @@ class ResponseStore:
         return responses if whole else None
 
     async def remove(self, address: Address, now: float) -> bool:
-        """Whether there was one."""
+        """Whether it existed."""
         async with self._database.transaction() as session:
             query = delete(ResponseRow).where(_is_at(address), ResponseRow.expires_at > now)
             return bool((await session.execute(query.returning(ResponseRow.id))).all())
 
     async def remove_expired(self, now: float) -> int:
-        """How many went; some at a time, so that others' writes do not wait for long."""
+        """The number deleted; at most DELETED_AT_ONCE, so that other writes wait briefly."""
         return await self._remove_first(ResponseRow.expires_at <= now, DELETED_AT_ONCE)
 
     async def remove_unused(self, count: int) -> int:
-        """So many of those that were unused for longest."""
+        """Delete up to `count` of those unused for longest; returns the number deleted."""
         return await self._remove_first(literal(value=True), min(count, DELETED_AT_ONCE))
 
     async def sizes(self) -> list[int]:
-        """Bytes of each, those that were unused for longest first."""
+        """Bytes of each, those unused for longest first."""
         async with self._database.transaction() as session:
             return list(await session.scalars(_columns("size").order_by(ResponseRow.expires_at)))
 
@@ -98,7 +117,7 @@ class ResponseStore:
 
 
 def _chain(address: Address, condition: ColumnElement[bool]) -> CTE:
-    """Ids of the response and of those that it continues; `turn`: 0 of itself, then counted backwards."""
+    """Ids of the response and of those that it continues. `turn`: 0 for itself, then counted backwards."""
     first = select(ResponseRow.id, ResponseRow.previous_id, literal(0).label("turn"))
     chain = first.where(_is_at(address), condition).cte("chain", recursive=True)
     earlier = select(ResponseRow.id, ResponseRow.previous_id, chain.c.turn + 1).where(
@@ -138,7 +157,7 @@ def _to_response(row: ResponseRow) -> StoredResponse:
 
 
 def excess(sizes: Sequence[int], most: int, most_bytes: int) -> int:
-    """How many from the beginning are too many: pure."""
+    """How many to delete, from the start of the list. Pure."""
     total, count = sum(sizes), 0
     while count < len(sizes) and (len(sizes) - count > most or total > most_bytes):
         total -= sizes[count]

@@ -17,7 +17,7 @@ def test_an_operator_loads_an_adapter_and_requests_choose_its_scale(home: Path, 
     with serving(home) as server:
         refused = server.atelier("load", KEY, "--lora", "../models/poet.gguf")
         assert refused.returncode == 1
-        assert "nothing else is opened" in refused.stderr
+        assert "nothing outside that folder is opened" in refused.stderr
         loaded = server.atelier("load", KEY, "-c", "512", "--identifier", "poet", "--lora", "en/poet.gguf=0.5")
         assert loaded.returncode == 0, loaded.stderr
         instances = json.loads(server.atelier("ps", "--json").stdout)["instances"]

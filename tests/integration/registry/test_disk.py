@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from protos import registry_pb2 as pb
-from registry.disk import disk_report as disk
-from registry.hub.downloads import FOLDER
+from registry.disk import disk_usage as disk
+from registry.hub.download_job import FOLDER
 from registry.hub.hub_client import Hub as HubClient
-from registry.hub.stop_signal import Stopped
+from registry.stop_signal import Stopped
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 from tests.support.hub_double import Hub, Repo, hub_double
@@ -110,7 +110,7 @@ async def test_a_slow_disk_holds_nobody_else_up(registry: Running, monkeypatch: 
             loop.call_soon_threadsafe(stopped.set)
         raise Stopped()
 
-    monkeypatch.setattr(disk, "look_at", slow)
+    monkeypatch.setattr(disk, "scan_disk", slow)
     async with asyncio.timeout(SECONDS):
         asked = asyncio.create_task(registry.client.disk())
         await looking.wait()

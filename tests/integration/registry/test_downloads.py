@@ -22,7 +22,7 @@ from atelier.errors import (
     from_message,
 )
 from protos import registry_pb2 as pb
-from registry.hub.downloads import FOLDER
+from registry.hub.download_job import FOLDER
 from registry.hub.hub_client import Hub as HubClient
 from tests.integration.registry.conftest import Running
 from tests.support.gguf_files import write_gguf
@@ -389,7 +389,7 @@ async def test_a_disk_without_room_is_told_before_anything_comes(
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DiskFull, match="to spare"):
+    with pytest.raises(DiskFull, match="free"):
         await begun(running)
     assert hub.transfers() == []
 
@@ -398,7 +398,7 @@ async def test_a_changed_byte_is_found_when_it_is_looked_for(running: Running, v
     model = await completed(running, view)
     assert [file.fault for file in await running.client.verify(KEY)] == [""]
     write_content(model, content_of(model)[:-1] + b"x")
-    assert "another than when it was downloaded" in (await running.client.verify(KEY))[0].fault
+    assert "has changed since it was downloaded" in (await running.client.verify(KEY))[0].fault
 
 
 async def test_what_was_downloaded_can_be_removed_and_downloaded_again(running: Running, view: View) -> None:

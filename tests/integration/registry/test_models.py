@@ -12,7 +12,7 @@ import structlog.testing
 
 from atelier.errors import AlreadyExists, Conflict, DiskFull, InvalidModelFile, InvalidRequest, ModelNotFound
 from protos import registry_pb2 as pb
-from registry.models import model_catalogue as catalogue
+from registry.models import folder_watch
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
 from tests.support.tiny_projector import write_tiny_projector
@@ -182,7 +182,7 @@ async def test_a_file_that_is_no_model_is_refused_and_leaves_nothing(
 ) -> None:
     source = tmp_path / "Notes.gguf"
     source.write_text("not a model")
-    with pytest.raises(InvalidModelFile, match="does not begin with GGUF"):
+    with pytest.raises(InvalidModelFile, match="does not start with GGUF"):
         await registry.client.import_model(source)
     assert not (home / "models/local").exists()
 
@@ -267,7 +267,7 @@ async def test_a_file_that_is_no_model_any_more_is_found(registry: Running, home
         (file.name, "", "")
     ]
     file.write_bytes(file.read_bytes()[:100])
-    assert "cut off" in (await registry.client.verify(KEY))[0].fault
+    assert "truncated" in (await registry.client.verify(KEY))[0].fault
     file.unlink()
     assert "cannot be read" in (await registry.client.verify(KEY))[0].fault
 
@@ -275,7 +275,7 @@ async def test_a_file_that_is_no_model_any_more_is_found(registry: Running, home
 @pytest.fixture
 async def looking(start: Any, monkeypatch: pytest.MonkeyPatch) -> Running:
     """A registry that looks at its folder all the time."""
-    monkeypatch.setattr(catalogue, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(folder_watch, "POLL_SECONDS", 0.01)
     started: Running = await start()
     return started
 
@@ -360,7 +360,7 @@ async def test_a_projector_that_fits_no_model_is_told_in_the_log_once(registry: 
     with structlog.testing.capture_logs() as logs:
         misfit = write_tiny_projector(home / "models/Acme/Tiny-GGUF/mmproj-Other-F16.gguf", 48)
         for _ in range(2):
-            await registry.server.catalogue.refresh()
+            await registry.server.folder_watch.refresh()
     (told,) = [entry for entry in logs if entry["event"] == "projector_fits_no_model"]
     assert (told["path"], told["widths"], told["models"]) == (str(misfit), [48], {KEY: 32})
 
@@ -370,14 +370,14 @@ async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None
     away = home / "away"
     (home / "models/Acme").rename(away)
     for _ in range(2):
-        await first.server.catalogue.refresh()
+        await first.server.folder_watch.refresh()
     assert KEY in {model.key for model in first.server.catalogue.all()}
     await first.server.drain()
     second: Running = await start()  # with an empty folder still
     assert await keys(second) == set()
     away.rename(home / "models/Acme")
     for _ in range(2):
-        await second.server.catalogue.refresh()
+        await second.server.folder_watch.refresh()
     assert await keys(second) == {KEY}
 
 
@@ -385,5 +385,5 @@ async def test_a_name_that_is_no_text_stops_nothing(registry: Running, home: Pat
     source = write_gguf(home.parent / "x.gguf")
     os.link(source, os.fsencode(home / "models/Acme") + b"/caf\xe9.gguf")
     for _ in range(2):
-        await registry.server.catalogue.refresh()
+        await registry.server.folder_watch.refresh()
     assert await keys(registry) == {KEY}

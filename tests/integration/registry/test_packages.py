@@ -13,7 +13,7 @@ import pytest
 from atelier.errors import DownloadDamaged, HubUnavailable, InvalidModelFile, NotFound, from_message
 from protos import registry_pb2 as pb
 from registry import starter_model as starter
-from registry.hub.stop_signal import Stopped, check
+from registry.stop_signal import Stopped, check
 from registry.wheel import fetch
 from tests.integration.registry.conftest import Running
 from tests.support.gguf_files import write_gguf
@@ -97,7 +97,7 @@ async def test_what_is_no_wheel_of_a_model_is_refused(registry: Running, view: V
 
 
 async def test_a_package_may_not_be_an_option_of_pips(registry: Running, view: View) -> None:
-    with pytest.raises(Exception, match="package is named"):
+    with pytest.raises(Exception, match="Name a package"):
         await registry.client.download("pypi:--help")
 
 

@@ -11,9 +11,8 @@ import pytest
 
 from atelier.errors import AlreadyExists, AtelierError, InvalidRequest, PayloadTooLarge, ResponseNotFound
 from registry.database import open_database
-from registry.responses.response_record import Address, StoredResponse
 from registry.responses.response_retention import DAY_SECONDS, MOST_BYTES, Responses
-from registry.responses.response_rows import ResponseStore
+from registry.responses.response_rows import Address, ResponseStore, StoredResponse
 from tests.integration.registry.conftest import Running, running
 from tests.support.registry_client import SECONDS
 from tests.support.registry_launcher import FakeLauncher

@@ -1,7 +1,7 @@
 import pytest
 
-from registry.models.capabilities import Capabilities, capabilities_of
-from registry.models.model_description import context_lengths
+from registry.models.memory_estimate import context_lengths
+from registry.models.model_facts import Capabilities, capabilities_of
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,12 @@ import pytest
 
 from atelier.config import Config
 from registry.disk import disk_scan as look
-from registry.disk.disk_files import files_at, files_below, length
-from registry.disk.disk_scan import file_systems, look_at
+from registry.disk.disk_scan import file_systems, files_at, files_below, scan_disk, total_bytes
 from registry.disk.disk_usage import CacheFiles, DiskUse, ModelFiles, disk_use
 from registry.hub.download_record import Download, State
-from registry.hub.stop_signal import Stopped
 from registry.models.model_facts import Facts
 from registry.models.model_record import Model, Provenance, Stamp
+from registry.stop_signal import Stopped
 
 FACTS = Facts(
     title="",
@@ -61,7 +60,7 @@ def download(id: str, state: State = State.PAUSED) -> Download:
 
 
 def use(config: Config, *models: Model, downloads: Sequence[Download] = (), ids: Sequence[str] = ()) -> DiskUse:
-    return disk_use(look_at(config, models, threading.Event()), config, models, downloads, ids)
+    return disk_use(scan_disk(config, models, threading.Event()), config, models, downloads, ids)
 
 
 def sums(use: DiskUse) -> tuple[int, int, int]:
@@ -159,7 +158,7 @@ class Deleting(threading.Event):
 def test_what_vanishes_during_the_look_is_no_error(tmp_path: Path) -> None:
     write(tmp_path / "stays", 3)
     vanishing = write(tmp_path / "vanishes", 5), write(tmp_path / "folder/inside", 7).parent
-    assert length(files_below(tmp_path, Deleting(*vanishing))) == 3
+    assert total_bytes(files_below(tmp_path, Deleting(*vanishing))) == 3
 
 
 def test_a_look_ends_when_it_is_told_to(config: Config) -> None:
@@ -167,7 +166,7 @@ def test_a_look_ends_when_it_is_told_to(config: Config) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
-        look_at(config, [], stop)
+        scan_disk(config, [], stop)
 
 
 def test_what_is_no_file_is_not_counted(tmp_path: Path) -> None:

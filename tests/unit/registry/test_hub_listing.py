@@ -10,10 +10,10 @@ from registry.hub.hub_listing import (
     RepoFile,
     Repository,
     Variant,
+    default_variant,
     projector_of,
     quantization_of,
     select,
-    usual,
     variants_of,
 )
 from registry.hub.hub_reference import HubReference
@@ -116,7 +116,7 @@ def test_the_projector_comes_with_its_model() -> None:
 @given(st.permutations(["Q4_K_M", "Q8_0", "Q2_K", "F16", ""]))
 def test_the_usual_choice_depends_on_no_order(kinds: list[str]) -> None:
     variants = [Variant(kind, (RepoFile(f"{kind}.gguf", 1, "sha256:0"),)) for kind in kinds]
-    assert usual(variants).quantization == "Q4_K_M"
+    assert default_variant(variants).quantization == "Q4_K_M"
 
 
 def test_patience_ends_only_after_failures_in_a_row() -> None:
