@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from atelier.config import Config
 from atelier.errors import Draining
 from atelier.metrics import GatewayMetrics
-from gateway.app import Routes, create_app
+from gateway.app import create_app
 from gateway.core.admission import Admission
 from gateway.core.dispatcher import Dispatcher
 from gateway.core.image_reader import ImageReader
@@ -49,6 +49,7 @@ from gateway.dialects.responses.background_responses import Background
 from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_creation import Answers
 from gateway.dialects.responses.responses_routes import ResponseRoutes
+from gateway.dialects.route import RouteTable
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.registry_client import RegistryClient
@@ -167,35 +168,34 @@ class Gateway:
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
         hosted = HostedChat(self.tool_host, self.questions)
-        routes = Routes(
-            OpenAIRoutes(
-                self.inference,
-                self.unary,
-                catalogue,
-                hosted,
-                numbers_alone=config.embedding_encoding == "float",
-            ),
-            AnthropicRoutes(self.inference, self.unary, catalogue),
+        anthropic = AnthropicRoutes(self.inference, self.unary, catalogue)
+        openai = OpenAIRoutes(
+            self.inference,
+            self.unary,
+            catalogue,
+            hosted,
+            anthropic,
+            numbers_alone=config.embedding_encoding == "float",
+        )
+        conversations = Conversations(Stored(self.registry, KIND))
+        sequences = Sequences(catalogue, self.workers)
+        dialects: tuple[RouteTable, ...] = (
+            openai,
             ResponseRoutes(self.answers, self.archive, self.background),
-            LMStudioRoutes(self.inference, hosted, catalogue, control),
+            anthropic,
+            LMStudioRoutes(self.inference, hosted, catalogue, control, openai.embeddings),
+            LMStudioChatRoutes(self.inference, self.tool_host, self.watcher, conversations, self.questions),
             self._ollama_routes(catalogue, control),
-            LMStudioChatRoutes(
-                self.inference,
-                self.tool_host,
-                self.watcher,
-                Conversations(Stored(self.registry, KIND)),
-                self.questions,
-            ),
-            self.sdk,
-            ManagementRoutes(self.watcher, catalogue, control, Sequences(catalogue, self.workers), self.admission),
             DownloadRoutes(self.watcher, control),
+            ManagementRoutes(self.watcher, catalogue, control, sequences, self.admission),
             PresetRoutes(self.watcher, control),
             ServerRoutes(self.mcp_file, self.mcp_pool),
             ElicitationRoutes(self.questions),
             self.mcp,
+            self.sdk,
             HealthRoutes(self.watcher, self.admission, self.metrics),
         )
-        return create_app(config, routes, self.admission, self.metrics)
+        return create_app(config, dialects, self.admission, self.metrics)
 
     def _ollama_routes(self, catalogue: Catalogue, control: Control) -> OllamaRoutes:
         residence = Residence(self.watcher, self._dispatcher, control)

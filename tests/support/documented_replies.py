@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atelier.json_types import Json
-from gateway.dialects.documented import EVENTS, JSON, LINES
+from gateway.dialects.route import EVENTS, JSON, LINES
 
 # Told for every path by what stands before the routes, or of no route at all.
 ANYWHERE = (404, 405, 408, 413, 431, 499, 500)

@@ -5,9 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, Documented, Nullable
-
-HI = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+from gateway.dialects.route import Nullable
 
 
 class SaidText(TypedDict):
@@ -129,28 +127,3 @@ MessageEvent = TypeAliasType(
 
 class TokenCount(TypedDict):
     input_tokens: int
-
-
-DOCUMENTED = {
-    "POST /v1/messages": Documented(
-        reply=SaidMessage,
-        events=MessageEvent,
-        request={**HI, "max_tokens": 32},
-        example={
-            "id": "msg_36f5caab42664dd9a75143ff346ac4db",
-            "type": "message",
-            "role": "assistant",
-            "model": KEY,
-            "content": [{"type": "text", "text": "Hello! How can I help you today?"}],
-            "stop_reason": "end_turn",
-            "stop_sequence": None,
-            "usage": {
-                "input_tokens": 3,
-                "cache_creation_input_tokens": 0,
-                "cache_read_input_tokens": 28,
-                "output_tokens": 9,
-            },
-        },
-    ),
-    "POST /v1/messages/count_tokens": Documented(reply=TokenCount, request=HI, example={"input_tokens": 31}),
-}

@@ -1,6 +1,7 @@
 """Anthropic's routes: parse, one call, render."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,23 +9,48 @@ from starlette.responses import Response
 from gateway.core.inference import Inference
 from gateway.core.unary import Unary
 from gateway.dialects.anthropic.anthropic_model_list import model_object, model_page
+from gateway.dialects.anthropic.anthropic_reply_types import MessageEvent, SaidMessage, TokenCount
 from gateway.dialects.anthropic.anthropic_requests import CountTokensBody, MessagesBody
 from gateway.dialects.anthropic.anthropic_stream import MessageRenderer
 from gateway.dialects.anthropic.anthropic_translation import count_call, messages_call, shows_thinking, whole_message
 from gateway.dialects.body import read_body
 from gateway.dialects.error_formats import speaks_anthropic
 from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
+from gateway.dialects.route import HI, INFERENCE, MODEL, Endpoint, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.http.disconnect import while_connected
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 class AnthropicRoutes:
+    tag: ClassVar[str] = "Anthropic"
+
     def __init__(self, inference: Inference, unary: Unary, catalogue: Catalogue) -> None:
         self._inference = inference
         self._unary = unary
         self._catalogue = catalogue
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /v1/messages",
+                self.messages,
+                "Answer a chat (Anthropic)",
+                body=MessagesBody,
+                request={"model": MODEL, "messages": HI, "max_tokens": 32},
+                errors=INFERENCE,
+                reply=SaidMessage,
+                events=MessageEvent,
+            ),
+            Route(
+                "POST /v1/messages/count_tokens",
+                self.count_tokens,
+                "Count the tokens of a chat (Anthropic)",
+                body=CountTokensBody,
+                request={"model": MODEL, "messages": HI},
+                errors=INFERENCE,
+                reply=TokenCount,
+            ),
+        )
 
     async def messages(self, request: Request) -> Response:
         body = await read_body(request, MessagesBody)

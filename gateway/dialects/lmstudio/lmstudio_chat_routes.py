@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atelier.errors import ResponseNotFound
 from atelier.json_types import Json
 from gateway.core.answer import Answering, begun
 from gateway.core.call import Call
@@ -16,9 +18,11 @@ from gateway.dialects.lmstudio.integrations import chat_tools, integration_wishe
 from gateway.dialects.lmstudio.lmstudio_chat import chat_result, chat_stats, v1_chat_call
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatStream, Keep
+from gateway.dialects.lmstudio.lmstudio_reply_types import V1Chat, V1ChatEvent
 from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody
 from gateway.dialects.lmstudio.stored_conversation import Conversations, Turn, asked, chat_messages
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
+from gateway.dialects.route import HOSTED, MODEL, Route
 from gateway.fleet.watcher import Watcher
 from gateway.http.disconnect import while_connected
 from gateway.tools.elicitation.elicitation_forwarding import Asking
@@ -28,6 +32,8 @@ from gateway.tools.loop.toolset import Toolset
 
 
 class LMStudioChatRoutes:
+    tag: ClassVar[str] = "LM Studio"
+
     def __init__(
         self,
         inference: Inference,
@@ -41,6 +47,20 @@ class LMStudioChatRoutes:
         self._questions = questions
         self._watcher = watcher
         self._conversations = conversations
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /api/v1/chat",
+                self.chat,
+                "Answer a chat that the server keeps (LM Studio v1)",
+                body=V1ChatBody,
+                request={"model": MODEL, "input": "Hi"},
+                errors=(*HOSTED, ResponseNotFound),
+                reply=V1Chat,
+                events=V1ChatEvent,
+            ),
+        )
 
     async def chat(self, request: Request) -> Response:
         body = await read_body(request, V1ChatBody)

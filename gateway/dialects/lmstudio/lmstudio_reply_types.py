@@ -5,10 +5,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, Documented, Nullable
-from gateway.dialects.openai.openai_reply_types import CHAT as OPENAI_CHAT
-from gateway.dialects.openai.openai_reply_types import COMPLETION as OPENAI_COMPLETION
-from gateway.dialects.openai.openai_reply_types import EMBEDDINGS, ChatChunk, ChatCompletion, TextChunk, TextCompletion
+from gateway.dialects.openai.openai_reply_types import ChatChunk, ChatCompletion, TextChunk, TextCompletion
+from gateway.dialects.route import Nullable
 
 
 class V0Stats(TypedDict):
@@ -335,90 +333,3 @@ V1ChatEvent = TypeAliasType(
         Field(title="V1ChatEvent", description="The data of one event, whose name is its type."),
     ],
 )
-
-
-STATS = {
-    "stats": {
-        "tokens_per_second": 26.4,
-        "time_to_first_token": 0.092,
-        "generation_time": 0.303,
-        "stop_reason": "eosFound",
-        "prompt_tokens_count": 31,
-        "predicted_tokens_count": 9,
-        "total_tokens_count": 40,
-        "cached_tokens_count": 28,
-        "total_time_sec": 0.401,
-        "num_gpu_layers": 0,
-    },
-    "model_info": {"arch": "llama", "quant": "Q4_1", "format": "gguf", "context_length": 4096},
-    "runtime": {"name": "lm-atelier", "version": "0.1.0", "supported_formats": ["gguf"]},
-}
-V0_ENTRY = {
-    "id": KEY,
-    "object": "model",
-    "type": "llm",
-    "publisher": "HuggingFaceTB",
-    "arch": "llama",
-    "compatibility_type": "gguf",
-    "quantization": "Q4_1",
-    "state": "loaded",
-    "max_context_length": 8192,
-    "capabilities": [],
-    "loaded_context_length": 4096,
-}
-V1_ENTRY = {
-    "type": "llm",
-    "publisher": "HuggingFaceTB",
-    "key": KEY,
-    "display_name": "SmolLM2 135M Instruct",
-    "architecture": "llama",
-    "quantization": {"name": "Q4_1", "bits_per_weight": 5.85},
-    "size_bytes": 98000000,
-    "params_string": "135M",
-    "loaded_instances": [{"id": KEY, "config": {"context_length": 4096, "parallel": 8}}],
-    "max_context_length": 8192,
-    "format": "gguf",
-    "capabilities": {"vision": False, "trained_for_tool_use": False},
-    "layers": 30,
-}
-
-DOCUMENTED = {
-    "POST /api/v0/chat/completions": Documented(
-        reply=V0Chat, events=V0ChatChunk, request=OPENAI_CHAT.request, example={**OPENAI_CHAT.example, **STATS}
-    ),
-    "POST /api/v0/completions": Documented(
-        reply=V0Completion,
-        events=V0CompletionChunk,
-        request=OPENAI_COMPLETION.request,
-        example={**OPENAI_COMPLETION.example, **STATS},
-    ),
-    "POST /api/v0/embeddings": EMBEDDINGS,
-    "GET /api/v0/models": Documented(reply=V0ModelList, example={"object": "list", "data": [V0_ENTRY]}),
-    "GET /api/v0/models/{id}": Documented(reply=V0Model, example=V0_ENTRY),
-    "POST /api/v1/chat": Documented(
-        reply=V1Chat,
-        events=V1ChatEvent,
-        request={"model": MODEL, "input": "Hi"},
-        example={
-            "model_instance_id": KEY,
-            "output": [{"type": "message", "content": "Hello! How can I help you today?"}],
-            "stats": {
-                "input_tokens": 31,
-                "total_output_tokens": 9,
-                "reasoning_output_tokens": 0,
-                "tokens_per_second": 26.4,
-                "time_to_first_token_seconds": 0.092,
-            },
-            "response_id": "resp_78e98a27a35b4109842dda5a3d5ccd79",
-        },
-    ),
-    "GET /api/v1/models": Documented(reply=V1ModelList, example={"models": [V1_ENTRY]}),
-    "POST /api/v1/models/load": Documented(
-        reply=LoadReply,
-        request={"model": MODEL, "context_length": 2048},
-        example={"type": "llm", "instance_id": f"{KEY}:2", "load_time_seconds": 0.42, "status": "loaded"},
-    ),
-    "POST /api/v1/models/unload": Documented(
-        reply=UnloadReply, request={"instance_id": f"{KEY}:2"}, example={"instance_id": f"{KEY}:2"}
-    ),
-}

@@ -1,14 +1,29 @@
 """LM Studio's routes: parse, one call, render."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atelier.errors import AlreadyExists, InstanceNotFound, LoadFailed, ModelNotFound
 from atelier.json_types import Json
 from atelier.names import check_identifier
 from gateway.core.answer import Answering
 from gateway.core.events import Completion
 from gateway.core.inference import Inference
 from gateway.dialects.body import read_body
+from gateway.dialects.lmstudio.lmstudio_reply_types import (
+    LoadReply,
+    UnloadReply,
+    V0Chat,
+    V0ChatChunk,
+    V0Completion,
+    V0CompletionChunk,
+    V0Model,
+    V0ModelList,
+    V1ModelList,
+)
 from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, UnloadBody, V0ChatBody, V0CompletionBody
 from gateway.dialects.lmstudio.lmstudio_translation import (
     end_facts,
@@ -24,10 +39,13 @@ from gateway.dialects.lmstudio.lmstudio_translation import (
 )
 from gateway.dialects.openai.best_of import best_choices
 from gateway.dialects.openai.hosted_chat import HostedChat
+from gateway.dialects.openai.openai_reply_types import Vectors
+from gateway.dialects.openai.openai_requests import EmbeddingBody
 from gateway.dialects.openai.openai_stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
 from gateway.dialects.openai.openai_tools import called_by_older_form, uses_servers
 from gateway.dialects.openai.openai_translation import chat_choices, echoes, text_choices, usage, wants_usage
 from gateway.dialects.reply import account_of, json_response, stream_answer, whole_answer
+from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Endpoint, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.registry_client import LoadWish
@@ -35,11 +53,77 @@ from gateway.http.disconnect import while_connected
 
 
 class LMStudioRoutes:
-    def __init__(self, inference: Inference, hosted: HostedChat, catalogue: Catalogue, control: Control) -> None:
+    tag: ClassVar[str] = "LM Studio"
+
+    def __init__(
+        self, inference: Inference, hosted: HostedChat, catalogue: Catalogue, control: Control, embeddings: Endpoint
+    ) -> None:
+        """`embeddings`: OpenAI's endpoint."""
+        self._embeddings = embeddings
         self._inference = inference
         self._hosted = hosted
         self._catalogue = catalogue
         self._control = control
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /api/v0/chat/completions",
+                self.v0_chat_completions,
+                "Answer a chat, with statistics",
+                body=V0ChatBody,
+                request={"model": MODEL, "messages": HI, "max_tokens": 32},
+                errors=HOSTED,
+                reply=V0Chat,
+                events=V0ChatChunk,
+            ),
+            Route(
+                "POST /api/v0/completions",
+                self.v0_completions,
+                "Continue a text, with statistics",
+                body=V0CompletionBody,
+                request={"model": MODEL, "prompt": "The capital of Norway is", "max_tokens": 4},
+                errors=INFERENCE,
+                reply=V0Completion,
+                events=V0CompletionChunk,
+            ),
+            Route(
+                "POST /api/v0/embeddings",
+                self._embeddings,
+                "Texts to vectors (LM Studio v0)",
+                body=EmbeddingBody,
+                request={"model": "nomic-embed-text-v1.5", "input": ["a fjord", "a mountain"]},
+                errors=INFERENCE,
+                reply=Vectors,
+            ),
+            Route("GET /api/v0/models", self.v0_list_models, "List all models (LM Studio v0)", reply=V0ModelList),
+            Route(
+                "GET /api/v0/models/{id:path}",
+                self.v0_get_model,
+                "One model (LM Studio v0)",
+                errors=(ModelNotFound,),
+                reply=V0Model,
+            ),
+            Route("GET /api/v1/models", self.v1_list_models, "List all models (LM Studio v1)", reply=V1ModelList),
+            Route(
+                "POST /api/v1/models/load",
+                self.v1_load,
+                "Load a model: one more instance",
+                body=LoadBody,
+                request={"model": MODEL, "context_length": 2048},
+                errors=(ModelNotFound, AlreadyExists, LoadFailed),
+                reply=LoadReply,
+            ),
+            Route(
+                "POST /api/v1/models/unload",
+                self.v1_unload,
+                "Unload an instance",
+                body=UnloadBody,
+                request={"instance_id": "huggingfacetb/smollm2-135m-instruct:2"},
+                errors=(InstanceNotFound,),
+                reply=UnloadReply,
+            ),
+        )
 
     async def v0_chat_completions(self, request: Request) -> Response:
         body = await read_body(request, V0ChatBody)

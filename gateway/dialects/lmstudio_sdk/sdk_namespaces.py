@@ -1,7 +1,9 @@
 """The SDK protocol's sockets: which are open, and what each namespace offers."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,15 +32,19 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import (
 from gateway.dialects.lmstudio_sdk.sdk_loading import LoadChannels
 from gateway.dialects.lmstudio_sdk.sdk_prediction import PredictChannel
 from gateway.dialects.lmstudio_sdk.sdk_repository import RepositoryEndpoints
+from gateway.dialects.native.native_reply_types import Greeting
 from gateway.dialects.reply import json_response
+from gateway.dialects.route import Route, SocketRoute
 from gateway.fleet.watcher import Watcher
-from gateway.http.guards import ServerKey
+from gateway.http.guards import GREETING, ServerKey
 
 PATHS = ("/system", "/llm", "/embedding", "/files", "/repository")
 
 
 class SDKSockets:
     """Owns the open sockets."""
+
+    tag: ClassVar[str] = "Management"
 
     def __init__(
         self,
@@ -56,6 +62,12 @@ class SDKSockets:
         self._check_key = partial(check_key, key)
         self._parts = (watcher, admission, metrics)
         self._open: set[Socket] = set()
+
+    def routes(self) -> Sequence[Route | SocketRoute]:
+        return (
+            Route(f"GET {GREETING}", self.greet, "Whether LM Studio's SDK may connect", reply=Greeting),
+            *(SocketRoute(path, self.serve) for path in PATHS),
+        )
 
     async def greet(self, request: Request) -> Response:
         """The reply by which a client recognises a server of LM Studio's kind."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from gateway.dialects.documented import OR_NULL, Documented, Nullable
+from gateway.dialects.route import OR_NULL, Nullable
 
 
 class MCPMessage(BaseModel):
@@ -32,22 +32,3 @@ class MCPReply(TypedDict):
     error: NotRequired[Nullable[MCPFault]]
     method: NotRequired[Annotated[Nullable[str], Field(description="Of a notification.")]]
     params: NotRequired[Nullable[dict[str, Any]]]
-
-
-OTHER_REPLIES = {
-    "202": {"description": "A notification was taken."},
-    "406": {"description": "The Accept header must have application/json and text/event-stream."},
-}
-
-META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-DOCUMENTED = {
-    "POST /mcp": Documented(
-        reply=MCPReply,
-        events=MCPReply,
-        request={"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}},
-        example={"jsonrpc": "2.0", "id": 1, "result": {"tools": []}},
-    )
-}

@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry
 
 from atelier.errors import NotFound
 from atelier.json_types import Json
-from gateway.dialects.documented import JSON
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
 from gateway.dialects.mcp.log_resources import Logs
 from gateway.dialects.mcp.metric_values import figures
 from gateway.dialects.mcp.resource_uris import METRICS, TEMPLATES, entry_uri, kind_of, list_uri
 from gateway.dialects.native.native_translation import described_object, instance_object
 from gateway.dialects.native.preset_routes import preset_object
+from gateway.dialects.route import JSON
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Snapshot
 from gateway.fleet.watcher import Watcher

@@ -1,6 +1,8 @@
 """The route of the MCP server: streamable HTTP, and no state between requests."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import ClassVar
 
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -15,16 +17,29 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.dialects.body import read_bytes
 from gateway.dialects.mcp.mcp_cancellation import new_session
 from gateway.dialects.mcp.mcp_methods import HANDLER, Handlers, create_server
+from gateway.dialects.mcp.mcp_reply_types import MCPMessage, MCPReply
 from gateway.dialects.mcp.mcp_resources import Resources
 from gateway.dialects.mcp.mcp_subscriptions import Changes
 from gateway.dialects.mcp.tool_definition import Core
+from gateway.dialects.route import Route
 
 # Host and Origin are the guards' to check, which stand before every route, by rules that the SDK's lists cannot tell.
 GUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
+OTHER_REPLIES = {
+    "202": {"description": "A notification was accepted."},
+    "406": {"description": "The Accept header must have application/json and text/event-stream."},
+}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
 
 class MCPRoutes:
     """Owns the task that the SDK's transports live in. `start` it, then `drain` and `close` it."""
+
+    tag: ClassVar[str] = "MCP"
 
     def __init__(self, core: Core, resources: Resources, body_limit: int) -> None:
         """`body_limit`: bytes, the same as the guard's."""
@@ -35,6 +50,20 @@ class MCPRoutes:
             server, stateless=True, security_settings=GUARDED, max_request_body_size=body_limit
         )
         self._running: asyncio.Task[None] | None = None
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /mcp",
+                self.post,
+                "A message to the MCP server",
+                body=MCPMessage,
+                other_replies=OTHER_REPLIES,
+                request={"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}},
+                reply=MCPReply,
+                events=MCPReply,
+            ),
+        )
 
     async def start(self) -> None:
         ready = asyncio.Event()

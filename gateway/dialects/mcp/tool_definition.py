@@ -12,8 +12,8 @@ from gateway.core.account import Account
 from gateway.core.call import Origin
 from gateway.core.inference import Inference
 from gateway.core.unary import Unary
-from gateway.dialects.documented import ReplySchema
 from gateway.dialects.download_follower import DownloadFollower
+from gateway.dialects.route import ReplySchema
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.watcher import Watcher

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway.dialects.documented import Reply
 from gateway.dialects.native.download_reply_types import DownloadObject
+from gateway.dialects.route import Reply
 
 
 class Usage(Reply):

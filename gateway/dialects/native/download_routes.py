@@ -1,15 +1,19 @@
 """What the hub has, and bringing it here: LM Studio's two routes for downloads, and ours beside them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atelier.errors import DownloadNotFound, InvalidRequest
+from atelier.errors import DiskFull, DownloadNotFound, InvalidRequest
 from atelier.json_types import Json
 from gateway.dialects.body import read_body
+from gateway.dialects.native.download_reply_types import DownloadList, DownloadObject, HubRepositories, StartedDownload
 from gateway.dialects.native.native_requests import DownloadBody
 from gateway.dialects.reply import json_response
+from gateway.dialects.route import HUB, Route
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Download, DownloadState, Model
 from gateway.fleet.watcher import Watcher
@@ -31,9 +35,50 @@ LMSTUDIO_STATUS = {
 
 
 class DownloadRoutes:
+    tag: ClassVar[str] = "Management"
+
     def __init__(self, watcher: Watcher, control: Control) -> None:
         self._watcher = watcher
         self._control = control
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "GET /api/v1/models/search",
+                self.search,
+                "Search the hub for GGUF models",
+                errors=HUB,
+                query={
+                    "query": {"type": "string", "maxLength": LONGEST_QUERY},
+                    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_FOUND, "default": USUALLY_FOUND},
+                },
+                reply=HubRepositories,
+            ),
+            Route(
+                "POST /api/v1/models/download",
+                self.start,
+                "Download a model from the hub (LM Studio v1)",
+                body=DownloadBody,
+                request={"model": "bartowski/Qwen3-0.6B-GGUF", "quantization": "Q4_K_M"},
+                errors=(*HUB, DiskFull),
+                reply=StartedDownload,
+            ),
+            Route(
+                "GET /api/v1/models/download/status/{job_id}",
+                self.status,
+                "How far a download is",
+                errors=(DownloadNotFound,),
+                reply=DownloadObject,
+            ),
+            Route("GET /api/v1/models/downloads", self.list, "List the downloads", reply=DownloadList),
+            Route(
+                "POST /api/v1/models/download/{job_id}/{action}",
+                self.act,
+                "Pause, resume or cancel a download",
+                errors=(InvalidRequest, DownloadNotFound),
+                reply=DownloadObject,
+            ),
+        )
 
     async def search(self, request: Request) -> Response:
         query = request.query_params.get("query", "").strip()

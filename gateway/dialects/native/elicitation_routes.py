@@ -1,15 +1,19 @@
 """The user's answer to what an MCP server asks: parse, one call, render."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atelier.errors import NotFound, PayloadTooLarge
 from gateway.core.question import MOST_FIELDS, Answer
 from gateway.dialects.body import read_body
 from gateway.dialects.body_base import Body
+from gateway.dialects.native.mcp_server_reply_types import AnsweredElicitation
 from gateway.dialects.reply import json_response, owner_of
+from gateway.dialects.route import Route
 from gateway.tools.elicitation.open_questions import Questions
 
 
@@ -21,8 +25,23 @@ class ElicitationBody(Body):
 
 
 class ElicitationRoutes:
+    tag: ClassVar[str] = "Management"
+
     def __init__(self, questions: Questions) -> None:
         self._questions = questions
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /api/v1/mcp/elicitations/{id}",
+                self.answer,
+                "Answer what an MCP server asks the user",
+                body=ElicitationBody,
+                request={"action": "accept", "content": {"name": "Ada"}},
+                errors=(NotFound, PayloadTooLarge),
+                reply=AnsweredElicitation,
+            ),
+        )
 
     async def answer(self, request: Request) -> Response:
         body = await read_body(request, ElicitationBody)

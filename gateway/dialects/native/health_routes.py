@@ -1,5 +1,8 @@
 """For load balancers and Prometheus."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -7,14 +10,24 @@ from starlette.responses import PlainTextResponse, Response
 from atelier.errors import Draining, Unavailable
 from atelier.metrics import GatewayMetrics
 from gateway.core.admission import Admission
+from gateway.dialects.route import PLAIN, Route
 from gateway.fleet.watcher import Watcher
 
 
 class HealthRoutes:
+    tag: ClassVar[str] = "Management"
+
     def __init__(self, watcher: Watcher, admission: Admission, metrics: GatewayMetrics) -> None:
         self._watcher = watcher
         self._admission = admission
         self._metrics = metrics
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("GET /healthz", self.alive, "Whether the process is alive", media=PLAIN),
+            Route("GET /readyz", self.ready, "Whether to send requests here", media=PLAIN),
+            Route("GET /metrics", self.metrics, "Metrics for Prometheus", media=PLAIN),
+        )
 
     async def alive(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from gateway.dialects.documented import Documented
-
 
 class ServerObject(TypedDict):
     label: str
@@ -47,39 +45,3 @@ class TestedServer(TypedDict):
 class AnsweredElicitation(TypedDict):
     id: str
     action: Literal["accept", "decline", "cancel"]
-
-
-DOCUMENTED = {
-    "GET /api/v1/mcp/servers": Documented(
-        reply=ServerList,
-        example={
-            "servers": [
-                {
-                    "label": "files",
-                    "kind": "command",
-                    "state": "open",
-                    "protocol": "2025-11-25",
-                    "tools": ["read_file", "write_file"],
-                    "allowed_tools": None,
-                    "require_approval": ["write_file"],
-                }
-            ],
-            "disabled": ["wiki"],
-            "error": None,
-        },
-    ),
-    "POST /api/v1/mcp/servers/{label}/test": Documented(
-        reply=TestedServer,
-        example={
-            "label": "files",
-            "protocol": "2025-11-25",
-            "seconds": 0.4,
-            "tools": [{"name": "read_file", "description": "Reads a file.", "allowed": True, "needs_approval": False}],
-        },
-    ),
-    "POST /api/v1/mcp/elicitations/{id}": Documented(
-        reply=AnsweredElicitation,
-        request={"action": "accept", "content": {"name": "Ada"}},
-        example={"id": "elicit_5a1f0b6d2c9e4b7f8a3d1e0c9b8a7f6e", "action": "accept"},
-    ),
-}

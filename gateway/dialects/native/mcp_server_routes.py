@@ -1,23 +1,41 @@
 """What is told of the operator's servers, and a try of one. Never their commands, addresses, headers or variables."""
 
 import time
+from collections.abc import Sequence
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atelier.errors import NotFound
+from atelier.errors import MCPConnectionError, NotFound
 from atelier.json_types import Json
 from gateway.core.hosted_tool import ServerTool
 from gateway.core.mcp_server import Approval, Command, Use
+from gateway.dialects.native.mcp_server_reply_types import ServerList, TestedServer
 from gateway.dialects.reply import json_response
+from gateway.dialects.route import Route
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_servers_file import ServersFile
 
 
 class ServerRoutes:
+    tag: ClassVar[str] = "Management"
+
     def __init__(self, file: ServersFile, pool: ServerPool) -> None:
         self._file = file
         self._pool = pool
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("GET /api/v1/mcp/servers", self.list, "The MCP servers whose tools models use", reply=ServerList),
+            Route(
+                "POST /api/v1/mcp/servers/{label}/test",
+                self.test,
+                "Try an MCP server, and list its tools",
+                errors=(NotFound, MCPConnectionError),
+                reply=TestedServer,
+            ),
+        )
 
     async def list(self, request: Request) -> Response:
         """Opens nothing: of servers that are not connected the tools are not known."""

@@ -1,17 +1,39 @@
 """Our own routes: parse, one call, render."""
 
 import time
+from collections.abc import Sequence
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier import __version__
-from atelier.errors import InvalidRequest
+from atelier.errors import (
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    InstanceNotFound,
+    InvalidRequest,
+    ModelNotFound,
+    WorkerLost,
+)
 from atelier.names import check_key
 from gateway.core.admission import Admission
 from gateway.core.sequences import Sequences
 from gateway.dialects.body import read_body
+from gateway.dialects.lmstudio.lmstudio_reply_types import V1Model
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
+from gateway.dialects.native.native_reply_types import (
+    DescribedModel,
+    DeviceList,
+    DiskObject,
+    InstanceList,
+    ModelReplicas,
+    RemovedModel,
+    SequenceList,
+    ServerStatus,
+    VerifiedModel,
+)
 from gateway.dialects.native.native_requests import ImportBody, ModelBody, ReplicasBody
 from gateway.dialects.native.native_translation import (
     described_object,
@@ -22,6 +44,7 @@ from gateway.dialects.native.native_translation import (
     sequence_object,
 )
 from gateway.dialects.reply import json_response
+from gateway.dialects.route import MODEL, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.watcher import Watcher
@@ -29,6 +52,8 @@ from gateway.http.disconnect import while_connected
 
 
 class ManagementRoutes:
+    tag: ClassVar[str] = "Management"
+
     def __init__(
         self, watcher: Watcher, catalogue: Catalogue, control: Control, sequences: Sequences, admission: Admission
     ) -> None:
@@ -38,6 +63,64 @@ class ManagementRoutes:
         self._sequences = sequences
         self._admission = admission
         self._started = time.monotonic()
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /api/v1/models/import",
+                self.import_model,
+                "Import a GGUF file",
+                body=ImportBody,
+                request={"path": "/data/models/Tiny.Q4_1.gguf"},
+                errors=(AlreadyExists,),
+                reply=V1Model,
+            ),
+            Route(
+                "POST /api/v1/models/remove",
+                self.remove_model,
+                "Delete a model's files",
+                body=ModelBody,
+                request={"model": MODEL},
+                errors=(ModelNotFound, Conflict),
+                reply=RemovedModel,
+            ),
+            Route(
+                "POST /api/v1/models/verify",
+                self.verify_model,
+                "Hold a model's files against their digests",
+                body=ModelBody,
+                request={"model": MODEL},
+                errors=(ModelNotFound,),
+                reply=VerifiedModel,
+            ),
+            Route("GET /api/v1/instances", self.list_instances, "List the instances", reply=InstanceList),
+            Route(
+                "GET /api/v1/instances/{id:path}/sequences",
+                self.list_sequences,
+                "What an instance has in work",
+                errors=(InstanceNotFound, WorkerLost, DeadlineExceeded),
+                reply=SequenceList,
+            ),
+            Route("GET /api/v1/devices", self.list_devices, "What models can be put on", reply=DeviceList),
+            Route("GET /api/v1/disk", self.measure_disk, "How much room the server's files take", reply=DiskObject),
+            Route("GET /api/v1/status", self.status, "How the server is", reply=ServerStatus),
+            Route(
+                "POST /api/v1/models/replicas",
+                self.set_replicas,
+                "Choose how many instances a model has",
+                body=ReplicasBody,
+                request={"model": MODEL, "min": 1, "max": 3},
+                errors=(ModelNotFound,),
+                reply=ModelReplicas,
+            ),
+            Route(
+                "GET /api/v1/models/{id:path}/info",
+                self.describe_model,
+                "All that is known of a model",
+                errors=(ModelNotFound,),
+                reply=DescribedModel,
+            ),
+        )
 
     async def import_model(self, request: Request) -> Response:
         body = await read_body(request, ImportBody)

@@ -1,12 +1,13 @@
 """Presets and what settings come to: create, edit, duplicate, compare, delete, import, export, explain."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atelier.errors import Conflict, InvalidRequest, NotFound, PresetNotFound
+from atelier.errors import AlreadyExists, Conflict, InvalidRequest, ModelNotFound, NotFound, PresetNotFound
 from atelier.json_types import Json
 from atelier.names import InstanceName, find_name, near_hint
 from atelier.settings import Value
@@ -22,18 +23,135 @@ from gateway.dialects.native.native_requests import (
     PresetChangeBody,
     PresetImportBody,
 )
+from gateway.dialects.native.preset_reply_types import (
+    DefaultPreset,
+    DeletedPreset,
+    ExportedPreset,
+    ImportedPreset,
+    ModelSettings,
+    PresetDiff,
+    PresetList,
+    PresetObject,
+    PresetVersions,
+)
 from gateway.dialects.reply import json_response
+from gateway.dialects.route import MODEL, Route
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import LOADED, Instance, Model, Snapshot
 from gateway.fleet.watcher import Watcher
 
 LMSTUDIO = "lmstudio"  # the format of its *.preset.json
 
+VERSION = {"version": {"type": "integer", "minimum": 1, "description": "The newest, where none is named."}}
+EXAMPLE = {"load": {}, "prompt": {"system_prompt": "Be brief."}, "inference": {"temperature": 0.2}}
+
 
 class PresetRoutes:
+    tag: ClassVar[str] = "Management"
+
     def __init__(self, watcher: Watcher, control: Control) -> None:
         self._watcher = watcher
         self._control = control
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route("GET /api/v1/presets", self.list, "List the presets", reply=PresetList),
+            Route(
+                "POST /api/v1/presets/import",
+                self.import_file,
+                "Import a preset",
+                body=PresetImportBody,
+                request={"file": {"name": "precise", **EXAMPLE}},
+                errors=(AlreadyExists,),
+                reply=ImportedPreset,
+            ),
+            Route(
+                "GET /api/v1/presets/{name}",
+                self.get,
+                "One preset, or an earlier version of it",
+                errors=(PresetNotFound,),
+                query=VERSION,
+                reply=PresetObject,
+            ),
+            Route(
+                "PUT /api/v1/presets/{name}",
+                self.put,
+                "Create a preset, or replace it",
+                body=PresetBody,
+                request=EXAMPLE,
+                errors=(Conflict,),
+                reply=PresetObject,
+            ),
+            Route(
+                "PATCH /api/v1/presets/{name}",
+                self.patch,
+                "Change some of a preset",
+                body=PresetChangeBody,
+                request={"inference": {"temperature": 0.2}},
+                errors=(PresetNotFound, Conflict),
+                reply=PresetObject,
+            ),
+            Route(
+                "DELETE /api/v1/presets/{name}",
+                self.delete,
+                "Delete a preset",
+                errors=(PresetNotFound, Conflict),
+                reply=DeletedPreset,
+            ),
+            Route(
+                "GET /api/v1/presets/{name}/versions",
+                self.versions,
+                "Every version of a preset",
+                errors=(PresetNotFound,),
+                reply=PresetVersions,
+            ),
+            Route(
+                "GET /api/v1/presets/{name}/diff",
+                self.diff,
+                "How a preset differs from another",
+                errors=(PresetNotFound, InvalidRequest),
+                query={
+                    **VERSION,
+                    "with": {"type": "string", "description": "Another preset: this, or a version of its own."},
+                },
+                reply=PresetDiff,
+            ),
+            Route(
+                "GET /api/v1/presets/{name}/export",
+                self.export,
+                "A preset as a file",
+                errors=(PresetNotFound, InvalidRequest),
+                query={**VERSION, "format": {"enum": [LMSTUDIO]}},
+                reply=ExportedPreset,
+            ),
+            Route(
+                "POST /api/v1/presets/{name}/duplicate",
+                self.duplicate,
+                "Copy a preset",
+                body=DuplicateBody,
+                request={"name": "copy"},
+                errors=(PresetNotFound, AlreadyExists),
+                query=VERSION,
+                reply=PresetObject,
+            ),
+            Route(
+                "POST /api/v1/models/default-preset",
+                self.set_default,
+                "Choose a model's default preset",
+                body=DefaultPresetBody,
+                request={"model": MODEL, "preset": "precise"},
+                errors=(ModelNotFound, PresetNotFound),
+                reply=DefaultPreset,
+            ),
+            Route(
+                "GET /api/v1/models/{id:path}/settings",
+                self.settings,
+                "A model's settings, with their origins",
+                errors=(ModelNotFound,),
+                query={"instance": {"type": "string"}, "preset": {"type": "string"}},
+                reply=ModelSettings,
+            ),
+        )
 
     async def list(self, request: Request) -> Response:
         presets = sorted(self._watcher.known().presets.items())

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from gateway.dialects.documented import KEY, LINES, MODEL, Documented, Nullable
 from gateway.dialects.openai.openai_reply_types import Logprob
+from gateway.dialects.route import Nullable
 
 
 class OllamaSaidFunction(TypedDict):
@@ -123,103 +123,3 @@ class OllamaProgress(TypedDict):
 class OllamaVersion(TypedDict):
     version: str
     atelier: str
-
-
-CREATED = "2026-01-02T03:04:05.000000Z"
-DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-DETAILS = {
-    "parent_model": "",
-    "format": "gguf",
-    "family": "llama",
-    "families": ["llama"],
-    "parameter_size": "135M",
-    "quantization_level": "Q4_1",
-}
-DONE = {
-    "done": True,
-    "done_reason": "stop",
-    "total_duration": 450000000,
-    "load_duration": 2000000,
-    "prompt_eval_count": 31,
-    "prompt_eval_duration": 90000000,
-    "eval_count": 9,
-    "eval_duration": 350000000,
-}
-ANSWER = "Hello! How can I help you today?"
-NAMED = {"name": KEY, "model": KEY}
-
-DOCUMENTED = {
-    "POST /api/chat": Documented(
-        reply=OllamaChat,
-        events=OllamaChat,
-        stream=LINES,
-        request={"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": False},
-        example={"model": KEY, "created_at": CREATED, "message": {"role": "assistant", "content": ANSWER}, **DONE},
-    ),
-    "POST /api/generate": Documented(
-        reply=OllamaGeneration,
-        events=OllamaGeneration,
-        stream=LINES,
-        request={"model": MODEL, "prompt": "Hi", "stream": False},
-        example={"model": KEY, "created_at": CREATED, "response": ANSWER, **DONE},
-    ),
-    "POST /api/embed": Documented(
-        reply=OllamaVectors,
-        request={"model": "nomic-embed-text-v1.5", "input": ["a fjord"]},
-        example={
-            "model": "nomic-ai/nomic-embed-text-v1.5",
-            "embeddings": [[0.6, 0.8]],
-            "total_duration": 8000000,
-            "load_duration": 500000,
-            "prompt_eval_count": 4,
-        },
-    ),
-    "POST /api/embeddings": Documented(
-        reply=OllamaVector,
-        request={"model": "nomic-embed-text-v1.5", "prompt": "a fjord"},
-        example={"embedding": [0.6, 0.8]},
-    ),
-    "GET /api/tags": Documented(
-        reply=OllamaTags,
-        example={"models": [{**NAMED, "modified_at": CREATED, "size": 98000000, "digest": DIGEST, "details": DETAILS}]},
-    ),
-    "POST /api/show": Documented(
-        reply=OllamaModel,
-        request={"model": MODEL},
-        example={
-            "modified_at": CREATED,
-            "parameters": "",
-            "template": "{% for message in messages %}...{% endfor %}",
-            "details": DETAILS,
-            "model_info": {"general.architecture": "llama", "general.parameter_count": 134515008},
-            "capabilities": ["completion"],
-            "license": "apache-2.0",
-        },
-    ),
-    "GET /api/ps": Documented(
-        reply=OllamaProcesses,
-        example={
-            "models": [
-                {
-                    **NAMED,
-                    "size": 190000000,
-                    "digest": DIGEST,
-                    "details": DETAILS,
-                    "expires_at": CREATED,
-                    "size_vram": 0,
-                    "context_length": 4096,
-                }
-            ]
-        },
-    ),
-    "POST /api/pull": Documented(
-        reply=OllamaProgress,
-        events=OllamaProgress,
-        stream=LINES,
-        request={"model": "hf.co/bartowski/Qwen3-0.6B-GGUF:Q4_K_M", "stream": False},
-        example={"status": "success"},
-    ),
-    "DELETE /api/delete": Documented(media=None, request={"model": MODEL}),
-    "GET /api/version": Documented(reply=OllamaVersion, example={"version": "0.12.11", "atelier": "0.1.0"}),
-    "HEAD /": Documented(media=None),
-}

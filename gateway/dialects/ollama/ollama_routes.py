@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier import __version__
-from atelier.errors import InvalidRequest
+from atelier.errors import Conflict, DiskFull, InvalidRequest, ModelNotFound
 from atelier.json_types import Json
 from atelier.names import InstanceName, ModelName
 from gateway.core.call import Call, told_name
@@ -29,6 +31,17 @@ from gateway.dialects.ollama.ollama_replies import (
     reply_object,
     whole_part,
 )
+from gateway.dialects.ollama.ollama_reply_types import (
+    OllamaChat,
+    OllamaGeneration,
+    OllamaModel,
+    OllamaProcesses,
+    OllamaProgress,
+    OllamaTags,
+    OllamaVector,
+    OllamaVectors,
+    OllamaVersion,
+)
 from gateway.dialects.ollama.ollama_requests import (
     Generating,
     KeepAlive,
@@ -42,6 +55,7 @@ from gateway.dialects.ollama.ollama_requests import (
 from gateway.dialects.ollama.ollama_stream import LineRenderer, LineStream, ProgressStream
 from gateway.dialects.ollama.ollama_translation import chat_call, generate_call, named
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of
+from gateway.dialects.route import HI, HUB, INFERENCE, LINES, MODEL, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import LOADED
@@ -52,6 +66,8 @@ API_VERSION = "0.12.11"  # of Ollama's API, that this one follows: clients ask f
 
 
 class OllamaRoutes:
+    tag: ClassVar[str] = "Ollama"
+
     def __init__(
         self,
         inference: Inference,
@@ -69,6 +85,83 @@ class OllamaRoutes:
         self._control = control
         self._residence = residence
         self._pulls = pulls
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /api/chat",
+                self.chat,
+                "Answer a chat (Ollama)",
+                body=OllamaChatBody,
+                request={"model": MODEL, "messages": HI, "stream": False},
+                errors=INFERENCE,
+                reply=OllamaChat,
+                events=OllamaChat,
+                stream=LINES,
+            ),
+            Route(
+                "POST /api/generate",
+                self.generate,
+                "Answer a prompt (Ollama)",
+                body=OllamaGenerateBody,
+                request={"model": MODEL, "prompt": "Hi", "stream": False},
+                errors=INFERENCE,
+                reply=OllamaGeneration,
+                events=OllamaGeneration,
+                stream=LINES,
+            ),
+            Route(
+                "POST /api/embed",
+                self.embed,
+                "Texts to vectors (Ollama)",
+                body=OllamaEmbedBody,
+                request={"model": "nomic-embed-text-v1.5", "input": ["a fjord"]},
+                errors=INFERENCE,
+                reply=OllamaVectors,
+            ),
+            Route(
+                "POST /api/embeddings",
+                self.embeddings,
+                "A text to a vector (Ollama, older)",
+                body=OllamaEmbeddingsBody,
+                request={"model": "nomic-embed-text-v1.5", "prompt": "a fjord"},
+                errors=INFERENCE,
+                reply=OllamaVector,
+            ),
+            Route("GET /api/tags", self.tags, "List what requests may name (Ollama)", reply=OllamaTags),
+            Route(
+                "POST /api/show",
+                self.show,
+                "What is known of a model (Ollama)",
+                body=OllamaModelBody,
+                request={"model": MODEL},
+                errors=(ModelNotFound,),
+                reply=OllamaModel,
+            ),
+            Route("GET /api/ps", self.processes, "List what is loaded (Ollama)", reply=OllamaProcesses),
+            Route(
+                "POST /api/pull",
+                self.pull,
+                "Download a model from the hub (Ollama)",
+                body=OllamaPullBody,
+                request={"model": "hf.co/bartowski/Qwen3-0.6B-GGUF:Q4_K_M", "stream": False},
+                errors=(*HUB, DiskFull),
+                reply=OllamaProgress,
+                events=OllamaProgress,
+                stream=LINES,
+            ),
+            Route(
+                "DELETE /api/delete",
+                self.delete,
+                "Delete a model (Ollama)",
+                body=OllamaModelBody,
+                request={"model": MODEL},
+                errors=(ModelNotFound, Conflict),
+                media=None,
+            ),
+            Route("GET /api/version", self.version, "Which of Ollama's APIs this is", reply=OllamaVersion),
+            Route("HEAD /", self.head, "Whether a server is here (Ollama)", media=None),
+        )
 
     async def chat(self, request: Request) -> Response:
         body = await read_body(request, OllamaChatBody)

@@ -1,19 +1,36 @@
 """OpenAI's routes: parse, one call, render."""
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from atelier.errors import InvalidRequest, ModelNotFound
 from gateway.core.answer import Answering
 from gateway.core.inference import Inference
 from gateway.core.unary import Unary
+from gateway.dialects.anthropic.anthropic_model_list import MOST_LISTED
+from gateway.dialects.anthropic.anthropic_routes import AnthropicRoutes, by_client
 from gateway.dialects.body import read_body
 from gateway.dialects.openai.best_of import best_choices
 from gateway.dialects.openai.embeddings import embed_call, embedding_list
 from gateway.dialects.openai.hosted_chat import HostedChat
 from gateway.dialects.openai.openai_model_list import model_object
+from gateway.dialects.openai.openai_reply_types import (
+    ChatChunk,
+    ChatCompletion,
+    ListedModel,
+    ListedModels,
+    Ranking,
+    TextChunk,
+    TextCompletion,
+    TokenList,
+    Vectors,
+    WrittenPrompt,
+    WrittenText,
+)
 from gateway.dialects.openai.openai_requests import (
     ChatBody,
     CompletionBody,
@@ -36,26 +53,135 @@ from gateway.dialects.openai.openai_translation import (
 from gateway.dialects.openai.rerank import rerank_call, rerank_reply
 from gateway.dialects.openai.tokenization import token_list, tokenize_call, told_about
 from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
+from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.http.disconnect import while_connected
 
+ANTHROPICS = "Used where the request has an `anthropic-version` header."
+
 
 class OpenAIRoutes:
+    tag: ClassVar[str] = "OpenAI"
+
     def __init__(
         self,
         inference: Inference,
         unary: Unary,
         catalogue: Catalogue,
         hosted: HostedChat,
+        anthropic: AnthropicRoutes,
         *,
         numbers_alone: bool = False,
     ) -> None:
-        """`numbers_alone`: vectors are never written as base64."""
+        """`anthropic`: the lists of models share their paths. `numbers_alone`: vectors are never written as base64."""
+        self._anthropic = anthropic
         self._numbers_alone = numbers_alone
         self._inference = inference
         self._unary = unary
         self._catalogue = catalogue
         self._hosted = hosted
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /v1/chat/completions",
+                self.chat_completions,
+                "Answer a chat (OpenAI)",
+                body=ChatBody,
+                request={"model": MODEL, "messages": HI, "max_tokens": 32},
+                errors=HOSTED,
+                reply=ChatCompletion,
+                events=ChatChunk,
+            ),
+            Route(
+                "POST /v1/completions",
+                self.completions,
+                "Continue a text (OpenAI)",
+                body=CompletionBody,
+                request={"model": MODEL, "prompt": "The capital of Norway is", "max_tokens": 4},
+                errors=INFERENCE,
+                reply=TextCompletion,
+                events=TextChunk,
+            ),
+            Route(
+                "POST /v1/embeddings",
+                self.embeddings,
+                "Texts to vectors (OpenAI)",
+                body=EmbeddingBody,
+                request={"model": "nomic-embed-text-v1.5", "input": ["a fjord", "a mountain"]},
+                errors=INFERENCE,
+                reply=Vectors,
+            ),
+            *(
+                Route(
+                    f"POST {prefix}/rerank",
+                    self.rerank,
+                    "Documents by how well they answer a query (Jina, Cohere)",
+                    body=RerankBody,
+                    request={
+                        "model": "bge-reranker-v2-m3",
+                        "query": "blue sea",
+                        "documents": ["red", "blue sea"],
+                        "top_n": 1,
+                    },
+                    errors=INFERENCE,
+                    reply=Ranking,
+                )
+                for prefix in ("/v1", "")
+            ),
+            *self._token_routes(""),
+            *self._token_routes("/v1"),
+            Route(
+                "GET /v1/models",
+                by_client(self._anthropic.list_models, self.list_models),
+                "List what requests may name (OpenAI, Anthropic)",
+                errors=(InvalidRequest,),
+                query={
+                    "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "description": ANTHROPICS},
+                    "after_id": {"type": "string", "description": ANTHROPICS},
+                    "before_id": {"type": "string", "description": ANTHROPICS},
+                },
+                reply=ListedModels,
+            ),
+            Route(
+                "GET /v1/models/{id:path}",
+                by_client(self._anthropic.get_model, self.get_model),
+                "One model (OpenAI, Anthropic)",
+                errors=(ModelNotFound,),
+                reply=ListedModel,
+            ),
+        )
+
+    def _token_routes(self, prefix: str) -> Sequence[Route]:
+        return (
+            Route(
+                f"POST {prefix}/tokenize",
+                self.tokenize,
+                "Text to tokens (llama.cpp)",
+                body=TokenizeBody,
+                request={"model": MODEL, "content": "Hello world"},
+                errors=INFERENCE,
+                reply=TokenList,
+            ),
+            Route(
+                f"POST {prefix}/detokenize",
+                self.detokenize,
+                "Tokens to text (llama.cpp)",
+                body=DetokenizeBody,
+                request={"model": MODEL, "tokens": [19556, 905]},
+                errors=INFERENCE,
+                reply=WrittenText,
+            ),
+            Route(
+                f"POST {prefix}/apply-template",
+                self.apply_template,
+                "A chat's prompt (llama.cpp)",
+                body=ChatBody,
+                request={"model": MODEL, "messages": HI},
+                errors=INFERENCE,
+                reply=WrittenPrompt,
+            ),
+        )
 
     async def chat_completions(self, request: Request) -> Response:
         body = await read_body(request, ChatBody)

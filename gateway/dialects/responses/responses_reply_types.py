@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.documented import KEY, MODEL, Documented, Nullable
 from gateway.dialects.openai.openai_reply_types import Logprob
-from gateway.dialects.responses.list_page import MOST, USUAL_LIMIT
+from gateway.dialects.route import Nullable
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -330,86 +329,3 @@ class DeletedResponse(TypedDict):
     id: str
     object: Literal["response"]
     deleted: Literal[True]
-
-
-ID = "resp_9daf7a8018074938ab34fa91fa12684a"
-SAID = {
-    "id": "msg_9daf7a8018074938ab34fa91fa12684ao0",
-    "type": "message",
-    "role": "assistant",
-    "content": [{"type": "output_text", "text": "Hello! How can I help you today?", "annotations": [], "logprobs": []}],
-    "status": "completed",
-}
-RESPONSE = {
-    "id": ID,
-    "object": "response",
-    "created_at": 1795588388,
-    "status": "completed",
-    "background": False,
-    "completed_at": 1795588389,
-    "error": None,
-    "incomplete_details": None,
-    "model": KEY,
-    "output": [SAID],
-    "usage": {
-        "input_tokens": 31,
-        "input_tokens_details": {"cached_tokens": 28, "cache_write_tokens": 0},
-        "output_tokens": 9,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 40,
-    },
-    "store": True,
-    "temperature": 0.8,
-    "top_p": 0.95,
-    "instructions": None,
-    "max_output_tokens": None,
-    "max_tool_calls": None,
-    "metadata": {},
-    "parallel_tool_calls": True,
-    "previous_response_id": None,
-    "prompt_cache_key": None,
-    "reasoning": {"effort": None, "summary": None},
-    "safety_identifier": None,
-    "service_tier": "default",
-    "text": {"format": {"type": "text"}, "verbosity": "medium"},
-    "tool_choice": "auto",
-    "tools": [],
-    "top_logprobs": 0,
-    "truncation": "disabled",
-    "user": None,
-}
-ASKED = {
-    "id": "msg_9daf7a8018074938ab34fa91fa12684ai0",
-    "type": "message",
-    "role": "user",
-    "content": [{"type": "input_text", "text": "Hi"}],
-    "status": "completed",
-}
-
-DOCUMENTED = {
-    "POST /v1/responses": Documented(
-        reply=ResponseObject, events=ResponseEvent, request={"model": MODEL, "input": "Hi"}, example=RESPONSE
-    ),
-    "GET /v1/responses/{id}": Documented(reply=ResponseObject, example=RESPONSE, query={"stream": {"const": "false"}}),
-    "DELETE /v1/responses/{id}": Documented(
-        reply=DeletedResponse, example={"id": ID, "object": "response", "deleted": True}
-    ),
-    "GET /v1/responses/{id}/input_items": Documented(
-        reply=ItemList,
-        query={
-            "limit": {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL_LIMIT},
-            "order": {"enum": ["asc", "desc"], "default": "desc"},
-            "after": {"type": "string", "description": "Id of the item before the first one that is wanted."},
-        },
-        example={
-            "object": "list",
-            "data": [ASKED],
-            "first_id": ASKED["id"],
-            "last_id": ASKED["id"],
-            "has_more": False,
-        },
-    ),
-    "POST /v1/responses/{id}/cancel": Documented(
-        reply=ResponseObject, example={**RESPONSE, "status": "cancelled", "completed_at": None, "output": []}
-    ),
-}

@@ -1,28 +1,83 @@
 """The routes of OpenAI's responses: parse, one call, render."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from atelier.errors import UnsupportedField
+from atelier.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedField
 from gateway.core.answer import Answering
 from gateway.dialects.body import read_body
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.responses.background_responses import Background
-from gateway.dialects.responses.list_page import page
+from gateway.dialects.responses.list_page import MOST, USUAL_LIMIT, page
 from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_creation import Answers
 from gateway.dialects.responses.response_object import collected_response
 from gateway.dialects.responses.response_turn import Turn
+from gateway.dialects.responses.responses_reply_types import DeletedResponse, ItemList, ResponseEvent, ResponseObject
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_stream import ResponseStream
+from gateway.dialects.route import HOSTED, MODEL, Route
 from gateway.http.disconnect import while_connected
 
 
 class ResponseRoutes:
+    tag: ClassVar[str] = "OpenAI's responses"
+
     def __init__(self, answers: Answers, archive: Archive, background: Background) -> None:
         self._answers = answers
         self._archive = archive
         self._background = background
+
+    def routes(self) -> Sequence[Route]:
+        return (
+            Route(
+                "POST /v1/responses",
+                self.create,
+                "Answer, and keep the answer (OpenAI)",
+                body=ResponseBody,
+                request={"model": MODEL, "input": "Hi"},
+                errors=(*HOSTED, PreviousResponseNotFound),
+                reply=ResponseObject,
+                events=ResponseEvent,
+            ),
+            Route(
+                "GET /v1/responses/{id}",
+                self.get,
+                "One stored response (OpenAI)",
+                errors=(ResponseNotFound, InvalidRequest),
+                query={"stream": {"const": "false"}},
+                reply=ResponseObject,
+            ),
+            Route(
+                "DELETE /v1/responses/{id}",
+                self.delete,
+                "Delete a stored response (OpenAI)",
+                errors=(ResponseNotFound,),
+                reply=DeletedResponse,
+            ),
+            Route(
+                "GET /v1/responses/{id}/input_items",
+                self.input_items,
+                "What a response answered (OpenAI)",
+                errors=(ResponseNotFound, InvalidRequest),
+                query={
+                    "limit": {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL_LIMIT},
+                    "order": {"enum": ["asc", "desc"], "default": "desc"},
+                    "after": {"type": "string", "description": "Id of the item before the first one that is wanted."},
+                },
+                reply=ItemList,
+            ),
+            Route(
+                "POST /v1/responses/{id}/cancel",
+                self.cancel,
+                "Stop a response in the background (OpenAI)",
+                errors=(InvalidRequest, ResponseNotFound),
+                reply=ResponseObject,
+            ),
+        )
 
     async def create(self, request: Request) -> Response:
         body = await read_body(request, ResponseBody)

@@ -7,8 +7,8 @@ import jsonschema_rs
 import pytest
 
 from atelier.config import Config
-from gateway.dialects.documented import JSON
-from gateway.dialects.openapi import DOCUMENTED
+from gateway.dialects.openapi import examples
+from gateway.dialects.route import JSON
 from gateway.server import Gateway
 
 WITHOUT_REPLY = {"HEAD /", "DELETE /api/delete"}
@@ -36,7 +36,7 @@ def holds(document: Any, schema: Any, value: Any) -> list[str]:
 
 
 def test_every_operation_is_documented_and_none_that_is_not_there(document: Any) -> None:
-    assert operations(document).keys() == DOCUMENTED.keys()
+    assert operations(document).keys() == examples().keys()
 
 
 def test_every_operation_has_a_summary_a_dialect_a_reply_and_errors(document: Any) -> None:
@@ -62,7 +62,7 @@ def test_every_body_has_an_example_that_its_schema_allows(document: Any) -> None
 
 
 def test_a_schema_allows_nothing_that_it_does_not_name(document: Any) -> None:
-    example = DOCUMENTED["POST /v1/chat/completions"].example
+    example = examples()["POST /v1/chat/completions"]
     schema = {"$ref": "#/components/schemas/ChatCompletion"}
     assert holds(document, schema, {**example, "surprise": 1})
     assert holds(document, schema, {**example, "usage": None})
