@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 from atelier.errors import LoadFailed
-from worker.engine import rpc_servers
+from worker.engine.model import rpc_servers
 
 rpc_servers.ANSWER_SECONDS = 0.2
 try:
