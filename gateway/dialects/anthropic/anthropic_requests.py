@@ -1,20 +1,20 @@
-"""The bodies of Anthropic's dialect. Unknown fields are ignored; what is not served is refused by translate.py."""
+"""The request bodies of Anthropic's dialect. Fields without support are rejected in anthropic_calls.py."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Field, Tag
 
+from atelier.json_types import Json
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
-from atelier.submission import LONGEST_TIMEOUT, MOST_PRIORITY
-from gateway.dialects.body_base import Body
-from gateway.dialects.openai.openai_requests import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, StopString, Ttl
+from gateway.dialects.body_base import PRESET, Body, PresetName, ServingFields, by_json_type, by_type_field
+from gateway.dialects.openai.openai_requests import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, StopString
 
-LEAST_BUDGET = 1024  # tokens of thinking, as Anthropic has it
+LEAST_BUDGET = 1024  # tokens of thinking; Anthropic's own minimum
 MOST_BLOCKS = 10_000
 MOST_TOOLS = 1024
 
-# The settings that Anthropic has no name for may be sent too, under the names that OpenAI's dialect gives them.
+# Settings without a name in Anthropic's API are accepted too, under their names in OpenAI's dialect.
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
 SETTINGS.pop(MAX_TOKENS.openai)
 
@@ -29,7 +29,7 @@ class TextBlock(Body):
 
 
 class ThinkingBlock(Body):
-    """Of an earlier answer. Its signature proves nothing here."""
+    """From an earlier reply. Its signature is not checked."""
 
     type: Literal["thinking"]
     thinking: str
@@ -44,12 +44,12 @@ class ToolUseBlock(Body):
     type: Literal["tool_use"]
     id: Annotated[str, Field(min_length=1, max_length=256)]
     name: Annotated[str, Field(min_length=1, max_length=256)]
-    input: dict[str, Any]
+    input: Json
 
 
 class Base64Source(Body):
     type: Literal["base64"]
-    media_type: str | None = Field(None, description="Ignored: the image itself tells its format.")
+    media_type: str | None = Field(None, description="Ignored: the format is detected from the image.")
     data: str
 
 
@@ -59,19 +59,9 @@ class UrlSource(Body):
 
 
 class OtherSource(Body):
-    """Of a type that is refused by name."""
+    """A source of an unsupported type, which the error message names."""
 
     type: str
-
-
-def _by_type(*kinds: str) -> Discriminator:
-    """Tags by an object's type; the tags are in brackets, which error paths leave out."""
-
-    def tag(value: Any) -> str:
-        kind = value.get("type") if isinstance(value, dict) else None
-        return f"({kind})" if isinstance(kind, str) and kind in kinds else "(other)"
-
-    return Discriminator(tag)
 
 
 class ImageBlock(Body):
@@ -80,7 +70,7 @@ class ImageBlock(Body):
         Annotated[Base64Source, Tag("(base64)")]
         | Annotated[UrlSource, Tag("(url)")]
         | Annotated[OtherSource, Tag("(other)")],
-        _by_type("base64", "url"),
+        by_type_field("base64", "url"),
     ]
 
 
@@ -91,7 +81,7 @@ class TextSource(Body):
 
 
 class SearchResultBlock(Body):
-    """What a client has found; it becomes text."""
+    """A search result of the client's, which becomes text in the prompt."""
 
     type: Literal["search_result"]
     title: str
@@ -99,28 +89,18 @@ class SearchResultBlock(Body):
     content: Annotated[list[TextBlock], Field(max_length=MOST_BLOCKS)]
 
 
-class OtherBlock(BaseModel):
-    """Of a type that is not served."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
+class OtherBlock(Body):
+    """A block of an unsupported type."""
 
     type: str
 
 
-def _of_content(value: Any) -> str:
-    if isinstance(value, str):
-        return "(text)"
-    return "(list)" if isinstance(value, list) else "(neither)"
+MATERIAL = ("text", "image", "document", "search_result")  # the types of blocks in user turns and tool results
 
-
-MATERIAL = ("text", "image", "document", "search_result")  # what a user or a tool can bring
-
-Content = Discriminator(
-    _of_content, custom_error_type="content", custom_error_message="must be a string or a list of blocks"
-)
+Content = by_json_type({str: "(text)", list: "(list)"}, "content", "must be a string or a list of blocks")
 PartOfDocument = Annotated[
     Annotated[TextBlock, Tag("(text)")] | Annotated[ImageBlock, Tag("(image)")] | Annotated[OtherBlock, Tag("(other)")],
-    _by_type("text", "image"),
+    by_type_field("text", "image"),
 ]
 
 
@@ -133,14 +113,14 @@ class ContentSource(Body):
 
 
 class DocumentBlock(Body):
-    """Text, which stands in the prompt below its title and context."""
+    """Text, which follows its title and context in the prompt."""
 
     type: Literal["document"]
     source: Annotated[
         Annotated[TextSource, Tag("(text)")]
         | Annotated[ContentSource, Tag("(content)")]
         | Annotated[OtherSource, Tag("(other)")],
-        _by_type("text", "content"),
+        by_type_field("text", "content"),
     ]
     title: str | None = None
     context: str | None = None
@@ -152,7 +132,7 @@ ResultBlock = Annotated[
     | Annotated[DocumentBlock, Tag("(document)")]
     | Annotated[SearchResultBlock, Tag("(search_result)")]
     | Annotated[OtherBlock, Tag("(other)")],
-    _by_type(*MATERIAL),
+    by_type_field(*MATERIAL),
 ]
 ResultBlocks = Annotated[list[ResultBlock], Field(max_length=MOST_BLOCKS)]
 
@@ -174,7 +154,7 @@ Block = Annotated[
     | Annotated[ToolUseBlock, Tag("(tool_use)")]
     | Annotated[ToolResultBlock, Tag("(tool_result)")]
     | Annotated[OtherBlock, Tag("(other)")],
-    _by_type(*MATERIAL, "thinking", "redacted_thinking", "tool_use", "tool_result"),
+    by_type_field(*MATERIAL, "thinking", "redacted_thinking", "tool_use", "tool_result"),
 ]
 Blocks = Annotated[list[Block], Field(max_length=MOST_BLOCKS)]
 
@@ -185,12 +165,12 @@ class ConversationMessage(Body):
 
 
 class ClientTool(Body):
-    """One that the client runs; those of other types have no schema, and are refused."""
+    """A tool that the client runs. Tools of other types have no schema and are rejected."""
 
     type: str | None = None
     name: Annotated[str, Field(min_length=1, max_length=128)]
     description: str | None = None
-    input_schema: dict[str, Any] | None = Field(None, description="JSON Schema of an object.")
+    input_schema: Json | None = Field(None, description="JSON Schema of an object.")
     strict: bool | None = None
 
 
@@ -203,14 +183,14 @@ class ToolChoiceEntry(Body):
 class Thinking(Body):
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Field(ge=LEAST_BUDGET, le=2**31 - 1)] | None = Field(
-        None, description="Told to chat templates that know of one; nothing else ends the thinking but max_tokens."
+        None, description="Passed to chat templates that support it; only max_tokens is enforced."
     )
     display: Literal["summarized", "omitted"] | None = None
 
 
 class OutputFormat(Body):
     type: Literal["json_schema"]
-    schema_: dict[str, Any] = Field(alias="schema", description="JSON Schema of the reply.")
+    schema_: Json = Field(alias="schema", description="JSON Schema of the reply.")
 
 
 class OutputConfig(Body):
@@ -219,7 +199,7 @@ class OutputConfig(Body):
 
 
 class PromptBody(Body):
-    """What makes a prompt."""
+    """The fields that determine the prompt."""
 
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
     messages: Annotated[list[ConversationMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
@@ -228,30 +208,20 @@ class PromptBody(Body):
     tool_choice: ToolChoiceEntry | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
-    output_format: OutputFormat | None = Field(None, description="What `output_config.format` was called before.")
-    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
-    mcp_servers: list[Any] | None = Field(None, description="Not supported.")
-    container: Any = Field(None, description="Not supported.")
-    thread: Any = Field(None, description="Not supported: every request brings all of its messages.")
+    output_format: OutputFormat | None = Field(None, description="The earlier name of `output_config.format`.")
+    preset: PresetName | None = Field(None, description=PRESET)
+    mcp_servers: list[object] | None = Field(None, description="Not supported.")
+    container: object = Field(None, description="Not supported.")
+    thread: object = Field(None, description="Not supported: send all messages in every request.")
 
 
 class CountTokensBody(PromptBody):
     pass
 
 
-class MessagesBody(PromptBody, Sampling):  # type: ignore[misc, valid-type]
+class MessagesBody(PromptBody, Sampling, ServingFields):  # type: ignore[misc, valid-type]
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)]
     stop_sequences: Annotated[list[StopString], Field(max_length=MOST_STOPS)] | None = None
     stream: bool | None = None
-    metadata: dict[str, Any] | None = None
-    compaction: Any = Field(None, description="Not supported.")
-    ttl: Ttl | None = Field(
-        None,
-        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
-    )
-    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
-        None, description="Requests with a lower one start sooner; 0 when unset."
-    )
-    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
-        None, description="Seconds after which the request fails rather than goes on."
-    )
+    metadata: Json | None = None
+    compaction: object = Field(None, description="Not supported.")

@@ -1,14 +1,14 @@
-"""The bodies of LM Studio's dialects."""
+"""The request bodies of LM Studio's dialects, v0 and v1."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import annotation, fields_model
-from gateway.dialects.body_base import Body
+from gateway.dialects.body_base import PRESET, TTL_IF_LOADED, Body, PresetName, Ttl, by_json_type
 from gateway.dialects.openai.mcp_tool import ServerHeaders, ServerUrl, ToolNames
-from gateway.dialects.openai.openai_requests import ELICITATION, ChatBody, CompletionBody, Ttl
+from gateway.dialects.openai.openai_requests import ELICITATION, ChatBody, CompletionBody
 
 LOAD_FIELDS = {row.facts.lmstudio: row.name for row in TABLE["load"].values() if row.facts.lmstudio}
 
@@ -34,12 +34,12 @@ class V0CompletionBody(CompletionBody):
 
 class LoadBody(LoadSettings):  # type: ignore[misc, valid-type]
     model: str = Field(description="Key of a model, or its short form.")
-    identifier: str | None = Field(None, description="What to call the instance; otherwise its model's key.")
-    preset: str | None = Field(None, max_length=200, description="Whose settings hold where this body is silent.")
-    ttl: Ttl | None = Field(None, description="Seconds without work after which it is unloaded; otherwise it stays.")
-    echo_load_config: bool | None = Field(None, description="Answer with the settings as resolved.")
-    estimate_only: bool | None = Field(None, description="Load nothing: answer with the memory that it would take.")
-    num_experts: Any = Field(None, description="Not supported yet.")
+    identifier: str | None = Field(None, description="Instance id. Default: the model's key.")
+    preset: PresetName | None = Field(None, description=PRESET)
+    ttl: Ttl | None = Field(None, description="Idle seconds until it is unloaded. Default: never.")
+    echo_load_config: bool | None = Field(None, description="Include the resolved settings in the reply.")
+    estimate_only: bool | None = Field(None, description="Return the memory estimate without loading the model.")
+    num_experts: object = Field(None, description="Not supported yet.")
 
 
 class UnloadBody(Body):
@@ -54,14 +54,14 @@ ChatSettings = fields_model(
 class InputItem(Body):
     type: Literal["message", "text", "image"]
     content: str | None = None
-    data_url: str | None = Field(None, description="Of an image, in base64.")
+    data_url: str | None = Field(None, description="An image as a data URL in base64.")
 
 
 Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class PluginIntegration(Body):
-    """A server that the operator has set up."""
+    """An MCP server that the operator has configured."""
 
     type: Literal["plugin"]
     id: Annotated[str, Field(min_length=1, max_length=128)] = Field(description='"mcp/<label>".')
@@ -69,7 +69,7 @@ class PluginIntegration(Body):
 
 
 class EphemeralMCP(Body):
-    """A server for this request alone."""
+    """An MCP server for this request only."""
 
     type: Literal["ephemeral_mcp"]
     server_label: Label
@@ -78,7 +78,7 @@ class EphemeralMCP(Body):
     headers: ServerHeaders | None = None
 
 
-def _integration_kind(value: Any) -> str:
+def _integration_kind(value: object) -> str:
     if isinstance(value, str):
         return "(text)"
     kind = value.get("type") if isinstance(value, dict) else None
@@ -99,39 +99,30 @@ Integration = Annotated[
 Input = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_INPUT_ITEMS), Tag("(list)")],
-    Discriminator(
-        lambda value: {str: "(text)", list: "(list)"}.get(type(value), "(neither)"),
-        custom_error_type="input",
-        custom_error_message="must be a string or a list of items",
-    ),
+    by_json_type({str: "(text)", list: "(list)"}, "input", "must be a string or a list of items"),
 ]
 
 
 class V1ChatBody(ChatSettings):  # type: ignore[misc, valid-type]
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    input: Input = Field(description="What the user says.")
-    system_prompt: str | None = Field(None, description="In a chat that goes on, it replaces the earlier one.")
+    input: Input = Field(description="The user's message.")
+    system_prompt: str | None = Field(None, description="When continuing a chat, it replaces the earlier one.")
     stream: bool | None = None
     reasoning: Literal["off", "low", "medium", "high", "on"] | None = Field(
-        None, description="Whether and how much the model shall think, where its chat template can say so."
+        None, description="Whether and how much the model reasons, if its chat template supports the choice."
     )
     context_length: annotation(TABLE["load"]["context_length"]) | None = Field(  # type: ignore[valid-type]
-        None, description="If the model is loaded for this: its context. One that is loaded keeps its own."
+        None, description="Context length, if this request loads the model; ignored if it is already loaded."
     )
-    store: bool | None = Field(None, description="false: the response is not kept, and cannot be continued.")
-    previous_response_id: str | None = Field(None, description="The response after which this goes on.")
+    store: bool | None = Field(None, description="false: the response is not stored and cannot be continued.")
+    previous_response_id: str | None = Field(None, description="The response to continue.")
     integrations: Annotated[list[Integration], Field(max_length=MOST_INTEGRATIONS)] | None = Field(
         None, description="MCP servers whose tools the model may call."
     )
     tool_choice: Literal["none", "auto", "required"] | None = Field(
-        None, description="Whether their tools may be called, or one must be at first. Ours, not LM Studio's."
+        None, description="Whether their tools may be called, or one must be called first. Not part of LM Studio's API."
     )
-    elicitation: bool | None = Field(None, description=f"{ELICITATION} Ours, not LM Studio's.")
-    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
-    ttl: Ttl | None = Field(
-        None,
-        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
-    )
-    draft_model: str | None = Field(
-        None, description="Must be the one that the model is loaded with: the load setting draft_model."
-    )
+    elicitation: bool | None = Field(None, description=f"{ELICITATION} Not part of LM Studio's API.")
+    preset: PresetName | None = Field(None, description=PRESET)
+    ttl: Ttl | None = Field(None, description=TTL_IF_LOADED)
+    draft_model: str | None = Field(None, description="Must equal the load setting draft_model of the instance.")

@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
+from gateway.dialects.body_base import Ttl
 from gateway.dialects.native.download_routes import LONGEST_QUERY, MOST_FOUND, USUALLY_FOUND
-from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, Content, InputText, Ttl
+from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, Content, InputText
 
 STRICT = ConfigDict(strict=True, extra="forbid")  # a name that means nothing is told, not passed over
 

@@ -3,7 +3,7 @@
 import re
 
 from atelier.errors import InvalidRequest
-from gateway.dialects.openai.openai_requests import LONGEST_TTL
+from gateway.dialects.body_base import LONGEST_TTL
 
 UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")

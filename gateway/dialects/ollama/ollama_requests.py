@@ -1,18 +1,20 @@
-"""The bodies of Ollama's dialect. Options that a loaded model cannot change any more are not among its fields."""
+"""The request bodies of Ollama's dialect. Options that only apply when loading a model are ignored."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
+from atelier.json_types import Json
+from atelier.submission import MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.groups import MAX_SEED
 from atelier.settings.settings_schema import fields_model
 from atelier.submission import MOST_LOGPROBS
 from gateway.core.images import MOST_IMAGES
-from gateway.dialects.body_base import Body
+from gateway.dialects.body_base import Body, by_json_type
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, InputText, Stop
 
-# Ollama's name of each is the setting's own.
+# Settings with the same name in Ollama's API.
 SAMPLING = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_penalty"),
     *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta"),
@@ -24,56 +26,36 @@ MOST_LAST_N = int(TABLE["inference"]["repeat_last_n"].facts.maximum or 0)
 Sampling = fields_model("OllamaSampling", ((name, TABLE["inference"][name]) for name in SAMPLING))
 
 
-def _number_or_text(value: Any) -> str:
-    if isinstance(value, str):
-        return "(text)"
-    return "(number)" if isinstance(value, int | float) and not isinstance(value, bool) else "(neither)"
-
-
 KeepAlive = Annotated[
     Annotated[float, Field(allow_inf_nan=False), Tag("(number)")]
     | Annotated[str, Field(max_length=LONGEST_DURATION), Tag("(text)")],
-    Discriminator(
-        _number_or_text,
-        custom_error_type="keep_alive",
-        custom_error_message='must be seconds, or a duration such as "5m"',
+    by_json_type(
+        {str: "(text)", int: "(number)", float: "(number)"}, "keep_alive", 'must be seconds, or a duration such as "5m"'
     ),
 ]
 
 Format = Annotated[
-    Annotated[Literal["", "json"], Tag("(text)")] | Annotated[dict[str, Any], Tag("(schema)")],
-    Discriminator(
-        lambda value: {str: "(text)", dict: "(schema)"}.get(type(value), "(neither)"),
-        custom_error_type="format",
-        custom_error_message='must be "json" or a JSON Schema',
-    ),
+    Annotated[Literal["", "json"], Tag("(text)")] | Annotated[Json, Tag("(schema)")],
+    by_json_type({str: "(text)", dict: "(schema)"}, "format", 'must be "json" or a JSON Schema'),
 ]
 
 Think = Annotated[
     Annotated[bool, Tag("(flag)")] | Annotated[Literal["low", "medium", "high"], Tag("(text)")],
-    Discriminator(
-        lambda value: {bool: "(flag)", str: "(text)"}.get(type(value), "(neither)"),
-        custom_error_type="think",
-        custom_error_message='must be true, false, "low", "medium" or "high"',
-    ),
+    by_json_type({bool: "(flag)", str: "(text)"}, "think", 'must be true, false, "low", "medium" or "high"'),
 ]
 
 Inputs = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[list[InputText], Field(max_length=MOST_INPUTS), Tag("(list)")],
-    Discriminator(
-        lambda value: {str: "(text)", list: "(list)"}.get(type(value), "(neither)"),
-        custom_error_type="input",
-        custom_error_message="must be a string or a list of strings",
-    ),
+    by_json_type({str: "(text)", list: "(list)"}, "input", "must be a string or a list of strings"),
 ]
 
 
 class OllamaOptions(Sampling):  # type: ignore[misc, valid-type]
     repeat_last_n: Annotated[int, Field(ge=-1, le=MOST_LAST_N, description="-1: the whole context.")] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=MAX_SEED, description="Negative: a new one each time.")] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=MAX_SEED, description="Negative: random.")] | None = None
     num_predict: Annotated[int, Field(ge=-2, le=MOST_TOKENS, description="0 or less: no limit.")] | None = None
     num_ctx: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = Field(
-        None, description="Refused where the model is loaded with a shorter context; nothing is loaded anew."
+        None, description="Rejected if the model is loaded with a shorter context; it is not reloaded."
     )
     stop: Stop | None = None
 
@@ -82,13 +64,13 @@ Images = Annotated[list[str], Field(max_length=MOST_IMAGES, description="In base
 
 
 class Generating(Body):
-    """What chats and texts have in common."""
+    """The fields that chats and text completions have in common."""
 
-    model: Annotated[str, Field(min_length=1, description="As /api/tags has it; NAME:latest means NAME.")]
+    model: Annotated[str, Field(min_length=1, description="A name from /api/tags; NAME:latest means NAME.")]
     stream: bool | None = Field(None, description="True unless it is false.")
     options: OllamaOptions | None = None
     format: Format | None = None
-    keep_alive: KeepAlive | None = Field(None, description="If the model is loaded for this: how long it may be idle.")
+    keep_alive: KeepAlive | None = Field(None, description="If this request loads the model: idle time until unload.")
     think: Think | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
@@ -97,7 +79,7 @@ class Generating(Body):
 class OllamaFunction(Body):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments.")
+    parameters: Json | None = Field(None, description="JSON Schema of the arguments.")
 
 
 class OllamaTool(Body):
@@ -107,7 +89,7 @@ class OllamaTool(Body):
 
 class OllamaCalledFunction(Body):
     name: str
-    arguments: dict[str, Any]
+    arguments: Json
 
 
 class OllamaToolCall(Body):
@@ -134,19 +116,19 @@ class OllamaChatBody(Generating):
 
 class OllamaGenerateBody(Generating):
     prompt: str | None = Field(None, description="None: the model is loaded, or unloaded with keep_alive 0.")
-    suffix: str | None = Field(None, description="Text after the answer, for models trained to fill gaps.")
+    suffix: str | None = Field(None, description="Text after the completion, for models trained on fill-in-the-middle.")
     system: str | None = None
-    raw: bool | None = Field(None, description="Continue the prompt as it is, without a chat template.")
-    template: str | None = Field(None, description="Refused: a preset can hold one.")
+    raw: bool | None = Field(None, description="Continue the prompt without a chat template.")
+    template: str | None = Field(None, description="Rejected: set a template in a preset.")
     images: Images | None = None
-    context: list[int] | None = Field(None, description="Ignored: a chat's messages are its memory.")
+    context: list[int] | None = Field(None, description="Ignored: send the messages instead.")
 
 
 class OllamaEmbedBody(Body):
     model: Annotated[str, Field(min_length=1)]
     input: Inputs | None = None
     dimensions: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    truncate: bool | None = Field(None, description="Ignored: an input that is too long is refused.")
+    truncate: bool | None = Field(None, description="Ignored: an input that is too long is rejected.")
     keep_alive: KeepAlive | None = None
 
 
@@ -157,7 +139,7 @@ class OllamaEmbeddingsBody(Body):
 
 
 class OllamaModelBody(Body):
-    """Older clients say name."""
+    """`name` is the field's name in older clients."""
 
     model: str | None = None
     name: str | None = None
@@ -165,4 +147,4 @@ class OllamaModelBody(Body):
 
 class OllamaPullBody(OllamaModelBody):
     stream: bool | None = Field(None, description="True unless it is false.")
-    insecure: bool | None = Field(None, description="Ignored: downloads are checked against the hub's digests.")
+    insecure: bool | None = Field(None, description="Ignored: downloads are verified against the hub's digests.")

@@ -5,14 +5,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS
+from atelier.submission import MOST_CHOICES, MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
-from atelier.submission import LONGEST_TIMEOUT, MOST_CHOICES, MOST_LOGPROBS, MOST_PRIORITY
-from gateway.dialects.body_base import Body
+from gateway.dialects.body_base import Body, ServingFields
 from gateway.dialects.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
 
 MOST_PROMPTS = 128
-LONGEST_TTL = 10 * 365 * 86_400  # seconds
 MOST_INPUTS = 2048  # of embeddings, and documents to rank
 MOST_MESSAGES = 10_000
 MOST_TOKENS = 2**20  # to be written as text
@@ -21,7 +20,6 @@ LONGEST_FUNCTION_NAME = 128
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
 
 MAX_TOKENS = TABLE["inference"]["max_tokens"].facts
-Ttl = Annotated[float, Field(ge=-1, le=LONGEST_TTL, allow_inf_nan=False)]
 StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
 
@@ -211,7 +209,7 @@ class AdapterEntry(Body):
     scale: Annotated[float, Field(ge=-LARGEST_SCALE, le=LARGEST_SCALE, allow_inf_nan=False)]
 
 
-class Common(Sampling):  # type: ignore[misc, valid-type]
+class Common(Sampling, ServingFields):  # type: ignore[misc, valid-type]
     """What chat and text completions have in common."""
 
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
@@ -226,26 +224,14 @@ class Common(Sampling):  # type: ignore[misc, valid-type]
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
-    ttl: Ttl | None = Field(
-        None,
-        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
-    )
     lora: Annotated[list[AdapterEntry], Field(max_length=MOST_ADAPTERS)] | None = Field(
         None, description="Scales of the instance's LoRA adapters; those that are not listed are off."
-    )
-    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
-        None, description="Requests with a lower one start sooner; 0 when unset."
-    )
-    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
-        None, description="Seconds after which the request fails rather than goes on."
     )
     return_progress: bool | None = Field(None, description="A stream tells how far its prompt is computed.")
 
     draft_model: str | None = Field(
         None, description="Must be the one that the model is loaded with: the load setting draft_model."
     )
-
-    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
 
 
 ELICITATION = "true: MCP servers may ask the user during a call; of streams, whose client then answers."

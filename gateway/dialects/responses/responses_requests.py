@@ -4,12 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from atelier.submission import MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
-from atelier.submission import LONGEST_TIMEOUT, MOST_LOGPROBS, MOST_PRIORITY
-from gateway.dialects.body_base import Body
+from gateway.dialects.body_base import Body, ServingFields
 from gateway.dialects.openai.mcp_tool import Label, MCPTool
-from gateway.dialects.openai.openai_requests import Ttl
 from gateway.dialects.responses.item_requests import Input, ServerToolName
 
 MOST_TOOLS = 512
@@ -131,7 +130,7 @@ Metadata = Annotated[
 ]
 
 
-class ResponseBody(Sampling):  # type: ignore[misc, valid-type]
+class ResponseBody(Sampling, ServingFields):  # type: ignore[misc, valid-type]
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
     input: Input
     instructions: str | None = Field(None, description="A system message for this response alone.")
@@ -161,18 +160,6 @@ class ResponseBody(Sampling):  # type: ignore[misc, valid-type]
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     service_tier: str | None = None
-
-    preset: str | None = Field(None, max_length=200, description="Whose settings hold where the request is silent.")
-    ttl: Ttl | None = Field(
-        None,
-        description="If the model is loaded for this: seconds without work after which it is unloaded; -1: never.",
-    )
-    priority: Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)] | None = Field(
-        None, description="Requests with a lower one start sooner; 0 when unset."
-    )
-    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT)] | None = Field(
-        None, description="Seconds after which the request fails rather than goes on."
-    )
 
     conversation: Any = Field(None, description="Refused: previous_response_id continues a conversation.")
     prompt: Any = Field(None, description="Refused: there are no prompts stored here.")
