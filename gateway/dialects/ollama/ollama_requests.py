@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag
 
 from atelier.json_types import Json
-from atelier.submission import MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.groups import MAX_SEED
 from atelier.settings.settings_schema import fields_model

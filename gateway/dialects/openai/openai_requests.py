@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS
-from atelier.submission import MOST_CHOICES, MOST_LOGPROBS
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
+from atelier.submission import MOST_CHOICES, MOST_LOGPROBS
 from gateway.dialects.body_base import Body, ServingFields
 from gateway.dialects.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
 
