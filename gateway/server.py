@@ -57,14 +57,14 @@ from gateway.fleet.response_store import Stored
 from gateway.fleet.snapshot import Snapshot, State
 from gateway.fleet.watcher import Watcher
 from gateway.http.guards import ServerKey
-from gateway.tools.elicitation.open_questions import KIND as QUESTIONS
-from gateway.tools.elicitation.open_questions import Questions
+from gateway.tools.elicitation import KIND as QUESTION_KIND
+from gateway.tools.elicitation import OpenQuestions
+from gateway.tools.loop.loop_policy import LoopLimits
 from gateway.tools.loop.tool_host import ToolHost
-from gateway.tools.loop.tool_loop import LoopLimits
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_limits import KIB, PoolLimits
-from gateway.tools.mcp_client.mcp_sampling import ModelSampler
 from gateway.tools.mcp_client.mcp_servers_file import ServersFile
+from gateway.tools.mcp_client.server_callbacks import ModelSampling
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class Gateway:
                 idle_seconds=config.mcp_idle,
                 asking_seconds=config.mcp_elicitation,
             ),
-            sampler=ModelSampler(self.inference),
+            sampling=ModelSampling(self.inference),
         )
         self.mcp_file = ServersFile(config.mcp_file, on_read=self.mcp_pool.keep_only)
         self.tool_host = ToolHost(
@@ -103,7 +103,7 @@ class Gateway:
             LoopLimits(config.mcp_steps, seconds=config.mcp_seconds),
             own_servers=config.mcp_requests,
         )
-        self.questions = Questions(Stored(self.registry, QUESTIONS), config.mcp_elicitation)
+        self.questions = OpenQuestions(Stored(self.registry, QUESTION_KIND), config.mcp_elicitation)
         self.archive = Archive(Stored(self.registry, "openai"))
         self.answers = Answers(self.inference, self.tool_host, self.archive)
         self.background = Background(self.inference, self.answers, self.archive, Stored(self.registry, "openai-run"))

@@ -6,25 +6,25 @@ from atelier.submission import ToolChoice, Tools
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.mcp_server import Endpoint
 from gateway.dialects.lmstudio.lmstudio_requests import EphemeralMCP, Integration, PluginIntegration, V1ChatBody
-from gateway.tools.loop.requested_server import Wish
+from gateway.tools.loop.server_selection import RequestedServer
 from gateway.tools.loop.toolset import Toolset
 
 MCP = "mcp/"  # what the ids of servers from mcp.json begin with
 
 
-def integration_wishes(body: V1ChatBody) -> list[Wish]:
+def integration_wishes(body: V1ChatBody) -> list[RequestedServer]:
     return [_wish(entry, f"integrations[{number}]") for number, entry in enumerate(body.integrations or [])]
 
 
-def _wish(entry: Integration, path: str) -> Wish:
+def _wish(entry: Integration, path: str) -> RequestedServer:
     match entry:
         case str(id):
-            return Wish(label=_label(id, path), path=path, label_name="")
+            return RequestedServer(label=_label(id, path), path=path, label_name="")
         case PluginIntegration(id=id, allowed_tools=allowed):
             label = _label(id, f"{path}.id")
-            return Wish(label=label, path=path, allowed=_names(allowed), label_name="id")
+            return RequestedServer(label=label, path=path, allowed=_names(allowed), label_name="id")
         case EphemeralMCP(server_label=label, server_url=url, headers=headers, allowed_tools=allowed):
-            return Wish(label=label, path=path, url=url, headers=headers, allowed=_names(allowed))
+            return RequestedServer(label=label, path=path, url=url, headers=headers, allowed=_names(allowed))
 
 
 def _label(id: str, path: str) -> str:

@@ -7,8 +7,8 @@ from gateway.core.events import Delta, Elicited, Event, HostedCallBegun, HostedC
 from gateway.core.hosted_tool import HostedTool, ToolOutput
 from gateway.dialects.lmstudio.integrations import provider_info
 from gateway.dialects.lmstudio.lmstudio_chat import kept_message
-from gateway.tools.loop.running_calls import read_arguments
 from gateway.tools.loop.step_messages import step_messages
+from gateway.tools.loop.toolset import read_arguments
 
 
 class ChatOutput:
@@ -65,7 +65,7 @@ class _Step:
         return [*items, *calls, *({"type": "invalid_tool_call", **unknown_tool(name)} for name in self.unknown)]
 
     def messages(self, *, sees: bool) -> list[Json]:
-        return step_messages("".join(self.text), "".join(self.reasoning), self.calls(), sees=sees)
+        return step_messages("".join(self.text), "".join(self.reasoning), self.calls(), vision=sees)
 
     def calls(self) -> list[HostedCallEnded]:
         """In the order in which the model wrote them."""

@@ -25,8 +25,7 @@ from gateway.dialects.reply import account_of, answer_headers, json_response, or
 from gateway.dialects.route import HOSTED, MODEL, Route
 from gateway.fleet.watcher import Watcher
 from gateway.http.disconnect import while_connected
-from gateway.tools.elicitation.elicitation_forwarding import Asking
-from gateway.tools.elicitation.open_questions import Questions
+from gateway.tools.elicitation import OpenQuestions, Respondent
 from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.toolset import Toolset
 
@@ -40,7 +39,7 @@ class LMStudioChatRoutes:
         host: ToolHost,
         watcher: Watcher,
         conversations: Conversations,
-        questions: Questions,
+        questions: OpenQuestions,
     ) -> None:
         self._inference = inference
         self._host = host
@@ -73,8 +72,8 @@ class LMStudioChatRoutes:
             call = v1_chat_call(body, messages, chat_tools(body, toolset) if toolset else None)
             keep = None if body.store is False else partial(self._keep, request, body, turn)
             if body.stream:
-                asking = Asking(self._questions, owner_of(request)) if body.elicitation else None
-                return await self._stream(request, call, toolset, keep, asking)
+                respondent = Respondent(self._questions, owner_of(request)) if body.elicitation else None
+                return await self._stream(request, call, toolset, keep, respondent)
             return await self._whole(request, call, toolset, keep)
 
     async def _whole(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
@@ -92,10 +91,10 @@ class LMStudioChatRoutes:
             answer.close()
 
     async def _stream(
-        self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None, asking: Asking | None
+        self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None, respondent: Respondent | None
     ) -> Response:
         """A stream once a worker has accepted the request, or once its model is on its way."""
-        answer = await self._admit(request, call, toolset, asking)
+        answer = await self._admit(request, call, toolset, respondent)
         loading = None
         try:
             if answer.must_load():
@@ -116,14 +115,14 @@ class LMStudioChatRoutes:
         request: Request,
         call: Call,
         toolset: Toolset | None,
-        asking: Asking | None = None,
+        respondent: Respondent | None = None,
         *,
         whole: bool = False,
     ) -> Answering:
         """An answer that has yet to begin, for the caller to close."""
         origin, account = origin_of(request), account_of(request)
         if toolset is not None:
-            return await self._host.admit(call, toolset, origin, account, asking=asking, whole=whole)
+            return await self._host.admit(call, toolset, origin, account, respondent=respondent, whole=whole)
         return await self._inference.admit(call, origin, account)
 
     async def _keep(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:

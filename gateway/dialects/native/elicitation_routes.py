@@ -14,7 +14,7 @@ from gateway.dialects.body_base import Body
 from gateway.dialects.native.mcp_server_reply_types import AnsweredElicitation
 from gateway.dialects.reply import json_response, owner_of
 from gateway.dialects.route import Route
-from gateway.tools.elicitation.open_questions import Questions
+from gateway.tools.elicitation import OpenQuestions
 
 
 class ElicitationBody(Body):
@@ -27,7 +27,7 @@ class ElicitationBody(Body):
 class ElicitationRoutes:
     tag: ClassVar[str] = "Management"
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: OpenQuestions) -> None:
         self._questions = questions
 
     def routes(self) -> Sequence[Route]:

@@ -20,9 +20,8 @@ from gateway.dialects.openai.openai_tools import own_functions
 from gateway.dialects.openai.openai_translation import chat_call, chat_choices, constraint, usage, wants_usage
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.http.disconnect import while_connected
-from gateway.tools.elicitation.elicitation_forwarding import Asking
-from gateway.tools.elicitation.open_questions import Questions
-from gateway.tools.loop.requested_server import Wish
+from gateway.tools.elicitation import OpenQuestions, Respondent
+from gateway.tools.loop.server_selection import RequestedServer
 from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.tool_loop import ToolLoop
 
@@ -34,7 +33,7 @@ def nothing_more(loop: ToolLoop, finished: Finished) -> Json:
 
 
 class HostedChat:
-    def __init__(self, host: ToolHost, questions: Questions) -> None:
+    def __init__(self, host: ToolHost, questions: OpenQuestions) -> None:
         self._host = host
         self._questions = questions
 
@@ -53,7 +52,7 @@ class HostedChat:
                 origin_of(request),
                 account_of(request),
                 constraint=constraint(body),
-                asking=Asking(self._questions, owner_of(request)) if asks else None,
+                respondent=Respondent(self._questions, owner_of(request)) if asks else None,
                 whole=not body.stream,
             )
             await begun(loop)
@@ -80,7 +79,7 @@ class HostedChat:
             loop.close()
 
 
-def server_wishes(body: ChatBody) -> list[Wish]:
+def server_wishes(body: ChatBody) -> list[RequestedServer]:
     """UnsupportedField where a call would have to wait for consent, which there is no way to give here."""
     wishes = [server_wish(entry, path) for path, entry in server_entries(body.tools)]
     for wish in wishes:

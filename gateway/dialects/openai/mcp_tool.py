@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.core.mcp_server import APPROVALS, NEVER, Approval
 from gateway.dialects.body_base import Body
-from gateway.tools.loop.requested_server import Wish
+from gateway.tools.loop.server_selection import RequestedServer
 
 LONGEST_URL = 2048
 MOST_NAMED = 512
@@ -83,13 +83,13 @@ def server_entries(tools: Sequence[object] | None) -> list[tuple[str, MCPTool]]:
     return [(f"tools[{number}]", entry) for number, entry in enumerate(tools or []) if isinstance(entry, MCPTool)]
 
 
-def server_wish(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> Wish:
+def server_wish(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> RequestedServer:
     """`usual`: the approval that holds where the entry says nothing. `path`: of the entry."""
     if entry.connector_id is not None:
         param = f"{path}.connector_id"
         raise UnsupportedField(f"{param}: there are no connectors here; send a server_url.", param=param)
     names, read_only = _filtered(entry.allowed_tools)
-    return Wish(
+    return RequestedServer(
         label=entry.server_label,
         path=path,
         url=entry.server_url,

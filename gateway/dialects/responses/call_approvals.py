@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from atelier.errors import InvalidRequest
 from atelier.json_types import Json
-from gateway.tools.loop.hosted_call import HostedCall
-from gateway.tools.loop.toolset import Toolset
+from gateway.tools.loop.toolset import HostedCall, Toolset
 
 
 @dataclass(frozen=True, slots=True)

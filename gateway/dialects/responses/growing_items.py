@@ -9,7 +9,7 @@ from gateway.core.events import ApprovalWanted, HostedCallBegun, HostedCallEnded
 from gateway.dialects.openai.openai_logprobs import chat_logprobs
 from gateway.dialects.responses.hosted_call_items import listed_tools, outcome
 from gateway.dialects.responses.item_ids import output_item_id
-from gateway.tools.loop.toolset import Listing
+from gateway.tools.loop.toolset import ServerListing
 
 
 class ItemDraft:
@@ -139,7 +139,7 @@ class ServerCallDraft(ItemDraft):
 class ListDraft(ItemDraft):
     """What a server offers. It is known before the response begins."""
 
-    def __init__(self, response_id: str, index: int, listing: Listing) -> None:
+    def __init__(self, response_id: str, index: int, listing: ServerListing) -> None:
         super().__init__("mcp_list_tools", response_id, index, {"server_label": listing.use.server.label, "tools": []})
         self._tools = listed_tools(listing)
         del self.item["status"]

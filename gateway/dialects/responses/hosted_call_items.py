@@ -7,13 +7,13 @@ import orjson
 from atelier.json_types import Json
 from gateway.core.events import HostedCallEnded
 from gateway.core.hosted_tool import ToolImage, ToolOutput
-from gateway.tools.loop.toolset import Listing
+from gateway.tools.loop.toolset import ServerListing
 
 NO_REPLY = -32000  # a code that JSON-RPC leaves to servers: of all failures that no tool has told of
 IMAGE = "[An image, which the item does not keep.]"
 
 
-def listed_tools(listing: Listing) -> list[Json]:
+def listed_tools(listing: ServerListing) -> list[Json]:
     """As far as the request allows them."""
     return [
         {
@@ -26,7 +26,7 @@ def listed_tools(listing: Listing) -> list[Json]:
     ]
 
 
-def untold_listings(listings: Sequence[Listing], items: Sequence[Json]) -> list[Listing]:
+def untold_listings(listings: Sequence[ServerListing], items: Sequence[Json]) -> list[ServerListing]:
     """Those that the conversation does not tell of already, with the same tools."""
     told = {item["server_label"]: item["tools"] for item in items if item["type"] == "mcp_list_tools"}
     return [listing for listing in listings if told.get(listing.use.server.label) != listed_tools(listing)]

@@ -61,4 +61,4 @@ class Answers:
         if not uses_servers(body):
             return None
         taken = [tool.name for tool in own_functions(body)]
-        return await self._host.toolset(server_wishes(body), owner, taken=taken, asks=True)
+        return await self._host.toolset(server_wishes(body), owner, taken=taken, approvals=True)

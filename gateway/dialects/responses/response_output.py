@@ -30,7 +30,7 @@ from gateway.dialects.responses.growing_items import (
     ServerCallDraft,
 )
 from gateway.dialects.responses.response_turn import Turn
-from gateway.tools.loop.toolset import Listing
+from gateway.tools.loop.toolset import ServerListing
 
 Written = MessageDraft | ReasoningDraft | CallDraft
 
@@ -38,7 +38,9 @@ Written = MessageDraft | ReasoningDraft | CallDraft
 class Output:
     """The items so far; of those that are written the last may be open."""
 
-    def __init__(self, response_id: str, listings: Sequence[Listing] = (), approved: Collection[str] = ()) -> None:
+    def __init__(
+        self, response_id: str, listings: Sequence[ServerListing] = (), approved: Collection[str] = ()
+    ) -> None:
         """`listings`: of the servers to tell of. `approved`: ids of the calls that a client has agreed to, which are
         those of the items that asked for it.
         """

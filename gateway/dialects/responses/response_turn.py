@@ -10,8 +10,7 @@ from gateway.dialects.responses.hosted_call_items import untold_listings
 from gateway.dialects.responses.hosted_call_messages import ServedCalls
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_translation import response_call
-from gateway.tools.loop.hosted_call import HostedCall
-from gateway.tools.loop.toolset import Listing, Toolset
+from gateway.tools.loop.toolset import HostedCall, ServerListing, Toolset
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Turn:
         return self.body.store is not False
 
     @property
-    def listings(self) -> Sequence[Listing]:
+    def listings(self) -> Sequence[ServerListing]:
         """Of the servers that the response has to tell of."""
         return untold_listings(self.toolset.listings, [*self.earlier, *self.items]) if self.toolset else []
 

@@ -20,7 +20,7 @@ from gateway.dialects.responses.responses_requests import (
     ResponseBody,
 )
 from gateway.dialects.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool, some_of
-from gateway.tools.loop.requested_server import Wish, told_label
+from gateway.tools.loop.server_selection import RequestedServer, quoted_label
 from gateway.tools.loop.toolset import Toolset
 
 Told = TypeVar("Told")
@@ -33,7 +33,7 @@ def uses_servers(body: ResponseBody) -> bool:
     return bool(server_entries(body.tools))
 
 
-def server_wishes(body: ResponseBody) -> list[Wish]:
+def server_wishes(body: ResponseBody) -> list[RequestedServer]:
     return [
         server_wish(entry, path, usual=APPROVALS[usual_approval(entry)]) for path, entry in server_entries(body.tools)
     ]
@@ -100,7 +100,7 @@ def _server_tools(toolset: Toolset | None, label: str, name: str | None, path: s
     found = toolset.of_server(label) if toolset else []
     if not found:
         param = f"{path}.server_label"
-        raise InvalidRequest(f'{param}: no MCP server "{told_label(label)}" offers a tool here', param=param)
+        raise InvalidRequest(f'{param}: no MCP server "{quoted_label(label)}" offers a tool here', param=param)
     if name is not None:
         found = [each for each in found if each.name == name]
         require_tool([Tool(each.name) for each in found], name, f"{path}.name")

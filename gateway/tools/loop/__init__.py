@@ -1,1 +1,1 @@
-"""Answers that continue after each call of an MCP server's tool."""
+"""The tool loop: answers that continue after each call of an MCP server's tool."""

@@ -1,4 +1,4 @@
-"""One generation of the loop: what its events are to the client, and what of them is to be run. Owned by the loop."""
+"""One step of the loop, a generation: which of its events go to the client, and which of its calls run here."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,30 +16,29 @@ from gateway.core.events import (
     ToolCall,
     ToolCallDelta,
 )
-from gateway.tools.loop.hosted_call import HostedCall
-from gateway.tools.loop.toolset import Toolset
+from gateway.tools.loop.toolset import HostedCall, Toolset
 
 CUT_OFF = "The answer ended before the call was complete."
 
 
-class Step:
-    """Takes the events of one generation up to its end.
+class LoopStep:
+    """Takes the events of one generation up to its end. Owned by the loop.
 
-    Calls of the client's own functions pass through. A call that needs approval is told when it is
-    complete, and the others as they are written.
+    Calls of the client's own functions pass through. A call that needs approval is reported once it is complete, other
+    calls of servers' tools as they are generated.
     """
 
-    def __init__(self, toolset: Toolset, number: Callable[[], int]) -> None:
-        """`number`: of the answer's next call of a server's tool."""
+    def __init__(self, toolset: Toolset, next_number: Callable[[], int]) -> None:
+        """`next_number`: numbers the answer's calls of servers' tools."""
         self._toolset = toolset
-        self._number = number
+        self._next_number = next_number
         self._draft = Draft()
-        self._numbers: dict[int, int] = {}  # of the servers' calls, by their place among the step's calls
-        self._clients: dict[int, int] = {}  # places of the client's own
+        self._numbers: dict[int, int] = {}  # of calls of servers' tools, by index among the step's calls
+        self._client_indices: dict[int, int] = {}  # of the client's own calls, by index among the step's calls
         self.finished: Finished | None = None
 
     def take(self, event: Event) -> Iterator[Event]:
-        """What the client gets for it; nothing of the end, which may not be the answer's."""
+        """The events for the client. None at the generation's end, which may not be the answer's."""
         if isinstance(event, Finished):
             self.finished = event
             return
@@ -51,21 +50,21 @@ class Step:
 
     @property
     def completion(self) -> Completion:
-        """Of the whole step."""
-        assert self.finished is not None, "not at its end yet"
+        """Of the whole step, once finished."""
+        assert self.finished is not None
         return self._draft.completion(self.finished, logprobs=False)
 
     @property
     def has_client_calls(self) -> bool:
-        return bool(self._clients)
+        return bool(self._client_indices)
 
     def calls(self) -> list[HostedCall]:
         """Of servers' tools, in their order."""
-        found = zip(self._draft.calls, self.completion.tool_calls, strict=True)
-        return [self._hosted(self._numbers[place], call) for place, call in found if place in self._numbers]
+        calls = zip(self._draft.calls, self.completion.tool_calls, strict=True)
+        return [self._hosted(self._numbers[index], call) for index, call in calls if index in self._numbers]
 
     def endings(self) -> Sequence[Event]:
-        """What the client gets for the step's calls once it has ended: that they run, wait for approval or are lost."""
+        """What becomes of the finished step's calls: they run, wait for approval, or were cut off."""
         assert self.finished is not None
         if self.finished.reason is StopReason.TOOL_CALLS:
             return [_ending(call) for call in self.calls()]
@@ -73,20 +72,20 @@ class Step:
 
     def _call_piece(self, event: ToolCallDelta) -> Iterator[Event]:
         piece = event.piece
-        first = piece.index not in self._numbers and piece.index not in self._clients
-        if first and piece.name in self._toolset.tools:
-            self._numbers[piece.index] = self._number()
-        elif first:
-            self._clients[piece.index] = len(self._clients)
-        if piece.index in self._clients:
-            yield ToolCallDelta(event.choice, replace(piece, index=self._clients[piece.index]))
+        is_first = piece.index not in self._numbers and piece.index not in self._client_indices
+        if is_first and piece.name in self._toolset.tools:
+            self._numbers[piece.index] = self._next_number()
+        elif is_first:
+            self._client_indices[piece.index] = len(self._client_indices)
+        if piece.index in self._client_indices:
+            yield ToolCallDelta(event.choice, replace(piece, index=self._client_indices[piece.index]))
             return
         number = self._numbers[piece.index]
         id, name, *_ = self._draft.calls[piece.index]
         tool = self._toolset.tools[name]
         if tool.needs_approval:
             return
-        if first:
+        if is_first:
             yield HostedCallBegun(event.choice, number, id, tool)
         if piece.arguments:
             yield HostedCallArguments(event.choice, number, piece.arguments)

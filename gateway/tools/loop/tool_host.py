@@ -8,7 +8,7 @@ from functools import partial
 from atelier.errors import AtelierError, InvalidRequest
 from atelier.json_types import Json
 from atelier.metrics import GatewayMetrics
-from atelier.submission import Constraint, Tools
+from atelier.submission import Constraint
 from gateway.core.account import Account
 from gateway.core.call import Call, Origin
 from gateway.core.ending import Ending
@@ -16,24 +16,23 @@ from gateway.core.events import Event, HostedCallArguments, HostedCallBegun, Hos
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
 from gateway.core.mcp_server import Servers, Use
-from gateway.tools.elicitation.elicitation_forwarding import Asking
-from gateway.tools.loop.hosted_call import HostedCall
-from gateway.tools.loop.image_budget import ImageRoom
-from gateway.tools.loop.requested_server import Wish, find_uses
+from gateway.tools.elicitation import Respondent
+from gateway.tools.loop.loop_policy import LoopBudget, LoopLimits, unforced, with_messages
 from gateway.tools.loop.running_calls import RunningCalls, ToolServers
-from gateway.tools.loop.step_messages import result_message
-from gateway.tools.loop.tool_loop import LoopLimits, ToolLoop, with_messages
-from gateway.tools.loop.toolset import Listing, Toolset, make_toolset
-from gateway.tools.mcp_client.pausable_deadline import Clock
+from gateway.tools.loop.server_selection import RequestedServer, find_uses
+from gateway.tools.loop.step_messages import ImageBudget, result_message
+from gateway.tools.loop.tool_loop import ToolLoop
+from gateway.tools.loop.toolset import HostedCall, ServerListing, Toolset, make_toolset
+from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
 
 MOST_TOOLS = 1024  # of one request's servers together
 
 Resumed = Callable[[Sequence[Json]], Call]
-"""The call with the tool messages of the approved calls in their places."""
+"""The call with the results of the approved calls, as tool messages, in their places."""
 
 
 class ToolHost:
-    """What the dialects ask for servers' tools: first the tools there are, then the answer that may call them."""
+    """The dialects' entry to servers' tools: `toolset` first, then `admit` for the answer that may call them."""
 
     def __init__(
         self,
@@ -45,7 +44,7 @@ class ToolHost:
         *,
         own_servers: bool,
     ) -> None:
-        """`operators`: the servers that mcp.json has now. `own_servers`: whether requests may name others."""
+        """`operators`: returns mcp.json's current servers. `own_servers`: whether requests may name others."""
         self._inference = inference
         self._servers = servers
         self._operators = operators
@@ -56,24 +55,24 @@ class ToolHost:
         self._loops: set[ToolLoop] = set()
 
     def end_all(self, error: AtelierError) -> None:
-        """Every answer that is on its way ends with this error: where it calls tools, and before it has begun."""
+        """Ends every answer with this error, also those that call tools or have not begun yet."""
         self._ending.end_all(error)
         for loop in list(self._loops):
             loop.fail(error)
 
     async def toolset(
-        self, wishes: Sequence[Wish], owner: str, *, taken: Collection[str] = (), asks: bool = False
+        self, requested: Sequence[RequestedServer], owner: str, *, taken: Collection[str] = (), approvals: bool = False
     ) -> Toolset:
-        """What the servers offer; InvalidRequest, Forbidden, MCPConnectionError.
+        """The tools that the servers offer. Raises InvalidRequest, Forbidden, MCPConnectionError.
 
-        `taken`: names of the client's own functions. `asks`: the dialect can ask for approval; otherwise
+        `taken`: names of the client's own functions. `approvals`: whether the dialect can ask for approval; otherwise
         tools that need it are not offered.
         """
-        uses = find_uses(wishes, self._operators(), owner, own_servers=self._own_servers)
+        uses = find_uses(requested, self._operators(), owner, own_servers=self._own_servers)
         async with self._ending.until_ended():
-            listings = await asyncio.gather(*(self._list(use, asks=asks) for use in uses))
+            listings = await asyncio.gather(*(self._list(use, approvals=approvals) for use in uses))
         if (count := sum(len(listing.tools) for listing in listings)) > MOST_TOOLS:
-            raise InvalidRequest(f"tools: the MCP servers have {count} together, of which {MOST_TOOLS} may be offered")
+            raise InvalidRequest(f"tools: the MCP servers offer {count} together, and a request may use {MOST_TOOLS}")
         return make_toolset(listings, taken)
 
     async def admit(
@@ -87,27 +86,26 @@ class ToolHost:
         approved: Sequence[HostedCall] = (),
         resumed: Resumed | None = None,
         most_calls: int | None = None,
-        asking: Asking | None = None,
+        respondent: Respondent | None = None,
         whole: bool = False,
     ) -> ToolLoop:
-        """An answer that has yet to begin; the caller closes it. The call's tools include the toolset's.
+        """An answer that has not begun; the caller closes it. The call's tools include the toolset's.
 
-        `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls that run before all
-        else, at the chat's end unless `resumed` says where. `most_calls`: the request's own limit. `asking`: who
-        answers what servers ask the user; None: nobody does. `whole`: the client gets everything at the end.
+        `constraint`: of the steps after the first, whose tools may be forced. `approved`: calls that run first; their
+        results follow the chat unless `resumed` places them. `most_calls`: the request's own limit. `respondent`:
+        answers servers' questions; None: they are declined. `whole`: the client gets nothing before the answer's end.
         """
-        sees = self._inference.check(call, origin).model.made_for_vision
-        limits, room = self._limits_of(call, account, most_calls), ImageRoom(call.images)
-        clock = Clock(limits.seconds, limits.latest)
-        # One place for all of the answer: what its tools have done would be lost if a later step found none.
+        vision = self._inference.check(call, origin).model.made_for_vision
+        limits, images = self._limits_of(call, account, most_calls), ImageBudget(call.images)
+        deadline = PausableDeadline(limits.seconds, limits.latest)
+        # One admission for the whole answer: without a place for a later step its tools' effects would be lost.
         place = self._inference.enter()
         try:
-            told: list[Event] = []
+            ended: list[HostedCallEnded] = []
             if approved:
-                ended = [room.fitted(each) for each in await self._run_first(approved, clock)]
-                results = [result_message(each, sees=sees) for each in ended]
-                call = free_to_call(resumed(results) if resumed else with_messages(call, results), constraint)
-                told = [event for each in ended for event in _as_told(each)]
+                ended = [images.fitted(each) for each in await self._run_approved(approved, deadline)]
+                results = [result_message(each, vision=vision) for each in ended]
+                call = unforced(resumed(results) if resumed else with_messages(call, results), constraint)
             first = await self._inference.admit(call, origin, account, place)
         except BaseException:
             place.leave()
@@ -120,36 +118,40 @@ class ToolHost:
             self._loops.discard(closed)
             place.leave()
 
-        later, run = free_to_call(call, constraint), partial(self._run, asking=asking)
-        loop = ToolLoop(first, later, toolset, start, run, limits, clock, room, on_close, told=told, whole=whole)
+        later, run = unforced(call, constraint), partial(self._run, respondent=respondent)
+        budget = LoopBudget(limits, deadline, calls=len(ended))
+        replay = [event for each in ended for event in _replayed(each)]
+        loop = ToolLoop(first, later, toolset, start, run, budget, images, on_close, replay=replay, whole=whole)
         self._loops.add(loop)
         return loop
 
-    async def _list(self, use: Use, *, asks: bool) -> Listing:
+    async def _list(self, use: Use, *, approvals: bool) -> ServerListing:
         tools = await self._servers.tools(use.server)
         offered = [
             tool
             for tool in tools
-            if use.allows(tool.name, tool.annotations) and (asks or not use.approval.wanted(tool.name))
+            if use.allows(tool.name, tool.annotations) and (approvals or not use.approval.wanted(tool.name))
         ]
-        return Listing(use, offered)
+        return ServerListing(use, offered)
 
-    async def _run_first(self, calls: Sequence[HostedCall], clock: Clock) -> list[HostedCallEnded]:
-        running = self._run(calls, clock)
-        found: list[HostedCallEnded] = []
+    async def _run_approved(self, calls: Sequence[HostedCall], deadline: PausableDeadline) -> list[HostedCallEnded]:
+        running = self._run(calls, deadline)
+        ended: list[HostedCallEnded] = []
         try:
             async with self._ending.until_ended():
                 while events := await running.next_events():
-                    found += [event for event in events if isinstance(event, HostedCallEnded)]
+                    ended += [event for event in events if isinstance(event, HostedCallEnded)]
         finally:
             running.close()
-        return sorted(found, key=lambda each: each.number)
+        return sorted(ended, key=lambda each: each.number)
 
-    def _run(self, calls: Sequence[HostedCall], clock: Clock, *, asking: Asking | None = None) -> RunningCalls:
-        return RunningCalls(self._servers, self._metrics, calls, clock, asking)
+    def _run(
+        self, calls: Sequence[HostedCall], deadline: PausableDeadline, *, respondent: Respondent | None = None
+    ) -> RunningCalls:
+        return RunningCalls(self._servers, self._metrics, calls, deadline, respondent)
 
     def _limits_of(self, call: Call, account: Account, most_calls: int | None) -> LoopLimits:
-        """No longer than the request may take."""
+        """The server's, restricted by the request's own limit of calls and its timeout."""
         limits = self._limits
         if most_calls is not None:
             limits = replace(limits, calls=min(most_calls, limits.calls))
@@ -159,14 +161,8 @@ class ToolHost:
         return replace(limits, seconds=min(left, limits.seconds), latest=left)
 
 
-def free_to_call(call: Call, constraint: Constraint | None) -> Call:
-    """What is forced of the first step is free in the next ones, which would never end otherwise."""
-    tools = call.tools and Tools(call.tools.tools, one_at_a_time=call.tools.one_at_a_time)
-    return replace(call, tools=tools, constraint=call.constraint or constraint)
-
-
-def _as_told(ended: HostedCallEnded) -> list[Event]:
-    """A call that ran before the answer began, as the client would have got it on the way."""
+def _replayed(ended: HostedCallEnded) -> list[Event]:
+    """The events of a call that ran before the answer began, as if it had run in the answer."""
     begun = HostedCallBegun(0, ended.number, ended.id, ended.tool)
-    words = [HostedCallArguments(0, ended.number, ended.arguments)] if ended.arguments else []
-    return [begun, *words, HostedCallRuns(0, ended.number, ended.arguments), ended]
+    arguments = [HostedCallArguments(0, ended.number, ended.arguments)] if ended.arguments else []
+    return [begun, *arguments, HostedCallRuns(0, ended.number, ended.arguments), ended]

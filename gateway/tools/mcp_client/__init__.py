@@ -1,1 +1,1 @@
-"""Connections to MCP servers, and calls of their tools."""
+"""The MCP client: connections to MCP servers, and calls of their tools."""

@@ -1,36 +1,34 @@
-"""Connections to MCP servers: one for all who want the same server."""
+"""The pool of connections to MCP servers: all users of one server share one connection."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from atelier.backoff import backoff_delay
 from atelier.errors import MCPConnectionError
 from gateway.core.hosted_tool import ServerTool, ToolOutput
 from gateway.core.mcp_server import Endpoint, Server, Servers
 from gateway.core.outbound import AddressGuard
-from gateway.tools.mcp_client.call_progress import Progress
 from gateway.tools.mcp_client.mcp_connection import Connection
-from gateway.tools.mcp_client.mcp_http import Dialler
+from gateway.tools.mcp_client.mcp_http import Connector
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
-from gateway.tools.mcp_client.server_callbacks import Elicit, Sampler
+from gateway.tools.mcp_client.server_callbacks import ElicitationHandler, Progress, SamplingHandler
 from gateway.tools.mcp_client.server_faults import SessionLost, connection_error
 
-MOST_REMEMBERED = 1000  # servers whose failures are known
-CLOSE_SECONDS = 10.0  # for all connections to end by themselves
+MOST_REMEMBERED = 1000  # servers whose failures are kept
+CLOSE_SECONDS = 10.0  # for all connections to close by themselves
 
 
 @dataclass(slots=True)
-class _Known:
-    """A server: its connection, where it has one, and how it failed. `failures`: in a row."""
+class _KnownServer:
+    """A server's connection, if it has one, and its failures in a row."""
 
     connection: Connection | None = None
     failures: int = 0
-    not_before: float = 0.0
-    reason: str = ""
-    last_words: str = ""
+    retry_at: float = 0.0
+    last_error: str = ""
+    stderr_tail: str = ""
 
 
 class ServerPool:
@@ -41,18 +39,18 @@ class ServerPool:
         guard: AddressGuard,
         *,
         limits: PoolLimits | None = None,
-        sampler: Sampler | None = None,
+        sampling: SamplingHandler | None = None,
     ) -> None:
-        """`guard`: of the addresses that servers which requests name may have."""
+        """`guard`: checks the addresses of servers named by requests."""
         self._limits = limits or PoolLimits()
-        self._dialler = Dialler(guard)
-        self._sampler = sampler
-        self._known: dict[Server, _Known] = {}  # those used last come last
+        self._connector = Connector(guard)
+        self._sampling = sampling
+        self._known: dict[Server, _KnownServer] = {}  # least recently used first
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def tools(self, server: Server) -> Sequence[ServerTool]:
-        """Those that can be offered to a model; MCPConnectionError."""
+        """Those that can be offered to a model. Raises MCPConnectionError."""
         async with self._using(server) as connection:
             return await connection.tools()
 
@@ -60,25 +58,25 @@ class ServerPool:
         self,
         server: Server,
         tool: str,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, object],
         on_progress: Progress | None = None,
         *,
-        elicit: Elicit | None = None,
+        elicit: ElicitationHandler | None = None,
     ) -> ToolOutput:
-        """MCPConnectionError. To cancel the task that waits for it cancels the call at the server.
+        """Raises MCPConnectionError. Cancelling the waiting task cancels the call at the server.
 
-        `elicit`: asks the user of this call what the server wants to know, where the operator lets it ask.
+        `elicit`: asks the user of this call, for servers with `elicitation`; None: questions are declined.
         """
         try:
             return await self._call(server, tool, arguments, on_progress, elicit)
-        except SessionLost:  # the server was started anew, say: nothing has been done yet
+        except SessionLost:  # such as after a restart of the server; it has not run the call
             try:
                 return await self._call(server, tool, arguments, on_progress, elicit)
             except SessionLost:
-                raise connection_error(server, "refuses the call, in a new session too") from None
+                raise connection_error(server, "rejects the call even in a new session") from None
 
     def keep_only(self, operators: Servers) -> None:
-        """Close what is connected to other servers of the operator's than these, unless it is in use."""
+        """Closes idle connections to servers of the operator's that are not among these."""
         kept = {use.server for use in operators.values()}
         for server, known in self._known.items():
             connection = known.connection
@@ -86,7 +84,7 @@ class ServerPool:
                 connection.leave()
 
     async def close(self) -> None:
-        """Every server's program has ended when this returns."""
+        """Returns when every server's program has exited."""
         self._closed = True
         for known in self._known.values():
             if known.connection is not None:
@@ -108,39 +106,39 @@ class ServerPool:
         return "failed" if known.failures else "closed"
 
     def known_tools(self, server: Server) -> Sequence[ServerTool] | None:
-        """As they were last listed; None where it is not connected."""
+        """As last listed; None if it is not connected."""
         known = self._known.get(server)
         return known.connection.known_tools if known is not None and known.connection is not None else None
 
     def protocol(self, server: Server) -> str:
-        """The version that is spoken with it; "" where it is not connected."""
+        """The protocol version of its connection; "" if it is not connected."""
         known = self._known.get(server)
         return known.connection.version if known is not None and known.connection is not None else ""
 
-    def last_words(self, server: Server) -> str:
+    def stderr_tail(self, server: Server) -> str:
         """The end of what its program wrote to its standard error."""
-        known = self._known.get(server) or _Known()
-        return known.connection.words.text if known.connection is not None else known.last_words
+        known = self._known.get(server) or _KnownServer()
+        return known.connection.stderr_tail if known.connection is not None else known.stderr_tail
 
     async def _call(
         self,
         server: Server,
         tool: str,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, object],
         on_progress: Progress | None,
-        elicit: Elicit | None,
+        elicit: ElicitationHandler | None,
     ) -> ToolOutput:
         async with self._using(server) as connection:
-            await connection.tools()  # their schemas say what answers are, and which headers calls have
+            await connection.tools()  # whose schemas are needed to check results and to set a call's HTTP headers
             return await connection.call(tool, arguments, on_progress, elicit)
 
     @asynccontextmanager
     async def _using(self, server: Server) -> AsyncIterator[Connection]:
-        """Its connection, which stays while it is used. Failures are noted."""
-        known = self._known.pop(server, None) or _Known()
+        """Its connection, which stays open inside. Records failures."""
+        known = self._known.pop(server, None) or _KnownServer()
         self._known[server] = known
         if known.connection is not None:
-            await known.connection.settled()
+            await known.connection.probed()
         connection = self._connected(server, known)
         with connection.in_use():
             try:
@@ -152,30 +150,31 @@ class ServerPool:
         if known.connection is connection:
             known.failures = 0
 
-    def _connected(self, server: Server, known: _Known) -> Connection:
+    def _connected(self, server: Server, known: _KnownServer) -> Connection:
         if self._closed:
-            raise connection_error(server, "is not called any more: this server is stopping")
+            raise connection_error(server, "was not called, because this server is stopping")
         if known.connection is not None and not known.connection.leaving:
             return known.connection
-        wait = known.not_before - asyncio.get_running_loop().time()
+        wait = known.retry_at - asyncio.get_running_loop().time()
         if wait > 0:
-            raise MCPConnectionError(f"{known.reason} It is tried again in {wait:.0f} seconds.")
+            raise MCPConnectionError(f"{known.last_error} It is tried again in {wait:.0f} seconds.")
         self._make_room(server)
-        connection = Connection(server, self._limits, self._dialler, self._sampler)
+        connection = Connection(server, self._limits, self._connector, self._sampling)
         known.connection = connection
         self._tasks.add(connection.task)
         connection.task.add_done_callback(self._tasks.discard)
         return connection
 
-    def _note_failure(self, known: _Known, connection: Connection, error: MCPConnectionError) -> None:
-        """Once for a connection. The first failure costs no wait, as a program may crash now and then."""
+    def _note_failure(self, known: _KnownServer, connection: Connection, error: MCPConnectionError) -> None:
+        """Called once for a connection. The first failure delays nothing: a program may crash now and then."""
         known.failures = 1 if connection.answered else known.failures + 1
         wait = backoff_delay(known.failures - 1, 1.0, self._limits.longest_backoff)
-        known.not_before = asyncio.get_running_loop().time() + wait
-        known.reason, known.last_words, known.connection = error.message, connection.words.text, None
+        known.retry_at = asyncio.get_running_loop().time() + wait
+        known.last_error, known.stderr_tail = error.message, connection.stderr_tail
+        known.connection = None
 
     def _make_room(self, server: Server) -> None:
-        """For a request's own server, of which there are only so many; and for what is remembered of servers."""
+        """Forgets servers beyond MOST_REMEMBERED, and closes an idle guest's connection if a guest needs one."""
         for old in list(self._known)[: max(0, len(self._known) - MOST_REMEMBERED)]:
             connection = self._known[old].connection
             if old != server and (connection is None or connection.leaving):
@@ -189,11 +188,14 @@ class ServerPool:
         ]
         if len(guests) < self._limits.guests:
             return
-        idle = min((guest for guest in guests if not guest.busy), key=lambda guest: guest.used, default=None)
+        idle = min((guest for guest in guests if not guest.busy), key=lambda guest: guest.used_at, default=None)
         if idle is None:
-            raise connection_error(server, "has no place: too many servers of requests are in use; try again")
+            raise connection_error(
+                server, "was not called, because too many servers named by requests are in use; try again later"
+            )
         idle.leave()
 
 
 def _is_guest(server: Server) -> bool:
+    """Whether a request named it."""
     return isinstance(server.reach, Endpoint) and server.reach.public_only

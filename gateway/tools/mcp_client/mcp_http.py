@@ -1,8 +1,8 @@
-"""A server that is reached over HTTP: what its replies may hold, and where its address may lead.
+"""A server reached over HTTP: limits on its replies, and on where its address may lead.
 
-The SDK reads a reply that is JSON to its end, however long it is, and unpacks what is packed: so replies are bounded
-here, below it. It follows redirects only where they stay with the same host and port, which keeps the endpoint's
-headers there; each one is judged anew all the same.
+The SDK reads a JSON reply to its end, whatever its length, and decompresses it: so replies are bounded below it, here.
+It follows redirects only to the same host and port, so the endpoint's headers stay there; the address of each redirect
+is checked again all the same.
 """
 
 import ssl
@@ -20,53 +20,53 @@ from gateway.tools.mcp_client.mcp_traffic import Streams
 
 CONNECT_SECONDS = 10.0
 WRITE_SECONDS = 30.0
-FAREWELL_SECONDS = 2.0  # for a server to take note that its session has ended
+DELETE_SECONDS = 2.0  # for the request that ends a session
 SESSION = "mcp-session-id"
 STREAM = "text/event-stream"
-HEAD = 200  # bytes of a message that tell what it is
-BREAKS = (b"\n\n", b"\r\n\r\n", b"\r\r")  # between two events
+HEAD = 200  # bytes of a message that show its kind
+EVENT_BREAKS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
-class ReplyRefused(httpx2.StreamError):
-    """The message says what of a reply is not taken."""
+class ReplyRejected(httpx2.StreamError):
+    """The message says which limit the reply exceeds."""
 
 
-class Replies:
-    """What was seen of an endpoint's replies. `status`: of the last one to a request of MCP, if it was an error."""
+class ReplyRecord:
+    """What an endpoint's replies have shown. `status`: of the last reply to an MCP request, if it was an error."""
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.session_lost = False
 
     def note(self, request: httpx2.Request, reply: httpx2.Response) -> None:
-        if not _asks(request):  # what is said of a stream to listen to, or of a notification, is of no call
+        if not _carries_request(request):  # listening streams and notifications tell nothing about a call
             return
         self.status = reply.status_code if reply.status_code >= 400 else None
-        # 404 is the protocol's. Many servers say 400 of a session that they do not know, as their SDK's examples do.
-        refused = reply.status_code in (httpx2.codes.NOT_FOUND, httpx2.codes.BAD_REQUEST)
-        if refused and SESSION in request.headers:
+        # The protocol says 404. Many servers return 400 for an unknown session, as their SDK's examples do.
+        rejected = reply.status_code in (httpx2.codes.NOT_FOUND, httpx2.codes.BAD_REQUEST)
+        if rejected and SESSION in request.headers:
             self.session_lost = True
 
 
-def _asks(request: httpx2.Request) -> bool:
-    """Whether it carries a request of MCP's, whose id and method come first."""
+def _carries_request(request: httpx2.Request) -> bool:
+    """Whether its message is an MCP request: the SDK writes id and method first."""
     head = request.content[:HEAD] if request.method == "POST" else b""
     return b'"id":' in head and b'"method":' in head
 
 
-class Dialler:
-    """Makes the clients, each with connections of its own. Reads the certificates once, when they are needed."""
+class Connector:
+    """Opens endpoints' streams, each with an HTTP client of its own. Reads the CA certificates once, when needed."""
 
     def __init__(self, guard: AddressGuard) -> None:
-        """`guard`: of the addresses that endpoints may have which are `public_only`."""
+        """`guard`: checks the addresses of endpoints that are `public_only`."""
         self._guard = guard
         self._certificates: dict[bool, ssl.SSLContext] = {}
 
     @asynccontextmanager
     async def streams(
-        self, endpoint: Endpoint, limits: PoolLimits, replies: Replies, read_seconds: float
+        self, endpoint: Endpoint, limits: PoolLimits, replies: ReplyRecord, read_seconds: float
     ) -> AsyncIterator[Streams]:
-        """Of one endpoint. `read_seconds`: that it may be silent within a reply."""
+        """`read_seconds`: longest silence within a reply."""
         async with (
             self._client(endpoint, limits, replies, read_seconds) as client,
             streamable_http_client(endpoint.url, http_client=client, max_sse_event_size=limits.message) as streams,
@@ -74,14 +74,14 @@ class Dialler:
             yield streams
 
     def _client(
-        self, endpoint: Endpoint, limits: PoolLimits, replies: Replies, read_seconds: float
+        self, endpoint: Endpoint, limits: PoolLimits, replies: ReplyRecord, read_seconds: float
     ) -> httpx2.AsyncClient:
         if endpoint.public_only:
             inner: httpx2.AsyncBaseTransport = GuardedTransport(
-                self._guard, direct_transport(self._verified_by(operators=False))
+                self._guard, direct_transport(self._ssl_context(operators=False))
             )
         else:
-            inner = httpx2.AsyncHTTPTransport(verify=self._verified_by(operators=True), trust_env=False)
+            inner = httpx2.AsyncHTTPTransport(verify=self._ssl_context(operators=True), trust_env=False)
         return httpx2.AsyncClient(
             transport=_BoundedTransport(inner, limits, replies),
             trust_env=False,
@@ -94,29 +94,29 @@ class Dialler:
             },
         )
 
-    def _verified_by(self, *, operators: bool) -> ssl.SSLContext:
-        """`operators`: with certificates of the operator's, where SSL_CERT_FILE names some."""
+    def _ssl_context(self, *, operators: bool) -> ssl.SSLContext:
+        """`operators`: with the operator's certificates, if SSL_CERT_FILE names some."""
         if operators not in self._certificates:
             self._certificates[operators] = httpx2.create_ssl_context(trust_env=operators)
         return self._certificates[operators]
 
 
 class _BoundedTransport(httpx2.AsyncBaseTransport):
-    """Replies come in no more bytes and values than a message may have, and as they are."""
+    """Limits replies to the bytes and values of one message, and rejects compressed ones."""
 
-    def __init__(self, inner: httpx2.AsyncBaseTransport, limits: PoolLimits, replies: Replies) -> None:
+    def __init__(self, inner: httpx2.AsyncBaseTransport, limits: PoolLimits, replies: ReplyRecord) -> None:
         self._inner = inner
         self._limits = limits
         self._replies = replies
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "DELETE":
-            request.extensions["timeout"] = httpx2.Timeout(FAREWELL_SECONDS).as_dict()
+            request.extensions["timeout"] = httpx2.Timeout(DELETE_SECONDS).as_dict()
         reply = await self._inner.handle_async_request(request)
         self._replies.note(request, reply)
         if reply.headers.get("content-encoding", "identity").lower() != "identity":
             await reply.aclose()
-            raise httpx2.DecodingError("its reply is packed, which was not asked for", request=request)
+            raise httpx2.DecodingError("its reply is compressed, although that was not accepted", request=request)
         streamed = reply.headers.get("content-type", "").lower().startswith(STREAM)
         if isinstance(reply.stream, httpx2.AsyncByteStream):
             reply.stream = _BoundedStream(reply.stream, self._limits, streamed=streamed)
@@ -127,14 +127,14 @@ class _BoundedTransport(httpx2.AsyncBaseTransport):
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
-    """A reply's body. `streamed`: it is of events, each of which may be as large as a reply otherwise."""
+    """A reply's body. `streamed`: it is an event stream, and the limits apply to each event."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, limits: PoolLimits, *, streamed: bool) -> None:
         self._inner = inner
         self._limits = limits
         self._streamed = streamed
         self._bytes = self._parts = 0
-        self._before = b""  # what came last, where a break may have begun
+        self._tail = b""  # of the previous piece, in which an event break may have begun
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._inner:
@@ -142,16 +142,16 @@ class _BoundedStream(httpx2.AsyncByteStream):
             yield piece
 
     def _count(self, piece: bytes) -> None:
-        near = self._before + piece
-        if self._streamed and any(mark in near for mark in BREAKS):
+        recent = self._tail + piece
+        if self._streamed and any(mark in recent for mark in EVENT_BREAKS):
             self._bytes = self._parts = 0
-        self._before = near[-3:]
+        self._tail = recent[-3:]
         self._bytes += len(piece)
         self._parts += parts_of(piece)
         if self._bytes > self._limits.message + len(piece):
-            raise ReplyRefused("its reply is too long")
+            raise ReplyRejected("its reply is too long")
         if self._parts > self._limits.parts:
-            raise ReplyRefused("its reply has too many parts")
+            raise ReplyRejected("its reply has too many values")
 
     async def aclose(self) -> None:
         await self._inner.aclose()

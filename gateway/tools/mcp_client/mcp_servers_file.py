@@ -1,4 +1,4 @@
-"""The operator's servers, as `mcp.json` has them now."""
+"""The operator's MCP servers, from `mcp.json`."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ _log = structlog.get_logger(__name__)
 
 
 class ServersFile:
-    """Reads the file when it has changed. While it is wrong, what it said before holds."""
+    """Reads the file again when it has changed. While the file is invalid, the last valid content applies."""
 
     def __init__(
         self,
@@ -21,25 +21,25 @@ class ServersFile:
         environment: Mapping[str, str] = os.environ,
         on_read: Callable[[Servers], None] = lambda servers: None,
     ) -> None:
-        """`environment`: of the variables that the file names. `on_read`: hears of the servers each time it is read."""
+        """`environment`: the variables that the file may refer to. `on_read`: called each time the file is read."""
         self._path = path
         self._on_read = on_read
         self._environment = environment
         self._version: tuple[int, ...] | None = None
         self._servers: Servers = {}
         self.disabled: frozenset[str] = frozenset()
-        self.error: str | None = None  # what is wrong with it now
+        self.error: str | None = None  # what is wrong with the current file
 
     def servers(self) -> Servers:
         """By label, without those that are disabled."""
-        version = self._look()
+        version = self._stat()
         if version != self._version:
             self._version = version
             self._read()
         return self._servers
 
-    def _look(self) -> tuple[int, ...]:
-        """What differs when the file does."""
+    def _stat(self) -> tuple[int, ...]:
+        """Differs whenever the file does."""
         try:
             info = self._path.stat()
         except OSError:
@@ -61,7 +61,7 @@ class ServersFile:
 
 
 def use_of(label: str, entry: Entry) -> Use:
-    """What an entry says."""
+    """The server of one entry, with the limits on its use."""
     server = Server(
         label,
         _reach(entry),
@@ -82,5 +82,5 @@ def _reach(entry: Entry) -> Command | Endpoint:
 
 
 def _approval(entry: Entry) -> Approval:
-    wanted = entry.require_approval
-    return APPROVALS[wanted] if isinstance(wanted, str) else Approval(frozenset(wanted))
+    setting = entry.require_approval
+    return APPROVALS[setting] if isinstance(setting, str) else Approval(frozenset(setting))

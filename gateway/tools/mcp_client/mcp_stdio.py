@@ -1,7 +1,7 @@
-"""A server that is a program: started, spoken with over its standard input and output, and ended with all it started.
+"""A server that is a program: started, its standard input and output, and its end with all processes it started.
 
-The SDK's own transport keeps a line until it ends, however long it is, and hands the program's errors to ours. This
-one has the same form (a context manager of two streams) and bounds both.
+The SDK's own transport buffers a line until it ends, whatever its length, and passes the program's standard error on to
+ours. This one has the same form (a context manager of two streams) and bounds both.
 """
 
 import contextlib
@@ -18,48 +18,50 @@ from mcp_types import jsonrpc_message_adapter
 
 from gateway.core.mcp_server import Command
 from gateway.tools.mcp_client.mcp_limits import KIB, PoolLimits, parts_of
-from gateway.tools.mcp_client.mcp_traffic import Item, Pace, Streams
+from gateway.tools.mcp_client.mcp_traffic import RateLimit, Received, Streams
 
-LAST_WORDS = 4 * KIB  # bytes of a program's errors that are kept
-WRITE_SECONDS = 10.0  # that a program may leave a message unread
-LOOK_SECONDS = 0.01
-WATCH_SECONDS = 0.2  # between two looks at whether a program runs
+STDERR_TAIL = 4 * KIB  # bytes
+WRITE_SECONDS = 10.0  # for a program to read a message
+EXIT_POLL_SECONDS = 0.01  # while a program is being ended
+WATCH_SECONDS = 0.2  # between checks whether a program still runs
 
 
-class LastWords:
-    """The end of what a program wrote to its standard error. `fault`: for what we ended the talk."""
+class ProgramDiagnostics:
+    """The end of a program's standard error. `fault`: why its output was rejected, if it was."""
 
     def __init__(self) -> None:
         self.fault: str | None = None
-        self._data = b""
+        self._tail = b""
 
     def add(self, data: bytes) -> None:
-        self._data = (self._data + data)[-LAST_WORDS:]
+        self._tail = (self._tail + data)[-STDERR_TAIL:]
 
     @property
-    def text(self) -> str:
-        return self._data.decode(errors="replace").strip()
+    def stderr_tail(self) -> str:
+        return self._tail.decode(errors="replace").strip()
 
 
 @asynccontextmanager
-async def program_streams(command: Command, limits: PoolLimits, words: LastWords) -> AsyncIterator[Streams]:
-    """Starts the program; OSError, ValueError. It has ended when the context has."""
+async def program_streams(
+    command: Command, limits: PoolLimits, diagnostics: ProgramDiagnostics
+) -> AsyncIterator[Streams]:
+    """Starts the program; it has exited when the context has. Raises OSError, ValueError."""
     process = await anyio.open_process(
         [command.command, *command.args],
-        # Nothing of this server's environment, which holds its keys, but what every program needs.
+        # Only the few variables that every program needs: this server's environment holds its keys.
         env={**get_default_environment(), **dict(command.env)},
         cwd=command.cwd,
         start_new_session=True,
     )
-    write_in, read = anyio.create_memory_object_stream[Item](0)
+    write_in, read = anyio.create_memory_object_stream[Received](0)
     write, read_out = anyio.create_memory_object_stream[SessionMessage](0)
-    talk = _Talk(process, limits, words)
+    pipes = _Pipes(process, limits, diagnostics)
     try:
         async with anyio.create_task_group() as group:
-            group.start_soon(talk.listen, write_in)
-            group.start_soon(talk.speak, read_out, write_in)
-            group.start_soon(talk.note_errors)
-            group.start_soon(talk.notice_end, write_in)
+            group.start_soon(pipes.read_output, write_in)
+            group.start_soon(pipes.write_input, read_out, write_in)
+            group.start_soon(pipes.read_errors)
+            group.start_soon(pipes.watch_exit, write_in)
             try:
                 yield read, write
             finally:
@@ -74,19 +76,19 @@ async def program_streams(command: Command, limits: PoolLimits, words: LastWords
 
 
 class _TooLarge(Exception):
-    """The message says what of a server is not read."""
+    """The message is a predicate whose subject is the server."""
 
 
-class _Talk:
+class _Pipes:
     """The three pipes of one program."""
 
-    def __init__(self, process: Process, limits: PoolLimits, words: LastWords) -> None:
+    def __init__(self, process: Process, limits: PoolLimits, diagnostics: ProgramDiagnostics) -> None:
         self._process = process
         self._limits = limits
-        self._words = words
-        self._pace = Pace(limits.messages_a_second)  # of lines that are no messages
+        self._diagnostics = diagnostics
+        self._rate = RateLimit(limits.messages_a_second)  # of lines that are not messages
 
-    async def listen(self, to: MemoryObjectSendStream[Item]) -> None:
+    async def read_output(self, to: MemoryObjectSendStream[Received]) -> None:
         async with to:
             with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
                 try:
@@ -94,37 +96,39 @@ class _Talk:
                         if (message := _message(line)) is not None:
                             await to.send(message)
                         else:
-                            await self._pace.step()
+                            await self._rate.step()
                 except _TooLarge as reason:
-                    self._words.fault = str(reason)
-        await self._drain()
+                    self._diagnostics.fault = str(reason)
+        await self._discard_output()
 
-    async def speak(self, what: MemoryObjectReceiveStream[SessionMessage], to: MemoryObjectSendStream[Item]) -> None:
+    async def write_input(
+        self, messages: MemoryObjectReceiveStream[SessionMessage], to: MemoryObjectSendStream[Received]
+    ) -> None:
         stdin = self._process.stdin
         assert stdin is not None
         try:
-            async with what:
-                async for item in what:
+            async with messages:
+                async for item in messages:
                     line = item.message.model_dump_json(by_alias=True, exclude_unset=True) + "\n"
                     with anyio.fail_after(WRITE_SECONDS):
                         await stdin.send(line.encode(errors="replace"))
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):  # TimeoutError is one
-            to.close()  # who waits for an answer to what was not read learns that there will be none
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):  # TimeoutError is an OSError
+            to.close()  # requests that the program did not read fail at once instead of at their timeout
 
-    async def note_errors(self) -> None:
+    async def read_errors(self) -> None:
         with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
             async for data in _pipe(self._process.stderr):
-                self._words.add(data)
+                self._diagnostics.add(data)
 
-    async def notice_end(self, to: MemoryObjectSendStream[Item]) -> None:
-        """Where a program has started others, its output does not end with it: they hold it open."""
+    async def watch_exit(self, to: MemoryObjectSendStream[Received]) -> None:
+        """The output of a program that has exited stays open while processes it started hold it."""
         while self._process.returncode is None:  # noqa: ASYNC110 - `wait()` waits for the output, too
             await anyio.sleep(WATCH_SECONDS)
-        await anyio.sleep(WATCH_SECONDS)  # for what it has said last
+        await anyio.sleep(WATCH_SECONDS)  # for its last output
         to.close()
 
-    async def _drain(self) -> None:
-        """What a program still writes when nobody listens would otherwise keep it from reading that it may go."""
+    async def _discard_output(self) -> None:
+        """A program blocked on a full output pipe would not notice that its input has been closed."""
         with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, OSError):
             async for _ in _pipe(self._process.stdout):
                 pass
@@ -136,7 +140,7 @@ def _pipe(stream: ByteReceiveStream | None) -> ByteReceiveStream:
 
 
 async def _lines(pipe: ByteReceiveStream, limits: PoolLimits) -> AsyncIterator[bytes]:
-    """Whole lines that are not empty; _TooLarge."""
+    """Whole lines, without empty ones. Raises _TooLarge."""
     line = bytearray()
     async for data in pipe:
         for piece in _split(data):
@@ -145,7 +149,7 @@ async def _lines(pipe: ByteReceiveStream, limits: PoolLimits) -> AsyncIterator[b
                 raise _TooLarge("sent a message that is too long")
             if piece.endswith(b"\n"):
                 if parts_of(line) > limits.parts:
-                    raise _TooLarge("sent a message of too many parts")
+                    raise _TooLarge("sent a message with too many values")
                 if line.strip():
                     yield bytes(line)
                 line = bytearray()
@@ -155,11 +159,11 @@ def _message(line: bytes) -> SessionMessage | None:
     try:
         return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
     except ValueError:
-        return None  # many a program greets on its standard output
+        return None  # many programs print a greeting or logs on their standard output
 
 
 def _split(data: bytes) -> Iterator[bytes]:
-    """At line feeds, and only there."""
+    """At line feeds only; `splitlines` splits at other characters too."""
     start = 0
     while (end := data.find(b"\n", start) + 1) > 0:
         yield data[start:end]
@@ -168,19 +172,19 @@ def _split(data: bytes) -> Iterator[bytes]:
 
 
 async def _end(process: Process, grace: float) -> None:
-    """As MCP has it: its input ends, it is told to, it is killed; and all that it started with it."""
+    """MCP's shutdown of a program: its input is closed, then SIGTERM, then SIGKILL to its whole process group."""
     if process.stdin is not None:
         with contextlib.suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
             await process.stdin.aclose()
-    await _gone(process, grace)
+    await _await_exit(process, grace)
     await terminate_posix_process_tree(process, grace)
-    await _gone(process, grace)
+    await _await_exit(process, grace)
     with anyio.move_on_after(grace):
         await process.aclose()
 
 
-async def _gone(process: Process, seconds: float) -> None:
-    # Not `wait()`, which also waits for pipes that whoever the program started may hold.
+async def _await_exit(process: Process, seconds: float) -> None:
+    # Not `wait()`, which also waits for pipes that other processes may hold.
     with anyio.move_on_after(seconds):
         while process.returncode is None:  # noqa: ASYNC110
-            await anyio.sleep(LOOK_SECONDS)
+            await anyio.sleep(EXIT_POLL_SECONDS)

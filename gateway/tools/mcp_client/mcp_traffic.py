@@ -1,31 +1,34 @@
-"""What comes from a server, on its way to the SDK: counted, slowed down, and its tools looked at."""
+"""Messages from a server on their way to the SDK: counted, rate-limited, and lists of tools sanitized."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Generic, Self, TypeVar
 
 import anyio
+from mcp.client._transport import ReadStream, WriteStream  # the SDK has no public name for them
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-MOST_ASKED = 16  # requests of a server at a time
+from atelier.json_types import Json
 
-Item = SessionMessage | Exception
-Streams = tuple[Any, Any]
-"""The SDK's: what is read of the server, what is written to it."""
+MOST_SERVER_REQUESTS = 16  # open at a time
+
+Received = SessionMessage | Exception
+Streams = tuple[ReadStream[Received], WriteStream[SessionMessage]]
+Stream = TypeVar("Stream", bound=ReadStream[Received] | WriteStream[SessionMessage])
 
 Connect = Callable[[], AbstractAsyncContextManager[Streams]]
-Sift = Callable[[dict[str, Any]], Awaitable[None]]
-"""Puts the result of tools/list in order, in place."""
+Sanitize = Callable[[Json], Awaitable[None]]
+"""Rewrites the result of tools/list in place."""
 
 
-class Pace:
-    """So many a second; who is faster waits, and so does whoever writes to us, as nobody reads meanwhile."""
+class RateLimit:
+    """Slows its caller down to so many steps a second. A server that sends faster is held up by its full pipe."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
         self._count = 0
         self._since = 0.0
 
@@ -34,85 +37,85 @@ class Pace:
         if now - self._since >= 1:
             self._since, self._count = now, 0
         self._count += 1
-        if self._count > self._most:
+        if self._count > self._per_second:
             await asyncio.sleep(self._since + 1 - now)
 
 
-class Asked:
-    """The server's own requests that we have yet to answer.
+class ServerRequests:
+    """The server's own requests that are not answered yet.
 
-    Whoever does not read our answers could fill the memory with requests otherwise: so many are read, and no more
-    before one of them is answered.
+    Bounded: a server that never reads the answers could otherwise fill the memory with requests.
     """
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
     async def begin(self, request: JSONRPCRequest) -> bool:
-        """Whether to pass it on: two of one id cannot be told apart."""
-        await self._room.wait()
+        """False for an id that is in use: the answers could not be told apart. Waits while too many are open."""
+        await self._has_room.wait()
         name = str(request.id)
         if name in self._ids:
             return False
         self._ids.add(name)
-        self._look()
+        self._update()
         return True
 
     def end(self, id: object) -> None:
         """Answered, or cancelled by the server."""
         self._ids.discard(str(id))
-        self._look()
+        self._update()
 
-    def _look(self) -> None:
-        if len(self._ids) < MOST_ASKED:
-            self._room.set()
+    def _update(self) -> None:
+        if len(self._ids) < MOST_SERVER_REQUESTS:
+            self._has_room.set()
         else:
-            self._room.clear()
+            self._has_room.clear()
 
 
 class Traffic:
-    """One connection's. `heard`: messages so far. `on_end`: is called when there will be none any more."""
+    """One connection's. `received`: number of messages so far."""
 
-    def __init__(self, pace: Pace, sift: Sift, on_end: Callable[[], None]) -> None:
-        self.heard = 0
+    def __init__(self, rate: RateLimit, sanitize: Sanitize, on_end: Callable[[], None]) -> None:
+        """`on_end`: called when no more messages can arrive."""
+        self.received = 0
         self.end = on_end
-        self._pace = pace
-        self._sift = sift
-        self._asked = Asked()
+        self._rate = rate
+        self._sanitize = sanitize
+        self._requests = ServerRequests()
 
     @asynccontextmanager
     async def transport(self, connect: Connect) -> AsyncIterator[Streams]:
-        """The connection's streams, watched. A transport as the SDK has them."""
+        """The connection's streams, watched. A transport for the SDK's client."""
         async with connect() as (read, write):
-            yield _Reader(read, self), _Writer(write, self)
+            yield _WatchedReader(read, self), _WatchedWriter(write, self)
 
-    async def passes(self, item: Item) -> bool:
-        """Whether what came goes on to the SDK, when it may."""
-        self.heard += 1
-        await self._pace.step()
+    async def admit(self, item: Received) -> bool:
+        """Whether to pass a message on to the SDK. Returns when the rate limit allows it."""
+        self.received += 1
+        await self._rate.step()
         match item:
             case SessionMessage(message=JSONRPCResponse(result={"tools": list()} as result)):
-                # The SDK refuses a list of tools whole when one of them is not as it should be, checks results by
-                # schemas of the server's making for as long as that takes, and asks for the list again where it
-                # knows no schema. So lists are put in order before it sees them.
-                await self._sift(result)
+                # The SDK rejects a list of tools whole for one malformed tool, validates results with the server's
+                # schemas for as long as that takes, and lists again for a tool without a known schema. So lists
+                # are sanitized before it reads them.
+                await self._sanitize(result)
             case SessionMessage(message=JSONRPCRequest() as request):
-                return await self._asked.begin(request)
+                return await self._requests.begin(request)
             case SessionMessage(message=JSONRPCNotification(method="notifications/cancelled", params=params)):
-                self._asked.end((params or {}).get("requestId"))
+                self._requests.end((params or {}).get("requestId"))
         return True
 
-    def sent(self, item: SessionMessage) -> None:
+    def note_sent(self, item: SessionMessage) -> None:
         if isinstance(item.message, JSONRPCResponse | JSONRPCError):
-            self._asked.end(item.message.id)
+            self._requests.end(item.message.id)
 
 
-class _Watched:
+class _Watched(Generic[Stream]):
     """A stream of the SDK's."""
 
-    def __init__(self, inner: Any, traffic: Traffic) -> None:
+    def __init__(self, inner: Stream, traffic: Traffic) -> None:
         self._inner = inner
         self._traffic = traffic
 
@@ -129,21 +132,22 @@ class _Watched:
         await self._inner.__aexit__(kind, error, trace)
 
 
-class _Reader(_Watched):
+class _WatchedReader(_Watched[ReadStream[Received]]):
     @property
-    def last_context(self) -> Any:
+    def last_context(self) -> object:
+        """The SDK reads it from streams that carry their sender's context."""
         return getattr(self._inner, "last_context", None)
 
-    async def receive(self) -> Item:
-        item: Item = await self._inner.receive()
-        while not await self._traffic.passes(item):
+    async def receive(self) -> Received:
+        item = await self._inner.receive()
+        while not await self._traffic.admit(item):
             item = await self._inner.receive()
         return item
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Item:
+    async def __anext__(self) -> Received:
         try:
             return await self.receive()
         except anyio.EndOfStream:
@@ -154,7 +158,7 @@ class _Reader(_Watched):
             raise
 
 
-class _Writer(_Watched):
-    async def send(self, item: SessionMessage) -> None:
+class _WatchedWriter(_Watched[WriteStream[SessionMessage]]):
+    async def send(self, item: SessionMessage, /) -> None:
         await self._inner.send(item)
-        self._traffic.sent(item)
+        self._traffic.note_sent(item)

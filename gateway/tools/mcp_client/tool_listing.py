@@ -1,9 +1,8 @@
-"""A server's list of tools: those that can be offered to a model, as the server wrote them or put right. Pure."""
+"""One listing of a server's tools: those that can be offered to a model, sanitized. Pure."""
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 from jsonschema import Draft202012Validator, FormatChecker
@@ -12,7 +11,7 @@ from atelier.json_types import Json
 from gateway.core.hosted_tool import ServerTool
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 
-LONGEST_NAME = 128  # characters, as MCP has it
+LONGEST_TOOL_NAME = 128  # characters, MCP's limit
 LONGEST_TITLE = 256
 HINTS = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
 
@@ -22,89 +21,89 @@ class _Unusable(Exception):
 
 
 @dataclass(slots=True)
-class Listing:
-    """What came of one list, page by page. `outputs`: schemas of what tools answer; `left_out`: reasons, by count.
+class ToolListing:
+    """The result of all pages so far. `output_schemas`: by tool name; `left_out`: number of tools, by reason.
 
-    `callable`: names of those that the SDK took; it refuses tools whose `x-mcp-header` is not one.
+    `callable`: names of the tools that the SDK accepted; it rejects those with an invalid `x-mcp-header`.
     """
 
     tools: dict[str, ServerTool] = field(default_factory=dict)
     callable: set[str] = field(default_factory=set)
-    outputs: dict[str, Json] = field(default_factory=dict)
+    output_schemas: dict[str, Json] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
-    size: int = 0  # of all schemas
+    size: int = 0  # of all input schemas
 
     def take(self, page: Json, limits: PoolLimits) -> None:
-        """One page's tools. Of the page, in place, only those that are usable stay, without their outputs' schemas."""
+        """Adds one page's tools. Removes from the page, in place, unusable tools and all output schemas."""
         kept = []
-        for given in page["tools"]:
+        for entry in page["tools"]:
             try:
-                tool = self._read(given, limits)
+                tool = self._read(entry, limits)
             except _Unusable as reason:
                 self.left_out[str(reason)] = self.left_out.get(str(reason), 0) + 1
                 continue
             self.tools[tool.name] = tool
-            kept.append(_plain(tool))
+            kept.append(_sanitized_entry(tool))
         page["tools"] = kept
         page.pop("_meta", None)
 
-    def _read(self, given: object, limits: PoolLimits) -> ServerTool:
+    def _read(self, entry: object, limits: PoolLimits) -> ServerTool:
         if len(self.tools) >= limits.tools:
-            raise _Unusable("one too many")
-        if not isinstance(given, dict):
+            raise _Unusable("too many tools")
+        if not isinstance(entry, dict):
             raise _Unusable("not an object")
-        name = _name(given.get("name"))
+        name = _name(entry.get("name"))
         if name in self.tools:
             raise _Unusable("its name is another's")
-        parameters = self._schema(given.get("inputSchema"), limits)
-        output = given.get("outputSchema")
+        parameters = self._schema(entry.get("inputSchema"), limits)
+        output = entry.get("outputSchema")
         if isinstance(output, dict) and _size(output, limits) <= limits.schema:
-            self.outputs[name] = output
-        description = given.get("description")
+            self.output_schemas[name] = output
+        description = entry.get("description")
         return ServerTool(
             name,
             description[: limits.description] if isinstance(description, str) else "",
             parameters,
-            _annotations(given),
+            _annotations(entry),
         )
 
-    def _schema(self, given: object, limits: PoolLimits) -> Json:
-        if not isinstance(given, dict) or given.get("type", "object") != "object":
+    def _schema(self, schema: object, limits: PoolLimits) -> Json:
+        if not isinstance(schema, dict) or schema.get("type", "object") != "object":
             raise _Unusable("its schema is not that of an object")
-        size = _size(given, limits)
+        size = _size(schema, limits)
         if size > limits.schema or self.size + size > limits.schemas:
             raise _Unusable("its schema is too large")
-        if any(not reference.startswith("#") for reference in _references(given)):
-            raise _Unusable("its schema refers to another")
+        if any(not reference.startswith("#") for reference in _references(schema)):
+            raise _Unusable("its schema refers to another document")
         try:
-            Draft202012Validator.check_schema(given, FormatChecker(()))
-        except Exception:  # beside SchemaError whatever the library makes of what nobody foresaw
+            Draft202012Validator.check_schema(schema, FormatChecker(()))
+        except Exception:  # SchemaError, and whatever the library raises on hostile input
             raise _Unusable("its schema is not a JSON Schema") from None
         try:
-            orjson.dumps(given)
-        except TypeError:  # a number of more than 64 bits, which no request and no reply of ours could carry on
+            orjson.dumps(schema)
+        except TypeError:  # an integer beyond 64 bits, which orjson could not write in requests and replies either
             raise _Unusable("its schema cannot be passed on") from None
         self.size += size
-        return {**given, "type": "object"}
+        return {**schema, "type": "object"}
 
 
-def _name(given: object) -> str:
-    if not isinstance(given, str) or not 0 < len(given) <= LONGEST_NAME:
+def _name(name: object) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_TOOL_NAME:
         raise _Unusable("its name is empty or too long")
-    if not given.isprintable() or " " in given:
-        raise _Unusable("its name has characters that no name has")
-    return given
+    if not name.isprintable() or " " in name:
+        raise _Unusable("its name has spaces or control characters")
+    return name
 
 
-def _annotations(given: Json) -> Json:
-    words = given.get("annotations")
-    words = words if isinstance(words, dict) else {}
-    title = given.get("title") or words.get("title")
-    found: Json = {hint: words[hint] for hint in HINTS if isinstance(words.get(hint), bool)}
-    return {"title": title[:LONGEST_TITLE], **found} if isinstance(title, str) else found
+def _annotations(entry: Json) -> Json:
+    annotations = entry.get("annotations")
+    annotations = annotations if isinstance(annotations, dict) else {}
+    title = entry.get("title") or annotations.get("title")
+    hints: Json = {hint: annotations[hint] for hint in HINTS if isinstance(annotations.get(hint), bool)}
+    return {"title": title[:LONGEST_TITLE], **hints} if isinstance(title, str) else hints
 
 
-def _plain(tool: ServerTool) -> Json:
+def _sanitized_entry(tool: ServerTool) -> Json:
     return {
         "name": tool.name,
         "description": tool.description,
@@ -114,18 +113,18 @@ def _plain(tool: ServerTool) -> Json:
 
 
 def _size(schema: Json, limits: PoolLimits) -> int:
-    """In characters of JSON; beyond every limit where it is too deep to be written."""
+    """In characters of JSON; beyond the limit if the schema is too deep to serialise."""
     if depth_of(schema) > limits.depth:
         return limits.schema + 1
     return len(json.dumps(schema, ensure_ascii=False))
 
 
 def depth_of(value: object) -> int:
-    """How deep objects and arrays lie in one another, without recursion."""
+    """How deep objects and arrays are nested. Iterative, as hostile input could exhaust the stack."""
     depth, level = 0, [value]
     while level:
         depth += 1
-        level = [inner for outer in level for inner in _inside(outer)]
+        level = [inner for outer in level for inner in _children(outer)]
     return depth
 
 
@@ -136,15 +135,16 @@ def _references(schema: object) -> Iterator[str]:
 
 
 def _members(value: object) -> Iterator[tuple[str, object]]:
-    waiting = [value]
-    while waiting:
-        outer = waiting.pop()
+    """The members of all objects in it, at any depth."""
+    pending = [value]
+    while pending:
+        outer = pending.pop()
         if isinstance(outer, Mapping):
             yield from outer.items()
-        waiting += _inside(outer)
+        pending += _children(outer)
 
 
-def _inside(value: object) -> list[Any]:
+def _children(value: object) -> list[object]:
     if isinstance(value, Mapping):
         return list(value.values())
     return value if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""From what a tool answered to what a model can be given. Pure."""
+"""The result of a call as model input, within limits. Pure."""
 
 import json
 from collections.abc import Iterable
@@ -15,14 +15,24 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from atelier.json_types import Json
 from gateway.core.hosted_tool import ToolImage, ToolOutput
+from gateway.core.schema_check import disagreement
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 
-LONGEST_LABEL = 500  # characters of a name, an address or a media type in a remark
+LONGEST_LABEL = 500  # characters of a name, an address or a media type in a note
+
+
+def checked_output(result: CallToolResult, schema: Json, limits: PoolLimits) -> ToolOutput:
+    """An error output if the structured result violates the tool's output schema."""
+    violation = disagreement(schema, result.structured_content)
+    if violation is not None:
+        return failed(f"The tool's output violates its schema: {violation}")
+    return output_of(result, limits)
 
 
 def output_of(result: CallToolResult, limits: PoolLimits) -> ToolOutput:
-    """Within the limits. Texts are cut with a note; where there is no content, the structured one is written out."""
+    """Text beyond the limit is cut, with a note. Structured content is used only if there is no other."""
     pieces = [_piece(block) for block in result.content]
     if not pieces and result.structured_content is not None:
         pieces = [json.dumps(result.structured_content, ensure_ascii=False)]
@@ -56,10 +66,10 @@ def _link(link: ResourceLink) -> str:
 
 
 def _blob(blob: BlobResourceContents) -> str | ToolImage:
-    kind = blob.mime_type or "unknown"
-    if kind.startswith("image/"):
-        return ToolImage(kind, blob.blob)
-    return f"[Resource {_short(str(blob.uri))} ({_short(kind)}, binary) was left out.]"
+    media_type = blob.mime_type or "unknown"
+    if media_type.startswith("image/"):
+        return ToolImage(media_type, blob.blob)
+    return f"[Resource {_short(str(blob.uri))} ({_short(media_type)}, binary) was left out.]"
 
 
 def _short(text: str) -> str:
@@ -79,7 +89,7 @@ def _within(pieces: Iterable[str | ToolImage], limits: PoolLimits) -> tuple[str 
         if room > 0:
             kept.append(piece[:room])
         left_out += max(0, len(piece) - max(room, 0))
-        room -= len(piece) + 1  # an empty one takes room as well: there may be a million of them
+        room -= len(piece) + 1  # an empty piece counts too: a result may have a million of them
     if left_out:
         kept.append(f"[The result was cut: {left_out} more characters were left out.]")
     if images > limits.images:

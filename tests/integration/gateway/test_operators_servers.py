@@ -12,8 +12,8 @@ from mcp_types import ElicitRequestParams, ElicitResult
 from gateway.core.mcp_server import Command, Server
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
-from gateway.tools.mcp_client.server_callbacks import Elicit
-from tests.integration.mcp_host.test_pool import ODD
+from gateway.tools.mcp_client.server_callbacks import ElicitationHandler
+from tests.integration.mcp_client.test_pool import ODD
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import running_gateway, until
 
@@ -71,7 +71,7 @@ async def test_servers_are_listed_and_tried(registry: FakeRegistry, tmp_path: Pa
 
 
 async def asked(
-    pool: ServerPool, server: Server, method: str, params: Mapping[str, Any], elicit: Elicit | None = None
+    pool: ServerPool, server: Server, method: str, params: Mapping[str, Any], elicit: ElicitationHandler | None = None
 ) -> Any:
     return json.loads((await pool.call(server, method, params, elicit=elicit)).text)
 

@@ -19,8 +19,8 @@ from gateway.core.question import (
     write_answer,
     write_question,
 )
-from gateway.tools.mcp_client.pausable_deadline import Clock
-from gateway.tools.mcp_client.server_callbacks import Elicitation
+from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
+from gateway.tools.mcp_client.server_callbacks import ElicitationCallback
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -134,7 +134,7 @@ class Absent:
         raise AssertionError
 
 
-async def ask(elicitation: Elicitation, *, within: bool) -> Any:
+async def ask(elicitation: ElicitationCallback, *, within: bool) -> Any:
     """`within`: the call's context; otherwise as over a connection that all calls share."""
     context: Any = None
     work = elicitation(context, ASKED)
@@ -146,11 +146,11 @@ def name_of(result: Any) -> str:
 
 
 async def test_a_question_without_its_calls_context_is_asked_where_one_call_runs_alone() -> None:
-    elicitation = Elicitation(SERVER)
+    elicitation = ElicitationCallback(SERVER)
     assert name_of(await ask(elicitation, within=False)) == "decline"
-    with elicitation.during(User("Ada"), Clock(9)):
+    with elicitation.during(User("Ada"), PausableDeadline(9)):
         assert name_of(await ask(elicitation, within=False)) == "Ada"
-        with elicitation.during(None, Clock(9)):  # somebody else's, who cannot be asked
+        with elicitation.during(None, PausableDeadline(9)):  # somebody else's, who cannot be asked
             assert name_of(await ask(elicitation, within=False)) == "decline"
             assert name_of(await ask(elicitation, within=True)) == "decline"
         assert name_of(await ask(elicitation, within=True)) == "Ada"
@@ -158,8 +158,8 @@ async def test_a_question_without_its_calls_context_is_asked_where_one_call_runs
 
 
 async def test_a_question_ends_with_its_call() -> None:
-    elicitation, user = Elicitation(SERVER), Absent()
-    with elicitation.during(user, Clock(9)):
+    elicitation, user = ElicitationCallback(SERVER), Absent()
+    with elicitation.during(user, PausableDeadline(9)):
         asking = asyncio.create_task(ask(elicitation, within=False))
         await user.asked.wait()
     assert name_of(await asking) == "cancel"
@@ -169,22 +169,22 @@ async def test_a_clock_stands_still_while_somebody_is_asked(monkeypatch: pytest.
     loop = asyncio.get_running_loop()
     begun, passed = loop.time(), 0.0
     monkeypatch.setattr(loop, "time", lambda: begun + passed)
-    clock = Clock(10, latest=50)
+    clock = PausableDeadline(10, latest=50)
 
     async def work() -> None:
         nonlocal passed
-        async with clock.limit() as limit:
-            with clock.standing():
+        async with clock.timeout() as limit:
+            with clock.paused():
                 passed = 30.0
                 await asyncio.sleep(0)
-                with clock.standing():
+                with clock.paused():
                     passed = 35.0
-                assert not clock.is_up
+                assert not clock.has_passed
             assert limit.when() == pytest.approx(begun + 45)
             passed = 44.0
             await asyncio.sleep(0)
-            assert not clock.is_up
-            with clock.standing():
+            assert not clock.has_passed
+            with clock.paused():
                 passed = 49.0
             assert limit.when() == pytest.approx(begun + 50)
             passed = 50.0
@@ -192,4 +192,4 @@ async def test_a_clock_stands_still_while_somebody_is_asked(monkeypatch: pytest.
 
     with pytest.raises(TimeoutError):
         await work()
-    assert clock.is_up
+    assert clock.has_passed

@@ -27,7 +27,7 @@ from gateway.dialects.responses.response_output import Output
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_tools import response_tools, server_wishes, told_url, tool_objects
 from gateway.dialects.responses.stored_items import input_items
-from gateway.tools.loop.toolset import Listing, Toolset, make_toolset
+from gateway.tools.loop.toolset import ServerListing, Toolset, make_toolset
 
 USE = Use(Server("notes", Endpoint("http://host/mcp")))
 READ = ServerTool("read", "Reads.", {"type": "object"}, {"readOnlyHint": True})
@@ -38,7 +38,7 @@ CALL = {"type": "mcp_call", "server_label": "notes", "name": "read", "arguments"
 
 
 def toolset(*taken: str) -> Toolset:
-    return make_toolset([Listing(USE, [READ, WRITE])], taken)
+    return make_toolset([ServerListing(USE, [READ, WRITE])], taken)
 
 
 def body(**fields: Any) -> ResponseBody:
@@ -98,7 +98,7 @@ def test_a_stray_answer_is_named(given: list[Any], earlier: int, number: int) ->
 
 def test_consent_is_to_a_tool_that_is_there() -> None:
     consent = read_consent(items(REQUEST, answer("r1")))
-    for there in (None, make_toolset([Listing(USE, [WRITE])])):
+    for there in (None, make_toolset([ServerListing(USE, [WRITE])])):
         with pytest.raises(InvalidRequest, match="read"):
             approved_calls(consent, there)
 
@@ -189,7 +189,7 @@ def test_calls_are_open_beside_one_another_and_beside_the_text() -> None:
 
 
 def test_what_the_conversation_tells_of_is_not_told_again() -> None:
-    listing = Listing(USE, [READ, WRITE])
+    listing = ServerListing(USE, [READ, WRITE])
     told = {"type": "mcp_list_tools", "server_label": "notes", "tools": listed_tools(listing)}
     assert untold_listings([listing], [told]) == []
     assert untold_listings([listing], [told, {**told, "tools": []}]) == [listing]

@@ -13,11 +13,10 @@ from atelier.errors import Draining
 from atelier.metrics import GatewayMetrics
 from gateway.core.hosted_tool import HostedTool, ServerTool, ToolOutput
 from gateway.core.mcp_server import Command, Server, Use
-from gateway.tools.loop.hosted_call import HostedCall
 from gateway.tools.loop.running_calls import RunningCalls
-from gateway.tools.loop.toolset import LONGEST_NAME, Listing, make_toolset
-from gateway.tools.mcp_client.pausable_deadline import Clock
-from gateway.tools.mcp_client.server_callbacks import Elicit
+from gateway.tools.loop.toolset import LONGEST_NAME, HostedCall, ServerListing, make_toolset
+from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
+from gateway.tools.mcp_client.server_callbacks import ElicitationHandler
 
 USE = Use(Server("notes", Command("notes")))
 
@@ -29,7 +28,7 @@ class Servers:
         raise NotImplementedError
 
     async def call(
-        self, server: Server, tool: str, arguments: Mapping[str, Any], *, elicit: Elicit | None = None
+        self, server: Server, tool: str, arguments: Mapping[str, Any], *, elicit: ElicitationHandler | None = None
     ) -> ToolOutput:
         if tool == "wait":
             try:
@@ -41,7 +40,7 @@ class Servers:
 
 def running(*names: str) -> RunningCalls:
     calls = [HostedCall(i, f"c{i}", HostedTool(name, USE, ServerTool(name)), "{}") for i, name in enumerate(names)]
-    return RunningCalls(Servers(), GatewayMetrics(CollectorRegistry()), calls, Clock(10))
+    return RunningCalls(Servers(), GatewayMetrics(CollectorRegistry()), calls, PausableDeadline(10))
 
 
 def complaints() -> list[dict[str, Any]]:
@@ -80,7 +79,7 @@ def test_thousands_of_names_that_are_alike_are_told_apart_at_once() -> None:
     alike = [ServerTool(f"a{chr(0x4E00 + number)}") for number in range(512)]
     uses = [Use(Server(f"s{number % 2}", Command("c"))) for number in range(16)]
     started = time.perf_counter()
-    toolset = make_toolset([Listing(use, [*tools, *alike]) for use in uses], taken=["a_"])
+    toolset = make_toolset([ServerListing(use, [*tools, *alike]) for use in uses], taken=["a_"])
     assert time.perf_counter() - started < 1
     assert len(toolset.tools) == 16 * 1024
     assert max(map(len, toolset.tools)) <= LONGEST_NAME
@@ -88,7 +87,7 @@ def test_thousands_of_names_that_are_alike_are_told_apart_at_once() -> None:
 
 def test_names_that_are_another_tools_have_a_number() -> None:
     tools = [ServerTool("read"), ServerTool("a.b"), ServerTool("a-b"), ServerTool("a b"), ServerTool("a/b")]
-    toolset = make_toolset([Listing(USE, tools)], taken=["read", "notes_read"])
+    toolset = make_toolset([ServerListing(USE, tools)], taken=["read", "notes_read"])
     assert list(toolset.tools) == ["notes_read_2", "notes_a_b", "a-b", "notes_a_b_2", "notes_a_b_3"]
     assert toolset.find("notes", "a/b") is toolset.tools["notes_a_b_3"]
     assert toolset.find("notes", "c") is None

@@ -15,7 +15,7 @@ from gateway.core.mcp_server import ALWAYS, NEVER, Approval, Command, Endpoint, 
 from gateway.core.schema_check import disagreement
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 from gateway.tools.mcp_client.mcp_servers_file import ServersFile
-from gateway.tools.mcp_client.tool_listing import Listing
+from gateway.tools.mcp_client.tool_listing import ToolListing
 from gateway.tools.mcp_client.tool_result import output_of
 
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
@@ -93,8 +93,8 @@ def tool(name: str, **schema: Any) -> dict[str, Any]:
     return {"name": name, "inputSchema": {"type": "object", **schema}}
 
 
-def take(*tools: Any, **limits: Any) -> Listing:
-    listing = Listing()
+def take(*tools: Any, **limits: Any) -> ToolListing:
+    listing = ToolListing()
     listing.take({"tools": list(tools)}, PoolLimits(**limits))
     return listing
 
@@ -124,7 +124,7 @@ def test_references_within_a_schema_stay() -> None:
 
 def test_a_page_keeps_what_can_be_offered() -> None:
     page: dict[str, Any] = {"tools": [tool("a"), tool("b c")], "nextCursor": "x", "_meta": {"a": 1}}
-    Listing().take(page, PoolLimits())
+    ToolListing().take(page, PoolLimits())
     assert page["nextCursor"] == "x"
     assert [kept["name"] for kept in page["tools"]] == ["a"]
 

@@ -16,7 +16,7 @@ from gateway.core.mcp_server import Endpoint, Server
 from gateway.core.outbound import AddressGuard, resolve_name
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
-from tests.integration.mcp_host.test_pool import pool_of, refused, within_memory
+from tests.integration.mcp_client.test_pool import pool_of, refused, within_memory
 from tests.support.gateway_server import until
 from tests.support.http_mcp_servers import OddServer, Request, Write, reply, result_of, served
 
@@ -298,7 +298,7 @@ async def names(host: str, port: int) -> list[str]:
 async def test_servers_of_requests_are_at_public_addresses(url: str) -> None:
     pool = ServerPool(AddressGuard(resolve=names), limits=PoolLimits())
     message = await refused(pool.tools(Server("odd", Endpoint(url, public_only=True), owner="k")))
-    assert "its URL is refused" in message
+    assert "its URL is not allowed" in message
     await pool.close()
 
 
@@ -339,7 +339,7 @@ async def test_of_servers_of_requests_only_so_many_are_connected() -> None:
         await until(
             lambda: sum(request.body["method"] == "tools/call" for request in odd.requests if request.body) == 2
         )
-        assert "no place" in await refused(pool.tools(first))
+        assert "too many servers" in await refused(pool.tools(first))
         release.set()
         await asyncio.gather(*calls)
         await pool.tools(first)

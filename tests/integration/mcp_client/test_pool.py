@@ -99,7 +99,7 @@ async def test_a_program_that_does_not_start_is_tried_again_after_a_while(tmp_pa
         await refused(pool.tools(server))  # the first failure costs no wait
         assert "tried again in" in await refused(pool.tools(server))
         assert pool.state(server) == "failed"
-        assert pool.last_words(server) == "no configuration"
+        assert pool.stderr_tail(server) == "no configuration"
     assert len(lines(tmp_path / "notes", "start")) == 2
 
 
@@ -114,7 +114,7 @@ async def test_a_program_that_there_is_not_is_named() -> None:
     [
         ("hang in initialize", {"connect_seconds": 0.5}, "not ready within"),
         ("hang in list", {"list_seconds": 0.5}, "did not list its tools"),
-        ("no list", {}, "as MCP has it"),
+        ("no list", {}, "not valid MCP"),
     ],
 )
 async def test_a_server_that_gets_nowhere_is_told(behaviour: str, limits: dict[str, Any], reason: str) -> None:
@@ -267,7 +267,7 @@ async def test_of_what_a_program_says_of_errors_the_end_is_kept() -> None:
     server = odd("stderr")
     async with pool_of() as pool:
         assert (await pool.call(server, "echo", {})).text == "said much"
-        assert 0 < len(pool.last_words(server)) <= 4096
+        assert 0 < len(pool.stderr_tail(server)) <= 4096
 
 
 @pytest.mark.parametrize(("behaviour", "count"), [("endless pages", 5), ("same cursor", 2), ("many tools", 100)])
@@ -314,7 +314,7 @@ async def test_output_is_held_against_its_schema_for_a_bounded_time() -> None:
 
 async def test_a_result_of_another_form_is_told() -> None:
     async with pool_of() as pool:
-        assert "as MCP has it" in await refused(pool.call(odd("bad result"), "echo", {}))
+        assert "not valid MCP" in await refused(pool.call(odd("bad result"), "echo", {}))
 
 
 async def test_what_a_server_refuses_is_the_tools_result() -> None:

@@ -42,7 +42,7 @@ class Answers:
 
 @pytest.fixture
 async def pool() -> AsyncIterator[ServerPool]:
-    pool = ServerPool(AddressGuard(), sampler=Answers())
+    pool = ServerPool(AddressGuard(), sampling=Answers())
     yield pool
     await pool.close()
 

@@ -1,1 +1,0 @@
-"""Questions that MCP servers ask the user."""
