@@ -107,7 +107,7 @@ async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeReg
         assert "tools" in with_tools["error"]["message"]
         sound = {"role": "user", "content": {"type": "audio", "mimeType": "audio/wav", "data": "aGk="}}
         with_sound = await asked(pool, chosen, sampling, HELLO | {"messages": [sound]})
-        assert "hear" in with_sound["error"]["message"]
+        assert "audio is not supported" in with_sound["error"]["message"]
         assert "no-such-model" in (await asked(pool, uses["missing"].server, sampling, HELLO))["error"]["message"]
 
         refused = await asked(pool, uses["none"].server, sampling, HELLO)
