@@ -2,7 +2,7 @@
 
 from starlette.types import Scope
 
-from gateway.dialects.anthropic import anthropic_errors as anthropic
+from gateway.dialects.anthropic import anthropic_replies as anthropic
 from gateway.dialects.lmstudio import lmstudio_errors as lmstudio
 from gateway.dialects.mcp import mcp_errors as mcp
 from gateway.dialects.ollama import ollama_errors as ollama

@@ -1,8 +1,9 @@
 """Server-sent events: framing, and the response that streams a generation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
 
+import orjson
 import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -30,6 +31,13 @@ def frame(data: bytes) -> bytes:
 
 def named_frame(event: str, data: bytes) -> bytes:
     return b"event: " + event.encode() + b"\n" + frame(data)
+
+
+def around_text(encode: Callable[[str], bytes]) -> tuple[bytes, bytes]:
+    """The bytes before and after a text in what `encode` returns, so that a stream encodes them only once."""
+    placeholder = "\0"  # occurs in no name or id
+    before, _, after = encode(placeholder).partition(orjson.dumps(placeholder))
+    return before, after
 
 
 async def send_part(send: Send, body: bytes) -> None:

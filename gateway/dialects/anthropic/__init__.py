@@ -1,1 +1,1 @@
-"""Anthropic's dialect: messages, and how many tokens they have."""
+"""Anthropic's REST dialect: messages, token counts and models."""

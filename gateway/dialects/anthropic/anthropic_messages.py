@@ -1,4 +1,4 @@
-"""Anthropic's messages as chat templates take them. Pure."""
+"""Anthropic's messages as messages for chat templates. Pure."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,6 +7,7 @@ from itertools import groupby
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
+from gateway.core.call import tool_call_entry, tool_message
 from gateway.core.images import EncodedImage, ImageSource, content_of, image_at
 from gateway.dialects.anthropic.anthropic_requests import (
     Base64Source,
@@ -27,13 +28,17 @@ from gateway.dialects.anthropic.anthropic_requests import (
     UrlSource,
 )
 
-Placed = tuple[str, Block]  # a block, and where it stands in the body
+PlacedBlock = tuple[str, Block]
+"""The path of a block in the body, and the block."""
 
 
 def chat_messages(system: str | Sequence[ResultBlock] | None, messages: Sequence[ConversationMessage]) -> list[Json]:
-    """Turns of one role after another become one, as Anthropic has it: many templates refuse them otherwise."""
-    found = [{"role": "system", "content": text_of(system, "system")}] if system else []
-    names: dict[str, str] = {}  # of the tools, by their calls
+    """Successive messages of one role become one, as in Anthropic's API: many templates reject them otherwise.
+
+    Raises InvalidRequest, UnsupportedField.
+    """
+    found: list[Json] = [{"role": "system", "content": text_of(system, "system")}] if system else []
+    names: dict[str, str] = {}  # of the called tools, by call id
     placed = [(message.role, block) for i, message in enumerate(messages) for block in _blocks(message, i)]
     for role, turn in groupby(placed, key=lambda entry: entry[0]):
         blocks = [block for _, block in turn]
@@ -41,8 +46,8 @@ def chat_messages(system: str | Sequence[ResultBlock] | None, messages: Sequence
     return found
 
 
-def assistant_turn(blocks: Sequence[Placed], names: dict[str, str]) -> Json:
-    """Adds the tools that it calls to `names`."""
+def assistant_turn(blocks: Sequence[PlacedBlock], names: dict[str, str]) -> Json:
+    """Adds the names of the called tools to `names`, by call id."""
     turn = _AssistantTurn()
     for path, block in blocks:
         match block:
@@ -52,9 +57,11 @@ def assistant_turn(blocks: Sequence[Placed], names: dict[str, str]) -> Json:
                 turn.thoughts.append(thinking)
             case ToolUseBlock():
                 names[block.id] = block.name
-                turn.calls.append(history_call(block))
+                # The standard library's encoder: orjson rejects integers of more than 64 bits.
+                arguments = json.dumps(block.input, ensure_ascii=False, separators=(",", ":"))
+                turn.calls.append(tool_call_entry(block.id, block.name, arguments))
             case RedactedThinkingBlock():
-                pass  # nobody here can read it
+                pass  # it is encrypted
             case _:
                 raise _misplaced(path, block, "assistant")
     return turn.message()
@@ -73,35 +80,29 @@ class _AssistantTurn:
         return {**message, "tool_calls": self.calls} if self.calls else message
 
 
-def history_call(block: ToolUseBlock) -> Json:
-    """The arguments as text, which is how OpenAI's clients send them and holds numbers of any length."""
-    arguments = json.dumps(block.input, ensure_ascii=False, separators=(",", ":"))
-    return {"id": block.id, "type": "function", "function": {"name": block.name, "arguments": arguments}}
-
-
-def user_turn(role: str, blocks: Sequence[Placed], names: dict[str, str]) -> list[Json]:
-    """The results of tools are messages of their own; what is said between them is one each."""
+def user_turn(role: str, blocks: Sequence[PlacedBlock], names: dict[str, str]) -> list[Json]:
+    """Each tool result becomes a message; so does each run of other blocks between them."""
     found: list[Json] = []
     for of_tool, run in groupby(blocks, key=lambda entry: isinstance(entry[1], ToolResultBlock)):
         if of_tool:
-            found += [tool_message(path, block, role, names) for path, block in run]
+            found += [result_message(path, block, role, names) for path, block in run]
         else:
             pieces = (piece for path, block in run for piece in _pieces(path, block, role))
             found.append({"role": role, "content": content_of(pieces)})
     return found
 
 
-def tool_message(path: str, block: Block, role: str, names: dict[str, str]) -> Json:
-    """A failure is told in words: templates have no other place for it."""
+def result_message(path: str, block: Block, role: str, names: dict[str, str]) -> Json:
+    """A tool result. Chat templates have no field for a failure, so its text begins with "Error"."""
     if role != "user" or not isinstance(block, ToolResultBlock):
         raise _misplaced(path, block, role)
     if (name := names.get(block.tool_use_id)) is None:
         param = f"{path}.tool_use_id"
-        raise InvalidRequest(f'{param}: no tool_use before it has the id "{block.tool_use_id[:64]}"', param=param)
+        raise InvalidRequest(f'{param}: no earlier tool_use has the id "{block.tool_use_id[:64]}"', param=param)
     pieces = result_pieces(block.content or "", f"{path}.content")
     if block.is_error:
         pieces = as_error(pieces)
-    return {"role": "tool", "tool_call_id": block.tool_use_id, "name": name, "content": content_of(pieces)}
+    return tool_message(block.tool_use_id, name, content_of(pieces))
 
 
 def result_pieces(content: str | Sequence[ResultBlock], path: str) -> list[str | ImageSource]:
@@ -124,14 +125,14 @@ def text_of(content: str | Sequence[ResultBlock], path: str) -> str:
     return "\n".join(_text(f"{path}[{i}]", block) for i, block in enumerate(content))
 
 
-def _blocks(message: ConversationMessage, number: int) -> Iterator[Placed]:
+def _blocks(message: ConversationMessage, number: int) -> Iterator[PlacedBlock]:
     path = f"messages[{number}].content"
     if isinstance(message.content, str):
         yield path, TextBlock(type="text", text=message.content)
-    elif message.content or message.role == "assistant":  # which may have had nothing to say
+    elif message.content or message.role == "assistant":  # its reply may have been empty
         yield from ((f"{path}[{i}]", block) for i, block in enumerate(message.content))
     else:
-        raise InvalidRequest(f"{path}: must have at least one block", param=path)
+        raise InvalidRequest(f"{path}: must contain at least one block", param=path)
 
 
 def _pieces(path: str, block: Block, role: str = "user") -> list[str | ImageSource]:
@@ -177,8 +178,8 @@ def _text(path: str, block: Block, role: str = "user") -> str:
 
 def _misplaced(path: str, block: Block, role: str) -> InvalidRequest:
     if not isinstance(block, OtherBlock):
-        return InvalidRequest(f"{path}.type: {block.type} has no place in what the {role} says", param=f"{path}.type")
+        return InvalidRequest(f"{path}.type: {block.type} is not allowed in a {role} message", param=f"{path}.type")
     return UnsupportedField(
-        f'{path}: blocks of type "{block.type[:40]}" are not supported; send text, images or documents of text.',
+        f'{path}: blocks of type "{block.type[:40]}" are not supported; send text, images or text documents.',
         param=path,
     )

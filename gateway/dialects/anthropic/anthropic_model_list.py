@@ -1,16 +1,35 @@
-"""Models as Anthropic lists them. Pure."""
+"""Models in Anthropic's form, and their list in pages. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Literal
+
+from typing_extensions import TypedDict
 
 from atelier.errors import InvalidRequest
-from atelier.json_types import Json
 from gateway.fleet.snapshot import Model
 
 MOST_LISTED = 1000
 
 
-def model_object(name: str, model: Model) -> Json:
+class AnthropicModel(TypedDict):
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"]
+    max_input_tokens: int
+    max_tokens: int
+
+
+class AnthropicModelList(TypedDict):
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+def model_object(name: str, model: Model) -> AnthropicModel:
     return {
         "type": "model",
         "id": name,
@@ -22,8 +41,8 @@ def model_object(name: str, model: Model) -> Json:
     }
 
 
-def model_page(entries: Sequence[Json], query: Mapping[str, str]) -> Json:
-    """All of them, or what `limit`, `after_id` and `before_id` leave; InvalidRequest."""
+def model_page(entries: Sequence[AnthropicModel], query: Mapping[str, str]) -> AnthropicModelList:
+    """The page that `limit`, `after_id` and `before_id` select. Raises InvalidRequest."""
     limit = page_limit(query.get("limit"))
     ids = [entry["id"] for entry in entries]
     start = place(ids, query["after_id"], "after_id") + 1 if "after_id" in query else 0
@@ -38,15 +57,15 @@ def model_page(entries: Sequence[Json], query: Mapping[str, str]) -> Json:
     }
 
 
-def page_limit(given: str | None) -> int:
-    if given is None:
+def page_limit(value: str | None) -> int:
+    if value is None:
         return MOST_LISTED
-    if not (given.isascii() and given.isdecimal() and 1 <= int(given[:5]) <= MOST_LISTED):
+    if not (value.isascii() and value.isdecimal() and 1 <= int(value[:5]) <= MOST_LISTED):
         raise InvalidRequest(f"limit: must be between 1 and {MOST_LISTED}", param="limit")
-    return int(given)
+    return int(value)
 
 
 def place(ids: Sequence[str], id: str, name: str) -> int:
     if id not in ids:
-        raise InvalidRequest(f'{name}: there is no model "{id[:200]}"', param=name)
+        raise InvalidRequest(f'{name}: unknown model "{id[:200]}"', param=name)
     return ids.index(id)

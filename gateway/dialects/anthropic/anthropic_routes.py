@@ -6,13 +6,15 @@ from typing import ClassVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.core.answer import Answering
+from gateway.core.events import Completion
 from gateway.core.inference import Inference
 from gateway.core.unary import Unary
+from gateway.dialects.anthropic.anthropic_calls import count_call, messages_call
 from gateway.dialects.anthropic.anthropic_model_list import model_object, model_page
-from gateway.dialects.anthropic.anthropic_reply_types import MessageEvent, SaidMessage, TokenCount
+from gateway.dialects.anthropic.anthropic_replies import MessageEvent, SaidMessage, TokenCount, whole_message
 from gateway.dialects.anthropic.anthropic_requests import CountTokensBody, MessagesBody
 from gateway.dialects.anthropic.anthropic_stream import MessageRenderer
-from gateway.dialects.anthropic.anthropic_translation import count_call, messages_call, shows_thinking, whole_message
 from gateway.dialects.body import read_body
 from gateway.dialects.error_formats import speaks_anthropic
 from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
@@ -54,23 +56,25 @@ class AnthropicRoutes:
 
     async def messages(self, request: Request) -> Response:
         body = await read_body(request, MessagesBody)
-        call, shown = messages_call(body), shows_thinking(body)
+        call = messages_call(body)
+        show_thinking = body.thinking is None or body.thinking.display != "omitted"
+
+        def renderer(generation: Answering) -> MessageRenderer:
+            return MessageRenderer(generation, show_thinking=show_thinking)
+
+        def whole(generation: Answering, completions: Sequence[Completion]) -> SaidMessage:
+            return whole_message(generation, completions[0], show_thinking=show_thinking)
+
         if body.stream:
-            return await stream_answer(
-                request, self._inference, call, lambda generation: MessageRenderer(generation, show_thinking=shown)
-            )
-        return await whole_answer(
-            request,
-            self._inference,
-            call,
-            lambda generation, completions: whole_message(generation, completions[0], show_thinking=shown),
-        )
+            return await stream_answer(request, self._inference, call, renderer)
+        return await whole_answer(request, self._inference, call, whole)
 
     async def count_tokens(self, request: Request) -> Response:
         body = await read_body(request, CountTokensBody)
         async with while_connected(request.receive):
             count = await self._unary.count_tokens(count_call(body), origin_of(request), account_of(request))
-            return json_response({"input_tokens": count})
+            reply: TokenCount = {"input_tokens": count}
+            return json_response(reply)
 
     async def list_models(self, request: Request) -> Response:
         entries = [model_object(*entry) for entry in self._catalogue.served()]
@@ -81,7 +85,7 @@ class AnthropicRoutes:
 
 
 def by_client(anthropic: Endpoint, others: Endpoint) -> Endpoint:
-    """An endpoint for a path that Anthropic's clients share with others."""
+    """The endpoint of a path that Anthropic's clients and others share."""
 
     async def endpoint(request: Request) -> Response:
         return await (anthropic if speaks_anthropic(request.scope) else others)(request)

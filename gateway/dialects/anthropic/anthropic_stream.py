@@ -1,49 +1,59 @@
 """Anthropic's events as bytes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
 
-from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.events import Delta, Event, Finished, Reasoning, ToolCallDelta
-from gateway.dialects.anthropic.anthropic_translation import SIGNATURE, ending, message_id, message_object, usage
+from gateway.dialects.anthropic.anthropic_replies import (
+    SIGNATURE,
+    AnyDelta,
+    MessageEvent,
+    SaidBlock,
+    empty_message,
+    ending,
+    usage,
+)
+from gateway.dialects.event_stream import around_text, named_frame
 
-HOLE = "\0"  # stands for the text in an event that is encoded beforehand
-HOLE_JSON = orjson.dumps(HOLE)
 
-
-def frame(event: Json) -> bytes:
-    """Named as its type, which is what clients go by."""
-    name: str = event["type"]
-    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+def frame(event: MessageEvent) -> bytes:
+    """Named by its type: clients dispatch on the event's name."""
+    return named_frame(event["type"], orjson.dumps(event))
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A block's empty beginning, and the deltas that fill it."""
+class BlockKind:
+    """An empty block, and the delta that appends a text to it."""
 
-    start: Json
-    delta: str
-    field: str
-
-
-TEXT = Kind({"type": "text", "text": ""}, "text_delta", "text")
-THINKING = Kind({"type": "thinking", "thinking": "", "signature": ""}, "thinking_delta", "thinking")
+    start: SaidBlock
+    delta: Callable[[str], AnyDelta]
 
 
-def tool_kind(id: str, name: str) -> Kind:
-    return Kind({"type": "tool_use", "id": id, "name": name, "input": {}}, "input_json_delta", "partial_json")
+TEXT = BlockKind({"type": "text", "text": ""}, lambda text: {"type": "text_delta", "text": text})
+THINKING = BlockKind(
+    {"type": "thinking", "thinking": "", "signature": ""}, lambda text: {"type": "thinking_delta", "thinking": text}
+)
+
+
+def tool_kind(id: str, name: str) -> BlockKind:
+    return BlockKind(
+        {"type": "tool_use", "id": id, "name": name, "input": {}},
+        lambda text: {"type": "input_json_delta", "partial_json": text},
+    )
 
 
 class OpenBlock:
-    """The block that grows. What is the same in all its deltas is encoded once."""
+    """The block that is being generated. What its deltas have in common is encoded once."""
 
-    def __init__(self, index: int, kind: Kind, call: int | None) -> None:
+    def __init__(self, index: int, kind: BlockKind, call: int | None) -> None:
+        """`call`: the index of the block's tool call."""
         self.kind = kind
-        self.call = call  # index of the tool call that it is
+        self.call = call
         self._index = index
-        self._before, _, self._after = frame(self._delta(kind.delta, kind.field, HOLE)).partition(HOLE_JSON)
+        self._before, self._after = around_text(lambda text: self._delta(kind.delta(text)))
 
     def start(self) -> bytes:
         return frame({"type": "content_block_start", "index": self._index, "content_block": self.kind.start})
@@ -52,18 +62,18 @@ class OpenBlock:
         return self._before + orjson.dumps(text) + self._after
 
     def stop(self) -> bytes:
-        signature = self._delta("signature_delta", "signature", SIGNATURE)
-        signed = frame(signature) if self.kind is THINKING else b""
-        return signed + frame({"type": "content_block_stop", "index": self._index})
+        signed = self.kind is THINKING
+        signature = self._delta({"type": "signature_delta", "signature": SIGNATURE}) if signed else b""
+        return signature + frame({"type": "content_block_stop", "index": self._index})
 
-    def _delta(self, kind: str, field: str, text: str) -> Json:
-        return {"type": "content_block_delta", "index": self._index, "delta": {"type": kind, field: text}}
+    def _delta(self, delta: AnyDelta) -> bytes:
+        return frame({"type": "content_block_delta", "index": self._index, "delta": delta})
 
 
 class MessageRenderer:
-    """One stream's events; one block after another, in the order in which the model writes them.
+    """One stream's events: one block after the other, in the order in which the model generates them.
 
-    nothing open --event of a kind--> block open --event of another kind, end--> block closed
+    no open block --event of a kind--> open block --event of another kind, or the end--> closed
     """
 
     def __init__(self, generation: Answering, *, show_thinking: bool = True) -> None:
@@ -73,8 +83,7 @@ class MessageRenderer:
         self._open: OpenBlock | None = None
 
     def opening(self) -> bytes:
-        name, unknown = self._generation.plan.name, {"stop_reason": None, "stop_sequence": None}
-        message = message_object(name, [], unknown, usage(self._generation), message_id())
+        message = empty_message(self._generation.plan.name, usage(self._generation))
         return frame({"type": "message_start", "message": message})
 
     def event(self, event: Event) -> bytes:
@@ -92,12 +101,11 @@ class MessageRenderer:
 
     def closing(self, generation: Answering) -> bytes:
         end = ending(generation.ends[0], generation.plan.call)
-        return frame({"type": "message_delta", "delta": end, "usage": usage(generation)}) + frame(
-            {"type": "message_stop"}
-        )
+        delta = frame({"type": "message_delta", "delta": end, "usage": usage(generation)})
+        return delta + frame({"type": "message_stop"})
 
-    def _grow(self, kind: Kind | None, text: str, call: int | None = None) -> bytes:
-        """`kind`: None goes on with the tool call that is open."""
+    def _grow(self, kind: BlockKind | None, text: str, call: int | None = None) -> bytes:
+        """`kind`: None for a further piece of the open tool call."""
         begun = b""
         if self._open is None or self._open.call != call or (call is None and self._open.kind is not kind):
             assert kind is not None, "the first piece of a call has its id"
@@ -105,7 +113,7 @@ class MessageRenderer:
         assert self._open is not None
         return begun + self._open.grow(text) if text else begun
 
-    def _begin(self, kind: Kind, call: int | None) -> bytes:
+    def _begin(self, kind: BlockKind, call: int | None) -> bytes:
         self._open = OpenBlock(self._blocks, kind, call)
         self._blocks += 1
         ping = frame({"type": "ping"}) if self._blocks == 1 else b""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
+from gateway.dialects.anthropic.anthropic_model_list import AnthropicModel, AnthropicModelList
 from gateway.dialects.route import Nullable
 
 
@@ -273,23 +274,6 @@ class ModelObject(TypedDict):
 class ModelList(TypedDict):
     object: Literal["list"]
     data: list[ModelObject]
-
-
-class AnthropicModel(TypedDict):
-    type: Literal["model"]
-    id: str
-    display_name: str
-    created_at: str
-    lifecycle: Literal["active"]
-    max_input_tokens: int
-    max_tokens: int
-
-
-class AnthropicModelList(TypedDict):
-    data: list[AnthropicModel]
-    has_more: bool
-    first_id: str | None
-    last_id: str | None
 
 
 ListedModels = TypeAliasType(

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -22,14 +23,11 @@ from gateway.core.events import (
     TokenLogprob,
     ToolCallDelta,
 )
-from gateway.dialects.event_stream import DONE, frame
+from gateway.dialects.event_stream import DONE, around_text, frame
 from gateway.dialects.openai.mcp_calls import call_delta, elicitation
 from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
 from gateway.dialects.openai.openai_tools import function_call_delta, tool_call_delta
 from gateway.dialects.openai.openai_translation import finish_reason, usage
-
-HOLE = "\0"  # stands for the text in a chunk that is encoded beforehand; no model or id contains it
-HOLE_JSON = orjson.dumps(HOLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class ChunkRenderer:
         self._include_usage = include_usage
         self._at_end = at_end
         self._older_calls = older_calls
-        self._around_text = [self._split(index, body(HOLE)) for index in range(choices)]
+        self._around_text = [around_text(partial(self._text_chunk, index)) for index in range(choices)]
 
     def opening(self) -> bytes:
         """The role of each choice of a chat, the prompt of each text that echoes it."""
@@ -134,9 +132,8 @@ class ChunkRenderer:
         choice = {"index": index, **body, "logprobs": logprobs, "finish_reason": reason}
         return frame(orjson.dumps(self._head.with_choices([choice], **self._no_usage, **more)))
 
-    def _split(self, index: int, body: Json) -> tuple[bytes, bytes]:
-        before, _, after = self._chunk(index, body, None).partition(HOLE_JSON)
-        return before, after
+    def _text_chunk(self, index: int, text: str) -> bytes:
+        return self._chunk(index, self._body(text), None)
 
 
 def chat_renderer(

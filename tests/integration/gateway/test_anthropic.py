@@ -224,7 +224,7 @@ async def test_models_are_in_anthropics_form_for_its_clients_alone(
     assert (await client.models.retrieve("tiny")).id == KEY
     with pytest.raises(anthropic.NotFoundError) as caught:
         await client.models.retrieve("acme/tinny")
-    assert _told(caught.value)["type"] == "not_found_error"
+    assert _error_of(caught.value)["type"] == "not_found_error"
     async with gateway.client() as http:
         assert (await http.get("/v1/models")).json()["object"] == "list"
         assert "code" in (await http.get("/v1/models/acme/tinny")).json()["error"]
@@ -240,13 +240,13 @@ async def test_pages_of_models_are_followed(
     assert found == ["acme/a", "acme/b", "acme/c", KEY]
 
 
-def _told(error: anthropic.APIStatusError) -> dict[str, Any]:
+def _error_of(error: anthropic.APIStatusError) -> dict[str, Any]:
     body: Any = error.body
     assert (set(body), body["type"]) == ({"type", "error", "request_id"}, "error")
     assert set(body["error"]) == {"type", "message"}
     assert body["request_id"] == error.response.headers["request-id"] == error.response.headers["x-request-id"]
-    told: dict[str, Any] = body["error"]
-    return told
+    error_fields: dict[str, Any] = body["error"]
+    return error_fields
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -255,12 +255,12 @@ async def test_errors_are_of_the_clients_classes(
 ) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         await client.messages.create(**{**BODY, "model": "acme/tinny"}, stream=stream)
-    assert _told(missing.value)["type"] == "not_found_error"
+    assert _error_of(missing.value)["type"] == "not_found_error"
     assert "acme/tiny" in missing.value.message
     assert registry.ensured == []
     with pytest.raises(anthropic.BadRequestError, match="max_tokens: must be greater") as bad:
         await client.messages.create(**{**BODY, "max_tokens": 0}, stream=stream)
-    assert _told(bad.value)["type"] == "invalid_request_error"
+    assert _error_of(bad.value)["type"] == "invalid_request_error"
     image: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
     with pytest.raises(anthropic.BadRequestError, match="does not see images"):
         await client.messages.create(**{**BODY, "messages": [{"role": "user", "content": [image]}]}, stream=stream)
@@ -296,14 +296,14 @@ async def test_a_key_may_come_in_either_header(registry: FakeRegistry) -> None:
             for request in (client.messages.create(**BODY), client.models.list()):
                 with pytest.raises(anthropic.AuthenticationError) as caught:
                     await request
-                assert _told(caught.value)["type"] == "authentication_error"
+                assert _error_of(caught.value)["type"] == "authentication_error"
 
 
 async def test_a_body_beyond_the_limit_is_too_large_in_anthropics_form(registry: FakeRegistry) -> None:
     async with running_gateway(registry, body_limit_mb=0.001) as gateway, client_of(gateway) as client:
         with pytest.raises(anthropic.APIStatusError) as caught:
             await client.messages.create(**{**BODY, "system": "x" * 2000})
-    assert (caught.value.status_code, _told(caught.value)["type"]) == (413, "request_too_large")
+    assert (caught.value.status_code, _error_of(caught.value)["type"]) == (413, "request_too_large")
 
 
 async def test_too_much_work_is_overloaded_with_when_to_come_back(registry: FakeRegistry) -> None:
@@ -318,7 +318,7 @@ async def test_too_much_work_is_overloaded_with_when_to_come_back(registry: Fake
         error = done.pop().exception()
     assert isinstance(error, anthropic.InternalServerError)
     assert (error.status_code, error.response.headers["retry-after"]) == (503, "5")
-    assert _told(error)["type"] == "overloaded_error"
+    assert _error_of(error)["type"] == "overloaded_error"
 
 
 async def test_an_unforeseen_error_is_an_api_error(
@@ -330,7 +330,7 @@ async def test_an_unforeseen_error_is_an_api_error(
     monkeypatch.setattr(gateway.gateway.inference, "start", broken)
     with pytest.raises(anthropic.InternalServerError) as caught:
         await client.messages.create(**BODY)
-    assert _told(caught.value)["type"] == "api_error"
+    assert _error_of(caught.value)["type"] == "api_error"
     assert "secret" not in caught.value.message
 
 

@@ -15,17 +15,11 @@ from gateway.core.call import Call, Chat, Origin, make_plan, submit_message
 from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall
 from gateway.core.images import EncodedImage, RemoteImage
 from gateway.core.unary import chat_tokens_message
-from gateway.dialects.anthropic.anthropic_errors import error_body, error_type
+from gateway.dialects.anthropic.anthropic_calls import count_call, messages_call
 from gateway.dialects.anthropic.anthropic_messages import chat_messages
 from gateway.dialects.anthropic.anthropic_model_list import model_page
+from gateway.dialects.anthropic.anthropic_replies import content_blocks, ending, error_body, error_type, tool_input
 from gateway.dialects.anthropic.anthropic_requests import SETTINGS, MessagesBody
-from gateway.dialects.anthropic.anthropic_translation import (
-    content_blocks,
-    count_call,
-    ending,
-    messages_call,
-    tool_input,
-)
 from gateway.dialects.body import parse
 from gateway.dialects.error_formats import forms_of_path
 from gateway.fleet.snapshot import Model, Snapshot
@@ -77,7 +71,7 @@ def image(source: dict[str, Any]) -> dict[str, Any]:
 DATA = {"type": "base64", "media_type": "image/png", "data": "aGk="}
 
 
-def test_images_are_parts_of_what_the_user_says() -> None:
+def test_images_are_parts_of_the_users_message() -> None:
     there = {"type": "url", "url": "https://example.org/a.png"}
     assert call(messages=[user(text("Which?"), image(DATA), image(there), text("Say."))]).prompts == [
         Chat(
@@ -111,16 +105,16 @@ def test_documents_of_text_and_search_results_are_text() -> None:
         "source": "https://a.b",
         "content": [text("Sun."), text("Hail.")],
     }
-    told = ["Report\nOf today\nRain.\nSnow.", "News\nhttps://a.b\nSun.\nHail.\nWhich?"]
+    expected = ["Report\nOf today\nRain.\nSnow.", "News\nhttps://a.b\nSun.\nHail.\nWhich?"]
     prompt = call(messages=[user(plain, parts, found, text("Which?"))]).prompts[0]
     assert isinstance(prompt, Chat)
-    assert prompt.messages == [{"role": "user", "content": [text(told[0]), {"type": "image"}, text(told[1])]}]
+    assert prompt.messages == [{"role": "user", "content": [text(expected[0]), {"type": "image"}, text(expected[1])]}]
     assert [each.path for each in prompt.images] == ["messages[0].content[1].source.content[1].source.data"]
     by_tool = [*HELLO, assistant(ASKED), user(result([found, document({"type": "content", "content": "Fog."})]))]
     assert messages_of(messages=by_tool)[-1]["content"] == "News\nhttps://a.b\nSun.\nHail.\nFog."
 
 
-def test_a_format_is_taken_by_its_older_name() -> None:
+def test_a_format_is_accepted_under_its_older_name() -> None:
     form = {"type": "json_schema", "schema": {"type": "object"}}
     assert call(output_format=form).constraint == call(output_config={"format": form}).constraint is not None
     newer = call(output_format={**form, "schema": {"type": "array"}}, output_config={"format": form})
@@ -128,7 +122,7 @@ def test_a_format_is_taken_by_its_older_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "is_error", "told"),
+    ("content", "is_error", "expected"),
     [
         ([image(DATA)], False, [{"type": "image"}]),
         ([text("seen:"), image(DATA)], True, [text("Error: seen:"), {"type": "image"}]),
@@ -137,10 +131,10 @@ def test_a_format_is_taken_by_its_older_name() -> None:
         ("", True, "Error"),
     ],
 )
-def test_a_tools_result_may_have_images(content: Any, is_error: bool, told: Any) -> None:
+def test_a_tools_result_may_have_images(content: Any, is_error: bool, expected: Any) -> None:
     prompt = call(messages=[*HELLO, assistant(ASKED), user(result(content, is_error=is_error))]).prompts[0]
     assert isinstance(prompt, Chat)
-    assert prompt.messages[-1]["content"] == told
+    assert prompt.messages[-1]["content"] == expected
     assert [each.path for each in prompt.images] == [
         f"messages[2].content[0].content[{i}].source.data" for i, block in enumerate(content) if block == image(DATA)
     ]
@@ -148,8 +142,8 @@ def test_a_tools_result_may_have_images(content: Any, is_error: bool, told: Any)
 
 def test_the_system_prompt_is_a_string_or_blocks() -> None:
     blocks = [{**text("Be brief."), "cache_control": {"type": "ephemeral"}}, text("Be kind.")]
-    for system, told in (("Be brief.", "Be brief."), (blocks, "Be brief.\nBe kind.")):
-        assert messages_of(system=system)[0] == {"role": "system", "content": told}
+    for system, expected in (("Be brief.", "Be brief."), (blocks, "Be brief.\nBe kind.")):
+        assert messages_of(system=system)[0] == {"role": "system", "content": expected}
     assert messages_of(system="") == messages_of(system=[]) == HELLO
 
 
@@ -162,7 +156,7 @@ def test_turns_of_one_role_become_one() -> None:
     ]
 
 
-def test_an_assistant_that_said_nothing_leaves_no_turn() -> None:
+def test_an_empty_assistant_message_leaves_no_turn() -> None:
     assert messages_of(messages=[*HELLO, assistant(), user(text("Well?"))]) == [
         {"role": "user", "content": "Hello\nWell?"}
     ]
@@ -186,7 +180,7 @@ def test_a_tools_round_trip_has_the_call_and_its_result_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "told"),
+    ("block", "expected"),
     [
         (result("broken", is_error=True), "Error: broken"),
         (result(None, is_error=True), "Error"),
@@ -194,8 +188,8 @@ def test_a_tools_round_trip_has_the_call_and_its_result_by_name() -> None:
         (result([]), ""),
     ],
 )
-def test_a_tools_result_may_be_blocks_or_an_error(block: Any, told: str) -> None:
-    assert messages_of(messages=[*HELLO, assistant(ASKED), user(block)])[-1]["content"] == told
+def test_a_tools_result_may_be_blocks_or_an_error(block: Any, expected: str) -> None:
+    assert messages_of(messages=[*HELLO, assistant(ASKED), user(block)])[-1]["content"] == expected
 
 
 def test_numbers_beyond_64_bits_survive_in_a_calls_input() -> None:
@@ -204,7 +198,7 @@ def test_numbers_beyond_64_bits_survive_in_a_calls_input() -> None:
     assert called["function"]["arguments"] == f'{{"n":{2**70}}}'
 
 
-def test_settings_get_through_under_their_own_names() -> None:
+def test_settings_are_accepted_under_their_own_names() -> None:
     made = call(temperature=0.5, top_k=7, top_p=0.9, seed=3, stop_sequences=["END"])
     assert made.settings == {
         "max_tokens": 5000,
@@ -247,7 +241,7 @@ def test_none_leaves_the_tools_out() -> None:
         ({"type": "enabled", "budget_tokens": 2048}, {"enable_thinking": True, "thinking_budget": 2048}),
     ],
 )
-def test_thinking_is_told_to_the_template(thinking: Any, arguments: Any) -> None:
+def test_thinking_is_passed_to_the_template(thinking: Any, arguments: Any) -> None:
     assert call(thinking=thinking).template_arguments == arguments
 
 
@@ -332,13 +326,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), BAD)
-def test_bad_input_is_refused_by_its_fields_name(fields: dict[str, Any], param: str) -> None:
+def test_bad_input_is_rejected_with_its_fields_name(fields: dict[str, Any], param: str) -> None:
     refused = refusal(**fields)
     assert (refused.param, refused.status) == (param, 400)
     assert refused.message.startswith(param)
 
 
-def test_what_is_not_served_says_so() -> None:
+def test_errors_name_what_is_not_supported() -> None:
     assert "container_upload" in refusal(messages=[user({"type": "container_upload"})]).message
     assert '"base64"' in refusal(messages=[user(document(PDF))]).message
     served = refusal(tools=[{"type": "bash_20250124", "name": "bash"}])
@@ -399,7 +393,7 @@ def test_every_input_survives(value: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "stop", "told"),
+    ("reason", "stop", "expected"),
     [
         (StopReason.EOS_FOUND, None, ("end_turn", None)),
         (StopReason.MAX_PREDICTED_TOKENS_REACHED, None, ("max_tokens", None)),
@@ -409,10 +403,10 @@ def test_every_input_survives(value: dict[str, Any]) -> None:
         (StopReason.STOP_STRING_FOUND, "of a preset", ("end_turn", None)),
     ],
 )
-def test_a_turn_ends_with_its_reason(reason: StopReason, stop: str | None, told: Any) -> None:
+def test_a_turn_ends_with_its_reason(reason: StopReason, stop: str | None, expected: Any) -> None:
     finished = Finished(0, reason, stop, Statistics())
     call = Call(model="m", prompts=[Chat([])], settings={"stop": ["END"]})
-    assert tuple(ending(finished, call).values()) == told
+    assert tuple(ending(finished, call).values()) == expected
     silent = Call(model="m", prompts=[Chat([])])
     assert ending(finished, silent)["stop_sequence"] is None
 
@@ -474,7 +468,7 @@ def test_models_are_listed_in_pages(query: dict[str, str], ids: str, more: bool)
         ({"after_id": "z"}, "after_id"),
     ],
 )
-def test_a_page_that_cannot_be_is_refused(query: dict[str, str], param: str) -> None:
+def test_an_invalid_page_is_rejected(query: dict[str, str], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         model_page(MODELS, query)
     assert caught.value.param == param

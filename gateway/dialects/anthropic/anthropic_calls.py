@@ -1,0 +1,128 @@
+"""Anthropic's request bodies as the core's calls. Pure."""
+
+import json
+from collections.abc import Sequence
+
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json
+from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
+from gateway.core.call import Call, Chat
+from gateway.dialects.anthropic.anthropic_messages import chat_messages
+from gateway.dialects.anthropic.anthropic_requests import (
+    SETTINGS,
+    ClientTool,
+    MessagesBody,
+    PromptBody,
+    Thinking,
+    ToolChoiceEntry,
+)
+from gateway.dialects.tool_choice import named, refuse_namesakes, require_some
+
+
+def messages_call(body: MessagesBody) -> Call:
+    """Raises InvalidRequest, UnsupportedField."""
+    if body.messages[-1].role == "assistant":
+        raise UnsupportedField(
+            "messages: the last one must be the user's; prefilling the reply is not supported.", param="messages"
+        )
+    reject_present(body, "compaction")
+    check_budget(body)
+    settings = {setting: getattr(body, name) for name, setting in SETTINGS.items()}
+    settings |= {"max_tokens": body.max_tokens, "stop": body.stop_sequences or None}
+    return Call(
+        model=body.model,
+        prompts=[chat_prompt(body)],
+        tools=callable_tools(body.tools or [], body.tool_choice),
+        template_arguments=template_arguments(body),
+        settings={name: value for name, value in settings.items() if value is not None},
+        max_tokens_is_bound=True,  # the field is required here, and clients set it high
+        constraint=output_schema(body),
+        priority=body.priority,
+        timeout=body.timeout,
+        preset=body.preset,
+        ttl=body.ttl,
+    )
+
+
+def count_call(body: PromptBody) -> Call:
+    """A call with the same prompt as `messages_call`. Raises InvalidRequest, UnsupportedField."""
+    return Call(
+        model=body.model,
+        prompts=[chat_prompt(body)],
+        tools=callable_tools(body.tools or [], body.tool_choice),
+        template_arguments=template_arguments(body),
+        preset=body.preset,
+    )
+
+
+def chat_prompt(body: PromptBody) -> Chat:
+    reject_present(body, "mcp_servers", "container", "thread")
+    return Chat.of(chat_messages(body.system, body.messages))
+
+
+def reject_present(body: PromptBody, *names: str) -> None:
+    for name in names:
+        if getattr(body, name):
+            raise UnsupportedField(f"{name}: not supported; leave it out.", param=name)
+
+
+def check_budget(body: MessagesBody) -> None:
+    budget = body.thinking.budget_tokens if body.thinking else None
+    if budget is not None and budget >= body.max_tokens:
+        param = "thinking.budget_tokens"
+        raise InvalidRequest(f"{param}: must be less than max_tokens, {body.max_tokens}", param=param)
+
+
+def template_arguments(body: PromptBody) -> Json:
+    """Empty if the request sets neither thinking nor effort: then the chat template's defaults apply."""
+    arguments: Json = {}
+    if body.thinking is not None:
+        arguments = thinking_arguments(body.thinking)
+    if body.output_config is not None and (effort := body.output_config.effort):
+        arguments["reasoning_effort"] = effort
+    return arguments
+
+
+def thinking_arguments(thinking: Thinking) -> Json:
+    if thinking.type == "enabled" and thinking.budget_tokens is None:
+        raise InvalidRequest("thinking.budget_tokens: is required", param="thinking.budget_tokens")
+    enabled = thinking.type != "disabled"
+    if enabled and thinking.budget_tokens is not None:
+        return {"enable_thinking": True, "thinking_budget": thinking.budget_tokens}
+    return {"enable_thinking": enabled}
+
+
+def output_schema(body: PromptBody) -> JsonSchema | None:
+    output = (body.output_config and body.output_config.format) or body.output_format
+    if output is None:
+        return None
+    # The standard library's encoder: orjson rejects integers of more than 64 bits, which a schema may contain.
+    return JsonSchema(json.dumps(output.schema_, ensure_ascii=False, separators=(",", ":")), False)
+
+
+def callable_tools(entries: Sequence[ClientTool], choice: ToolChoiceEntry | None) -> Tools | None:
+    """The tools that the completion may call; None if it must not call any."""
+    tools = [tool(entry, f"tools[{i}]") for i, entry in enumerate(entries)]
+    refuse_namesakes(dict(enumerate(tools)), "tools[{}].name")
+    kind = choice.type if choice else "auto"
+    if kind == "none" or (kind == "auto" and not tools):
+        return None
+    require_some(tools)
+    one = bool(choice and choice.disable_parallel_tool_use)
+    if kind != "tool":
+        return Tools(tools, ToolChoice.AUTO if kind == "auto" else ToolChoice.REQUIRED, one_at_a_time=one)
+    return named(tools, (choice and choice.name) or "", "tool_choice.name", one_at_a_time=one)
+
+
+def tool(entry: ClientTool, path: str) -> Tool:
+    if entry.type not in (None, "custom"):
+        raise UnsupportedField(
+            f'{path}: tools of type "{entry.type[:40]}" are not supported; define yours with an input_schema.',
+            param=path,
+        )
+    if entry.input_schema is None:
+        raise InvalidRequest(f"{path}.input_schema: is required", param=f"{path}.input_schema")
+    if entry.input_schema.get("type") != "object":
+        param = f"{path}.input_schema.type"
+        raise InvalidRequest(f'{param}: must be "object"', param=param)
+    return Tool(entry.name, entry.description or "", entry.input_schema, bool(entry.strict))
