@@ -59,7 +59,7 @@ class MCPRoutes:
                 "A message to the MCP server",
                 body=MCPMessage,
                 other_replies=OTHER_REPLIES,
-                request={"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}},
+                request={"jsonrpc": "2.0", "id": 1, "method": "prompts/list", "params": {"_meta": META}},
                 reply=MCPReply,
                 events=MCPReply,
             ),

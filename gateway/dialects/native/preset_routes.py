@@ -87,7 +87,7 @@ class PresetRoutes:
                 self.patch,
                 "Change some of a preset",
                 body=PresetChangeBody,
-                request={"inference": {"temperature": 0.2}},
+                request={"inference": {"temperature": 0.5}},
                 errors=(PresetNotFound, Conflict),
                 reply=PresetObject,
             ),
