@@ -19,7 +19,7 @@ from atelier import __version__
 from atelier.json_types import Json
 from gateway.dialects import openapi
 from protos import registry_pb2 as pb
-from tests.integration.mcp_host.test_pool import ODD
+from tests.integration.mcp_client.test_pool import ODD
 from tests.support.gateway_registry import FakeRegistry, model_message
 from tests.support.gateway_server import RunningGateway, running_gateway, until
 
