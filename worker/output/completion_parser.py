@@ -1,45 +1,50 @@
-"""Tells the parts of one completion apart as it comes: the answer's text, reasoning, tool calls."""
+"""Separates the parts of one completion as it arrives: the answer's text, reasoning, tool calls."""
 
+import re
 import secrets
 import string
 from collections.abc import Callable, Sequence
 
 from atelier.submission import Tools
-from worker.output.call_readers import CallReader
 from worker.output.completion_parts import Part, Reasoning, Text
-from worker.output.format_types import Format, Messages, ReasoningMarks
-from worker.output.message_headers import read_header
-from worker.output.text_source import Malformed, Reading, Source
+from worker.output.family_format import MESSAGE_START, FamilyFormat, Messages, ReasoningMarks
+from worker.output.text_source import Malformed, Reading, TextSource
+from worker.output.tool_call_reader import ToolCallReader
 
 ALPHANUMERIC = string.ascii_letters + string.digits
 OPENAI_ID = 24  # characters after "call_"
+LONGEST_HEADER = 400  # characters
+RECIPIENT = re.compile(r"to=(?P<name>[^\s<]+)")
+CHANNEL = re.compile(r"(?:<\|channel\|>|^)\s*(\w+)")
+
+PartType = type[Text] | type[Reasoning]
 
 
 class CompletionParser:
-    """White space beside reasoning and calls is dropped; any other text comes out as one of the parts.
+    """Drops white space beside reasoning and calls; any other text belongs to one of the parts.
 
-    What is told stays told: where a call's arguments break off, they are left as they are, and the
-    rest is text.
+    What was emitted cannot be taken back: where a call's arguments break off they stay as they are, and the rest of
+    the completion is text.
     """
 
     def __init__(
         self,
-        format: Format | None = None,
+        format: FamilyFormat | None = None,
         reasoning: ReasoningMarks | None = None,
         tools: Tools | None = None,
         opened: str = "",
         new_id: Callable[[], str] | None = None,
     ) -> None:
-        """`opened`: a mark that the prompt ends with, so that the completion goes on after it."""
-        source = self._source = Source(opened)
-        self._lent = len(opened)  # characters that are no part of the completion
+        """`opened`: the mark that the prompt ends with and the completion continues."""
+        source = self._source = TextSource(opened)
+        self._prompted = len(opened)  # characters at the source's beginning that are the prompt's, and not emitted
         self._format = format
         self._reasoning = reasoning
         self._one_at_a_time = tools is not None and tools.one_at_a_time
         make_id = new_id or (lambda: _random_id(format.id_length if format else 0))
-        self._calls = CallReader(source, format, tools, make_id) if format and tools else None
+        self._calls = ToolCallReader(source, format, tools, make_id) if format and tools else None
         self._messages = format.messages if format else None
-        self._ends = _ends(format, calls=self._calls is not None)
+        self._end_marks = _end_marks(format, calls=self._calls is not None)
         self._ended = False
         self._bare = format.bare if format and self._calls else ""
         self._marks = self._begin_marks()
@@ -47,7 +52,7 @@ class CompletionParser:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more is wanted: there is the one call that may be, or the model goes on to its result."""
+        """Whether the rest would be ignored: the only allowed call is there, or the model would invent its result."""
         return self._ended or (self._one_at_a_time and self._calls is not None and self._calls.finished > 0)
 
     def push(self, text: str) -> Sequence[Part]:
@@ -70,108 +75,105 @@ class CompletionParser:
         format = self._format
         if format is None:
             return ()
-        anywhere = tuple(self._bare) if format.anywhere else ()
-        return (
-            *(format.openings if self._calls or self._messages else ()),
-            *anywhere,
-            *format.ignored,
-            *self._ends,
-        )
+        openings = format.openings if self._calls or self._messages else ()
+        anywhere = tuple(self._bare) if format.bare_anywhere else ()
+        return (*openings, *anywhere, *format.ignored, *self._end_marks)
 
     def _read(self) -> Reading[None]:
         yield from self._read_reasoning()
         yield from self._read_bare()
         while not self._ended:
-            space, mark = yield from self._passage(Text, self._marks)
+            space, mark = yield from self._read_up_to(self._marks, Text)
             if not mark:
                 return
-            if mark in self._ends and not (self._calls and self._format and mark in self._format.openings):
+            if mark in self._end_marks and not (self._calls and self._format and mark in self._format.openings):
                 self._ended = True
                 return
             if self._format and mark in self._format.ignored:
-                yield from self._pass_over(space)
+                yield from self._drop_mark(space)
             elif mark in self._bare:
                 self._source.at = len(space)
-                yield from self._attempt("", space + mark)
+                yield from self._read_marked("", space + mark)
             else:
-                yield from self._attempt(mark, space + mark)
+                yield from self._read_marked(mark, space + mark)
 
     def _read_reasoning(self) -> Reading[None]:
-        """At the beginning alone: an answer may be about the marks."""
+        """Only at the beginning: an answer may mention the marks."""
         source, marks = self._source, self._reasoning
         if marks is None or not marks.start:
             return
-        yield from source.space()
-        if not (yield from source.starts(marks.start)):
+        yield from source.skip_space()
+        if not (yield from source.take(marks.start)):
             source.at = 0
             return
-        yield from source.space()
+        yield from source.skip_space()
         source.commit()
-        self._lent = 0
-        opens = self._format.openings if self._format and self._calls and self._format.in_reasoning else ()
-        _, mark = yield from self._passage(Reasoning, (*filter(None, [marks.end]), *opens))
-        if mark in opens:
+        self._prompted = 0
+        openings = self._format.openings if self._format and self._calls and self._format.in_reasoning else ()
+        _, mark = yield from self._read_up_to((*filter(None, [marks.end]), *openings), Reasoning)
+        if mark in openings:
             source.at -= len(mark)
-        yield from source.space()
+        yield from source.skip_space()
         source.commit()
 
     def _read_bare(self) -> Reading[None]:
+        """Calls at the beginning of the answer, without a mark."""
         if not self._bare or not self._calls:
             return
-        yield from self._source.space()
+        yield from self._source.skip_space()
         start = self._source.text[self._source.at : self._source.at + 1]
         if not start or start not in self._bare:
             self._source.at = 0
             return
-        yield from self._attempt("", self._source.text[: self._source.at + 1])
+        yield from self._read_marked("", self._source.text[: self._source.at + 1])
 
-    def _attempt(self, mark: str, before: str) -> Reading[None]:
-        """What the mark begins, or else the mark as text. `before`: the text up to the mark's end."""
+    def _read_marked(self, mark: str, before: str) -> Reading[None]:
+        """The calls or the message that the mark begins, or the mark as text. `before`: the text up to its end."""
         commits = self._source.commits
         try:
             if self._messages:
-                yield from self._message(mark, self._messages)
+                yield from self._read_message(mark, self._messages)
             elif self._calls:
-                yield from self._calls.section(mark)
+                yield from self._calls.read_section(mark)
         except Malformed:
-            if self._source.commits == commits and mark in self._ends:
+            if self._source.commits == commits and mark in self._end_marks:
                 self._ended = True
             elif self._source.commits == commits:
                 self._source.at = len(before)
-                yield from self._tell(Text, before)
+                yield from self._emit(Text, before)
             self._source.at = 0
         if self._source.commits > commits:
-            self._lent = 0
+            self._prompted = 0
 
-    def _message(self, mark: str, messages: Messages) -> Reading[None]:
+    def _read_message(self, mark: str, messages: Messages) -> Reading[None]:
         source = self._source
-        header = yield from read_header(source, mark)
-        yield from source.space()
-        if header.recipient and self._calls:
-            yield from self._calls.message(header.recipient)
-            yield from source.space()
-            end = yield from source.starts(*messages.ends)
+        header = yield from source.until(MESSAGE_START, LONGEST_HEADER)
+        part, tool = parse_header(header if mark == "<|channel|>" else header.removeprefix("assistant"))
+        yield from source.skip_space()
+        if tool and self._calls:
+            yield from self._calls.read_message(tool)
+            yield from source.skip_space()
+            end = yield from source.take(*messages.ends)
         else:
             source.commit()
-            self._lent = 0
-            make = Reasoning if header.is_reasoning else Text
-            _, end = yield from self._passage(make, (*messages.ends, *messages.borders))
-            if end in messages.borders:
+            self._prompted = 0
+            _, end = yield from self._read_up_to((*messages.ends, *messages.starts), part)
+            if end in messages.starts:
                 source.at -= len(end)
         source.commit()
-        self._ended = bool(end) and end in self._ends
+        self._ended = bool(end) and end in self._end_marks
 
-    def _pass_over(self, space: str) -> Reading[None]:
-        """The mark that was read, and keep the white space before it."""
-        self._lent = max(0, self._lent - self._source.at)
+    def _drop_mark(self, space: str) -> Reading[None]:
+        """Drop the mark that was read, and keep the white space before it."""
+        self._prompted = max(0, self._prompted - self._source.at)
         self._source.commit()
         if space:
             yield Text(space)
 
-    def _passage(self, make: "type[Text] | type[Reasoning]", marks: tuple[str, ...]) -> Reading[tuple[str, str]]:
-        """Tell the text up to the first of the marks, and return the mark with the white space before it.
+    def _read_up_to(self, marks: tuple[str, ...], part: PartType) -> Reading[tuple[str, str]]:
+        """Emit the text before the first of the marks; return the mark and the white space before it.
 
-        The source stands after the mark, and neither is committed. "" for a mark: the text has ended.
+        The source then stands after the mark; neither is committed. An empty mark: the completion has ended.
         """
         source = self._source
         while True:
@@ -182,34 +184,49 @@ class CompletionParser:
                 before = source.text[:at]
                 source.at = len(before.rstrip())
                 space = before[source.at :]
-                yield from self._tell(make, source.text[: source.at])
+                yield from self._emit(part, source.text[: source.at])
                 source.at = len(space) + len(mark)
                 return space, mark
             end = len(source.text) if source.ended else len(source.text[:open_from].rstrip())
             source.at = end
-            yield from self._tell(make, source.text[:end])
+            yield from self._emit(part, source.text[:end])
             if source.ended:
                 return "", ""
             yield None
 
-    def _tell(self, make: "type[Text] | type[Reasoning]", text: str) -> Reading[None]:
-        """And commit what was read; what was lent is not told."""
-        told = text[self._lent :]
-        self._lent = max(0, self._lent - len(text))
+    def _emit(self, part: PartType, text: str) -> Reading[None]:
+        """Commit what was read, and emit the text without what the prompt contains of it."""
+        generated = text[self._prompted :]
+        self._prompted = max(0, self._prompted - len(text))
         self._source.commit()
-        if told:
-            yield make(told)
+        if generated:
+            yield part(generated)
 
 
-def _ends(format: Format | None, *, calls: bool) -> tuple[str, ...]:
-    """The marks after which nothing is wanted."""
+def parse_header(header: str) -> tuple[PartType, str]:
+    """What a message is, and the tool that it is addressed to; "" where it is no call.
+
+    OpenAI's harmony: <|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...
+    <|channel|>commentary to=functions.f <|constrain|>json<|message|>{...}<|call|>
+    Muse Glimmer: to=self<|message|>...<|eom|><|start|>assistant to=user<|message|>...<|eot|>
+    """
+    channel, recipient = CHANNEL.search(header), RECIPIENT.search(header)
+    name = recipient["name"] if recipient else ""
+    if name in ("self", "user"):
+        return (Reasoning if name == "self" else Text), ""
+    is_reasoning = channel is not None and channel[1] == "analysis"
+    return (Reasoning if is_reasoning else Text), name.removeprefix("functions.")
+
+
+def _end_marks(format: FamilyFormat | None, *, calls: bool) -> tuple[str, ...]:
+    """The marks after which the rest of the completion is ignored."""
     if format is None:
         return ()
-    return tuple(filter(None, (format.results if calls else "", format.last)))
+    return tuple(filter(None, (format.results_mark if calls else "", format.end_of_turn)))
 
 
 def find_mark(text: str, marks: Sequence[str]) -> tuple[int, str, int]:
-    """Where the first mark is, which one (the longest there, "" for none), and where one may begin at the end."""
+    """The position of the first mark, the longest mark there ("" for none), and where another may begin at the end."""
     found = min(
         ((at, -len(mark), mark) for mark in marks if (at := _find(text, mark)) >= 0), default=(len(text), 0, "")
     )
@@ -222,7 +239,7 @@ def find_mark(text: str, marks: Sequence[str]) -> tuple[int, str, int]:
 
 
 def _find(text: str, mark: str) -> int:
-    """Of a mark that overlaps itself, the last of a run: in `>>>>all` the mark is what stands before the name."""
+    """The position of the mark; the last one in a run, as `>>>>all` is ">" and then the mark ">>>" before a name."""
     at = text.find(mark)
     while at >= 0 and text.startswith(mark, at + 1):
         at += 1

@@ -1,4 +1,4 @@
-"""The parts of a completion, and what tells them apart."""
+"""The parts of a completion, and the interface of the parsers that separate them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from atelier.submission import ToolCallPiece
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Of the answer."""
+    """Text of the answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What the model thinks before it answers."""
+    """Text that precedes the answer: the model's reasoning."""
 
     text: str
 
@@ -25,21 +25,21 @@ Part = Text | Reasoning | ToolCallPiece
 
 
 class OutputParser(Protocol):
-    """Of one completion. What may be the beginning of a mark is held back until it is certain."""
+    """Parses one completion. Holds back text that may be the beginning of a mark until that is certain."""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing more is wanted of the completion."""
+        """Whether the completion may stop here: whatever follows would be ignored."""
 
     def push(self, text: str) -> Sequence[Part]:
-        """The parts that are certain now."""
+        """The parts that are certain after this text."""
 
     def flush(self) -> Sequence[Part]:
-        """What was held back, once no more comes."""
+        """What was held back, at the end of the completion."""
 
 
 class PlainText:
-    """All of it is the answer."""
+    """The parser for completions that are text of the answer and nothing else."""
 
     complete = False
 

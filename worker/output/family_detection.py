@@ -1,75 +1,123 @@
-"""A model's family, by the marks in its chat template: the template is what the model was trained with.
+"""Which family a model belongs to, by its chat template: what the template writes, the model was trained on.
 
-GGUF files name no tool format, and an architecture has several.
+GGUF files name no tool call format, and models of one architecture use several.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from worker.output.format_table import FORMATS, HY3, KIMI_K3, REASONING
-from worker.output.format_types import Format, ReasoningMarks
+from worker.output.family_format import FamilyFormat, ReasoningMarks
+from worker.output.family_table import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
-    """Marks that are all in a family's template, and in that of no other one further down the table."""
+class Signature:
+    """Texts that a family's template contains, all of them. The first signature that matches decides."""
 
     format: str
-    marks: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
-SIGNS = (
-    Sign("muse-glimmer", ("<atem:function_calls>",)),
-    Sign("harmony", ("<|channel|>", "<|message|>")),
-    Sign("kimi-k3", ("<|open|>", "<|close|>", "<|end_of_msg|>")),
-    Sign("kimi-k2", ("<|tool_calls_section_begin|>",)),
-    Sign("deepseek-v3.2", ("｜DSML｜", "function_calls")),
-    Sign("deepseek-v4", ("｜DSML｜", "tool_calls")),
-    Sign("deepseek-r1", ("<｜tool▁calls▁begin｜>", "```json")),
-    Sign("deepseek-v3.1", ("<｜tool▁calls▁begin｜>",)),
-    Sign("minimax-m3", ("]<]minimax[>[", "<tool_call>")),
-    Sign("minimax-m2", ("<minimax:tool_call>",)),
-    Sign("seed-oss", ("<seed:tool_call>",)),
-    Sign("qwen-coder", ("<function=", "<parameter=")),
-    Sign("glm", ("<arg_key>",)),
-    Sign("mistral-args", ("[TOOL_CALLS]", "[ARGS]")),
-    Sign("mistral", ("[TOOL_CALLS]",)),
-    Sign("command-r7b", ("<|START_ACTION|>",)),
-    Sign("command-r", ("Action:", "tool_name")),
-    Sign("lfm2", ("<|tool_call_start|>",)),
-    Sign("lfm2", ("<|tool_list_start|>",)),
-    Sign("lfm2", ("List of tools: [",)),
-    Sign("apertus", ("<|tools_prefix|>",)),
-    Sign("gigachat-3.1", ("<|role_sep|>", "<|function_call|>")),
-    Sign("gigachat-3", ("<|role_sep|>", "function call")),
-    Sign("minicpm5", ('<function name="', '<param name="')),
-    Sign("hy3", ("<tool_sep{}>", "opensource")),
-    Sign("hy3", ("<tool_sep:opensource>",)),
-    Sign("solar-open", ("<|tool_call:begin|>",)),
-    Sign("nemotron", ("<TOOLCALL>",)),
-    Sign("apriel", ("<tool_calls>[",)),
-    Sign("minimax-m1", ("<tool_calls>",)),
-    Sign("firefunction", ("functools[",)),
-    Sign("granite", ("<|tool_call|>",)),
-    Sign("functionary-v3.2", (">>>", "recipient")),
-    Sign("functionary-v3.2", (">>>all",)),
-    Sign("function-tag", ("<function=",)),
-    Sign("hermes", ("<tool_call>",)),
-    Sign("pythonic", ("<|python_start|>",)),
-    Sign("pythonic", ("[func_name1(",)),
-    Sign("llama3-json", ("<|python_tag|>",)),
-    Sign("llama3-json", ("<|start_header_id|>", '"parameters"')),
-    Sign("functiongemma", ("<start_function_call>",)),
-    Sign("gemma-4", ("<|tool_call>call:",)),
-    Sign("gemma", ("tool_code",)),
+SIGNATURES = (
+    Signature("muse-glimmer", ("<atem:function_calls>",)),
+    Signature("harmony", ("<|channel|>", "<|message|>")),
+    Signature("kimi-k3", ("<|open|>", "<|close|>", "<|end_of_msg|>")),
+    Signature("kimi-k2", ("<|tool_calls_section_begin|>",)),
+    Signature("deepseek-v3.2", ("｜DSML｜", "function_calls")),
+    Signature("deepseek-v4", ("｜DSML｜", "tool_calls")),
+    Signature("deepseek-r1", ("<｜tool▁calls▁begin｜>", "```json")),
+    Signature("deepseek-v3.1", ("<｜tool▁calls▁begin｜>",)),
+    Signature("minimax-m3", ("]<]minimax[>[", "<tool_call>")),
+    Signature("minimax-m2", ("<minimax:tool_call>",)),
+    Signature("seed-oss", ("<seed:tool_call>",)),
+    Signature("qwen-coder", ("<function=", "<parameter=")),
+    Signature("glm", ("<arg_key>",)),
+    Signature("mistral-args", ("[TOOL_CALLS]", "[ARGS]")),
+    Signature("mistral", ("[TOOL_CALLS]",)),
+    Signature("command-r7b", ("<|START_ACTION|>",)),
+    Signature("command-r", ("Action:", "tool_name")),
+    Signature("lfm2", ("<|tool_call_start|>",)),
+    Signature("lfm2", ("<|tool_list_start|>",)),
+    Signature("lfm2", ("List of tools: [",)),
+    Signature("apertus", ("<|tools_prefix|>",)),
+    Signature("gigachat-3.1", ("<|role_sep|>", "<|function_call|>")),
+    Signature("gigachat-3", ("<|role_sep|>", "function call")),
+    Signature("minicpm5", ('<function name="', '<param name="')),
+    Signature("hy3", ("<tool_sep{}>", "opensource")),
+    Signature("hy3", ("<tool_sep:opensource>",)),
+    Signature("solar-open", ("<|tool_call:begin|>",)),
+    Signature("nemotron", ("<TOOLCALL>",)),
+    Signature("apriel", ("<tool_calls>[",)),
+    Signature("minimax-m1", ("<tool_calls>",)),
+    Signature("firefunction", ("functools[",)),
+    Signature("granite", ("<|tool_call|>",)),
+    Signature("functionary-v3.2", (">>>", "recipient")),
+    Signature("functionary-v3.2", (">>>all",)),
+    Signature("function-tag", ("<function=",)),
+    Signature("hermes", ("<tool_call>",)),
+    Signature("pythonic", ("<|python_start|>",)),
+    Signature("pythonic", ("[func_name1(",)),
+    Signature("llama3-json", ("<|python_tag|>",)),
+    Signature("llama3-json", ("<|start_header_id|>", '"parameters"')),
+    Signature("functiongemma", ("<start_function_call>",)),
+    Signature("gemma-4", ("<|tool_call>call:",)),
+    Signature("gemma", ("tool_code",)),
 )
 
-
-SPELLED = (
+HY3 = ReasoningMarks("<think:opensource>", "</think:opensource>")
+KIMI_K3 = ReasoningMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>")
+REASONING = (
+    ReasoningMarks("<think>", "</think>"),
+    ReasoningMarks("[THINK]", "[/THINK]"),
+    ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>"),
+    ReasoningMarks("<seed:think>", "</seed:think>"),
+    ReasoningMarks("◁think▷", "◁/think▷"),
+    ReasoningMarks("<mm:think>", "</mm:think>"),
+    ReasoningMarks("<|channel>thought", "<channel|>"),
+    HY3,
+    ReasoningMarks("<|inner_prefix|>", "<|inner_suffix|>"),
+    ReasoningMarks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
+    ReasoningMarks("<|think|>", "<|end|><|begin|>assistant"),
+    KIMI_K3,
+)
+COMPOSED_REASONING = (
     (KIMI_K3, ("<|open|>", "open_tag('think')")),
     (HY3, ("<think{}>", "opensource")),
 )
-"""Marks of reasoning that a template puts together, and what it says instead."""
+"""Reasoning marks that a template composes of parts, and what it contains instead of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What a chat template shows of its model."""
+
+    format: FamilyFormat
+    reasoning: ReasoningMarks | None
+    knows_tools: bool
+    drops_calls: bool
+
+
+@lru_cache(maxsize=32)
+def detect_family(template: str) -> Family:
+    """What every request with this template needs to know of it."""
+    return Family(detect_format(template), detect_reasoning(template), knows_tools(template), drops_calls(template))
+
+
+def detect_format(template: str) -> FamilyFormat:
+    """How the model writes tool calls: as plain JSON unless its template shows otherwise."""
+    if knows_tools(template) or "<|channel|>" in template:
+        for signature in SIGNATURES:
+            if all(text in template for text in signature.texts):
+                return FORMATS[signature.format]
+    return FORMATS["json"]
+
+
+def detect_reasoning(template: str) -> ReasoningMarks | None:
+    """By either mark: templates use the end to cut reasoning out of earlier answers, or write the start themselves."""
+    for marks, texts in COMPOSED_REASONING:
+        if all(text in template for text in texts):
+            return marks
+    return next((marks for marks in REASONING if marks.end in template or marks.start in template), None)
 
 
 def knows_tools(template: str) -> bool:
@@ -77,24 +125,6 @@ def knows_tools(template: str) -> bool:
     return "tools" in template
 
 
-def recognise_format(template: str) -> Format:
-    """How the model writes tool calls; as plain JSON where its template does not say."""
-    if knows_tools(template) or "<|channel|>" in template:
-        for sign in SIGNS:
-            if all(mark in template for mark in sign.marks):
-                return FORMATS[sign.format]
-    return FORMATS["json"]
-
-
-def recognise_reasoning(template: str) -> ReasoningMarks | None:
-    """Templates take the reasoning out of earlier answers by its end mark, or write its first mark themselves."""
-    for marks, signs in SPELLED:
-        if all(sign in template for sign in signs):
-            return marks
-    return next((marks for marks in REASONING if marks.end in template or marks.start in template), None)
-
-
-def opened_by(prompt: str, marks: Sequence[str]) -> str:
-    """The mark that a rendered prompt ends with, so that the completion goes on after it."""
-    end = prompt.rstrip()
-    return max((mark for mark in marks if mark and end.endswith(mark)), key=len, default="")
+def drops_calls(template: str) -> bool:
+    """Whether the template writes tools, but leaves out the calls of earlier turns."""
+    return knows_tools(template) and "tool_calls" not in template

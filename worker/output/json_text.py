@@ -1,4 +1,4 @@
-"""JSON text, checked while it is passed on."""
+"""Validates JSON text as it arrives, so that it can be passed on at once."""
 
 import json
 import re
@@ -12,28 +12,28 @@ LITERALS = ("true", "false", "null")
 LONGEST_WORD = 400  # characters of a number
 PARTNERS = {"}": "{", "]": "["}
 
-# What may come next.
+# What the text may continue with.
 VALUE, ITEM, MEMBER, KEY, COLON, NEXT, STRING, ESCAPE, HEX, IN_WORD = range(10)
-# ITEM: a value, or the list's end; MEMBER: a key, or the object's end; NEXT: a comma, or an end.
+# ITEM: a value or the list's end. MEMBER: a key or the object's end. NEXT: a comma, or the list's or object's end.
 
 
 class JsonText:
-    """One value. It is `complete` at its last character, and `broken` before one that cannot be there.
+    """One JSON value. It is `complete` after its last character, and `broken` at a character that JSON forbids there.
 
-    Models write line ends into strings as they are: these are passed on as JSON escapes them.
+    Models write line breaks into strings without escaping them. They are passed on escaped.
     """
 
     def __init__(self) -> None:
         self.complete = False
         self.broken = False
         self._state = VALUE
-        self._open: list[str] = []  # brackets
-        self._is_key = False  # the string
-        self._digits = 0  # that an escape still needs
-        self._word = ""  # a number or literal, as far as it is written
+        self._open: list[str] = []  # brackets that are not closed yet
+        self._is_key = False  # the string that is being read
+        self._digits = 0  # hexadecimal digits that an escape still lacks
+        self._word = ""  # the number or literal that is being read
 
     def take(self, text: str, at: int) -> tuple[str, int]:
-        """What of the text from `at` on belongs to the value, and where that ends."""
+        """The part of the text from `at` on that belongs to the value, and the position after it."""
         taken: list[str] = []
         while at < len(text) and not self.complete and not self.broken:
             piece, end = self._string(text, at) if STRING <= self._state <= HEX else self._structure(text, at)
@@ -45,11 +45,11 @@ class JsonText:
         char = text[at]
         if self._state == ESCAPE:
             self._state, self._digits = (HEX, 4) if char == "u" else (STRING, 0)
-            return self._one(char, char in '"\\/bfnrtu', at)
+            return self._accept(char, char in '"\\/bfnrtu', at)
         if self._state == HEX:
             self._digits -= 1
             self._state = HEX if self._digits else STRING
-            return self._one(char, char in "0123456789abcdefABCDEF", at)
+            return self._accept(char, char in "0123456789abcdefABCDEF", at)
         if plain := PLAIN.match(text, at):
             return plain.group(), plain.end()
         if char == '"':
@@ -64,16 +64,16 @@ class JsonText:
     def _structure(self, text: str, at: int) -> tuple[str, int]:
         char = text[at]
         if word := WORD.match(text, at):
-            return self._one(word.group(), self._take_word(word.group()), at)
+            return self._accept(word.group(), self._take_word(word.group()), at)
         if self._state == IN_WORD:
             self._end_word()
             return "", at
         if space := SPACE.match(text, at):
             return space.group(), space.end()
-        return self._one(char, self._take_sign(char), at)
+        return self._accept(char, self._take_punctuation(char), at)
 
-    def _one(self, piece: str, fits: bool, at: int) -> tuple[str, int]:
-        if fits:
+    def _accept(self, piece: str, allowed: bool, at: int) -> tuple[str, int]:
+        if allowed:
             return piece, at + len(piece)
         self.broken = True
         return "", at
@@ -92,7 +92,7 @@ class JsonText:
         else:
             self.broken = True
 
-    def _take_sign(self, char: str) -> bool:
+    def _take_punctuation(self, char: str) -> bool:
         state = self._state
         if char == '"' and state in (VALUE, ITEM, MEMBER, KEY):
             self._is_key = state in (MEMBER, KEY)

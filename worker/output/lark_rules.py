@@ -1,40 +1,42 @@
-"""The rules of a grammar in llguidance's Lark, while they are written."""
+"""Writes the rules of a grammar in llguidance's Lark dialect.
+
+Syntax: https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
+"""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from worker.output.parameter_schema import Schema
 
 Spelling = Sequence[str | int]
 """A text as tokens write it: control tokens by their ids, since no text in a grammar matches them."""
 
 
-class Unwritable(Exception):
-    """The schema has what the family's way of writing arguments cannot be held to."""
-
-
 @dataclass(slots=True)
 class Rules:
-    """A grammar's rules, while they are written."""
+    """A grammar's rules so far. `schema`: a schema as JSON text, with llguidance's options."""
 
     spell: Callable[[str], Spelling]
-    schema: Callable[[Mapping[str, Any]], str]
+    schema: Callable[[Schema], str]
     lines: list[str] = field(default_factory=lambda: ["TEXT: /(?s:.*)/", r"SPACE: /[ \n]*/"])
 
     def add(self, body: str, attributes: str = "") -> str:
-        """A new rule's name."""
+        """Add a rule; returns its name."""
         name = f"r{len(self.lines)}"
         self.lines.append(f"{name}{attributes}: {body}")
         return name
 
     def text(self, text: str) -> str:
+        """Exactly this text."""
         return " ".join(each for part in self.spell(text) if (each := _literal(part)))
 
-    def json(self, schema: Mapping[str, Any]) -> str:
+    def json(self, schema: Schema) -> str:
+        """JSON that the schema allows."""
         return self.add(f"%json {self.schema(schema)}")
 
     def up_to(self, end: str) -> str:
-        """Any text, up to this one and with it."""
+        """Any text that ends with the first `end` in it."""
         first, *rest = self.spell(end)
         head = f"TEXT {_literal(first)}"
         if isinstance(first, str):
@@ -42,12 +44,12 @@ class Rules:
         return " ".join([head, *map(_literal, rest)])
 
     def tokens(self, texts: Sequence[str]) -> str:
-        """Any number of those texts that are tokens of their own, with other text before each; "" if none is."""
+        """Any number of those texts that are control tokens, each after any other text; "" if none of them is."""
         marks = [self.text(text) for text in texts if any(isinstance(part, int) for part in self.spell(text))]
         return f"(TEXT ({' | '.join(marks)}))*" if marks else ""
 
     def members(self, items: Sequence[tuple[str, bool]], separator: str) -> str:
-        """In their order, with separators; each says whether it is required or may be left out."""
+        """The items in this order, with separators. Each comes with whether it is required."""
         first = rest = '""'
         for item, required in reversed(items):
             with_it = f"{item} {rest}"

@@ -1,39 +1,38 @@
-"""Tool calls as Python writes function calls: get_weather(city="Paris", days=[1, 2])."""
+"""Reads tool calls that are written as Python function calls: get_weather(city="Paris", days=[1, 2])."""
 
 import ast
 import json
 import re
-from typing import Any
 
-from worker.output.text_source import Malformed, Reading, Source
+from worker.output.text_source import Malformed, Reading, TextSource
 
-DEEPEST = 64  # brackets within brackets
+DEEPEST = 64  # levels of brackets
 STEP = re.compile(r"""[^()\[\]{}"'#]+|(?P<quote>'''|\"\"\"|'|")|(?P<open>[(\[{])|(?P<close>[)\]}])|#""")
 IN_STRING = re.compile(r"""[^\\'"]+|\\.|['"]""", re.DOTALL)
 LITERALS = {"true": True, "false": False, "null": None, "none": None}
-ATTEMPTS = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+ATTEMPTS = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)  # what ast raises for unusual text
 
 
-def read_call(source: Source) -> Reading[tuple[str, str]]:
-    """A call from here to its closing bracket: the function's name, and its arguments as JSON text."""
+def read_call(source: TextSource) -> Reading[tuple[str, str]]:
+    """A call up to its closing bracket: the function's name, and its arguments as JSON text."""
     start = source.at
     yield from source.name()
-    yield from source.space()
+    yield from source.skip_space()
     if (yield from source.peek()) != "(":
         raise Malformed
-    yield from _brackets(source)
+    yield from _skip_brackets(source)
     return parse_call(source.text[start : source.at])
 
 
 def parse_call(text: str) -> tuple[str, str]:
-    """Malformed when it is no call of a function with named arguments that are literals."""
+    """The function's name, and its arguments as JSON text. Raises Malformed unless all are named and literals."""
     try:
-        call: Any = ast.parse(text, mode="eval").body
+        call = ast.parse(text, mode="eval").body
         if isinstance(call, ast.Call) and _name(call.func) == "print" and len(call.args) == 1:
-            call = call.args[0]  # Gemma's way to ask for the result
+            call = call.args[0]  # Gemma prints the result that it asks for
         if not isinstance(call, ast.Call) or call.args or not (name := _name(call.func)):
             raise Malformed
-        arguments = {str(given.arg): _literal(given.value) for given in call.keywords if given.arg}
+        arguments = {given.arg: _literal(given.value) for given in call.keywords if given.arg}
         if len(arguments) < len(call.keywords):
             raise Malformed
         return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)
@@ -45,8 +44,8 @@ def _name(function: ast.expr) -> str:
     return ast.unparse(function) if isinstance(function, ast.Name | ast.Attribute) else ""
 
 
-def _literal(value: ast.expr) -> Any:
-    """With true, false and null too, which models take from JSON."""
+def _literal(value: ast.expr) -> object:
+    """A literal; also true, false and null, which models write out of habit from JSON."""
     match value:
         case ast.Name(name) if name.lower() in LITERALS:
             return LITERALS[name.lower()]
@@ -63,8 +62,8 @@ def _key(key: ast.expr | None) -> str:
     raise Malformed
 
 
-def _brackets(source: Source) -> Reading[None]:
-    """From an opening bracket to its partner; brackets in strings do not count."""
+def _skip_brackets(source: TextSource) -> Reading[None]:
+    """Skip from an opening bracket to the one that closes it. Brackets in strings do not count."""
     depth = 0
     while True:
         step = STEP.match(source.text, source.at)
@@ -73,7 +72,7 @@ def _brackets(source: Source) -> Reading[None]:
             continue
         quote = step.group("quote")
         if quote and len(quote) == 1 and source.text.startswith(quote, step.end()):
-            quote = yield from _quotes(source, quote)
+            quote = yield from _opening_quotes(source, quote)
             if not quote:
                 continue
         elif quote and step.end() == len(source.text) and not source.ended:
@@ -82,7 +81,7 @@ def _brackets(source: Source) -> Reading[None]:
         else:
             source.at = step.end()
         if quote:
-            yield from _string(source, quote)
+            yield from _skip_string(source, quote)
             continue
         depth += bool(step.group("open")) - bool(step.group("close"))
         if depth > DEEPEST:
@@ -91,21 +90,21 @@ def _brackets(source: Source) -> Reading[None]:
             return
 
 
-def _quotes(source: Source, quote: str) -> Reading[str]:
-    """At two quotes: the three that begin a string, or "" after an empty one."""
-    found = yield from source.starts(quote * 2, quote * 3)
+def _opening_quotes(source: TextSource, quote: str) -> Reading[str]:
+    """Skip two quotes or three: the three that begin a string, or "" after an empty string."""
+    found = yield from source.take(quote * 2, quote * 3)
     return found if len(found) == 3 else ""
 
 
-def _string(source: Source, quote: str) -> Reading[None]:
-    """To the end of a string, past its quotes."""
+def _skip_string(source: TextSource, quote: str) -> Reading[None]:
+    """Skip the rest of a string and its closing quotes."""
     while True:
         step = IN_STRING.match(source.text, source.at)
         if step is None:
             yield from source.more()
         elif step.group() != quote[0]:
             source.at = step.end()
-        elif (yield from source.starts(quote)):
+        elif (yield from source.take(quote)):
             return
         else:
             source.at += 1

@@ -8,8 +8,8 @@ from atelier.errors import InvalidRequest, InvalidSchema
 from atelier.submission import Constraint, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from worker.engine.constraint.tool_constraint import ToolCalls, constrain_output
 from worker.engine.model.vocabulary import Vocabulary
-from worker.output.format_table import FORMATS
-from worker.output.parser_choice import PLAIN, OutputReading
+from worker.output.family_table import FORMATS
+from worker.output.parser_choice import PLAIN_TEXT, ParserChoice
 
 LIMITED = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}
 
@@ -24,20 +24,20 @@ class Letters:
 VOCABULARY = cast(Vocabulary, Letters())
 
 
-def reading(tools: Tools | None, format: str = "hermes") -> OutputReading:
-    return OutputReading(FORMATS[format], None, tools)
+def choice_of(tools: Tools | None, format: str = "hermes") -> ParserChoice:
+    return ParserChoice(FORMATS[format], None, tools)
 
 
 def constrained(
     tools: Tools | None, constraint: Constraint | None = None, format: str = "hermes"
-) -> tuple[OutputReading, Constraint | ToolCalls | None]:
-    return constrain_output(reading(tools, format), constraint, VOCABULARY)
+) -> tuple[ParserChoice, Constraint | ToolCalls | None]:
+    return constrain_output(choice_of(tools, format), constraint, VOCABULARY)
 
 
 def test_tools_that_may_be_called_leave_the_completion_free() -> None:
     tools = Tools([Tool("f")])
-    assert constrained(tools) == (reading(tools), None)
-    assert constrained(None) == (reading(None), None)
+    assert constrained(tools) == (choice_of(tools), None)
+    assert constrained(None) == (choice_of(None), None)
 
 
 @pytest.mark.parametrize("constraint", [JsonObject(), JsonSchema("{}"), Regex("a"), Lark("start: x")])
@@ -50,15 +50,15 @@ def test_required_calls_leave_no_room_for_another_constraint(constraint: Constra
 
 def test_a_text_that_a_constraint_describes_is_text_alone() -> None:
     for tools in (None, Tools([Tool("f")])):
-        assert constrained(tools, Regex("a")) == (PLAIN, Regex("a"))
-    assert constrained(None, JsonObject()) == (PLAIN, JsonObject())
-    assert constrained(Tools([Tool("f")]), JsonObject(), "json") == (PLAIN, JsonObject())
+        assert constrained(tools, Regex("a")) == (PLAIN_TEXT, Regex("a"))
+    assert constrained(None, JsonObject()) == (PLAIN_TEXT, JsonObject())
+    assert constrained(Tools([Tool("f")]), JsonObject(), "json") == (PLAIN_TEXT, JsonObject())
 
 
 def test_json_that_is_asked_for_leaves_room_for_calls() -> None:
     tools = Tools([Tool("f")])
     read, constraint = constrained(tools, JsonSchema('{"type": "object"}', strict=True))
-    assert read == reading(tools)
+    assert read == choice_of(tools)
     assert isinstance(constraint, ToolCalls)
     assert constraint.strict == ('{"type": "object"}',)
 

@@ -1,8 +1,6 @@
-"""When a chat's completion must keep to the form of tool calls, and to which grammar."""
+"""When a chat's completion has to follow the form of tool calls, and by which grammar."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import orjson
 
@@ -10,20 +8,19 @@ from atelier.errors import InvalidRequest, InvalidSchema
 from atelier.submission import Constraint, JsonObject, JsonSchema, ToolChoice, Tools
 from worker.engine.constraint.json_schema import embedded_schema
 from worker.engine.model.vocabulary import Vocabulary
-from worker.output.call_grammar import calls_grammar
-from worker.output.format_table import FORMATS
-from worker.output.lark_rules import Unwritable
-from worker.output.parser_choice import PLAIN, OutputReading
-from worker.output.tool_parameters import closed
+from worker.output.family_table import FORMATS
+from worker.output.parameter_schema import Schema, UnsupportedSchema, closed
+from worker.output.parser_choice import PLAIN_TEXT, ParserChoice
+from worker.output.tool_call_grammar import calls_grammar
 
 TOOLS = "tools"
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """A completion that calls tools, or may: a grammar in llguidance's Lark.
+    """A completion that calls tools, or may: a grammar in llguidance's Lark dialect.
 
-    `strict`: schemas of which no keyword may be left unenforced.
+    `strict`: schemas whose every keyword must be enforced.
     """
 
     grammar: str
@@ -31,17 +28,17 @@ class ToolCalls:
 
 
 def constrain_output(
-    reading: OutputReading, constraint: Constraint | None, vocabulary: Vocabulary
-) -> tuple[OutputReading, Constraint | ToolCalls | None]:
-    """How the completion is read and what it must follow.
+    choice: ParserChoice, constraint: Constraint | None, vocabulary: Vocabulary
+) -> tuple[ParserChoice, Constraint | ToolCalls | None]:
+    """How the completion is parsed, and what it must follow.
 
-    1. Required calls leave no room for another constraint.
-    2. A regular expression or a grammar describes all of a completion: it is text.
-    3. In place of JSON that is asked for there may be calls, if the model may choose and its calls begin with a
-       mark: calls that are JSON themselves could not be told from it.
-    4. Required calls are constrained, and so are those of strict tools.
+    1. Required calls exclude any other constraint.
+    2. A regular expression or a grammar describes the whole completion, which is then text.
+    3. In place of requested JSON the model may call tools, if it may choose and its calls begin with a mark:
+       calls that are JSON themselves could not be distinguished from the answer.
+    4. Required calls are constrained, and so are the calls of strict tools.
     """
-    tools = reading.tools
+    tools = choice.tools
     if constraint is not None and tools is not None and tools.choice is not ToolChoice.AUTO:
         raise InvalidRequest(
             "tool_choice: the answer must be a tool call, so it cannot also follow a response_format or grammar. "
@@ -49,49 +46,48 @@ def constrain_output(
             param="tool_choice",
         )
     if tools is None:
-        return (reading, None) if constraint is None else (PLAIN, constraint)
+        return (choice, None) if constraint is None else (PLAIN_TEXT, constraint)
     is_json = isinstance(constraint, JsonObject | JsonSchema)
-    if constraint is not None and not (is_json and reading.format and not reading.format.bare):
-        return PLAIN, constraint
+    if constraint is not None and not (is_json and choice.format and not choice.format.bare):
+        return PLAIN_TEXT, constraint
     if constraint is None and tools.choice is ToolChoice.AUTO and not any(tool.strict for tool in tools.tools):
-        return reading, None
-    return _constrained(reading, tools, constraint, vocabulary)
+        return choice, None
+    return _constrained(choice, tools, constraint, vocabulary)
 
 
 def _constrained(
-    reading: OutputReading, tools: Tools, answer: Constraint | None, vocabulary: Vocabulary
-) -> tuple[OutputReading, ToolCalls]:
-    """In the family's format, or where that cannot be held to a schema and calls are required, as plain JSON."""
-    assert reading.format is not None
-    strict = [_text(closed(tool.parameters)) for tool in tools.callable if tool.strict]
+    choice: ParserChoice, tools: Tools, answer: Constraint | None, vocabulary: Vocabulary
+) -> tuple[ParserChoice, ToolCalls]:
+    """In the family's format. If this cannot guarantee the schemas and calls are required, as plain JSON."""
+    assert choice.format is not None
+    strict = [_json(closed(tool.parameters)) for tool in tools.callable if tool.strict]
     if isinstance(answer, JsonSchema) and answer.strict:
         strict.append(answer.schema)
-    for format in (reading.format, FORMATS["json"]):
-        chosen = replace(reading, format=format)
+    for format in (choice.format, FORMATS["json"]):
         try:
             grammar = calls_grammar(
-                format, tools, reading.reasoning, reading.opened, vocabulary.spell, _embedded, _schema(answer)
+                format, tools, choice.reasoning, choice.opened, vocabulary.spell, _embedded, _answer_schema(answer)
             )
-        except Unwritable:
+        except UnsupportedSchema:
             if tools.choice is ToolChoice.AUTO:
                 break
         else:
-            return chosen, ToolCalls(grammar, tuple(strict))
+            return replace(choice, format=format), ToolCalls(grammar, tuple(strict))
     raise InvalidSchema(
-        "tools: this model writes arguments in a form that cannot be held to these schemas. Leave strict out, "
+        "tools: this model writes arguments in a form that cannot guarantee these schemas. Leave strict out, "
         "or limits of strings such as pattern and maxLength.",
         param=TOOLS,
     )
 
 
-def _embedded(schema: Mapping[str, Any]) -> str:
+def _embedded(schema: Schema) -> str:
     try:
         return embedded_schema(schema)
     except InvalidSchema as error:
         raise InvalidSchema(error.message, param=TOOLS) from None
 
 
-def _schema(answer: Constraint | None) -> Mapping[str, Any] | None:
+def _answer_schema(answer: Constraint | None) -> Schema | None:
     match answer:
         case JsonObject():
             return {"type": "object"}
@@ -100,7 +96,7 @@ def _schema(answer: Constraint | None) -> Mapping[str, Any] | None:
     return None
 
 
-def _parsed(schema: str) -> Mapping[str, Any]:
+def _parsed(schema: str) -> Schema:
     try:
         parsed = orjson.loads(schema)
     except orjson.JSONDecodeError as error:
@@ -108,5 +104,5 @@ def _parsed(schema: str) -> Mapping[str, Any]:
     return parsed if isinstance(parsed, dict) else {"anyOf": [parsed]}
 
 
-def _text(schema: Mapping[str, Any]) -> str:
+def _json(schema: Schema) -> str:
     return orjson.dumps(schema).decode()

@@ -25,11 +25,10 @@ from worker.engine.prompt.context_overflow import prompt_rooms
 from worker.engine.prompt.message_images import with_images_written
 from worker.engine.prompt.prompt_fitting import Fitted, fit
 from worker.engine.prompt.prompt_slices import Slicing
-from worker.output.call_history import drops_calls, with_calls_written
 from worker.output.completion_parts import OutputParser, PlainText
-from worker.output.family_detection import knows_tools
-from worker.output.parser_choice import PLAIN, OutputReading, after_prompt, choose_format, choose_reading
-from worker.output.tool_instructions import AFTER, as_plain_chat
+from worker.output.family_detection import drops_calls, knows_tools
+from worker.output.parser_choice import PLAIN_TEXT, ParserChoice, after_prompt, choose_format, choose_parser
+from worker.output.toolless_templates import AFTER, as_plain_chat, with_calls_written
 
 IMAGE = "<image>"  # where people read a prompt
 IMAGE_CELL = (2**32 - 1, b"")  # told in place of a token
@@ -100,7 +99,7 @@ class Preparer:
             scales=scales,
             reusable=self._reusable,
             dropped=fitted.dropped,
-            output=reading.parser,
+            output=reading.create_parser,
             marks=self._vocabulary.marks_in(reading.marks),
             sights=sights,
         )
@@ -117,12 +116,12 @@ class Preparer:
         assert self._projector is not None
         return replace(prepared, images=self._projector.encode(prepared.sights))
 
-    def _reading(self, request: Request, tokens: Sequence[int]) -> OutputReading:
+    def _reading(self, request: Request, tokens: Sequence[int]) -> ParserChoice:
         """How what follows these tokens is read."""
         chat = request.prompt
         if not isinstance(chat, ChatPrompt):
-            return PLAIN
-        reading = choose_reading(chat.output, self._template(chat), chat.tools)
+            return PLAIN_TEXT
+        reading = choose_parser(chat.output, self._template(chat), chat.tools)
         end = b"".join(self._vocabulary.mark(token) for token in tokens[-LAST_TOKENS:] if token >= 0)
         return after_prompt(reading, end.decode(errors="replace"))
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from atelier.submission import Tool, Tools
 from tests.support.completions import Told, every_cut, told
 from worker.output.completion_parser import CompletionParser
-from worker.output.format_table import FORMATS, REASONING
-from worker.output.format_types import ReasoningMarks
+from worker.output.family_detection import REASONING
+from worker.output.family_format import ReasoningMarks
+from worker.output.family_table import FORMATS
 
 WEATHER = {
     "type": "object",
@@ -640,7 +641,7 @@ def test_any_text_has_the_same_parts_wherever_it_is_cut(format: str, text: str, 
 def test_no_text_is_lost(format: str, text: str) -> None:
     """Without a call, all of it comes out, except for marks that stand for nothing."""
     parts = told(parser(format), text)
-    last = FORMATS[format].last
+    last = FORMATS[format].end_of_turn
     if not FORMATS[format].messages and not (last and last in text) and all(part[0] == "text" for part in parts):
         for mark in FORMATS[format].ignored:
             text = text.replace(mark, "")

@@ -15,12 +15,13 @@ from tests.support.byte_vocabulary import TOKENS, byte_tokenizer
 from tests.support.completions import Told, told
 from worker.engine.constraint.json_schema import embedded_schema
 from worker.engine.constraint.sandboxed_compile import start_matcher
-from worker.output.call_grammar import calls_grammar
 from worker.output.completion_parser import CompletionParser
-from worker.output.format_table import FORMATS, REASONING
-from worker.output.format_types import ReasoningMarks
-from worker.output.lark_rules import Spelling, Unwritable
-from worker.output.tool_parameters import closed
+from worker.output.family_detection import REASONING
+from worker.output.family_format import ReasoningMarks
+from worker.output.family_table import FORMATS
+from worker.output.lark_rules import Spelling
+from worker.output.parameter_schema import UnsupportedSchema, closed
+from worker.output.tool_call_grammar import calls_grammar
 
 CONTROL = (
     *("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|eom|>", "<|constrain|>"),
@@ -104,7 +105,7 @@ def check(parts: list[Told], tools: Tools) -> None:
 
 def opened_for(format: str) -> str:
     """The beginning of a message, in families whose prompts end with it."""
-    return FORMATS[format].prompted if FORMATS[format].messages else ""
+    return FORMATS[format].prompt_end if FORMATS[format].messages else ""
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
@@ -186,7 +187,7 @@ def test_an_answer_of_a_schema_may_take_the_place_of_calls() -> None:
 )
 def test_plain_text_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> None:
     tools = Tools([Tool("f", parameters={"type": "object", "properties": {"a": schema}})], ToolChoice.REQUIRED)
-    with pytest.raises(Unwritable):
+    with pytest.raises(UnsupportedSchema):
         calls_grammar(FORMATS["qwen-coder"], tools, None, "", spell, embedded_schema)
 
 
@@ -331,7 +332,7 @@ def test_arguments_that_say_their_types_keep_to_the_schema(arguments: str, allow
 def test_braced_and_nested_arguments_cannot_be_held_to_every_schema(format: str, schema: dict[str, Any]) -> None:
     loop = {"type": "object", "properties": {"again": {"$ref": "#/$defs/loop"}, "or": {"$ref": "#/$defs/loop"}}}
     parameters = {"type": "object", "properties": {"a": schema}, "$defs": {"loop": loop}}
-    with pytest.raises(Unwritable):
+    with pytest.raises(UnsupportedSchema):
         calls_grammar(FORMATS[format], Tools([Tool("f", parameters=parameters)]), None, "", spell, embedded_schema)
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from atelier.submission import Tool, ToolChoice, Tools
 from worker.output.completion_parser import CompletionParser
-from worker.output.format_table import FORMATS
-from worker.output.tool_instructions import AFTER, as_plain_chat, describe
+from worker.output.family_table import FORMATS
+from worker.output.toolless_templates import AFTER, as_plain_chat, describe
 
 TOOLS = Tools([Tool("now", "The time."), Tool("f")])
 CALL = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": '{"zone": "UTC"}'}}

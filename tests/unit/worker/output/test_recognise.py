@@ -5,10 +5,18 @@ import pytest
 from atelier.submission import OutputFormat, Tool, Tools
 from worker.output.completion_parser import CompletionParser
 from worker.output.completion_parts import PlainText
-from worker.output.family_detection import SIGNS, knows_tools, opened_by, recognise_format, recognise_reasoning
-from worker.output.format_table import FORMATS, HY3, KIMI_K3, REASONING
-from worker.output.format_types import ReasoningMarks
-from worker.output.parser_choice import after_prompt, choose_reading
+from worker.output.family_detection import (
+    HY3,
+    KIMI_K3,
+    REASONING,
+    SIGNATURES,
+    detect_format,
+    detect_reasoning,
+    knows_tools,
+)
+from worker.output.family_format import ReasoningMarks
+from worker.output.family_table import FORMATS
+from worker.output.parser_choice import after_prompt, choose_parser, opened_by
 
 TOOLS = Tools([Tool("f")])
 CHATML = (
@@ -67,18 +75,18 @@ FRAGMENTS = {
 
 @pytest.mark.parametrize(("template", "format"), FRAGMENTS.items())
 def test_a_family_is_known_by_its_templates_marks(template: str, format: str) -> None:
-    assert recognise_format(template).name == format
+    assert detect_format(template).name == format
 
 
 def test_every_sign_has_a_fragment() -> None:
-    assert {sign.format for sign in SIGNS} | {"json"} == set(FRAGMENTS.values()) == set(FORMATS)
+    assert {signature.format for signature in SIGNATURES} | {"json"} == set(FRAGMENTS.values()) == set(FORMATS)
 
 
 @pytest.mark.parametrize("marks", REASONING)
 def test_reasoning_is_known_by_either_mark(marks: ReasoningMarks) -> None:
-    assert recognise_reasoning(f"{{{{ content.split('{marks.end}')[-1] }}}}") == marks
-    assert recognise_reasoning(f"<|assistant|>{marks.start}\n") == marks
-    assert recognise_reasoning(CHATML) is None
+    assert detect_reasoning(f"{{{{ content.split('{marks.end}')[-1] }}}}") == marks
+    assert detect_reasoning(f"<|assistant|>{marks.start}\n") == marks
+    assert detect_reasoning(CHATML) is None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +97,7 @@ def test_reasoning_is_known_by_either_mark(marks: ReasoningMarks) -> None:
     ],
 )
 def test_reasoning_is_known_where_a_template_puts_its_marks_together(template: str, end: str) -> None:
-    found = recognise_reasoning(template)
+    found = detect_reasoning(template)
     assert found is not None
     assert found.end == end
 
@@ -113,30 +121,30 @@ def test_a_prompt_that_ends_with_a_mark_opens_it(prompt: str, opened: str) -> No
 
 
 def test_without_marks_and_tools_all_is_text() -> None:
-    assert isinstance(choose_reading(OutputFormat(), CHATML, None).parser(), PlainText)
-    assert isinstance(choose_reading(OutputFormat("hermes"), CHATML, None).parser(), PlainText)
+    assert isinstance(choose_parser(OutputFormat(), CHATML, None).create_parser(), PlainText)
+    assert isinstance(choose_parser(OutputFormat("hermes"), CHATML, None).create_parser(), PlainText)
 
 
 def test_a_template_may_need_a_parser_without_tools() -> None:
     template = "<|start|>assistant<|channel|>final<|message|>"
-    reading = choose_reading(OutputFormat(), template, None)
-    assert isinstance(reading.parser(), CompletionParser)
-    assert {"<|channel|>", "<|message|>", "<|end|>"} <= set(reading.marks)
+    choice = choose_parser(OutputFormat(), template, None)
+    assert isinstance(choice.create_parser(), CompletionParser)
+    assert {"<|channel|>", "<|message|>", "<|end|>"} <= set(choice.marks)
 
 
 def test_settings_win_over_the_template() -> None:
     template = "{% if tools %}<tool_call>{% endif %}</think>"
-    reading = choose_reading(OutputFormat("mistral", "<x>", "</x>"), template, TOOLS)
-    assert (reading.format, reading.reasoning) == (FORMATS["mistral"], ReasoningMarks("<x>", "</x>"))
-    assert {"[TOOL_CALLS]", "<x>", "</x>"} <= set(reading.marks)
-    assert choose_reading(OutputFormat(reasoning_start=""), template, TOOLS).reasoning is None
-    half = choose_reading(OutputFormat(reasoning_end="</y>"), template, TOOLS)
+    choice = choose_parser(OutputFormat("mistral", "<x>", "</x>"), template, TOOLS)
+    assert (choice.format, choice.reasoning) == (FORMATS["mistral"], ReasoningMarks("<x>", "</x>"))
+    assert {"[TOOL_CALLS]", "<x>", "</x>"} <= set(choice.marks)
+    assert choose_parser(OutputFormat(reasoning_start=""), template, TOOLS).reasoning is None
+    half = choose_parser(OutputFormat(reasoning_end="</y>"), template, TOOLS)
     assert half.reasoning == ReasoningMarks("<think>", "</y>")
 
 
 def test_the_reading_goes_on_where_the_prompt_ends() -> None:
-    reading = choose_reading(OutputFormat(), "{% if tools %}<tool_call>{% endif %}</think>", TOOLS)
-    assert after_prompt(reading, "a<think>\n").opened == "<think>"
-    assert after_prompt(reading, "what does <tool_call>").opened == ""
-    functionary = choose_reading(OutputFormat("functionary-v3.2"), CHATML, TOOLS)
+    choice = choose_parser(OutputFormat(), "{% if tools %}<tool_call>{% endif %}</think>", TOOLS)
+    assert after_prompt(choice, "a<think>\n").opened == "<think>"
+    assert after_prompt(choice, "what does <tool_call>").opened == ""
+    functionary = choose_parser(OutputFormat("functionary-v3.2"), CHATML, TOOLS)
     assert after_prompt(functionary, "<|start|>\n>>>").opened == ">>>"

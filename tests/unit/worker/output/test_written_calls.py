@@ -6,9 +6,10 @@ import pytest
 
 from tests.support.completions import told
 from tests.unit.worker.output.test_families import TOOLS
-from worker.output.call_history import drops_calls, with_calls_written
 from worker.output.completion_parser import CompletionParser
-from worker.output.format_table import FORMATS
+from worker.output.family_detection import drops_calls
+from worker.output.family_table import FORMATS
+from worker.output.toolless_templates import with_calls_written
 
 CALLS: list[dict[str, Any]] = [
     {

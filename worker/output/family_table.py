@@ -1,70 +1,65 @@
-"""How model families write tool calls: one table, for reading them and for constraining what is written."""
+"""How each model family writes tool calls: one table, used both to parse completions and to constrain them."""
 
-from worker.output.format_types import (
+from worker.output.family_format import (
     BracedCall,
-    Format,
+    FamilyFormat,
     JsonCall,
-    MarkedCall,
     Messages,
     NamedCall,
     NestedCall,
     PythonCall,
-    ReasoningMarks,
+    TaggedCall,
     TypedCall,
 )
 
 MINIMAX = "]<]minimax[>["
-KINDS = ("string", "integer", "number", "boolean", "null", "array", "object")
+JSON_TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 
 
-def _dsml(name: str, section: str) -> Format:
-    """DeepSeek's markup; the versions call the section of the calls by different names."""
+def _dsml(name: str, section: str) -> FamilyFormat:
+    """DeepSeek's markup. Its versions name the section of the calls differently."""
     call = TypedCall(
         before='<｜DSML｜invoke name="',
         name_after='">\n',
         key_before='<｜DSML｜parameter name="',
         type_before='" string="',
-        types=tuple((kind, "true" if kind == "string" else "false") for kind in KINDS),
+        types=tuple((type, "true" if type == "string" else "false") for type in JSON_TYPES),
         key_after='">',
         value_after="</｜DSML｜parameter>\n",
         after="</｜DSML｜invoke>\n",
     )
     begin, end = f"<｜DSML｜{section}>\n", f"</｜DSML｜{section}>"
-    return Format(name=name, call=call, begin=begin, end=end, in_reasoning=True)
+    return FamilyFormat(name=name, call=call, begin=begin, end=end, in_reasoning=True)
 
 
 FORMATS = {
     each.name: each
     for each in (
-        Format(
+        FamilyFormat(
             name="json",
             call=JsonCall(),
             separator="\n",
-            also=(("<tool_call>", "</tool_call>"), ("```json", "```"), ("```tool_call", "```"), ("```", "```")),
+            other_marks=(("<tool_call>", "</tool_call>"), ("```json", "```"), ("```tool_call", "```"), ("```", "```")),
             bare="{[",
-            anywhere=True,
+            bare_anywhere=True,
         ),
-        Format(
-            name="hermes",
-            call=JsonCall(before="<tool_call>\n", after="\n</tool_call>"),
-            separator="\n",
-        ),
-        Format(
+        FamilyFormat(name="hermes", call=JsonCall(before="<tool_call>\n", after="\n</tool_call>"), separator="\n"),
+        FamilyFormat(
             name="llama3-json",
             call=JsonCall(arguments_key="parameters"),
             separator="; ",
-            also=(("<|python_tag|>", ""),),
+            other_marks=(("<|python_tag|>", ""),),
             bare="{",
         ),
-        Format(
+        FamilyFormat(
             name="pythonic",
             call=PythonCall(),
             listed=True,
             separator=", ",
-            also=(("<|python_start|>", "<|python_end|>"), ("<|python_tag|>", "")),
+            other_marks=(("<|python_start|>", "<|python_end|>"), ("<|python_tag|>", "")),
             bare="[",
         ),
-        Format(
+        FamilyFormat(
             name="lfm2",
             call=PythonCall(),
             begin="<|tool_call_start|>",
@@ -72,49 +67,29 @@ FORMATS = {
             end="<|tool_call_end|>",
             separator=", ",
         ),
-        Format(
-            name="gemma",
-            call=PythonCall(),
-            begin="```tool_code\n",
-            end="\n```",
-            separator="\n",
-        ),
-        Format(
+        FamilyFormat(name="gemma", call=PythonCall(), begin="```tool_code\n", end="\n```", separator="\n"),
+        FamilyFormat(
             name="functiongemma",
             call=BracedCall(before="<start_function_call>call:", after="<end_function_call>", quote="<escape>"),
-            results="<start_function_response>",
+            results_mark="<start_function_response>",
         ),
-        Format(
+        FamilyFormat(
             name="gemma-4",
             call=BracedCall(before="<|tool_call>call:", after="<tool_call|>", quote='<|"|>'),
-            results="<|tool_response>",
+            results_mark="<|tool_response>",
             ignored=("<|channel>thought\n<channel|>", "<channel|>"),
         ),
-        Format(
-            name="mistral",
-            call=JsonCall(),
-            begin="[TOOL_CALLS]",
-            listed=True,
-            separator=", ",
-            id_length=9,
+        FamilyFormat(name="mistral", call=JsonCall(), begin="[TOOL_CALLS]", listed=True, separator=", ", id_length=9),
+        FamilyFormat(name="mistral-args", call=NamedCall(before="[TOOL_CALLS]", between="[ARGS]"), id_length=9),
+        FamilyFormat(
+            name="functionary-v3.2", call=NamedCall(before=">>>", between="\n"), ignored=(">>>all\n",), prompt_end=">>>"
         ),
-        Format(
-            name="mistral-args",
-            call=NamedCall(before="[TOOL_CALLS]", between="[ARGS]"),
-            id_length=9,
-        ),
-        Format(
-            name="functionary-v3.2",
-            call=NamedCall(before=">>>", between="\n"),
-            ignored=(">>>all\n",),
-            prompted=">>>",
-        ),
-        Format(
+        FamilyFormat(
             name="function-tag",
             call=NamedCall(before="<function=", between=">", after="</function>"),
-            also=(("<|python_tag|><function=", ""),),
+            other_marks=(("<|python_tag|><function=", ""),),
         ),
-        Format(
+        FamilyFormat(
             name="deepseek-r1",
             call=NamedCall(
                 before="<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
@@ -125,7 +100,7 @@ FORMATS = {
             end="<｜tool▁calls▁end｜>",
             separator="\n",
         ),
-        Format(
+        FamilyFormat(
             name="deepseek-v3.1",
             call=NamedCall(before="<｜tool▁call▁begin｜>", between="<｜tool▁sep｜>", after="<｜tool▁call▁end｜>"),
             begin="<｜tool▁calls▁begin｜>",
@@ -133,9 +108,9 @@ FORMATS = {
         ),
         _dsml("deepseek-v3.2", "function_calls"),
         _dsml("deepseek-v4", "tool_calls"),
-        Format(
+        FamilyFormat(
             name="qwen-coder",
-            call=MarkedCall(
+            call=TaggedCall(
                 before="<tool_call>\n<function=",
                 name_after=">\n",
                 key_before="<parameter=",
@@ -144,11 +119,11 @@ FORMATS = {
                 after="</function>\n</tool_call>",
             ),
             separator="\n",
-            also=(("<function=", ""),),
+            other_marks=(("<function=", ""),),
         ),
-        Format(
+        FamilyFormat(
             name="seed-oss",
-            call=MarkedCall(
+            call=TaggedCall(
                 before="<seed:tool_call>\n<function=",
                 name_after=">\n",
                 key_before="<parameter=",
@@ -158,9 +133,9 @@ FORMATS = {
             ),
             separator="\n",
         ),
-        Format(
+        FamilyFormat(
             name="minimax-m2",
-            call=MarkedCall(
+            call=TaggedCall(
                 before='<invoke name="',
                 name_after='">\n',
                 key_before='<parameter name="',
@@ -171,22 +146,19 @@ FORMATS = {
             begin="<minimax:tool_call>\n",
             end="</minimax:tool_call>",
         ),
-        Format(
+        FamilyFormat(
             name="minimax-m3",
             call=NestedCall(
-                mark=MINIMAX,
-                before=f'{MINIMAX}<invoke name="',
-                name_after='">',
-                after=f"{MINIMAX}</invoke>\n",
+                mark=MINIMAX, before=f'{MINIMAX}<invoke name="', name_after='">', after=f"{MINIMAX}</invoke>\n"
             ),
             begin=f"{MINIMAX}<tool_call>\n",
             end=f"{MINIMAX}</tool_call>",
             ignored=("</mm:think>",),
-            unsaid="</mm:think>",
+            empty_text="</mm:think>",
         ),
-        Format(
+        FamilyFormat(
             name="glm",
-            call=MarkedCall(
+            call=TaggedCall(
                 before="<tool_call>",
                 name_after="\n",
                 key_before="<arg_key>",
@@ -196,24 +168,19 @@ FORMATS = {
             ),
             separator="\n",
         ),
-        Format(
+        FamilyFormat(
             name="granite",
             call=JsonCall(),
             begin="<|tool_call|>",
             listed=True,
             separator=", ",
-            also=(("<tool_call>", "</tool_call>"),),
+            other_marks=(("<tool_call>", "</tool_call>"),),
             ignored=("<|/tool_call|>",),
         ),
-        Format(
-            name="nemotron",
-            call=JsonCall(),
-            begin="<TOOLCALL>",
-            listed=True,
-            end="</TOOLCALL>",
-            separator=", ",
+        FamilyFormat(
+            name="nemotron", call=JsonCall(), begin="<TOOLCALL>", listed=True, end="</TOOLCALL>", separator=", "
         ),
-        Format(
+        FamilyFormat(
             name="apriel",
             call=JsonCall(),
             begin="<tool_calls>",
@@ -222,21 +189,9 @@ FORMATS = {
             separator=", ",
             ignored=("[END FINAL RESPONSE]",),
         ),
-        Format(
-            name="minimax-m1",
-            call=JsonCall(),
-            begin="<tool_calls>\n",
-            end="\n</tool_calls>",
-            separator="\n",
-        ),
-        Format(
-            name="firefunction",
-            call=JsonCall(),
-            begin="functools",
-            listed=True,
-            separator=", ",
-        ),
-        Format(
+        FamilyFormat(name="minimax-m1", call=JsonCall(), begin="<tool_calls>\n", end="\n</tool_calls>", separator="\n"),
+        FamilyFormat(name="firefunction", call=JsonCall(), begin="functools", listed=True, separator=", "),
+        FamilyFormat(
             name="command-r",
             call=JsonCall(name_key="tool_name", arguments_key="parameters"),
             begin="Action:\n```json\n",
@@ -244,7 +199,7 @@ FORMATS = {
             end="\n```",
             separator=", ",
         ),
-        Format(
+        FamilyFormat(
             name="command-r7b",
             call=JsonCall(name_key="tool_name", arguments_key="parameters"),
             begin="<|START_ACTION|>",
@@ -253,7 +208,7 @@ FORMATS = {
             separator=", ",
             ignored=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
         ),
-        Format(
+        FamilyFormat(
             name="apertus",
             call=NamedCall(before='{"', between='": ', after="}"),
             begin="<|tools_prefix|>",
@@ -261,21 +216,21 @@ FORMATS = {
             end="<|tools_suffix|>",
             separator=", ",
         ),
-        Format(
+        FamilyFormat(
             name="gigachat-3",
             call=JsonCall(before="<|message_sep|>\n\nfunction call<|role_sep|>\n"),
             separator=None,
-            last="<|message_sep|>",
+            end_of_turn="<|message_sep|>",
         ),
-        Format(
+        FamilyFormat(
             name="gigachat-3.1",
             call=JsonCall(before="<|function_call|>"),
             separator=None,
-            last="<|message_sep|>",
+            end_of_turn="<|message_sep|>",
         ),
-        Format(
+        FamilyFormat(
             name="minicpm5",
-            call=MarkedCall(
+            call=TaggedCall(
                 before='<function name="',
                 name_after='">',
                 key_before='<param name="',
@@ -286,9 +241,9 @@ FORMATS = {
             ),
             separator="\n",
         ),
-        Format(
+        FamilyFormat(
             name="hy3",
-            call=MarkedCall(
+            call=TaggedCall(
                 before="<tool_call:opensource>",
                 name_after="<tool_sep:opensource>\n",
                 key_before="<arg_key:opensource>",
@@ -299,7 +254,7 @@ FORMATS = {
             begin="<tool_calls:opensource>\n",
             end="</tool_calls:opensource>",
         ),
-        Format(
+        FamilyFormat(
             name="solar-open",
             call=NamedCall(
                 before="<|tool_call:begin|>",
@@ -311,7 +266,7 @@ FORMATS = {
             end="<|calls|>",
             ignored=("<|begin|>assistant", "<|content|>", "<|end|>"),
         ),
-        Format(
+        FamilyFormat(
             name="harmony",
             call=NamedCall(before="<|channel|>commentary to=functions.", between=" <|constrain|>json<|message|>"),
             messages=Messages(
@@ -319,15 +274,15 @@ FORMATS = {
                 preamble="<|channel|>commentary<|message|>",
                 answer="<|channel|>final<|message|>",
                 end="<|end|>",
-                next="<|start|>assistant",
+                next_start="<|start|>assistant",
                 ends=("<|end|>", "<|return|>", "<|call|>"),
-                borders=("<|start|>", "<|channel|>"),
+                starts=("<|start|>", "<|channel|>"),
             ),
             separator=None,
         ),
-        Format(
+        FamilyFormat(
             name="muse-glimmer",
-            call=MarkedCall(
+            call=TaggedCall(
                 before='<atem:function_calls>\n<atem:invoke name="',
                 name_after='">\n',
                 key_before='<atem:parameter name="',
@@ -341,15 +296,15 @@ FORMATS = {
                 answer=" to=user<|message|>",
                 call=" to={}<|message|>",
                 end="<|eom|>",
-                next="<|start|>assistant",
+                next_start="<|start|>assistant",
                 ends=("<|eom|>", "<|eot|>"),
-                borders=("<|start|>",),
+                starts=("<|start|>",),
             ),
             separator="<|eom|><|start|>assistant",
-            prompted="<|start|>assistant",
-            last="<|eot|>",
+            prompt_end="<|start|>assistant",
+            end_of_turn="<|eot|>",
         ),
-        Format(
+        FamilyFormat(
             name="kimi-k3",
             call=TypedCall(
                 before='<|open|>call tool="',
@@ -357,7 +312,7 @@ FORMATS = {
                 name_after='"<|sep|>',
                 key_before='<|open|>argument key="',
                 type_before='" type="',
-                types=tuple((kind, "number" if kind == "integer" else kind) for kind in KINDS),
+                types=tuple((type, "number" if type == "integer" else type) for type in JSON_TYPES),
                 key_after='"<|sep|>',
                 value_after="<|close|>argument<|sep|>",
                 after="<|close|>call<|sep|>",
@@ -365,11 +320,11 @@ FORMATS = {
             begin="<|open|>tools<|sep|>",
             end="<|close|>tools<|sep|>",
             ignored=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
-            unsaid="<|open|>response<|sep|><|close|>response<|sep|>",
-            prompted="<|open|>response<|sep|>",
-            last="<|close|>message<|sep|>",
+            empty_text="<|open|>response<|sep|><|close|>response<|sep|>",
+            prompt_end="<|open|>response<|sep|>",
+            end_of_turn="<|close|>message<|sep|>",
         ),
-        Format(
+        FamilyFormat(
             name="kimi-k2",
             call=NamedCall(
                 before="<|tool_call_begin|>",
@@ -382,21 +337,3 @@ FORMATS = {
         ),
     )
 }
-
-SOLAR = ReasoningMarks("<|think|>", "<|end|><|begin|>assistant")
-KIMI_K3 = ReasoningMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>")
-HY3 = ReasoningMarks("<think:opensource>", "</think:opensource>")
-REASONING = (
-    ReasoningMarks("<think>", "</think>"),
-    ReasoningMarks("[THINK]", "[/THINK]"),
-    ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>"),
-    ReasoningMarks("<seed:think>", "</seed:think>"),
-    ReasoningMarks("◁think▷", "◁/think▷"),
-    ReasoningMarks("<mm:think>", "</mm:think>"),
-    ReasoningMarks("<|channel>thought", "<channel|>"),
-    HY3,
-    ReasoningMarks("<|inner_prefix|>", "<|inner_suffix|>"),
-    ReasoningMarks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
-    SOLAR,
-    KIMI_K3,
-)

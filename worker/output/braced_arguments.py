@@ -1,20 +1,20 @@
-"""Values as Gemma writes them: {city:<|"|>Paris<|"|>,days:3}. JSON, but for bare keys and strings between marks."""
+"""Reads arguments as Gemma writes them, {city:<|"|>Paris<|"|>,days:3}: JSON with bare keys and marked strings."""
 
 import json
 import re
 
 from worker.output.json_text import LITERALS, NUMBER
-from worker.output.text_source import LONGEST_NAME, Malformed, Reading, Source
+from worker.output.text_source import LONGEST_NAME, Malformed, Reading, TextSource
 
-DEEPEST = 64  # objects and lists within one another
+DEEPEST = 64  # levels of objects and lists
 LONGEST_WORD = 4000  # characters of a value without marks
 KEY = re.compile(r"[^\s,:{}\[\]<>\"]+")
 WORD = re.compile(r"[^,:{}\[\]<>\"]*")
 
 
-def read_key(source: Source, quote: str) -> Reading[str]:
-    """A key with its colon, as JSON text."""
-    if (yield from source.starts(quote)):
+def read_key(source: TextSource, quote: str) -> Reading[str]:
+    """A key, as JSON text. Skips its colon."""
+    if (yield from source.take(quote)):
         key = json.dumps((yield from source.until(quote, LONGEST_NAME)), ensure_ascii=False)
     elif (yield from source.peek()) == '"':
         key = yield from source.json(LONGEST_NAME)
@@ -23,44 +23,44 @@ def read_key(source: Source, quote: str) -> Reading[str]:
         if not KEY.fullmatch(bare):
             raise Malformed
         return json.dumps(bare, ensure_ascii=False)
-    yield from source.space()
+    yield from source.skip_space()
     yield from source.expect(":")
     return key
 
 
-def read_value(source: Source, quote: str, depth: int = 0) -> Reading[str]:
-    """A value, whole, as JSON text. A word that is no number and no literal is a string without its marks."""
-    yield from source.space()
+def read_value(source: TextSource, quote: str, depth: int = 0) -> Reading[str]:
+    """A whole value, as JSON text. A word that is neither number nor literal is a string that lacks its marks."""
+    yield from source.skip_space()
     char = yield from source.peek()
-    if (yield from source.starts(quote)):
+    if (yield from source.take(quote)):
         return json.dumps((yield from source.until(quote)), ensure_ascii=False)
     if char == '"':
         return (yield from source.json())
     if char not in "{[":
-        return (yield from _word(source))
+        return (yield from _read_word(source))
     if depth == DEEPEST:
         raise Malformed
     source.at += 1
     members: list[str] = []
     closing = "}" if char == "{" else "]"
-    while not (yield from ended(source, closing, first=not members)):
+    while not (yield from at_end(source, closing, first=not members)):
         key = f"{(yield from read_key(source, quote))}: " if char == "{" else ""
         members.append(key + (yield from read_value(source, quote, depth + 1)))
     return f"{char}{', '.join(members)}{closing}"
 
 
-def ended(source: Source, closing: str, *, first: bool) -> Reading[bool]:
-    """Whether the object or list ends here, and pass over its bracket; otherwise over the comma before a member."""
-    yield from source.space()
-    if (yield from source.starts(closing)):
+def at_end(source: TextSource, closing: str, *, first: bool) -> Reading[bool]:
+    """Whether the object or list ends here. Skips its closing bracket, or else the comma before its next member."""
+    yield from source.skip_space()
+    if (yield from source.take(closing)):
         return True
     if not first:
         yield from source.expect(",")
-        yield from source.space()
+        yield from source.skip_space()
     return False
 
 
-def _word(source: Source) -> Reading[str]:
+def _read_word(source: TextSource) -> Reading[str]:
     start = source.at
     while (end := WORD.match(source.text, start).end()) == len(source.text):  # type: ignore[union-attr]  # it always matches
         if end - start > LONGEST_WORD:
