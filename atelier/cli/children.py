@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from atelier.backoff import backoff_delay
-from atelier.cli.failure import Failure
+from atelier.cli.output import Failure
 from atelier.cli.service_log import last_line
 
 LONGEST_DELAY = 30.0  # seconds

@@ -10,11 +10,19 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from atelier.cli.failure import Failure
-from atelier.cli.options import AsJSON
-from atelier.cli.output import human_count, human_size, human_time, printable, remark, show_json, show_listing
+from atelier.cli.output import (
+    AsJSON,
+    Column,
+    Failure,
+    human_count,
+    human_size,
+    human_time,
+    printable,
+    remark,
+    show_json,
+    show_listing,
+)
 from atelier.cli.rest_client import JSON, Server
-from atelier.cli.text_tables import Column
 
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 10.0  # between two lines where there is no terminal

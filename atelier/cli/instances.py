@@ -6,11 +6,8 @@ from urllib.parse import quote
 
 import typer
 
-from atelier.cli.failure import Failure
-from atelier.cli.options import AsJSON
-from atelier.cli.output import printable, remark, show_json, show_listing
+from atelier.cli.output import AsJSON, Column, Failure, printable, remark, show_json, show_listing
 from atelier.cli.rest_client import Server, ServerRefused
-from atelier.cli.text_tables import Column
 
 COLUMNS = (
     Column("ID"),

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from atelier.cli.failure import Failure
+from atelier.cli.output import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ VERBS = {
     "load": Verb("atelier.cli.load", "load", "Load a model: start a worker for it."),
     "scale": Verb("atelier.cli.models", "scale", "Choose how many instances a model has."),
     "ps": Verb("atelier.cli.instances", "list_instances", "List the loaded models."),
-    "devices": Verb("atelier.cli.devices", "list_devices", "List what models can be put on."),
-    "disk": Verb("atelier.cli.disk", "disk", "Show how much room the server's files take."),
+    "devices": Verb("atelier.cli.status", "list_devices", "List what models can be put on."),
+    "disk": Verb("atelier.cli.status", "disk", "Show how much room the server's files take."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload a model, or all of them."),
     "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
     "mcp": Verb("atelier.cli.mcp_servers", "app", "Speak MCP on standard input and output; add or try MCP servers."),

@@ -8,12 +8,9 @@ from urllib.parse import quote
 
 import typer
 
-from atelier.cli.failure import Failure
-from atelier.cli.options import AsJSON
-from atelier.cli.output import printable, remark, show_json, show_listing
+from atelier.cli.output import AsJSON, Column, Failure, printable, remark, show_json, show_listing
 from atelier.cli.rest_client import JSON, Server
 from atelier.cli.serve import configured
-from atelier.cli.text_tables import Column
 from atelier.mcp_file import SERVERS, WrongFile, entry_of, read_document, write_document
 
 PATH = "/api/v1/mcp/servers"

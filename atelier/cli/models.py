@@ -8,11 +8,8 @@ from urllib.parse import quote
 
 import typer
 
-from atelier.cli.failure import Failure
-from atelier.cli.options import AsJSON
-from atelier.cli.output import human_size, printable, remark, show_json, show_listing
+from atelier.cli.output import AsJSON, Column, Failure, human_size, printable, remark, show_json, show_listing
 from atelier.cli.rest_client import JSON, Server, ServerRefused
-from atelier.cli.text_tables import Column
 
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from atelier.cli.failure import Failure
+from atelier.cli.output import Failure
 from atelier.config import Config, make_private
 from atelier.hosts import exposure_fault, listen_fault, unknown_host
 

@@ -7,11 +7,8 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from atelier.cli.failure import Failure
-from atelier.cli.options import AsJSON
-from atelier.cli.output import printable, remark, show_json, show_listing
+from atelier.cli.output import AsJSON, Column, Failure, printable, remark, show_json, show_listing
 from atelier.cli.rest_client import JSON, Server
-from atelier.cli.text_tables import Column
 from atelier.names import near_hint
 from atelier.settings.settings_table import TABLE
 

@@ -1,4 +1,6 @@
-"""When the server answers, and what it then says of itself."""
+"""How this machine reaches its own server.
+When the server answers, and what it then says of itself.
+What `serve` says once the server answers."""
 
 import asyncio
 import json
@@ -6,8 +8,17 @@ from collections.abc import Awaitable, Callable
 from http.client import HTTPException
 from urllib.request import ProxyHandler, Request, build_opener
 
-from atelier.cli.server_address import local_url
+import typer
+
 from atelier.config import Config
+from atelier.hosts import WILDCARDS
+
+
+def local_url(host: str, port: int) -> str:
+    """Where this machine reaches a server that listens on `host`."""
+    reached = WILDCARDS.get(host, host)
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
 
 POLL_SECONDS = 0.05
 PROBE_SECONDS = 2.0
@@ -52,3 +63,36 @@ class GatewayProbe:
                 return bytes(answer.read())
         except (OSError, HTTPException):
             return None
+
+
+SLOW_START = 15.0  # seconds after which a start is worth a word
+
+EXAMPLE = """\
+curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'"""
+
+
+async def announce_when_ready(config: Config) -> None:
+    """Wait until the server answers, then say where they are and what they have."""
+    waiting = asyncio.create_task(_say_if_slow(config))
+    probe = GatewayProbe(config)
+    try:
+        await until(probe.is_ready)
+        typer.echo(announcement(config, await probe.model_keys()))
+    finally:
+        waiting.cancel()
+
+
+def announcement(config: Config, models: list[str]) -> str:
+    """The address, the home, the models, and a first request to try."""
+    url = local_url(config.host, config.port)
+    lines = [f"Ready at {url}", f"  home    {config.home}", f"  models  {', '.join(models) or 'none yet'}"]
+    if not models:
+        return "\n".join([*lines, "Give it a model with: atelier get USER/REPO, or: atelier import FILE.gguf"])
+    key = ' -H "Authorization: Bearer $ATELIER_API_KEY"' if config.api_key else ""
+    return "\n".join([*lines, "Try:", EXAMPLE.format(url=url, key=key, model=models[0])])
+
+
+async def _say_if_slow(config: Config) -> None:
+    await asyncio.sleep(SLOW_START)
+    typer.echo(f"Still starting. The logs are in {config.logs_dir}", err=True)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from atelier.cli.failure import Failure
+from atelier.cli.output import Failure
 from atelier.hosts import is_loopback
 
 DEFAULT_URL = "http://127.0.0.1:1234"

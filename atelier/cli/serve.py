@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from atelier import __version__
-from atelier.cli.failure import Failure
+from atelier.cli.output import Failure
 
 if TYPE_CHECKING:
     from atelier.config import Config

@@ -1,20 +1,49 @@
-"""The server's processes, from the first start to the last end."""
+"""The configuration as the services get it: by environment variables, which other users cannot read.
+The server's processes, from the first start to the last end."""
 
 import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import typer
 from pydantic import SecretStr
 
-from atelier.cli.announcement import announce_when_ready
 from atelier.cli.children import Child
-from atelier.cli.service_environment import service_environment, without_api_key
+from atelier.cli.readiness import announce_when_ready
 from atelier.cli.service_log import set_aside_if_large, tell_warnings
 from atelier.config import Config
+
+PREFIX = "ATELIER_"
+
+
+def service_environment(config: Config, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What both services need: `inherited`, with every field of the configuration as ATELIER_<FIELD>.
+
+    The log is JSON, which `serve` reads; modules of the working directory are not importable there.
+    A variable of a field is looked for in any case, as the services would read it.
+    """
+    told = {PREFIX + name.upper(): as_text(getattr(config, name)) for name in Config.model_fields}
+    kept = {name: value for name, value in inherited.items() if name.upper() not in told}
+    fields = {name: text for name, text in told.items() if text}
+    return {**kept, **fields, f"{PREFIX}LOG_FORMAT": "json", "PYTHONSAFEPATH": "1"}
+
+
+def without_api_key(environment: Mapping[str, str]) -> dict[str, str]:
+    """For the registry, and so for the workers that it starts: they never see a client's key."""
+    return {name: value for name, value in environment.items() if name.upper() != f"{PREFIX}API_KEY"}
+
+
+def as_text(value: Any) -> str:
+    """A field's value as its variable has it; "" when it is not set, as an empty variable means."""
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, list) else str(value)
+
 
 STOP_MARGIN = 15.0  # seconds beyond the grace for requests: workers that do not end take some to be killed
 

@@ -1,14 +1,17 @@
-"""`status` and `version`."""
+"""`status` and `version`.
+`devices`: what models can be put on.
+`disk`: how much room the server's files take."""
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import typer
 
 from atelier import __version__
-from atelier.cli.options import AsJSON
-from atelier.cli.output import human_time, show_json
-from atelier.cli.rest_client import Server
+from atelier.cli.output import AsJSON, Column, human_size, human_time, printable, show_json, show_listing
+from atelier.cli.rest_client import JSON, Server
 
 
 def status(as_json: AsJSON = False) -> None:
@@ -35,3 +38,99 @@ def by_state(instances: list[dict[str, Any]]) -> str:
 
 def version() -> None:
     typer.echo(f"atelier {__version__}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingColumn:
+    """One that is shown where some device's driver has something for it."""
+
+    title: str
+    name: str  # in the server's reply
+    text: Callable[[Any], str]
+
+    def cell(self, device: dict[str, Any]) -> str:
+        value = (device.get("readings") or {}).get(self.name)
+        return "" if value is None else self.text(value)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+SIZES = (Column("DEVICE"), Column("FREE", right=True), Column("MEMORY", right=True))
+READINGS = (
+    ReadingColumn("USED", "memory_used_bytes", _gib),
+    ReadingColumn("BUSY", "utilization_percent", "{}%".format),
+    ReadingColumn("TEMP", "temperature_celsius", "{} °C".format),
+    ReadingColumn("POWER", "power_watts", "{:.0f} W".format),
+    ReadingColumn("LIMIT", "power_limit_watts", "{:.0f} W".format),
+)
+WORDS = (Column("WHAT"), Column("INSTANCES"))
+
+
+def list_devices(as_json: AsJSON = False) -> None:
+    with Server.from_environment() as server:
+        reply = server.get("/api/v1/devices", patient=True)
+    if as_json:
+        show_json(reply)
+    else:
+        _show(reply["devices"])
+
+
+def _show(devices: list[dict[str, Any]]) -> None:
+    readings = [each for each in READINGS if any(each.cell(device) for device in devices)]
+    columns = [*SIZES, *(Column(each.title, right=True) for each in readings), *WORDS]
+    show_listing(columns, [_row(device, readings) for device in devices])
+
+
+def _row(device: dict[str, Any], readings: list[ReadingColumn]) -> list[str]:
+    sizes = [_gib(device[name]) for name in ("memory_free_bytes", "memory_total_bytes")]
+    read = [each.cell(device) for each in readings]
+    return [device["id"], *sizes, *read, device["description"], ", ".join(device["instances"])]
+
+
+COLUMNS = (Column("NAME"), Column("WHAT"), Column("SIZE", right=True), Column("NOTE"))
+
+Row = tuple[str, str, int, str]
+"""What the columns show, its size in bytes."""
+
+
+def disk(as_json: AsJSON = False) -> None:
+    with Server.from_environment() as server:
+        use = server.get("/api/v1/disk", patient=True)
+    if as_json:
+        show_json(use)
+        return
+    show_listing(COLUMNS, [[name, what, human_size(size), note] for name, what, size, note in rows_of(use)])
+    library, used = human_size(use["library_bytes"]), human_size(use["used_bytes"])
+    typer.echo(f"\nThe library's models take {library}, all of the server's files {used}; each file counts once.")
+    for each in use["file_systems"]:
+        free, total = human_size(each["free_bytes"]), human_size(each["total_bytes"])
+        typer.echo(printable(f"{each['path']} has {free} of {total} free."))
+
+
+def rows_of(use: JSON) -> list[Row]:
+    """Of each kind the largest first."""
+    kinds = [
+        [_model(each) for each in use["models"]],
+        [(each["job_id"], "unfinished download", each["size_bytes"], "") for each in use["downloads"]],
+        [(each["path"], "left by a download", each["size_bytes"], "nobody needs it") for each in use["leftovers"]],
+        [_cache(each) for each in use["caches"]],
+    ]
+    return [
+        *(row for kind in kinds for row in sorted(kind, key=lambda row: -row[2])),
+        ("adapters", "LoRA files", use["adapters_bytes"], ""),
+        ("logs", "of services and workers", use["logs_bytes"], ""),
+        ("database", "of the registry", use["database_bytes"], ""),
+        ("others", "in the models' folder", use["other_bytes"], "of no model"),
+    ]
+
+
+def _model(model: JSON) -> Row:
+    note = f"{model['names']} names" if model["names"] > 1 else ""
+    return model["key"], "model", model["size_bytes"], note if model["in_library"] else "elsewhere, not counted"
+
+
+def _cache(cache: JSON) -> Row:
+    note = "" if cache["instance"] else "of no model that is known"
+    return cache["instance"] or cache["directory"], "saved prompts", cache["size_bytes"], note

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from atelier.cli.children import Child
-from atelier.cli.failure import Failure
+from atelier.cli.output import Failure
 from atelier.cli.readiness import until
 from atelier.cli.service_log import tell_warnings
 

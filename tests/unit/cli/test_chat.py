@@ -3,7 +3,7 @@ import json
 import pytest
 
 from atelier.cli.chat import choose_model, whole_prompt
-from atelier.cli.failure import Failure
+from atelier.cli.output import Failure
 from tests.support.cli_facts import KEY, answer, loaded, model, piece
 from tests.support.cli_server import Reply, ScriptedServer
 from tests.unit.cli.conftest import Atelier

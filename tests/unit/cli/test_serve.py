@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from atelier.cli.announcement import announcement
 from atelier.cli.children import Crashes, _ending
-from atelier.cli.failure import Failure
 from atelier.cli.main import command_of
+from atelier.cli.output import Failure
 from atelier.cli.preflight import check_exposure, check_home_is_free, claim_port, prepare_home
+from atelier.cli.readiness import announcement
 from atelier.cli.serve import configured
-from atelier.cli.service_environment import service_environment, without_api_key
 from atelier.cli.service_log import last_line, set_aside_if_large, told, warning_in
+from atelier.cli.service_supervisor import service_environment, without_api_key
 from atelier.config import Config
 from registry.instances.worker_environment import worker_environment
 from tests.unit.cli.conftest import Atelier

@@ -1,6 +1,6 @@
 import pytest
 
-from atelier.cli.text_tables import Column, listing
+from atelier.cli.output import Column, listing
 
 COLUMNS = (Column("ID"), Column("STATE"), Column("PID", right=True))
 ROWS = [["lab/model-one", "ready", "7"], ["lab/two", "loading 5%", "1234"]]
