@@ -1,32 +1,32 @@
-"""A conversation on the terminal: it remembers what was said.
-`chat`: one question from a script, or a conversation on the terminal."""
+"""`chat`: one question from a script, or a conversation on the terminal."""
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from atelier.cli.markdown import shown_answer
 from atelier.cli.output import Failure, remark, show_json
-from atelier.cli.rest_client import JSON, Server
+from atelier.cli.rest_client import Server
 from atelier.cli.streamed_answer import Answer, statistics_lines
+from atelier.json_types import Json
 
-HELP = "/clear forgets the conversation, /exit leaves. Ctrl-C stops an answer; twice, it leaves."
+HELP = "/clear starts a new conversation, /exit leaves. Ctrl-C stops an answer; press it twice to leave."
 
 
 class Conversation:
-    """The messages so far, and how the model is to answer them."""
+    """The messages so far, and the options of each request."""
 
-    def __init__(self, server: Server, model: str, system: str | None, options: JSON) -> None:
+    def __init__(self, server: Server, model: str, system: str | None, options: Json) -> None:
         self._server, self._model, self._options = server, model, options
-        self._opening: list[JSON] = [{"role": "system", "content": system}] if system else []
-        self.messages: list[JSON] = list(self._opening)
+        self._opening: list[Json] = [{"role": "system", "content": system}] if system else []
+        self.messages: list[Json] = list(self._opening)
 
     def ask(self, prompt: str, show: Callable[[str], None], note: Callable[[str], None]) -> Answer:
-        """The model's answer; `note` gets a line for each tool that it calls.
+        """The model's answer; `note` receives a line for each tool call.
 
-        A Ctrl-C ends it early; what came of it is remembered all the same.
+        The text of an answer that is stopped with Ctrl-C stays in the conversation.
         """
         messages = [*self.messages, {"role": "user", "content": prompt}]
         answer = Answer(self._server, {"model": self._model, "messages": messages, **self._options}, note)
@@ -43,34 +43,34 @@ class Conversation:
 
 
 def converse(conversation: Conversation, model: str, stats: bool) -> None:
-    """Read, answer, repeat, until /exit, the end of input, or Ctrl-C twice in a row."""
+    """Answer lines of input until /exit, the end of input, or Ctrl-C twice in a row."""
     import readline  # noqa: F401  # gives input() line editing and history
 
     remark(f"Chatting with {model}. {HELP}")
     stopped = False
-    while (line := _read_line(patience=1 if stopped else 2)) not in (None, "/exit"):
+    while (line := _read_line(presses=1 if stopped else 2)) not in (None, "/exit"):
         stopped = False
         if line == "/clear":
             conversation.clear()
-            remark("Forgotten.")
+            remark("New conversation.")
         elif line:
             stopped = not _answered(conversation, line, stats)
 
 
-def _read_line(patience: int) -> str | None:
-    """What was typed; None at the end of input, or when Ctrl-C was pressed `patience` times."""
-    for left in reversed(range(patience)):
+def _read_line(presses: int) -> str | None:
+    """The line that was typed; None at the end of input, or after Ctrl-C was pressed `presses` times."""
+    for left in reversed(range(presses)):
         try:
             return input("> ").strip()
         except EOFError:
             return None
         except KeyboardInterrupt:
-            remark("\nCtrl-C again leaves." if left else "")
+            remark("\nPress Ctrl-C again to leave." if left else "")
     return None
 
 
 def _answered(conversation: Conversation, prompt: str, stats: bool) -> bool:
-    """Whether the answer came without being stopped. What the server refuses does not end the conversation."""
+    """Whether the answer was not stopped. An error of the server does not end the conversation."""
     try:
         with shown_answer() as screen:
             answer = conversation.ask(prompt, screen.show, screen.note)
@@ -87,24 +87,26 @@ def _answered(conversation: Conversation, prompt: str, stats: bool) -> bool:
 
 def chat(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Which model; otherwise the loaded one, or the only one.")
+        str | None,
+        typer.Argument(metavar="MODEL", help="Model (default: the loaded one, or the only one)."),
     ] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this and leave.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this question and exit.")] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the most likely token.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: always the most likely token.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of the answer.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")] = None,
     mcp: Annotated[
-        list[str] | None, typer.Option(metavar="LABEL", help="MCP server of mcp.json whose tools the model may call.")
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Server of mcp.json whose tools the model may call; repeatable."),
     ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Show statistics after each answer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With a prompt: print the answer as JSON.")] = False,
 ) -> None:
     question = whole_prompt(prompt, "" if sys.stdin.isatty() else sys.stdin.read())
     if as_json and not question:
-        raise typer.BadParameter("--json needs a prompt: give one with -p")
+        raise typer.BadParameter("--json needs a prompt: use -p")
     if not question and not sys.stdin.isatty():
-        raise typer.BadParameter("no prompt: give one with -p, or on standard input")
+        raise typer.BadParameter("no prompt: use -p, or standard input")
     tools = [{"type": "mcp", "server_label": label} for label in mcp or []] or None
     options = _given(temperature=temperature, max_tokens=max_tokens, seed=seed, tools=tools)
     with Server.from_environment() as server:
@@ -117,19 +119,19 @@ def chat(
 
 
 def whole_prompt(prompt: str | None, piped: str) -> str:
-    """What is asked: the prompt, and below it what was piped in."""
+    """The prompt, followed by the text from standard input."""
     return "\n\n".join(part for part in (prompt, piped.strip()) if part)
 
 
-def choose_model(models: Sequence[dict[str, Any]]) -> str:
-    """The first loaded model that can chat, or else the only one."""
+def choose_model(models: Sequence[Json]) -> str:
+    """The first loaded model that can chat, otherwise the only one. Raises Failure when there are several."""
     able = [model for model in models if model["type"] == "llm"]
     loaded = [model["key"] for model in able if model["loaded_instances"]]
     if loaded or len(able) == 1:
         return str(loaded[0] if loaded else able[0]["key"])
     if not able:
-        raise Failure("The server has no model to chat with. Give it one with: atelier import FILE")
-    raise Failure(f"Which model? Name one of: {', '.join(model['key'] for model in able)}")
+        raise Failure("The server has no model to chat with. Add one with: atelier import FILE")
+    raise Failure(f"Several models can chat: name one of {', '.join(model['key'] for model in able)}")
 
 
 def _ask_once(conversation: Conversation, question: str, stats: bool, as_json: bool) -> None:
@@ -142,5 +144,5 @@ def _ask_once(conversation: Conversation, question: str, stats: bool, as_json: b
         typer.echo("\n" + statistics_lines(answer.statistics))
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _given(**options: object) -> Json:
     return {name: value for name, value in options.items() if value is not None}

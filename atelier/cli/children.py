@@ -1,4 +1,4 @@
-"""A service as a child process that is started again when it crashes, and stopped in good order."""
+"""A service as a child process: restarted when it crashes, stopped gracefully."""
 
 import asyncio
 import os
@@ -15,20 +15,20 @@ from atelier.cli.service_log import last_line
 
 LONGEST_DELAY = 30.0  # seconds
 CRASHES_TOO_MANY = 5
-WINDOW = 60.0  # seconds in which so many crashes are too many; who runs longer starts afresh
+WINDOW = 60.0  # seconds; the crash count resets after a run of this length
 
 Say = Callable[[str], None]
 
 
 class Crashes:
-    """Decides when a process that crashed may start again: after 1, 2, 4, ... 30 seconds."""
+    """Decides when a crashed process may restart: after 1, 2, 4, ... 30 seconds."""
 
     def __init__(self, first_delay: float = 1.0) -> None:
         self._first_delay = first_delay
         self._in_a_row: list[float] = []
 
     def delay_after(self, now: float, ran_for: float) -> float | None:
-        """Seconds to wait after a crash at `now`; None when it has crashed too often."""
+        """Seconds to wait after a crash at `now`; None after five crashes within a minute."""
         if ran_for > WINDOW:
             self._in_a_row.clear()
         self._in_a_row.append(now)
@@ -38,14 +38,14 @@ class Crashes:
 
 
 class Child:
-    """One service. Whoever runs `keep_running` owns it; cancel that, then `stop`.
+    """One service. The task that runs `keep_running` owns it: cancel the task, then call `stop`.
 
         running --process exits--> waiting --delay passes--> running
            |                          '--crashed too often--> Failure
-           '--keep_running cancelled--> left running --stop--> gone
+           '--keep_running cancelled--> left running --stop--> ended
 
-    It runs in a session of its own, so that the terminal's Ctrl-C does not reach it, and reads from
-    a pipe that only this process holds open: it ends when this process does, however that happens.
+    It runs in its own session, so that the terminal's Ctrl-C does not reach it. It reads from a pipe that only
+    this process holds open: it ends when this process does, even if that is killed.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def keep_running(self) -> None:
-        """Start the process, and again after each crash; Failure when it crashes too often."""
+        """Start the process, and restart it after each crash. Raises Failure when it crashes too often."""
         crashes = Crashes(self._first_delay)
         while True:
             started = time.monotonic()
             ending = _ending(await self._run_once())
             now = time.monotonic()
             delay = crashes.delay_after(now, now - started)
-            reason = f"{self.name} {ending}: {last_line(self.log) or 'it left no message'}"
+            reason = f"{self.name} {ending}: {last_line(self.log) or 'it logged nothing'}"
             if delay is None:
-                raise Failure(f"{reason}\nIt crashed {CRASHES_TOO_MANY} times in a minute. Its log: {self.log}")
-            self._say(f"{reason}. Starting it again in {delay:.0f} s.")
+                raise Failure(f"{reason}\nIt crashed {CRASHES_TOO_MANY} times in a minute. See its log: {self.log}")
+            self._say(f"{reason}. Restarting it in {delay:.0f} s.")
             await asyncio.sleep(delay)
 
     async def _run_once(self) -> int:
@@ -82,21 +82,21 @@ class Child:
             )
         return await self._process.wait()
 
-    async def stop(self, grace: float, hasten: asyncio.Event) -> None:
-        """Ask it to end; kill it after `grace` seconds, or as soon as `hasten` is set."""
+    async def stop(self, grace: float, kill: asyncio.Event) -> None:
+        """Send SIGTERM; kill the process after `grace` seconds, or as soon as `kill` is set."""
         process = self._process
         if process is None or process.returncode is not None:
             return
         process.terminate()
-        if not await _ends_within(process, grace, hasten):
-            self._say(f"{self.name} does not end: killing it.")
-            with suppress(ProcessLookupError, PermissionError):  # it ended just now; macOS says so by the latter
+        if not await _ends_within(process, grace, kill):
+            self._say(f"{self.name} did not stop in time and is killed.")
+            with suppress(ProcessLookupError, PermissionError):  # it has just ended; macOS raises PermissionError then
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 
-async def _ends_within(process: asyncio.subprocess.Process, grace: float, hasten: asyncio.Event) -> bool:
-    waits = {asyncio.ensure_future(process.wait()), asyncio.ensure_future(hasten.wait())}
+async def _ends_within(process: asyncio.subprocess.Process, grace: float, kill: asyncio.Event) -> bool:
+    waits = {asyncio.ensure_future(process.wait()), asyncio.ensure_future(kill.wait())}
     _, pending = await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
     for wait in pending:
         wait.cancel()

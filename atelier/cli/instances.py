@@ -1,13 +1,14 @@
-"""`ps` and `unload`: what is loaded."""
+"""`ps`, `unload` and `scale`: the instances of models."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from atelier.cli.output import AsJSON, Column, Failure, printable, remark, show_json, show_listing
+from atelier.cli.output import AsJSON, Column, Failure, ModelKey, printable, remark, show_json, show_listing
 from atelier.cli.rest_client import Server, ServerRefused
+from atelier.json_types import Json
 
 COLUMNS = (
     Column("ID"),
@@ -35,9 +36,7 @@ SEQUENCE_COLUMNS = (
 
 
 def list_instances(
-    sequences: Annotated[
-        bool, typer.Option("--sequences", "-v", help="List what each has in work, and how far it is.")
-    ] = False,
+    sequences: Annotated[bool, typer.Option("--sequences", "-v", help="List also the sequences in progress.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     with Server.from_environment() as server:
@@ -56,8 +55,8 @@ def list_instances(
         remark("Nothing is loaded. Load a model with: atelier load MODEL")
 
 
-def sequences_of(server: Server, instance_id: str) -> list[dict[str, Any]]:
-    """None of an instance that was unloaded meanwhile, or whose worker does not answer, which is said."""
+def sequences_of(server: Server, instance_id: str) -> list[Json]:
+    """The sequences in progress. Empty if the instance was unloaded meanwhile, or if its worker fails."""
     try:
         return list(server.get(f"/api/v1/instances/{quote(instance_id)}/sequences")["sequences"])
     except ServerRefused as refusal:
@@ -67,8 +66,10 @@ def sequences_of(server: Server, instance_id: str) -> list[dict[str, Any]]:
 
 
 def unload(
-    instance: Annotated[str | None, typer.Argument(metavar="ID", help="Which one, where several are loaded.")] = None,
-    everything: Annotated[bool, typer.Option("--all", "-a", help="Unload all of them.")] = False,
+    instance: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Instance to unload (default: the only one).")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Unload all instances.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     if instance and everything:
@@ -83,20 +84,44 @@ def unload(
         show_json({"unloaded": chosen})
 
 
+def scale(
+    model: ModelKey,
+    least: Annotated[int | None, typer.Option("--min", min=0, help="Minimum instances to keep loaded.")] = None,
+    most: Annotated[int | None, typer.Option("--max", min=1, help="Maximum instances to scale up to.")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Stop scaling; keep the instances that are loaded.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    if (least is None and most is None) != off:
+        raise typer.BadParameter("use --min, --max or both, or --off")
+    body = {"model": model} | {name: limit for name, limit in (("min", least), ("max", most)) if limit is not None}
+    with Server.from_environment() as server:
+        reply = server.post("/api/v1/models/replicas", body)
+    if as_json:
+        show_json(reply)
+    else:
+        text = instances_text(reply["replicas"]) if reply["replicas"] else "not scaled"
+        typer.echo(f"{reply['model']}: {text}")
+
+
+def instances_text(replicas: Json) -> str:
+    """{"min": 1, "max": 3} as "1 to 3"."""
+    return f"{replicas['min']}" if replicas["min"] == replicas["max"] else f"{replicas['min']} to {replicas['max']}"
+
+
 def loaded_ids(server: Server) -> list[str]:
     return [instance["id"] for instance in server.get("/api/v1/instances")["instances"]]
 
 
 def choose(loaded: list[str], everything: bool) -> list[str]:
-    """What to unload when no instance is named."""
+    """The instances to unload when none is named. Raises Failure when that is ambiguous."""
     if everything or len(loaded) == 1:
         return loaded
     if not loaded:
         raise Failure("Nothing is loaded.")
-    raise Failure(f"Several models are loaded: name one of {', '.join(loaded)}, or give --all.")
+    raise Failure(f"Several models are loaded: name one of {', '.join(loaded)}, or use --all.")
 
 
-def _row(instance: dict[str, Any]) -> list[str]:
+def _row(instance: Json) -> list[str]:
     return [
         instance["id"],
         instance["model"],
@@ -107,20 +132,20 @@ def _row(instance: dict[str, Any]) -> list[str]:
     ]
 
 
-def state_of(instance: dict[str, Any]) -> str:
-    """The state in a word, and how far a load is."""
+def state_of(instance: Json) -> str:
+    """The state; for a load also its progress."""
     state, progress = str(instance["state"]), instance.get("load_progress") or 0
     return f"{state} {progress:.0%}" if state == "loading" else state
 
 
-def _show_sequences(instances: list[dict[str, Any]]) -> None:
+def _show_sequences(instances: list[Json]) -> None:
     rows = [_sequence_row(instance["id"], each) for instance in instances for each in instance.get("sequences", ())]
     if rows:
         typer.echo()
         show_listing(SEQUENCE_COLUMNS, rows)
 
 
-def _sequence_row(instance_id: str, sequence: dict[str, Any]) -> list[str]:
+def _sequence_row(instance_id: str, sequence: Json) -> list[str]:
     return [
         f"{sequence['request_id']}#{sequence['choice']}",
         instance_id,
@@ -131,7 +156,7 @@ def _sequence_row(instance_id: str, sequence: dict[str, Any]) -> list[str]:
     ]
 
 
-def _show_errors(instances: list[dict[str, Any]]) -> None:
+def _show_errors(instances: list[Json]) -> None:
     for instance in instances:
         if error := instance.get("error"):
             message = error.get("message") if isinstance(error, dict) else error

@@ -1,5 +1,4 @@
-"""Settings as command-line flags, made from the table in which each setting is declared once.
-`load`: a worker for a model, with the settings given as flags."""
+"""`load`: starts a worker for a model, with one flag for each load setting."""
 
 import inspect
 import sys
@@ -11,37 +10,43 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from atelier.cli.output import AsJSON, Column, Failure, listing, show_json
+from atelier.cli.output import AsJSON, Column, Failure, ModelKey, listing, show_json
 from atelier.cli.rest_client import Server
 from atelier.errors import ModelNotFound
+from atelier.json_types import Json
 from atelier.names import ModelName, find_name
-from atelier.settings.settings_table import TABLE, Group, Setting
+from atelier.settings.settings_table import TABLE, Setting
+
+POLL_SECONDS = 0.2
+ESTIMATED = (("Weights", "weights"), ("KV cache", "kv_cache"), ("Compute", "compute"), ("Total", "total"))
+SHORT_FLAGS = {"context_length": "-c"}
+LEFT_OUT = "gpu_layers"  # --gpu sets it
+
+Gpu = Annotated[
+    str | None,
+    typer.Option(
+        metavar="off|max|LAYERS|SHARE",
+        help="Layers to put on the GPU: none, all, a number, or a share with a decimal point (0.5, say).",
+    ),
+]
 
 
-def with_settings(
-    group: Group, *, but: tuple[str, ...] = (), short: Mapping[str, str] | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command whose last parameter is `**settings` one flag per setting of the group.
-
-    A flag that was not given arrives as None. `short` maps a setting to its one-letter flag.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command)
-        own = [entry for entry in signature.parameters.values() if entry.kind is not entry.VAR_KEYWORD]
-        flags = [flag(row, (short or {}).get(name)) for name, row in TABLE[group].items() if name not in but]
-        command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-        return command
-
-    return decorate
+def with_load_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command whose last parameter is `**settings` one flag per load setting; None: the flag is absent."""
+    signature = inspect.signature(command)
+    own = [entry for entry in signature.parameters.values() if entry.kind is not entry.VAR_KEYWORD]
+    flags = [flag(row) for row in TABLE["load"].values() if row.name != LEFT_OUT]
+    command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+    return command
 
 
-def flag(row: Setting, short: str | None = None) -> inspect.Parameter:
-    """One setting as a keyword parameter that typer understands."""
-    long = "--" + row.name.replace("_", "-")
-    names = [f"{long}/--no-{long[2:]}" if _plain(row.type) is bool else long, *([short] if short else [])]
+def flag(row: Setting) -> inspect.Parameter:
+    """The setting as a keyword parameter that typer turns into a flag."""
+    long = _flag_name(row)
+    short = [SHORT_FLAGS[row.name]] if row.name in SHORT_FLAGS else []
     option = typer.Option(
-        *names,
+        f"{long}/--no-{long[2:]}" if _plain(row.type) is bool else long,
+        *short,
         help=_help(row),
         min=row.facts.minimum if _is_number(row) else None,
         max=row.facts.maximum if _is_number(row) else None,
@@ -51,19 +56,23 @@ def flag(row: Setting, short: str | None = None) -> inspect.Parameter:
     return inspect.Parameter(row.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def settings_body(group: Group, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that were given, by the names that the REST API has for them."""
-    rows = TABLE[group]
+def settings_body(given: Mapping[str, object]) -> Json:
+    """The flags that were given, under the REST API's names. Raises BadParameter for a malformed list of numbers."""
+    rows = TABLE["load"]
     return {rows[name].facts.lmstudio: _value(rows[name], raw) for name, raw in given.items() if raw not in (None, [])}
 
 
-def _value(row: Setting, raw: Any) -> Any:
+def _value(row: Setting, raw: object) -> object:
     if not _is_numbers(row):
         return raw
     try:
         return [float(part) for part in str(raw).split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--{row.name.replace('_', '-')} takes numbers, with commas between") from None
+        raise typer.BadParameter(f"{_flag_name(row)} takes comma-separated numbers") from None
+
+
+def _flag_name(row: Setting) -> str:
+    return "--" + row.name.replace("_", "-")
 
 
 def _flag_type(row: Setting) -> Any:
@@ -78,7 +87,7 @@ def _plain(kind: Any) -> Any:
 
 
 def _is_numbers(row: Setting) -> bool:
-    """A list in one flag, with commas; a list of texts is a flag that may be given again."""
+    """A list of numbers is one flag, with commas; a list of texts is a flag that may be repeated."""
     return bool(row.type == list[float])
 
 
@@ -101,34 +110,23 @@ def _metavar(row: Setting) -> str | None:
     return (row.facts.unit or "NUMBER").upper() if _is_number(row) else None
 
 
-POLL_SECONDS = 0.2
-ESTIMATED = (("Weights", "weights"), ("KV cache", "kv_cache"), ("Compute", "compute"), ("Total", "total"))
-
-Gpu = Annotated[
-    str | None,
-    typer.Option(
-        metavar="off|max|LAYERS|SHARE",
-        help="Layers held on the GPU: none, all, a number of them, or a share with a decimal point such as 0.5.",
-    ),
-]
-
-
-@with_settings("load", but=("gpu_layers",), short={"context_length": "-c"})
+@with_load_settings
 def load(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
-    identifier: Annotated[str | None, typer.Option(help="What to call the instance: its model's key.")] = None,
+    model: ModelKey,
+    identifier: Annotated[str | None, typer.Option(help="Instance id (default: the model's key).")] = None,
     gpu: Gpu = None,
     ttl: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Unload it after so long without work.")
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Unload the instance after this time without requests."),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Whose settings hold where no flag says otherwise.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Preset whose settings apply where no flag is given.")] = None,
     estimate_only: Annotated[
-        bool, typer.Option("--estimate-only", help="Load nothing: say how much memory it would take.")
+        bool, typer.Option("--estimate-only", help="Show how much memory the load would take, and load nothing.")
     ] = False,
     as_json: AsJSON = False,
     **settings: Any,
 ) -> None:
-    body = {"model": model, **settings_body("load", settings)}
+    body: Json = {"model": model, **settings_body(settings)}
     if identifier:
         body["identifier"] = identifier
     if preset:
@@ -149,7 +147,7 @@ def load(
         typer.echo(f"Loaded {reply['instance_id']} in {reply['load_time_seconds']:.1f} s")
 
 
-def show_estimate(reply: dict[str, Any], *, as_json: bool) -> None:
+def show_estimate(reply: Json, *, as_json: bool) -> None:
     if as_json:
         show_json(reply)
         return
@@ -159,7 +157,7 @@ def show_estimate(reply: dict[str, Any], *, as_json: bool) -> None:
 
 
 def gpu_layers(gpu: str | None, server: Server, model: str) -> int | None:
-    """What `--gpu` means in layers; None leaves it to the server, which takes all of them."""
+    """The value of `--gpu` in layers; None leaves it to the server, which uses the GPU for all layers."""
     if gpu is None or gpu == "max":
         return None
     if gpu == "off":
@@ -191,7 +189,7 @@ def _layers_of(server: Server, model: str) -> int:
 
 @contextmanager
 def shown_progress(server: Server, model: str) -> Iterator[None]:
-    """Inside, a terminal shows how far the load is."""
+    """Shows the load's progress on a terminal while the block runs."""
     if not sys.stderr.isatty():
         yield
         return
@@ -211,17 +209,17 @@ def shown_progress(server: Server, model: str) -> Iterator[None]:
             ended.set()
 
 
-def _follow(server: Server, ended: threading.Event, show: Any) -> None:
+def _follow(server: Server, ended: threading.Event, show: Callable[[float], None]) -> None:
     while not ended.wait(POLL_SECONDS):
         try:
             instances = server.get("/api/v1/instances")["instances"]
         except Failure:
-            continue  # the load itself will tell
+            continue  # the load request reports it
         show(load_progress(instances))
 
 
-def load_progress(instances: list[dict[str, Any]]) -> float:
-    """How far the newest load is, 0 to 1: the server does not say which one is ours until it is done."""
+def load_progress(instances: list[Json]) -> float:
+    """The progress of the newest load, 0 to 1: until it is done, the server does not say which load is ours."""
     loading = [instance for instance in instances if instance["state"] in ("starting", "loading")]
     newest = max(loading, key=lambda instance: instance["started_at"] or 0, default=None)
     return float(newest["load_progress"] or 0) if newest else 0.0

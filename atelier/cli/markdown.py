@@ -1,4 +1,4 @@
-"""An answer on the screen while it streams: Markdown on a terminal, plain text in a pipe."""
+"""An answer while it streams: rendered Markdown on a terminal, plain text in a pipe."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ FENCES = ("```", "~~~")
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where an answer is shown: its next piece of text, and lines about it between the pieces."""
+    """`show` writes the next piece of the answer, `note` a line about it between two pieces."""
 
     show: Show
     note: Show
@@ -28,7 +28,7 @@ def shown_answer() -> Iterator[Screen]:
 
 @contextmanager
 def _plain() -> Iterator[Screen]:
-    """What is noted is no part of the answer, which a program may read."""
+    """Notes go to standard error: a program may read the answer."""
     unfinished_line = False
 
     def show(piece: str) -> None:
@@ -46,7 +46,7 @@ def _plain() -> Iterator[Screen]:
 
 @contextmanager
 def _live() -> Iterator[Screen]:
-    """Whole blocks are printed once; only the block being written is drawn anew."""
+    """Finished blocks are printed once; only the unfinished block is redrawn."""
     from rich.live import Live
     from rich.markdown import Markdown
     from rich.text import Text
@@ -74,10 +74,9 @@ def _live() -> Iterator[Screen]:
 
 
 def split_blocks(text: str) -> tuple[str, str]:
-    """The Markdown blocks that nothing to come can change, and the rest.
+    """The Markdown blocks that later text cannot change, and the rest.
 
-    A block ends at a blank line outside a fence, when what follows is not indented (a list item's
-    second paragraph belongs to the list).
+    A block ends at a blank line outside a fence, unless indented text follows: it may belong to a list item.
     """
     end = position = 0
     fence, after_blank = "", False
@@ -91,7 +90,7 @@ def split_blocks(text: str) -> tuple[str, str]:
 
 
 def _fence_after(line: str, fence: str) -> str:
-    """The fence that is open after this line; "" when none is."""
+    """The fence that is open after this line, or ""."""
     mark = line[:3]
     if mark not in FENCES:
         return fence

@@ -1,4 +1,4 @@
-"""`mcp` alone: the server's MCP on standard input and output, for programs that start their MCP servers as commands."""
+"""`mcp` without a subcommand: the server's MCP on standard input and output, for programs that start MCP servers."""
 
 import os
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from mcp_types.version import LATEST_MODERN_VERSION
 from atelier import __version__
 from atelier.cli.rest_client import CONNECT_SECONDS, Server
 
-REPORT_SECONDS = 5.0  # for a program that does not read to take a progress notification
+REPORT_SECONDS = 5.0  # timeout of a progress notification to a program that does not read
 
 FORWARDED: dict[str, tuple[type[types.Request[Any, Any]], type[types.RequestParams], type[types.Result]]] = {
     "tools/list": (types.ListToolsRequest, types.PaginatedRequestParams, types.ListToolsResult),
@@ -36,21 +36,21 @@ FORWARDED: dict[str, tuple[type[types.Request[Any, Any]], type[types.RequestPara
     "prompts/get": (types.GetPromptRequest, types.GetPromptRequestParams, types.GetPromptResult),
     "completion/complete": (types.CompleteRequest, types.CompleteRequestParams, types.CompleteResult),
 }
-"""What the server answers; all else of the protocol is between this process and the program that started it."""
+"""Requests that are forwarded to the server. This process answers the rest of the protocol itself."""
 
 
 def speak_mcp() -> None:
-    """Until standard input ends."""
+    """Serve MCP until standard input ends. Raises Failure when the server is not reachable or rejects the key."""
     with Server.from_environment() as server:
-        server.get("/api/v1/status")  # who has no server, or the wrong key, is told so in our words
+        server.get("/api/v1/status")  # fails with our messages rather than the SDK's
         url = server.url
     anyio.run(serve, url, os.environ.get("ATELIER_API_KEY"))
 
 
 async def serve(url: str, key: str | None) -> None:
-    """Until standard input ends."""
+    """Serve MCP until standard input ends."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # a load, or a long answer, takes its time
+    timeout = httpx2.Timeout(None, connect=CONNECT_SECONDS)  # a load or a long answer may take any time
     async with httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as http:
         upstream = Upstream(url, http)
         server = bridge(upstream, await upstream.instructions())
@@ -59,7 +59,7 @@ async def serve(url: str, key: str | None) -> None:
 
 
 class Upstream:
-    """The running server. Each request stands alone, so that it may be stopped and started again meanwhile."""
+    """The running server. Each request has a connection of its own, so that the server may restart in between."""
 
     def __init__(self, url: str, http: httpx2.AsyncClient) -> None:
         self._url = url
@@ -67,13 +67,13 @@ class Upstream:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Client]:
-        """A client for one request; leaving it ends the request. MCPError where there is no server."""
+        """A client for one request; leaving the block cancels it. Raises MCPError when the server is not reachable."""
         transport = streamable_http_client(f"{self._url}/mcp", http_client=self._http, max_sse_event_size=None)
         try:
             async with Client(transport, mode=LATEST_MODERN_VERSION, cache=None) as client:
                 yield client
         except ExceptionGroup as group:  # the transport's tasks wrap what they raise
-            raise told(group, self._url) from None
+            raise reported_error(group, self._url) from None
 
     async def instructions(self) -> str | None:
         async with self.connected() as client:
@@ -88,8 +88,8 @@ class Upstream:
             return await client.session.send_request(request, result, progress_callback=report)
 
 
-def told(group: ExceptionGroup[Exception], url: str) -> Exception:
-    """What a client of ours should hear of it."""
+def reported_error(group: ExceptionGroup[Exception], url: str) -> Exception:
+    """The error that the program receives."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -99,16 +99,16 @@ def told(group: ExceptionGroup[Exception], url: str) -> Exception:
 
 
 def bridge(upstream: Upstream, instructions: str | None) -> MCPServer:
-    """A server that asks the other one. Progress comes back, and a call that is cancelled here ends there."""
+    """An MCP server that forwards requests and cancellations to `upstream`, and returns its results and progress."""
     server: MCPServer = MCPServer("lm-atelier", version=__version__, title="LM Atelier", instructions=instructions)
 
     def forward(method: str) -> None:
         request_type, params_type, result_type = FORWARDED[method]
 
-        async def handle(ctx: ServerRequestContext, params: Any) -> types.Result:
-            # Its own envelope is the client's to write: what is in _meta was meant for this process.
-            told = params.model_dump(by_alias=True, exclude={"meta"}, exclude_none=True)
-            request = request_type.model_validate({"params": told})
+        async def handle(ctx: ServerRequestContext, params: types.RequestParams) -> types.Result:
+            # _meta is left out: it was addressed to this process, and the client of `upstream` writes its own.
+            forwarded = params.model_dump(by_alias=True, exclude={"meta"}, exclude_none=True)
+            request = request_type.model_validate({"params": forwarded})
             return await upstream.ask(request, result_type, reporter(ctx))
 
         server.add_request_handler(method, params_type, handle)
@@ -125,12 +125,12 @@ def bridge(upstream: Upstream, instructions: str | None) -> MCPServer:
 
 
 def reporter(ctx: ServerRequestContext) -> ProgressFnT | None:
-    """Passes progress on; None where it is not wanted."""
+    """A function that forwards progress; None if the program did not request it."""
     if (ctx.meta or {}).get("progress_token") is None:
         return None
 
     async def report(progress: float, total: float | None, message: str | None) -> None:
-        # The result is on its heels, which ends the connection, and with it what still tells of progress.
+        # Shielded: the result may follow at once, and its arrival cancels pending notifications.
         with anyio.move_on_after(REPORT_SECONDS, shield=True):
             await ctx.session.report_progress(progress, total, message)
 
@@ -140,6 +140,7 @@ def reporter(ctx: ServerRequestContext) -> ProgressFnT | None:
 async def relay_changes(
     upstream: Upstream, ctx: ServerRequestContext, wanted: types.SubscriptionFilter
 ) -> types.SubscriptionsListenResult:
+    """Forward the server's change notifications until the subscription ends."""
     meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
     async with (
         upstream.connected() as client,
@@ -148,12 +149,12 @@ async def relay_changes(
             prompts_list_changed=bool(wanted.prompts_list_changed),
             resources_list_changed=bool(wanted.resources_list_changed),
             resource_subscriptions=wanted.resource_subscriptions or (),
-        ) as heard,
+        ) as subscription,
     ):
-        taken = types.SubscriptionsAcknowledgedNotificationParams(notifications=heard.honored, _meta=meta)
+        accepted = types.SubscriptionsAcknowledgedNotificationParams(notifications=subscription.honored, _meta=meta)
         await ctx.session.send_notification(
-            types.SubscriptionsAcknowledgedNotification(params=taken), related_request_id=ctx.request_id
+            types.SubscriptionsAcknowledgedNotification(params=accepted), related_request_id=ctx.request_id
         )
-        async for event in heard:
+        async for event in subscription:
             await ctx.session.send_notification(event_to_notification(event, meta), related_request_id=ctx.request_id)
     return types.SubscriptionsListenResult(_meta=meta)

@@ -1,4 +1,4 @@
-"""`mcp add`, `ls`, `rm`, `test`: the MCP servers whose tools models use, which `mcp.json` in the home names."""
+"""`mcp add`, `ls`, `rm`, `test`: the MCP servers in the home's `mcp.json`, whose tools models can use."""
 
 import os
 import sys
@@ -9,14 +9,15 @@ from urllib.parse import quote
 import typer
 
 from atelier.cli.output import AsJSON, Column, Failure, printable, remark, show_json, show_listing
-from atelier.cli.rest_client import JSON, Server
+from atelier.cli.rest_client import Server
 from atelier.cli.serve import configured
+from atelier.json_types import Json
 from atelier.mcp_file import SERVERS, WrongFile, entry_of, read_document, write_document
 
 PATH = "/api/v1/mcp/servers"
 LONGEST_SHOWN = 60  # characters of a description in a table
 
-Label = Annotated[str, typer.Argument(metavar="LABEL", help="What the server is called here.")]
+Label = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the server in mcp.json.")]
 
 KNOWN = (Column("LABEL"), Column("KIND"), Column("STATE"), Column("TOOLS", right=True), Column("APPROVAL"))
 TOOLS = (Column("TOOL"), Column("USED"), Column("DESCRIPTION"))
@@ -24,8 +25,8 @@ TOOLS = (Column("TOOL"), Column("USED"), Column("DESCRIPTION"))
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
-    help="Speak MCP on standard input and output, for programs that start their MCP servers as commands;\n"
-    "or list the MCP servers whose tools models use, add, remove or try one.",
+    help="Serve MCP on standard input and output, for programs that start MCP servers as commands;\n"
+    "or list the MCP servers whose tools models can use; add, remove or test one.",
 )
 
 
@@ -33,34 +34,34 @@ app = typer.Typer(
 def mcp(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
-    if sys.stdin.isatty():  # a person, who cannot speak it
+    if sys.stdin.isatty():  # a person, not an MCP client
         typer.echo(context.get_help())
         return
-    from atelier.cli.mcp_bridge import speak_mcp  # with the SDK, which takes its time to import
+    from atelier.cli.mcp_bridge import speak_mcp  # here, as the SDK is slow to import
 
     speak_mcp()
 
 
-@app.command(help="Add a server: a command after --, or an address with --url.")
+@app.command(help="Add a server: a command after --, or a URL with --url.")
 def add(
     label: Label,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- COMMAND [ARGUMENT]...]", help="What starts the server.")
+        list[str] | None, typer.Argument(metavar="[-- COMMAND [ARGUMENT]...]", help="Command that starts the server.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Where the server is, if it is not a command.")] = None,
-    header: Annotated[list[str] | None, typer.Option(help="NAME:VALUE, sent with every request to it.")] = None,
-    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, for the command.")] = None,
-    cwd: Annotated[str | None, typer.Option(help="Directory that the command runs in.")] = None,
-    allow: Annotated[list[str] | None, typer.Option(help="Only this tool of it; may be repeated.")] = None,
+    url: Annotated[str | None, typer.Option(help="URL of a server that is not a command.")] = None,
+    header: Annotated[list[str] | None, typer.Option(help="Header NAME:VALUE of every request to it.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="Variable NAME=VALUE of the command.")] = None,
+    cwd: Annotated[str | None, typer.Option(help="Working directory of the command.")] = None,
+    allow: Annotated[list[str] | None, typer.Option(help="Allow only this tool; may be repeated.")] = None,
     approve: Annotated[
-        list[str] | None, typer.Option(help="always, never, or a tool that a person must agree to.  [never]")
+        list[str] | None, typer.Option(help="Calls that need approval: always, never, or a tool's name.  [never]")
     ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds that a call may take.  [60]")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Timeout of a call, in seconds.  [60]")] = None,
     sampling: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Which model answers what the server asks one.  [none]")
+        str | None, typer.Option(metavar="MODEL", help="Model for the server's sampling requests.  [none]")
     ] = None,
-    elicitation: Annotated[bool, typer.Option("--elicitation", help="The server may ask the user.")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of one of the same label.")] = False,
+    elicitation: Annotated[bool, typer.Option("--elicitation", help="Let the server ask the user questions.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the server of that label.")] = False,
 ) -> None:
     given = {
         "command": command[0] if command else None,
@@ -80,13 +81,13 @@ def add(
     document = _document()
     servers = document.setdefault(SERVERS, {})
     if label in servers and not replace:
-        raise Failure(f'There is a server "{label}" already; --replace takes its place.')
+        raise Failure(f'mcp.json already has a server "{label}"; use --replace to replace it.')
     servers[label] = entry
     _write(document)
-    remark(f"Added {label}. Try it with: atelier mcp test {label}")
+    remark(f"Added {label}. Test it with: atelier mcp test {label}")
 
 
-@app.command("ls", help="List the servers, and how they are.")
+@app.command("ls", help="List the servers and their states.")
 def list_servers(as_json: AsJSON = False) -> None:
     with Server.from_environment() as server:
         reply = server.get(PATH)
@@ -94,7 +95,7 @@ def list_servers(as_json: AsJSON = False) -> None:
         show_json(reply)
         return
     if reply["error"] is not None:
-        remark(f"mcp.json is wrong, and what it said before holds: {printable(reply['error'])}")
+        remark(f"mcp.json is not valid, so its previous content applies: {printable(reply['error'])}")
     rows = [_row(known) for known in reply["servers"]] + [
         [label, "", "disabled", "", ""] for label in reply["disabled"]
     ]
@@ -113,32 +114,32 @@ def remove(label: Label) -> None:
     remark(f"Removed {label}.")
 
 
-@app.command("test", help="Connect to a server, and show its tools.")
+@app.command("test", help="Connect to a server and show its tools.")
 def try_server(label: Label, as_json: AsJSON = False) -> None:
     with Server.from_environment() as server:
         reply = server.post(f"{PATH}/{quote(label, safe='')}/test", {}, patient=True)
     if as_json:
         show_json(reply)
         return
-    remark(f"{label} speaks MCP {reply['protocol']}, and has listed its tools within {reply['seconds']:g} s.")
+    remark(f"{label} speaks MCP {reply['protocol']} and listed its tools in {reply['seconds']:g} s.")
     if reply["tools"]:
         show_listing(TOOLS, [_tool_row(tool) for tool in reply["tools"]])
     else:
-        remark("It has no tools that a model could use.")
+        remark("It has no tools.")
 
 
-def _check(label: str, entry: JSON) -> None:
+def _check(label: str, entry: Json) -> None:
     try:
         entry_of(label, entry, None)
     except WrongFile as error:
         raise Failure(f"{error}.") from None
 
 
-def _document() -> JSON:
-    """The file of this machine's server."""
+def _document() -> Json:
+    """The content of mcp.json. Raises Failure when the server is on another machine."""
     with Server.from_environment() as server:
         if not server.is_on_this_machine:
-            raise Failure(f"mcp.json lies on the machine of {server.url}: change it there.")
+            raise Failure(f"mcp.json is on the machine of {server.url}: change it there.")
     path = configured({}).mcp_file
     try:
         return read_document(path)
@@ -146,7 +147,7 @@ def _document() -> JSON:
         raise Failure(f"{path}: {error}") from None
 
 
-def _write(document: JSON) -> None:
+def _write(document: Json) -> None:
     path = configured({}).mcp_file
     try:
         write_document(path, document)
@@ -169,13 +170,13 @@ def _pairs(given: Sequence[str] | None, between: str, option: str) -> dict[str, 
 def _approval(given: Sequence[str] | None) -> str | list[str] | None:
     if not given:
         return None
-    words = {"always", "never"}.intersection(given)
-    if words and len(given) > 1:
-        raise Failure(f"--approve: {words.pop()} stands alone")
-    return given[0] if words else list(given)
+    modes = {"always", "never"}.intersection(given)
+    if modes and len(given) > 1:
+        raise Failure(f"--approve: {modes.pop()} cannot be combined with other values")
+    return given[0] if modes else list(given)
 
 
-def _row(server: JSON) -> list[str]:
+def _row(server: Json) -> list[str]:
     approval = server["require_approval"]
     return [
         server["label"],
@@ -186,7 +187,7 @@ def _row(server: JSON) -> list[str]:
     ]
 
 
-def _tool_row(tool: JSON) -> list[str]:
+def _tool_row(tool: Json) -> list[str]:
     use = "no" if not tool["allowed"] else "asks" if tool["needs_approval"] else "yes"
-    words = " ".join(tool["description"].split())
-    return [tool["name"], use, words if len(words) <= LONGEST_SHOWN else f"{words[:LONGEST_SHOWN]}…"]
+    text = " ".join(tool["description"].split())
+    return [tool["name"], use, text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"]

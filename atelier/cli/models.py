@@ -1,15 +1,17 @@
-"""`ls`, `show`, `import`, `rm` and `verify`: the models that the server has."""
+"""`ls`, `show`, `import`, `rm` and `verify`: the server's models."""
 
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from atelier.cli.output import AsJSON, Column, Failure, human_size, printable, remark, show_json, show_listing
-from atelier.cli.rest_client import JSON, Server, ServerRefused
+from atelier.cli.instances import instances_text
+from atelier.cli.output import AsJSON, Column, Failure, ModelKey, human_size, printable, remark, show_json, show_listing
+from atelier.cli.rest_client import Server, ServerRefused
+from atelier.json_types import Json
 
 LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
@@ -48,16 +50,18 @@ def import_model(
         Path,
         typer.Argument(
             metavar="FILE|FOLDER",
-            help="A GGUF file on the server's machine, or a folder of them, such as ~/.lmstudio/models.",
+            help="A GGUF file on the server's machine, or a folder of such files (~/.lmstudio/models, say).",
         ),
     ],
-    key: Annotated[str | None, typer.Option(metavar="PUBLISHER/NAME", help="Its key; taken from the file.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="PUBLISHER/NAME", help="Key of the model (default: from the file).")
+    ] = None,
     link: Annotated[bool, typer.Option("--link", help="Hard-link the file instead of copying it.")] = False,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Leave the file where it is.")] = False,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Use the file where it is; do not copy it.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     if link and in_place:
-        raise typer.BadParameter("--link and --in-place exclude each other")
+        raise typer.BadParameter("--link and --in-place cannot be combined")
     mode = "link" if link else "in_place" if in_place else "copy"
     if path.expanduser().is_dir():
         _import_folder(path.expanduser().absolute(), key, mode, as_json=as_json)
@@ -71,8 +75,8 @@ def import_model(
 
 
 def show_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
-    template: Annotated[bool, typer.Option("--template", help="Print its chat template alone.")] = False,
+    model: ModelKey,
+    template: Annotated[bool, typer.Option("--template", help="Print only the chat template.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     with Server.from_environment() as server:
@@ -82,17 +86,17 @@ def show_model(
     elif template:
         typer.echo(printable(reply["chat_template"] or ""), nl=False)
     else:
-        typer.echo(printable("\n".join(f"{title:<16}{told}" for title, told in described(reply) if told)))
+        typer.echo(printable("\n".join(f"{title:<16}{text}" for title, text in described(reply) if text)))
         rows = [
             [str(each["context_length"]), *(f"{each[name] / 2**20:,.0f}" for name in MEMORY_PARTS)]
             for each in reply["memory"]
         ]
-        typer.echo("\nMemory of an instance by its context, in MiB:")
+        typer.echo("\nMemory of an instance by context length, in MiB:")
         show_listing(MEMORY, rows)
 
 
-def described(model: JSON) -> list[tuple[str, str]]:
-    """Title and text of each fact; empty texts are left out."""
+def described(model: Json) -> list[tuple[str, str]]:
+    """Title and text of each fact; the text is empty where nothing is known."""
     quantization, source = model.get("quantization") or {}, model["source"]
     abilities = {"embeddings": model["type"] == "embedding", "chat": bool(model["chat_template"])}
     abilities |= {
@@ -106,7 +110,7 @@ def described(model: JSON) -> list[tuple[str, str]]:
         ("name", model["display_name"]),
         ("architecture", model.get("architecture") or ""),
         ("parameters", f"{model.get('params_string') or ''}"),
-        ("quantisation", f"{quantization.get('name') or ''}" + (f", {bits:g} bits a weight" if bits else "")),
+        ("quantisation", f"{quantization.get('name') or ''}" + (f", {bits:g} bits per weight" if bits else "")),
         ("size", human_size(model["size_bytes"])),
         ("context", f"{model['max_context_length']} tokens"),
         ("layers", str(model["layers"] or "")),
@@ -115,41 +119,15 @@ def described(model: JSON) -> list[tuple[str, str]]:
         ("licence", model["licence"] or ""),
         ("from", f"{source['source']} {source['name']} {source['revision'][:12]}" if source else ""),
         ("default preset", model["default_preset"] or ""),
-        ("instances", instances_told(model["replicas"]) if model["replicas"] else ""),
+        ("instances", instances_text(model["replicas"]) if model["replicas"] else ""),
         ("file", model["path"]),
         ("projector", model["projector"] or ""),
     ]
 
 
-def scale(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
-    least: Annotated[int | None, typer.Option("--min", min=0, help="Instances that are kept loaded.")] = None,
-    most: Annotated[
-        int | None, typer.Option("--max", min=1, help="Instances up to which more start while calls wait.")
-    ] = None,
-    off: Annotated[bool, typer.Option("--off", help="As many as are loaded, from now on.")] = False,
-    as_json: AsJSON = False,
-) -> None:
-    if (least is None and most is None) != off:
-        raise typer.BadParameter("give --min, --max or both; or --off")
-    body = {"model": model} | {name: limit for name, limit in (("min", least), ("max", most)) if limit is not None}
-    with Server.from_environment() as server:
-        reply = server.post("/api/v1/models/replicas", body)
-    if as_json:
-        show_json(reply)
-    else:
-        told = instances_told(reply["replicas"]) if reply["replicas"] else "as many as are loaded"
-        typer.echo(f"{reply['model']}: {told}")
-
-
-def instances_told(replicas: JSON) -> str:
-    """{"min": 1, "max": 3} as "1 to 3"."""
-    return f"{replicas['min']}" if replicas["min"] == replicas["max"] else f"{replicas['min']} to {replicas['max']}"
-
-
 def remove_model(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    model: ModelKey,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     with Server.from_environment() as server:
@@ -161,11 +139,13 @@ def remove_model(
     elif reply["deleted"]:
         typer.echo(f"Removed {reply['model']}: {_files(reply['deleted'])} deleted")
     else:
-        typer.echo(f"Removed {reply['model']}; its file lies elsewhere, and stays")
+        typer.echo(f"Removed {reply['model']}; its file is outside the models folder and was kept")
 
 
 def verify_model(
-    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL...", help="Which; otherwise all.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Models to verify (default: all).")
+    ] = None,
     as_json: AsJSON = False,
 ) -> None:
     with Server.from_environment() as server:
@@ -174,7 +154,7 @@ def verify_model(
         for name in chosen:
             replies.append(server.post("/api/v1/models/verify", {"model": name}, patient=True))
             if not as_json:
-                _tell_verdict(replies[-1])
+                _show_verdict(replies[-1])
     if as_json:
         show_json({"models": replies})
     if not all(reply["ok"] for reply in replies):
@@ -185,23 +165,23 @@ def _files(paths: list[str]) -> str:
     return "1 file" if len(paths) == 1 else f"{len(paths)} files"
 
 
-def _tell_verdict(reply: JSON) -> None:
+def _show_verdict(reply: Json) -> None:
     if reply["ok"]:
         known = all(file["expected"] for file in reply["files"])
-        typer.echo(f"{reply['model']}: {'as downloaded' if known else 'readable; nobody knows its digest'}")
+        typer.echo(f"{reply['model']}: {'matches its digests' if known else 'readable; its digest is unknown'}")
     for file in reply["files"]:
         if file["fault"]:
             typer.echo(printable(f"{reply['model']}: {file['name']}: {file['fault']}"))
 
 
 def _import_folder(folder: Path, key: str | None, mode: str, *, as_json: bool) -> None:
-    """Every model below the folder; those that cannot be are told, and fail the command at its end."""
+    """Import every model below the folder. Rejected files are reported, and the exit status is then 1."""
     if key:
-        raise typer.BadParameter("--key names one model, and a folder may have many")
+        raise typer.BadParameter("--key cannot be used with a folder")
     files = models_below(folder)
     if not files:
         raise Failure(f"{folder} has no GGUF files.")
-    imported: list[JSON] = []
+    imported: list[Json] = []
     with Server.from_environment() as server:
         for file in files:
             try:
@@ -218,26 +198,26 @@ def _import_folder(folder: Path, key: str | None, mode: str, *, as_json: bool) -
 
 
 def models_below(folder: Path) -> list[Path]:
-    """The files that stand for a model: no later parts of split ones, no projectors, and links where they lead.
+    """One file of each model: no later parts of split models and no projectors. Links are not resolved.
 
-    The hub's cache has links to files without names; what the links are called tells which model it is.
+    In the hub's cache the files have no names: the names of the links identify the models.
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() == ".gguf" and path.is_file())
     return sorted(path for path in found if not LATER_PART.search(path.name) and "mmproj" not in path.name.lower())
 
 
-def _imported(server: Server, path: Path, key: str | None, mode: str) -> JSON:
+def _imported(server: Server, path: Path, key: str | None, mode: str) -> Json:
     body = {"path": str(path), "mode": mode, **({"key": key} if key else {})}
     try:
         return server.post("/api/v1/models/import", body, patient=True)
     except ServerRefused as refusal:
         if path.is_file() and server.is_on_this_machine:
             raise
-        where = f"The server opens the file itself: it must lie on the machine of {server.url}."
+        where = f"The server opens the file itself: it must be on the machine of {server.url}."
         raise ServerRefused(f"{refusal} {where}", refusal.status) from None
 
 
-def _row(model: dict[str, Any]) -> list[str]:
+def _row(model: Json) -> list[str]:
     return [
         model["key"],
         model.get("architecture") or "",

@@ -1,20 +1,26 @@
-"""Rows of facts as text: a table where it fits, otherwise one paragraph per row.
-What went wrong, told to a person.
-Options that several verbs share.
-Where words go: results to standard output, remarks to standard error."""
+"""What the verbs share: common options, and output: results on stdout, remarks on stderr, tables, sizes and times."""
 
 import json
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from atelier.printable import printable as printable
 
-GAPS = (2, 1)  # spaces between columns; the roomier first
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+ModelKey = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Key of a model, as `atelier ls` shows it, or its short form.")
+]
+
+GAPS = (2, 1)  # spaces between columns, by preference
+
+
+class Failure(Exception):
+    """The verb failed. The message says why and what to do; the exit status is 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +29,24 @@ class Column:
     right: bool = False  # aligned to the right, as numbers are
 
 
-def listing(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> str:
-    """The rows under their titles, in lines of at most `width` characters; None is as wide as needed.
+def show_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
-    The first column names the row: where the table does not fit, it becomes the paragraph's first line.
+
+def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Fitted to the terminal's width; in a pipe every row is one line."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(printable(listing(columns, rows, width)))
+
+
+def remark(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def listing(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> str:
+    """A table if it fits into `width` characters (None: always), otherwise one paragraph per row.
+
+    The first column identifies the row: it becomes the paragraph's first line.
     """
     widths = [max(len(column.title), *(len(row[i]) for row in rows)) for i, column in enumerate(columns)]
     for gap in GAPS if width is not None else GAPS[:1]:
@@ -60,29 +80,8 @@ def _filled(facts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-class Failure(Exception):
-    """The verb could not do what it was asked to. The message says why and what to do; the exit code is 1."""
-
-
-AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-
-
-def show_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def show_listing(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """As wide as the terminal; a pipe gets whole lines."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    typer.echo(printable(listing(columns, rows, width)))
-
-
-def remark(text: str) -> None:
-    typer.echo(text, err=True)
-
-
 def human_size(count: int) -> str:
-    """Bytes as people read them: 91.7 MB."""
+    """Bytes in decimal units: 91.7 MB."""
     size, units = float(count), iter(("B", "kB", "MB", "GB"))
     unit = next(units)
     for larger in units:
@@ -93,7 +92,7 @@ def human_size(count: int) -> str:
 
 
 def human_count(count: int) -> str:
-    """Of people's doings: 950, 12k, 3.4M."""
+    """A number to two digits or more: 950, 12k, 3.4M."""
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if count >= size:
             value = count / size
@@ -102,10 +101,10 @@ def human_count(count: int) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """A time span in its two largest units: 3 h 12 min."""
+    """A duration in its two largest units: 3 h 12 min."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    told = [f"{count} {unit}" for count, unit in parts if count][:2]
-    return " ".join(told) or "0 s"
+    shown = [f"{count} {unit}" for count, unit in parts if count][:2]
+    return " ".join(shown) or "0 s"

@@ -1,4 +1,4 @@
-"""What would make the server fail is found, and said, before anything starts."""
+"""What would make the server fail is checked before anything starts."""
 
 import os
 import socket
@@ -8,6 +8,8 @@ from atelier.cli.output import Failure
 from atelier.config import Config, make_private
 from atelier.hosts import exposure_fault, listen_fault, unknown_host
 
+_CHOOSE_HOME = "Choose another one with --home or ATELIER_HOME."
+
 
 def check_exposure(config: Config) -> None:
     fault = exposure_fault(config.host, has_key=config.api_key is not None, allow_open=config.allow_open)
@@ -16,7 +18,7 @@ def check_exposure(config: Config) -> None:
 
 
 def prepare_home(config: Config) -> None:
-    """The home and its directory for logs exist and can be written to."""
+    """Create the home and its directory for logs. Raises Failure when they are not writable."""
     try:
         config.home.mkdir(parents=True, exist_ok=True)
         config.logs_dir.mkdir(exist_ok=True)
@@ -27,11 +29,8 @@ def prepare_home(config: Config) -> None:
         raise Failure(f"The home {config.home} is not writable. {_CHOOSE_HOME}")
 
 
-_CHOOSE_HOME = "Choose another one with --home or ATELIER_HOME."
-
-
 def check_home_is_free(config: Config) -> None:
-    """No other registry serves this home: two of them would write the same database."""
+    """Raises Failure when another registry serves this home: both would write the same database."""
     path = Path(config.registry_target.removeprefix("unix:"))
     if not config.registry_target.startswith("unix:") or not path.exists():
         return
@@ -41,7 +40,7 @@ def check_home_is_free(config: Config) -> None:
 
 
 def claim_port(host: str, port: int) -> int:
-    """The port, known to be free a moment ago; for 0, a free one."""
+    """The port, which was free a moment ago; for 0, any free one. Raises Failure when it cannot be bound."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError:

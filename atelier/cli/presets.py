@@ -1,4 +1,4 @@
-"""`presets` and `settings`: named sets of settings, and what a model's settings come to."""
+"""`presets` and `settings`: named sets of settings, and the settings that apply to a model."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,17 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from atelier.cli.output import AsJSON, Column, Failure, printable, remark, show_json, show_listing
-from atelier.cli.rest_client import JSON, Server
+from atelier.cli.output import AsJSON, Column, Failure, ModelKey, printable, remark, show_json, show_listing
+from atelier.cli.rest_client import Server
+from atelier.json_types import Json
 from atelier.names import near_hint
 from atelier.settings.settings_table import TABLE
 
 LONGEST_SHOWN = 60  # characters of a value in a table
 PATH = "/api/v1/presets"
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A preset, as `atelier presets` lists it.")]
-Version = Annotated[int | None, typer.Option(help="An earlier version of it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a preset, as `atelier presets` lists it.")]
+Version = Annotated[int | None, typer.Option(help="An earlier version of the preset.")]
 
 KNOWN = (Column("NAME"), Column("VERSION", right=True), Column("MODEL"), Column("SETTINGS"))
 SETTINGS = (Column("SETTING"), Column("VALUE"), Column("ORIGIN"))
@@ -58,21 +59,21 @@ def set_values(
     name: Name,
     values: Annotated[
         list[str],
-        typer.Argument(metavar="SETTING=VALUE...", help="Such as temperature=0.2; @FILE takes a file's text."),
+        typer.Argument(metavar="SETTING=VALUE...", help="Such as temperature=0.2; @FILE: the text of a file."),
     ],
-    model: Annotated[str | None, typer.Option(help="Key of the only model that it is meant for.")] = None,
+    model: Annotated[str | None, typer.Option(help="Key of the only model it applies to.")] = None,
     as_json: AsJSON = False,
 ) -> None:
-    changes: JSON = _changes(values)
+    changes: Json = _changes(values)
     if model is not None:
         changes["model"] = model
     with Server.from_environment() as server:
         known = {preset["name"] for preset in server.get(PATH)["presets"]}
         preset = server.send("PATCH" if name in known else "PUT", _path(name), changes)
-    _say(preset, f"{preset['name']} is at version {preset['version']}.", as_json=as_json)
+    _say(preset, f"{preset['name']} is now version {preset['version']}.", as_json=as_json)
 
 
-@app.command(help="Take settings out of a preset.")
+@app.command(help="Remove settings from a preset.")
 def unset(
     name: Name,
     settings: Annotated[list[str], typer.Argument(metavar="SETTING...", help="Such as temperature.")],
@@ -84,7 +85,7 @@ def unset(
         changes.setdefault(group, {})[key] = None
     with Server.from_environment() as server:
         preset = server.send("PATCH", _path(name), changes)
-    _say(preset, f"{preset['name']} is at version {preset['version']}.", as_json=as_json)
+    _say(preset, f"{preset['name']} is now version {preset['version']}.", as_json=as_json)
 
 
 @app.command(help="Delete a preset with all its versions.")
@@ -94,7 +95,7 @@ def delete(name: Name, as_json: AsJSON = False) -> None:
     _say(reply, f"Deleted {name}", as_json=as_json)
 
 
-@app.command(help="Copy a preset under another name.")
+@app.command(help="Copy a preset to another name.")
 def duplicate(
     name: Name, copy: Annotated[str, typer.Argument(metavar="COPY", help="Name of the copy.")], as_json: AsJSON = False
 ) -> None:
@@ -103,7 +104,7 @@ def duplicate(
     _say(preset, f"{preset['name']} is a copy of {name}.", as_json=as_json)
 
 
-@app.command(help="Show how a preset differs from another, or from an earlier version of itself.")
+@app.command(help="Compare a preset with another, or with an earlier version.")
 def diff(
     name: Name,
     other: Annotated[str | None, typer.Argument(metavar="OTHER", help="The preset to compare it with.")] = None,
@@ -111,7 +112,7 @@ def diff(
     as_json: AsJSON = False,
 ) -> None:
     if (other is None) == (version is None):
-        raise typer.BadParameter("name another preset, or --version for an earlier one of this")
+        raise typer.BadParameter("name another preset, or use --version for an earlier version")
     query = {"with": other} if other is not None else {"version": version}
     with Server.from_environment() as server:
         reply = server.get(f"{_path(name)}/diff?{urlencode(query)}")
@@ -124,7 +125,7 @@ def diff(
         ]
         show_listing(DIFFERENCES, rows)
     else:
-        remark("They have the same settings.")
+        remark("The settings are the same.")
 
 
 @app.command(help="List the versions of a preset.")
@@ -140,20 +141,20 @@ def versions(name: Name, as_json: AsJSON = False) -> None:
 @app.command("import", help="Read a preset from a file: exported here, or LM Studio's *.preset.json.")
 def import_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
-    name: Annotated[str | None, typer.Option(help="Instead of the one in the file.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="A preset of that name may be there already.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the preset (default: the file's).")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a preset of that name.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     try:
         content = json.loads(file.read_text())
     except ValueError as error:
-        raise Failure(f"{file} is no JSON: {error}") from None
+        raise Failure(f"{file} is not JSON: {error}") from None
     body = {"file": content, "replace": replace, **({"name": name} if name else {})}
     with Server.from_environment() as server:
         preset = server.post(f"{PATH}/import", body)
-    _say(preset, f"{preset['name']} is at version {preset['version']}.", as_json=as_json)
+    _say(preset, f"{preset['name']} is now version {preset['version']}.", as_json=as_json)
     if preset["ignored"] and not as_json:
-        remark(printable(f"What means nothing here: {', '.join(preset['ignored'])}"))
+        remark(printable(f"Ignored, as unknown here: {', '.join(preset['ignored'])}"))
 
 
 @app.command(help="Write a preset to standard output.")
@@ -165,15 +166,15 @@ def export(
         show_json(server.get(f"{_path(name)}/export{'?format=lmstudio' if lmstudio else ''}"))
 
 
-@app.command(help="Choose the preset whose settings hold for a model where nothing else is said.")
+@app.command(help="Choose the preset that applies to a model unless a request says otherwise.")
 def default(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A key as `atelier ls` shows it, or its short form.")],
+    model: ModelKey,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The preset.")] = None,
-    none: Annotated[bool, typer.Option("--none", help="No preset any more.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Use no default preset.")] = False,
     as_json: AsJSON = False,
 ) -> None:
     if (name is None) != none:
-        raise typer.BadParameter("name a preset, or give --none")
+        raise typer.BadParameter("name a preset, or use --none")
     with Server.from_environment() as server:
         reply = server.post("/api/v1/models/default-preset", {"model": model, "preset": name})
     _say(reply, f"{reply['model']}: {reply['default_preset'] or 'no default preset'}", as_json=as_json)
@@ -181,8 +182,8 @@ def default(
 
 def settings(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model or an instance.")],
-    preset: Annotated[str | None, typer.Option(help="As a request finds them that names this preset.")] = None,
-    instance: Annotated[str | None, typer.Option(metavar="ID", help="Of this instance of the model.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Show the settings of a request that names this preset.")] = None,
+    instance: Annotated[str | None, typer.Option(metavar="ID", help="Show the settings of this instance.")] = None,
     as_json: AsJSON = False,
 ) -> None:
     query = {name: value for name, value in (("preset", preset), ("instance", instance)) if value is not None}
@@ -200,8 +201,8 @@ def _path(name: str) -> str:
     return f"{PATH}/{quote(name, safe='')}"
 
 
-def _changes(values: list[str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
+def _changes(values: list[str]) -> Json:
+    changes: Json = {}
     for entry in values:
         named, equals, text = entry.partition("=")
         if not equals:
@@ -217,12 +218,12 @@ def _group_and_name(named: str) -> tuple[str, str]:
     groups = [each for each, rows in TABLE.items() if key in rows and (not dot or each == group)]
     if not groups:
         every = [name for rows in TABLE.values() for name in rows]
-        raise typer.BadParameter(f"{named}: there is no such setting.{near_hint(key, every)}")
+        raise typer.BadParameter(f"{named}: unknown setting.{near_hint(key, every)}")
     return groups[0], key
 
 
 def _value(group: str, key: str, text: str) -> Any:
-    """Text for settings that are text; otherwise what it is as JSON."""
+    """The text itself for settings of text; otherwise the value that it is as JSON."""
     if text.startswith("@"):
         try:
             return Path(text[1:]).expanduser().read_text()
@@ -233,15 +234,15 @@ def _value(group: str, key: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return text  # the server says what it should be
+        return text  # the server rejects it and says what it expects
 
 
-def _known_row(preset: JSON) -> list[str]:
-    told = ", ".join(f"{key}={_shown(value, 20)}" for _, key, value in _entries(preset))
-    return [preset["name"], str(preset["version"]), preset["model"] or "", told]
+def _known_row(preset: Json) -> list[str]:
+    settings = ", ".join(f"{key}={_shown(value, 20)}" for _, key, value in _entries(preset))
+    return [preset["name"], str(preset["version"]), preset["model"] or "", settings]
 
 
-def _entries(preset: JSON) -> list[tuple[str, str, Any]]:
+def _entries(preset: Json) -> list[tuple[str, str, Any]]:
     return [(group, key, value) for group in TABLE for key, value in preset[group].items()]
 
 
@@ -253,7 +254,7 @@ def _shown(value: Any, longest: int = LONGEST_SHOWN) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
-def _say(reply: JSON, text: str, *, as_json: bool) -> None:
+def _say(reply: Json, text: str, *, as_json: bool) -> None:
     if as_json:
         show_json(reply)
     else:

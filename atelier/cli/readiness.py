@@ -1,6 +1,4 @@
-"""How this machine reaches its own server.
-When the server answers, and what it then says of itself.
-What `serve` says once the server answers."""
+"""When the server is ready, and what `serve` prints then."""
 
 import asyncio
 import json
@@ -13,59 +11,9 @@ import typer
 from atelier.config import Config
 from atelier.hosts import WILDCARDS
 
-
-def local_url(host: str, port: int) -> str:
-    """Where this machine reaches a server that listens on `host`."""
-    reached = WILDCARDS.get(host, host)
-    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
-
-
 POLL_SECONDS = 0.05
 PROBE_SECONDS = 2.0
-
-
-async def until(check: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when the check succeeds."""
-    while True:
-        if await check():
-            return
-        await asyncio.sleep(POLL_SECONDS)
-
-
-class GatewayProbe:
-    """Asks the gateway, as a client on this machine.
-
-    With the standard library's client: another one takes longer to import than the services to start.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self._url = local_url(config.host, config.port)
-        key = config.api_key.get_secret_value() if config.api_key else None
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._open = build_opener(ProxyHandler({})).open
-
-    async def is_ready(self) -> bool:
-        """Whether it serves; it does not before it has heard from the registry."""
-        return await self._get("/readyz") is not None
-
-    async def model_keys(self) -> list[str]:
-        """The models' keys; none when the gateway does not say."""
-        reply = await self._get("/api/v1/models")
-        return [model["key"] for model in json.loads(reply)["models"]] if reply else []
-
-    async def _get(self, path: str) -> bytes | None:
-        """The body of a successful answer; None for any other, and for none."""
-        return await asyncio.to_thread(self._fetch, path)
-
-    def _fetch(self, path: str) -> bytes | None:
-        try:
-            with self._open(Request(self._url + path, headers=self._headers), timeout=PROBE_SECONDS) as answer:
-                return bytes(answer.read())
-        except (OSError, HTTPException):
-            return None
-
-
-SLOW_START = 15.0  # seconds after which a start is worth a word
+SLOW_START = 15.0  # seconds after which `serve` says that it is still starting
 
 EXAMPLE = """\
 curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\
@@ -73,7 +21,7 @@ curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\
 
 
 async def announce_when_ready(config: Config) -> None:
-    """Wait until the server answers, then say where they are and what they have."""
+    """Wait until the server is ready, then print its address and its models."""
     waiting = asyncio.create_task(_say_if_slow(config))
     probe = GatewayProbe(config)
     try:
@@ -84,11 +32,11 @@ async def announce_when_ready(config: Config) -> None:
 
 
 def announcement(config: Config, models: list[str]) -> str:
-    """The address, the home, the models, and a first request to try."""
+    """The address, the home, the models, and a first request."""
     url = local_url(config.host, config.port)
     lines = [f"Ready at {url}", f"  home    {config.home}", f"  models  {', '.join(models) or 'none yet'}"]
     if not models:
-        return "\n".join([*lines, "Give it a model with: atelier get USER/REPO, or: atelier import FILE.gguf"])
+        return "\n".join([*lines, "Add a model with: atelier get USER/REPO, or: atelier import FILE.gguf"])
     key = ' -H "Authorization: Bearer $ATELIER_API_KEY"' if config.api_key else ""
     return "\n".join([*lines, "Try:", EXAMPLE.format(url=url, key=key, model=models[0])])
 
@@ -96,3 +44,50 @@ def announcement(config: Config, models: list[str]) -> str:
 async def _say_if_slow(config: Config) -> None:
     await asyncio.sleep(SLOW_START)
     typer.echo(f"Still starting. The logs are in {config.logs_dir}", err=True)
+
+
+async def until(check: Callable[[], Awaitable[bool]]) -> None:
+    """Return once the check succeeds."""
+    while True:
+        if await check():
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def local_url(host: str, port: int) -> str:
+    """The URL at which this machine reaches a server that listens on `host`."""
+    reached = WILDCARDS.get(host, host)
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
+
+class GatewayProbe:
+    """A client of the gateway on this machine.
+
+    It uses the standard library's client: any other takes longer to import than the services take to start.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._url = local_url(config.host, config.port)
+        key = config.api_key.get_secret_value() if config.api_key else None
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._open = build_opener(ProxyHandler({})).open
+
+    async def is_ready(self) -> bool:
+        """Whether the gateway accepts requests, which it does once it has received the registry's snapshot."""
+        return await self._get("/readyz") is not None
+
+    async def model_keys(self) -> list[str]:
+        """The keys of the models; empty if the gateway does not answer."""
+        reply = await self._get("/api/v1/models")
+        return [model["key"] for model in json.loads(reply)["models"]] if reply else []
+
+    async def _get(self, path: str) -> bytes | None:
+        """The body of a successful reply; None on any error."""
+        return await asyncio.to_thread(self._fetch, path)
+
+    def _fetch(self, path: str) -> bytes | None:
+        try:
+            with self._open(Request(self._url + path, headers=self._headers), timeout=PROBE_SECONDS) as reply:
+                return bytes(reply.read())
+        except (OSError, HTTPException):
+            return None

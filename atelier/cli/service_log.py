@@ -1,16 +1,16 @@
-"""The services' log files: everything goes there; warnings are also told on the terminal."""
+"""The services' log files: they get every record; warnings and errors are also shown on the terminal."""
 
 import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from atelier.json_types import Json
 from atelier.log_file import read_new, set_aside_if_larger, tail
 
 POLL_SECONDS = 0.25
 KEPT_BYTES = 20 * 2**20  # a larger file is set aside when the server starts
-TOLD_LEVELS = ("warning", "error", "critical")
+SHOWN_LEVELS = ("warning", "error", "critical")
 BOOKKEEPING = ("level", "timestamp", "service", "event", "exception")
 
 
@@ -19,16 +19,15 @@ def set_aside_if_large(path: Path) -> None:
 
 
 def last_line(path: Path) -> str:
-    """What the service wrote last, told for people."""
+    """The last line of the log in readable form; "" when there is none."""
     written = tail(path)
-    return told(written[-1]) or written[-1].strip() if written else ""
+    return readable_record(written[-1]) or written[-1].strip() if written else ""
 
 
-async def tell_warnings(name: str, path: Path, say: Callable[[str], None]) -> None:
-    """Say each warning and error that the service logs from now on. Runs until cancelled.
+async def show_warnings(name: str, path: Path, say: Callable[[str], None]) -> None:
+    """Pass each warning and error that the service logs from now on to `say`. Runs until cancelled.
 
-    The file is read rather than a pipe: a pipe would hold the services up, or break them, when
-    this process is suspended or killed.
+    The log is read from its file: a pipe would block or break the services when this process is suspended or killed.
     """
     with path.open("rb") as file:
         file.seek(0, 2)
@@ -36,23 +35,23 @@ async def tell_warnings(name: str, path: Path, say: Callable[[str], None]) -> No
         while True:
             *lines, unfinished = (unfinished + read_new(file)).split(b"\n")
             for line in lines:
-                if words := warning_in(line.decode(errors="replace")):
-                    say(f"{name}: {words}")
+                if text := warning_in(line.decode(errors="replace")):
+                    say(f"{name}: {text}")
             await asyncio.sleep(POLL_SECONDS)
 
 
 def warning_in(line: str) -> str:
-    """The record in words, if it is a warning or worse; "" otherwise."""
+    """The record in readable form if it is a warning or an error; otherwise ""."""
     record = _record(line)
-    return _words(record) if record.get("level") in TOLD_LEVELS else ""
+    return _readable(record) if record.get("level") in SHOWN_LEVELS else ""
 
 
-def told(line: str) -> str:
-    """Any record in words; "" for a line that is none."""
-    return _words(_record(line))
+def readable_record(line: str) -> str:
+    """A record of any level in readable form; "" for a line that is not a record."""
+    return _readable(_record(line))
 
 
-def _record(line: str) -> dict[str, Any]:
+def _record(line: str) -> Json:
     try:
         record = json.loads(line)
     except ValueError:
@@ -60,7 +59,7 @@ def _record(line: str) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _words(record: dict[str, Any]) -> str:
+def _readable(record: Json) -> str:
     if "event" not in record:
         return ""
     fields = [f"{name}={value}" for name, value in record.items() if name not in BOOKKEEPING]

@@ -1,6 +1,4 @@
-"""`status` and `version`.
-`devices`: what models can be put on.
-`disk`: how much room the server's files take."""
+"""`status`, `devices`, `disk` and `version`: the state of the server and of its machine."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +9,8 @@ import typer
 
 from atelier import __version__
 from atelier.cli.output import AsJSON, Column, human_size, human_time, printable, show_json, show_listing
-from atelier.cli.rest_client import JSON, Server
+from atelier.cli.rest_client import Server
+from atelier.json_types import Json
 
 
 def status(as_json: AsJSON = False) -> None:
@@ -30,8 +29,8 @@ def status(as_json: AsJSON = False) -> None:
     typer.echo(f"requests  {requests['active']} active, {requests['waiting']} waiting")
 
 
-def by_state(instances: list[dict[str, Any]]) -> str:
-    """One that failed, or still loads, is an instance but not a loaded model: "2 ready, 1 failed"."""
+def by_state(instances: list[Json]) -> str:
+    """The number of instances in each state: "2 ready, 1 failed"."""
     counts = Counter(instance["state"] for instance in instances)
     return ", ".join(f"{count} {state}" for state, count in counts.most_common()) or "none"
 
@@ -42,13 +41,13 @@ def version() -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReadingColumn:
-    """One that is shown where some device's driver has something for it."""
+    """A column that is shown if the driver of at least one device reports its value."""
 
     title: str
     name: str  # in the server's reply
     text: Callable[[Any], str]
 
-    def cell(self, device: dict[str, Any]) -> str:
+    def cell(self, device: Json) -> str:
         value = (device.get("readings") or {}).get(self.name)
         return "" if value is None else self.text(value)
 
@@ -65,7 +64,7 @@ READINGS = (
     ReadingColumn("POWER", "power_watts", "{:.0f} W".format),
     ReadingColumn("LIMIT", "power_limit_watts", "{:.0f} W".format),
 )
-WORDS = (Column("WHAT"), Column("INSTANCES"))
+TEXTS = (Column("WHAT"), Column("INSTANCES"))
 
 
 def list_devices(as_json: AsJSON = False) -> None:
@@ -73,26 +72,23 @@ def list_devices(as_json: AsJSON = False) -> None:
         reply = server.get("/api/v1/devices", patient=True)
     if as_json:
         show_json(reply)
-    else:
-        _show(reply["devices"])
-
-
-def _show(devices: list[dict[str, Any]]) -> None:
+        return
+    devices = reply["devices"]
     readings = [each for each in READINGS if any(each.cell(device) for device in devices)]
-    columns = [*SIZES, *(Column(each.title, right=True) for each in readings), *WORDS]
-    show_listing(columns, [_row(device, readings) for device in devices])
+    columns = [*SIZES, *(Column(each.title, right=True) for each in readings), *TEXTS]
+    show_listing(columns, [_device_row(device, readings) for device in devices])
 
 
-def _row(device: dict[str, Any], readings: list[ReadingColumn]) -> list[str]:
+def _device_row(device: Json, readings: list[ReadingColumn]) -> list[str]:
     sizes = [_gib(device[name]) for name in ("memory_free_bytes", "memory_total_bytes")]
     read = [each.cell(device) for each in readings]
     return [device["id"], *sizes, *read, device["description"], ", ".join(device["instances"])]
 
 
-COLUMNS = (Column("NAME"), Column("WHAT"), Column("SIZE", right=True), Column("NOTE"))
+FILES = (Column("NAME"), Column("WHAT"), Column("SIZE", right=True), Column("NOTE"))
 
-Row = tuple[str, str, int, str]
-"""What the columns show, its size in bytes."""
+FileRow = tuple[str, str, int, str]
+"""Cells of FILES, the size in bytes."""
 
 
 def disk(as_json: AsJSON = False) -> None:
@@ -101,21 +97,21 @@ def disk(as_json: AsJSON = False) -> None:
     if as_json:
         show_json(use)
         return
-    show_listing(COLUMNS, [[name, what, human_size(size), note] for name, what, size, note in rows_of(use)])
+    show_listing(FILES, [[name, what, human_size(size), note] for name, what, size, note in file_rows(use)])
     library, used = human_size(use["library_bytes"]), human_size(use["used_bytes"])
-    typer.echo(f"\nThe library's models take {library}, all of the server's files {used}; each file counts once.")
+    typer.echo(f"\nThe library's models take {library}, all files of the server {used}; each file is counted once.")
     for each in use["file_systems"]:
         free, total = human_size(each["free_bytes"]), human_size(each["total_bytes"])
         typer.echo(printable(f"{each['path']} has {free} of {total} free."))
 
 
-def rows_of(use: JSON) -> list[Row]:
-    """Of each kind the largest first."""
+def file_rows(use: Json) -> list[FileRow]:
+    """By kind of file, the largest of each kind first."""
     kinds = [
-        [_model(each) for each in use["models"]],
+        [_model_row(each) for each in use["models"]],
         [(each["job_id"], "unfinished download", each["size_bytes"], "") for each in use["downloads"]],
-        [(each["path"], "left by a download", each["size_bytes"], "nobody needs it") for each in use["leftovers"]],
-        [_cache(each) for each in use["caches"]],
+        [(each["path"], "left by a download", each["size_bytes"], "unused") for each in use["leftovers"]],
+        [_cache_row(each) for each in use["caches"]],
     ]
     return [
         *(row for kind in kinds for row in sorted(kind, key=lambda row: -row[2])),
@@ -126,11 +122,11 @@ def rows_of(use: JSON) -> list[Row]:
     ]
 
 
-def _model(model: JSON) -> Row:
+def _model_row(model: Json) -> FileRow:
     note = f"{model['names']} names" if model["names"] > 1 else ""
     return model["key"], "model", model["size_bytes"], note if model["in_library"] else "elsewhere, not counted"
 
 
-def _cache(cache: JSON) -> Row:
-    note = "" if cache["instance"] else "of no model that is known"
+def _cache_row(cache: Json) -> FileRow:
+    note = "" if cache["instance"] else "of an unknown model"
     return cache["instance"] or cache["directory"], "saved prompts", cache["size_bytes"], note

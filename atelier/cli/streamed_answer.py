@@ -1,16 +1,16 @@
-"""One streamed answer of a model, and its statistics as LM Studio names them."""
+"""One streamed answer, and its statistics under LM Studio's names."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from typing import Any
 
-from atelier.cli.rest_client import JSON, Server
+from atelier.cli.rest_client import Server
+from atelier.json_types import Json
 
 PATH = "/api/v0/chat/completions"
-LONGEST_SHOWN = 100  # characters of a call's arguments, or of its result
+LONGEST_SHOWN = 100  # characters of a call's arguments or result
 
-# LM Studio's names in the order that it shows them, and what its REST API calls the same.
+# LM Studio's names, in its order, and the names in its REST API.
 STATISTICS = {
     "stopReason": "stop_reason",
     "stopString": "stop_string",
@@ -30,44 +30,44 @@ STATISTICS = {
 
 
 class Answer:
-    """Iterate once for the pieces of text; `text` is what came so far, the rest is known at the end."""
+    """Iterate once for the pieces of text. `text` is the text so far; the other attributes are complete at the end."""
 
-    def __init__(self, server: Server, body: Mapping[str, Any], note: Callable[[str], None]) -> None:
-        """`note`: gets a line for each call of a tool, and one for what came of it."""
+    def __init__(self, server: Server, body: Mapping[str, object], note: Callable[[str], None]) -> None:
+        """`note` receives a line for each finished tool call."""
         self._note = note
-        self._calls: dict[int, JSON] = {}  # of MCP servers' tools
+        self._calls: dict[int, Json] = {}  # of MCP tools, by index
         self._events = server.stream(PATH, {**body, "stream": True})
         self.text = ""
         self.model = str(body["model"])
         self.finish_reason: str | None = None
-        self.statistics: JSON = {}
+        self.statistics: Json = {}
 
     def __iter__(self) -> Iterator[str]:
         with closing(self._events) as events:
             for event in events:
                 yield from self._pieces(event)
 
-    def _pieces(self, event: JSON) -> Iterator[str]:
+    def _pieces(self, event: Json) -> Iterator[str]:
         self.model = event.get("model", self.model)
         self.statistics = statistics(event["stats"]) if event.get("stats") else self.statistics
         for choice in event.get("choices", []):
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             for call in choice.get("delta", {}).get("mcp_calls", []):
-                self._tell(call)
+                self._note_call(call)
             if piece := choice.get("delta", {}).get("content"):
                 self.text += piece
                 yield piece
 
-    def _tell(self, delta: JSON) -> None:
-        """A call is told when it has ended: until then its arguments grow."""
+    def _note_call(self, delta: Json) -> None:
+        """Collect a call's deltas; note the call once it has a status, when its arguments are complete."""
         call = self._calls.setdefault(delta["index"], {})
         arguments = call.get("arguments", "") + delta.get("arguments", "")
         call.update({name: value for name, value in delta.items() if name != "index"}, arguments=arguments)
         if "status" in call:
-            came = call["output"] if call["status"] == "completed" else f"failed: {call['error']}"
-            self._note(f"{call['server_label']}: {call['name']} {shortened(arguments)} -> {shortened(came or '')}")
+            result = call["output"] if call["status"] == "completed" else f"failed: {call['error']}"
+            self._note(f"{call['server_label']}: {call['name']} {shortened(arguments)} -> {shortened(result or '')}")
 
-    def as_json(self) -> JSON:
+    def as_json(self) -> Json:
         calls = {"mcp_calls": list(self._calls.values())} if self._calls else {}
         return {
             "model": self.model,
@@ -79,22 +79,22 @@ class Answer:
 
 
 def shortened(text: str) -> str:
-    """In one line that still is one on most terminals."""
+    """The text in one line of at most 100 characters."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 3] + "..."
 
 
-def statistics(stats: Mapping[str, Any]) -> JSON:
-    """The statistics by LM Studio's names; those that the server left out are left out."""
+def statistics(stats: Mapping[str, object]) -> Json:
+    """The statistics that the server sent, under LM Studio's names."""
     return {name: stats[source] for name, source in STATISTICS.items() if stats.get(source) is not None}
 
 
-def statistics_lines(values: Mapping[str, Any]) -> str:
+def statistics_lines(values: Mapping[str, object]) -> str:
     """One line each: `tokensPerSecond: 41.25`."""
-    return "\n".join(f"{name}: {_told(value)}" for name, value in values.items())
+    return "\n".join(f"{name}: {_shown(value)}" for name, value in values.items())
 
 
-def _told(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".")
     return json.dumps(value) if isinstance(value, str) and not value.isprintable() else str(value)

@@ -53,7 +53,7 @@ def test_search_get_chat_verify_remove(hub: Hub, tmp_path: Path) -> None:
         assert got.returncode == 0, got.stderr
         assert f"{KEY} is downloaded" in got.stdout
         assert answer(server)
-        assert server.atelier("verify", KEY).stdout == f"{KEY}: as downloaded\n"
+        assert server.atelier("verify", KEY).stdout == f"{KEY}: matches its digests\n"
         refused = server.atelier("rm", "--yes", KEY)
         assert (refused.returncode, "unload" in refused.stderr) == (1, True)
         assert server.atelier("unload", "--all").returncode == 0

@@ -11,7 +11,7 @@ import pytest
 from atelier.cli.children import Child
 from atelier.cli.output import Failure
 from atelier.cli.readiness import until
-from atelier.cli.service_log import tell_warnings
+from atelier.cli.service_log import show_warnings
 
 BOUND = 20.0  # seconds
 
@@ -69,13 +69,13 @@ async def test_a_crashed_service_starts_again(tmp_path: Path) -> None:
     standin = Standin(tmp_path, CRASHES_ONCE)
     keeping = asyncio.create_task(standin.child.keep_running())
     await standin.logged("second life")
-    assert standin.said == ["standin ended with exit code 1: no luck. Starting it again in 0 s."]
+    assert standin.said == ["standin ended with exit code 1: no luck. Restarting it in 0 s."]
     await stopped(keeping, standin, grace=BOUND)
 
 
 async def test_a_service_that_always_crashes_is_given_up(tmp_path: Path) -> None:
     standin = Standin(tmp_path, CRASHES)
-    with pytest.raises(Failure, match=r"always the same\nIt crashed 5 times in a minute. Its log: .*standin.log"):
+    with pytest.raises(Failure, match=r"always the same\nIt crashed 5 times in a minute. See its log: .*standin.log"):
         await asyncio.wait_for(standin.child.keep_running(), BOUND)
     assert len(standin.said) == 4
 
@@ -94,7 +94,7 @@ async def test_a_service_that_does_not_end_is_killed(tmp_path: Path, grace: floa
     keeping = asyncio.create_task(standin.child.keep_running())
     await standin.logged("up")
     await stopped(keeping, standin, grace, haste)
-    assert standin.said == ["standin does not end: killing it."]
+    assert standin.said == ["standin did not stop in time and is killed."]
 
 
 async def test_a_service_that_ends_before_it_is_killed_is_stopped(
@@ -130,7 +130,7 @@ async def test_warnings_are_told_as_they_are_logged(tmp_path: Path) -> None:
         said.append(text)
         told.set()
 
-    telling = asyncio.create_task(tell_warnings("gateway", log, say))
+    telling = asyncio.create_task(show_warnings("gateway", log, say))
     await asyncio.sleep(0)
     with log.open("a") as file:
         file.write('{"event": "fine", "level": "info"}\n{"event": "stalled", "level": "war')

@@ -100,7 +100,7 @@ def test_a_killed_gateway_comes_back_and_the_registry_stays(serve: Serve, home: 
         registry = home.pid("registry")
         os.kill(home.pid("gateway"), signal.SIGKILL)
         screen.wait_for("gateway was killed by SIGKILL")
-        screen.wait_for("Starting it again in 1 s.")
+        screen.wait_for("Restarting it in 1 s.")
         home.wait_until(lambda: len(home.records("gateway", "started")) == 2)
         assert home.pid("registry") == registry
         screen.type(CTRL_C)

@@ -85,7 +85,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(server: ScriptedServ
 
 def test_ctrl_c_twice_leaves(chat: Terminal) -> None:
     chat.type(CTRL_C)
-    chat.wait_for("Ctrl-C again leaves")
+    chat.wait_for("Ctrl-C again to leave")
     chat.wait_for_prompt(2)
     chat.type(CTRL_C)
     assert chat.ended() == 0

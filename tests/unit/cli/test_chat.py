@@ -94,7 +94,7 @@ def test_an_error_in_mid_answer_is_told_and_fails(server: ScriptedServer, atelie
 
 def test_an_answer_without_an_end_fails(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(f"POST {PATH}", Reply(events=[piece("Hel")]))
-    assert atelier("chat", "-p", "Hi").stderr == "atelier: The connection ended before the answer did.\n"
+    assert atelier("chat", "-p", "Hi").stderr == "atelier: The connection closed before the end of the answer.\n"
 
 
 def test_a_refused_chat_says_why(server: ScriptedServer, atelier: Atelier) -> None:
@@ -113,7 +113,7 @@ def test_the_only_model_answers_when_none_is_loaded() -> None:
 
 
 def test_several_models_and_none_loaded_is_a_question_back() -> None:
-    with pytest.raises(Failure, match="Name one of: a/b, c/d"):
+    with pytest.raises(Failure, match="name one of a/b, c/d"):
         choose_model([model("a/b"), model("c/d")])
 
 

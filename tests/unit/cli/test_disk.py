@@ -49,9 +49,9 @@ def test_what_takes_room_is_listed_the_largest_first(server: ScriptedServer, ate
         ["lab/kept", "model", "2.0 MB", "elsewhere, not counted"],
         ["lab/small", "model", "1.0 MB"],
         ["d1", "unfinished download", "7.0 MB"],
-        ["/srv/atelier/models/.downloads/[2Jx", "left by a download", "5 B", "nobody needs it"],
+        ["/srv/atelier/models/.downloads/[2Jx", "left by a download", "5 B", "unused"],
         ["lab/small:2", "saved prompts", "30 B"],
-        ["gone", "saved prompts", "10 B", "of no model that is known"],
+        ["gone", "saved prompts", "10 B", "of an unknown model"],
         ["adapters", "LoRA files", "0 B"],
         ["logs", "of services and workers", "2.0 kB"],
         ["database", "of the registry", "3.0 kB"],
@@ -62,7 +62,7 @@ def test_what_takes_room_is_listed_the_largest_first(server: ScriptedServer, ate
 def test_the_sums_and_what_is_free_stand_below(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(DISK, FULL)
     assert atelier("disk").stdout.splitlines()[-2:] == [
-        "The library's models take 4.0 GB, all of the server's files 4.0 GB; each file counts once.",
+        "The library's models take 4.0 GB, all files of the server 4.0 GB; each file is counted once.",
         "/srv/atelier has 12.0 GB of 500.0 GB free.",
     ]
 

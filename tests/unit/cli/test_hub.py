@@ -64,7 +64,7 @@ def test_get_does_not_wait_when_it_shall_not(server: ScriptedServer, atelier: At
 
 def test_get_of_what_is_there(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(START, {"status": "already_downloaded", "model_key": "acme/tiny"})
-    assert "acme/tiny is there already" in atelier("get", "acme/tiny").stdout
+    assert "acme/tiny is already there" in atelier("get", "acme/tiny").stdout
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_unload_without_a_name_does_not_choose_among_several(server: ScriptedSer
     server.answers("GET /api/v1/instances", {"instances": [instance("a"), instance("b")]})
     result = atelier("unload")
     assert result.exit_code == 1
-    assert "name one of a, b, or give --all" in result.stderr
+    assert "name one of a, b, or use --all" in result.stderr
 
 
 def test_unload_all_takes_every_instance(server: ScriptedServer, atelier: Atelier) -> None:

@@ -63,7 +63,7 @@ def test_an_address_is_added(atelier: Atelier, file: Path) -> None:
         (["a/b", "--", "b"], "label"),
         (["a", "--timeout", "0", "--", "b"], "mcpServers.a.timeout"),
         (["a", "--env", "b", "--", "c"], "NAME=VALUE"),
-        (["a", "--approve", "always", "--approve", "b", "--", "c"], "stands alone"),
+        (["a", "--approve", "always", "--approve", "b", "--", "c"], "cannot be combined"),
     ],
 )
 def test_what_is_wrong_is_told_and_nothing_written(

@@ -49,7 +49,7 @@ def test_a_refused_import_of_a_file_that_is_not_here_says_where_it_must_lie(
     assert result.exit_code == 1
     assert result.stderr == (
         "atelier: There is no such file. "
-        f"The server opens the file itself: it must lie on the machine of {server.url}.\n"
+        f"The server opens the file itself: it must be on the machine of {server.url}.\n"
     )
 
 
@@ -70,7 +70,7 @@ def test_rm_says_what_was_deleted(server: ScriptedServer, atelier: Atelier) -> N
     server.answers("POST /api/v1/models/remove", {"model": KEY, "deleted": ["/m/a.gguf"]})
     assert atelier("rm", "tiny").stdout == f"Removed {KEY}: 1 file deleted\n"
     server.answers("POST /api/v1/models/remove", {"model": KEY, "deleted": []})
-    assert "stays" in atelier("rm", "tiny").stdout
+    assert "was kept" in atelier("rm", "tiny").stdout
 
 
 def test_verify_of_all_models_fails_with_one_of_them(server: ScriptedServer, atelier: Atelier) -> None:
@@ -81,7 +81,7 @@ def test_verify_of_all_models_fails_with_one_of_them(server: ScriptedServer, ate
     server.answers("POST /api/v1/models/verify", lambda request: Reply(next(replies)))
     result = atelier("verify")
     assert result.exit_code == 1
-    assert result.stdout == "a/good: as downloaded\na/bad: b.gguf: Its content is another.\n"
+    assert result.stdout == "a/good: matches its digests\na/bad: b.gguf: Its content is another.\n"
 
 
 def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelier: Atelier) -> None:

@@ -11,7 +11,7 @@ from tests.unit.cli.conftest import Atelier
     [
         (["--min", "1", "--max", "3"], {"min": 1, "max": 3}, {"min": 1, "max": 3}, "a/b: 1 to 3\n"),
         (["--min", "2"], {"min": 2}, {"min": 2, "max": 2}, "a/b: 2\n"),
-        (["--off"], {}, None, "a/b: as many as are loaded\n"),
+        (["--off"], {}, None, "a/b: not scaled\n"),
     ],
 )
 def test_limits_are_sent_and_told(

@@ -13,7 +13,7 @@ from atelier.cli.output import Failure
 from atelier.cli.preflight import check_exposure, check_home_is_free, claim_port, prepare_home
 from atelier.cli.readiness import announcement
 from atelier.cli.serve import configured
-from atelier.cli.service_log import last_line, set_aside_if_large, told, warning_in
+from atelier.cli.service_log import last_line, readable_record, set_aside_if_large, warning_in
 from atelier.cli.service_supervisor import service_environment, without_api_key
 from atelier.config import Config
 from registry.instances.worker_environment import worker_environment
@@ -160,7 +160,7 @@ def test_a_warning_in_the_log_is_told_with_its_fields() -> None:
 
 def test_an_exception_in_the_log_is_told_by_its_last_line() -> None:
     record = {"event": "rpc_failed", "level": "error", "exception": "Traceback:\n  File x\nValueError: no"}
-    assert told(json.dumps(record)) == "rpc_failed (ValueError: no)"
+    assert readable_record(json.dumps(record)) == "rpc_failed (ValueError: no)"
 
 
 def test_the_last_line_of_a_log_may_be_no_record(tmp_path: Path) -> None:
