@@ -10,8 +10,7 @@ from atelier.settings.groups import Inference
 from atelier.submission import Echo
 from tests.support.fake_context import FakeContext, FakeVocabulary
 from worker.engine.batching.batcher import Batcher
-from worker.engine.batching.sequence import Sequence
-from worker.engine.batching.ticket import Ticket
+from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.cache.cache_tier import CacheTier
 from worker.engine.cache.saved_states import SavedStates
 from worker.engine.cache.state_directory import StateDirectory

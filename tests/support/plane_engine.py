@@ -17,8 +17,7 @@ from atelier.settings import Load
 from atelier.settings.groups import Inference
 from tests.support.tiny_llama import write_tiny_llama
 from tests.support.tiny_projector import PLANES, write_tiny_projector
-from worker.engine.batching.sequence import Sequence
-from worker.engine.batching.ticket import Ticket
+from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request, Source
 from worker.engine.model.context import FLASH, Context, generation_params
 from worker.engine.model.image_decoding import decode_picture

@@ -12,7 +12,7 @@ import structlog
 from atelier.errors import AtelierError, Draining, InvalidRequest
 from atelier.launch import LaunchSpec
 from worker.engine.batching.sequence import Sequence as Choice
-from worker.engine.batching.ticket import Ticket
+from worker.engine.batching.sequence import Ticket
 from worker.engine.embedding import check_dimensions, check_lengths, unit_vectors
 from worker.engine.engine_thread import EngineThread
 from worker.engine.interface import (
@@ -77,7 +77,8 @@ class LlamaEngine:
             _log.exception("prepare_failed", request=request.request_id)
             self._publish_step([(ticket.source, Failed(AtelierError()))])
         else:
-            self._begin(ticket, choices)
+            if prepared is not None:
+                self._begin(ticket, prepared, choices)
 
     def _prepare(self, ticket: Ticket, request: Request) -> Prepared | None:
         """Beside the loop: the call as it can be computed; None if it was cancelled while it waited for this."""
@@ -96,11 +97,10 @@ class LlamaEngine:
         seed = self._seed(request)
         return [Choice(ticket, number, prepared, seed, self._vocabulary) for number in range(request.choices)]
 
-    def _begin(self, ticket: Ticket, choices: list[Choice]) -> None:
+    def _begin(self, ticket: Ticket, prepared: Prepared, choices: list[Choice]) -> None:
         if not ticket.cancelled:
-            first = choices[0]
-            accepted = Accepted(len(first.prompt), first.matcher.unenforced if first.matcher else (), first.dropped)
-            self._publish([(ticket.source, accepted)])
+            unenforced = prepared.matcher.unenforced if prepared.matcher else ()
+            self._publish([(ticket.source, Accepted(len(prepared.tokens), unenforced, prepared.dropped))])
         self._thread.add(choices)  # it drops what is cancelled
 
     def _seed(self, request: Request) -> int:

@@ -14,7 +14,7 @@ from atelier.submission import Echo
 from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import Computed, FakeContext
-from worker.engine.batching.sequence import RATED
+from worker.engine.batching.prompt_prefill import SCORED_TOKENS
 from worker.engine.constraint.constraint import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.engine.interface import StopReason
@@ -715,9 +715,9 @@ def _act(batching: Batching, actions: list[Any]) -> int:
 def odds(told: tuple[int, ...], *, exact: bool) -> list[float | None]:
     """Of each of the prompt's tokens after those before it."""
     context, found = FakeContext(1, rounding=not exact), [None]
-    for start in range(0, len(told), RATED):
-        context.decode_runs([Run(0, told[start : start + RATED], start, 0)])
-        followers = told[start + 1 : start + RATED + 1]
+    for start in range(0, len(told), SCORED_TOKENS):
+        context.decode_runs([Run(0, told[start : start + SCORED_TOKENS], start, 0)])
+        followers = told[start + 1 : start + SCORED_TOKENS + 1]
         found += [token_logprobs(context.logits(at), token, 0)[0] for at, token in enumerate(followers)]
     return found
 
@@ -727,7 +727,7 @@ def rated(call: Call, choice: int = 0) -> list[float | None]:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("length", [1, 2, RATED, RATED + 1, 3 * RATED + 5])
+@pytest.mark.parametrize("length", [1, 2, SCORED_TOKENS, SCORED_TOKENS + 1, 3 * SCORED_TOKENS + 5])
 def test_every_token_of_a_prompt_is_rated_but_the_first_whatever_the_cache_holds(length: int, exact: bool) -> None:
     batching = Batching(4, exact=exact, cache_ram=10**6)
     told = prompt(1, length)
@@ -757,7 +757,7 @@ def test_no_call_rates_more_tokens_than_there_is_room_for_their_logits(exact: bo
     batching.finish()
     lone = [call for call in batching.context.calls if call.tokens > 1]
     assert sum(call.tokens for call in lone) == 500
-    assert all(call.tokens <= RATED and len(call.slots) == 1 for call in lone)
+    assert all(call.tokens <= SCORED_TOKENS and len(call.slots) == 1 for call in lone)
 
 
 def test_a_prompt_alone_is_told_and_nothing_is_generated() -> None:

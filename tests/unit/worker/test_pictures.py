@@ -11,8 +11,7 @@ from atelier.settings.groups import Inference
 from tests.support.batching import VOCABULARY
 from tests.support.pictures import red
 from worker.engine.batching.batch_plan import plan_calls
-from worker.engine.batching.sequence import Sequence
-from worker.engine.batching.ticket import Ticket
+from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.interface import ChatPrompt, Prompt, Request, Source
 from worker.engine.model.decode_run import PLANES, Image, Run
 from worker.engine.model.image_decoding import decode_picture
@@ -108,21 +107,21 @@ def with_image(at_once: int) -> Sequence:
 
 def test_a_large_image_is_computed_in_parts_between_which_others_have_their_turn() -> None:
     sequence = with_image(64)
-    assert sequence.finer_slices_left()[:6] == [2, 2, 2, 64, 64, 22]
-    runs = sequence.prompt_runs(sequence.finer_slices_left(), joined=True)
+    assert sequence.prompt.finer_slices_left()[:6] == [2, 2, 2, 64, 64, 22]
+    runs = sequence.prompt.runs(0, sequence.prompt.finer_slices_left(), joined=True)
     assert [(run.start, len(run)) for run in runs] == [(0, 6), (6, 64), (70, 64), (134, 22), (156, 10)]
     images = [run.image for run in runs if run.image]
     assert [(image.before, len(image), image.after) for image in images] == [(0, 64, 86), (64, 64, 22), (128, 22, 0)]
     for image in images:
         assert image.places is not None
         assert image.embeddings[0, 0] == image.places[0, 0] == image.before
-    sequence.done = 70
-    assert sequence.slices_left[:2] == [64, 22]
+    sequence.prompt.done = 70
+    assert sequence.prompt.slices_left[:2] == [64, 22]
 
 
 def test_an_image_is_one_part_where_its_cells_see_one_another_and_one_piece_in_any_case() -> None:
-    assert with_image(150).finer_slices_left()[:4] == [2, 2, 2, 150]
-    assert [len(piece) for piece in with_image(64).pieces] == [4, 2, 150, 4, 4]
+    assert with_image(150).prompt.finer_slices_left()[:4] == [2, 2, 2, 150]
+    assert [len(piece) for piece in with_image(64).prompt.pieces] == [4, 2, 150, 4, 4]
 
 
 async def test_the_scripted_engine_says_what_it_sees() -> None:
