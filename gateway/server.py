@@ -40,8 +40,8 @@ from gateway.dialects.native.health_routes import HealthRoutes
 from gateway.dialects.native.mcp_server_routes import ServerRoutes
 from gateway.dialects.native.native_routes import ManagementRoutes
 from gateway.dialects.native.preset_routes import PresetRoutes
-from gateway.dialects.ollama.ollama_downloads import Pulls
-from gateway.dialects.ollama.ollama_loading import Residence
+from gateway.dialects.ollama.keep_alive import ModelLoader
+from gateway.dialects.ollama.ollama_pull import Pulls
 from gateway.dialects.ollama.ollama_routes import OllamaRoutes
 from gateway.dialects.openai.hosted_chat import HostedChat
 from gateway.dialects.openai.openai_routes import OpenAIRoutes
@@ -198,9 +198,9 @@ class Gateway:
         return create_app(config, dialects, self.admission, self.metrics)
 
     def _ollama_routes(self, catalogue: Catalogue, control: Control) -> OllamaRoutes:
-        residence = Residence(self.watcher, self._dispatcher, control)
+        loader = ModelLoader(self.watcher, self._dispatcher, control)
         pulls = Pulls(self.watcher, control, DownloadFollower(self.watcher, self.admission))
-        return OllamaRoutes(self.inference, self.unary, self.watcher, catalogue, control, residence, pulls)
+        return OllamaRoutes(self.inference, self.unary, self.watcher, catalogue, control, loader, pulls)
 
     def _on_change(self, snapshot: Snapshot) -> None:
         self.workers.follow(snapshot)

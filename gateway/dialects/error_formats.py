@@ -5,7 +5,7 @@ from starlette.types import Scope
 from gateway.dialects.anthropic import anthropic_replies as anthropic
 from gateway.dialects.lmstudio import lmstudio_errors as lmstudio
 from gateway.dialects.mcp import mcp_errors as mcp
-from gateway.dialects.ollama import ollama_errors as ollama
+from gateway.dialects.ollama import ollama_replies as ollama
 from gateway.http.error_responses import DEFAULT_FORM, ErrorForm
 
 # By the beginning of the path, the first that fits; what is not here has OpenAI's.

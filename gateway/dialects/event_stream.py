@@ -1,4 +1,4 @@
-"""Server-sent events: framing, and the response that streams a generation."""
+"""Responses that stream, and the framing of server-sent events."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
@@ -41,7 +41,7 @@ def around_text(encode: Callable[[str], bytes]) -> tuple[bytes, bytes]:
 
 
 async def send_part(send: Send, body: bytes) -> None:
-    """A part of a body that more follows."""
+    """A part of a body, not the last."""
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
@@ -49,29 +49,26 @@ class Renderer(Protocol):
     """A dialect's bytes for one stream."""
 
     def opening(self) -> bytes:
-        """What comes before any text."""
+        """The bytes before any text."""
 
     def event(self, event: Event) -> bytes: ...
 
     def closing(self, generation: Answering) -> bytes:
-        """What comes after every choice has ended well."""
+        """The bytes after the successful end of every choice."""
 
 
-class EventStream(Response):
-    """Sends a generation that has begun, and closes it.
+class StreamedResponse(Response):
+    """A raw ASGI response, sent part by part until its end or until the client disconnects.
 
-    A raw ASGI response: one send for each step's batch, which waits while the client's socket is
-    full. An error after the headers is an event; then the stream ends without the end marker.
+    Each send waits while the client's socket is full. An error after the headers is a part too, and the last one.
     """
 
     frame_headers: ClassVar[Mapping[str, str]] = HEADERS
 
-    def __init__(self, generation: Answering, renderer: Renderer, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: Mapping[str, str]) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({**self.frame_headers, **headers})
-        self._generation = generation
-        self._renderer = renderer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -81,10 +78,37 @@ class EventStream(Response):
         except ClientGone:
             scope["atelier.account"].error = "client_gone"
         finally:
-            self._generation.close()
+            self._close()
 
     async def _stream(self, scope: Scope, send: Send) -> bytes:
         """Sends all but the last bytes, which it returns."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Release what the stream owns, however it ended."""
+
+
+def failed(scope: Scope, error: AtelierError) -> bytes:
+    """The last part of a stream that ends with this error."""
+    scope["atelier.account"].error = error.code
+    return error_event(error, scope)
+
+
+class EventStream(StreamedResponse):
+    """Sends a generation that has begun, one part for each step's batch, and closes it.
+
+    After an error the stream has no end marker.
+    """
+
+    def __init__(self, generation: Answering, renderer: Renderer, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self._generation = generation
+        self._renderer = renderer
+
+    def _close(self) -> None:
+        self._generation.close()
+
+    async def _stream(self, scope: Scope, send: Send) -> bytes:
         render = self._renderer.event
         try:
             await self._open(send)
@@ -99,13 +123,12 @@ class EventStream(Response):
             return self._failed(scope, AtelierError())
 
     async def _open(self, send: Send) -> None:
-        """Send what comes before the first event."""
+        """Send the part before the first event."""
         await send_part(send, self._renderer.opening())
 
     async def _end(self) -> bytes:
-        """What comes after the last event."""
+        """The bytes after the last event."""
         return self._renderer.closing(self._generation)
 
     def _failed(self, scope: Scope, error: AtelierError) -> bytes:
-        scope["atelier.account"].error = error.code
-        return error_event(error, scope)
+        return failed(scope, error)

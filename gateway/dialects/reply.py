@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -52,6 +53,11 @@ def settings_echo(settings: Effective) -> str:
 def _echoed(value: Any) -> Any:
     length = len(json.dumps(value))
     return value if length <= LONGEST_ECHO else f"({length} characters)"
+
+
+def rfc3339(seconds: float, timespec: str) -> str:
+    """A time since the epoch, in UTC. `timespec`: its precision, as for `datetime.isoformat`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def account_of(request: Request) -> Account:

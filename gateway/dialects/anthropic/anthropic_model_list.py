@@ -1,12 +1,12 @@
 """Models in Anthropic's form, and their list in pages. Pure."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Literal
 
 from typing_extensions import TypedDict
 
 from atelier.errors import InvalidRequest
+from gateway.dialects.reply import rfc3339
 from gateway.fleet.snapshot import Model
 
 MOST_LISTED = 1000
@@ -34,7 +34,7 @@ def model_object(name: str, model: Model) -> AnthropicModel:
         "type": "model",
         "id": name,
         "display_name": model.display_name or name,
-        "created_at": datetime.fromtimestamp(int(model.imported_at), UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": rfc3339(int(model.imported_at), "seconds"),
         "lifecycle": "active",
         "max_input_tokens": model.max_context_length,
         "max_tokens": model.max_context_length,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from atelier.errors import AtelierError
 from atelier.json_types import Json
@@ -165,12 +165,10 @@ class ChatStream(EventStream):
         self._loading = loading
         self._keep = keep
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            if self._loading is not None:
-                self._loading.close()
+    def _close(self) -> None:
+        super()._close()
+        if self._loading is not None:
+            self._loading.close()
 
     async def _open(self, send: Send) -> None:
         await send_part(send, self._chat.starting(self._instance_id))

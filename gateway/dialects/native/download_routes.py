@@ -1,7 +1,7 @@
 """What the hub has, and bringing it here: LM Studio's two routes for downloads, and ours beside them."""
 
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import ClassVar
 
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from atelier.json_types import Json
 from gateway.dialects.body import read_body
 from gateway.dialects.native.download_reply_types import DownloadList, DownloadObject, HubRepositories, StartedDownload
 from gateway.dialects.native.native_requests import DownloadBody
-from gateway.dialects.reply import json_response
+from gateway.dialects.reply import json_response, rfc3339
 from gateway.dialects.route import HUB, Route
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Download, DownloadState, Model
@@ -139,11 +139,11 @@ def repository_object(repository: pb.Repository) -> Json:
 def download_object(download: Download) -> Json:
     """LM Studio's fields, and ours: `state` is finer than its `status`. Its times are left out where there are none."""
     left = download.seconds_left
-    times: Json = {"started_at": _iso(download.started_at)}
+    times: Json = {"started_at": rfc3339(download.started_at, "milliseconds")}
     if left is not None:
-        times["estimated_completion"] = _iso(datetime.now(UTC).timestamp() + left)
+        times["estimated_completion"] = rfc3339(time.time() + left, "milliseconds")
     if download.state is DownloadState.COMPLETED:
-        times["completed_at"] = _iso(download.finished_at)
+        times["completed_at"] = rfc3339(download.finished_at, "milliseconds")
     return {
         "job_id": download.id,
         "status": LMSTUDIO_STATUS.get(download.state, "downloading"),
@@ -160,7 +160,3 @@ def download_object(download: Download) -> Json:
         "model_key": download.model_key or None,
         "error": error_envelope(download.error)["error"] if download.error else None,
     }
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

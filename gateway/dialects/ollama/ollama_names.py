@@ -1,19 +1,19 @@
-"""What Ollama's clients call a model: NAME, NAME:latest, NAME:TAG, hf.co/USER/REPO:TAG. Pure."""
+"""The names of models in Ollama's clients: NAME, NAME:latest, NAME:TAG, hf.co/USER/REPO:TAG. Pure."""
 
 from atelier.errors import ModelNotFound
 from atelier.names import InstanceName, ModelName, find_name, may_mean
 from gateway.core.call import told_name
 from gateway.fleet.snapshot import Model, Snapshot
 
-LATEST = "latest"  # which clients append where a name has no tag
+LATEST = "latest"  # the tag that clients append to a name without one
 HUB_HOSTS = ("hf.co/", "huggingface.co/")
 
 
 def find_target(name: str, snapshot: Snapshot) -> ModelName | InstanceName:
-    """What the name means; ModelNotFound, with near names, when it means nothing or several things.
+    """The model or instance with this name. Raises ModelNotFound, with near names, for an unknown or ambiguous one.
 
-    In this order: what every dialect calls so, `key:2` included; the same without ":latest"; the model
-    whose variant or quantization the tag names; and one by the repository that it was downloaded from.
+    In this order: a name as in every dialect, `key:2` included; the same without ":latest"; the model whose
+    variant or quantization is the tag; the model that was downloaded from this repository.
     """
     base, tag = split_tag(name)
     for candidate in (name, base) if tag == LATEST else (name,):
@@ -21,8 +21,8 @@ def find_target(name: str, snapshot: Snapshot) -> ModelName | InstanceName:
             return find_name(candidate, snapshot.models, snapshot.instances)
         except ModelNotFound as error:
             unknown = error
-    wanted = without_host(base)
-    matches = [key for key, model in snapshot.models.items() if _is_called(model, wanted) and _has_tag(model, tag)]
+    repo = without_host(base)
+    matches = [key for key, model in snapshot.models.items() if _is_called(model, repo) and _has_tag(model, tag)]
     if len(matches) == 1:
         return ModelName(matches[0])
     if matches:
@@ -36,20 +36,21 @@ def full_name(name: str, snapshot: Snapshot) -> str:
 
 
 def model_of(name: str, snapshot: Snapshot) -> Model:
-    """The model that is meant, by itself or by one of its instances."""
+    """The model with this name, or the model of the instance with this name. Raises ModelNotFound."""
     target = find_target(name, snapshot)
-    key = target.key if isinstance(target, ModelName) else snapshot.instances[target.id].model_key
-    return snapshot.models.get(key) or Model(key=key)
+    if isinstance(target, ModelName):
+        return snapshot.models[target.key]
+    return snapshot.model_of(snapshot.instances[target.id])
 
 
 def hub_reference(name: str) -> str:
-    """What to download, as the registry understands it; ModelNotFound for names of Ollama's own library."""
+    """The registry's reference of what to download. Raises ModelNotFound for names of Ollama's own library."""
     if "://" in name or name.startswith("pypi:"):
         return name
     base, tag = split_tag(without_host(name))
     if "/" not in base:
         raise ModelNotFound(
-            f'"{name[:200]}" is no repository of the hub, and Ollama\'s own library cannot be asked. '
+            f'"{name[:200]}" is not a repository on the hub, and Ollama\'s own library is not available. '
             "Name a model as hf.co/user/repo:Q4_K_M.",
             param="model",
         )
@@ -59,7 +60,7 @@ def hub_reference(name: str) -> str:
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """The name before its tag, and the tag; a colon before a slash is an address's port."""
+    """The name before its tag, and the tag. A colon before a slash belongs to the port of an address."""
     base, _, tag = name.rpartition(":")
     return (base, LATEST if tag.lower() == LATEST else tag) if base and "/" not in tag else (name, "")
 

@@ -1,56 +1,136 @@
-"""The core's events and completions as Ollama's objects. Pure, but for the clock."""
+"""Ollama's replies to chats, prompts and embeddings, and its errors. Pure, except for the clock."""
 
+import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from typing import Literal, NotRequired, cast
 
 import orjson
+from typing_extensions import TypedDict
 
+from atelier.errors import AtelierError
 from atelier.json_types import Json
 from gateway.core.events import Completion, Finished, StopReason, TokenLogprob, ToolCall
 from gateway.dialects.openai.openai_logprobs import chat_logprobs
+from gateway.dialects.openai.openai_reply_types import Logprob
+from gateway.dialects.reply import rfc3339
+from gateway.dialects.route import Nullable
+from gateway.http.error_responses import ErrorForm
 
 LENGTH = frozenset({StopReason.MAX_PREDICTED_TOKENS_REACHED, StopReason.CONTEXT_LENGTH_REACHED})
 
-Part = Callable[[str, str, Sequence[Json]], Json]
-"""What carries text, thinking and tool calls: a chat's message, or a response."""
+
+class OllamaSaidFunction(TypedDict):
+    index: int
+    name: str
+    arguments: Json
 
 
-def chat_part(text: str, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
-    message: Json = {"role": "assistant", "content": text}
+class OllamaSaidCall(TypedDict):
+    id: str
+    function: OllamaSaidFunction
+
+
+class OllamaSaidMessage(TypedDict):
+    role: Literal["assistant"]
+    content: str
+    thinking: NotRequired[Nullable[str]]
+    tool_calls: NotRequired[Nullable[list[OllamaSaidCall]]]
+
+
+class ChatPart(TypedDict):
+    message: OllamaSaidMessage
+
+
+class GenerationPart(TypedDict):
+    response: str
+    thinking: NotRequired[Nullable[str]]
+
+
+class OllamaFacts(TypedDict):
+    """All but `logprobs` are in the last object only. Durations are in nanoseconds."""
+
+    done_reason: NotRequired[Nullable[Literal["stop", "length", "load", "unload"]]]
+    logprobs: NotRequired[Nullable[list[Logprob]]]
+    total_duration: NotRequired[Nullable[int]]
+    load_duration: NotRequired[Nullable[int]]
+    prompt_eval_count: NotRequired[Nullable[int]]
+    prompt_eval_duration: NotRequired[Nullable[int]]
+    eval_count: NotRequired[Nullable[int]]
+    eval_duration: NotRequired[Nullable[int]]
+
+
+class OllamaHead(TypedDict):
+    model: str
+    created_at: str
+    done: bool
+
+
+class OllamaChat(OllamaHead, ChatPart, OllamaFacts):
+    pass
+
+
+class OllamaGeneration(OllamaHead, GenerationPart, OllamaFacts):
+    pass
+
+
+class OllamaVectors(TypedDict):
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+
+
+class OllamaVector(TypedDict):
+    embedding: list[float]
+
+
+class OllamaVersion(TypedDict):
+    version: str
+    atelier: str
+
+
+OllamaPart = ChatPart | GenerationPart
+Part = Callable[[str, str, Sequence[OllamaSaidCall]], OllamaPart]
+"""Puts text, thinking and tool calls into a chat's message, or into a generation's response."""
+
+
+def chat_part(text: str, thinking: str = "", calls: Sequence[OllamaSaidCall] = ()) -> ChatPart:
+    message: OllamaSaidMessage = {"role": "assistant", "content": text}
     if thinking:
         message["thinking"] = thinking
     if calls:
-        message["tool_calls"] = calls
+        message["tool_calls"] = list(calls)
     return {"message": message}
 
 
-def generate_part(text: str, thinking: str = "", calls: Sequence[Json] = ()) -> Json:
-    """Without tool calls, as there are no tools."""
+def generate_part(text: str, thinking: str = "", calls: Sequence[OllamaSaidCall] = ()) -> GenerationPart:
+    """Without tool calls: a prompt cannot offer tools."""
     return {"response": text, "thinking": thinking} if thinking else {"response": text}
 
 
-def reply_object(model: str, part: Json, *, done: bool, **more: Any) -> Json:
-    return {"model": model, "created_at": rfc3339(), **part, "done": done, **more}
+def reply_object(model: str, part: OllamaPart, facts: OllamaFacts, *, done: bool) -> OllamaChat | OllamaGeneration:
+    reply = {"model": model, "created_at": rfc3339(time.time(), "microseconds"), **part, "done": done, **facts}
+    return cast(OllamaChat | OllamaGeneration, reply)
 
 
-def whole_part(part: Part, completion: Completion, *, thinking: bool) -> Json:
-    calls, written = told_calls(completion.tool_calls)
-    told = part(completion.text + written, completion.reasoning if thinking else "", calls)
-    return told if completion.logprobs is None else {**told, "logprobs": logprob_list(completion.logprobs)}
+def whole_part(part: Part, completion: Completion, *, thinking: bool) -> OllamaPart:
+    calls, text = split_calls(completion.tool_calls)
+    return part(completion.text + text, completion.reasoning if thinking else "", calls)
 
 
-def told_calls(calls: Sequence[ToolCall]) -> tuple[list[Json], str]:
-    """As objects; and as text those whose arguments are no object, as when the answer's limit cut them off."""
-    told: list[Json] = []
-    written = ""
+def split_calls(calls: Sequence[ToolCall]) -> tuple[list[OllamaSaidCall], str]:
+    """The calls whose arguments are an object, and the text of the others, as when max_tokens cut them off."""
+    objects: list[OllamaSaidCall] = []
+    text = ""
     for call in calls:
         arguments = _object(call.arguments)
         if arguments is None:
-            written += f"{call.name} {call.arguments}"
+            text += f"{call.name} {call.arguments}"
         else:
-            told.append({"id": call.id, "function": {"index": len(told), "name": call.name, "arguments": arguments}})
-    return told, written
+            function: OllamaSaidFunction = {"index": len(objects), "name": call.name, "arguments": arguments}
+            objects.append({"id": call.id, "function": function})
+    return objects, text
 
 
 def _object(text: str) -> Json | None:
@@ -61,14 +141,14 @@ def _object(text: str) -> Json | None:
     return value if isinstance(value, dict) else None
 
 
-def logprob_list(tokens: Sequence[TokenLogprob]) -> list[Json]:
-    """Each as in OpenAI's chats."""
-    entries: list[Json] = chat_logprobs(tokens)["content"]
+def logprob_list(tokens: Sequence[TokenLogprob]) -> list[Logprob]:
+    """In the form of OpenAI's chats."""
+    entries: list[Logprob] = chat_logprobs(tokens)["content"]
     return entries
 
 
-def done_facts(finished: Finished, seconds: float, load_seconds: float) -> Json:
-    """What the last object has. Durations in nanoseconds; the load's is all until a worker took the request."""
+def done_facts(finished: Finished, seconds: float, load_seconds: float) -> OllamaFacts:
+    """The facts of the last object. `load_seconds`: until a worker accepted the request."""
     figures = finished.statistics
     return {
         "done_reason": "length" if finished.reason in LENGTH else "stop",
@@ -85,7 +165,12 @@ def nanoseconds(seconds: float) -> int:
     return max(0, round(seconds * 1e9))
 
 
-def rfc3339(seconds: float | None = None) -> str:
-    """Of a time since the epoch; now, where none is given."""
-    time = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+ERROR_SCHEMA: Json = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+
+def error_body(error: AtelierError, request_id: str) -> Json:
+    """One sentence. The request's id is in the headers only."""
+    return {"error": error.message}
+
+
+FORM = ErrorForm(error_body, lambda body: body + b"\n", "OllamaError", ERROR_SCHEMA)

@@ -3,44 +3,45 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier import __version__
 from atelier.errors import Conflict, DiskFull, InvalidRequest, ModelNotFound
-from atelier.json_types import Json
 from atelier.names import InstanceName, ModelName
 from gateway.core.call import Call, told_name
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
 from gateway.core.unary import EmbedCall, Embeddings, Unary
 from gateway.dialects.body import read_body
-from gateway.dialects.ollama.keep_alive import asks_to_unload, idle_seconds
-from gateway.dialects.ollama.ollama_downloads import SUCCESS, Pulls
-from gateway.dialects.ollama.ollama_loading import Residence
-from gateway.dialects.ollama.ollama_model_list import process_object, show_object, tag_object
+from gateway.dialects.ollama.keep_alive import ModelLoader, idle_seconds, requests_unload
+from gateway.dialects.ollama.ollama_calls import chat_call, generate_call, model_name
+from gateway.dialects.ollama.ollama_model_list import (
+    OllamaModel,
+    OllamaProcesses,
+    OllamaTags,
+    process_object,
+    show_object,
+    tag_object,
+)
 from gateway.dialects.ollama.ollama_names import find_target, full_name, model_of
+from gateway.dialects.ollama.ollama_pull import SUCCESS, OllamaProgress, ProgressStream, Pulls
 from gateway.dialects.ollama.ollama_replies import (
+    OllamaChat,
+    OllamaGeneration,
+    OllamaVector,
+    OllamaVectors,
+    OllamaVersion,
     Part,
     chat_part,
     done_facts,
     generate_part,
+    logprob_list,
     nanoseconds,
     reply_object,
     whole_part,
-)
-from gateway.dialects.ollama.ollama_reply_types import (
-    OllamaChat,
-    OllamaGeneration,
-    OllamaModel,
-    OllamaProcesses,
-    OllamaProgress,
-    OllamaTags,
-    OllamaVector,
-    OllamaVectors,
-    OllamaVersion,
 )
 from gateway.dialects.ollama.ollama_requests import (
     Generating,
@@ -52,8 +53,7 @@ from gateway.dialects.ollama.ollama_requests import (
     OllamaModelBody,
     OllamaPullBody,
 )
-from gateway.dialects.ollama.ollama_stream import LineRenderer, LineStream, ProgressStream
-from gateway.dialects.ollama.ollama_translation import chat_call, generate_call, named
+from gateway.dialects.ollama.ollama_stream import LineRenderer, LineStream
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of
 from gateway.dialects.route import HI, HUB, INFERENCE, LINES, MODEL, Route
 from gateway.fleet.catalogue import Catalogue
@@ -62,7 +62,7 @@ from gateway.fleet.snapshot import LOADED
 from gateway.fleet.watcher import Watcher
 from gateway.http.disconnect import while_connected
 
-API_VERSION = "0.12.11"  # of Ollama's API, that this one follows: clients ask for it before they use a feature
+API_VERSION = "0.12.11"  # the version of Ollama's API that this one follows; clients check it before using a feature
 
 
 class OllamaRoutes:
@@ -75,7 +75,7 @@ class OllamaRoutes:
         watcher: Watcher,
         catalogue: Catalogue,
         control: Control,
-        residence: Residence,
+        loader: ModelLoader,
         pulls: Pulls,
     ) -> None:
         self._inference = inference
@@ -83,7 +83,7 @@ class OllamaRoutes:
         self._watcher = watcher
         self._catalogue = catalogue
         self._control = control
-        self._residence = residence
+        self._loader = loader
         self._pulls = pulls
 
     def routes(self) -> Sequence[Route]:
@@ -166,14 +166,14 @@ class OllamaRoutes:
     async def chat(self, request: Request) -> Response:
         body = await read_body(request, OllamaChatBody)
         if not body.messages:
-            return await self._reside(request, body, chat_part)
+            return await self._load_or_unload(request, body, chat_part)
         return await self._answer(request, body, chat_call(body, self._name(body.model)), chat_part)
 
     async def generate(self, request: Request) -> Response:
         body = await read_body(request, OllamaGenerateBody)
         call = generate_call(body, self._name(body.model))
         if not (body.prompt or body.suffix or body.images):
-            return await self._reside(request, body, generate_part)
+            return await self._load_or_unload(request, body, generate_part)
         return await self._answer(request, body, call, generate_part)
 
     async def embed(self, request: Request) -> Response:
@@ -183,44 +183,45 @@ class OllamaRoutes:
         account = account_of(request)
 
         def rendered() -> Response:
-            return json_response(
-                {
-                    "model": found.model,
-                    "embeddings": [list(vector) for vector in found.vectors],
-                    "total_duration": nanoseconds(account.seconds()),
-                    "load_duration": nanoseconds(load_seconds),
-                    "prompt_eval_count": found.prompt_tokens,
-                }
-            )
+            reply: OllamaVectors = {
+                "model": found.model,
+                "embeddings": [list(vector) for vector in found.vectors],
+                "total_duration": nanoseconds(account.seconds()),
+                "load_duration": nanoseconds(load_seconds),
+                "prompt_eval_count": found.prompt_tokens,
+            }
+            return json_response(reply)
 
-        # Thousands of vectors take a while to write down: the streams go on meanwhile.
+        # Encoding thousands of vectors takes long: in a thread it does not delay the streams.
         return await asyncio.to_thread(rendered)
 
     async def embeddings(self, request: Request) -> Response:
         body = await read_body(request, OllamaEmbeddingsBody)
         texts = [body.prompt] if body.prompt else []
         found, _ = await self._embed(request, body.model, texts, body.keep_alive, None)
-        return json_response({"embedding": list(found.vectors[0]) if found.vectors else []})
+        reply: OllamaVector = {"embedding": list(found.vectors[0]) if found.vectors else []}
+        return json_response(reply)
 
     async def tags(self, request: Request) -> Response:
-        return json_response({"models": [tag_object(*entry) for entry in self._catalogue.served()]})
+        reply: OllamaTags = {"models": [tag_object(*entry) for entry in self._catalogue.served()]}
+        return json_response(reply)
 
     async def show(self, request: Request) -> Response:
         body = await read_body(request, OllamaModelBody)
-        model = model_of(named(body), self._watcher.known())
+        model = model_of(model_name(body), self._watcher.known())
         return json_response(show_object(model, await self._control.describe_model(model.key)))
 
     async def processes(self, request: Request) -> Response:
         snapshot, now = self._watcher.snapshot, time.time()
         loaded = [each for _, each in sorted(snapshot.instances.items()) if each.state in LOADED]
-        entries = [process_object(each, model_of(each.id, snapshot), now) for each in loaded]
-        return json_response({"models": entries})
+        reply: OllamaProcesses = {"models": [process_object(each, snapshot.model_of(each), now) for each in loaded]}
+        return json_response(reply)
 
     async def delete(self, request: Request) -> Response:
         body = await read_body(request, OllamaModelBody)
-        target = self._target(named(body))
+        target = self._target(model_name(body))
         if isinstance(target, InstanceName):
-            message = f'model: "{target.id}" is an instance; a model is deleted by its own name'
+            message = f'model: "{target.id}" is an instance; name the model to delete it'
             raise InvalidRequest(message, param="model")
         await self._control.remove_model(target.key)
         return Response()
@@ -228,7 +229,7 @@ class OllamaRoutes:
     async def pull(self, request: Request) -> Response:
         body = await read_body(request, OllamaPullBody)
         async with while_connected(request.receive):
-            progress = await self._pulls.start(named(body))
+            progress = await self._pulls.start(model_name(body))
             if body.stream is not False:
                 return ProgressStream(progress)
             async for _ in progress:
@@ -236,10 +237,11 @@ class OllamaRoutes:
         return json_response(SUCCESS)
 
     async def version(self, request: Request) -> Response:
-        return json_response({"version": API_VERSION, "atelier": __version__})
+        reply: OllamaVersion = {"version": API_VERSION, "atelier": __version__}
+        return json_response(reply)
 
     async def head(self, request: Request) -> Response:
-        """Ollama's own command line looks for a server so."""
+        """Ollama's own command line detects a server by this request."""
         return Response()
 
     async def _answer(self, request: Request, body: Generating, call: Call, part: Part) -> Response:
@@ -252,9 +254,11 @@ class OllamaRoutes:
             load_seconds = account.seconds()
             try:
                 (completion,) = await generation.collect()
-                told = whole_part(part, completion, thinking=thinking)
                 facts = done_facts(completion.finished, account.seconds(), load_seconds)
-                reply = reply_object(generation.plan.name, told, done=True, **facts)
+                if completion.logprobs is not None:
+                    facts["logprobs"] = logprob_list(completion.logprobs)
+                whole = whole_part(part, completion, thinking=thinking)
+                reply = reply_object(generation.plan.name, whole, facts, done=True)
                 return json_response(reply, answer_headers(request, generation))
             finally:
                 generation.close()
@@ -268,23 +272,24 @@ class OllamaRoutes:
             raise
         return generation
 
-    async def _reside(self, request: Request, body: Generating, part: Part) -> Response:
-        """With nothing to answer the model is loaded, or unloaded."""
+    async def _load_or_unload(self, request: Request, body: Generating, part: Part) -> Response:
+        """The reply to a request without a prompt."""
         target, request_id = self._target(body.model), account_of(request).request_id
+        reason: Literal["load", "unload"] = "unload" if requests_unload(body.keep_alive) else "load"
         async with while_connected(request.receive):
-            if asks_to_unload(body.keep_alive):
-                await self._residence.unload(target)
-                return json_response(resided(target, part, "unload"))
-            await self._residence.load(target, request_id, idle_seconds(body.keep_alive))
-            return json_response(resided(target, part, "load"))
+            if reason == "unload":
+                await self._loader.unload(target)
+            else:
+                await self._loader.load(target, request_id, idle_seconds(body.keep_alive))
+        return json_response(reply_object(told_name(target), part("", "", ()), {"done_reason": reason}, done=True))
 
     async def _embed(
         self, request: Request, model: str, texts: list[str], keep_alive: KeepAlive | None, dimensions: int | None
     ) -> tuple[Embeddings, float]:
-        """With the seconds until the model was there. Without texts it is loaded, and nothing else."""
+        """The vectors, and the seconds until the model was loaded. Without texts it is only loaded."""
         target, account = self._target(model), account_of(request)
         async with while_connected(request.receive):
-            await self._residence.load(target, account.request_id, idle_seconds(keep_alive))
+            await self._loader.load(target, account.request_id, idle_seconds(keep_alive))
             load_seconds = account.seconds()
             name = told_name(target)
             if not texts:
@@ -300,20 +305,16 @@ class OllamaRoutes:
 
 
 def check_context(body: Generating, generation: Generation) -> None:
-    """InvalidRequest when the client counts on more context than there is, though the model could have it.
+    """Raises InvalidRequest if the client requests a longer context than the instance has and the model supports it.
 
-    Ollama would load the model anew, under whoever else uses it.
+    Ollama would reload the model, and so interrupt its other clients.
     """
-    wanted = body.options.num_ctx if body.options else None
+    requested = body.options.num_ctx if body.options else None
     instance, model = generation.instance, generation.plan.model
-    if wanted is None or not instance.context_length < min(wanted, model.max_context_length or wanted):
+    if requested is None or instance.context_length >= min(requested, model.max_context_length or requested):
         return
     raise InvalidRequest(
         f"options.num_ctx: {instance.id} is loaded with a context of {instance.context_length} tokens. Load it with "
-        f"more (atelier load {model.key} --context-length {wanted}), or leave num_ctx out.",
+        f"more (atelier load {model.key} --context-length {requested}), or leave num_ctx out.",
         param="options.num_ctx",
     )
-
-
-def resided(target: ModelName | InstanceName, part: Part, reason: str) -> Json:
-    return reply_object(told_name(target), part("", "", ()), done=True, done_reason=reason)

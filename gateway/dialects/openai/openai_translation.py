@@ -20,7 +20,7 @@ from gateway.core.call import (
 )
 from gateway.core.events import Completion, StopReason
 from gateway.dialects.openai.best_of import tried
-from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
+from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs, requested_logprobs
 from gateway.dialects.openai.openai_messages import chat_messages
 from gateway.dialects.openai.openai_requests import (
     MOST_PROMPTS,
@@ -70,7 +70,7 @@ def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
         settings=settings,
         constraint=chat_constraint(body, tools),
         choices=body.n or 1,
-        logprobs=wanted_logprobs(body),
+        logprobs=requested_logprobs(body.logprobs, body.top_logprobs),
         prompt_progress=wants_progress(body),
         priority=body.priority,
         timeout=body.timeout,
@@ -79,15 +79,6 @@ def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
         preset=body.preset,
         ttl=body.ttl,
     )
-
-
-def wanted_logprobs(body: ChatBody) -> int | None:
-    """For how many of the likeliest tokens beside each token; None: not at all."""
-    if body.logprobs:
-        return body.top_logprobs or 0
-    if body.top_logprobs:
-        raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
-    return None
 
 
 def adapter_scales(body: Common) -> list[AdapterScale]:

@@ -146,9 +146,9 @@ async def test_tools_are_called_and_their_results_answered(client: ollama.AsyncC
     registry.script = {"text": "", "tool_calls": calls}
     asked = await client.chat("tiny", WORDS, tools=[WEATHER])
     streamed = [part async for part in await client.chat("tiny", WORDS, tools=[WEATHER], stream=True)]
-    told = [call for part in streamed for call in part.message.tool_calls or []]
-    assert told == asked.message.tool_calls
-    assert [(call.function.name, call.function.arguments) for call in told] == [
+    calls = [call for part in streamed for call in part.message.tool_calls or []]
+    assert calls == asked.message.tool_calls
+    assert [(call.function.name, call.function.arguments) for call in calls] == [
         ("weather", {"town": "Oslo"}),
         ("weather", {"town": "Rome"}),
     ]
@@ -158,9 +158,7 @@ async def test_tools_are_called_and_their_results_answered(client: ollama.AsyncC
     assert answered.done
 
 
-async def test_a_call_that_the_limit_cuts_off_is_told_as_text(
-    client: ollama.AsyncClient, registry: FakeRegistry
-) -> None:
+async def test_a_call_that_the_limit_cuts_off_becomes_text(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
     registry.script = {"text": "", "tool_calls": [{"name": "weather", "arguments": '{"town": "Oslo"}'}]}
     options = {"num_predict": 2}
     whole = await client.chat("tiny", WORDS, tools=[WEATHER], options=options)
@@ -377,7 +375,7 @@ async def test_errors_of_every_kind_have_ollamas_form(gateway: RunningGateway, c
     assert others["error"]["code"] == "not_found"
 
 
-async def test_a_wrong_key_is_told_in_ollamas_form(registry: FakeRegistry) -> None:
+async def test_a_wrong_key_is_reported_in_ollamas_form(registry: FakeRegistry) -> None:
     async with running_gateway(registry, api_key="secret") as gateway:
         assert (await send(gateway, "GET", "/api/tags"))[0] == 401
         headers = {"Authorization": "Bearer secret"}

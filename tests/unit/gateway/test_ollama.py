@@ -16,8 +16,7 @@ from gateway.dialects.body import parse
 from gateway.dialects.download_follower import DownloadFollower
 from gateway.dialects.error_formats import forms_of_path
 from gateway.dialects.ollama.keep_alive import duration_seconds
-from gateway.dialects.ollama.ollama_downloads import Pulls
-from gateway.dialects.ollama.ollama_errors import FORM
+from gateway.dialects.ollama.ollama_calls import chat_call, generate_call
 from gateway.dialects.ollama.ollama_model_list import (
     FOREVER_SECONDS,
     capabilities,
@@ -27,9 +26,16 @@ from gateway.dialects.ollama.ollama_model_list import (
     vram_bytes,
 )
 from gateway.dialects.ollama.ollama_names import find_target, hub_reference, split_tag
-from gateway.dialects.ollama.ollama_replies import chat_part, done_facts, generate_part, told_calls, whole_part
+from gateway.dialects.ollama.ollama_pull import Pulls
+from gateway.dialects.ollama.ollama_replies import (
+    FORM,
+    chat_part,
+    done_facts,
+    generate_part,
+    split_calls,
+    whole_part,
+)
 from gateway.dialects.ollama.ollama_requests import OllamaChatBody, OllamaGenerateBody
-from gateway.dialects.ollama.ollama_translation import chat_call, generate_call
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Download, DownloadState, Instance, Model, Snapshot
 from gateway.fleet.watcher import Watcher
@@ -110,7 +116,7 @@ def test_a_name_of_ollamas_library_is_not_looked_for_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "expected"),
     [
         ("/api/chat", True),
         ("/api/nothing", True),
@@ -119,8 +125,8 @@ def test_a_name_of_ollamas_library_is_not_looked_for_elsewhere() -> None:
         ("/v1/x", False),
     ],
 )
-def test_which_paths_are_ollamas(path: str, told: bool) -> None:
-    assert (forms_of_path(path) == (FORM,)) is told
+def test_which_paths_are_ollamas(path: str, expected: bool) -> None:
+    assert (forms_of_path(path) == (FORM,)) is expected
 
 
 def test_options_become_settings_and_what_asks_for_no_limit_sets_none() -> None:
@@ -155,7 +161,7 @@ def test_a_format_constrains_the_answer(asked: Any, constraint: Any) -> None:
         ("low", {"enable_thinking": True, "thinking": True, "reasoning_effort": "low"}),
     ],
 )
-def test_templates_are_told_whether_to_think(think: Any, arguments: Any) -> None:
+def test_thinking_is_passed_to_templates(think: Any, arguments: Any) -> None:
     assert chat(think=think).template_arguments == arguments
 
 
@@ -222,8 +228,8 @@ def test_durations_are_nanoseconds_and_the_wait_for_a_place_is_no_prefill() -> N
 
 
 @pytest.mark.parametrize("arguments", ["", "[]", "1", '{"town": "Os', "null"])
-def test_arguments_that_are_no_object_are_told_as_written(arguments: str) -> None:
-    calls, written = told_calls([ToolCall("c0", "now", "{}"), ToolCall("c1", "weather", arguments)])
+def test_arguments_that_are_no_object_become_text(arguments: str) -> None:
+    calls, written = split_calls([ToolCall("c0", "now", "{}"), ToolCall("c1", "weather", arguments)])
     assert calls == [{"id": "c0", "function": {"index": 0, "name": "now", "arguments": {}}}]
     assert written == f"weather {arguments}"
 
@@ -238,7 +244,7 @@ def test_a_whole_answer_has_only_the_parts_that_there_are() -> None:
     assert whole_part(generate_part, thought, thinking=False) == {"response": "a"}
 
 
-def test_capabilities_are_those_that_the_file_tells() -> None:
+def test_capabilities_are_those_of_the_file() -> None:
     described = ModelDescription(made_for_tools=True, made_for_reasoning=True)
     assert capabilities(Model(key="a/b"), described) == ["completion", "tools", "thinking"]
     assert capabilities(Model(key="a/b"), ModelDescription()) == ["completion"]
@@ -246,7 +252,7 @@ def test_capabilities_are_those_that_the_file_tells() -> None:
     assert parameter_lines(Model(key="a/b", sampling_defaults={"top_k": 20})).split() == ["top_k", "20"]
 
 
-def test_what_is_on_gpus_is_told_by_layers() -> None:
+def test_the_part_on_gpus_is_computed_from_layers() -> None:
     model = Model(key="a/b", size_bytes=1000, layers=10)
     shares = [vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=layers), model) for layers in (0, 5, 11)]
     assert shares == [0, 500, 1000]
@@ -262,9 +268,9 @@ def test_a_digest_stays_and_changes_with_the_model() -> None:
     assert all(len(each) == 64 for each in digests)
 
 
-def test_what_stays_expires_in_centuries() -> None:
-    told = process_object(Instance(id="i", model_key="a/b"), Model(key="a/b"), 0.0)
-    assert int(told["expires_at"][:4]) == 1970 + int(FOREVER_SECONDS / 365.25 / 86_400)
+def test_an_instance_without_ttl_expires_in_centuries() -> None:
+    process = process_object(Instance(id="i", model_key="a/b"), Model(key="a/b"), 0.0)
+    assert int(process["expires_at"][:4]) == 1970 + int(FOREVER_SECONDS / 365.25 / 86_400)
 
 
 class Changes:
@@ -303,8 +309,8 @@ async def test_what_was_known_before_a_pull_began_again_is_not_its_end() -> None
     failed = Download(id="d", state=DownloadState.FAILED, error=HubUnavailable("away"), files=["f"])
     queued = replace(failed, state=DownloadState.QUEUED, error=None)
     done = replace(queued, state=DownloadState.COMPLETED)
-    told = await statuses(Changes(failed, failed, queued, done), queued)
-    assert told == ["pulling manifest", "pulling f", "success"]
+    reported = await statuses(Changes(failed, failed, queued, done), queued)
+    assert reported == ["pulling manifest", "pulling f", "success"]
     with pytest.raises(HubUnavailable):
         await statuses(Changes(failed, queued, replace(failed, finished_at=2.0)), queued)
 

@@ -1,4 +1,4 @@
-"""Ollama's bodies to the core's calls. Pure."""
+"""Ollama's request bodies as the core's calls. Pure."""
 
 import json
 from collections.abc import Sequence
@@ -20,25 +20,26 @@ from gateway.dialects.ollama.ollama_requests import (
     OllamaOptions,
     OllamaTool,
 )
+from gateway.dialects.openai.openai_logprobs import requested_logprobs
 
 
 def chat_call(body: OllamaChatBody, name: str) -> Call:
-    """`name`: what the body's model means."""
+    """`name`: of the model or instance that the body names. Raises InvalidRequest, UnsupportedField."""
     messages = [message_json(message, number) for number, message in enumerate(body.messages or [])]
-    return _call(body, name, Chat.of(messages), tools(body.tools or []))
+    return _call(body, name, Chat.of(messages), callable_tools(body.tools or []))
 
 
 def generate_call(body: OllamaGenerateBody, name: str) -> Call:
     if body.template:
-        raise UnsupportedField("template: not taken from requests; a preset can hold one.", param="template")
+        raise UnsupportedField("template: not supported in requests; set it in a preset.", param="template")
     return _call(body, name, prompt_input(body))
 
 
 def prompt_input(body: OllamaGenerateBody) -> PromptInput:
-    """Without a template where the text is to be taken as it is, or has a gap."""
+    """A chat, unless the prompt is raw or has a suffix."""
     prompt, system = body.prompt or "", body.system or ""
     if body.raw or body.suffix:
-        refuse_messages(body)
+        reject_chat_fields(body)
     if body.suffix:
         return Infill(prompt, body.suffix)
     if body.raw:
@@ -47,34 +48,34 @@ def prompt_input(body: OllamaGenerateBody) -> PromptInput:
     return Chat.of([*opening, {"role": "user", "content": content(prompt, body.images or [], "images")}])
 
 
-def refuse_messages(body: OllamaGenerateBody) -> None:
-    """What only a message can hold."""
+def reject_chat_fields(body: OllamaGenerateBody) -> None:
+    """Without a chat template these fields would have no effect."""
     for name in ("system", "images"):
         if getattr(body, name):
             other = "raw" if body.raw else "suffix"
-            raise InvalidRequest(f"{name}: cannot be had together with {other}, which knows no messages", param=name)
+            raise InvalidRequest(f"{name}: cannot be combined with {other}, which uses no chat template", param=name)
 
 
 def content(text: str, images: Sequence[str], path: str) -> str | list[Json]:
-    """The images come before the text, as Ollama has them."""
+    """Images come before the text, as in Ollama."""
     return content_of([*(EncodedImage(image, f"{path}[{i}]") for i, image in enumerate(images)), text])
 
 
-def _call(body: Generating, name: str, prompt: PromptInput, offered: Tools | None = None) -> Call:
+def _call(body: Generating, name: str, prompt: PromptInput, tools: Tools | None = None) -> Call:
     return Call(
         model=name,
         prompts=[prompt],
-        tools=offered,
+        tools=tools,
         template_arguments=thinking_arguments(body.think),
         settings=settings(body.options) if body.options else {},
         constraint=constraint(body.format),
-        logprobs=wanted_logprobs(body),
+        logprobs=requested_logprobs(body.logprobs, body.top_logprobs),
         ttl=idle_seconds(body.keep_alive),
     )
 
 
 def settings(options: OllamaOptions) -> Json:
-    """What the options set, by the table's names; what asks for no limit sets nothing."""
+    """The options by setting name; an option that requests no limit sets nothing."""
     values: Json = {name: getattr(options, name) for name in SAMPLING}
     if options.repeat_last_n is not None:
         values["repeat_last_n"] = MOST_LAST_N if options.repeat_last_n < 0 else options.repeat_last_n
@@ -87,44 +88,35 @@ def settings(options: OllamaOptions) -> Json:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def constraint(asked: str | Json | None) -> Constraint | None:
-    if isinstance(asked, dict):
-        # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
-        return JsonSchema(json.dumps(asked, ensure_ascii=False, separators=(",", ":")))
-    return JsonObject() if asked else None
-
-
-def wanted_logprobs(body: Generating) -> int | None:
-    """For how many of the likeliest tokens beside each token; None: not at all."""
-    if body.logprobs:
-        return body.top_logprobs or 0
-    if body.top_logprobs:
-        raise InvalidRequest("top_logprobs: needs logprobs to be true", param="top_logprobs")
-    return None
+def constraint(output: str | Json | None) -> Constraint | None:
+    if isinstance(output, dict):
+        # The standard library's encoder: orjson rejects integers of more than 64 bits, which a schema may contain.
+        return JsonSchema(json.dumps(output, ensure_ascii=False, separators=(",", ":")))
+    return JsonObject() if output else None
 
 
 def thinking_arguments(think: bool | str | None) -> Json:
-    """By the names that templates have for it: Qwen's, that of DeepSeek and Granite, gpt-oss's."""
+    """Under every name that templates use: Qwen's, that of DeepSeek and Granite, and that of gpt-oss."""
     if think is None:
         return {}
-    switched = {"enable_thinking": bool(think), "thinking": bool(think)}
-    return {**switched, "reasoning_effort": think} if isinstance(think, str) else switched
+    switches = {"enable_thinking": bool(think), "thinking": bool(think)}
+    return {**switches, "reasoning_effort": think} if isinstance(think, str) else switches
 
 
-def tools(given: Sequence[OllamaTool]) -> Tools | None:
-    return Tools([_tool(each) for each in given]) if given else None
+def callable_tools(entries: Sequence[OllamaTool]) -> Tools | None:
+    return Tools([_tool(entry) for entry in entries]) if entries else None
 
 
-def _tool(given: OllamaTool) -> Tool:
-    function = given.function
+def _tool(entry: OllamaTool) -> Tool:
+    function = entry.function
     schema: Json = {} if function.parameters is None else {"parameters": function.parameters}
     return Tool(function.name, function.description or "", **schema)
 
 
 def message_json(message: OllamaMessage, number: int) -> Json:
-    """The message as chat templates expect it."""
-    said = content(message.content or "", message.images or [], f"messages[{number}].images")
-    entry: Json = {"role": message.role, "content": said}
+    """The message for chat templates."""
+    parts = content(message.content or "", message.images or [], f"messages[{number}].images")
+    entry: Json = {"role": message.role, "content": parts}
     if message.thinking:
         entry["reasoning_content"] = message.thinking
     if message.tool_calls:
@@ -139,7 +131,7 @@ def message_json(message: OllamaMessage, number: int) -> Json:
     return entry
 
 
-def named(body: OllamaModelBody) -> str:
+def model_name(body: OllamaModelBody) -> str:
     if not (name := body.model or body.name):
         raise InvalidRequest("model: is required", param="model")
     return name
