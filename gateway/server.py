@@ -30,10 +30,9 @@ from gateway.dialects.lmstudio_sdk.sdk_loading import LoadChannels
 from gateway.dialects.lmstudio_sdk.sdk_namespaces import SDKSockets
 from gateway.dialects.lmstudio_sdk.sdk_prediction import PredictChannel
 from gateway.dialects.lmstudio_sdk.sdk_repository import RepositoryEndpoints
-from gateway.dialects.mcp.log_resources import Logs
-from gateway.dialects.mcp.mcp_resources import Resources
+from gateway.dialects.mcp.mcp_resources import LogFiles, Resources
 from gateway.dialects.mcp.mcp_routes import MCPRoutes
-from gateway.dialects.mcp.tool_definition import Core
+from gateway.dialects.mcp.tool_definition import ToolServices
 from gateway.dialects.native.download_routes import DownloadRoutes
 from gateway.dialects.native.elicitation_routes import ElicitationRoutes
 from gateway.dialects.native.health_routes import HealthRoutes
@@ -162,9 +161,9 @@ class Gateway:
 
     def _create_mcp(self, config: Config, catalogue: Catalogue, control: Control) -> MCPRoutes:
         follower = DownloadFollower(self.watcher, self.admission)
-        core = Core(self.inference, self.unary, catalogue, control, self.watcher, follower)
-        resources = Resources(self.watcher, control, Logs(config.logs_dir), self.metrics.registry)
-        return MCPRoutes(core, resources, int(config.body_limit_mb * 2**20))
+        services = ToolServices(self.inference, self.unary, catalogue, control, self.watcher, follower)
+        resources = Resources(self.watcher, control, LogFiles(config.logs_dir), self.metrics.registry)
+        return MCPRoutes(services, resources, int(config.body_limit_mb * 2**20))
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
         hosted = HostedChat(self.tool_host, self.questions)

@@ -1,1 +1,1 @@
-"""MCP: what this server offers to MCP clients."""
+"""The MCP server: what this server offers to MCP clients."""

@@ -1,43 +1,57 @@
-"""The tools that show and change what the server has."""
+"""The tools that show and change which models there are: downloaded, loaded, and with which settings."""
+
+from typing import cast
 
 from atelier.json_types import Json
 from atelier.names import check_identifier
 from gateway.core.load_progress import followed, one_more
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
-from gateway.dialects.mcp.tool_definition import Caller, Core
-from gateway.dialects.mcp.tool_inputs import LoadInput, ModelInput, NoInput, SettingsInput, UnloadInput
-from gateway.dialects.mcp.tool_outputs import Loaded, Unloaded
+from gateway.dialects.mcp.tool_definition import Caller, ToolServices
+from gateway.dialects.mcp.tool_schemas import (
+    Downloaded,
+    DownloadInput,
+    Loaded,
+    LoadInput,
+    ModelInput,
+    NoInput,
+    SearchInput,
+    SettingsInput,
+    Unloaded,
+    UnloadInput,
+)
+from gateway.dialects.native.download_reply_types import DownloadObject
+from gateway.dialects.native.download_routes import download_object, repository_object
 from gateway.dialects.native.native_translation import described_object
 from gateway.dialects.native.preset_routes import settings_object
 from gateway.fleet.registry_client import LoadWish
+from gateway.fleet.snapshot import Download, Model
 
 
-async def list_models(core: Core, caller: Caller, asked: NoInput) -> Json:
-    snapshot = core.watcher.known()
-    entries = [v1_model(model, snapshot) for _, model in sorted(snapshot.models.items())]
-    return {"models": entries}
+async def list_models(services: ToolServices, caller: Caller, arguments: NoInput) -> Json:
+    snapshot = services.watcher.known()
+    return {"models": [v1_model(model, snapshot) for _, model in sorted(snapshot.models.items())]}
 
 
-async def model_info(core: Core, caller: Caller, asked: ModelInput) -> Json:
-    model = core.catalogue.find_model(asked.model)
-    described = await core.control.describe_model(model.key)
-    return described_object(described, v1_model(model, core.watcher.snapshot))
+async def model_info(services: ToolServices, caller: Caller, arguments: ModelInput) -> Json:
+    model = services.catalogue.find_model(arguments.model)
+    described = await services.control.describe_model(model.key)
+    return described_object(described, v1_model(model, services.watcher.snapshot))
 
 
-async def effective_settings(core: Core, caller: Caller, asked: SettingsInput) -> Json:
-    return settings_object(core.watcher.known(), asked.model, asked.instance, asked.preset)
+async def effective_settings(services: ToolServices, caller: Caller, arguments: SettingsInput) -> Json:
+    return settings_object(services.watcher.known(), arguments.model, arguments.instance, arguments.preset)
 
 
-async def load_model(core: Core, caller: Caller, asked: LoadInput) -> Loaded:
-    identifier = check_identifier(asked.identifier) if asked.identifier is not None else None
-    model = core.catalogue.find_model(asked.model)
-    settings = asked.settings.model_dump(exclude_none=True) if asked.settings else {}
-    wish = LoadWish(identifier, asked.preset, asked.ttl)
+async def load_model(services: ToolServices, caller: Caller, arguments: LoadInput) -> Loaded:
+    identifier = check_identifier(arguments.identifier) if arguments.identifier is not None else None
+    model = services.catalogue.find_model(arguments.model)
+    settings = arguments.settings.model_dump(exclude_none=True) if arguments.settings else {}
+    wish = LoadWish(identifier, arguments.preset, arguments.ttl)
     caller.account.model = model.key
     instance = await followed(
-        core.control.load(model.key, wish, settings, caller.origin.request_id),
-        one_more(model.key, core.watcher.snapshot),
-        core.watcher,
+        services.control.load(model.key, wish, settings, caller.origin.request_id),
+        one_more(model.key, services.watcher.snapshot),
+        services.watcher,
         caller.report,
     )
     return Loaded(
@@ -48,7 +62,34 @@ async def load_model(core: Core, caller: Caller, asked: LoadInput) -> Loaded:
     )
 
 
-async def unload_model(core: Core, caller: Caller, asked: UnloadInput) -> Unloaded:
-    instance = core.catalogue.find_instance(asked.instance_id)
-    await core.control.unload(instance.id)
+async def unload_model(services: ToolServices, caller: Caller, arguments: UnloadInput) -> Unloaded:
+    instance = services.catalogue.find_instance(arguments.instance_id)
+    await services.control.unload(instance.id)
     return Unloaded(instance_id=instance.id)
+
+
+async def search_models(services: ToolServices, caller: Caller, arguments: SearchInput) -> Json:
+    found = await services.control.search_hub(arguments.query.strip(), arguments.limit)
+    return {"models": [repository_object(each) for each in found.repositories]}
+
+
+async def download_model(services: ToolServices, caller: Caller, arguments: DownloadInput) -> Downloaded:
+    """Returns when the download has ended. Cancelling the call does not cancel the download."""
+    known = services.watcher.known().downloads
+    started = await services.control.start_download(arguments.model, arguments.quantization, arguments.revision)
+    if isinstance(started, Model):
+        return Downloaded(status="already_downloaded", model_key=started.key, download=None)
+    ended = await _followed(services, caller, started, known.get(started.id))
+    shown = cast(DownloadObject, {"estimated_completion": None, "completed_at": None, **download_object(ended)})
+    return Downloaded(status="downloaded", model_key=ended.model_key, download=shown)
+
+
+async def _followed(services: ToolServices, caller: Caller, started: Download, stale: Download | None) -> Download:
+    """The download's last state. Reports its progress."""
+    done, last = -1, started
+    async for download in services.follower.states(started, stale):
+        last = download
+        if download.done_bytes > done:  # reported progress must increase
+            done = download.done_bytes
+            await caller.report(done, download.total_bytes or None, f"{download.state.value} {download.repo}")
+    return last

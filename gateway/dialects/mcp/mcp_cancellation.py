@@ -1,4 +1,4 @@
-"""How a client of the handshake's protocol versions cancels: by a notification, which comes as a request of its own."""
+"""Cancellation by clients of the handshake protocols, whose notification arrives as an HTTP request of its own."""
 
 import contextlib
 import secrets
@@ -19,14 +19,15 @@ Key = tuple[str, str, object]
 
 
 def new_session() -> str:
-    """A name that no other client can guess. Nothing is kept under it: every gateway takes every name."""
+    """An unguessable name. No state belongs to it, and every gateway accepts any name."""
     return secrets.token_urlsafe(24)
 
 
 class Cancellations:
-    """The calls that run on this gateway, by the name of their session. A layer of the MCP server's.
+    """The requests in progress on this gateway. Middleware of the MCP server.
 
-    Where a balancer takes the notification to another gateway, the call goes on: closing its stream always ends it.
+    If a load balancer sends the notification to another gateway, the request continues: only closing its stream always
+    ends it.
     """
 
     def __init__(self) -> None:
@@ -34,8 +35,8 @@ class Cancellations:
 
     async def __call__(self, ctx: ServerRequestContext, call_next: CallNext) -> HandlerResult:
         if ctx.method == CANCELLED:
-            self._cancel(key_of(ctx.request, (ctx.params or {}).get("requestId")))
-        key = key_of(ctx.request, ctx.request_id)
+            self._cancel(_key_of(ctx.request, (ctx.params or {}).get("requestId")))
+        key = _key_of(ctx.request, ctx.request_id)
         if key is None:
             return await call_next(ctx)
         with self._cancellable(key):
@@ -53,11 +54,11 @@ class Cancellations:
             try:
                 yield
             finally:
-                if self._running.get(key) is scope:  # the client may have used the id again
+                if self._running.get(key) is scope:  # the client may have reused the id meanwhile
                     del self._running[key]
 
 
-def key_of(request: Request | None, request_id: object) -> Key | None:
+def _key_of(request: Request | None, request_id: object) -> Key | None:
     session = request.headers.get(MCP_SESSION_ID_HEADER) if request is not None else None
     if request is None or session is None or not isinstance(request_id, str | int):
         return None

@@ -1,4 +1,4 @@
-"""Presets as prompts: those that have a system prompt. Pure."""
+"""The MCP server's prompts: presets that have a system prompt. Pure."""
 
 from mcp_types import GetPromptResult, Prompt, PromptArgument, PromptMessage, TextContent
 
@@ -11,12 +11,12 @@ TEXT = "text"  # the only argument
 
 def system_prompts(snapshot: Snapshot) -> dict[str, str]:
     """By preset."""
-    found = {name: preset.settings.get("prompt", {}).get("system_prompt") for name, preset in snapshot.presets.items()}
-    return {name: str(text) for name, text in sorted(found.items()) if text}
+    texts = {name: preset.settings.get("prompt", {}).get("system_prompt") for name, preset in snapshot.presets.items()}
+    return {name: str(text) for name, text in sorted(texts.items()) if text}
 
 
 def listed(snapshot: Snapshot) -> list[Prompt]:
-    argument = PromptArgument(name=TEXT, description="What the user says after it.", required=False)
+    argument = PromptArgument(name=TEXT, description="The user's message that follows.", required=False)
     return [
         Prompt(name=name, title=name, description=f"The system prompt of the preset {name}.", arguments=[argument])
         for name in system_prompts(snapshot)
@@ -24,11 +24,11 @@ def listed(snapshot: Snapshot) -> list[Prompt]:
 
 
 def filled(snapshot: Snapshot, name: str, text: str | None) -> GetPromptResult:
-    """MCP knows no system role: the system prompt is what the user says first. PresetNotFound."""
+    """The system prompt as the first user message, as MCP has no system role. Raises PresetNotFound."""
     prompts = system_prompts(snapshot)
     if name not in prompts:
         hint = near_hint(name, prompts)
         raise PresetNotFound(f'There is no preset "{name[:100]}" with a system prompt.{hint}', param="name")
-    said = [prompts[name], *([text] if text else [])]
-    messages = [PromptMessage(role="user", content=TextContent(text=each)) for each in said]
+    texts = [prompts[name], *([text] if text else [])]
+    messages = [PromptMessage(role="user", content=TextContent(text=each)) for each in texts]
     return GetPromptResult(description=f"The system prompt of the preset {name}.", messages=messages)

@@ -1,18 +1,18 @@
-"""What the server has, as resources: models, instances, presets, metrics and logs, in JSON."""
+"""The MCP server's resources, in JSON: models, instances, presets, logs and metrics."""
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 
 import orjson
+from mcp.shared.uri_template import UriTemplate
 from mcp_types import Resource, ResourceTemplate, TextResourceContents
 from prometheus_client import CollectorRegistry
 
 from atelier.errors import NotFound
 from atelier.json_types import Json
+from atelier.log_file import tail
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
-from gateway.dialects.mcp.log_resources import Logs
-from gateway.dialects.mcp.metric_values import figures
-from gateway.dialects.mcp.resource_uris import METRICS, TEMPLATES, entry_uri, kind_of, list_uri
 from gateway.dialects.native.native_translation import described_object, instance_object
 from gateway.dialects.native.preset_routes import preset_object
 from gateway.dialects.route import JSON
@@ -20,42 +20,111 @@ from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Snapshot
 from gateway.fleet.watcher import Watcher
 
-ALL = {
+SCHEME = "atelier://"
+METRICS = f"{SCHEME}metrics"
+METRICS_DESCRIPTION = "The metrics of the gateway that answers, since its start."
+
+TEMPLATES = {
+    "models": UriTemplate.parse(f"{SCHEME}models/{{+key}}"),  # keys and ids contain slashes
+    "instances": UriTemplate.parse(f"{SCHEME}instances/{{+id}}"),
+    "presets": UriTemplate.parse(f"{SCHEME}presets/{{name}}"),
+    "logs": UriTemplate.parse(f"{SCHEME}logs/{{name}}"),
+}
+"""Of the entries of each kind."""
+LIST_DESCRIPTIONS = {
     "models": "The models that can be loaded.",
-    "instances": "The models that are loaded, or on their way.",
+    "instances": "The models that are loaded or being loaded.",
     "presets": "The presets, with their settings.",
     "logs": "The logs of the machine whose gateway answers.",
 }
-ONE = {
+ENTRY_DESCRIPTIONS = {
     "models": "All that is known of a model.",
     "instances": "An instance: its state, place and settings.",
     "presets": "A preset, with its settings.",
     "logs": "The end of a log.",
 }
-METRICS_TOLD = "What the gateway that answers has counted since it started."
+
+LOG_BYTES = 64 * 2**10  # shown of a log's end
+HIDDEN_SERIES = ("_bucket", "_created")  # suffixes of metrics' names
+
+
+def list_uri(kind: str) -> str:
+    return f"{SCHEME}{kind}"
+
+
+def entry_uri(kind: str, name: str) -> str:
+    template = TEMPLATES[kind]
+    return template.expand({template.variable_names[0]: name})
+
+
+def kind_of(uri: str) -> tuple[str, str | None] | None:
+    """The kind and the entry's name, which is None for the kind's list. None for other URIs."""
+    for kind, template in TEMPLATES.items():
+        if uri == list_uri(kind):
+            return kind, None
+        if match := template.match(uri):
+            return kind, str(match[template.variable_names[0]])
+    return None
+
+
+class LogFiles:
+    """The log files of this machine's home. Looks a name up among them: a client's text never becomes a path."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def names(self) -> list[str]:
+        return sorted(self._files())
+
+    def all(self) -> Json:
+        stats = [(name, path.stat()) for name, path in sorted(self._files().items())]
+        return {
+            "logs": [{"name": name, "size_bytes": info.st_size, "changed_at": info.st_mtime} for name, info in stats]
+        }
+
+    def one(self, name: str) -> Json | None:
+        """Its last lines; None if there is no such log."""
+        path = self._files().get(name)
+        return None if path is None else {"name": name, "lines": tail(path, most=LOG_BYTES)}
+
+    def _files(self) -> dict[str, Path]:
+        """By name without the suffix. Without links, which could lead anywhere."""
+        return {path.stem: path for path in self._directory.glob("*.log") if path.is_file() and not path.is_symlink()}
+
+
+def metric_series(registry: CollectorRegistry) -> Json:
+    """What GET /metrics returns, without the histograms' buckets: by the series' name, each value with its labels."""
+    series: dict[str, list[Json]] = {}
+    for family in registry.collect():
+        for sample in family.samples:
+            if not sample.name.endswith(HIDDEN_SERIES):
+                series.setdefault(sample.name, []).append({"labels": sample.labels, "value": sample.value})
+    return {"series": series}
 
 
 class Resources:
-    """A view of the watcher's snapshot, the metrics and the logs."""
+    """A view of the watcher's snapshot, the logs and the metrics."""
 
-    def __init__(self, watcher: Watcher, control: Control, logs: Logs, metrics: CollectorRegistry) -> None:
+    def __init__(self, watcher: Watcher, control: Control, logs: LogFiles, metrics: CollectorRegistry) -> None:
         self._watcher = watcher
         self._control = control
         self._logs = logs
         self._metrics = metrics
 
     async def listed(self) -> list[Resource]:
-        """The lists, then every entry."""
-        lists = [resource(list_uri(kind), kind, told) for kind, told in ALL.items()]
+        """The lists, then all entries."""
+        lists = [_resource(list_uri(kind), kind, description) for kind, description in LIST_DESCRIPTIONS.items()]
         entries = [
-            resource(entry_uri(kind, name), name, told) for kind, told in ONE.items() for name in await self.names(kind)
+            _resource(entry_uri(kind, name), name, description)
+            for kind, description in ENTRY_DESCRIPTIONS.items()
+            for name in await self.names(kind)
         ]
-        return [*lists, resource(METRICS, "metrics", METRICS_TOLD), *entries]
+        return [*lists, _resource(METRICS, "metrics", METRICS_DESCRIPTION), *entries]
 
-    def templates(self) -> Iterable[ResourceTemplate]:
+    def templates(self) -> list[ResourceTemplate]:
         return [
-            ResourceTemplate(name=kind, uri_template=str(TEMPLATES[kind]), description=told, mime_type=JSON)
-            for kind, told in ONE.items()
+            ResourceTemplate(name=kind, uri_template=str(TEMPLATES[kind]), description=description, mime_type=JSON)
+            for kind, description in ENTRY_DESCRIPTIONS.items()
         ]
 
     async def names(self, kind: str) -> list[str]:
@@ -64,15 +133,15 @@ class Resources:
         return sorted(_entries(self._watcher.known(), kind))
 
     async def read(self, uri: str) -> TextResourceContents:
-        """NotFound for what is no resource, and for an entry that is not there."""
-        found = await self._value(uri)
-        if found is None:
-            raise NotFound(f"There is no resource {uri[:300]}. resources/list has those there are.", param="uri")
-        return TextResourceContents(uri=uri, mime_type=JSON, text=orjson.dumps(found).decode())
+        """Raises NotFound, for other URIs and for missing entries."""
+        value = await self._value(uri)
+        if value is None:
+            raise NotFound(f"There is no resource {uri[:300]}. resources/list returns all resources.", param="uri")
+        return TextResourceContents(uri=uri, mime_type=JSON, text=orjson.dumps(value).decode())
 
     async def _value(self, uri: str) -> Json | None:
         if uri == METRICS:
-            return figures(self._metrics)
+            return metric_series(self._metrics)
         match kind_of(uri):
             case "logs", None:
                 return await asyncio.to_thread(self._logs.all)
@@ -80,7 +149,7 @@ class Resources:
                 return await asyncio.to_thread(self._logs.one, name)
             case kind, None:
                 snapshot = self._watcher.known()
-                return {kind: [_shown(snapshot, kind, name) for name in sorted(_entries(snapshot, kind))]}
+                return {kind: [_entry_object(snapshot, kind, name) for name in sorted(_entries(snapshot, kind))]}
             case kind, str(name):
                 return await self._entry(self._watcher.known(), kind, name)
         return None
@@ -88,11 +157,11 @@ class Resources:
     async def _entry(self, snapshot: Snapshot, kind: str, name: str) -> Json | None:
         if name not in _entries(snapshot, kind):
             return None
-        shown = _shown(snapshot, kind, name)
+        shown = _entry_object(snapshot, kind, name)
         return described_object(await self._control.describe_model(name), shown) if kind == "models" else shown
 
 
-def resource(uri: str, name: str, description: str) -> Resource:
+def _resource(uri: str, name: str, description: str) -> Resource:
     return Resource(uri=uri, name=name, description=description, mime_type=JSON)
 
 
@@ -105,7 +174,7 @@ def _entries(snapshot: Snapshot, kind: str) -> Iterable[str]:
     return snapshot.presets
 
 
-def _shown(snapshot: Snapshot, kind: str, name: str) -> Json:
+def _entry_object(snapshot: Snapshot, kind: str, name: str) -> Json:
     """As the REST API lists it."""
     match kind:
         case "models":

@@ -1,8 +1,8 @@
-"""The route of the MCP server: streamable HTTP, and no state between requests."""
+"""The route of the MCP server: streamable HTTP, without state between requests."""
 
 import asyncio
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal, NotRequired
 
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -10,20 +10,23 @@ from mcp.server.subscriptions import ListenHandler
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
+from typing_extensions import TypedDict
 
+from atelier.json_types import Json
 from gateway.dialects.body import read_bytes
 from gateway.dialects.mcp.mcp_cancellation import new_session
-from gateway.dialects.mcp.mcp_methods import HANDLER, Handlers, create_server
-from gateway.dialects.mcp.mcp_reply_types import MCPMessage, MCPReply
+from gateway.dialects.mcp.mcp_errors import HANDLER
+from gateway.dialects.mcp.mcp_methods import MCPMethods, create_server
 from gateway.dialects.mcp.mcp_resources import Resources
-from gateway.dialects.mcp.mcp_subscriptions import Changes
-from gateway.dialects.mcp.tool_definition import Core
-from gateway.dialects.route import Route
+from gateway.dialects.mcp.mcp_subscriptions import ChangeFeed
+from gateway.dialects.mcp.tool_definition import ToolServices
+from gateway.dialects.route import OR_NULL, Nullable, Route
 
-# Host and Origin are the guards' to check, which stand before every route, by rules that the SDK's lists cannot tell.
+# The gateway's guards check Host and Origin before every route, by rules that the SDK's lists cannot express.
 GUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 OTHER_REPLIES = {
@@ -36,16 +39,42 @@ META = {
 }
 
 
+class MCPMessage(BaseModel):
+    """A JSON-RPC request, or without an id a notification."""
+
+    jsonrpc: Literal["2.0"]
+    id: int | str | None = None
+    method: str
+    params: Json | None = None
+
+
+class MCPFault(TypedDict):
+    code: int
+    message: str
+    data: NotRequired[Annotated[object, OR_NULL]]
+
+
+class MCPReply(TypedDict):
+    """A JSON-RPC result or error; in a stream also the notifications before it."""
+
+    jsonrpc: Literal["2.0"]
+    id: NotRequired[Nullable[int | str]]
+    result: NotRequired[Nullable[Json]]
+    error: NotRequired[Nullable[MCPFault]]
+    method: NotRequired[Annotated[Nullable[str], Field(description="Of a notification.")]]
+    params: NotRequired[Nullable[Json]]
+
+
 class MCPRoutes:
-    """Owns the task that the SDK's transports live in. `start` it, then `drain` and `close` it."""
+    """Owns the task that runs the SDK's transports. `start` it, then `drain` and `close` it."""
 
     tag: ClassVar[str] = "MCP"
 
-    def __init__(self, core: Core, resources: Resources, body_limit: int) -> None:
+    def __init__(self, services: ToolServices, resources: Resources, body_limit: int) -> None:
         """`body_limit`: bytes, the same as the guard's."""
-        self._changes = Changes(core.watcher)
+        self._changes = ChangeFeed(services.watcher)
         self._listen = ListenHandler(self._changes.bus)
-        server = create_server(Handlers(core, resources), self._listen)
+        server = create_server(MCPMethods(services, resources), self._listen)
         self._manager = StreamableHTTPSessionManager(
             server, stateless=True, security_settings=GUARDED, max_request_body_size=body_limit
         )
@@ -56,7 +85,7 @@ class MCPRoutes:
             Route(
                 "POST /mcp",
                 self.post,
-                "A message to the MCP server",
+                "Send a message to the MCP server",
                 body=MCPMessage,
                 other_replies=OTHER_REPLIES,
                 request={"jsonrpc": "2.0", "id": 1, "method": "prompts/list", "params": {"_meta": META}},
@@ -71,7 +100,7 @@ class MCPRoutes:
         await ready.wait()
 
     def drain(self) -> None:
-        """Tell those that listen that it is over."""
+        """Ends the streams of listening clients."""
         self._listen.close()
 
     async def close(self) -> None:
@@ -80,18 +109,18 @@ class MCPRoutes:
             await asyncio.wait([self._running])
 
     async def post(self, request: Request) -> Response:
-        """The body is read first: a client that sends it slowly is not waited for."""
+        """Reads the body first, as the SDK would otherwise wait for a client that sends it slowly."""
         return _Exchange(self._manager, await read_bytes(request))
 
     async def _run(self, ready: asyncio.Event) -> None:
-        """Enters and leaves the SDK's scopes in one task, as they must be."""
+        """Enters and leaves the SDK's scopes in one task, as they require."""
         async with self._manager.run():
             ready.set()
             await self._changes.run()
 
 
 class _Exchange(Response):
-    """One message of a client's, and what the SDK answers."""
+    """The SDK's response to one message of a client."""
 
     def __init__(self, manager: StreamableHTTPSessionManager, body: bytes) -> None:
         self.background = None
@@ -104,25 +133,25 @@ class _Exchange(Response):
         async def replay() -> Message:
             return body.pop() if body else await receive()
 
-        await self._manager.handle_request(scope, replay, named(send) if wants_name(scope) else send)
+        await self._manager.handle_request(scope, replay, _with_session(send) if _may_name_session(scope) else send)
         handler = scope.get(HANDLER)
-        if handler not in (None, asyncio.current_task()):  # whose client left: what it has used is known at its end
+        if handler not in (None, asyncio.current_task()):  # its client left, but its usage is known only at its end
             await asyncio.wait([handler])
 
 
-def wants_name(scope: Scope) -> bool:
-    """Whether the client may name a session, by which it can cancel, and has none yet."""
+def _may_name_session(scope: Scope) -> bool:
+    """Whether the client's protocol has sessions, which it needs in order to cancel, and it has none yet."""
     headers = Request(scope).headers
     version = headers.get(MCP_PROTOCOL_VERSION_HEADER)
     handshake = version is None or version in HANDSHAKE_PROTOCOL_VERSIONS
     return handshake and MCP_SESSION_ID_HEADER not in headers
 
 
-def named(send: Send) -> Send:
-    async def send_named(message: Message) -> None:
+def _with_session(send: Send) -> Send:
+    async def send_with_session(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:
             header = (MCP_SESSION_ID_HEADER.encode(), new_session().encode())
             message["headers"] = [*message.get("headers", []), header]
         await send(message)
 
-    return send_named
+    return send_with_session

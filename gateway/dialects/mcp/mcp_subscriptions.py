@@ -1,7 +1,6 @@
-"""What clients that listen are told when something changes."""
+"""The change events that listening clients receive."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
@@ -12,13 +11,13 @@ from mcp.server.subscriptions import (
 )
 
 from gateway.dialects.mcp.mcp_prompts import system_prompts
-from gateway.dialects.mcp.resource_uris import entry_uri, list_uri
+from gateway.dialects.mcp.mcp_resources import entry_uri, list_uri
 from gateway.fleet.snapshot import Snapshot
 from gateway.fleet.watcher import Watcher
 
 
-class Changes:
-    """Feeds the bus from the watcher. Whoever runs `run` owns it."""
+class ChangeFeed:
+    """Publishes the watcher's changes on the SDK's bus."""
 
     def __init__(self, watcher: Watcher) -> None:
         self.bus = InMemorySubscriptionBus()
@@ -26,19 +25,19 @@ class Changes:
 
     async def run(self) -> None:
         """Until cancelled."""
-        told = self._watcher.snapshot
+        published = self._watcher.snapshot
         while True:
             await self._watcher.change(None)
-            # What changes while this is told is found by the next comparison, if not by the next change.
-            while (now := self._watcher.snapshot) is not told:
-                for event in events_between(told, now):
+            # A change during the publishing is found by comparing again, not by waiting for the next change.
+            while (current := self._watcher.snapshot) is not published:
+                for event in events_between(published, current):
                     await self.bus.publish(event)
-                told = now
+                published = current
 
 
 def events_between(before: Snapshot, after: Snapshot) -> Iterator[ServerEvent]:
-    """Pure. The lists first, then the entries that changed."""
-    kinds: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    """Changes of the lists first, then of the entries. Pure."""
+    kinds: dict[str, tuple[Mapping[str, object], Mapping[str, object]]] = {
         "models": (before.models, after.models),
         "instances": (before.instances, after.instances),
         "presets": (before.presets, after.presets),

@@ -1,11 +1,10 @@
-"""What a tool is, and what its function is given."""
+"""What defines a tool, and what its function is given."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
-from mcp_types import Tool as ToolEntry
-from mcp_types import ToolAnnotations
+from mcp_types import Tool, ToolAnnotations
 from pydantic import BaseModel, TypeAdapter
 
 from gateway.core.account import Account
@@ -18,10 +17,12 @@ from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.watcher import Watcher
 
+Arguments = TypeVar("Arguments", bound=BaseModel)
+
 
 @dataclass(frozen=True, slots=True)
-class Core:
-    """The parts of the gateway that the tools speak to."""
+class ToolServices:
+    """The parts of the gateway that tools call."""
 
     inference: Inference
     unary: Unary
@@ -31,48 +32,50 @@ class Core:
     follower: DownloadFollower
 
 
-class Report(Protocol):
-    """Tells the caller how far the tool is; nothing where it did not ask for that. `progress` must grow."""
+class ReportProgress(Protocol):
+    """Sends a progress notification, if the client asked for them. `progress` must increase."""
 
     async def __call__(self, progress: float, total: float | None = None, message: str | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One call: whose it is, and how it is told of its progress."""
+    """One call's client."""
 
     origin: Origin
     account: Account
-    report: Report
+    report: ReportProgress
     wants_progress: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hints:
-    """What a client may ask its user's consent by."""
+    """By which a client may decide whether to ask its user for consent."""
 
     reads_only: bool = True
     destroys: bool = False
     idempotent: bool = True
-    open_world: bool = False  # speaks to others than this server
+    open_world: bool = False  # contacts other hosts
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
-    """A row of the table of tools. `run` raises AtelierError, whose message the caller is told."""
+class ToolDefinition(Generic[Arguments]):
+    """A row of the table of tools. `run` raises AtelierError, whose message becomes the result."""
 
     name: str
     title: str
     description: str
-    input: type[BaseModel]
+    input: type[Arguments]
     output: type
     hints: Hints
-    run: Callable[[Core, Caller, Any], Awaitable[BaseModel | Mapping[str, object]]]
+    run: Callable[[ToolServices, Caller, Arguments], Awaitable[Mapping[str, object]]]
+    text_field: str | None = None
+    """The field that is the result for clients that read only text; None: the whole result, as JSON."""
 
-    def entry(self) -> ToolEntry:
-        """As tools/list has it."""
+    def entry(self) -> Tool:
+        """As tools/list returns it."""
         hints = self.hints
-        return ToolEntry(
+        return Tool(
             name=self.name,
             title=self.title,
             description=self.description,

@@ -2,144 +2,144 @@
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
-from mcp_types import Tool as ToolEntry
+from mcp_types import Tool
 
 from gateway.dialects.lmstudio.lmstudio_reply_types import V1ModelList
-from gateway.dialects.mcp import encoding_tools as reading
-from gateway.dialects.mcp import generation_tools as generating
-from gateway.dialects.mcp import hub_tools as hub
-from gateway.dialects.mcp import management_tools as managing
-from gateway.dialects.mcp import tool_inputs as inputs
-from gateway.dialects.mcp import tool_outputs as outputs
-from gateway.dialects.mcp.tool_definition import Hints, Tool
+from gateway.dialects.mcp import inference_tools as inference
+from gateway.dialects.mcp import management_tools as management
+from gateway.dialects.mcp import tool_schemas as schemas
+from gateway.dialects.mcp.tool_definition import Hints, ToolDefinition
 from gateway.dialects.native.download_reply_types import HubRepositories
 from gateway.dialects.native.native_reply_types import DescribedModel
 from gateway.dialects.native.preset_reply_types import ModelSettings
 
 READS = Hints()
-GENERATES = Hints(idempotent=False)  # without a seed, the next answer is another
+GENERATES = Hints(idempotent=False)  # without a seed, the next answer differs
 LOADS = Hints(reads_only=False, idempotent=False)
-UNLOADS = Hints(reads_only=False, destroys=True, idempotent=False)  # a second time there is none
+UNLOADS = Hints(reads_only=False, destroys=True, idempotent=False)  # the second call finds no instance
 SEARCHES = Hints(open_world=True)
 DOWNLOADS = Hints(reads_only=False, open_world=True)
 
-TOOLS = (
-    Tool(
+TOOLS: tuple[ToolDefinition[Any], ...] = (
+    ToolDefinition(
         "chat",
         "Chat with a model",
-        "Have a language model of this server answer a conversation. It is loaded where need be. "
-        "Progress notifications bring the text as it is generated.",
-        inputs.ChatInput,
-        outputs.Generated,
+        "Have a language model of this server answer a conversation. It is loaded if it is not loaded yet. "
+        "Progress notifications carry the text as it is generated.",
+        schemas.ChatInput,
+        schemas.Generated,
         GENERATES,
-        generating.chat,
+        inference.chat,
+        text_field="text",
     ),
-    Tool(
+    ToolDefinition(
         "complete",
         "Continue a text",
-        "Have a language model continue a text as it stands. Progress notifications bring the text as it is generated.",
-        inputs.CompleteInput,
-        outputs.Generated,
+        "Have a language model continue a text as it stands. Progress notifications carry the text as it is generated.",
+        schemas.CompleteInput,
+        schemas.Generated,
         GENERATES,
-        generating.complete,
+        inference.complete,
+        text_field="text",
     ),
-    Tool(
+    ToolDefinition(
         "embed",
         "Texts to vectors",
         "Turn texts into vectors of unit length with an embedding model, to compare them by meaning.",
-        inputs.EmbedInput,
-        outputs.Vectors,
+        schemas.EmbedInput,
+        schemas.Vectors,
         READS,
-        reading.embed,
+        inference.embed,
     ),
-    Tool(
+    ToolDefinition(
         "rerank",
         "Rank documents",
         "Order documents by how well they answer a query, with a reranking model.",
-        inputs.RerankInput,
-        outputs.Ranking,
+        schemas.RerankInput,
+        schemas.Ranking,
         READS,
-        reading.rerank,
+        inference.rerank,
     ),
-    Tool(
+    ToolDefinition(
         "tokenize",
         "Text to tokens",
-        "Tell the tokens that a model reads a text as, and how many.",
-        inputs.TokenizeInput,
-        outputs.TokenPieces,
+        "Return the tokens of a text in a model's vocabulary, and their number.",
+        schemas.TokenizeInput,
+        schemas.TokenPieces,
         READS,
-        reading.tokenize,
+        inference.tokenize,
     ),
-    Tool(
+    ToolDefinition(
         "list_models",
         "List the models",
-        "List the models that this server has, with the instances of them that are loaded.",
-        inputs.NoInput,
+        "List the models that this server has, with their loaded instances.",
+        schemas.NoInput,
         V1ModelList,
         READS,
-        managing.list_models,
+        management.list_models,
     ),
-    Tool(
+    ToolDefinition(
         "model_info",
         "Describe a model",
-        "Tell all that is known of a model: its size, licence, chat template, and the memory that it takes.",
-        inputs.ModelInput,
+        "Return all that is known of a model: its size, licence, chat template, and the memory that it needs.",
+        schemas.ModelInput,
         DescribedModel,
         READS,
-        managing.model_info,
+        management.model_info,
     ),
-    Tool(
+    ToolDefinition(
         "effective_settings",
         "A model's settings",
-        "Tell every setting of a model with where its value comes from: a preset, the instance, the file, a default.",
-        inputs.SettingsInput,
+        "Return every setting of a model with the origin of its value: a preset, the instance, the file, a default.",
+        schemas.SettingsInput,
         ModelSettings,
         READS,
-        managing.effective_settings,
+        management.effective_settings,
     ),
-    Tool(
+    ToolDefinition(
         "load_model",
         "Load a model",
         "Load one more instance of a model. Chatting with a model loads it by itself; this is for settings of its own.",
-        inputs.LoadInput,
-        outputs.Loaded,
+        schemas.LoadInput,
+        schemas.Loaded,
         LOADS,
-        managing.load_model,
+        management.load_model,
     ),
-    Tool(
+    ToolDefinition(
         "unload_model",
         "Unload a model",
-        "Unload an instance and free its memory. Answers that it is generating are finished first.",
-        inputs.UnloadInput,
-        outputs.Unloaded,
+        "Unload an instance and free its memory. Answers in progress are finished first.",
+        schemas.UnloadInput,
+        schemas.Unloaded,
         UNLOADS,
-        managing.unload_model,
+        management.unload_model,
     ),
-    Tool(
+    ToolDefinition(
         "search_models",
         "Search the hub",
         "Search the Hugging Face hub for GGUF models, with their quantizations and whether those fit this machine.",
-        inputs.SearchInput,
+        schemas.SearchInput,
         HubRepositories,
         SEARCHES,
-        hub.search_models,
+        management.search_models,
     ),
-    Tool(
+    ToolDefinition(
         "download_model",
         "Download a model",
-        "Download a model from the hub, and wait for it. Progress notifications tell the bytes. "
-        "Who cancels the call waits no longer; the download goes on.",
-        inputs.DownloadInput,
-        outputs.Downloaded,
+        "Download a model from the hub, and wait for it. Progress notifications carry the bytes downloaded. "
+        "Cancelling the call does not cancel the download.",
+        schemas.DownloadInput,
+        schemas.Downloaded,
         DOWNLOADS,
-        hub.download_model,
+        management.download_model,
     ),
 )
 BY_NAME = {tool.name: tool for tool in TOOLS}
 
 
 @cache
-def tool_entries() -> Mapping[str, ToolEntry]:
-    """As tools/list has them, by name. Their schemas take a while to write, and are always the same."""
+def tool_entries() -> Mapping[str, Tool]:
+    """As tools/list returns them, by name. Their schemas take a while to make, and never change."""
     return {tool.name: tool.entry() for tool in TOOLS}

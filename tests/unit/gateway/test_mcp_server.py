@@ -14,16 +14,14 @@ from atelier.settings import TABLE
 from atelier.settings.preset import Preset
 from atelier.submission import JsonSchema
 from gateway.core.call import Chat, Text
-from gateway.dialects.mcp.generation_tools import call_of, messages_of
-from gateway.dialects.mcp.log_resources import Logs
+from gateway.dialects.mcp.inference_tools import call_of, messages_of
 from gateway.dialects.mcp.mcp_errors import error_body
 from gateway.dialects.mcp.mcp_methods import matching
 from gateway.dialects.mcp.mcp_prompts import filled, listed
+from gateway.dialects.mcp.mcp_resources import TEMPLATES, LogFiles, entry_uri, kind_of, list_uri, metric_series
 from gateway.dialects.mcp.mcp_subscriptions import events_between
-from gateway.dialects.mcp.metric_values import figures
-from gateway.dialects.mcp.resource_uris import TEMPLATES, entry_uri, kind_of, list_uri
-from gateway.dialects.mcp.tool_definition import Tool
-from gateway.dialects.mcp.tool_inputs import ChatInput, CompleteInput, InferenceSettings, LoadSettings
+from gateway.dialects.mcp.tool_definition import ToolDefinition
+from gateway.dialects.mcp.tool_schemas import ChatInput, CompleteInput, InferenceSettings, LoadSettings
 from gateway.dialects.mcp.tool_table import TOOLS
 from gateway.dialects.openai.openai_messages import chat_messages
 from gateway.fleet.snapshot import Instance, Model, Snapshot, State
@@ -33,7 +31,7 @@ COLD = Preset(name="cold", settings={"inference": {"temperature": 0.0}})
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_a_tools_schemas_are_schemas_of_objects(tool: Tool) -> None:
+def test_a_tools_schemas_are_schemas_of_objects(tool: ToolDefinition[Any]) -> None:
     entry = tool.entry()
     for schema in (entry.input_schema, entry.output_schema):
         assert schema is not None
@@ -117,19 +115,19 @@ def test_a_log_is_a_file_of_the_directory_and_no_link(tmp_path: Path) -> None:
     (logs / "notes.txt").write_text("secret")
     (tmp_path / "secret.log").write_text("secret")
     (logs / "link.log").symlink_to(tmp_path / "secret.log")
-    found = Logs(logs)
+    found = LogFiles(logs)
     assert found.names() == ["worker"]
     assert found.one("worker") == {"name": "worker", "lines": ["one", "two"]}
     for name in ("link", "notes", "folder", "../secret", str(tmp_path / "secret"), ""):
         assert found.one(name) is None
     assert found.all()["logs"][0]["size_bytes"] == 9
-    assert Logs(tmp_path / "nowhere").all() == {"logs": []}
+    assert LogFiles(tmp_path / "nowhere").all() == {"logs": []}
 
 
 def test_figures_are_without_buckets() -> None:
     metrics = GatewayMetrics(CollectorRegistry())
     metrics.count_request("/mcp", 200, 0.5)
-    series = figures(metrics.registry)["series"]
+    series = metric_series(metrics.registry)["series"]
     assert series["atelier_requests_total"] == [{"labels": {"route": "/mcp", "status": "200"}, "value": 1.0}]
     assert series["atelier_request_seconds_sum"] == [{"labels": {"route": "/mcp"}, "value": 0.5}]
     assert not [name for name in series if name.endswith(("_bucket", "_created"))]
