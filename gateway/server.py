@@ -13,13 +13,12 @@ from atelier.errors import Draining
 from atelier.metrics import GatewayMetrics
 from gateway.app import create_app
 from gateway.core.admission import Admission
-from gateway.core.dispatcher import Dispatcher
 from gateway.core.image_reader import ImageReader
 from gateway.core.inference import Inference
 from gateway.core.outbound import AddressGuard
-from gateway.core.sequences import Sequences
+from gateway.core.routing import Dispatcher
 from gateway.core.unary import Unary
-from gateway.core.workers import Workers
+from gateway.core.worker_connection import Workers
 from gateway.dialects.anthropic.anthropic_routes import AnthropicRoutes
 from gateway.dialects.download_follower import DownloadFollower
 from gateway.dialects.lmstudio.lmstudio_chat_routes import LMStudioChatRoutes
@@ -177,7 +176,6 @@ class Gateway:
             numbers_alone=config.embedding_encoding == "float",
         )
         conversations = Conversations(Stored(self.registry, KIND))
-        sequences = Sequences(catalogue, self.workers)
         dialects: tuple[RouteTable, ...] = (
             openai,
             ResponseRoutes(self.answers, self.archive, self.background),
@@ -186,7 +184,7 @@ class Gateway:
             LMStudioChatRoutes(self.inference, self.tool_host, self.watcher, conversations, self.questions),
             self._ollama_routes(catalogue, control),
             DownloadRoutes(self.watcher, control),
-            ManagementRoutes(self.watcher, catalogue, control, sequences, self.admission),
+            ManagementRoutes(self.watcher, catalogue, control, self.unary, self.admission),
             PresetRoutes(self.watcher, control),
             ServerRoutes(self.mcp_file, self.mcp_pool),
             ElicitationRoutes(self.questions),

@@ -1,8 +1,10 @@
-"""How much work this gateway takes on at once, and the end of taking it."""
+"""How many requests this gateway works on at once, and how they end when the server stops."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from atelier.errors import Draining, Overloaded
+from atelier.errors import AtelierError, Draining, Overloaded
 
 
 class Admission:
@@ -23,11 +25,11 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a load or for a worker's word."""
+        """Requests that wait for a load, or for a worker to accept them."""
         return self._waiting
 
-    def enter(self) -> "Ticket":
-        """A place for one request; Overloaded when all are taken, Draining when the server stops."""
+    def enter(self) -> "AdmissionSlot":
+        """A slot for one request. Raises Overloaded when all are taken, Draining when the server stops."""
         if self.draining:
             raise Draining()
         if self._admitted >= self._limit:
@@ -35,10 +37,10 @@ class Admission:
         self._admitted += 1
         self._waiting += 1
         self._idle.clear()
-        return Ticket(self)
+        return AdmissionSlot(self)
 
     def close(self) -> None:
-        """Admit nobody any more."""
+        """Admit no more requests."""
         self.draining = True
 
     async def idle(self) -> None:
@@ -55,8 +57,8 @@ class Admission:
             self._idle.set()
 
 
-class Ticket:
-    """One admitted request's place."""
+class AdmissionSlot:
+    """Held by one admitted request."""
 
     __slots__ = ("_admission", "_begun", "_left")
 
@@ -66,13 +68,41 @@ class Ticket:
         self._left = False
 
     def begin(self) -> None:
-        """The request waits no more: a worker has accepted it."""
+        """The request no longer waits: a worker has accepted it."""
         if not self._begun:
             self._begun = True
             self._admission._begin()
 
     def leave(self) -> None:
-        """Give the place back; a second time does nothing."""
+        """Free the slot; a second time does nothing."""
         if not self._left:
             self._left = True
             self._admission._leave(self._begun)
+
+
+class RunningWork:
+    """Owns work in progress that the server's stop must end, wherever it waits."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Timeout] = set()
+        self._error: AtelierError | None = None
+
+    def fail_all(self, error: AtelierError) -> None:
+        """End all work in progress with this error."""
+        self._error = error
+        for work in self._running:
+            work.reschedule(0)
+
+    @asynccontextmanager
+    async def tracked(self) -> AsyncIterator[None]:
+        """Inside, `fail_all` ends the work with its error."""
+        async with asyncio.timeout(None) as work:
+            self._running.add(work)
+            try:
+                yield
+            except asyncio.CancelledError:
+                if self._error is not None and work.expired():
+                    raise self._error from None
+                raise
+            finally:
+                self._running.discard(work)

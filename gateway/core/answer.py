@@ -1,12 +1,12 @@
-"""What renderers and streams need of an answer on its way: a generation, or a loop of them that calls tools."""
+"""What renderers and streams read of an answer in progress: a generation, or a loop of them that calls tools."""
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from atelier.errors import AtelierError
-from gateway.core.call import Plan
-from gateway.core.effective_settings import Effective
-from gateway.core.events import Dropped, Event, Finished
+from atelier.generation_types import Dropped
+from gateway.core.call_plan import CallPlan, Effective
+from gateway.core.events import Event, Finished
 from gateway.fleet.snapshot import Instance
 
 
@@ -14,7 +14,7 @@ class Answering(Protocol):
     """Owned by the request's task, which closes it. See `gateway.core.generation.Generation`."""
 
     @property
-    def plan(self) -> Plan: ...
+    def plan(self) -> CallPlan: ...
     @property
     def ends(self) -> Mapping[int, Finished]: ...
     @property
@@ -46,16 +46,3 @@ class Answering(Protocol):
     async def events(self) -> list[Event]: ...
     def fail(self, error: AtelierError) -> None: ...
     def close(self) -> None: ...
-
-
-Admitted = TypeVar("Admitted", bound=Answering)
-
-
-async def begun(answer: Admitted) -> Admitted:
-    """The same, once a worker has accepted it; closed where none does."""
-    try:
-        await answer.begin()
-    except BaseException:
-        answer.close()
-        raise
-    return answer

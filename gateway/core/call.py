@@ -1,46 +1,29 @@
-"""What a dialect makes of a request, and what the core makes of that before it looks for a worker."""
+"""Requests in the core's terms, which the dialects translate theirs to; and who sent them."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from atelier.adapters import AdapterScale
-from atelier.errors import InvalidRequest
 from atelier.json_types import Json
-from atelier.names import InstanceName, ModelName, find_name
-from atelier.settings import Prompt
-from atelier.settings.preset import Preset
-from atelier.settings.settings_wire import sampling_message
-from atelier.submission import (
-    Constraint,
-    Echo,
-    OutputFormat,
-    Tools,
-    set_constraint,
-    set_echo,
-    set_output_format,
-    set_scales,
-    set_tools,
-)
-from gateway.core.effective_settings import Effective, default_preset, effective, find_preset, layers_of
+from atelier.submission import Constraint, Echo, Tools
 from gateway.core.images import ImageSource, set_apart
-from gateway.fleet.snapshot import Instance, Model, Snapshot
-from protos import inference_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
     """Messages for the model's chat template: {role, content, ...} each. `images`: one for each image part."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Json]
     images: Sequence[ImageSource] = ()
 
     @classmethod
-    def of(cls, messages: Sequence[dict[str, Any]]) -> "Chat":
-        """Of messages whose image parts have their sources with them."""
-        return cls(*set_apart(messages))
+    def of(cls, messages: Sequence[Json]) -> "Chat":
+        """From messages whose image parts hold their sources. Only content that is a list has image parts."""
+        if any(isinstance(message["content"], list) for message in messages):
+            return cls(*set_apart(messages))
+        return cls(list(messages))
 
 
 def tool_call_entry(id: str | None, name: str, arguments: str) -> Json:
@@ -81,148 +64,115 @@ PromptInput = Chat | Text | Tokens | Infill
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request in the core's terms. `settings` holds what the request sets, by setting name."""
+    """A request for completions. `settings`: those that the request sets, by name."""
 
     model: str  # as the client wrote it
     prompts: list[PromptInput]
     tools: Tools | None = None  # that the completion of a chat may call
-    template_arguments: Mapping[str, Any] = field(default_factory=dict)  # what else a chat's template is given
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)  # further variables of the chat template
     settings: Mapping[str, Any] = field(default_factory=dict)
     constraint: Constraint | None = None
     choices: int = 1  # for each prompt
-    logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
-    echo: Echo | None = None  # the worker tells the prompt, which is then part of each choice's text
-    prompt_progress: bool = False  # events of it are wanted
-    max_tokens_is_bound: bool = False  # and not a wish: where the context has room for fewer, those are all
-    priority: int | None = None  # the lower, the sooner it starts
-    timeout: float | None = None  # seconds from the request's head to the answer's end
-    draft_model: str | None = None  # that shall guess ahead, as the client wrote it
-    lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
-    preset: str | None = None  # whose settings hold where the request is silent
-    ttl: float | None = None  # seconds that a model which is loaded for this may be idle; negative: for ever
-    load: Mapping[str, Any] = field(default_factory=dict)  # settings of a model which is loaded for this
+    logprobs: int | None = None  # of every token, with this many of the most likely tokens
+    echo: Echo | None = None  # the prompt is returned as part of each choice's text
+    prompt_progress: bool = False  # PromptProgress events are requested
+    max_tokens_is_bound: bool = False  # where the context has room for fewer, those are generated
+    priority: int | None = None  # lower starts sooner
+    timeout: float | None = None  # seconds from the request's head to the end of the answer
+    draft_model: str | None = None  # for speculation, as the client wrote it
+    lora: Sequence[AdapterScale] = ()  # empty: the instance's own scales
+    preset: str | None = None  # its settings apply where the request sets none
+    ttl: float | None = None  # idle seconds after which a model loaded for this is unloaded; negative: never
+    load: Mapping[str, Any] = field(default_factory=dict)  # settings of a model loaded for this
 
     @property
     def images(self) -> Sequence[ImageSource]:
-        """A chat is a call's only prompt."""
+        """A call with a chat has no other prompt."""
         prompt = self.prompts[0]
         return prompt.images if isinstance(prompt, Chat) else ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedCall:
+    """Texts or token ids, each of which becomes a vector."""
+
+    model: str  # as the client wrote it
+    texts: Sequence[str] = ()
+    tokens: Sequence[Sequence[int]] = ()
+    dimensions: int | None = None  # of each vector; None: all that the model has
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    model: str
+    vectors: list[Sequence[float]]  # of unit length, in the order of the inputs
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankCall:
+    """Documents to score against a query."""
+
+    model: str
+    query: str
+    documents: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    model: str
+    values: Sequence[float]  # in the order of the documents; higher is better
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizeCall:
+    """Text to tokenize."""
+
+    model: str
+    text: str
+    add_special: bool = True  # the beginning-of-sequence token and the like
+    parse_special: bool = True  # special tokens written out in the text become those tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TokenList:
+    model: str
+    ids: Sequence[int]
+    pieces: Sequence[bytes]  # the bytes of each, which may be part of a code point
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text that a worker made of tokens or of a chat."""
+
+    model: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from: its id for logs, and whose share of a worker it uses."""
+    """Who sent a request: its id for logs, and whose share of a worker it uses."""
 
     request_id: str
     fairness_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A call whose names are resolved. Its settings depend on the instance that answers."""
+@dataclass(slots=True)
+class Account:
+    """What the log line and the metrics of one HTTP request need.
 
-    call: Call
-    origin: Origin
-    target: ModelName | InstanceName
-    model: Model
-    preset: Preset | None = None
-    default: Preset | None = None  # the model's
-    images: Sequence[bytes] = ()  # of the call, once they are read
+    Owned by the request's task: opened by the outermost middleware, filled in by the core.
+    """
 
-    @property
-    def name(self) -> str:
-        return told_name(self.target)
+    request_id: str
+    started: float = field(default_factory=time.monotonic)
+    model: str = ""  # the model's key, never the client's text
+    prompt_tokens: int = 0  # of all its generations
+    completion_tokens: int = 0
+    generations: int = 0  # that have ended
+    error: str = ""  # code of the error that the client received
 
-    @property
-    def choices(self) -> int:
-        """Of all prompts together."""
-        return self.call.choices * len(self.call.prompts)
-
-    def effective(self, instance: Instance | None) -> Effective:
-        """The settings that hold when this instance answers."""
-        return effective(layers_of(self.call.settings, self.preset, self.default, self.model, instance))
-
-
-def make_plan(call: Call, origin: Origin, snapshot: Snapshot) -> Plan:
-    """Resolve names; ModelNotFound, PresetNotFound, or InvalidRequest when that or a setting is wrong."""
-    target, model = find_target(call.model, snapshot)
-    if model.embedding:
-        raise InvalidRequest(f'"{model.key}" makes embeddings; it does not generate text.', param="model")
-    if call.images and not model.made_for_vision:
-        path = call.images[0].path
-        raise InvalidRequest(f'{path}: "{model.key}" does not see images; send text alone', param=path)
-    preset = find_preset(call.preset, model, snapshot)
-    plan = Plan(call, origin, target, model, preset, default_preset(model, snapshot))
-    plan.effective(None)  # what is wrong with the request is told before anything is loaded for it
-    return plan
-
-
-def find_target(name: str, snapshot: Snapshot) -> tuple[ModelName | InstanceName, Model]:
-    """What the client's words mean, and the model behind it; ModelNotFound."""
-    target = find_name(name, snapshot.models, snapshot.instances)
-    if isinstance(target, ModelName):
-        return target, snapshot.models[target.key]
-    return target, snapshot.model_of(snapshot.instances[target.id])
-
-
-def told_name(target: ModelName | InstanceName) -> str:
-    """What the reply calls the model: the key, or the instance that the request named."""
-    return target.key if isinstance(target, ModelName) else target.id
-
-
-def _json(messages: list[dict[str, Any]]) -> bytes:
-    try:
-        return orjson.dumps(messages)
-    except TypeError as error:  # a number of more than 64 bits among a tool call's arguments
-        raise InvalidRequest(f"messages: {error}", param="messages") from None
-
-
-def with_system_prompt(messages: list[dict[str, Any]], system_prompt: str | None) -> list[dict[str, Any]]:
-    """A chat that has a system message of its own keeps to that."""
-    if not system_prompt or any(message["role"] == "system" for message in messages):
-        return messages
-    return [{"role": "system", "content": system_prompt}, *messages]
-
-
-def output_format(prompting: Prompt) -> OutputFormat:
-    return OutputFormat(prompting.tool_call_format, prompting.reasoning_start, prompting.reasoning_end)
-
-
-def set_chat(chat: pb.Chat, plan: Plan, messages: list[dict[str, Any]], prompting: Prompt) -> None:
-    """The messages, and all that the plan's call says of how they become a prompt."""
-    chat.messages_json = _json(with_system_prompt(messages, prompting.system_prompt))
-    if prompting.chat_template is not None:
-        chat.template = prompting.chat_template
-    set_tools(chat, plan.call.tools)
-    set_output_format(chat, output_format(prompting))
-    if plan.call.template_arguments:
-        chat.template_arguments_json = orjson.dumps(plan.call.template_arguments)
-    chat.images.extend(plan.images)
-
-
-def submit_message(plan: Plan, prompt: PromptInput, settings: Effective) -> pb.Submit:
-    """The call as the worker takes it; its number and the instance are the connection's to fill in."""
-    prompting = settings.prompt.build()
-    submit = pb.Submit(
-        request_id=plan.origin.request_id,
-        sampling=sampling_message(settings.inference.build(), prompting.stop),
-        choices=plan.call.choices,
-        fairness_key=plan.origin.fairness_key,
-        logprobs=plan.call.logprobs,
-        prompt_progress=plan.call.prompt_progress or None,
-        max_tokens_is_bound=plan.call.max_tokens_is_bound or None,
-        priority=plan.call.priority,
-    )
-    match prompt:
-        case Chat(messages):
-            set_chat(submit.chat, plan, messages, prompting)
-        case Text(text):
-            submit.text = text
-        case Tokens(ids):
-            submit.tokens.ids.extend(ids)
-        case Infill(prefix, suffix):
-            submit.infill.prefix, submit.infill.suffix = prefix, suffix
-    set_echo(submit, plan.call.echo)
-    set_constraint(submit, plan.call.constraint)
-    set_scales(submit, plan.call.lora)
-    return submit
+    def seconds(self) -> float:
+        """Since the request arrived."""
+        return time.monotonic() - self.started

@@ -1,81 +1,26 @@
-"""What becomes of a request, as every dialect's renderer takes it: what its worker tells, and the tools it calls."""
+"""The events of an answer, as every dialect renders them: what the worker generates, and the tool calls run here."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
 
+from atelier.generation_types import Statistics, StopReason
 from atelier.submission import ToolCallPiece
 from gateway.core.hosted_tool import HostedTool, ToolOutput
 from gateway.core.question import Question
-from protos import inference_pb2 as pb
-
-
-class StopReason(IntEnum):
-    """Why a choice ended. The numbers are the wire's."""
-
-    UNSPECIFIED = pb.STOP_REASON_UNSPECIFIED
-    EOS_FOUND = pb.EOS_FOUND
-    STOP_STRING_FOUND = pb.STOP_STRING_FOUND
-    MAX_PREDICTED_TOKENS_REACHED = pb.MAX_PREDICTED_TOKENS_REACHED
-    CONTEXT_LENGTH_REACHED = pb.CONTEXT_LENGTH_REACHED
-    USER_STOPPED = pb.USER_STOPPED
-    MODEL_UNLOADED = pb.MODEL_UNLOADED
-    TOOL_CALLS = pb.TOOL_CALLS
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Of one choice. Times in seconds."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    predicted_tokens: int = 0
-    queue_seconds: float = 0.0
-    time_to_first_token_seconds: float = 0.0
-    generation_seconds: float = 0.0
-    tokens_per_second: float = 0.0
-    draft_tokens: int = 0  # guessed ahead by speculation
-    accepted_draft_tokens: int = 0
-    reasoning_tokens: int = 0  # of the predicted ones
-
-    def then(self, later: "Statistics") -> "Statistics":
-        """Of an answer that went on: counts and times together, the first token's as it was."""
-        summed = {name: getattr(self, name) + getattr(later, name) for name in Statistics.__slots__}
-        summed["time_to_first_token_seconds"] = self.time_to_first_token_seconds
-        seconds = summed["generation_seconds"]
-        summed["tokens_per_second"] = summed["predicted_tokens"] / seconds if seconds else 0.0
-        return Statistics(**summed)
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """What was left out of a prompt that was too long: whole messages of a chat, and tokens out of what remained."""
-
-    messages: int = 0
-    tokens: int = 0
-
-    def __add__(self, other: "Dropped") -> "Dropped":
-        return Dropped(self.messages + other.messages, self.tokens + other.tokens)
-
-    def __bool__(self) -> bool:
-        return bool(self.messages or self.tokens)
-
-
-NOTHING = Dropped()
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Of one token, whose bytes may be part of a code point."""
+    """One token's log-probability. Its bytes may be part of a code point."""
 
     piece: bytes
-    logprob: float | None  # None: of a prompt's first token, which nothing tells the odds of
-    top: tuple["TokenLogprob", ...] = ()  # the likeliest tokens, likeliest first
+    logprob: float | None  # None for a prompt's first token, which has none
+    top: tuple["TokenLogprob", ...] = ()  # the most likely tokens, most likely first
 
 
 @dataclass(frozen=True, slots=True)
 class PromptProgress:
-    """How far a prompt is computed, in tokens; `done` includes the cached ones."""
+    """How much of a prompt is computed, in tokens; `done` includes the cached ones."""
 
     choice: int  # the prompt's first
     prompt_tokens: int
@@ -86,7 +31,7 @@ class PromptProgress:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text that was added to a choice; never empty, unless log-probabilities are wanted."""
+    """Text added to a choice; never empty, unless log-probabilities are requested."""
 
     choice: int
     text: str
@@ -95,7 +40,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What a choice thinks before it answers; never empty."""
+    """Reasoning added to a choice; never empty."""
 
     choice: int
     text: str
@@ -103,7 +48,7 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A part of one of a choice's tool calls. Its first has the id and the name."""
+    """A part of one of a choice's tool calls. The first part has the id and the name."""
 
     choice: int
     piece: ToolCallPiece
@@ -121,7 +66,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class HostedCallBegun:
-    """A call of a tool that the gateway will run. `number`: of the call in its answer, from 0."""
+    """The start of a call to a tool that the gateway will run. `number`: the call's index in its answer, from 0."""
 
     choice: int
     number: int
@@ -140,7 +85,7 @@ class HostedCallArguments:
 
 @dataclass(frozen=True, slots=True)
 class HostedCallRuns:
-    """A call is complete, and on its way to its server."""
+    """A call is complete and was sent to its server."""
 
     choice: int
     number: int
@@ -149,27 +94,27 @@ class HostedCallRuns:
 
 @dataclass(frozen=True, slots=True)
 class HostedCallEnded:
-    """What came of a call: either an output, or the reason for which there is none."""
+    """The result of a call: an output, or the reason why there is none."""
 
     choice: int
     number: int
     id: str
     tool: HostedTool
-    arguments: str  # JSON, unless the answer's limit cut it off
+    arguments: str  # JSON, unless max_tokens cut it off
     output: ToolOutput | None
     error: str = ""
 
     @property
     def failure(self) -> str | None:
-        """Why the call came to nothing, in the tool's own words where they are."""
+        """Why the call failed, in the tool's own words where it gave any; None: it did not fail."""
         if self.output is None:
             return self.error
-        return (self.output.text or "The tool says that it failed.") if self.output.is_error else None
+        return (self.output.text or "The tool reported an error.") if self.output.is_error else None
 
 
 @dataclass(frozen=True, slots=True)
 class Elicited:
-    """A call's server wants to know something of the user, and waits for it. `question_id`: by which it is answered."""
+    """A call's server asks the user a question and waits for the answer, which names `question_id`."""
 
     choice: int
     number: int
@@ -181,7 +126,7 @@ class Elicited:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalWanted:
-    """A call that does not run unless a person agrees to it; the answer ends with it."""
+    """A call that runs only once a person has approved it; the answer ends with it."""
 
     choice: int
     number: int
@@ -196,7 +141,7 @@ Event = PromptProgress | Reasoning | Delta | ToolCallDelta | HostedEvent | Finis
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """What the caller is to run."""
+    """A call that the client is to run."""
 
     id: str
     name: str
@@ -205,47 +150,49 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole choice, for replies in one piece."""
+    """A whole choice, for replies that are not streamed."""
 
     text: str
     finished: Finished
-    logprobs: Sequence[TokenLogprob] | None = None  # None: not wanted
+    logprobs: Sequence[TokenLogprob] | None = None  # None: not requested
     reasoning: str = ""
     tool_calls: Sequence[ToolCall] = ()
 
 
+@dataclass(slots=True)
+class CompletionDraft:
+    """Collects one choice's events into a completion."""
+
+    texts: list[str] = field(default_factory=list)
+    reasonings: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    calls: dict[int, list[str]] = field(default_factory=dict)  # by index: id, name, then pieces of the arguments
+
+    def add(self, event: Event) -> None:
+        match event:
+            case Delta(_, text, logprobs):
+                self.texts.append(text)
+                self.logprobs.extend(logprobs)
+            case Reasoning(_, text):
+                self.reasonings.append(text)
+            case ToolCallDelta(_, piece):
+                self.calls.setdefault(piece.index, [piece.id, piece.name]).append(piece.arguments)
+
+    def completion(self, finished: Finished, *, logprobs: bool) -> Completion:
+        return Completion(
+            "".join(self.texts),
+            finished,
+            self.logprobs if logprobs else None,
+            "".join(self.reasonings),
+            [ToolCall(id, name, "".join(pieces)) for id, name, *pieces in self.calls.values()],
+        )
+
+
 def completion_events(completion: Completion) -> Iterator[Event]:
-    """Those that a completion would have come as, but for its end."""
+    """The events that a stream of the completion would have had, but for its end."""
     if completion.reasoning:
         yield Reasoning(0, completion.reasoning)
     if completion.text or completion.logprobs:
         yield Delta(0, completion.text, completion.logprobs or ())
     for number, call in enumerate(completion.tool_calls):
         yield ToolCallDelta(0, ToolCallPiece(number, call.id, call.name, call.arguments))
-
-
-def read_finished(message: pb.Finished, choice: int) -> Finished:
-    reason = StopReason(message.reason) if message.reason in _REASONS else StopReason.UNSPECIFIED
-    stop_string = message.stop_string if message.HasField("stop_string") else None
-    return Finished(choice, reason, stop_string, read_statistics(message.statistics))
-
-
-_REASONS = frozenset(int(reason) for reason in StopReason)
-
-
-def read_statistics(message: pb.Statistics) -> Statistics:
-    return Statistics(*(getattr(message, name) for name in Statistics.__slots__))
-
-
-def read_logprobs(message: pb.Delta) -> list[TokenLogprob]:
-    """Of the tokens that the delta stands for: the one that ends a completion is no part of it."""
-    return [_read_logprob(each) for each in message.logprobs[: message.tokens]]
-
-
-def read_echoed_logprobs(message: pb.Echoed) -> list[TokenLogprob]:
-    return list(map(_read_logprob, message.logprobs))
-
-
-def _read_logprob(message: pb.TokenLogprob) -> TokenLogprob:
-    logprob = message.logprob if message.HasField("logprob") else None
-    return TokenLogprob(message.piece, logprob, tuple(map(_read_logprob, message.top)))

@@ -1,25 +1,61 @@
-"""One admitted request on its way through the workers."""
+"""One admitted request's generation on a worker: begun, streamed or collected, closed."""
 
+import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 import structlog
 
-from atelier.errors import AtelierError, WorkerLost
-from gateway.core.call import Plan, submit_message
-from gateway.core.completion_draft import Draft
-from gateway.core.deadline import Deadline
-from gateway.core.dispatcher import Dispatcher
-from gateway.core.effective_settings import Effective
-from gateway.core.events import Completion, Dropped, Event, Finished, PromptProgress, completion_events
+from atelier.errors import AtelierError, DeadlineExceeded, WorkerLost
+from atelier.generation_types import Dropped
+from gateway.core.call_plan import CallPlan, Effective
+from gateway.core.events import Completion, CompletionDraft, Event, Finished, PromptProgress, completion_events
 from gateway.core.image_reader import ImageReader
 from gateway.core.inbox import Inbox
-from gateway.core.worker_connection import Submission, WorkerConnection, WorkerRefused, as_told
-from gateway.core.workers import Workers
-from gateway.fleet.snapshot import Instance, Launch
+from gateway.core.routing import Demand, Dispatcher, Placement
+from gateway.core.wire import submit_message
+from gateway.core.worker_connection import Submission, WorkerConnection, WorkerRefused, Workers, as_reported
+from gateway.fleet.snapshot import Instance
+
+MARGIN_SECONDS = 1.0  # a working worker reports by itself that the time is up
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """How long one request may take. `end` is on the monotonic clock; None: without a limit."""
+
+    end: float | None = None
+    queue_seconds: float | None = None  # for which a worker may let it wait for a sequence
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if self.end is None else max(0.0, self.end - time.monotonic())
+
+    @asynccontextmanager
+    async def enforced(self) -> AsyncIterator[None]:
+        """Work inside that takes longer ends with DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(self.seconds_left) as bounds:
+                yield
+        except TimeoutError:
+            if bounds.expired():
+                raise overdue() from None
+            raise
+
+    def watch(self, fail: Callable[[DeadlineExceeded], None]) -> asyncio.TimerHandle | None:
+        """Call `fail` if no worker has ended the request in time; the caller cancels it with the request."""
+        if self.end is None:
+            return None
+        left = max(0.0, self.end + MARGIN_SECONDS - time.monotonic())
+        return asyncio.get_running_loop().call_later(left, lambda: fail(overdue()))
+
+
+def overdue() -> DeadlineExceeded:
+    return DeadlineExceeded("The request's timeout passed.", param="timeout")
 
 
 class Generation:
@@ -32,7 +68,7 @@ class Generation:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: CallPlan,
         deadline: Deadline,
         dispatcher: Dispatcher,
         workers: Workers,
@@ -40,37 +76,39 @@ class Generation:
         on_close: Callable[["Generation"], None],
     ) -> None:
         self.plan = plan
+        self.settings: Effective | None = None  # known once it has begun
+        self.accept_seconds = 0.0  # until a worker accepted it
         self.ends: dict[int, Finished] = {}
-        self.first_text: float | None = None  # when the first text came, on the monotonic clock
-        self.begun_again = False
-        self.accept_seconds = 0.0  # until a worker had accepted it
+        self.first_text: float | None = None  # when the first text arrived, on the monotonic clock
         self._created = time.monotonic()
-        self.had_to_load = False  # its model, or to wait for that; known when it is placed
-        self.settings: Effective | None = None  # known when it has begun
-        self._dispatcher = dispatcher
         self._workers = workers
         self._on_begin = on_begin
         self._on_close = on_close
         self._deadline = deadline
         self._alarm = deadline.watch(self.fail)
+        call, origin = plan.call, plan.origin
+        demand = Demand(plan.target, origin.request_id, call.draft_model, call.ttl, call.load)
+        self._placement = Placement(dispatcher, demand, within=deadline.enforced, on_lost=self._start_over)
         self._inbox = Inbox(0)
-        self._instance: Instance | None = None
         self._connection: WorkerConnection | None = None
         self._submissions: list[Submission] = []
-        self._lost: set[Launch] = set()
-        self._may_begin_again = True
         self._failure: AtelierError | None = None
         self._closed = False
 
     @property
     def instance(self) -> Instance:
-        assert self._instance is not None, "begin first"
-        return self._instance
+        assert self._placement.instance is not None, "begin first"
+        return self._placement.instance
 
     @property
     def load_seconds(self) -> float | None:
-        """That its model took to load; None where it was there already."""
-        return self._instance.load_seconds if self._instance and self.had_to_load else None
+        """How long its model took to load; None where it was loaded already."""
+        placement = self._placement
+        return placement.instance.load_seconds if placement.instance and placement.had_to_load else None
+
+    @property
+    def begun_again(self) -> bool:
+        return self._placement.replaced
 
     @property
     def prompt_tokens(self) -> int:
@@ -78,70 +116,59 @@ class Generation:
 
     @property
     def unenforced(self) -> tuple[str, ...]:
-        """Keywords of the schema that the answer may violate; known when it has begun."""
+        """Keywords of the schema that the answer may violate; known once it has begun."""
         return self._inbox.unenforced
 
     @property
     def dropped(self) -> Dropped:
-        """From the prompts, to make them fit; known when it has begun."""
+        """What was left out of the prompts to make them fit; known once it has begun."""
         return self._inbox.dropped
 
     @property
     def cached_tokens(self) -> int:
-        """Of all prompts; each is counted once, however many choices it has."""
+        """Of all prompts, each counted once, however many choices it has."""
         firsts = (self.ends.get(number) for number in range(0, self.plan.choices, self.plan.call.choices))
         return sum(end.statistics.cached_tokens for end in firsts if end)
 
     @property
     def generated_tokens(self) -> int:
-        """Whether or not their choices have ended."""
+        """Of all choices, those that have not ended included."""
         return max(self._inbox.tokens, self.completion_tokens)
 
     @property
     def completion_tokens(self) -> int:
-        """Of the choices that have ended."""
+        """Of the choices that have ended, as are the counts below."""
         return sum(end.statistics.predicted_tokens for end in self.ends.values())
 
     @property
     def reasoning_tokens(self) -> int:
-        """Of the choices that have ended."""
         return sum(end.statistics.reasoning_tokens for end in self.ends.values())
 
     @property
     def draft_tokens(self) -> int:
-        """Of the choices that have ended, guessed ahead by speculation."""
+        """Proposed by speculation."""
         return sum(end.statistics.draft_tokens for end in self.ends.values())
 
     @property
     def accepted_draft_tokens(self) -> int:
         return sum(end.statistics.accepted_draft_tokens for end in self.ends.values())
 
-    def must_load(self) -> bool:
-        """Whether `find` will take a load; raises what is known to stand against it."""
-        return not self._dispatcher.has_ready(self.plan.target, self.plan.call.draft_model)
-
     async def read_images(self, reader: ImageReader) -> None:
-        """Before all else, where the call has images; raises what is wrong with them."""
+        """Before all else, where the call has images. Raises InvalidRequest, UnsupportedField."""
         async with self._deadline.enforced():
             self.plan = replace(self.plan, images=await reader.read(self.plan.call.images))
 
+    def must_load(self) -> bool:
+        """Whether `find` would wait for a load; raises what it would reject."""
+        return self._placement.must_load()
+
     async def find(self) -> None:
-        """Return when an instance is ready. Part of `begin`, for whoever tells of the load meanwhile."""
-        plan = self.plan
-        self.had_to_load = self.had_to_load or self.must_load()
-        async with self._deadline.enforced():
-            self._instance = await self._dispatcher.find(
-                plan.target, plan.origin.request_id, self._lost, plan.call.draft_model, plan.call.ttl, plan.call.load
-            )
+        """Return when an instance is ready. `begin` does it too; callers that report the load do it first."""
+        await self._placement.find()
 
     async def begin(self) -> None:
         """Return when a worker has accepted every prompt; raises why none does."""
-        if self._instance is None:
-            await self.find()
-        try:
-            await self._submit()
-        except (WorkerLost, WorkerRefused) as error:
-            await self._begin_again(error)
+        await self._placement.run(self._submit)
         self.accept_seconds = time.monotonic() - self._created
         self._on_begin()
 
@@ -153,36 +180,30 @@ class Generation:
             batch = await self._inbox.take()
         except (WorkerLost, WorkerRefused) as error:
             if self.first_text is not None:  # it was sent
-                raise as_told(error) from None
-            await self._begin_again(error)
+                raise as_reported(error) from None
+            self._placement.give_up(error)
+            await self._placement.run(self._submit)
             return await self.next_batch()
         self._note(batch)
         return batch
 
     async def collect(self) -> list[Completion]:
-        """Every choice whole, in order. Nothing was sent meanwhile: a lost worker is replaced even late."""
-        try:
-            return await self._collect_once()
-        except (WorkerLost, WorkerRefused) as error:
-            await self._begin_again(error)
-        try:
-            return await self._collect_once()
-        except WorkerRefused as error:
-            raise error.error from None
+        """Every choice whole, in order. Nothing is sent meanwhile: even late, a lost worker is replaced."""
+        return await self._placement.run(self._collect_once)
 
     async def events(self) -> list[Event]:
-        """All of an answer of one choice, as `collect` has it."""
+        """All events of an answer of one choice, collected as `collect` does."""
         (completion,) = await self.collect()
         return [*completion_events(completion), completion.finished]
 
     def fail(self, error: AtelierError) -> None:
-        """End it with an error, wherever it is."""
-        self._may_begin_again = False
+        """End it with an error, whatever it waits for."""
+        self._placement.final = True
         self._failure = error
         self._inbox.fail(error)
 
     def close(self) -> None:
-        """Stop what still runs and settle; a second time does nothing."""
+        """Stop what still runs, and settle; a second time does nothing."""
         if not self._closed:
             self._closed = True
             if self._alarm is not None:
@@ -190,33 +211,23 @@ class Generation:
             self._withdraw()
             self._on_close(self)
 
-    async def _submit(self) -> None:
+    async def _submit(self, instance: Instance) -> None:
         if self._failure is not None:
             raise self._failure
-        self._connection = self._workers.connect(self.instance)
+        self._connection = self._workers.connect(instance)
         self._inbox = Inbox(len(self.plan.call.prompts))
-        self.settings = self.plan.effective(self.instance)
+        self.settings = self.plan.effective(instance)
+        left, queue = self._deadline.seconds_left, self._deadline.queue_seconds
         for number, prompt in enumerate(self.plan.call.prompts):
+            message = submit_message(self.plan, prompt, self.settings, left, queue)
             first_choice = number * self.plan.call.choices
-            message = submit_message(self.plan, prompt, self.settings)
-            self._deadline.tell(message)
             self._submissions.append(self._connection.submit(message, self._inbox, first_choice))
         await self._inbox.wait_accepted()
 
-    async def _begin_again(self, error: WorkerLost | WorkerRefused) -> None:
-        """Once, on another worker or on the one that takes the lost one's place."""
-        if not self._may_begin_again:
-            raise as_told(error) from None
-        self._may_begin_again, self.begun_again = False, True
-        _log.info("request_begins_again", request_id=self.plan.origin.request_id, instance=self.instance.id)
+    def _start_over(self, lost: Instance) -> None:
+        _log.info("request_begins_again", request_id=self.plan.origin.request_id, instance=lost.id)
         self._withdraw()
-        self._lost.add(self.instance.launch)
         self.ends.clear()
-        await self.find()
-        try:
-            await self._submit()
-        except WorkerRefused as again:
-            raise again.error from None
 
     def _withdraw(self) -> None:
         for submission in self._submissions:
@@ -224,8 +235,10 @@ class Generation:
             self._connection.cancel(submission)
         self._submissions = []
 
-    async def _collect_once(self) -> list[Completion]:
-        drafts = [Draft() for _ in range(self.plan.choices)]
+    async def _collect_once(self, instance: Instance) -> list[Completion]:
+        if not self._submissions:  # the instance has taken a lost one's place
+            await self._submit(instance)
+        drafts = [CompletionDraft() for _ in range(self.plan.choices)]
         while len(self.ends) < self.plan.choices:
             batch = await self._inbox.take()
             self._note(batch)

@@ -5,18 +5,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from atelier.generation_types import NOTHING_DROPPED, Dropped
 from atelier.submission import ToolCallPiece
-from gateway.core.events import (
-    NOTHING,
-    Delta,
-    Dropped,
-    Event,
-    Finished,
-    PromptProgress,
-    Reasoning,
-    TokenLogprob,
-    ToolCallDelta,
-)
+from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, TokenLogprob, ToolCallDelta
 
 PARTS_KEPT = 256  # pieces of text of a choice before they become one string
 
@@ -42,10 +33,10 @@ class Inbox:
         self._waiter: asyncio.Future[None] | None = None
         self.prompt_tokens = 0
         self.unenforced: tuple[str, ...] = ()  # keywords of the schema that the texts may violate
-        self.dropped = NOTHING  # of all prompts together
+        self.dropped = NOTHING_DROPPED  # of all prompts together
         self.tokens = 0  # that the texts stand for
 
-    def accept(self, prompt_tokens: int, unenforced: Iterable[str] = (), dropped: Dropped = NOTHING) -> None:
+    def accept(self, prompt_tokens: int, unenforced: Iterable[str] = (), dropped: Dropped = NOTHING_DROPPED) -> None:
         self.prompt_tokens += prompt_tokens
         self.dropped += dropped
         self.unenforced = tuple(dict.fromkeys((*self.unenforced, *unenforced)))

@@ -1,21 +1,24 @@
 """The one core that every dialect calls: resolve, admit, route, stream, account."""
 
+from typing import TypeVar
+
 from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
-from gateway.core.account import Account
-from gateway.core.admission import Admission, Ticket
-from gateway.core.answer import begun
-from gateway.core.call import Call, Origin, Plan, make_plan
-from gateway.core.deadline import Deadline
-from gateway.core.dispatcher import Dispatcher
-from gateway.core.generation import Generation
+from gateway.core.admission import Admission, AdmissionSlot
+from gateway.core.answer import Answering
+from gateway.core.call import Account, Call, Origin
+from gateway.core.call_plan import CallPlan, make_plan
+from gateway.core.generation import Deadline, Generation
 from gateway.core.image_reader import ImageReader
-from gateway.core.workers import Workers
+from gateway.core.routing import Dispatcher
+from gateway.core.worker_connection import Workers
 from gateway.fleet.watcher import Watcher
+
+Admitted = TypeVar("Admitted", bound=Answering)
 
 
 class Inference:
-    """Starts generations. Owns the set of those that run."""
+    """Starts generations. Owns the set of the running ones."""
 
     def __init__(
         self,
@@ -28,7 +31,7 @@ class Inference:
         *,
         queue_timeout: float | None = None,
     ) -> None:
-        """`queue_timeout`: seconds that a worker may let a request wait for its turn."""
+        """`queue_timeout`: seconds for which a worker may let a request wait for a sequence."""
         self._watcher = watcher
         self._dispatcher = dispatcher
         self._workers = workers
@@ -38,24 +41,28 @@ class Inference:
         self._queue_timeout = queue_timeout
         self._running: set[Generation] = set()
 
-    def check(self, call: Call, origin: Origin) -> Plan:
-        """What `start` would begin; raises what is wrong with the call, before anything is looked for to answer it."""
+    def check(self, call: Call, origin: Origin) -> CallPlan:
+        """What `start` would begin; raises what is wrong with the call, before an instance is looked for."""
         return make_plan(call, origin, self._watcher.known())
 
-    def enter(self) -> Ticket:
-        """A place for an answer of several generations, which its caller leaves; Overloaded, Draining."""
+    def enter(self) -> AdmissionSlot:
+        """A slot for an answer of several generations, which the caller frees. Raises Overloaded, Draining."""
         return self._admission.enter()
 
-    async def start(self, call: Call, origin: Origin, account: Account, place: Ticket | None = None) -> Generation:
-        """A generation that a worker has accepted; the caller closes it.
+    async def start(
+        self, call: Call, origin: Origin, account: Account, slot: AdmissionSlot | None = None
+    ) -> Generation:
+        """A generation that a worker has accepted; the caller closes it. Raises errors as the client should see them.
 
-        Raises what stands against it, as the client should see it. `place`: that the caller has, and keeps.
+        `slot`: one that the caller holds already, and frees itself.
         """
-        return await begun(await self.admit(call, origin, account, place))
+        return await begun(await self.admit(call, origin, account, slot))
 
-    async def admit(self, call: Call, origin: Origin, account: Account, place: Ticket | None = None) -> Generation:
-        """A generation that has yet to begin, for callers that tell of the load meanwhile; the caller closes it."""
-        generation = self._enter(call, origin, account, place)
+    async def admit(
+        self, call: Call, origin: Origin, account: Account, slot: AdmissionSlot | None = None
+    ) -> Generation:
+        """A generation that has yet to begin, for callers that report the load meanwhile; the caller closes it."""
+        generation = self._enter(call, origin, account, slot)
         if call.images:
             try:
                 await generation.read_images(self._images)
@@ -65,21 +72,21 @@ class Inference:
         return generation
 
     def end_all(self, error: AtelierError) -> None:
-        """Every generation that runs ends with this error."""
+        """Every running generation fails with this error."""
         for generation in list(self._running):
             generation.fail(error)
 
-    def _enter(self, call: Call, origin: Origin, account: Account, place: Ticket | None) -> Generation:
+    def _enter(self, call: Call, origin: Origin, account: Account, slot: AdmissionSlot | None) -> Generation:
         plan = self.check(call, origin)
         account.model = plan.model.key
-        ticket = place or self._admission.enter()
+        held = slot or self._admission.enter()
         generation = Generation(
             plan,
             self._deadline(call, account),
             self._dispatcher,
             self._workers,
-            on_begin=ticket.begin,
-            on_close=lambda closed: self._settle(closed, None if place else ticket, account),
+            on_begin=held.begin,
+            on_close=lambda closed: self._settle(closed, None if slot else held, account),
         )
         self._running.add(generation)
         return generation
@@ -88,10 +95,10 @@ class Inference:
         end = account.started + call.timeout if call.timeout is not None else None
         return Deadline(end, self._queue_timeout)
 
-    def _settle(self, generation: Generation, ticket: Ticket | None, account: Account) -> None:
+    def _settle(self, generation: Generation, slot: AdmissionSlot | None, account: Account) -> None:
         self._running.discard(generation)
-        if ticket is not None:
-            ticket.leave()
+        if slot is not None:
+            slot.leave()
         account.prompt_tokens += generation.prompt_tokens
         account.completion_tokens += generation.generated_tokens
         account.generations += 1
@@ -106,3 +113,13 @@ class Inference:
             first_text_seconds=first_text - account.started if first_text else None,
             begun_again=generation.begun_again,
         )
+
+
+async def begun(answer: Admitted) -> Admitted:
+    """The same answer, once a worker has accepted it; closed if none does."""
+    try:
+        await answer.begin()
+    except BaseException:
+        answer.close()
+        raise
+    return answer

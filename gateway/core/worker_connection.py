@@ -1,31 +1,61 @@
-"""One worker: its channel, and the one Generate stream that carries all of this gateway's calls to it."""
+"""The connections to the workers: each has one Generate stream, which carries all of this gateway's calls to it."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc.aio
 import structlog
 
 from atelier.errors import AtelierError, PayloadTooLarge, WorkerLost, from_message
 from atelier.rpc import ERROR_KEY, MAX_MESSAGE_BYTES, from_rpc_error, open_channel, token_metadata
-from atelier.submission import ToolCallPiece
-from gateway.core.events import Dropped, read_echoed_logprobs, read_finished, read_logprobs
 from gateway.core.inbox import Inbox
-from gateway.fleet.snapshot import Instance
+from gateway.core.wire import read_dropped, read_echoed_logprobs, read_finished, read_logprobs, read_tool_call
+from gateway.fleet.snapshot import Instance, Launch, Snapshot
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceStub
 
+if TYPE_CHECKING:  # the stubs of asyncio's channels exist for type checkers only
+    from protos.inference_pb2_grpc import InferenceAsyncStub
+
 MOST_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 4 * 2**20
-# What gRPC says of itself when the worker goes: no connection, or a call that its server dropped.
+# What gRPC itself reports when the worker is gone: no connection, or a call dropped by its server.
 _LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 _log = structlog.get_logger(__name__)
 
 
+Metadata = tuple[tuple[str, str], ...]
+
+
+class UnaryRequest(Protocol):
+    """A request message that names the instance it is meant for."""
+
+    instance_id: str
+
+    def ByteSize(self) -> int: ...
+
+
+Request = TypeVar("Request", bound=UnaryRequest)
+Reply = TypeVar("Reply")
+Request_contra = TypeVar("Request_contra", bound=UnaryRequest, contravariant=True)
+Reply_co = TypeVar("Reply_co", covariant=True)
+
+
+class UnaryMethod(Protocol[Request_contra, Reply_co]):
+    """grpc.aio.UnaryUnaryMultiCallable, which is generic for type checkers only."""
+
+    def __call__(self, request: Request_contra, /, *, timeout: float, metadata: Metadata) -> Awaitable[Reply_co]: ...
+
+
+Method = Callable[["InferenceAsyncStub"], UnaryMethod[Request, Reply]]
+"""One of the stub's unary methods: `lambda stub: stub.Embed`."""
+
+
 class Submission:
-    """One call on the stream: where its events go, and how many choices are to come."""
+    """One call on the stream: where its events go, and how many choices have not ended."""
 
     __slots__ = ("choices_left", "first_choice", "inbox", "number", "wants_logprobs")
 
@@ -37,16 +67,12 @@ class Submission:
         self.wants_logprobs = wants_logprobs
 
 
-Method = Literal["Embed", "Rerank", "Tokenize", "Detokenize", "ApplyTemplate", "ListSequences"]
-"""A call with one answer."""
-
-
 class WorkerConnection:
     """Owns the stream, its call numbers and its open calls. A lost stream fails them and ends the connection."""
 
     def __init__(self, instance: Instance, on_end: Callable[["WorkerConnection"], None]) -> None:
         self.instance = instance
-        self.in_flight = 0  # choices that have not ended, and calls with one answer
+        self.in_flight = 0  # choices that have not ended, and unary calls
         self.ended = False
         self._on_end = on_end
         self._calls: dict[int, Submission] = {}
@@ -57,10 +83,10 @@ class WorkerConnection:
         self._reader = asyncio.create_task(self._read())
 
     def submit(self, submit: pb.Submit, inbox: Inbox, first_choice: int) -> Submission:
-        """Send the call; its events come to the inbox. WorkerLost when the stream has ended."""
+        """Send the call; its events are added to the inbox. Raises WorkerLost when the stream has ended."""
         if self.ended:
             raise WorkerLost()
-        _check_size(submit)  # gRPC would end the stream, and everybody's calls with it
+        _check_size(submit)  # gRPC would end the stream, and with it every other request's calls
         submission = Submission(
             next(self._numbers), inbox, first_choice, submit.choices, wants_logprobs=submit.HasField("logprobs")
         )
@@ -77,8 +103,8 @@ class WorkerConnection:
             self._forget(submission)
             self._commands.put_nowait(pb.Command(cancel=pb.Cancel(call=submission.number)))
 
-    async def ask(self, method: Method, request: Any, seconds: float) -> Any:
-        """A call with one answer. WorkerLost or WorkerRefused where another worker may answer it."""
+    async def ask(self, method: Method[Request, Reply], request: Request, seconds: float) -> Reply:
+        """A unary call. Raises WorkerLost or WorkerRefused where another worker may answer it."""
         if self.ended:
             raise WorkerLost()
         _check_size(request)
@@ -86,7 +112,7 @@ class WorkerConnection:
         self.in_flight += 1
         try:
             metadata = token_metadata(self.instance.token)
-            return await getattr(self._stub, method)(request, metadata=metadata, timeout=seconds)
+            return await method(self._stub)(request, metadata=metadata, timeout=seconds)
         except grpc.aio.AioRpcError as error:
             raise _unanswered(error) from None
         except asyncio.CancelledError:
@@ -129,7 +155,7 @@ class WorkerConnection:
         for event in step.events:
             submission = self._calls.get(event.call)
             if submission is None:
-                continue  # cancelled: the worker may not know yet
+                continue  # cancelled, which the worker may not have read yet
             kind = event.WhichOneof("event")
             if kind == "delta":
                 self._take_delta(submission, submission.first_choice + event.choice, event.delta)
@@ -144,14 +170,13 @@ class WorkerConnection:
         if submission.wants_logprobs:
             inbox.add_logprobs(choice, read_logprobs(delta))
         for piece in delta.tool_calls:
-            inbox.add_tool_call(choice, ToolCallPiece(piece.index, piece.id, piece.name, piece.arguments))
+            inbox.add_tool_call(choice, read_tool_call(piece))
 
     def _settle(self, submission: Submission, kind: str | None, event: pb.Event) -> None:
         match kind:
             case "accepted":
                 accepted = event.accepted
-                dropped = Dropped(accepted.dropped_messages, accepted.dropped_tokens)
-                submission.inbox.accept(accepted.prompt_tokens, accepted.unenforced, dropped)
+                submission.inbox.accept(accepted.prompt_tokens, accepted.unenforced, read_dropped(accepted))
             case "prompt_progress":
                 progress = event.prompt_progress
                 submission.inbox.add_progress(
@@ -176,8 +201,49 @@ class WorkerConnection:
         self.in_flight -= submission.choices_left
 
 
+class Workers:
+    """Owns one connection to each worker process that was called; the first call opens it.
+
+    A connection whose stream was lost is dropped: the next call opens a new one.
+    """
+
+    def __init__(self) -> None:
+        self._connections: dict[Launch, WorkerConnection] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def connect(self, instance: Instance) -> WorkerConnection:
+        connection = self._connections.get(instance.launch)
+        if connection is None or connection.ended:
+            connection = self._connections[instance.launch] = WorkerConnection(instance, self._drop)
+        return connection
+
+    def in_flight(self) -> Mapping[str, int]:
+        """Choices and unary calls in flight, by instance id."""
+        counts: Counter[str] = Counter()
+        for connection in self._connections.values():
+            counts[connection.instance.id] += connection.in_flight
+        return counts
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Close the idle connections to processes that are gone; a busy one ends with its worker."""
+        known = {instance.launch for instance in snapshot.instances.values()}
+        for launch, connection in list(self._connections.items()):
+            if launch not in known and not connection.in_flight:
+                del self._connections[launch]
+                task = asyncio.create_task(connection.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in list(self._connections.values())), *self._closing)
+
+    def _drop(self, connection: WorkerConnection) -> None:
+        if self._connections.get(connection.instance.launch) is connection:
+            del self._connections[connection.instance.launch]
+
+
 class WorkerRefused(Exception):
-    """The worker does not take calls now, or is not the one that was meant: another one may."""
+    """The worker does not accept calls now, or is another instance's: a different worker may answer."""
 
     def __init__(self, error: AtelierError) -> None:
         super().__init__(error.message)
@@ -189,20 +255,20 @@ def refusal(error: AtelierError) -> Exception:
     return WorkerRefused(error) if error.code in {"draining", "instance_not_found", "unavailable"} else error
 
 
-def as_told(error: WorkerLost | WorkerRefused) -> AtelierError:
-    """As the client should see it, when there is no other worker to try."""
+def as_reported(error: WorkerLost | WorkerRefused) -> AtelierError:
+    """The error for the client, when no other worker is tried."""
     return error.error if isinstance(error, WorkerRefused) else error
 
 
-def _check_size(message: Any) -> None:
+def _check_size(message: pb.Submit | UnaryRequest) -> None:
     if message.ByteSize() > MOST_SUBMIT_BYTES:
-        raise PayloadTooLarge("The prompt is larger than a worker takes in one message.")
+        raise PayloadTooLarge("The prompt is larger than a worker accepts in one message.")
 
 
 def _unanswered(error: grpc.aio.AioRpcError) -> Exception:
-    told = any(key == ERROR_KEY for key, _ in error.trailing_metadata() or ())
-    if error.code() in _LOST and not told:
+    from_worker = any(key == ERROR_KEY for key, _ in error.trailing_metadata() or ())
+    if error.code() in _LOST and not from_worker:
         return WorkerLost()
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not told:
-        return PayloadTooLarge("The answer is larger than a worker gives in one message: ask for less at once.")
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not from_worker:
+        return PayloadTooLarge("The reply is larger than a worker sends in one message: request less at once.")
     return refusal(from_rpc_error(error))

@@ -12,10 +12,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from atelier.submission import KEYWORD, MOST_KEYWORDS
-from gateway.core.account import Account
 from gateway.core.answer import Answering
-from gateway.core.call import Call, Origin
-from gateway.core.effective_settings import Effective
+from gateway.core.call import Account, Call, Origin
+from gateway.core.call_plan import Effective
 from gateway.core.events import Completion
 from gateway.core.inference import Inference
 from gateway.dialects.event_stream import EventStream, Renderer

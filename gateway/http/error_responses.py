@@ -21,7 +21,7 @@ from atelier.errors import (
     Unauthenticated,
 )
 from atelier.json_types import Json
-from gateway.core.account import Account
+from gateway.core.call import Account
 
 FORM_OF = "atelier.error_form"  # key in the scope: a FormOf
 FAULTS = {"Field required": "is required", "Extra inputs are not permitted": "there is no such field"}

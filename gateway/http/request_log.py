@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
-from gateway.core.account import Account
+from gateway.core.call import Account
 from gateway.http.disconnect import CLIENT_CLOSED_REQUEST
 from gateway.http.error_responses import FORM_OF, FormOf, error_response
 from gateway.http.guards import GUARDED

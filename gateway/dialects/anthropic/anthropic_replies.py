@@ -10,10 +10,11 @@ from pydantic_core import from_json
 from typing_extensions import TypeAliasType, TypedDict
 
 from atelier.errors import AtelierError
+from atelier.generation_types import StopReason
 from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.call import Call
-from gateway.core.events import Completion, Finished, StopReason, ToolCall
+from gateway.core.events import Completion, Finished, ToolCall
 from gateway.dialects.event_stream import named_frame
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm

@@ -1,11 +1,11 @@
 """LM Studio's v1 chat to the core's call, and what came of it to LM Studio's objects. Pure."""
 
 from atelier.errors import InvalidRequest
+from atelier.generation_types import Statistics
 from atelier.json_types import Json
 from atelier.settings import TABLE
 from atelier.submission import Tools
 from gateway.core.call import Call, Chat
-from gateway.core.events import Statistics
 from gateway.core.images import ImageSource, image_within
 from gateway.dialects.lmstudio.lmstudio_requests import Input, InputItem, V1ChatBody
 

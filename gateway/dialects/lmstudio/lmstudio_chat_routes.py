@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from atelier.errors import ResponseNotFound
 from atelier.json_types import Json
-from gateway.core.answer import Answering, begun
+from gateway.core.answer import Answering
 from gateway.core.call import Call
-from gateway.core.inference import Inference
+from gateway.core.inference import Inference, begun
 from gateway.core.load_progress import Loading
 from gateway.dialects.body import read_body
 from gateway.dialects.lmstudio.integrations import chat_tools, integration_wishes

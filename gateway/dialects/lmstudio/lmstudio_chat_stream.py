@@ -7,6 +7,7 @@ import orjson
 from starlette.types import Scope, Send
 
 from atelier.errors import AtelierError
+from atelier.generation_types import Statistics
 from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.events import (
@@ -19,7 +20,6 @@ from gateway.core.events import (
     HostedCallRuns,
     PromptProgress,
     Reasoning,
-    Statistics,
     ToolCallDelta,
 )
 from gateway.core.hosted_tool import HostedTool

@@ -5,12 +5,12 @@ from typing import Any, TypeVar
 
 from atelier import __version__
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.generation_types import Statistics, StopReason
 from atelier.json_types import Json
 from atelier.settings import TABLE
-from gateway.core.account import Account
 from gateway.core.answer import Answering
-from gateway.core.call import Call
-from gateway.core.events import Completion, Finished, Statistics, StopReason
+from gateway.core.call import Account, Call
+from gateway.core.events import Completion, Finished
 from gateway.dialects.lmstudio.lmstudio_requests import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody, V0CompletionBody
 from gateway.dialects.openai.openai_model_list import capability_names, type_name
 from gateway.dialects.openai.openai_translation import chat_call, completion_call

@@ -5,9 +5,10 @@ import asyncio
 from atelier.errors import InstanceNotFound, ModelNotFound
 from atelier.json_types import Json
 from atelier.submission import Tools
-from gateway.core.call import Call, Chat, find_target
+from gateway.core.call import Call, Chat, EmbedCall, TokenizeCall, TokenList
+from gateway.core.call_plan import find_target
 from gateway.core.image_reader import LARGE_CHARACTERS
-from gateway.core.unary import EmbedCall, TokenizeCall, TokenList, Unary
+from gateway.core.unary import Unary
 from gateway.dialects.lmstudio_sdk.sdk_config import load_fields, tools_of
 from gateway.dialects.lmstudio_sdk.sdk_context import CallContext
 from gateway.dialects.lmstudio_sdk.sdk_frames import (

@@ -18,7 +18,7 @@ from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plai
 from atelier.settings.preset import check_settings
 from atelier.settings.settings_table import TABLE, Group, Setting
 from atelier.submission import Constraint, Gbnf, JsonObject, JsonSchema, Tool, ToolChoice, Tools
-from gateway.core.effective_settings import Effective
+from gateway.core.call_plan import Effective
 from gateway.dialects.lmstudio_sdk.sdk_errors import M, parsed
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
     ConfigStack,

@@ -12,9 +12,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from atelier.errors import AtelierError, Draining, InvalidRequest, Overloaded, Unauthenticated
 from atelier.json_types import Json
 from atelier.metrics import GatewayMetrics
-from gateway.core.account import Account
 from gateway.core.admission import Admission
-from gateway.core.call import Origin
+from gateway.core.call import Account, Origin
 from gateway.dialects.lmstudio_sdk.sdk_context import CallContext, Channel, Namespace
 from gateway.dialects.lmstudio_sdk.sdk_errors import RequestedNames, parsed, serialized_error, unknown_endpoint
 from gateway.dialects.lmstudio_sdk.sdk_frames import AuthFrame, ChannelCreate, ChannelSend, RpcCall

@@ -9,8 +9,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel
 
 from atelier.json_types import Json
-from gateway.core.account import Account
-from gateway.core.call import Origin
+from gateway.core.call import Account, Origin
 from gateway.dialects.lmstudio_sdk.sdk_errors import RequestedNames, parsed
 
 HEARTBEAT_SECONDS = 15.0  # clients give up after 60 s without a message on a channel

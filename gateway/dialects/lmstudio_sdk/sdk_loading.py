@@ -4,7 +4,7 @@ from collections.abc import Coroutine
 
 from atelier.json_types import Json
 from atelier.names import check_identifier
-from gateway.core.call import find_target, told_name
+from gateway.core.call_plan import find_target, reported_name
 from gateway.core.load_progress import followed, one_more
 from gateway.dialects.lmstudio_sdk.sdk_config import load_settings
 from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Heartbeat
@@ -32,7 +32,7 @@ class LoadChannels:
             return
         target, model = find_target(name, snapshot)
         load = load_settings(parameter.load_config_stack, model)
-        name, ttl = told_name(target), _seconds(parameter.load_ttl_ms)
+        name, ttl = reported_name(target), _seconds(parameter.load_ttl_ms)
         await channel.send({"type": "startLoading", "identifier": name, "info": model_info(model)})
         loading = self._control.ensure(name, ttl, load, channel.account.request_id)
         instance = await self._followed(loading, model, channel, "loadProgress")

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import orjson
 from pydantic.alias_generators import to_camel
 
+from atelier.generation_types import Statistics, StopReason
 from atelier.json_types import Json
 from atelier.submission import ToolCallPiece
-from gateway.core.call import Call, Chat, Text, find_target
-from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
+from gateway.core.call import Call, Chat, Text
+from gateway.core.call_plan import find_target
+from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
 from gateway.dialects.lmstudio import lmstudio_translation as lmstudio

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName
 from atelier.submission import JsonSchema
-from gateway.core.call import Call, Chat, PromptInput, Text
-from gateway.core.completion_draft import Draft
-from gateway.core.events import Completion, Delta, Event, Reasoning
+from gateway.core.call import Call, Chat, EmbedCall, PromptInput, RerankCall, Text, TokenizeCall
+from gateway.core.events import Completion, CompletionDraft, Delta, Event, Reasoning
 from gateway.core.generation import Generation
 from gateway.core.load_progress import followed
 from gateway.core.routing import on_its_way
-from gateway.core.unary import EmbedCall, RerankCall, TokenizeCall
 from gateway.dialects.mcp.tool_definition import Caller, ToolServices
 from gateway.dialects.mcp.tool_schemas import (
     ChatInput,
@@ -84,7 +82,7 @@ async def _generate(services: ToolServices, caller: Caller, call: Call) -> Gener
 
 async def _reported_completion(generation: Generation, caller: Caller) -> Completion:
     """Reports each new piece of text as progress."""
-    draft, pieces = Draft(), 0
+    draft, pieces = CompletionDraft(), 0
     while batch := await generation.next_batch():
         for event in batch:
             draft.add(event)

@@ -7,8 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from mcp_types import Tool, ToolAnnotations
 from pydantic import BaseModel, TypeAdapter
 
-from gateway.core.account import Account
-from gateway.core.call import Origin
+from gateway.core.call import Account, Origin
 from gateway.core.inference import Inference
 from gateway.core.unary import Unary
 from gateway.dialects.download_follower import DownloadFollower

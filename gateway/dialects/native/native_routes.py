@@ -19,7 +19,7 @@ from atelier.errors import (
 )
 from atelier.names import check_key
 from gateway.core.admission import Admission
-from gateway.core.sequences import Sequences
+from gateway.core.unary import Unary
 from gateway.dialects.body import read_body
 from gateway.dialects.lmstudio.lmstudio_reply_types import V1Model
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
@@ -55,12 +55,12 @@ class ManagementRoutes:
     tag: ClassVar[str] = "Management"
 
     def __init__(
-        self, watcher: Watcher, catalogue: Catalogue, control: Control, sequences: Sequences, admission: Admission
+        self, watcher: Watcher, catalogue: Catalogue, control: Control, unary: Unary, admission: Admission
     ) -> None:
         self._watcher = watcher
         self._catalogue = catalogue
         self._control = control
-        self._sequences = sequences
+        self._unary = unary
         self._admission = admission
         self._started = time.monotonic()
 
@@ -177,7 +177,7 @@ class ManagementRoutes:
         return json_response(disk_object(use))
 
     async def list_sequences(self, request: Request) -> Response:
-        sequences = await self._sequences.of(request.path_params["id"])
+        sequences = await self._unary.sequences(self._catalogue.find_instance(request.path_params["id"]))
         return json_response({"sequences": [sequence_object(sequence) for sequence in sequences]})
 
     async def status(self, request: Request) -> Response:

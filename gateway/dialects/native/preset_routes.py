@@ -14,7 +14,7 @@ from atelier.settings import Value
 from atelier.settings.lmstudio_preset import read_file, write_file
 from atelier.settings.preset import Preset, Settings, changed, check_settings, difference
 from atelier.settings.settings_table import GROUPS
-from gateway.core.effective_settings import default_preset, effective, find_preset, layers_of, load_values
+from gateway.core.call_plan import default_preset, effective, find_preset, layers_of, load_values
 from gateway.dialects.body import parse, read_body
 from gateway.dialects.native.native_requests import (
     DefaultPresetBody,

@@ -5,7 +5,7 @@ import re
 
 from atelier.errors import InstanceNotFound, InvalidRequest
 from atelier.names import InstanceName, ModelName
-from gateway.core.dispatcher import Dispatcher
+from gateway.core.routing import Demand, Dispatcher
 from gateway.dialects.body_base import LONGEST_TTL
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import LOADED, Instance
@@ -30,7 +30,7 @@ class ModelLoader:
 
     async def load(self, target: ModelName | InstanceName, request_id: str, ttl: float | None) -> Instance:
         """A ready instance, loaded if necessary, which is also in the watcher's snapshot."""
-        instance = await self._dispatcher.find(target, request_id, ttl=ttl)
+        instance, _ = await self._dispatcher.find(Demand(target, request_id, ttl=ttl))
         await self._watcher.wait_for(lambda: self._is_loaded(instance.id))
         return instance
 

@@ -2,7 +2,7 @@
 
 from atelier.errors import ModelNotFound
 from atelier.names import InstanceName, ModelName, find_name, may_mean
-from gateway.core.call import told_name
+from gateway.core.call_plan import reported_name
 from gateway.fleet.snapshot import Model, Snapshot
 
 LATEST = "latest"  # the tag that clients append to a name without one
@@ -32,7 +32,7 @@ def find_target(name: str, snapshot: Snapshot) -> ModelName | InstanceName:
 
 def full_name(name: str, snapshot: Snapshot) -> str:
     """The key or the instance's id."""
-    return told_name(find_target(name, snapshot))
+    return reported_name(find_target(name, snapshot))
 
 
 def model_of(name: str, snapshot: Snapshot) -> Model:

@@ -8,8 +8,9 @@ import orjson
 from typing_extensions import TypedDict
 
 from atelier.errors import AtelierError
+from atelier.generation_types import StopReason
 from atelier.json_types import Json
-from gateway.core.events import Completion, Finished, StopReason, TokenLogprob, ToolCall
+from gateway.core.events import Completion, Finished, TokenLogprob, ToolCall
 from gateway.dialects.openai.openai_logprobs import chat_logprobs
 from gateway.dialects.openai.openai_reply_types import Logprob
 from gateway.dialects.reply import rfc3339

@@ -11,10 +11,11 @@ from starlette.responses import Response
 from atelier import __version__
 from atelier.errors import Conflict, DiskFull, InvalidRequest, ModelNotFound
 from atelier.names import InstanceName, ModelName
-from gateway.core.call import Call, told_name
+from gateway.core.call import Call, EmbedCall, Embeddings
+from gateway.core.call_plan import reported_name
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
-from gateway.core.unary import EmbedCall, Embeddings, Unary
+from gateway.core.unary import Unary
 from gateway.dialects.body import read_body
 from gateway.dialects.ollama.keep_alive import ModelLoader, idle_seconds, requests_unload
 from gateway.dialects.ollama.ollama_calls import chat_call, generate_call, model_name
@@ -281,7 +282,7 @@ class OllamaRoutes:
                 await self._loader.unload(target)
             else:
                 await self._loader.load(target, request_id, idle_seconds(body.keep_alive))
-        return json_response(reply_object(told_name(target), part("", "", ()), {"done_reason": reason}, done=True))
+        return json_response(reply_object(reported_name(target), part("", "", ()), {"done_reason": reason}, done=True))
 
     async def _embed(
         self, request: Request, model: str, texts: list[str], keep_alive: KeepAlive | None, dimensions: int | None
@@ -291,7 +292,7 @@ class OllamaRoutes:
         async with while_connected(request.receive):
             await self._loader.load(target, account.request_id, idle_seconds(keep_alive))
             load_seconds = account.seconds()
-            name = told_name(target)
+            name = reported_name(target)
             if not texts:
                 return Embeddings(name, [], 0), load_seconds
             call = EmbedCall(model=name, texts=texts, dimensions=dimensions)

@@ -5,10 +5,9 @@ from typing import ClassVar
 
 import orjson
 
-from gateway.core.account import Account
 from gateway.core.answer import Answering
-from gateway.core.completion_draft import Draft
-from gateway.core.events import Delta, Event, Finished, Reasoning, ToolCallDelta
+from gateway.core.call import Account
+from gateway.core.events import CompletionDraft, Delta, Event, Finished, Reasoning, ToolCallDelta
 from gateway.dialects.event_stream import HEADERS as EVENT_HEADERS
 from gateway.dialects.event_stream import EventStream
 from gateway.dialects.ollama.ollama_replies import (
@@ -38,7 +37,7 @@ class LineRenderer:
         self._account = account
         self._thinking = thinking
         self._load_seconds = account.seconds()
-        self._calls = Draft()
+        self._calls = CompletionDraft()
 
     def opening(self) -> bytes:
         return b""

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.core.unary import EmbedCall, Embeddings
+from gateway.core.call import EmbedCall, Embeddings
 from gateway.dialects.openai.openai_requests import EmbeddingBody
 
 

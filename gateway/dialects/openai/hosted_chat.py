@@ -7,9 +7,8 @@ from starlette.responses import Response
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
-from gateway.core.answer import begun
-from gateway.core.completion_draft import Draft
-from gateway.core.events import Finished
+from gateway.core.events import CompletionDraft, Finished
+from gateway.core.inference import begun
 from gateway.core.mcp_server import NEVER
 from gateway.dialects.event_stream import EventStream
 from gateway.dialects.openai.mcp_calls import whole_calls
@@ -66,7 +65,7 @@ class HostedChat:
 
     async def _whole(self, request: Request, loop: ToolLoop, at_end: AtEnd) -> Response:
         try:
-            draft, events = Draft(), await loop.events()
+            draft, events = CompletionDraft(), await loop.events()
             for event in events:
                 draft.add(event)
             wanted = loop.plan.call.logprobs is not None

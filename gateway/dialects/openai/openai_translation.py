@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from atelier.adapters import AdapterScale
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.generation_types import StopReason
 from atelier.settings import TABLE
 from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, ToolChoice, Tools
 from gateway.core.answer import Answering
@@ -18,7 +19,7 @@ from gateway.core.call import (
     Text,
     Tokens,
 )
-from gateway.core.events import Completion, StopReason
+from gateway.core.events import Completion
 from gateway.dialects.openai.best_of import tried
 from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs, requested_logprobs
 from gateway.dialects.openai.openai_messages import chat_messages

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.core.unary import RerankCall, Scores
+from gateway.core.call import RerankCall, Scores
 from gateway.dialects.openai.embeddings import reading_usage
 from gateway.dialects.openai.openai_requests import RerankBody
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from atelier.errors import InvalidRequest
-from gateway.core.unary import TokenizeCall, TokenList
+from gateway.core.call import TokenizeCall, TokenList
 from gateway.dialects.openai.openai_requests import TokenizeBody
 
 

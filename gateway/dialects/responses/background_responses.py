@@ -12,8 +12,7 @@ import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFound
 from atelier.json_types import Json
-from gateway.core.account import Account
-from gateway.core.call import Origin
+from gateway.core.call import Account, Origin
 from gateway.core.inference import Inference
 from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_creation import Answers

@@ -2,10 +2,9 @@
 
 import time
 
-from gateway.core.account import Account
-from gateway.core.answer import Answering, begun
-from gateway.core.call import Origin
-from gateway.core.inference import Inference
+from gateway.core.answer import Answering
+from gateway.core.call import Account, Origin
+from gateway.core.inference import Inference, begun
 from gateway.dialects.responses.call_approvals import read_consent
 from gateway.dialects.responses.item_ids import new_response_id
 from gateway.dialects.responses.response_archive import Archive

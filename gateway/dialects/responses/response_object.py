@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from atelier.errors import AtelierError, InvalidRequest
+from atelier.generation_types import StopReason
 from atelier.json_types import Json
 from gateway.core.answer import Answering
-from gateway.core.effective_settings import Effective
-from gateway.core.events import Event, Finished, StopReason
+from gateway.core.call_plan import Effective
+from gateway.core.events import Event, Finished
 from gateway.dialects.responses.response_output import output_of
 from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.responses_requests import ResponseBody

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from gateway.core.completion_draft import Draft
+from atelier.generation_types import StopReason
 from gateway.core.events import (
     ApprovalWanted,
     Completion,
+    CompletionDraft,
     Event,
     Finished,
     HostedCallArguments,
     HostedCallBegun,
     HostedCallRuns,
-    StopReason,
     ToolCall,
     ToolCallDelta,
 )
@@ -32,7 +32,7 @@ class LoopStep:
         """`next_number`: numbers the answer's calls of servers' tools."""
         self._toolset = toolset
         self._next_number = next_number
-        self._draft = Draft()
+        self._draft = CompletionDraft()
         self._numbers: dict[int, int] = {}  # of calls of servers' tools, by index among the step's calls
         self._client_indices: dict[int, int] = {}  # of the client's own calls, by index among the step's calls
         self.finished: Finished | None = None

@@ -9,9 +9,8 @@ from atelier.errors import AtelierError, InvalidRequest
 from atelier.json_types import Json
 from atelier.metrics import GatewayMetrics
 from atelier.submission import Constraint
-from gateway.core.account import Account
-from gateway.core.call import Call, Origin
-from gateway.core.ending import Ending
+from gateway.core.admission import RunningWork
+from gateway.core.call import Account, Call, Origin
 from gateway.core.events import Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedCallRuns
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
@@ -51,12 +50,12 @@ class ToolHost:
         self._metrics = metrics
         self._limits = limits
         self._own_servers = own_servers
-        self._ending = Ending()
+        self._running = RunningWork()
         self._loops: set[ToolLoop] = set()
 
     def end_all(self, error: AtelierError) -> None:
         """Ends every answer with this error, also those that call tools or have not begun yet."""
-        self._ending.end_all(error)
+        self._running.fail_all(error)
         for loop in list(self._loops):
             loop.fail(error)
 
@@ -69,7 +68,7 @@ class ToolHost:
         tools that need it are not offered.
         """
         uses = find_uses(requested, self._operators(), owner, own_servers=self._own_servers)
-        async with self._ending.until_ended():
+        async with self._running.tracked():
             listings = await asyncio.gather(*(self._list(use, approvals=approvals) for use in uses))
         if (count := sum(len(listing.tools) for listing in listings)) > MOST_TOOLS:
             raise InvalidRequest(f"tools: the MCP servers offer {count} together, and a request may use {MOST_TOOLS}")
@@ -138,7 +137,7 @@ class ToolHost:
         running = self._run(calls, deadline)
         ended: list[HostedCallEnded] = []
         try:
-            async with self._ending.until_ended():
+            async with self._running.tracked():
                 while events := await running.next_events():
                     ended += [event for event in events if isinstance(event, HostedCallEnded)]
         finally:

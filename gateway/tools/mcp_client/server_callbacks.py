@@ -22,10 +22,10 @@ from mcp_types import (
 )
 
 from atelier.errors import AtelierError, UnsupportedField
+from atelier.generation_types import StopReason
 from atelier.json_types import Json
-from gateway.core.account import Account
-from gateway.core.call import Call, Chat, Origin
-from gateway.core.events import Completion, StopReason
+from gateway.core.call import Account, Call, Chat, Origin
+from gateway.core.events import Completion
 from gateway.core.images import EncodedImage, ImageSource, content_of
 from gateway.core.inference import Inference
 from gateway.core.mcp_server import Server

@@ -262,7 +262,7 @@ async def test_errors_are_of_the_clients_classes(
         await client.messages.create(**{**BODY, "max_tokens": 0}, stream=stream)
     assert _error_of(bad.value)["type"] == "invalid_request_error"
     image: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
-    with pytest.raises(anthropic.BadRequestError, match="does not see images"):
+    with pytest.raises(anthropic.BadRequestError, match="does not accept images"):
         await client.messages.create(**{**BODY, "messages": [{"role": "user", "content": [image]}]}, stream=stream)
     long: Any = [{"role": "user", "content": "word " * 5000}]
     with pytest.raises(anthropic.BadRequestError, match="5001 tokens and the context 4096"):

@@ -65,7 +65,7 @@ async def test_the_time_that_a_load_takes_counts(gateway: RunningGateway, regist
 async def test_a_worker_that_stands_still_does_not_keep_a_request_beyond_its_timeout(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.core.deadline.MARGIN_SECONDS", 0.05)
+    monkeypatch.setattr("gateway.core.generation.MARGIN_SECONDS", 0.05)
     registry.script = {"hold": True}
     await registry.start_instance()
     async with gateway.client() as http:

@@ -173,7 +173,7 @@ async def test_other_changes_do_not_shorten_the_wait_for_a_restart(
 async def test_a_restart_that_does_not_come_is_an_error(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.core.dispatcher.RESTART_SECONDS", 0.4)  # less than one wait for a change
+    monkeypatch.setattr("gateway.core.routing.RESTART_SECONDS", 0.4)  # less than one wait for a change
     registry.script = {"hold": True}
     await instance_known(gateway, registry)
     async with asking(gateway) as request:

@@ -227,7 +227,7 @@ async def test_a_model_that_sees_nothing_is_not_loaded_for_images(
     error = reply["error"]
     message = error if isinstance(error, str) else error["message"]
     assert message.startswith(place)
-    assert "does not see images" in message
+    assert "does not accept images" in message
     assert registry.ensured == []
 
 

@@ -234,7 +234,7 @@ async def test_a_download_that_fails_says_why(mcp: Client, registry: FakeRegistr
         ("chat", {"model": KEY, "prompt": "x", "settings": {"temperature": "1"}}, "settings.temperature: must be"),
         ("chat", {"model": KEY, "prompt": "x", "settings": {"chat_template": "x"}}, "settings.chat_template: there is"),
         ("chat", {"model": KEY, "prompt": "x", "settings": {"seed": 2**70}}, "settings.seed: "),
-        ("chat", {"model": KEY, "prompt": "x", "preset": "none"}, 'preset: there is none called "none"'),
+        ("chat", {"model": KEY, "prompt": "x", "preset": "none"}, 'preset: there is no preset "none"'),
         ("effective_settings", {"model": "nothing"}, 'There is no model "nothing"'),
         ("embed", {"model": KEY, "texts": []}, "texts: must have at least 1 item"),
     ],

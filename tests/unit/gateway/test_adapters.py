@@ -8,8 +8,10 @@ import pytest
 from atelier.adapters import MOST_ADAPTERS, AdapterScale
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName
-from gateway.core.call import Call, Origin, make_plan, submit_message
+from gateway.core.call import Call, Origin
+from gateway.core.call_plan import make_plan
 from gateway.core.routing import Circumstances, Serve, decide
+from gateway.core.wire import submit_message
 from gateway.dialects.body import parse
 from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, V0ChatBody
 from gateway.dialects.lmstudio.lmstudio_translation import load_settings, v0_chat_call

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from atelier.errors import InvalidRequest, PresetNotFound
 from atelier.settings import BUILT_IN, TABLE, Value
 from atelier.settings.preset import Preset
-from gateway.core.call import Call, Chat, Origin, make_plan, submit_message
-from gateway.core.effective_settings import effective, find_preset, layers_of, load_values
+from gateway.core.call import Call, Chat, Origin
+from gateway.core.call_plan import effective, find_preset, layers_of, load_values, make_plan
+from gateway.core.wire import submit_message
 from gateway.fleet.snapshot import Instance, Model, Snapshot
 
 KEY = "acme/tiny"

@@ -9,8 +9,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from atelier.errors import AtelierError
-from gateway.core.account import Account
 from gateway.core.admission import Admission
+from gateway.core.call import Account
 from gateway.http.error_responses import error_response
 from gateway.http.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard, host_name
 

@@ -7,17 +7,8 @@ from typing import Any
 import pytest
 
 from atelier.errors import DeadlineExceeded, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
-from gateway.core.events import (
-    Completion,
-    Delta,
-    Event,
-    Finished,
-    PromptProgress,
-    Reasoning,
-    Statistics,
-    StopReason,
-    completion_events,
-)
+from atelier.generation_types import Statistics, StopReason
+from gateway.core.events import Completion, Delta, Event, Finished, PromptProgress, Reasoning, completion_events
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatRenderer
 from gateway.dialects.lmstudio.lmstudio_errors import error_body, error_event

@@ -2,15 +2,9 @@
 
 import math
 
-from gateway.core.events import (
-    Completion,
-    Finished,
-    Statistics,
-    StopReason,
-    TokenLogprob,
-    read_echoed_logprobs,
-    read_logprobs,
-)
+from atelier.generation_types import Statistics, StopReason
+from gateway.core.events import Completion, Finished, TokenLogprob
+from gateway.core.wire import read_echoed_logprobs, read_logprobs
 from gateway.dialects.openai.best_of import best_choices
 from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
 from gateway.dialects.openai.openai_requests import CompletionBody

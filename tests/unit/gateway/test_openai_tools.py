@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from atelier.errors import InvalidRequest
+from atelier.generation_types import Statistics, StopReason
 from atelier.submission import JsonSchema, Tool, ToolCallPiece, ToolChoice, Tools
 from gateway.core.call import Call, Chat
-from gateway.core.events import Completion, Finished, Statistics, StopReason, ToolCall
+from gateway.core.events import Completion, Finished, ToolCall
 from gateway.dialects.body import parse
 from gateway.dialects.openai.openai_requests import ChatBody
 from gateway.dialects.openai.openai_tools import tool_call_delta

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from atelier.errors import InvalidRequest
-from gateway.core.unary import EmbedCall, Embeddings, RerankCall, Scores
+from gateway.core.call import EmbedCall, Embeddings, RerankCall, Scores
 from gateway.dialects.body import parse
 from gateway.dialects.openai.embeddings import embed_call, embedding_list
 from gateway.dialects.openai.openai_requests import EmbeddingBody, RerankBody

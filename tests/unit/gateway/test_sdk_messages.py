@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from atelier.errors import UnsupportedField
+from atelier.generation_types import Statistics, StopReason
 from atelier.submission import ToolCallPiece
-from gateway.core.account import Account
-from gateway.core.call import Origin
-from gateway.core.events import Delta, Finished, PromptProgress, Reasoning, Statistics, StopReason, ToolCallDelta
+from gateway.core.call import Account, Origin
+from gateway.core.events import Delta, Finished, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.images import EncodedImage
 from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Heartbeat
 from gateway.dialects.lmstudio_sdk.sdk_frames import History

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
 
 from atelier.metrics import GatewayMetrics
-from gateway.core.account import Account
 from gateway.core.admission import Admission
+from gateway.core.call import Account
 from gateway.dialects.lmstudio_sdk import sdk_connection
 from gateway.dialects.lmstudio_sdk.sdk_connection import Socket
 from gateway.dialects.lmstudio_sdk.sdk_context import CallContext, Namespace

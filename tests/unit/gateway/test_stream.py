@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.core.events import Delta, Finished, PromptProgress, Statistics, StopReason, TokenLogprob
+from atelier.generation_types import Statistics, StopReason
+from gateway.core.events import Delta, Finished, PromptProgress, TokenLogprob
 from gateway.dialects.openai.openai_stream import Head, chat_renderer, text_renderer
 
 HEAD = Head("chat.completion.chunk", 'pub/"odd"-name', "chatcmpl-1", 1_700_000_000)

@@ -1,4 +1,5 @@
-from gateway.core.events import Finished, Statistics, StopReason
+from atelier.generation_types import Statistics, StopReason
+from gateway.core.events import Finished
 from gateway.dialects.server_timing import server_timing
 
 
