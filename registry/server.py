@@ -1,4 +1,4 @@
-"""The registry's life: startup, serve, drain."""
+"""The registry's lifecycle: startup, serve, drain."""
 
 import asyncio
 from contextlib import suppress
@@ -11,18 +11,21 @@ from atelier.config import Config, make_private
 from atelier.rpc import create_server
 from protos.registry_pb2_grpc import add_RegistryServicer_to_server
 from registry.database import Database, open_database
-from registry.devices.device_probe import Probe
+from registry.devices.device_probe import DeviceProbe
 from registry.disk.disk_usage import Disk
 from registry.feed import Feed
 from registry.hub.download_store import DownloadStore
 from registry.hub.downloads import Downloads
 from registry.hub.hub_client import Hub
 from registry.instances.adoption import adopt_instances
-from registry.instances.instance_pool import Pool
+from registry.instances.core_shares import CoreShares
+from registry.instances.instance_loader import InstanceLoader
+from registry.instances.instance_set import InstanceSet
 from registry.instances.instance_store import InstanceStore
-from registry.instances.launch_plan import rules_of
+from registry.instances.launch_plan import LaunchPlanner, launch_rules
 from registry.instances.launcher import Launcher
-from registry.instances.reconciler import Caretaker
+from registry.instances.memory_admission import MemoryAdmission
+from registry.instances.reconciler import Reconciler
 from registry.models.adapter_files import AdapterFolder
 from registry.models.folder_watch import FolderWatch
 from registry.models.model_catalogue import Catalogue
@@ -34,7 +37,7 @@ from registry.responses.response_rows import ResponseStore
 from registry.servicer import RegistryServicer
 
 SERVICE = "atelier.v1.Registry"
-LAST_CALLS_SECONDS = 1.0  # for calls to end by themselves when there is nothing left to wait for
+LAST_CALLS_SECONDS = 1.0  # for calls to end by themselves, when all that they wait for has stopped
 
 _log = structlog.get_logger(__name__)
 
@@ -44,65 +47,55 @@ class CannotServe(Exception):
 
 
 class RegistryServer:
-    """Puts the parts together and owns the server. `start`, then `drain`."""
+    """Assembles the parts, and owns the gRPC server and the background tasks. `start`, then `drain`."""
 
     def __init__(self, config: Config, database: Database, launcher: Launcher, hub: Hub) -> None:
+        rules, probe = launch_rules(config), DeviceProbe(config.rpc_servers)
         self._config = config
         self._database = database
         self._launcher = launcher
-        self._instances = InstanceStore(database)
+        self._instance_store = InstanceStore(database)
         self.feed = Feed()
         self.catalogue = Catalogue(config.models_dir, ModelStore(database), self.feed)
         self.folder_watch = FolderWatch(config.models_dir, self.catalogue)
         self.presets = Presets(PresetStore(database), self.catalogue, self.feed)
-        self._adapters = AdapterFolder(config.adapters_dir)
-        self.pool = Pool(
+        self.instances = InstanceSet(self.catalogue, self._instance_store, self.feed, rules.shutdown_grace)
+        self._planner = LaunchPlanner(self.catalogue, self.presets, AdapterFolder(config.adapters_dir), rules.cores)
+        self._admission = MemoryAdmission(rules, self.instances, probe)
+        self.loader = InstanceLoader(
             self.catalogue,
-            self.presets,
-            self._adapters,
-            self._instances,
-            self.feed,
+            self._planner,
+            self.instances,
+            self._admission,
+            CoreShares(rules.cores, self.instances, probe),
+            rules,
             launcher,
-            rules_of(config),
-            Probe(config.rpc_servers),
+            self._instance_store,
+            self.feed,
         )
         self.downloads = Downloads(config.models_dir, hub, DownloadStore(database), self.catalogue, self.feed)
         self.responses = Responses(
             ResponseStore(database), days=config.response_days, most_bytes=int(config.response_limit_mb * 2**20)
         )
-        self._disk = Disk(config, self.catalogue, self.downloads, self.pool)
+        self._disk = Disk(config, self.catalogue, self.downloads, self.instances)
         self._health = health.aio.HealthServicer()
         self._server = create_server(_token(config))
-        self._looking: list[asyncio.Task[None]] = []  # for what changes by itself
+        self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Find the models, adopt the workers, and only then answer: the first snapshot is whole.
+        """Find the models, adopt the workers, and only then serve: the first snapshot is complete.
 
-        CannotServe says why it cannot listen.
+        Raises CannotServe, which says why it cannot listen.
         """
         check_target(self._config)
         await self.catalogue.scan()
         await self.presets.load()
-        await adopt_instances(await self._instances.all(), self.pool, self._launcher, self._instances)
-        self._launcher.clear_all_but(self.pool.addresses())
+        await adopt_instances(await self._instance_store.all(), self.loader, self._launcher, self._instance_store)
+        self._launcher.clear_all_but(self.instances.addresses())
         await self.downloads.recover()
-        servicer = RegistryServicer(
-            self.catalogue,
-            self._adapters,
-            self.pool,
-            self.downloads,
-            self.presets,
-            self.responses,
-            self._disk,
-            self.feed,
-        )
-        add_RegistryServicer_to_server(servicer, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._listen()
-        await self._server.start()
-        await self._set_serving(True)
-        self._looking = [
-            asyncio.create_task(Caretaker(self.pool, self.catalogue.all).run()),
+        await self._serve()
+        self._background = [
+            asyncio.create_task(Reconciler(self.instances, self.loader.start_replica, self.catalogue.all).run()),
             asyncio.create_task(self.folder_watch.run()),
             asyncio.create_task(self.responses.run()),
         ]
@@ -110,13 +103,13 @@ class RegistryServer:
         _log.info("registry_ready", address=self._config.registry_target)
 
     async def drain(self) -> None:
-        """Take no more calls, let workers finish and end, leave no process and no socket."""
+        """Accept no more calls, let workers finish and end, leave no process and no socket."""
         await self._set_serving(False)
-        for task in self._looking:
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._looking, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         self.catalogue.stop_imports()
-        await asyncio.gather(self.downloads.close(), self.pool.drain(self._config.shutdown_grace))
+        await asyncio.gather(self.downloads.close(), self.instances.drain(self._config.shutdown_grace))
         await self._launcher.close()
         await self.catalogue.close()
         self.feed.close()
@@ -124,6 +117,25 @@ class RegistryServer:
         await self._database.close()
         _remove_socket(self._config.registry_target)
         _log.info("registry_stopped")
+
+    async def _serve(self) -> None:
+        servicer = RegistryServicer(
+            catalogue=self.catalogue,
+            loader=self.loader,
+            instances=self.instances,
+            planner=self._planner,
+            admission=self._admission,
+            downloads=self.downloads,
+            presets=self.presets,
+            responses=self.responses,
+            disk=self._disk,
+            feed=self.feed,
+        )
+        add_RegistryServicer_to_server(servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._listen()
+        await self._server.start()
+        await self._set_serving(True)
 
     def _listen(self) -> None:
         target = self._config.registry_target
@@ -142,18 +154,18 @@ class RegistryServer:
 
 
 async def open_server(config: Config, launcher: Launcher, hub: Hub | None = None) -> RegistryServer:
-    """A server on the home's database, not started yet. `hub`: the one that the environment names."""
+    """A server on the home's database, not started yet. `hub`: by default the one that the environment names."""
     return RegistryServer(config, await open_database(config.database_path), launcher, hub or Hub())
 
 
 def check_target(config: Config) -> None:
-    """CannotServe when strangers could reach the registry: it hands out the workers' tokens."""
+    """Raises CannotServe if the registry would listen without authentication: it publishes the workers' tokens."""
     if config.registry_target.startswith("unix:"):
         make_private(config.run_dir)
     elif not _token(config):
         raise CannotServe(
-            f"The registry does not listen on {config.registry_target} without a token: set ATELIER_REGISTRY_TOKEN "
-            "to a long random text, the same for the registry and the gateways."
+            f"The registry does not listen on {config.registry_target} without a token. Set ATELIER_REGISTRY_TOKEN "
+            "to a long random string, the same for the registry and the gateways."
         )
 
 

@@ -1,4 +1,4 @@
-"""The registry's gRPC service: translates, and calls those who know."""
+"""The registry's gRPC service: reads each request, makes one call, and renders the reply."""
 
 import asyncio
 import threading
@@ -10,13 +10,14 @@ from atelier.rpc import Context, reported_errors
 from atelier.settings.settings_wire import load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
+from registry.devices.host_memory import machine_memory
 from registry.disk.disk_usage import Disk
 from registry.feed import Feed
-from registry.host_memory import machine_memory
 from registry.hub.downloads import Downloads
-from registry.instances.instance_pool import Pool
-from registry.instances.load_request import estimate_for
-from registry.models.adapter_files import AdapterFolder, memory_of
+from registry.instances.instance_loader import InstanceLoader
+from registry.instances.instance_set import InstanceSet
+from registry.instances.launch_plan import LaunchPlanner
+from registry.instances.memory_admission import MemoryAdmission
 from registry.models.file_digests import verify
 from registry.models.memory_estimate import describe_model
 from registry.models.model_catalogue import Catalogue
@@ -45,13 +46,16 @@ from registry.wire import (
 
 
 class RegistryServicer(GeneratedServicer):
-    """Thin: every decision is the catalogue's, the pool's, the downloads', the presets' or the responses'."""
+    """Thin: the owners of models, instances, downloads, presets and responses decide."""
 
     def __init__(
         self,
+        *,
         catalogue: Catalogue,
-        adapters: AdapterFolder,
-        pool: Pool,
+        loader: InstanceLoader,
+        instances: InstanceSet,
+        planner: LaunchPlanner,
+        admission: MemoryAdmission,
         downloads: Downloads,
         presets: Presets,
         responses: Responses,
@@ -59,14 +63,16 @@ class RegistryServicer(GeneratedServicer):
         feed: Feed,
     ) -> None:
         self._catalogue = catalogue
-        self._adapters = adapters
-        self._pool = pool
+        self._loader = loader
+        self._instances = instances
+        self._planner = planner
+        self._admission = admission
         self._downloads = downloads
         self._presets = presets
         self._responses = responses
         self._disk = disk
-        self._verifying = ThreadPoolExecutor(1, thread_name_prefix="verify")  # launches need the usual threads
         self._feed = feed
+        self._verifying = ThreadPoolExecutor(1, thread_name_prefix="verify")  # the default threads are for launches
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Change]:
         async with reported_errors(context):
@@ -76,29 +82,25 @@ class RegistryServicer(GeneratedServicer):
     async def EnsureInstance(self, request: pb.EnsureInstanceRequest, context: Context) -> pb.Instance:
         async with reported_errors(context):
             ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
-            return instance_message(await self._pool.ensure(request.name, ttl, load_values(request.load)))
+            return instance_message(await self._loader.ensure(request.name, ttl, load_values(request.load)))
 
     async def CreateInstance(self, request: pb.CreateInstanceRequest, context: Context) -> pb.Instance:
         async with reported_errors(context):
             identifier = request.identifier if request.HasField("identifier") else None
             preset = request.preset if request.HasField("preset") else None
             ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
-            instance = await self._pool.create(request.model_key, identifier, load_values(request.load), preset, ttl)
+            instance = await self._loader.create(request.model_key, identifier, load_values(request.load), preset, ttl)
             return instance_message(instance)
 
     async def EstimateMemory(self, request: pb.EstimateMemoryRequest, context: Context) -> pb.MemoryEstimate:
         async with reported_errors(context):
-            model = self._catalogue.require(request.model_key)
-            values = load_values(request.load)
-            presets = self._pool.preset_layers(model, request.preset if request.HasField("preset") else None)
-            estimate = estimate_for(model, values, self._catalogue.find, presets)
-            adapters = await self._adapters.find(model, values.get("lora", []))
-            return estimate_message(estimate + memory_of(adapters))
+            preset = request.preset if request.HasField("preset") else None
+            return estimate_message(await self._planner.estimate(request.model_key, load_values(request.load), preset))
 
     async def UnloadInstance(self, request: pb.UnloadInstanceRequest, context: Context) -> pb.UnloadInstanceReply:
         async with reported_errors(context):
             grace = request.grace_seconds if request.HasField("grace_seconds") else None
-            await self._pool.unload(request.instance_id, grace)
+            await self._instances.unload(request.instance_id, grace)
             return pb.UnloadInstanceReply()
 
     async def ImportModel(self, request: pb.ImportModelRequest, context: Context) -> pb.Model:
@@ -129,7 +131,7 @@ class RegistryServicer(GeneratedServicer):
                 pb.ControlDownloadRequest.CANCEL: self._downloads.cancel,
             }.get(request.action)
             if act is None:
-                raise InvalidRequest("action: pause, resume or cancel", param="action")
+                raise InvalidRequest("action must be pause, resume or cancel.", param="action")
             return download_message(await act(request.id))
 
     async def PutPreset(self, request: pb.PutPresetRequest, context: Context) -> pb.Preset:
@@ -161,7 +163,7 @@ class RegistryServicer(GeneratedServicer):
 
     async def RemoveModel(self, request: pb.RemoveModelRequest, context: Context) -> pb.RemoveModelReply:
         async with reported_errors(context):
-            deleted = await self._catalogue.remove(request.key, self._pool.check_unused)
+            deleted = await self._catalogue.remove(request.key, self._instances.check_unused)
             return pb.RemoveModelReply(deleted=map(str, deleted))
 
     async def VerifyModel(self, request: pb.VerifyModelRequest, context: Context) -> pb.VerifyModelReply:
@@ -171,22 +173,22 @@ class RegistryServicer(GeneratedServicer):
                 loop = asyncio.get_running_loop()
                 verdicts = await loop.run_in_executor(self._verifying, verify, model, stop)
             finally:
-                stop.set()  # who asked may have left: the thread need not go on
+                stop.set()  # if the client disconnected, the thread need not finish
             return pb.VerifyModelReply(files=map(verdict_message, verdicts))
 
     async def DescribeModel(self, request: pb.DescribeModelRequest, context: Context) -> pb.ModelDescription:
         async with reported_errors(context):
             model = self._catalogue.require(request.key)
-            presets, find = self._pool.preset_layers(model, None), self._catalogue.find
+            estimate = self._planner.estimator(model)
             description = await asyncio.to_thread(
-                describe_model, model, lambda length: estimate_for(model, {"context_length": length}, find, presets)
+                describe_model, model, lambda length: estimate({"context_length": length})
             )
             return description_message(description)
 
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesReply:
         async with reported_errors(context):
-            inventory = await self._pool.inventory()
-            return pb.ListDevicesReply(devices=device_messages(inventory, self._pool.instances_on))
+            inventory = await self._admission.inventory()
+            return pb.ListDevicesReply(devices=device_messages(inventory, self._instances.ids_on))
 
     async def MeasureDisk(self, request: pb.MeasureDiskRequest, context: Context) -> pb.DiskUse:
         async with reported_errors(context):

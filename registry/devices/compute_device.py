@@ -1,4 +1,4 @@
-"""What models can be put on."""
+"""The devices that models can be placed on, and how load settings name them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,19 @@ from atelier.hardware import Readings
 
 CPU = "cpu"
 EXCLUSIVE = ("rpc",)
-"""Backends of which a device serves one process at a time, whatever room it has."""
+"""Backends whose devices serve one process at a time, however much memory is free."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU as llama.cpp sees it, by the name that it is pinned with."""
+    """A GPU as llama.cpp sees it, by the name that instances are pinned with."""
 
     id: str  # "cuda:0"
     description: str  # "NVIDIA H100 80GB HBM3"
     total: int  # bytes of memory
     free: int
-    integrated: bool = False  # llama.cpp leaves such a one alone where another GPU is there
-    readings: Readings | None = None  # of its driver, if that tells any
+    integrated: bool = False  # llama.cpp ignores such a GPU if there is another
+    readings: Readings | None = None  # of its driver, if that provides any
 
     @property
     def backend(self) -> str:
@@ -35,26 +35,26 @@ class Device:
     def number(self) -> str:
         return self.id.partition(":")[2]
 
-    def room(self, kept: float) -> int:
-        """Bytes that may be given away, where so large a share of its memory stays free."""
+    def usable(self, kept: float) -> int:
+        """Bytes that may be granted, if this share of its memory is to stay free."""
         return max(0, self.free - round(kept * self.total))
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All devices, and the main memory. In bytes."""
+    """All GPUs, and main memory in bytes."""
 
     gpus: Sequence[Device]
     memory_total: int
     memory_available: int
 
-    def main_room(self, kept: float) -> int:
-        """Bytes of main memory that may be given away, where so large a share of it stays free."""
+    def usable_main(self, kept: float) -> int:
+        """Bytes of main memory that may be granted, if this share of it is to stay free."""
         return max(0, self.memory_available - round(kept * self.memory_total))
 
 
 def pin_name(devices: Sequence[Device]) -> str:
-    """As the load setting `device` names them: "cuda:0,1"; Metal's only one has no number."""
+    """As the load setting `device` names them: "cuda:0,1"; the one device of Metal has no number."""
     if not devices:
         return CPU
     numbers = ",".join(device.number for device in devices)
@@ -62,7 +62,7 @@ def pin_name(devices: Sequence[Device]) -> str:
 
 
 def ids_of(name: str) -> list[str]:
-    """The devices of such a name, in its order, by which llama.cpp counts them."""
+    """The devices in such a name, in its order, in which llama.cpp numbers them."""
     backend, _, numbers = name.partition(":")
     return [f"{backend}:{int(number)}" for number in numbers.split(",")] if numbers else [backend]
 
@@ -74,5 +74,5 @@ def split_of(devices: Sequence[Device], shares: Mapping[str, int]) -> list[float
 
 
 def readable(count: int) -> str:
-    """So many bytes, for people."""
+    """A number of bytes, for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{math.ceil(count / 2**20)} MiB"

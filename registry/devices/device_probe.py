@@ -1,4 +1,4 @@
-"""Which devices there are, asked of a process that ends again: the registry never opens a GPU itself."""
+"""Which devices there are, as reported by a short-lived process: the registry never opens a GPU itself."""
 
 import asyncio
 import json
@@ -7,22 +7,22 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypedDict
 
 import structlog
 
 from atelier.hardware import Readings
+from atelier.json_types import Json
 from atelier.launch import RPC_SERVERS
 from registry.devices.compute_device import Device, Inventory
-from registry.host_memory import has_gpu_backend, machine_memory
-from registry.instances.worker_environment import worker_environment
-from registry.pinning import device_environment
+from registry.devices.host_memory import has_gpu_backend, machine_memory
+from registry.devices.pinning import device_environment, worker_environment
 
 PROBE_SECONDS = 30.0
 KILL_SECONDS = 2.0
 RPC = "rpc"
-HERE = "here"
-FRESH_SECONDS = 2.0  # that an answer is good for
+LOCAL = "here"
+FRESH_SECONDS = 2.0  # during which a report is used again
 INTEGRATED = "integrated gpu"
 KINDS = ("gpu", INTEGRATED)
 NAME = re.compile(r"(?P<backend>[A-Za-z]+)(?P<number>\d*)")
@@ -34,89 +34,99 @@ InUse = Callable[[], Collection[str]]
 _log = structlog.get_logger(__name__)
 
 
-class Probe:
-    """Owns the last answers, which are good for a moment. Where there can be no device, no process is asked."""
+class ReportedDevice(TypedDict):
+    """A device as `python -m worker --devices` prints it."""
+
+    name: str
+    kind: str
+    description: str
+    memory_total: int
+    memory_free: int
+    readings: Json | None
+
+
+class DeviceProbe:
+    """Owns the last reports, each used for a moment. Where there can be no GPU, no process is started."""
 
     def __init__(self, rpc_servers: Sequence[str] = ()) -> None:
         self._rpc_servers = rpc_servers
-        self._answers: dict[str, list[Device]] = {}  # the last of each: of this machine, of each server
-        self._asked_at: float | None = None
-        self._changes = 0  # that were told of
-        self._asking = asyncio.Lock()
+        self._reports: dict[str, list[Device]] = {}  # the last one of this machine, and of each server
+        self._probed_at: float | None = None
+        self._changes = 0  # reported by `forget`
+        self._probing = asyncio.Lock()
 
     @property
     def may_have_gpus(self) -> bool:
-        """Whether there is something to ask for."""
         return has_gpu_backend() or bool(self._rpc_servers)
 
     async def inventory(self, in_use: InUse = frozenset) -> Inventory:
-        """What there is now. A look at this machine that fails is logged, and finds what there was.
+        """The devices and their free memory now. If probing this machine fails, its last report is used.
 
-        An RPC server that an instance has answers nobody else: it is not asked, and has no room. One that does not
-        answer though none of ours has it is not there.
+        An RPC server in use by an instance accepts no other connection: it is not probed, and has no free memory.
+        One that does not answer though none of our instances uses it is left out.
         """
         memory = await asyncio.to_thread(machine_memory)
-        seen, having = await self._look(in_use), in_use()
-        gpus = [replace(gpu, free=0) if gpu.exclusive and gpu.id in having else gpu for gpu in seen]
+        found, used = await self._probe(in_use), in_use()
+        gpus = [replace(gpu, free=0) if gpu.exclusive and gpu.id in used else gpu for gpu in found]
         return Inventory(gpus, memory.total, memory.available)
 
     def forget(self) -> None:
-        """What was seen, or is being looked at, holds no more: something was loaded or unloaded."""
-        self._asked_at = None
+        """Invalidate all reports, the one in progress included: something was loaded or unloaded."""
+        self._probed_at = None
         self._changes += 1
 
-    async def _look(self, in_use: InUse) -> list[Device]:
-        async with self._asking:
+    async def _probe(self, in_use: InUse) -> list[Device]:
+        async with self._probing:
             now = asyncio.get_running_loop().time()
-            if self._asked_at is None or now - self._asked_at > FRESH_SECONDS:
+            if self._probed_at is None or now - self._probed_at > FRESH_SECONDS:
                 before = self._changes
-                await asyncio.gather(*self._questions(in_use))
+                await asyncio.gather(*self._probes(in_use))
                 if self._changes == before:
-                    self._asked_at = asyncio.get_running_loop().time()
-            return [gpu for answer in self._answers.values() for gpu in answer]
+                    self._probed_at = asyncio.get_running_loop().time()
+            return [gpu for report in self._reports.values() for gpu in report]
 
-    def _questions(self, in_use: InUse) -> Iterator[Awaitable[None]]:
-        """One to this machine, if it can have GPUs, and one to each server: who does not answer harms no other."""
+    def _probes(self, in_use: InUse) -> Iterator[Awaitable[None]]:
+        """One of this machine, if it can have GPUs, and one of each server: apart, as a server may not answer."""
         if has_gpu_backend():
-            self._answers.setdefault(HERE, [])
-            yield self._note_here()
+            self._reports.setdefault(LOCAL, [])
+            yield self._note_local()
         for number, address in enumerate(self._rpc_servers):
-            self._answers.setdefault(address, [])
+            self._reports.setdefault(address, [])
             if f"{RPC}:{number}" not in in_use():
                 yield self._note_server(number, address, in_use)
 
-    async def _note_here(self) -> None:
-        found = await ask()
-        self._answers[HERE] = _still_there(self._answers[HERE]) if found is None else found
+    async def _note_local(self) -> None:
+        found = await probe_local()
+        self._reports[LOCAL] = _without_readings(self._reports[LOCAL]) if found is None else found
 
     async def _note_server(self, number: int, address: str, in_use: InUse) -> None:
-        found = await ask_server(number, address)
+        found = await probe_server(number, address)
         if found is not None:
-            self._answers[address] = found
-        elif f"{RPC}:{number}" not in in_use():  # an instance may have come before the question
-            self._answers[address] = []
+            self._reports[address] = found
+        elif f"{RPC}:{number}" not in in_use():  # an instance may have connected before the probe
+            self._reports[address] = []
 
 
-def _still_there(gpus: list[Device]) -> list[Device]:
-    """What holds without an answer. How busy and warm they were then says nothing of now."""
+def _without_readings(gpus: list[Device]) -> list[Device]:
+    """What stays true of an old report; load and temperature do not."""
     return [replace(gpu, readings=None) for gpu in gpus]
 
 
-async def ask() -> list[Device] | None:
-    """The GPUs of this machine; None when the process gave no answer."""
-    said = await _said({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
-    return None if said is None else read_devices(said)
+async def probe_local() -> list[Device] | None:
+    """The GPUs of this machine; None if the process reported nothing."""
+    report = await _report({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+    return None if report is None else read_devices(report)
 
 
-async def ask_server(number: int, address: str) -> list[Device] | None:
-    """What the RPC server has, as one device: a worker is pinned to all of it or to nothing."""
-    said = await _said({**device_environment(f"{RPC}:{number}"), RPC_SERVERS: address})
-    return None if said is None else read_lent(said, number, address)
+async def probe_server(number: int, address: str) -> list[Device] | None:
+    """The RPC server as one device: a worker is pinned to all of it or to nothing. None if it reported nothing."""
+    report = await _report({**device_environment(f"{RPC}:{number}"), RPC_SERVERS: address})
+    return None if report is None else read_server(report, number, address)
 
 
-async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | None:
-    """What a worker prints of the devices that it sees; None when that is nothing."""
-    log = _log.bind(of=environment.get(RPC_SERVERS, HERE))
+async def _report(environment: Mapping[str, str]) -> list[ReportedDevice] | None:
+    """The GPUs that a worker with this environment sees; None if it fails."""
+    log = _log.bind(of=environment.get(RPC_SERVERS, LOCAL))
     try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "worker", "--devices"),
@@ -130,19 +140,19 @@ async def _said(environment: Mapping[str, str]) -> list[Mapping[str, Any]] | Non
         return None
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            said, _ = await process.communicate()
-        return read_said(said)
+            output, _ = await process.communicate()
+        return read_report(output)
     except (TimeoutError, ValueError) as error:
-        log.warning("devices_unknown", reason=str(error) or "no answer in time")
+        log.warning("devices_unknown", reason=str(error) or "timed out")
         return None
     finally:
         if process.returncode is None:
             process.kill()
-            await _ended(process)
+            await _killed(process)
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Wait for it, but no longer than for one that can be killed: in a driver that hangs it cannot."""
+async def _killed(process: asyncio.subprocess.Process) -> None:
+    """Wait for its end, but not for ever: a process in a driver that hangs cannot be killed."""
     try:
         async with asyncio.timeout(KILL_SECONDS):
             await process.wait()
@@ -150,30 +160,30 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
         _log.warning("process_not_ended", pid=process.pid, reason="a device's driver may hang")
 
 
-def read_said(said: bytes) -> list[Mapping[str, Any]]:
-    """The GPUs among what a worker prints; ValueError when it is no list."""
-    devices = json.loads(said)
+def read_report(output: bytes) -> list[ReportedDevice]:
+    """The GPUs in a worker's output. Raises ValueError if it is not a list."""
+    devices = json.loads(output)
     if not isinstance(devices, list):
-        raise ValueError("the worker printed no list")
+        raise ValueError("the worker did not print a list")
     return [entry for entry in devices if entry["kind"] in KINDS]
 
 
-def read_devices(gpus: Sequence[Mapping[str, Any]]) -> list[Device]:
-    """By the names that they are pinned with."""
+def read_devices(gpus: Sequence[ReportedDevice]) -> list[Device]:
+    """By the names that instances are pinned with."""
     return [device for entry in gpus if (device := _device(entry))]
 
 
-def read_lent(gpus: Sequence[Mapping[str, Any]], number: int, address: str) -> list[Device]:
-    """The devices of one server together."""
-    total, free = (sum(entry[name] for entry in gpus) for name in ("memory_total", "memory_free"))
+def read_server(gpus: Sequence[ReportedDevice], number: int, address: str) -> list[Device]:
+    """All devices of one server as one."""
+    total, free = sum(entry["memory_total"] for entry in gpus), sum(entry["memory_free"] for entry in gpus)
     return [Device(f"{RPC}:{number}", f"lent by {address}", total, free)] if gpus else []
 
 
-def _device(entry: Mapping[str, Any]) -> Device | None:
+def _device(entry: ReportedDevice) -> Device | None:
     match = NAME.fullmatch(entry["name"])
     backend = BACKENDS.get(match["backend"].lower()) if match else None
     if match is None or backend is None:
-        return None  # of a backend that nothing can be pinned to
+        return None  # a backend whose devices cannot be pinned
     id = backend if backend == "metal" else f"{backend}:{match['number']}"
     readings = Readings(**entry["readings"]) if entry["readings"] else None
     memory, integrated = (entry["memory_total"], entry["memory_free"]), entry["kind"] == INTEGRATED

@@ -1,27 +1,27 @@
-"""On which devices a model is put where nobody says so, and what has to go for it: pure.
+"""The devices for a model whose request names none, and the instances to unload for it. Pure.
 
-In this order, the first that is possible:
+The first of these that is possible:
 
-1. one GPU, whole: the one with the fewest instances; of those the one with the least memory that is enough
+1. one GPU for all of it: the one with the fewest instances; of those the one with the least memory that is enough
 2. the fewest GPUs of one backend that hold it together
-3. the same two after idle instances are unloaded, as few as are needed
-4. as many layers as the GPUs hold, the rest in main memory
-5. main memory alone
+3. one GPU, after unloading as few idle instances as needed
+4. as many layers as one GPU holds, the rest in main memory
+5. main memory alone, after unloading as few idle instances as needed
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from registry.devices.compute_device import CPU, Device, Inventory, readable
-from registry.instances.memory_accounting import Tenant, evictions
+from registry.devices.memory_accounting import Tenant, evictions
 from registry.models.memory_estimate import Estimate
 
-FEWEST_LAYERS = 0.1  # of a model's; for fewer on a GPU the way to it costs more than it gives
+FEWEST_LAYERS = 0.1  # of a model's layers; below that, transfers to the GPU cost more than it gains
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """What a model takes. Each GPU that takes part has compute buffers of its own."""
+class MemoryNeed:
+    """What a model takes. Every GPU that holds a part of it needs compute buffers of its own."""
 
     estimate: Estimate
     layers: int
@@ -29,7 +29,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """An instance that runs or is on its way, and what it takes of each device ("cpu": of main memory)."""
+    """A loaded or loading instance, and the bytes that it takes of each device ("cpu": of main memory)."""
 
     id: str
     memory: Mapping[str, int]
@@ -38,8 +38,8 @@ class Occupant:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """`layers`: on the GPUs; None: all of them."""
+class Placement:
+    """`layers`: on the GPUs; None: all of them. `evicted`: the ids of the instances to unload first."""
 
     devices: tuple[Device, ...]
     layers: int | None = None
@@ -48,25 +48,29 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class DoesNotFit:
     """What is missing, for people."""
 
     reason: str
 
 
-def place(need: Need, inventory: Inventory, occupants: Sequence[Occupant], *, kept: float = 0.0) -> Placed | Refused:
+def place(
+    need: MemoryNeed, inventory: Inventory, occupants: Sequence[Occupant], *, kept: float = 0.0
+) -> Placement | DoesNotFit:
     """`kept`: the share of every device's memory that stays free."""
-    for placed in _candidates(need, inventory, occupants, kept):
-        return placed
-    most = max((gpu.room(kept) for gpu in inventory.gpus), default=0)
-    available = inventory.main_room(kept)
-    on_gpus = f"; the roomiest GPU has {readable(most)}" if inventory.gpus else ""
-    return Refused(
+    for placement in _candidates(need, inventory, occupants, kept):
+        return placement
+    most = max((gpu.usable(kept) for gpu in inventory.gpus), default=0)
+    available = inventory.usable_main(kept)
+    on_gpus = f"; the GPU with the most has {readable(most)}" if inventory.gpus else ""
+    return DoesNotFit(
         f"it takes {readable(need.estimate.total)}, and main memory has {readable(available)} to spare{on_gpus}"
     )
 
 
-def _candidates(need: Need, inventory: Inventory, occupants: Sequence[Occupant], kept: float) -> Iterator[Placed]:
+def _candidates(
+    need: MemoryNeed, inventory: Inventory, occupants: Sequence[Occupant], kept: float
+) -> Iterator[Placement]:
     """The possible placements, the best first."""
     yield from _on_one(need, inventory.gpus, occupants, kept)
     yield from _on_several(need, inventory.gpus, kept)
@@ -75,77 +79,80 @@ def _candidates(need: Need, inventory: Inventory, occupants: Sequence[Occupant],
     yield from _in_main_memory(need, inventory, occupants, kept)
 
 
-def _on_one(need: Need, gpus: Sequence[Device], occupants: Sequence[Occupant], kept: float) -> Iterator[Placed]:
-    fitting = [gpu for gpu in gpus if need.estimate.total <= gpu.room(kept)]
-    for gpu in sorted(fitting, key=lambda gpu: (_busyness(gpu, occupants), gpu.free, gpu.id)):
-        yield Placed((gpu,), memory={gpu.id: need.estimate.total})
+def _on_one(
+    need: MemoryNeed, gpus: Sequence[Device], occupants: Sequence[Occupant], kept: float
+) -> Iterator[Placement]:
+    fitting = [gpu for gpu in gpus if need.estimate.total <= gpu.usable(kept)]
+    for gpu in sorted(fitting, key=lambda gpu: (_instances_on(gpu, occupants), gpu.free, gpu.id)):
+        yield Placement((gpu,), memory={gpu.id: need.estimate.total})
 
 
-def _on_several(need: Need, gpus: Sequence[Device], kept: float) -> Iterator[Placed]:
+def _on_several(need: MemoryNeed, gpus: Sequence[Device], kept: float) -> Iterator[Placement]:
     for group in _groups(gpus, kept):
-        shares = _shares(need, {gpu.id: gpu.room(kept) for gpu in group})
+        shares = _shares(need, {gpu.id: gpu.usable(kept) for gpu in group})
         if shares is not None:
-            yield Placed(tuple(sorted(group, key=lambda gpu: gpu.id)), memory=shares)
+            yield Placement(tuple(sorted(group, key=lambda gpu: gpu.id)), memory=shares)
 
 
 def _groups(gpus: Sequence[Device], kept: float) -> Iterator[list[Device]]:
-    """Of each backend the roomiest two, three, ...: the fewest first."""
+    """Of each backend the two, three, ... GPUs with the most usable memory: the fewest first."""
     backends = dict.fromkeys(gpu.backend for gpu in gpus)
     for count in range(2, len(gpus) + 1):
         for backend in backends:
-            roomiest = sorted((gpu for gpu in gpus if gpu.backend == backend), key=lambda gpu: -gpu.room(kept))
-            if len(roomiest) >= count:
-                yield roomiest[:count]
+            largest = sorted((gpu for gpu in gpus if gpu.backend == backend), key=lambda gpu: -gpu.usable(kept))
+            if len(largest) >= count:
+                yield largest[:count]
 
 
-def _shares(need: Need, rooms: Mapping[str, int]) -> dict[str, int] | None:
-    """How much each device takes, in proportion to its room; None when they are too small together."""
-    usable = {id: room - need.estimate.compute for id, room in rooms.items()}
+def _shares(need: MemoryNeed, usable: Mapping[str, int]) -> dict[str, int] | None:
+    """Bytes by device, in proportion to its usable memory; None if they are too small together."""
+    spare = {id: memory - need.estimate.compute for id, memory in usable.items()}
     to_split = need.estimate.weights + need.estimate.kv_cache
-    if min(usable.values()) <= 0 or sum(usable.values()) < to_split:
+    if min(spare.values()) <= 0 or sum(spare.values()) < to_split:
         return None
-    whole = sum(usable.values())
-    return {id: -(-to_split * room // whole) + need.estimate.compute for id, room in usable.items()}  # rounded up
+    whole = sum(spare.values())
+    return {id: -(-to_split * memory // whole) + need.estimate.compute for id, memory in spare.items()}  # rounded up
 
 
 def _after_evictions(
-    need: Need, gpus: Sequence[Device], occupants: Sequence[Occupant], kept: float
-) -> Iterator[Placed]:
-    """On the GPU where the fewest have to go, and those that were unused for longest."""
-    found: list[tuple[int, float, Placed]] = []
+    need: MemoryNeed, gpus: Sequence[Device], occupants: Sequence[Occupant], kept: float
+) -> Iterator[Placement]:
+    """On the GPU where the fewest instances must be unloaded, and those that were idle for longest."""
+    found: list[tuple[int, float, Placement]] = []
     for gpu in gpus:
         tenants = _tenants(occupants, gpu.id)
-        going = evictions(need.estimate.total, gpu.room(kept), tenants)
+        going = evictions(need.estimate.total, gpu.usable(kept), tenants)
         if going is not None and need.estimate.total <= gpu.total * (1 - kept):
             idle = max((tenant.idle_seconds for tenant in tenants if tenant.id in going), default=0.0)
-            placed = Placed((gpu,), memory={gpu.id: need.estimate.total}, evicted=tuple(going))
-            found.append((len(going), -idle, placed))
-    yield from (placed for _, _, placed in sorted(found, key=lambda entry: entry[:2]))
+            placement = Placement((gpu,), memory={gpu.id: need.estimate.total}, evicted=tuple(going))
+            found.append((len(going), -idle, placement))
+    yield from (placement for _, _, placement in sorted(found, key=lambda entry: entry[:2]))
 
 
-def _in_part(need: Need, inventory: Inventory, kept: float) -> Iterator[Placed]:
-    """Layers on the roomiest GPU, the rest in main memory."""
+def _in_part(need: MemoryNeed, inventory: Inventory, kept: float) -> Iterator[Placement]:
+    """Layers on the GPU with the most usable memory, the rest in main memory."""
     if not inventory.gpus or not need.layers:
         return
-    gpu = max(sorted(inventory.gpus, key=lambda gpu: gpu.id), key=lambda gpu: gpu.room(kept))
-    layer = max(1, (need.estimate.weights + need.estimate.kv_cache) // (need.layers + 1))  # one more: the output's
-    layers = min(need.layers, (gpu.room(kept) - need.estimate.compute) // layer)
+    gpu = max(sorted(inventory.gpus, key=lambda gpu: gpu.id), key=lambda gpu: gpu.usable(kept))
+    layer = max(1, (need.estimate.weights + need.estimate.kv_cache) // (need.layers + 1))  # the output counts as one
+    layers = min(need.layers, (gpu.usable(kept) - need.estimate.compute) // layer)
     if layers < max(1, FEWEST_LAYERS * need.layers):
         return
     on_gpu = layers * layer + need.estimate.compute
     rest = need.estimate.total - layers * layer
-    if rest <= inventory.main_room(kept):
-        yield Placed((gpu,), layers, {gpu.id: on_gpu, CPU: rest})
+    if rest <= inventory.usable_main(kept):
+        yield Placement((gpu,), layers, {gpu.id: on_gpu, CPU: rest})
 
 
-def _in_main_memory(need: Need, inventory: Inventory, occupants: Sequence[Occupant], kept: float) -> Iterator[Placed]:
-    going = evictions(need.estimate.total, inventory.main_room(kept), _tenants(occupants, CPU))
+def _in_main_memory(
+    need: MemoryNeed, inventory: Inventory, occupants: Sequence[Occupant], kept: float
+) -> Iterator[Placement]:
+    going = evictions(need.estimate.total, inventory.usable_main(kept), _tenants(occupants, CPU))
     if going is not None:
-        yield Placed((), 0, {CPU: need.estimate.total}, tuple(going))
+        yield Placement((), 0, {CPU: need.estimate.total}, tuple(going))
 
 
 def _tenants(occupants: Sequence[Occupant], device: str) -> list[Tenant]:
-    """What takes memory on the device."""
     return [
         Tenant(each.id, each.memory[device], each.idle_seconds, each.evictable)
         for each in occupants
@@ -153,5 +160,5 @@ def _tenants(occupants: Sequence[Occupant], device: str) -> list[Tenant]:
     ]
 
 
-def _busyness(gpu: Device, occupants: Sequence[Occupant]) -> int:
+def _instances_on(gpu: Device, occupants: Sequence[Occupant]) -> int:
     return sum(gpu.id in each.memory for each in occupants)

@@ -11,8 +11,8 @@ from atelier.config import Config
 from registry.disk.disk_scan import DiskScan, Files, FileSystem, scan_disk, total_bytes, union
 from registry.hub.download_record import Download, State
 from registry.hub.downloads import Downloads
-from registry.instances.instance_pool import Pool
 from registry.instances.instance_record import file_name
+from registry.instances.instance_set import InstanceSet
 from registry.models.model_catalogue import Catalogue
 from registry.models.model_record import Model
 
@@ -52,11 +52,11 @@ class DiskUse:
 class Disk:
     """Scans on a thread of its own, one scan at a time: launches need the default threads."""
 
-    def __init__(self, config: Config, catalogue: Catalogue, downloads: Downloads, pool: Pool) -> None:
+    def __init__(self, config: Config, catalogue: Catalogue, downloads: Downloads, instances: InstanceSet) -> None:
         self._config = config
         self._catalogue = catalogue
         self._downloads = downloads
-        self._pool = pool
+        self._instances = instances
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
 
     async def use(self) -> DiskUse:
@@ -66,7 +66,7 @@ class Disk:
             scan = await loop.run_in_executor(self._thread, scan_disk, self._config, models, stop)
         finally:
             stop.set()  # the caller may be gone: the thread stops too
-        return disk_use(scan, self._config, models, self._downloads.all(), self._pool.instance_ids())
+        return disk_use(scan, self._config, models, self._downloads.all(), self._instances.ids())
 
 
 def disk_use(

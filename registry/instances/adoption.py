@@ -1,4 +1,4 @@
-"""After a restart: the workers that live on are taken up, the others replaced or forgotten."""
+"""After a restart of the registry: surviving workers are adopted, other instances launched again or dropped."""
 
 import asyncio
 from collections.abc import Iterable
@@ -8,56 +8,58 @@ from dataclasses import replace
 import structlog
 
 from atelier.errors import AtelierError
-from registry.instances.instance_pool import Pool
-from registry.instances.instance_store import InstanceRecord, InstanceStore
+from registry.instances.instance_loader import InstanceLoader
+from registry.instances.instance_store import InstanceStore, StoredInstance
 from registry.instances.instance_supervisor import Supervisor
 from registry.instances.launcher import Launcher, WorkerProcess
 from registry.instances.worker_client import WorkerClient
 from registry.instances.worker_exit import end_worker
 
-FIRST_WORD_SECONDS = 3.0  # that startup waits for adopted workers, so that the first snapshot shows them as they are
+REPORT_SECONDS = 3.0  # that startup waits for adopted workers, so that the first snapshot has their true state
 
 _log = structlog.get_logger(__name__)
 
 
 async def adopt_instances(
-    records: Iterable[InstanceRecord], pool: Pool, launcher: Launcher, store: InstanceStore
+    records: Iterable[StoredInstance], loader: InstanceLoader, launcher: Launcher, store: InstanceStore
 ) -> None:
-    """Take up every instance of the earlier registry. No record can fail the others."""
-    taken_up = [await _adopt(record, pool, launcher, store) for record in records]
-    waits = [asyncio.create_task(supervisor.answered()) for supervisor in taken_up if supervisor]
+    """Continue every instance of the earlier registry. A record that fails affects no other."""
+    adopted = [await _adopt(record, loader, launcher, store) for record in records]
+    waits = [asyncio.create_task(supervisor.reported()) for supervisor in adopted if supervisor]
     if waits:
-        _, silent = await asyncio.wait(waits, timeout=FIRST_WORD_SECONDS)
+        _, silent = await asyncio.wait(waits, timeout=REPORT_SECONDS)
         for wait in silent:
             wait.cancel()
 
 
-async def _adopt(record: InstanceRecord, pool: Pool, launcher: Launcher, store: InstanceStore) -> Supervisor | None:
-    """The supervisor of the worker that lives on; None when it was replaced or forgotten."""
-    if record.pid is None:  # the registry died between the launch and the note of its pid
-        record = await _noted(record, launcher, store)
+async def _adopt(
+    record: StoredInstance, loader: InstanceLoader, launcher: Launcher, store: InstanceStore
+) -> Supervisor | None:
+    """The supervisor of the surviving worker; None if the instance was launched again or dropped."""
+    if record.pid is None:  # the registry died between the launch and writing its pid
+        record = await _with_pid(record, launcher, store)
     process = await _worker_of(record, launcher)
     try:
         if process is not None:
             _log.info("instance_adopted", instance=record.id, pid=process.pid)
-            return await pool.resume(record, process)
+            return await loader.resume(record, process)
         if not record.on_demand:
             _log.info("instance_relaunched", instance=record.id)
-            await pool.resume(record, None)
+            await loader.resume(record, None)
             return None
     except AtelierError as error:
         _log.warning("instance_dropped", instance=record.id, reason=error.message)
-    await _forget(record, process, launcher, store)
+    await _drop(record, process, launcher, store)
     return None
 
 
-async def _worker_of(record: InstanceRecord, launcher: Launcher) -> WorkerProcess | None:
+async def _worker_of(record: StoredInstance, launcher: Launcher) -> WorkerProcess | None:
     if record.pid is None or record.pid_started is None:
         return None
     return await launcher.attach(record.id, record.pid, record.pid_started)
 
 
-async def _noted(record: InstanceRecord, launcher: Launcher, store: InstanceStore) -> InstanceRecord:
+async def _with_pid(record: StoredInstance, launcher: Launcher, store: InstanceStore) -> StoredInstance:
     """With the pid of the worker that took the launch, if one did."""
     if (found := await launcher.find(record.address)) is None:
         return record
@@ -67,8 +69,8 @@ async def _noted(record: InstanceRecord, launcher: Launcher, store: InstanceStor
     return record
 
 
-async def _forget(
-    record: InstanceRecord, process: WorkerProcess | None, launcher: Launcher, store: InstanceStore
+async def _drop(
+    record: StoredInstance, process: WorkerProcess | None, launcher: Launcher, store: InstanceStore
 ) -> None:
     if process is not None:
         client = WorkerClient(record.id, record.address, record.token)

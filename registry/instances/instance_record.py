@@ -1,28 +1,29 @@
-"""An instance as the rest of the registry, and everyone who watches it, sees it."""
+"""An instance as the rest of the registry and its watchers see it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypedDict
 
 from atelier.errors import AtelierError
 from atelier.settings import Load
 from atelier.settings.preset import Settings
 
 
-class State(Enum):
+class InstanceState(Enum):
     """Named as on the wire."""
 
-    STARTING = "process launched, not answering yet"
+    STARTING = "process launched, nothing reported yet"
     LOADING = "reading the model"
-    READY = "answers requests"
-    STALLED = "answers no more, or makes no progress; passed over until it does"
-    RESTARTING = "the process died; waits before the next launch"
+    READY = "serves requests"
+    STALLED = "does not respond, or makes no progress; skipped until it does"
+    RESTARTING = "the process ended; waits for the next launch"
     STOPPING = "being unloaded"
     FAILED = "given up, with the error"
 
 
-TO_COME = (State.STARTING, State.LOADING, State.RESTARTING)
-"""On its way to READY."""
+TO_COME = (InstanceState.STARTING, InstanceState.LOADING, InstanceState.RESTARTING)
+"""On the way to READY."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,27 +35,47 @@ class Instance:
     load: Load  # as resolved
     load_origins: Mapping[str, str] = field(default_factory=dict)  # where each of its values comes from
     preset: str = ""  # that it was loaded with
-    own: Settings = field(default_factory=dict)  # what requests to it find set, where they are silent
+    own: Settings = field(default_factory=dict)  # defaults for requests to it
     pin: str  # for people
-    on_demand: bool  # loaded because a request asked for it
+    on_demand: bool  # loaded by a request, not by an operator
     host: str
-    ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
-    state: State = State.STARTING
+    ttl: float | None = None  # seconds without work after which it is unloaded; None: never
+    state: InstanceState = InstanceState.STARTING
     address: str = ""
     token: str = ""
     pid: int = 0
     load_progress: float = 0.0  # 0 to 1
     load_seconds: float = 0.0
     error: AtelierError | None = None
-    active: int = 0
-    queued: int = 0
+    active: int = 0  # sequences in work
+    queued: int = 0  # calls that wait
     restarts: int = 0
     started_at: float = 0.0  # seconds since the epoch
-    context_length: int = 0
-    parallel: int = 0
+    context_length: int = 0  # tokens
+    parallel: int = 0  # sequences
     gpu_layers: int = 0
 
 
+class InstanceChanges(TypedDict, total=False):
+    """The fields that change while it runs, apart from its state."""
+
+    load: Load
+    pin: str
+    address: str
+    token: str
+    pid: int
+    load_progress: float
+    load_seconds: float
+    error: AtelierError | None
+    active: int
+    queued: int
+    restarts: int
+    started_at: float
+    context_length: int
+    parallel: int
+    gpu_layers: int
+
+
 def file_name(instance_id: str) -> str:
-    """How files and directories of an instance are called: `publisher--name~2` for `publisher/name:2`."""
+    """The name of an instance's files and directories: `publisher--name~2` for `publisher/name:2`."""
     return instance_id.replace("/", "--").replace(":", "~")

@@ -1,25 +1,35 @@
 """Instances in the database: what should run, and how to find its worker again."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import delete, select
 
+from atelier.json_types import Json
 from registry.database import Database
 from registry.database_tables import InstanceRow
 
 
+class StoredPlacement(TypedDict):
+    """The load settings that placement decided, and bytes by device."""
+
+    device: str
+    gpu_layers: int | None
+    tensor_split: list[float]
+    memory: dict[str, int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceRecord:
-    """One instance. Without a pid, its launch was begun and nothing more is known."""
+class StoredInstance:
+    """One instance's row. Without a pid, its launch was begun and nothing more is known."""
 
     id: str
     model_key: str
     on_demand: bool
-    settings: dict[str, Any]  # as requested
-    presets: dict[str, Any] | None = None  # PresetLayers
+    settings: Json  # as requested
+    presets: Json | None = None  # of PresetLayers
     ttl: float | None = None  # seconds without work after which it is unloaded
-    placement: dict[str, Any] | None = None  # the devices that were chosen for it
+    placement: StoredPlacement | None = None
     started_at: float  # seconds since the epoch
     token: str
     address: str
@@ -28,17 +38,17 @@ class InstanceRecord:
 
 
 class InstanceStore:
-    """Every method is one transaction; Unavailable when the database does not answer."""
+    """Every method is one transaction; raises Unavailable if the database does not respond."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def all(self) -> list[InstanceRecord]:
+    async def all(self) -> list[StoredInstance]:
         async with self._database.transaction() as session:
             rows = await session.scalars(select(InstanceRow).order_by(InstanceRow.id))
-            return [InstanceRecord(**{f.name: getattr(row, f.name) for f in fields(InstanceRecord)}) for row in rows]
+            return [StoredInstance(**{f.name: getattr(row, f.name) for f in fields(StoredInstance)}) for row in rows]
 
-    async def save(self, record: InstanceRecord) -> None:
+    async def save(self, record: StoredInstance) -> None:
         async with self._database.transaction() as session:
             await session.merge(InstanceRow(**{f.name: getattr(record, f.name) for f in fields(record)}))
 

@@ -1,27 +1,31 @@
-"""What an instance is started with, and the rules that all instances live by."""
+"""What an instance is started with, and the planner that makes it from a request."""
 
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from atelier.adapters import Adapter
 from atelier.config import Config
 from atelier.hardware import available_cores, physical_cores
+from atelier.json_types import Json
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
-from registry.devices.placement import Need
+from registry.devices.pinning import Pin, pin
+from registry.devices.placement import MemoryNeed
 from registry.instances.instance_record import Instance, file_name
-from registry.instances.preset_layers import PresetLayers
+from registry.instances.load_request import PresetLayers, instance_memory, need_of, resolve_load
+from registry.models.adapter_files import AdapterFolder, memory_of
+from registry.models.memory_estimate import Estimate
+from registry.models.model_catalogue import Catalogue
 from registry.models.model_record import Model
-from registry.pinning import Pin
+from registry.presets.preset_catalogue import Presets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """Taken from the configuration. All times are in seconds."""
+class LaunchRules:
+    """What the configuration says of all instances. Times are in seconds."""
 
     engine: str
     worker_grace: float
@@ -30,32 +34,50 @@ class Rules:
     restart_limit: int
     shutdown_grace: float
     cache_dir: Path
-    idle_ttl: float | None  # of instances that requests loaded; None: they stay
+    idle_ttl: float | None  # of instances that requests loaded; None: they are never unloaded
     guardrail: str
     room_timeout: float
     guardrail_bytes: int
-    script: dict[str, Any] = field(default_factory=dict)
+    script: Json = field(default_factory=dict)
     host: str = field(default_factory=platform.node)
     cores: frozenset[int] = field(default_factory=lambda: available_cores())
 
 
+def launch_rules(config: Config) -> LaunchRules:
+    """Raises ValueError if the script is not JSON."""
+    return LaunchRules(
+        engine=config.engine,
+        script=json.loads(config.script) if config.script else {},
+        worker_grace=config.worker_grace,
+        load_timeout=config.load_timeout,
+        stall_timeout=config.stall_timeout,
+        restart_limit=config.restart_limit,
+        shutdown_grace=config.shutdown_grace,
+        cache_dir=config.cache_dir,
+        idle_ttl=config.idle_ttl or None,
+        guardrail=config.guardrail,
+        room_timeout=config.room_timeout,
+        guardrail_bytes=config.guardrail_mb * 2**20,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One instance that shall run."""
+class LaunchPlan:
+    """One instance that should run."""
 
     instance_id: str
     model: Model
-    draft: Model | None  # guesses ahead for the model
-    requested: dict[str, Any]  # load settings, as asked for
+    draft: Model | None  # its draft model
+    requested: Json  # load settings, as requested
     presets: PresetLayers
     load: Load  # as resolved
     load_origins: dict[str, str]  # where each of its values comes from
     pin: Pin
     on_demand: bool
-    ttl: float | None = None  # seconds without work after which it is unloaded; None: it stays
-    extra: bool = False  # a convenience: it takes only room that is free
-    need: Need | None = None  # what it takes, wherever it is put
-    placed: Mapping[str, int] = field(default_factory=dict)  # bytes that it takes by device, as far as they are known
+    ttl: float | None = None  # seconds without work after which it is unloaded; None: never
+    extra: bool = False  # optional: it takes free memory only
+    need: MemoryNeed | None = None  # what it takes, wherever it is placed
+    placed: Mapping[str, int] = field(default_factory=dict)  # bytes that it takes by device, as far as known
     adapters: tuple[Adapter, ...] = ()
 
     @property
@@ -77,7 +99,7 @@ class Plan:
             host=host,
         )
 
-    def spec(self, rules: Rules, address: str, token: str) -> LaunchSpec:
+    def spec(self, rules: LaunchRules, address: str, token: str) -> LaunchSpec:
         return LaunchSpec(
             instance_id=self.instance_id,
             engine=rules.engine,
@@ -96,19 +118,64 @@ class Plan:
         )
 
 
-def rules_of(config: Config) -> Rules:
-    """The configuration's rules; ValueError when the script is not JSON."""
-    return Rules(
-        engine=config.engine,
-        script=json.loads(config.script) if config.script else {},
-        worker_grace=config.worker_grace,
-        load_timeout=config.load_timeout,
-        stall_timeout=config.stall_timeout,
-        restart_limit=config.restart_limit,
-        shutdown_grace=config.shutdown_grace,
-        cache_dir=config.cache_dir,
-        idle_ttl=config.idle_ttl or None,
-        guardrail=config.guardrail,
-        room_timeout=config.room_timeout,
-        guardrail_bytes=config.guardrail_mb * 2**20,
-    )
+class LaunchPlanner:
+    """Resolves requested load settings, presets, draft model and adapters into plans. Holds no state."""
+
+    def __init__(self, catalogue: Catalogue, presets: Presets, adapters: AdapterFolder, cores: Collection[int]) -> None:
+        self._catalogue = catalogue
+        self._presets = presets
+        self._adapters = adapters
+        self._cores = cores
+
+    def plan(
+        self, model: Model, instance_id: str, requested: Json, presets: PresetLayers, *, on_demand: bool
+    ) -> LaunchPlan:
+        """Without adapters, and before memory admission chooses devices. Raises InvalidRequest, ModelNotFound."""
+        resolved = resolve_load(model, requested, self._catalogue.find, presets)
+        draft = resolved.draft
+        return LaunchPlan(
+            instance_id=instance_id,
+            model=model,
+            draft=draft,
+            # By its key: a short form may become ambiguous before this is read again.
+            requested={**requested, "draft_model": draft.key} if draft else dict(requested),
+            presets=presets,
+            load=resolved.load,
+            load_origins=resolved.origins,
+            pin=pin(resolved.load, self._cores),
+            need=need_of(model, resolved),
+            on_demand=on_demand,
+        )
+
+    def retry_plan(self, plan: LaunchPlan, requested: Json) -> LaunchPlan:
+        """The plan of an instance that failed, for another attempt with the model's present record.
+
+        An instance that a request loaded takes this request's settings and the present default preset: the earlier
+        ones may have caused the failure.
+        """
+        model = self._catalogue.require(plan.model.key)
+        presets = self.preset_layers(model, None) if plan.on_demand else plan.presets
+        settings = requested if plan.on_demand else plan.requested
+        again = self.plan(model, plan.instance_id, settings, presets, on_demand=plan.on_demand)
+        return replace(again, ttl=plan.ttl, adapters=plan.adapters)
+
+    async def with_adapters(self, plan: LaunchPlan) -> LaunchPlan:
+        """The plan with its adapters' files. Raises InvalidRequest if one of them cannot be used."""
+        files = await self._adapters.find(plan.model, plan.load.lora)
+        return replace(plan, adapters=tuple(file.adapter for file in files))
+
+    def preset_layers(self, model: Model, preset: str | None) -> PresetLayers:
+        """The presets of a new instance of the model. Raises PresetNotFound."""
+        default = self._presets.get(model.default_preset) if model.default_preset else None
+        return PresetLayers(self._presets.require(preset) if preset else None, default)
+
+    async def estimate(self, model_key: str, requested: Json, preset: str | None) -> Estimate:
+        """The memory of an instance with these settings, adapters included; raises as loading it would."""
+        model = self._catalogue.require(model_key)
+        estimate = self.estimator(model, preset)(requested)
+        return estimate + memory_of(await self._adapters.find(model, requested.get("lora", [])))
+
+    def estimator(self, model: Model, preset: str | None = None) -> Callable[[Json], Estimate]:
+        """Estimates instances of the model, by load settings, with the present presets. May be called on a thread."""
+        presets, find = self.preset_layers(model, preset), self._catalogue.find
+        return lambda requested: instance_memory(model, resolve_load(model, requested, find, presets))

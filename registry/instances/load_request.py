@@ -1,36 +1,78 @@
-"""The load settings of an instance: what was asked for, what the model allows, what is usual."""
+"""The load settings of an instance, from what was requested, its presets and its model; and the memory they take."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+
+import orjson
 
 from atelier.errors import InvalidRequest, ModelNotFound
+from atelier.json_types import Json
 from atelier.settings import Layer, Load
-from atelier.settings.load_resolution import load_settings
-from registry.devices.placement import Need
-from registry.instances.preset_layers import PresetLayers
+from atelier.settings.load_resolution import load_settings, preset_layers
+from atelier.settings.preset import Preset, Settings, settings_from_json, settings_json
+from registry.devices.placement import MemoryNeed
 from registry.models.memory_estimate import Estimate, estimate_memory
 from registry.models.model_record import Model
 
-NO_PRESETS = PresetLayers()
+FindModel = Callable[[str], Model]
+"""The model that a name means. Raises ModelNotFound."""
 
-Find = Callable[[str], Model]
-"""The model that a name means; ModelNotFound."""
+
+@dataclass(frozen=True, slots=True)
+class PresetLayers:
+    """The presets below an instance's requested settings, as they were when it was loaded.
+
+    They are stored with it: a preset changed later affects no running instance, and no restart of one.
+    `chosen` was named when the instance was loaded; `default` is the model's.
+    """
+
+    chosen: Preset | None = None
+    default: Preset | None = None
+
+    @property
+    def load(self) -> list[Layer]:
+        """Their load settings, the stronger first."""
+        return preset_layers(self.chosen, self.default)
+
+    @property
+    def own(self) -> Settings:
+        """Defaults for requests to the instance."""
+        if self.chosen is None:
+            return {}
+        return {group: values for group, values in self.chosen.settings.items() if group != "load"}
+
+    def to_json(self) -> Json:
+        return {"chosen": _preset_json(self.chosen), "default": _preset_json(self.default)}
+
+    @classmethod
+    def from_json(cls, values: Json | None) -> "PresetLayers":
+        return cls(_read_preset(values.get("chosen")), _read_preset(values.get("default"))) if values else cls()
+
+
+def _preset_json(preset: Preset | None) -> Json | None:
+    if preset is None:
+        return None
+    return {"name": preset.name, "version": preset.version, "settings": orjson.loads(settings_json(preset.settings))}
+
+
+def _read_preset(values: Json | None) -> Preset | None:
+    if values is None:
+        return None
+    settings = settings_from_json(orjson.dumps(values["settings"]))
+    return Preset(name=values["name"], version=values["version"], settings=settings)
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedLoad:
-    """The settings that an instance starts with, where each comes from, and the model that guesses ahead for it."""
+    """The settings that an instance starts with, the origin of each, and its draft model."""
 
     load: Load
     origins: dict[str, str]
     draft: Model | None
 
 
-def resolve_load(
-    model: Model, requested: Mapping[str, Any], find: Find, presets: PresetLayers = NO_PRESETS
-) -> ResolvedLoad:
-    """InvalidRequest names the setting that cannot be; ModelNotFound."""
+def resolve_load(model: Model, requested: Json, find: FindModel, presets: PresetLayers) -> ResolvedLoad:
+    """Raises InvalidRequest, which names the setting, and ModelNotFound for the draft model."""
     longest = model.facts.context_length
     wanted = requested.get("context_length")
     if longest and wanted is not None and wanted > longest:
@@ -39,45 +81,37 @@ def resolve_load(
         )
     resolved = load_settings([Layer("request", requested), *presets.load], longest)
     load = resolved.build()
-    draft = _draft(load, find)
+    draft = _draft_model(load, find)
     origins = {name: value.origin for name, value in resolved.values.items()}
     return ResolvedLoad(replace(load, draft_model=draft.key if draft else None), origins, draft)
 
 
-def estimate_for(
-    model: Model, requested: Mapping[str, Any], find: Find, presets: PresetLayers = NO_PRESETS
-) -> Estimate:
-    """The memory of an instance with these settings; raises as when it would be started."""
-    resolved = resolve_load(model, requested, find, presets)
-    return _whole(model, resolved)
+def need_of(model: Model, resolved: ResolvedLoad) -> MemoryNeed:
+    """What such an instance takes, wherever it is placed."""
+    return MemoryNeed(instance_memory(model, resolved), model.facts.layers)
 
 
-def need_of(model: Model, resolved: ResolvedLoad) -> Need:
-    """What such an instance will take, wherever it is put."""
-    return Need(_whole(model, resolved), model.facts.layers)
-
-
-def _whole(model: Model, resolved: ResolvedLoad) -> Estimate:
-    """With what is loaded beside the model: its projector, and the model that guesses ahead for it."""
-    whole = _estimate(model, resolved.load)
+def instance_memory(model: Model, resolved: ResolvedLoad) -> Estimate:
+    """With what is loaded beside the model: its projector and its draft model."""
+    whole = _model_memory(model, resolved.load)
     if model.projector:
         whole += Estimate(model.projector.size, 0, 0)
-    return whole + _estimate(resolved.draft, resolved.load) if resolved.draft else whole
+    return whole + _model_memory(resolved.draft, resolved.load) if resolved.draft else whole
 
 
-def _estimate(model: Model, load: Load) -> Estimate:
-    assert model.facts.shape is not None  # the catalogue reads old models' headers anew
+def _model_memory(model: Model, load: Load) -> Estimate:
+    assert model.facts.shape is not None  # the catalogue reads the headers of older records again
     return estimate_memory(model.facts.shape, load, embeds_only=model.facts.embedding)
 
 
-def _draft(load: Load, find: Find) -> Model | None:
+def _draft_model(load: Load, find: FindModel) -> Model | None:
     if load.draft_model is None:
         if load.speculation == "draft_model":
-            raise InvalidRequest("speculation draft_model needs a draft_model: name one.", param="draft_model")
+            raise InvalidRequest("speculation draft_model requires a draft_model: name one.", param="draft_model")
         return None
     if load.speculation != "draft_model":
         raise InvalidRequest(
-            f"draft_model is used by speculation draft_model, not {load.speculation}: leave one of them out.",
+            f"draft_model requires speculation draft_model, not {load.speculation}: omit one of the two.",
             param="draft_model",
         )
     try:
@@ -85,5 +119,5 @@ def _draft(load: Load, find: Find) -> Model | None:
     except ModelNotFound as error:
         raise ModelNotFound(f"draft_model: {error.message}", param="draft_model") from None
     if draft.facts.embedding:
-        raise InvalidRequest(f"{draft.key} makes embeddings and cannot guess text.", param="draft_model")
+        raise InvalidRequest(f"{draft.key} is an embedding model and cannot draft text.", param="draft_model")
     return draft

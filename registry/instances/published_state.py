@@ -1,14 +1,14 @@
-"""What the world sees of one instance, and who waits for it to become ready."""
+"""One instance as the feed publishes it, and the callers that wait until it is ready."""
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Unpack
 
 import structlog
 
 from atelier.errors import AtelierError, Unavailable
 from registry.feed import Feed
-from registry.instances.instance_record import Instance, State
+from registry.instances.instance_record import Instance, InstanceChanges, InstanceState
 
 PROGRESS_SECONDS = 0.25  # between two publications of a load's progress
 COUNTS_SECONDS = 1.0  # between two publications of how busy it is
@@ -16,11 +16,11 @@ COUNTS_SECONDS = 1.0  # between two publications of how busy it is
 _log = structlog.get_logger(__name__)
 
 
-class Display:
-    """The instance as it is and as it was last published. Written by its supervisor alone.
+class PublishedState:
+    """The instance as it is, and as it was last published. Written by its supervisor and worker monitor alone.
 
-    A change of state is published at once; progress and counts seldom, since a worker's next
-    status, a second later at most, brings what was held back.
+    A change of state is published at once. Progress and counts are published rarely: the worker's next status,
+    a second later at most, brings what was held back.
     """
 
     def __init__(self, instance: Instance, feed: Feed) -> None:
@@ -29,27 +29,31 @@ class Display:
         self._published = instance
         self._published_at = 0.0
         self._ready: asyncio.Future[Instance | AtelierError] = asyncio.get_running_loop().create_future()
-        self.answered = asyncio.Event()  # set by the first state that is not STARTING
+        self.reported = asyncio.Event()  # set by the first state other than STARTING
         feed.publish(instance)
 
+    @property
+    def state(self) -> InstanceState:
+        return self.instance.state
+
     async def ready(self) -> Instance:
-        """The instance, once it is READY; the error for which it will not be."""
+        """The instance once it is READY; raises the error that prevents it."""
         outcome = await asyncio.shield(self._ready)
         if isinstance(outcome, AtelierError):
-            raise type(outcome)(outcome.message, param=outcome.param)  # each waiter raises its own
+            raise type(outcome)(outcome.message, param=outcome.param)  # each waiter raises an exception of its own
         return outcome
 
-    def enter(self, state: State, **changes: Any) -> None:
-        """Go into a state, and let everyone know."""
+    def enter(self, state: InstanceState, **changes: Unpack[InstanceChanges]) -> None:
+        """Enter a state, and publish it."""
         if state is not self.instance.state:
             _log.info("instance_state", instance=self.instance.id, state=state.name, was=self.instance.state.name)
         self.instance = replace(self.instance, state=state, **changes)
         self._publish()
         self._settle(state)
-        if state is not State.STARTING:
-            self.answered.set()
+        if state is not InstanceState.STARTING:
+            self.reported.set()
 
-    def note(self, **changes: Any) -> None:
+    def note(self, **changes: Unpack[InstanceChanges]) -> None:
         """Progress or counts within the same state."""
         self.instance = replace(self.instance, **changes)
         if self.instance == self._published:
@@ -64,13 +68,13 @@ class Display:
         self._published, self._published_at = self.instance, asyncio.get_running_loop().time()
         self._feed.publish(self.instance)
 
-    def _settle(self, state: State) -> None:
-        """Tell those who wait, or, if the last outcome holds no more, let them wait anew."""
+    def _settle(self, state: InstanceState) -> None:
+        """Resolve the future of those that wait; a new state invalidates an earlier outcome."""
         if self._ready.done():
             self._ready = asyncio.get_running_loop().create_future()
-        if state is State.READY:
+        if state is InstanceState.READY:
             self._ready.set_result(self.instance)
-        elif state is State.FAILED:
+        elif state is InstanceState.FAILED:
             self._ready.set_result(self.instance.error or AtelierError())
-        elif state is State.STOPPING:
+        elif state is InstanceState.STOPPING:
             self._ready.set_result(Unavailable("The model is being unloaded."))

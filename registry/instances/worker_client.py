@@ -1,4 +1,4 @@
-"""The registry's side of its conversation with one worker."""
+"""The registry's gRPC client of one worker."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from atelier.rpc import open_channel, token_metadata
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceStub
 
-ANSWER_SECONDS = 5.0  # for calls that a live worker answers at once
+CALL_TIMEOUT_SECONDS = 5.0  # of calls that a worker answers at once
 RETRY_SECONDS = 0.1
 SOCKET_POLL_SECONDS = 0.005
 
@@ -30,8 +30,8 @@ class WorkerClient:
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     async def statuses(self) -> AsyncIterator[pb.WorkerStatus]:
-        """What the worker says of itself, for as long as someone listens. Outlives lost connections."""
-        await self._listening()
+        """The worker's statuses, until the caller stops iterating. Reconnects after lost connections."""
+        await self._socket_exists()
         while True:
             call = self._stub.Supervise(pb.SuperviseRequest(instance_id=self._instance_id), metadata=self._metadata)
             try:
@@ -45,28 +45,28 @@ class WorkerClient:
 
     async def is_serving(self) -> bool:
         """By the standard health service."""
-        check = self._health.Check  # type: ignore[attr-defined]  # the stubs lack it
-        answer = await check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        check = self._health.Check  # type: ignore[attr-defined]  # missing in the stubs
+        reply = await check(health_pb2.HealthCheckRequest(), timeout=CALL_TIMEOUT_SECONDS)
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def describe(self) -> pb.WorkerDescription:
         request = pb.DescribeRequest(instance_id=self._instance_id)
-        return await self._stub.Describe(request, metadata=self._metadata, timeout=ANSWER_SECONDS)
+        return await self._stub.Describe(request, metadata=self._metadata, timeout=CALL_TIMEOUT_SECONDS)
 
     async def shut_down(self, grace_seconds: float) -> bool:
-        """Ask it to finish and end; whether it heard."""
+        """Ask it to finish its calls and exit; whether it received the request."""
         request = pb.ShutdownRequest(instance_id=self._instance_id, grace_seconds=grace_seconds)
         with suppress(grpc.aio.AioRpcError):
-            await self._stub.Shutdown(request, metadata=self._metadata, timeout=ANSWER_SECONDS)
+            await self._stub.Shutdown(request, metadata=self._metadata, timeout=CALL_TIMEOUT_SECONDS)
             return True
         return False
 
     async def close(self) -> None:
         await self._channel.close()
 
-    async def _listening(self) -> None:
-        """Wait for the worker's socket: cheaper, and sooner noticed, than refused connections."""
+    async def _socket_exists(self) -> None:
+        """Wait for the worker's socket: cheaper than refused connections, and noticed sooner."""
         if self._address.startswith("unix:"):
             path = Path(self._address.removeprefix("unix:"))
-            while not path.exists():  # noqa: ASYNC110, ASYNC240 - a look at a local socket
+            while not path.exists():  # noqa: ASYNC110, ASYNC240 - one stat of a local path
                 await asyncio.sleep(SOCKET_POLL_SECONDS)

@@ -1,21 +1,53 @@
-"""How a worker's process is ended, and how its end is told to people."""
+"""How a worker's process is ended, how its exit is described, and when it is launched again after a crash."""
 
 import asyncio
 import signal
+from dataclasses import dataclass
 
+from atelier.backoff import backoff_delay
 from registry.instances.launcher import WorkerProcess
 from registry.instances.worker_client import WorkerClient
 
-AFTER_GRACE_SECONDS = 3.0  # to free the model, when the running calls are finished
+AFTER_GRACE_SECONDS = 3.0  # to free the model, once the running calls have finished
 TERMINATE_SECONDS = 5.0  # between SIGTERM and SIGKILL
+FIRST_DELAY = 0.1  # seconds before a crashed worker is launched again, doubled up to the longest
+LONGEST_DELAY = 30.0
+HEALTHY_SECONDS = 60.0  # of being ready, after which the crash count starts over
+
+
+@dataclass(frozen=True, slots=True)
+class CrashCount:
+    """The crashes in a row of one instance's workers, and how many are tolerated."""
+
+    limit: int
+    in_a_row: int = 0
+
+    def after_crash(self, ready_seconds: float) -> "CrashCount":
+        """`ready_seconds`: for how long the worker that crashed had been ready."""
+        before = 0 if ready_seconds >= HEALTHY_SECONDS else self.in_a_row
+        return CrashCount(self.limit, before + 1)
+
+    @property
+    def too_many(self) -> bool:
+        return self.in_a_row > self.limit
+
+    @property
+    def delay(self) -> float:
+        """Seconds to wait before the next launch."""
+        return backoff_delay(self.in_a_row, FIRST_DELAY, LONGEST_DELAY)
 
 
 async def end_worker(process: WorkerProcess, client: WorkerClient, grace_seconds: float) -> None:
-    """Let it finish its calls within the grace period; then end it, whether it likes it or not."""
+    """Ask the worker to finish its calls within the grace period; then terminate it, and at last kill it."""
     if await client.shut_down(grace_seconds) and await ended_within(process, grace_seconds + AFTER_GRACE_SECONDS):
         return
+    await terminate_worker(process, TERMINATE_SECONDS)
+
+
+async def terminate_worker(process: WorkerProcess, seconds: float) -> None:
+    """Send SIGTERM, and SIGKILL if the process has not ended within so many seconds."""
     process.signal(signal.SIGTERM)
-    if not await ended_within(process, TERMINATE_SECONDS):
+    if not await ended_within(process, seconds):
         await kill_worker(process)
 
 
@@ -33,15 +65,15 @@ async def ended_within(process: WorkerProcess, seconds: float) -> bool:
     return True
 
 
-def describe_ending(exit_code: int | None, last_words: str) -> str:
-    """For people: "was killed by SIGKILL", "ended with exit code 3", with the end of the log."""
+def describe_exit(exit_code: int | None, log_tail: str) -> str:
+    """For people: "was killed by SIGKILL", "ended with exit code 3", then the end of the log."""
     if exit_code is None:
         how = "ended"
     elif exit_code < 0:
         how = f"was killed by {_signal_name(-exit_code)}"
     else:
         how = f"ended with exit code {exit_code}"
-    return f"{how}; its last words: {last_words}" if last_words else how
+    return f"{how}; its log ends: {log_tail}" if log_tail else how
 
 
 def _signal_name(number: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from atelier.hardware import available_cores
-from registry.pinning import format_cores
+from registry.devices.pinning import format_cores
 from tests.support.server_process import KEY, Server, put_starter, serving
 from tests.support.starter_model import starter_file
 

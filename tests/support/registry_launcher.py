@@ -129,7 +129,7 @@ class FakeWorker(InferenceServicer):
             self.cores = list(cores)
         return self.can_be_bound
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         return "a last word"
 
     def release(self) -> None:

@@ -14,7 +14,7 @@ from atelier.config import Config
 from protos import registry_pb2 as pb
 from registry.devices import device_probe as probe
 from registry.devices.compute_device import Device
-from registry.instances import memory_admission as housing
+from registry.instances import memory_admission
 from registry.instances.launcher import LocalLauncher
 from registry.server import open_server
 from tests.support.registry_client import RegistryClient, connect
@@ -126,7 +126,7 @@ def lent(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return [Device(device.id, device.description, room, room)]
 
     monkeypatch.setattr(probe, "read_lent", read)
-    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
+    monkeypatch.setattr(memory_admission, "IDLE_SECONDS", 0.001)
     return free
 
 
@@ -146,7 +146,7 @@ async def test_a_model_that_fits_on_neither_is_split_over_both(
             assert list(instance.load.tensor_split) == [0.5, 0.5]
             assert sorted(await devices_of(client, KEY)) == ["rpc:0", "rpc:1"]
             # Told that they are the model's, and busy with it: a server serves one process at a time.
-            assert await asyncio.gather(*itertools.starmap(probe.ask_server, enumerate(unused))) == [None, None]
+            assert await asyncio.gather(*itertools.starmap(probe.probe_server, enumerate(unused))) == [None, None]
     finally:
         await registry.drain()
 

@@ -12,10 +12,9 @@ from atelier.errors import InsufficientMemory, LoadFailed
 from protos import registry_pb2 as pb
 from registry.devices import device_probe as probe
 from registry.devices.compute_device import Device
-from registry.devices.placement import Need
-from registry.host_memory import Memory
-from registry.instances import instance_pool as pool
-from registry.instances import memory_admission as housing
+from registry.devices.host_memory import Memory
+from registry.devices.placement import MemoryNeed
+from registry.instances import launch_plan, memory_admission
 from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
@@ -50,10 +49,10 @@ def machine(monkeypatch: pytest.MonkeyPatch, launcher: FakeLauncher, home: Path)
     write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
     machine = Machine(launcher, Estimate(8 * GB, GB, GB))
     monkeypatch.setattr(probe, "has_gpu_backend", lambda: True)
-    monkeypatch.setattr(probe, "ask", machine.look)
+    monkeypatch.setattr(probe, "probe_local", machine.look)
     monkeypatch.setattr(probe, "machine_memory", lambda: Memory(machine.memory, machine.memory))
-    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
-    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(machine.estimate, 31))
+    monkeypatch.setattr(memory_admission, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(machine.estimate, 31))
     return machine
 
 

@@ -125,7 +125,7 @@ async def test_a_worker_is_restarted_while_the_database_is_locked(
             await view.until(lambda view: view.instances[KEY].restarts == 1)
             pid = (await view.until_state(KEY, pb.READY)).pid
     async with asyncio.timeout(SECONDS):  # the row that could not be written is, once it can be
-        while (await impatient.server._instances.all())[0].pid != pid:  # noqa: ASYNC110 - no event tells
+        while (await impatient.server._instance_store.all())[0].pid != pid:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)
 
 

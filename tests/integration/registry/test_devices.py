@@ -14,12 +14,11 @@ from atelier.errors import InsufficientMemory
 from atelier.hardware import Readings
 from registry.devices import device_probe as probe
 from registry.devices.compute_device import Device
-from registry.devices.device_probe import ask, ask_server, read_devices, read_said
-from registry.devices.placement import Need
-from registry.instances import instance_pool as pool
-from registry.instances import memory_admission as housing
+from registry.devices.device_probe import probe_local, probe_server, read_devices, read_report
+from registry.devices.pinning import within_visible
+from registry.devices.placement import MemoryNeed
+from registry.instances import launch_plan, memory_admission
 from registry.models.memory_estimate import Estimate
-from registry.pinning import within_visible
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.fake_gpus import fake_ggml_gpus, fake_nvml
 
@@ -33,12 +32,12 @@ def entry(name: str, kind: str = "gpu") -> dict[str, Any]:
 def test_devices_have_the_names_that_they_are_pinned_with() -> None:
     names = ["CUDA1", "ROCm0", "Vulkan2", "MTL0", "BLAS", "SYCL0"]
     said = json.dumps([*map(entry, names), entry("CPU", "cpu")]).encode()
-    assert [device.id for device in read_devices(read_said(said))] == ["cuda:1", "rocm:0", "vulkan:2", "metal"]
+    assert [device.id for device in read_devices(read_report(said))] == ["cuda:1", "rocm:0", "vulkan:2", "metal"]
 
 
 def test_integrated_gpus_are_told_apart() -> None:
     said = json.dumps([entry("Vulkan0"), entry("Vulkan1", "integrated gpu")]).encode()
-    assert [(device.id, device.integrated) for device in read_devices(read_said(said))] == [
+    assert [(device.id, device.integrated) for device in read_devices(read_report(said))] == [
         ("vulkan:0", False),
         ("vulkan:1", True),
     ]
@@ -46,12 +45,12 @@ def test_integrated_gpus_are_told_apart() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"{}", b"no"])
 def test_what_is_no_list_is_refused(said: bytes) -> None:
-    with pytest.raises(ValueError, match=r"Expecting value|printed no list"):
-        read_said(said)
+    with pytest.raises(ValueError, match=r"Expecting value|did not print a list"):
+        read_report(said)
 
 
 async def test_a_real_worker_says_what_this_build_of_llama_cpp_sees(registry: Running) -> None:
-    assert await ask() == []  # tests run on builds for the CPU
+    assert await probe_local() == []  # tests run on builds for the CPU
     (main,) = await registry.client.devices()
     assert main.id == "cpu"
     assert 0 < main.memory_free <= main.memory_total
@@ -85,9 +84,9 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
         return gpus
 
     monkeypatch.setattr(probe, "has_gpu_backend", lambda: True)
-    monkeypatch.setattr(probe, "ask", look)
-    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
-    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(8 * GB, GB, GB), 32))
+    monkeypatch.setattr(probe, "probe_local", look)
+    monkeypatch.setattr(memory_admission, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(8 * GB, GB, GB), 32))
     return gpus
 
 
@@ -105,7 +104,7 @@ async def test_instances_of_one_model_go_on_several_gpus(two_gpus: list[Device],
 async def test_a_model_that_fits_on_no_gpu_is_split(
     two_gpus: list[Device], start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(30 * GB, GB, GB), 32))
+    monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(30 * GB, GB, GB), 32))
     registry: Running = await start()
     instance = await registry.client.create(KEY)
     assert instance.load.device == "cuda:0,1"
@@ -119,7 +118,7 @@ async def test_a_full_gpu_is_made_free_of_what_is_idle(
         free = [2 * GB if any(worker.lives for worker in launcher.workers) else 24 * GB, 2 * GB]
         return [Device(f"cuda:{number}", "a GPU", 24 * GB, left) for number, left in enumerate(free)]
 
-    monkeypatch.setattr(probe, "ask", look)
+    monkeypatch.setattr(probe, "probe_local", look)
     registry: Running = await start()
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
@@ -134,16 +133,16 @@ async def test_a_device_that_was_chosen_by_hand_is_kept(two_gpus: list[Device], 
 
 
 async def test_no_room_anywhere_is_said(two_gpus: list[Device], start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(10_000 * GB, GB, GB), 32))
+    monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(10_000 * GB, GB, GB), 32))
     registry: Running = await start()
-    with pytest.raises(InsufficientMemory, match="roomiest GPU"):
+    with pytest.raises(InsufficientMemory, match="the GPU with the most"):
         await registry.client.ensure(KEY)
 
 
 async def test_an_adopted_instance_keeps_its_device(two_gpus: list[Device], start: Any, launcher: Any) -> None:
     first: Running = await start()
     await first.client.create(KEY)
-    (record,) = await first.server._instances.all()
+    (record,) = await first.server._instance_store.all()
     assert record.placement is not None
     assert (record.placement["device"], list(record.placement["memory"])) == ("cuda:0", ["cuda:0"])
 
@@ -152,13 +151,13 @@ async def test_a_probe_without_an_answer_finds_what_there_was_but_not_how_busy_i
     two_gpus: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_gpus[0] = replace(two_gpus[0], readings=Readings(temperature_celsius=64))
-    asked = probe.Probe()
+    asked = probe.DeviceProbe()
     assert list((await asked.inventory()).gpus) == two_gpus
 
     async def no_answer() -> None:
         return None
 
-    monkeypatch.setattr(probe, "ask", no_answer)
+    monkeypatch.setattr(probe, "probe_local", no_answer)
     asked.forget()
     assert [(gpu.id, gpu.readings) for gpu in (await asked.inventory()).gpus] == [("cuda:0", None), ("cuda:1", None)]
 
@@ -186,7 +185,7 @@ async def test_a_process_that_cannot_be_ended_keeps_no_look_waiting(monkeypatch:
     monkeypatch.setattr(probe, "PROBE_SECONDS", 0.01)
     monkeypatch.setattr(probe, "KILL_SECONDS", 0.01)
     async with asyncio.timeout(5):
-        assert await ask() is None
+        assert await probe_local() is None
 
 
 async def test_a_machine_without_room_for_a_process_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +194,8 @@ async def test_a_machine_without_room_for_a_process_gives_no_answer(monkeypatch:
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
     with capture_logs() as logs:
-        assert await ask() is None
-        assert await ask_server(0, "a:1") is None
+        assert await probe_local() is None
+        assert await probe_server(0, "a:1") is None
     assert [each["of"] for each in logs] == ["here", "a:1"]
 
 
@@ -215,14 +214,14 @@ class Servers:
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
     servers = Servers([[Device(f"rpc:{number}", "lent", 24 * GB, 24 * GB)] for number in range(2)])
-    monkeypatch.setattr(probe, "ask_server", servers.ask)
-    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
-    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(8 * GB, GB, GB), 32))
+    monkeypatch.setattr(probe, "probe_server", servers.ask)
+    monkeypatch.setattr(memory_admission, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(8 * GB, GB, GB), 32))
     return servers
 
 
 async def test_an_rpc_server_that_is_in_use_is_not_asked_and_has_no_room(servers: Servers) -> None:
-    asked = probe.Probe(["a:1", "b:2"])
+    asked = probe.DeviceProbe(["a:1", "b:2"])
     await asked.inventory()
     asked.forget()
     servers.asked.clear()
@@ -232,7 +231,7 @@ async def test_an_rpc_server_that_is_in_use_is_not_asked_and_has_no_room(servers
 
 
 async def test_an_rpc_server_that_does_not_answer_is_not_there(servers: Servers) -> None:
-    asked = probe.Probe(["a:1", "b:2"])
+    asked = probe.DeviceProbe(["a:1", "b:2"])
     await asked.inventory()
     asked.forget()
     servers.answers[0] = None
@@ -242,14 +241,14 @@ async def test_an_rpc_server_that_does_not_answer_is_not_there(servers: Servers)
 async def test_an_rpc_server_that_an_instance_came_to_meanwhile_is_still_there(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, having = probe.Probe(["a:1"]), set[str]()
+    asked, having = probe.DeviceProbe(["a:1"]), set[str]()
     await asked.inventory()
     asked.forget()
 
     async def too_late(number: int, address: str) -> None:
         having.add("rpc:0")
 
-    monkeypatch.setattr(probe, "ask_server", too_late)
+    monkeypatch.setattr(probe, "probe_server", too_late)
     assert [(gpu.id, gpu.free) for gpu in (await asked.inventory(lambda: having)).gpus] == [("rpc:0", 0)]
 
 
@@ -269,7 +268,7 @@ async def test_an_idle_instance_gives_up_its_rpc_server_for_a_larger_one(
     registry: Running = await start(rpc_servers=["a:1"])
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
-        monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(16 * GB, GB, GB), 32))
+        monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(16 * GB, GB, GB), 32))
         assert (await registry.client.create(KEY, "larger", device="rpc:0")).load.device == "rpc:0"
         await view.until(lambda view: list(view.instances) == ["larger"])
 
@@ -285,8 +284,8 @@ async def test_a_look_that_began_before_a_change_does_not_count_after_it(
         await go_on.wait()
         return seen
 
-    monkeypatch.setattr(probe, "ask", slow_look)
-    asked = probe.Probe()
+    monkeypatch.setattr(probe, "probe_local", slow_look)
+    asked = probe.DeviceProbe()
     earlier = asyncio.create_task(asked.inventory())
     await begun.wait()
     two_gpus[0] = replace(two_gpus[0], free=GB)

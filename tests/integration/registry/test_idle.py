@@ -9,10 +9,9 @@ import pytest
 from atelier.errors import InsufficientMemory
 from protos import registry_pb2 as pb
 from registry.devices import device_probe as probe
-from registry.devices.placement import Need
-from registry.host_memory import Memory
-from registry.instances import instance_pool as pool
-from registry.instances import memory_admission as housing
+from registry.devices.host_memory import Memory
+from registry.devices.placement import MemoryNeed
+from registry.instances import launch_plan, memory_admission
 from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
@@ -32,8 +31,8 @@ def memory(monkeypatch: pytest.MonkeyPatch, home: Path, launcher: FakeLauncher) 
         return Memory(1000 * NEED, max(0, state["room"] - NEED * sum(worker.lives for worker in launcher.workers)))
 
     monkeypatch.setattr(probe, "machine_memory", now)
-    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
-    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(NEED, 0, 0), 1))
+    monkeypatch.setattr(memory_admission, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(NEED, 0, 0), 1))
     return state
 
 

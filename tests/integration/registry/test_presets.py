@@ -139,6 +139,6 @@ async def test_an_instance_keeps_the_settings_that_it_was_loaded_with(registry: 
     await registry.client.put_preset("precise", **PRECISE)
     instance = await registry.client.create(KEY, preset="precise")
     await registry.client.put_preset("precise", load={"parallel": 7})
-    record = next(each for each in await registry.server._instances.all() if each.id == instance.id)
+    record = next(each for each in await registry.server._instance_store.all() if each.id == instance.id)
     assert record.presets is not None
     assert record.presets["chosen"]["settings"]["load"] == {"parallel": 3}

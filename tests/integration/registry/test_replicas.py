@@ -10,12 +10,9 @@ import pytest
 from atelier.errors import Conflict, InvalidRequest, LoadFailed, ModelNotFound
 from protos import registry_pb2 as pb
 from registry.devices import device_probe as probe
-from registry.devices.placement import Need
-from registry.host_memory import Memory
-from registry.instances import instance_pool as pool
-from registry.instances import memory_admission as housing
-from registry.instances import reconciler as caretaker
-from registry.instances import scaling
+from registry.devices.host_memory import Memory
+from registry.devices.placement import MemoryNeed
+from registry.instances import launch_plan, memory_admission, reconciler, scaling
 from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
 from tests.support.gguf_files import write_gguf
@@ -26,7 +23,7 @@ from tests.support.registry_launcher import FakeLauncher
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds takes moments."""
-    monkeypatch.setattr(caretaker, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(reconciler, "INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(scaling, "UP_SECONDS", 0.03)
     monkeypatch.setattr(scaling, "DOWN_SECONDS", 0.03)
     monkeypatch.setattr(scaling, "FIRST_DELAY", 0.02)
@@ -84,7 +81,7 @@ async def test_the_least_are_restored_after_crashes_with_pauses(start: Any, laun
 
 async def test_one_that_failed_leaves_its_name_to_the_next_attempt(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start()
-    store = registry.server._instances
+    store = registry.server._instance_store
     forget = store.remove
 
     async def slowly(instance_id: str) -> None:
@@ -115,8 +112,8 @@ async def test_one_more_takes_no_room_from_others(
     start: Any, launcher: FakeLauncher, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
-    monkeypatch.setattr(housing, "SURE_SECONDS", 0.001)
-    monkeypatch.setattr(pool, "need_of", lambda model, resolved: Need(Estimate(0, 100, 0), 1))
+    monkeypatch.setattr(memory_admission, "IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(0, 100, 0), 1))
     monkeypatch.setattr(probe, "machine_memory", lambda: Memory(250, 250 - 100 * len(launcher.workers)))
     registry: Running = await start(guardrail="relaxed")
     await registry.client.set_replicas(KEY, (0, 2))

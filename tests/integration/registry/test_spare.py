@@ -14,8 +14,9 @@ from atelier.config import Config
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from protos import inference_pb2 as pb
-from registry.instances.launcher import LocalLauncher, LocalWorker
-from registry.instances.standby_worker import Spare
+from registry.instances.launcher import LocalLauncher
+from registry.instances.local_worker import LocalWorker
+from registry.instances.standby_worker import StandbyWorker
 from registry.instances.worker_client import WorkerClient
 from tests.support.gateway_server import short_directory
 
@@ -85,7 +86,7 @@ async def test_a_launch_takes_the_process_that_waits(launcher: LocalLauncher) ->
     assert worker.pid == spare.pid
     await ready(spec)
     assert {tuple(os.sched_getaffinity(thread.id)) for thread in spare.threads()} == {(core,)}
-    assert "worker_ready" in worker.last_words()
+    assert "worker_ready" in worker.log_tail()
     await end(worker)
 
 
@@ -120,8 +121,8 @@ async def test_nothing_waits_after_the_end(launcher: LocalLauncher) -> None:
 def test_one_whose_registry_died_ends(tmp_path: Path) -> None:
     script = f"""
 import os
-from registry.instances.standby_worker import Spare
-spare = Spare({str(tmp_path)!r}, os.environ)
+from registry.instances.standby_worker import StandbyWorker
+spare = StandbyWorker({str(tmp_path)!r}, os.environ)
 print(spare._child.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -156,7 +157,7 @@ def test_waiting_imports_all_but_llama_cpp() -> None:
 
 
 def test_a_spare_takes_no_order_twice(tmp_path: Path) -> None:
-    spare = Spare(tmp_path, os.environ)
+    spare = StandbyWorker(tmp_path, os.environ)
     spare.dismiss()
     with pytest.raises(OSError, match="ended"):
         spare.become(None)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from atelier.cli.serve import configured
 from atelier.cli.service_log import last_line, readable_record, set_aside_if_large, warning_in
 from atelier.cli.service_supervisor import service_environment, without_api_key
 from atelier.config import Config
-from registry.instances.worker_environment import worker_environment
+from registry.devices.pinning import worker_environment
 from tests.unit.cli.conftest import Atelier
 
 INTERNAL = {"registry_address", "registry_token", "engine", "worker_grace", "log_format", "script"}  # variables only

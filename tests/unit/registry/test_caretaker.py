@@ -1,4 +1,4 @@
-"""The caretaker, with a pool that does nothing but note what it is told."""
+"""The reconciler, with instances that only record its calls."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from registry.instances import reconciler as caretaker
-from registry.instances.instance_record import State
-from registry.instances.reconciler import HEALTHY_SECONDS, Caretaker
+from registry.instances import reconciler
+from registry.instances.instance_record import InstanceState
+from registry.instances.reconciler import HEALTHY_SECONDS, Reconciler
 from registry.models.model_record import Replicas
 
 KEY = "a/b"
 
 
 @dataclass
-class FakePool:
+class FakeInstances:
     broken: bool = False
     looks: int = 0
     started: list[Any] = field(default_factory=list)
@@ -28,7 +28,7 @@ class FakePool:
             raise RuntimeError("a fault")
 
     def replicas_of(self, key: str) -> list[Any]:
-        return [each for each in self.started if each.state not in (State.FAILED, State.STOPPING)]
+        return [each for each in self.started if each.state not in (InstanceState.FAILED, InstanceState.STOPPING)]
 
     def clear_failed(self, key: str) -> bool:
         return False
@@ -42,11 +42,11 @@ class FakePool:
 
 
 class Started:
-    """A supervisor, as far as the caretaker looks at it."""
+    """A supervisor, as far as the reconciler uses it."""
 
     def __init__(self, id: str, extra: bool) -> None:
         self.plan = SimpleNamespace(instance_id=id, extra=extra)
-        self.state = State.LOADING
+        self.state = InstanceState.LOADING
 
     @property
     def instance(self) -> Any:
@@ -54,59 +54,59 @@ class Started:
         return SimpleNamespace(id=self.plan.instance_id, state=self.state, **counts)
 
 
-def taking_care(pool: FakePool, least: int) -> Caretaker:
+def reconciler_of(pool: FakeInstances, least: int) -> Reconciler:
     model: Any = SimpleNamespace(key=KEY, replicas=Replicas(least, least))
-    return Caretaker(pool, lambda: [model])  # type: ignore[arg-type]
+    return Reconciler(pool, pool.start_replica, lambda: [model])  # type: ignore[arg-type]
 
 
 def test_every_failure_puts_off_the_next_attempt_also_of_those_that_load_together() -> None:
-    pool = FakePool()
-    care = taking_care(pool, 3)
+    pool = FakeInstances()
+    care = reconciler_of(pool, 3)
     for now in range(3):
-        care.look(now)
+        care.reconcile(now)
     first, second, third = pool.started
-    first.state = State.FAILED
-    care.look(10.0)
-    care.look(10.9)
+    first.state = InstanceState.FAILED
+    care.reconcile(10.0)
+    care.reconcile(10.9)
     assert len(pool.started) == 3
-    second.state = third.state = State.FAILED
-    care.look(11.0)
-    care.look(14.9)  # three in a row: four seconds
+    second.state = third.state = InstanceState.FAILED
+    care.reconcile(11.0)
+    care.reconcile(14.9)  # three in a row: four seconds
     assert len(pool.started) == 3
-    care.look(15.0)
+    care.reconcile(15.0)
     assert len(pool.started) == 4
 
 
 def test_failures_are_forgotten_once_one_has_been_ready_for_a_while() -> None:
-    pool = FakePool()
-    care = taking_care(pool, 1)
-    care.look(0.0)
+    pool = FakeInstances()
+    care = reconciler_of(pool, 1)
+    care.reconcile(0.0)
     for now in (1.0, 3.0, 8.0):
-        pool.started[-1].state = State.FAILED
-        care.look(now)
-        care.look(now + 10)
-    pool.started[-1].state = State.READY
-    care.look(20.0)
-    care.look(20.0 + HEALTHY_SECONDS)
-    pool.started[-1].state = State.FAILED  # it is not watched any more: its supervisor has tried long enough
-    care.look(100.0)
+        pool.started[-1].state = InstanceState.FAILED
+        care.reconcile(now)
+        care.reconcile(now + 10)
+    pool.started[-1].state = InstanceState.READY
+    care.reconcile(20.0)
+    care.reconcile(20.0 + HEALTHY_SECONDS)
+    pool.started[-1].state = InstanceState.FAILED  # it is not watched any more: its supervisor has tried long enough
+    care.reconcile(100.0)
     assert len(pool.started) == 5
 
 
 def test_what_an_operator_unloads_is_not_watched() -> None:
-    pool = FakePool()
-    care = taking_care(pool, 1)
-    care.look(0.0)
-    pool.started[0].state = State.STOPPING
-    care.look(1.0)
+    pool = FakeInstances()
+    care = reconciler_of(pool, 1)
+    care.reconcile(0.0)
+    pool.started[0].state = InstanceState.STOPPING
+    care.reconcile(1.0)
     assert len(pool.started) == 2
-    assert list(care._courses[KEY].watched) == [pool.started[1]]
+    assert list(care._histories[KEY].watched) == [pool.started[1]]
 
 
 async def test_a_fault_is_no_end_of_the_care(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caretaker, "LOOK_SECONDS", 0.0)
-    pool = FakePool(broken=True)
-    running = asyncio.create_task(taking_care(pool, 0).run())
+    monkeypatch.setattr(reconciler, "INTERVAL_SECONDS", 0.0)
+    pool = FakeInstances(broken=True)
+    running = asyncio.create_task(reconciler_of(pool, 0).run())
     while pool.looks < 2 and not running.done():  # noqa: ASYNC110 - a few turns of the loop
         await asyncio.sleep(0)
     assert not running.done()

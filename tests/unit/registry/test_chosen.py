@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from atelier.errors import LoadFailed
 from atelier.settings import Load
 from registry.devices.compute_device import CPU, Device, Inventory, ids_of, pin_name, readable
-from registry.devices.manual_placement import Choice, Fitting, choice_of, fit, lay_out, split_layers
-from registry.devices.placement import Need, Occupant, Refused
+from registry.devices.manual_placement import (
+    DeviceChoice,
+    ManualPlacement,
+    choice_of,
+    fit_choice,
+    lay_out,
+    split_layers,
+)
+from registry.devices.placement import DoesNotFit, MemoryNeed, Occupant
 from registry.models.memory_estimate import Estimate
 
 GB = 10**9
-NEED = Need(Estimate(weights=28 * GB, kv_cache=4 * GB, compute=GB), layers=31)  # 32 with the output, of 1 GB each
+NEED = MemoryNeed(Estimate(weights=28 * GB, kv_cache=4 * GB, compute=GB), layers=31)  # 32 with the output, of 1 GB each
 
 
 def gpu(id: str, total: int = 80, free: int | None = None, integrated: bool = False) -> Device:
@@ -31,7 +38,7 @@ def instance(id: str, idle: float = 0.0, **gigabytes: int) -> Occupant:
     return Occupant(id, memory, idle, evictable=idle > 0)
 
 
-def chosen(load: Load, inventory: Inventory) -> Choice:
+def chosen(load: Load, inventory: Inventory) -> DeviceChoice:
     choice = choice_of(load, inventory.gpus)
     assert choice is not None
     return choice
@@ -106,8 +113,8 @@ def test_a_name_and_its_devices_say_the_same(name: str) -> None:
 )
 def test_what_lies_where(load: Load, memory: dict[str, int]) -> None:
     inventory = machine(gpu("cuda:0"), gpu("cuda:1"), gpu("cuda:2", 20))
-    found = fit(NEED, chosen(load, inventory), inventory, [])
-    assert isinstance(found, Fitting)
+    found = fit_choice(NEED, chosen(load, inventory), inventory, [])
+    assert isinstance(found, ManualPlacement)
     assert {id: taken / GB for id, taken in found.layout.memory.items()} == memory
 
 
@@ -120,8 +127,8 @@ def test_what_lies_where(load: Load, memory: dict[str, int]) -> None:
 )
 def test_a_cache_that_is_not_offloaded_lies_in_main_memory(load: Load, memory: dict[str, int]) -> None:
     inventory = machine(gpu("cuda:0"))
-    found = fit(NEED, chosen(load, inventory), inventory, [])
-    assert isinstance(found, Fitting)
+    found = fit_choice(NEED, chosen(load, inventory), inventory, [])
+    assert isinstance(found, ManualPlacement)
     assert {id: taken / GB for id, taken in found.layout.memory.items()} == memory
 
 
@@ -152,9 +159,9 @@ def test_a_split_in_layers_is_that_split(counts: list[int]) -> None:
 
 def test_what_stays_free_is_not_given_away() -> None:
     inventory = machine(gpu("cuda:0", 35))
-    assert isinstance(fit(NEED, chosen(Load(device="cuda:0"), inventory), inventory, []), Fitting)
-    refused = fit(NEED, chosen(Load(device="cuda:0"), inventory), inventory, [], kept=0.1)
-    assert isinstance(refused, Refused)
+    assert isinstance(fit_choice(NEED, chosen(Load(device="cuda:0"), inventory), inventory, []), ManualPlacement)
+    refused = fit_choice(NEED, chosen(Load(device="cuda:0"), inventory), inventory, [], kept=0.1)
+    assert isinstance(refused, DoesNotFit)
 
 
 FULL = machine(gpu("cuda:0", 40, free=10), gpu("cuda:1", 40, free=40), gpu("cuda:2", 40, free=10), available=10)
@@ -189,8 +196,8 @@ FULL = machine(gpu("cuda:0", 40, free=10), gpu("cuda:1", 40, free=40), gpu("cuda
 )
 def test_what_goes_for_a_model(load: Load, running: list[Occupant], evicted: list[str] | None) -> None:
     inventory = FULL if load.device != "metal" else machine(gpu("metal", 32, free=5))
-    found = fit(NEED, chosen(load, inventory), inventory, running)
-    assert (list(found.evicted) if isinstance(found, Fitting) else None) == evicted
+    found = fit_choice(NEED, chosen(load, inventory), inventory, running)
+    assert (list(found.evicted) if isinstance(found, ManualPlacement) else None) == evicted
 
 
 @pytest.mark.parametrize(
@@ -203,20 +210,20 @@ def test_what_goes_for_a_model(load: Load, running: list[Occupant], evicted: lis
     ],
 )
 def test_a_refusal_says_which_device_lacks_how_much(load: Load, reason: str) -> None:
-    found = fit(NEED, chosen(load, FULL), FULL, [])
-    assert (found.reason if isinstance(found, Refused) else "") == reason
+    found = fit_choice(NEED, chosen(load, FULL), FULL, [])
+    assert (found.reason if isinstance(found, DoesNotFit) else "") == reason
 
 
 def test_a_refusal_counts_what_could_go() -> None:
-    refused = fit(NEED, chosen(Load(device="cuda:0"), FULL), FULL, [instance("idle", 9, cuda_0=15)])
-    assert isinstance(refused, Refused)
+    refused = fit_choice(NEED, chosen(Load(device="cuda:0"), FULL), FULL, [instance("idle", 9, cuda_0=15)])
+    assert isinstance(refused, DoesNotFit)
     assert refused.reason.startswith("cuda:0 lacks 7.5 GiB")
 
 
 def test_devices_that_have_room_for_no_layer_all_lack() -> None:
     none = machine(gpu("cuda:0", free=0), gpu("cuda:1", free=1))
-    refused = fit(NEED, chosen(Load(device="cuda:0,1"), none), none, [])
-    assert isinstance(refused, Refused)
+    refused = fit_choice(NEED, chosen(Load(device="cuda:0,1"), none), none, [])
+    assert isinstance(refused, DoesNotFit)
     assert [part.split(" lacks ")[0] for part in refused.reason.split(", ")] == ["cuda:0", "cuda:1"]
 
 
@@ -236,7 +243,7 @@ devices = st.lists(
     unique_by=lambda device: device.id,
 )
 needs = st.builds(
-    lambda weights, kv, compute, layers: Need(Estimate(weights, kv, compute), layers),
+    lambda weights, kv, compute, layers: MemoryNeed(Estimate(weights, kv, compute), layers),
     st.integers(0, 200),
     st.integers(0, 100),
     st.integers(0, 20),
@@ -255,13 +262,13 @@ loads: Any = st.builds(
 
 @given(devices, st.integers(0, 200), needs, running, loads)
 def test_no_device_is_given_more_than_it_has_and_none_goes_for_nothing(
-    gpus: list[Device], memory: int, need: Need, running: list[Occupant], load: Load
+    gpus: list[Device], memory: int, need: MemoryNeed, running: list[Occupant], load: Load
 ) -> None:
     inventory = Inventory(gpus, 200, memory)
     choice = choice_of(load, gpus)
     assert choice is not None
-    found = fit(need, choice, inventory, running)
-    if isinstance(found, Refused):
+    found = fit_choice(need, choice, inventory, running)
+    if isinstance(found, DoesNotFit):
         evictable = [each for each in running if each.evictable]
         assert not _fits(need, choice, inventory, evictable)
         return
@@ -274,7 +281,7 @@ def test_no_device_is_given_more_than_it_has_and_none_goes_for_nothing(
         assert not _fits(need, choice, inventory, [each for each in gone if each is not spared])
 
 
-def _fits(need: Need, choice: Choice, inventory: Inventory, gone: list[Occupant]) -> bool:
+def _fits(need: MemoryNeed, choice: DeviceChoice, inventory: Inventory, gone: list[Occupant]) -> bool:
     sizes = {CPU: (inventory.memory_total, inventory.memory_available)}
     sizes |= {gpu.id: (gpu.total, gpu.free) for gpu in inventory.gpus}
     rooms = {id: min(total, free + sum(each.memory.get(id, 0) for each in gone)) for id, (total, free) in sizes.items()}

@@ -5,10 +5,10 @@ import pytest
 from atelier.errors import Unavailable
 from atelier.settings import Load
 from registry.feed import Feed, InstanceRemoved, Snapshot
-from registry.instances.instance_record import Instance, State
+from registry.instances.instance_record import Instance, InstanceState
 
 
-def instance(number: int, state: State = State.READY) -> Instance:
+def instance(number: int, state: InstanceState = InstanceState.READY) -> Instance:
     return Instance(id=f"a/b:{number}", model_key="a/b", load=Load(), pin="", on_demand=True, host="", state=state)
 
 
@@ -18,10 +18,10 @@ async def test_a_snapshot_comes_first_and_changes_follow_in_order() -> None:
     changes = feed.follow()
     assert await anext(changes) == Snapshot([], [instance(1)], [], [])
     feed.publish(instance(2))
-    feed.publish(instance(1, State.STOPPING))
+    feed.publish(instance(1, InstanceState.STOPPING))
     feed.remove_instance("a/b:1")
     seen = [await anext(changes) for _ in range(3)]
-    assert seen == [instance(2), instance(1, State.STOPPING), InstanceRemoved("a/b:1")]
+    assert seen == [instance(2), instance(1, InstanceState.STOPPING), InstanceRemoved("a/b:1")]
     await changes.aclose()
 
 

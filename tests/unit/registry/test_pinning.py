@@ -4,7 +4,7 @@ import pytest
 
 from atelier.errors import InvalidRequest
 from atelier.settings import Load
-from registry.pinning import describe, format_cores, parse_cores, pin
+from registry.devices.pinning import describe, format_cores, parse_cores, pin
 
 EIGHT = range(8)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.devices.compute_device import CPU, Device, Inventory, pin_name, split_of
-from registry.devices.placement import Need, Occupant, Placed, Refused, place
+from registry.devices.placement import DoesNotFit, MemoryNeed, Occupant, Placement, place
 from registry.models.memory_estimate import Estimate
 
 GB = 10**9
@@ -21,8 +21,8 @@ def machine(*gpus: Device, memory: int = 64, available: int | None = None) -> In
     return Inventory(gpus, memory * GB, (memory if available is None else available) * GB)
 
 
-def need(weights: int, kv: int = 1, compute: int = 1, layers: int = 32) -> Need:
-    return Need(Estimate(weights * GB, kv * GB, compute * GB), layers)
+def need(weights: int, kv: int = 1, compute: int = 1, layers: int = 32) -> MemoryNeed:
+    return MemoryNeed(Estimate(weights * GB, kv * GB, compute * GB), layers)
 
 
 def instance(id: str, idle: float = 0.0, **gigabytes: int) -> Occupant:
@@ -63,19 +63,19 @@ ONE_FULL = machine(gpu(0, 24, free=1), gpu(1, 24))
         (ONE_FULL, need(22), "cuda:1", None),
     ],
 )
-def test_where_a_model_goes(inventory: Inventory, wanted: Need, devices: str, layers: int | None) -> None:
+def test_where_a_model_goes(inventory: Inventory, wanted: MemoryNeed, devices: str, layers: int | None) -> None:
     placed = place(wanted, inventory, [])
     if devices == "refused":
-        assert isinstance(placed, Refused)
+        assert isinstance(placed, DoesNotFit)
         return
-    assert isinstance(placed, Placed)
+    assert isinstance(placed, Placement)
     assert (pin_name(placed.devices), placed.layers, placed.evicted) == (devices, layers, ())
 
 
 def test_instances_are_spread_over_gpus() -> None:
     running = [instance("a", cuda_0=8), instance("b", cuda_1=8)]
     placed = place(need(7), machine(gpu(0, 24, 16), gpu(1, 24, 16), gpu(2, 24)), running)
-    assert isinstance(placed, Placed)
+    assert isinstance(placed, Placement)
     assert pin_name(placed.devices) == "cuda:2"
 
 
@@ -91,26 +91,26 @@ def test_instances_are_spread_over_gpus() -> None:
 def test_idle_instances_go_and_busy_ones_do_not(running: list[Occupant], expected: Any) -> None:
     full = machine(gpu(0, 24, free=4), gpu(1, 24, free=4), memory=64)
     placed = place(need(20, layers=32), full, running)
-    assert isinstance(placed, Placed)
+    assert isinstance(placed, Placement)
     assert (pin_name(placed.devices), placed.layers, placed.evicted) == expected
 
 
 def test_what_stays_free_is_not_given_away() -> None:
-    assert isinstance(place(need(22, kv=1, compute=1), machine(gpu(0, 24), memory=1), [], kept=0.1), Refused)
+    assert isinstance(place(need(22, kv=1, compute=1), machine(gpu(0, 24), memory=1), [], kept=0.1), DoesNotFit)
     placed = place(need(19, kv=1, compute=1), machine(gpu(0, 24), memory=8), [], kept=0.1)
-    assert isinstance(placed, Placed)
+    assert isinstance(placed, Placement)
 
 
 def test_each_gpu_has_buffers_of_its_own() -> None:
     placed = place(need(40, kv=2, compute=3), machine(gpu(0, 24), gpu(1, 24), gpu(2, 24)), [])
-    assert isinstance(placed, Placed)
+    assert isinstance(placed, Placement)
     assert sum(placed.memory.values()) >= (40 + 2 + 2 * 3) * GB - 2
     assert split_of(placed.devices, placed.memory) == [0.5, 0.5]
 
 
 def test_a_refusal_says_what_there_is() -> None:
     refused = place(need(100), machine(gpu(0, 24), memory=16), [])
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, DoesNotFit)
     assert "22.4 GiB" in refused.reason
 
 
@@ -132,8 +132,8 @@ def test_no_device_is_given_more_than_it_has(
     gpus: list[Device], memory: int, weights: int, kv: int, compute: int, layers: int
 ) -> None:
     inventory = Inventory(gpus, memory, memory)
-    placed = place(Need(Estimate(weights, kv, compute), layers), inventory, [])
-    if isinstance(placed, Refused):
+    placed = place(MemoryNeed(Estimate(weights, kv, compute), layers), inventory, [])
+    if isinstance(placed, DoesNotFit):
         return
     rooms = {**{device.id: device.free for device in gpus}, CPU: memory}
     assert all(taken <= rooms[id] for id, taken in placed.memory.items())

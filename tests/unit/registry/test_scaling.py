@@ -9,31 +9,31 @@ from registry.instances.scaling import (
     LONGEST_DELAY,
     UP_SECONDS,
     Grow,
+    Pressure,
     Replica,
     Shrink,
-    Strain,
     decide,
     delay_after,
 )
 
 
 def replica(number: int, *, active: int = 0, queued: int = 0, ready: bool = True, grown: bool = True) -> Replica:
-    return Replica(f"a/b:{number}", ready, not ready, active, queued, places=4, grown=grown)
+    return Replica(f"a/b:{number}", ready, not ready, active, queued, parallel=4, on_demand=grown)
 
 
 def stalled(number: int) -> Replica:
-    return replace(replica(number, active=4), ready=False, coming=False)
+    return replace(replica(number, active=4), ready=False, loading=False)
 
 
-def after(seconds: float, *replicas: Replica) -> Strain:
+def after(seconds: float, *replicas: Replica) -> Pressure:
     """What has held for so many seconds, at the time `seconds`."""
-    return Strain().after(replicas, 0.0).after(replicas, seconds)
+    return Pressure().after(replicas, 0.0).after(replicas, seconds)
 
 
 def test_fewer_than_the_least_is_one_too_few() -> None:
-    assert decide(1, 3, [], Strain(), 0.0) == Grow(needed=True)
-    assert decide(2, 3, [replica(1, ready=False)], Strain(), 0.0) == Grow(needed=True)
-    assert decide(1, 3, [replica(1)], Strain(), 0.0) is None
+    assert decide(1, 3, [], Pressure(), 0.0) == Grow(needed=True)
+    assert decide(2, 3, [replica(1, ready=False)], Pressure(), 0.0) == Grow(needed=True)
+    assert decide(1, 3, [replica(1)], Pressure(), 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_one_more_comes_when_calls_wait_at_all_of_them(replicas: list[Replica], 
 
 def test_a_moment_without_a_queue_starts_the_wait_anew() -> None:
     strained, relaxed = [replica(1, active=4, queued=1)], [replica(1)]
-    strain = Strain().after(strained, 0.0).after(relaxed, 1.0).after(strained, 1.5)
+    strain = Pressure().after(strained, 0.0).after(relaxed, 1.0).after(strained, 1.5)
     assert decide(0, 2, strained, strain, UP_SECONDS + 0.1) is None
     assert decide(0, 2, strained, strain, UP_SECONDS + 1.5) == Grow(needed=False)
 

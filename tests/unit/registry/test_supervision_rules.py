@@ -2,12 +2,11 @@
 
 from atelier.settings import Load
 from protos import inference_pb2 as pb
-from registry.instances.instance_choice import choose
-from registry.instances.instance_record import Instance, State
-from registry.instances.launch_backoff import HEALTHY_SECONDS, Crashes
-from registry.instances.liveness import Pulse
-from registry.instances.worker_exit import describe_ending
-from registry.instances.worker_state import judge
+from registry.instances.instance_record import Instance
+from registry.instances.instance_record import InstanceState as State
+from registry.instances.instance_set import preferred_instance
+from registry.instances.worker_exit import HEALTHY_SECONDS, CrashCount, describe_exit
+from registry.instances.worker_state import Liveness, next_state
 
 READY = pb.WorkerStatus(state=pb.WORKER_READY)
 LOADING = pb.WorkerStatus(state=pb.WORKER_LOADING)
@@ -18,35 +17,35 @@ def instance(state: State, number: int = 1) -> Instance:
 
 
 def test_delays_double_up_to_half_a_minute() -> None:
-    crashes, delays = Crashes(limit=100), []
+    crashes, delays = CrashCount(limit=100), []
     for _ in range(12):
-        crashes = crashes.another(0)
+        crashes = crashes.after_crash(0)
         delays.append(crashes.delay)
     assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
     assert delays[-1] == 30
 
 
 def test_one_crash_more_than_the_limit_is_too_many() -> None:
-    crashes = Crashes(limit=1).another(0)
+    crashes = CrashCount(limit=1).after_crash(0)
     assert not crashes.too_many
-    assert crashes.another(0).too_many
+    assert crashes.after_crash(0).too_many
 
 
 def test_a_healthy_minute_makes_earlier_crashes_forgotten() -> None:
-    crashes = Crashes(limit=5, in_a_row=5)
-    assert crashes.another(HEALTHY_SECONDS).in_a_row == 1
-    assert crashes.another(HEALTHY_SECONDS - 1).in_a_row == 6
+    crashes = CrashCount(limit=5, in_a_row=5)
+    assert crashes.after_crash(HEALTHY_SECONDS).in_a_row == 1
+    assert crashes.after_crash(HEALTHY_SECONDS - 1).in_a_row == 6
 
 
 def test_a_silent_worker_stalls() -> None:
-    pulse = Pulse(20, heard_at=100, moved_at=100).after(READY, 110)
+    pulse = Liveness(20, status_at=100, progress_at=100).after(READY, 110)
     assert not pulse.stalled(129)
     assert pulse.stalled(130)
 
 
 def test_a_worker_with_work_and_no_steps_stalls() -> None:
     busy = pb.WorkerStatus(state=pb.WORKER_READY, active=1, steps=7)
-    pulse = Pulse(20, 100, 100).after(busy, 101)
+    pulse = Liveness(20, 100, 100).after(busy, 101)
     for second in range(102, 121):
         pulse = pulse.after(busy, second)
         assert not pulse.stalled(second)
@@ -55,34 +54,34 @@ def test_a_worker_with_work_and_no_steps_stalls() -> None:
 
 
 def test_an_idle_worker_does_not_stall() -> None:
-    assert not Pulse(20, 100, 100).after(READY, 500).stalled(500)
+    assert not Liveness(20, 100, 100).after(READY, 500).stalled(500)
 
 
 def test_the_state_follows_the_worker() -> None:
-    assert judge(State.STARTING, LOADING, stalled=False) is State.LOADING
-    assert judge(State.LOADING, READY, stalled=False) is State.READY
-    assert judge(State.READY, None, stalled=True) is State.STALLED
-    assert judge(State.STALLED, READY, stalled=False) is State.READY
-    assert judge(State.LOADING, pb.WorkerStatus(state=pb.WORKER_FAILED), stalled=False) is State.FAILED
+    assert next_state(State.STARTING, LOADING, stalled=False) is State.LOADING
+    assert next_state(State.LOADING, READY, stalled=False) is State.READY
+    assert next_state(State.READY, None, stalled=True) is State.STALLED
+    assert next_state(State.STALLED, READY, stalled=False) is State.READY
+    assert next_state(State.LOADING, pb.WorkerStatus(state=pb.WORKER_FAILED), stalled=False) is State.FAILED
 
 
 def test_a_worker_that_drains_by_itself_is_no_longer_ready() -> None:
-    assert judge(State.READY, pb.WorkerStatus(state=pb.WORKER_DRAINING), stalled=False) is State.RESTARTING
+    assert next_state(State.READY, pb.WorkerStatus(state=pb.WORKER_DRAINING), stalled=False) is State.RESTARTING
 
 
 def test_a_ready_instance_is_chosen_before_one_that_loads() -> None:
-    chosen = choose([instance(State.FAILED, 1), instance(State.LOADING, 2), instance(State.READY, 3)])
+    chosen = preferred_instance([instance(State.FAILED, 1), instance(State.LOADING, 2), instance(State.READY, 3)])
     assert chosen is not None
     assert chosen.id == "a/b:3"
 
 
 def test_a_stalled_instance_is_waited_for_rather_than_doubled() -> None:
-    chosen = choose([instance(State.FAILED, 1), instance(State.STALLED, 2)])
+    chosen = preferred_instance([instance(State.FAILED, 1), instance(State.STALLED, 2)])
     assert chosen is not None
     assert chosen.state is State.STALLED
 
 
 def test_endings_are_told_in_words() -> None:
-    assert describe_ending(-9, "") == "was killed by SIGKILL"
-    assert describe_ending(3, "oh no") == "ended with exit code 3; its last words: oh no"
-    assert describe_ending(None, "") == "ended"
+    assert describe_exit(-9, "") == "was killed by SIGKILL"
+    assert describe_exit(3, "oh no") == "ended with exit code 3; its log ends: oh no"
+    assert describe_exit(None, "") == "ended"

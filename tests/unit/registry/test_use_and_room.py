@@ -8,38 +8,38 @@ from hypothesis import strategies as st
 
 from protos.inference_pb2 import WorkerStatus
 from registry.devices.compute_device import Device, Inventory
-from registry.host_memory import Memory, machine_memory
-from registry.instances.idleness import Use
-from registry.instances.memory_accounting import (
+from registry.devices.host_memory import Memory, machine_memory
+from registry.devices.memory_accounting import (
     Resident,
     Tenant,
-    committed,
+    committed_memory,
     evictions,
-    freed,
     guardrail,
+    minus_granted,
+    minus_loaded,
+    plus_freed,
     shared_pages,
-    uncommitted,
-    without,
 )
+from registry.instances.worker_state import Idleness
 
 
 def test_work_that_came_and_went_between_two_statuses_counts() -> None:
-    use = Use(last=0.0).after(WorkerStatus(steps=4), 10.0)
+    use = Idleness(last_work=0.0).after(WorkerStatus(steps=4), 10.0)
     assert use.idle_seconds(12.0) == 2.0
     assert use.after(WorkerStatus(steps=4), 11.0).idle_seconds(12.0) == 2.0
 
 
 @pytest.mark.parametrize("status", [WorkerStatus(active=1), WorkerStatus(queued=1)])
 def test_what_works_never_expires(status: WorkerStatus) -> None:
-    use = Use(last=0.0).after(status, 1.0)
+    use = Idleness(last_work=0.0).after(status, 1.0)
     assert not use.expired(1000.0, 1.0)
     assert use.idle_seconds(1000.0) == 0.0
 
 
 def test_without_a_limit_it_stays() -> None:
-    assert not Use(last=0.0).expired(1e9, None)
-    assert Use(last=0.0).expired(5.0, 5.0)
-    assert not Use(last=0.0).expired(4.9, 5.0)
+    assert not Idleness(last_work=0.0).expired(1e9, None)
+    assert Idleness(last_work=0.0).expired(5.0, 5.0)
+    assert not Idleness(last_work=0.0).expired(4.9, 5.0)
 
 
 def tenant(id: str, memory: int, idle: float, evictable: bool = True) -> Tenant:
@@ -101,23 +101,23 @@ def test_guardrails_leave_more_and_more() -> None:
 
 def test_what_was_granted_is_not_there_any_more() -> None:
     inventory = Inventory([Device("cuda:0", "", 100, 80)], 1000, 500)
-    left = without(inventory, [{"cuda:0": 30, "cpu": 50}, {"cuda:0": 60}], 100)
+    left = minus_granted(inventory, [{"cuda:0": 30, "cpu": 50}, {"cuda:0": 60}], 100)
     assert (left.gpus[0].free, left.memory_available) == (0, 350)
 
 
 def test_what_is_unloaded_comes_back_and_no_more_than_there_is() -> None:
     inventory = Inventory([Device("cuda:0", "", 100, 30), Device("cuda:1", "", 100, 30)], 1000, 500)
-    left = freed(inventory, [{"cuda:0": 20, "cpu": 50}, {"cuda:0": 10, "cuda:1": 99}])
+    left = plus_freed(inventory, [{"cuda:0": 20, "cpu": 50}, {"cuda:0": 10, "cuda:1": 99}])
     assert ([gpu.free for gpu in left.gpus], left.memory_available) == ([60, 100], 550)
-    assert freed(inventory, [{"cpu": 900}]).memory_available == 1000
+    assert plus_freed(inventory, [{"cpu": 900}]).memory_available == 1000
 
 
 def test_a_device_that_keeps_quiet_about_others_has_what_the_estimates_leave() -> None:
     inventory = Inventory([Device("metal", "", 100, 95), Device("cuda:0", "", 100, 95)], 1000, 500)
     loaded = [{"metal": 30, "cuda:0": 30}, {"metal": 40}]
-    assert [gpu.free for gpu in uncommitted(inventory, loaded).gpus] == [30, 95]
-    assert [gpu.free for gpu in uncommitted(inventory, [{"metal": 200}]).gpus] == [0, 95]
-    assert [gpu.free for gpu in uncommitted(inventory, [{"metal": 1}]).gpus] == [95, 95]  # others have the rest
+    assert [gpu.free for gpu in minus_loaded(inventory, loaded).gpus] == [30, 95]
+    assert [gpu.free for gpu in minus_loaded(inventory, [{"metal": 200}]).gpus] == [0, 95]
+    assert [gpu.free for gpu in minus_loaded(inventory, [{"metal": 1}]).gpus] == [95, 95]  # others have the rest
 
 
 def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
@@ -135,11 +135,11 @@ def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
 
 def test_a_file_that_several_instances_map_is_there_once() -> None:
     residents = [Resident("a", 10, 15), Resident("a", 10, 12), Resident("b", 5, 6), Resident("b", 5, 2)]
-    assert committed(residents) == 15 + 2 + 6 + 0
-    assert committed([]) == 0
+    assert committed_memory(residents) == 15 + 2 + 6 + 0
+    assert committed_memory([]) == 0
 
 
 def test_what_is_there_of_a_file_is_what_the_most_of_it_takes() -> None:
     residents = [Resident("a", 10, 4), Resident("a", 60, 62), Resident("b", 5, 9)]
     assert (shared_pages(residents, "a"), shared_pages(residents, "b"), shared_pages(residents, "c")) == (60, 5, 0)
-    assert committed(residents) == committed(residents[::-1]) == 60 + 2 + 5 + 4
+    assert committed_memory(residents) == committed_memory(residents[::-1]) == 60 + 2 + 5 + 4

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from registry.instances.worker_environment import worker_environment
-from registry.instances.worker_log import LARGEST, last_lines, log_path, open_log
+from registry.devices.pinning import worker_environment
+from registry.instances.local_worker import LARGEST_LOG, last_lines, log_path, open_log
 
 
 def test_secrets_are_not_inherited() -> None:
@@ -32,10 +32,10 @@ def test_each_instance_has_a_log_file_in_the_logs_folder() -> None:
 def test_a_large_log_makes_room_at_the_next_launch(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "a.log"
     os.close(open_log(path))
-    path.write_bytes(b"x" * (LARGEST + 1))
+    path.write_bytes(b"x" * (LARGEST_LOG + 1))
     os.close(open_log(path))
     assert path.stat().st_size == 0
-    assert path.with_suffix(".log.1").stat().st_size == LARGEST + 1
+    assert path.with_suffix(".log.1").stat().st_size == LARGEST_LOG + 1
 
 
 def test_last_words_are_those_of_this_launch(tmp_path: Path) -> None:

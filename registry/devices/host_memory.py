@@ -1,4 +1,4 @@
-"""The registry's machine: the memory that it has, and what is available now; whether models may lie elsewhere."""
+"""The memory of the registry's machine or container, and whether its llama.cpp supports GPUs."""
 
 import functools
 import importlib.util
@@ -13,14 +13,14 @@ GPU_BACKENDS = ("cuda", "hip", "vulkan", "metal", "sycl", "musa", "opencl")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """In bytes. What the kernel's caches hold is available: a mapped model's pages are among them."""
+    """In bytes. The kernel's caches count as available, a mapped model's pages among them."""
 
     total: int
     available: int
 
 
 def machine_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> Memory:
-    """Of the machine, or of the container that the registry runs in, if that may have less."""
+    """Of the machine, or of the registry's container if that has a lower limit."""
     machine = _of_machine(meminfo)
     container = _of_container(cgroup)
     if container is None or container.total >= machine.total:
@@ -33,12 +33,12 @@ def _of_machine(meminfo: Path) -> Memory:
     try:
         entries = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         return Memory(total, int(entries["MemAvailable"].split()[0]) * 1024)
-    except (OSError, KeyError, ValueError):  # a system without it does not say what is available
+    except (OSError, KeyError, ValueError):  # a system without it does not report what is available
         return Memory(total, total)
 
 
 def _of_container(cgroup: Path) -> Memory | None:
-    """By version 2 of control groups; None without a limit."""
+    """By control groups, version 2; None without a limit."""
     try:
         limit = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())
@@ -50,8 +50,8 @@ def _of_container(cgroup: Path) -> Memory | None:
 
 @functools.cache
 def has_gpu_backend() -> bool:
-    """Whether this build of llama.cpp can hold models on a GPU, by the libraries that it came with."""
-    spec = importlib.util.find_spec("llama_cpp")  # found, and not imported: that would open devices
+    """Whether this build of llama.cpp has a GPU backend, by the libraries that it ships."""
+    spec = importlib.util.find_spec("llama_cpp")  # found, not imported: importing would open devices
     if spec is None or spec.origin is None:
         return False
     names = [path.name for path in (Path(spec.origin).parent / "lib").glob("*ggml-*")]

@@ -1,12 +1,12 @@
-"""Which devices and cores a worker may use: pure, from its load settings to its environment.
+"""From load settings to the devices and cores that a worker may use, and to its environment. Pure.
 
-Devices are fixed in the environment because every backend reads it once, before llama.cpp's first
-call. How each backend is told to use nothing differs:
+Devices are set in the environment because every backend reads it once, before llama.cpp's first call. Backends
+differ in how all of their devices are hidden:
 
 - CUDA: an index that does not exist ends the list, so -1 hides all.
 - HIP: the same; an empty value counts as unset, and CUDA_VISIBLE_DEVICES is read in its place.
-- Vulkan (ggml): an empty list is no device; an index that does not exist is fatal.
-- RPC: our own variable, which names the servers; a worker knows no others.
+- Vulkan (ggml): an empty list hides all; an index that does not exist is fatal.
+- RPC: a variable of this project, which names the servers; a worker connects to no others.
 """
 
 import re
@@ -23,25 +23,32 @@ VISIBLE = {
     "vulkan": "GGML_VK_VISIBLE_DEVICES",
     "rpc": RPC_SERVERS,
 }
-NOTHING = {"cuda": "-1", "rocm": "-1", "vulkan": "", "rpc": ""}
+HIDDEN = {"cuda": "-1", "rocm": "-1", "vulkan": "", "rpc": ""}
 DEVICE = re.compile(r"(?P<backend>cuda|rocm|vulkan|rpc):(?P<numbers>\d{1,3}(?:,\d{1,3})*)")
 CORE_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
+
+NEEDED = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV", "ATELIER_LOG_LEVEL"})
+NEEDED_PREFIXES = (
+    *("CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCR_", "VK_", "GGML_"),
+    *("OMP_", "GOMP_", "KMP_"),
+    *("PYTHON", "DYLD_", "LC_", "XDG_"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a worker is held to."""
+    """The device and cores that a worker is restricted to."""
 
     device: str
-    cores: list[int]  # empty: those it inherits
+    cores: list[int]  # empty: as inherited
     description: str  # for people: "cuda:1 cores 0-7"
     environment: dict[str, str] = field(default_factory=dict)
 
 
 def pin(load: Load, available: Collection[int]) -> Pin:
-    """Where a worker with these settings runs, on a machine that has the `available` cores.
+    """For a worker with these settings, on a machine with the `available` cores.
 
-    InvalidRequest, naming `device` or `cores`, when it cannot.
+    Raises InvalidRequest, which names `device` or `cores`.
     """
     cores = parse_cores(load.cores, available) if load.cores is not None else []
     environment = device_environment(load.device)
@@ -49,11 +56,11 @@ def pin(load: Load, available: Collection[int]) -> Pin:
 
 
 def device_environment(device: str) -> dict[str, str]:
-    """The variables that show a worker this device and hide the others."""
+    """The variables that make this device visible to a worker and hide all others. Raises InvalidRequest."""
     if device == "auto":
         return {}
     if device in ("cpu", "metal"):
-        return {VISIBLE[backend]: NOTHING[backend] for backend in VISIBLE}
+        return {VISIBLE[backend]: HIDDEN[backend] for backend in VISIBLE}
     match = DEVICE.fullmatch(device)
     if match is None:
         raise InvalidRequest(
@@ -61,14 +68,14 @@ def device_environment(device: str) -> dict[str, str]:
             'such as "cuda:1" or "cuda:0,1".',
             param="device",
         )
-    hidden = {VISIBLE[backend]: NOTHING[backend] for backend in VISIBLE if backend != match["backend"]}
+    hidden = {VISIBLE[backend]: HIDDEN[backend] for backend in VISIBLE if backend != match["backend"]}
     return hidden | _shown(match["backend"], match["numbers"])
 
 
 def within_visible(inherited: Mapping[str, str], pinned: Mapping[str, str]) -> dict[str, str]:
-    """What pins a worker, where this server itself may use some of the machine's devices only.
+    """What pins a worker if this server itself is restricted to some of the machine's devices.
 
-    Its own devices are counted from 0, as llama.cpp counts those that it sees:
+    The server's devices are numbered from 0, as llama.cpp numbers those that it sees:
 
         CUDA_VISIBLE_DEVICES=3,5 for the server, cuda:1 for the worker  -->  CUDA_VISIBLE_DEVICES=5
         ATELIER_RPC_SERVERS=a:50052,b:50052 for the server, rpc:1 for the worker  -->  ATELIER_RPC_SERVERS=b:50052
@@ -79,13 +86,19 @@ def within_visible(inherited: Mapping[str, str], pinned: Mapping[str, str]) -> d
         wanted = pinned.get(variable, "").split(",")
         if (own or backend == "rpc") and all(number.isdecimal() for number in wanted):
             translated[variable] = (
-                ",".join(own[int(number)] for number in wanted if int(number) < len(own)) or NOTHING[backend]
+                ",".join(own[int(number)] for number in wanted if int(number) < len(own)) or HIDDEN[backend]
             )
     return translated
 
 
+def worker_environment(inherited: Mapping[str, str], pinned: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a worker: what it needs of the registry's, without secrets, then what pins it."""
+    kept = {name: value for name, value in inherited.items() if name in NEEDED or name.startswith(NEEDED_PREFIXES)}
+    return {**kept, "ATELIER_LOG_FORMAT": "json", **pinned}
+
+
 def parse_cores(text: str, available: Collection[int]) -> list[int]:
-    """The cores of a list such as "0-3,6", sorted; each must be available."""
+    """The cores of a list such as "0-3,6", sorted. Raises InvalidRequest if one is not available."""
     cores: set[int] = set()
     for part in text.split(","):
         match = CORE_RANGE.fullmatch(part.strip())
@@ -100,7 +113,7 @@ def parse_cores(text: str, available: Collection[int]) -> list[int]:
 
 
 def describe(device: str, cores: Collection[int], devices: Collection[str] = ()) -> str:
-    """For people: what it runs on. `devices` are those that a worker says it uses."""
+    """For people: what a worker runs on. `devices` are those that it reports to use."""
     chosen = device if device != "auto" else (", ".join(devices).lower() or "auto")
     return f"{chosen} cores {format_cores(cores)}"
 

@@ -1,0 +1,139 @@
+"""How much memory is left for another instance, and which instances must be unloaded for it. Pure.
+
+A busy instance is never unloaded, nor one that an operator loaded; of the others those that were idle for longest,
+and no more of them than needed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from registry.devices.compute_device import CPU, Device, Inventory
+
+SHARES = {"off": 0.0, "relaxed": 0.0, "balanced": 0.05, "strict": 0.15}
+"""The share of all memory that loads leave free, by the guardrail's name."""
+SELF_REPORTING = ("metal",)
+"""Backends that report to a process what it has taken of a device's memory itself, but not what others have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """An instance that takes memory of one device."""
+
+    id: str
+    memory: int  # bytes, as estimated before it was loaded
+    idle_seconds: float
+    evictable: bool  # loaded by a request, and idle now
+
+
+def guardrail(name: str, custom: int) -> tuple[float, int]:
+    """The share of every device's memory that stays free, and bytes of main memory, for "custom" alone."""
+    return (0.0, custom) if name == "custom" else (SHARES[name], 0)
+
+
+def not_yet_taken(memory: Mapping[str, int], progress: float) -> dict[str, int]:
+    """What a loading instance will still take, by device: free memory no longer contains what it has taken."""
+    return {device: round(taken * (1 - progress)) for device, taken in memory.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """What an instance holds in main memory while it is loaded."""
+
+    file: str  # of its weights, whose pages instances of one file share
+    weights: int  # bytes
+    whole: int  # bytes, weights included, as far as they are not on a GPU
+
+    @property
+    def mapped(self) -> int:
+        return min(self.weights, self.whole)
+
+
+def committed_memory(residents: Sequence[Resident]) -> int:
+    """Bytes of main memory that they hold together.
+
+    The kernel counts a mapped file's pages as available, since it could read them again.
+    """
+    own = sum(resident.whole - resident.mapped for resident in residents)
+    return own + sum(shared_pages(residents, file) for file in {resident.file for resident in residents})
+
+
+def shared_pages(residents: Sequence[Resident], file: str) -> int:
+    """Bytes of the file that are in main memory already."""
+    return max((resident.mapped for resident in residents if resident.file == file), default=0)
+
+
+def minus_granted(inventory: Inventory, granted: Sequence[Mapping[str, int]], kept: int) -> Inventory:
+    """Without what was granted to loading instances, by device, and without `kept` bytes of main memory."""
+
+    def taken(device: str) -> int:
+        return sum(each.get(device, 0) for each in granted)
+
+    gpus = [replace(gpu, free=max(0, gpu.free - taken(gpu.id))) for gpu in inventory.gpus]
+    return replace(inventory, gpus=gpus, memory_available=max(0, inventory.memory_available - taken(CPU) - kept))
+
+
+def plus_freed(inventory: Inventory, unloaded: Sequence[Mapping[str, int]]) -> Inventory:
+    """With what unloading frees, by device."""
+
+    def freed(device: str) -> int:
+        return sum(each.get(device, 0) for each in unloaded)
+
+    gpus = [replace(gpu, free=min(gpu.total, gpu.free + freed(gpu.id))) for gpu in inventory.gpus]
+    available = min(inventory.memory_total, inventory.memory_available + freed(CPU))
+    return replace(inventory, gpus=gpus, memory_available=available)
+
+
+def minus_loaded(inventory: Inventory, loaded: Sequence[Mapping[str, int]]) -> Inventory:
+    """Without the estimates of loaded instances, on devices that do not report what other processes take."""
+
+    def left(gpu: Device) -> int:
+        return max(0, min(gpu.free, gpu.total - sum(each.get(gpu.id, 0) for each in loaded)))
+
+    gpus = [replace(gpu, free=left(gpu)) if gpu.backend in SELF_REPORTING else gpu for gpu in inventory.gpus]
+    return replace(inventory, gpus=gpus)
+
+
+def exclusive_memory(inventory: Inventory, memory: Mapping[str, int]) -> dict[str, int]:
+    """What no other instance can have, by device: all of an exclusive device, of another what the instance takes."""
+    whole = {gpu.id: gpu.total for gpu in inventory.gpus if gpu.exclusive}
+    return {device: whole.get(device, taken) for device, taken in memory.items()}
+
+
+class Candidate(Protocol):
+    """What may have to be unloaded."""
+
+    @property
+    def idle_seconds(self) -> float: ...
+
+    @property
+    def evictable(self) -> bool: ...
+
+
+AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
+
+
+def fewest_evictions(
+    candidates: Sequence[AnyCandidate], enough: Callable[[Sequence[AnyCandidate]], bool]
+) -> list[AnyCandidate] | None:
+    """Those that must be unloaded so that it is `enough`, none of them needlessly; None if all would not suffice."""
+    going: list[AnyCandidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: -candidate.idle_seconds):
+        if enough(going):
+            break
+        if candidate.evictable:
+            going.append(candidate)
+    if not enough(going):
+        return None
+    for candidate in list(going):  # a small one that was taken early may be needless beside a large one
+        rest = [each for each in going if each is not candidate]
+        if enough(rest):
+            going = rest
+    return going
+
+
+def evictions(needed: int, available: int, tenants: Sequence[Tenant]) -> list[str] | None:
+    """The ids of those to unload so that `needed` bytes are available; None if that is impossible."""
+    missing = needed - available
+    going = fewest_evictions(tenants, lambda going: sum(each.memory for each in going) >= missing)
+    return None if going is None else [tenant.id for tenant in going]
