@@ -55,7 +55,7 @@ class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopReason
     USER_STOPPED: _StopReason.ValueType  # 5
     MODEL_UNLOADED: _StopReason.ValueType  # 6
     TOOL_CALLS: _StopReason.ValueType  # 7
-    """the completion ended with calls that the caller is to run"""
+    """the completion ended with calls for the caller to run"""
 
 class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper): ...
 
@@ -67,7 +67,7 @@ CONTEXT_LENGTH_REACHED: StopReason.ValueType  # 4
 USER_STOPPED: StopReason.ValueType  # 5
 MODEL_UNLOADED: StopReason.ValueType  # 6
 TOOL_CALLS: StopReason.ValueType  # 7
-"""the completion ended with calls that the caller is to run"""
+"""the completion ended with calls for the caller to run"""
 Global___StopReason: _TypeAlias = StopReason  # noqa: Y015
 
 class _SequenceState:
@@ -78,18 +78,18 @@ class _SequenceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sequenc
     DESCRIPTOR: _descriptor.EnumDescriptor
     SEQUENCE_STATE_UNSPECIFIED: _SequenceState.ValueType  # 0
     SEQUENCE_WAITING: _SequenceState.ValueType  # 1
-    """for its turn"""
+    """for a slot"""
     SEQUENCE_PREFILL: _SequenceState.ValueType  # 2
-    """its prompt is being computed, or the beginning of it by another sequence"""
+    """its prompt is being computed, or a prefix of it by another sequence"""
     SEQUENCE_DECODE: _SequenceState.ValueType  # 3
 
 class SequenceState(_SequenceState, metaclass=_SequenceStateEnumTypeWrapper): ...
 
 SEQUENCE_STATE_UNSPECIFIED: SequenceState.ValueType  # 0
 SEQUENCE_WAITING: SequenceState.ValueType  # 1
-"""for its turn"""
+"""for a slot"""
 SEQUENCE_PREFILL: SequenceState.ValueType  # 2
-"""its prompt is being computed, or the beginning of it by another sequence"""
+"""its prompt is being computed, or a prefix of it by another sequence"""
 SEQUENCE_DECODE: SequenceState.ValueType  # 3
 Global___SequenceState: _TypeAlias = SequenceState  # noqa: Y015
 
@@ -169,11 +169,11 @@ class Submit(_message.Message):
     ECHO_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     call: _builtins.int
-    """the caller's number for it, unique within the stream"""
+    """the caller's number of the call, unique within the stream"""
     request_id: _builtins.str
     """the HTTP request's, for logs"""
     instance_id: _builtins.str
-    """refused by any other instance: ports and sockets are reused"""
+    """any other instance rejects the call: ports and sockets are reused"""
     text: _builtins.str
     json_object: _builtins.bool
     """any JSON object"""
@@ -189,11 +189,11 @@ class Submit(_message.Message):
     choices: _builtins.int
     """completions to produce for the prompt (1 when unset)"""
     fairness_key: _builtins.str
-    """whose share of the worker this call uses"""
+    """the client whose share of the worker the call uses"""
     logprobs: _builtins.int
-    """wanted for every token, with this many of the likeliest tokens"""
+    """requested for every token, with this many of the likeliest tokens"""
     prompt_progress: _builtins.bool
-    """PromptProgress events are wanted"""
+    """PromptProgress events are requested"""
     priority: _builtins.int
     """the lower, the sooner it starts (0 when unset)"""
     timeout_seconds: _builtins.float
@@ -201,11 +201,11 @@ class Submit(_message.Message):
     left for the whole call
     """
     queue_timeout_seconds: _builtins.float
-    """that it may wait for a sequence"""
+    """of waiting for a slot"""
     max_tokens_is_bound: _builtins.bool
-    """max_tokens is a bound, and not a wish: where the context has room for fewer, those are all."""
+    """max_tokens is an upper limit: if the context has room for fewer, that is no error."""
     echo: Global___Echo.ValueType
-    """of text or tokens: the prompt is told as Echoed events"""
+    """of text or tokens: the prompt is returned as Echoed events"""
     @_builtins.property
     def chat(self) -> Global___Chat: ...
     @_builtins.property
@@ -216,7 +216,7 @@ class Submit(_message.Message):
     def sampling(self) -> _settings_pb2.SamplingSettings: ...
     @_builtins.property
     def lora(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterScale]:
-        """none: every adapter at its own scale; otherwise those not named are off"""
+        """none: every adapter at its own scale; otherwise adapters that are not named are off"""
 
     def __init__(
         self,
@@ -308,20 +308,20 @@ class Chat(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     messages_json: _builtins.bytes
-    """A JSON array of {role, content, ...}. Content is a string, or where there are images a list of parts:
+    """A JSON array of {role, content, ...}. Content is a string, or with images a list of parts:
     {"type": "text", "text": ...} and {"type": "image"}.
     """
     template: _builtins.str
     """overrides the model's"""
     template_arguments_json: _builtins.bytes
-    """an object: what else the template is given, such as {"enable_thinking": false}"""
+    """an object of further template variables, such as {"enable_thinking": false}"""
     @_builtins.property
     def tools(self) -> Global___Tools: ...
     @_builtins.property
     def output(self) -> Global___OutputFormat: ...
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """encoded (PNG, JPEG, WebP, ...): one for each image part, in their order"""
+        """encoded (PNG, JPEG, WebP, ...): one per image part, in order"""
 
     def __init__(
         self,
@@ -375,7 +375,7 @@ class Tools(_message.Message):
     choice: Global___Tools.Choice.ValueType
     name: _builtins.str
     one_at_a_time: _builtins.bool
-    """one call in a completion at most"""
+    """at most one call per completion"""
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]: ...
     def __init__(
@@ -426,7 +426,7 @@ Global___Tool: _TypeAlias = Tool  # noqa: Y015
 
 @_typing.final
 class OutputFormat(_message.Message):
-    """How reasoning and tool calls are told from the rest of a completion."""
+    """How reasoning and tool calls are distinguished from the rest of a completion."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -434,9 +434,9 @@ class OutputFormat(_message.Message):
     REASONING_START_FIELD_NUMBER: _builtins.int
     REASONING_END_FIELD_NUMBER: _builtins.int
     tool_calls: _builtins.str
-    """a format's name; "auto" or empty: as the chat template says"""
+    """a format's name; "auto" or empty: by the chat template"""
     reasoning_start: _builtins.str
-    """unset: as the chat template says"""
+    """unset: by the chat template"""
     reasoning_end: _builtins.str
     def __init__(
         self,
@@ -482,7 +482,7 @@ Global___Tokens: _TypeAlias = Tokens  # noqa: Y015
 
 @_typing.final
 class Infill(_message.Message):
-    """Text to find the middle of, for models trained to."""
+    """Text around a gap, for models trained to fill it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -506,7 +506,7 @@ Global___Infill: _TypeAlias = Infill  # noqa: Y015
 
 @_typing.final
 class AdapterScale(_message.Message):
-    """How strongly one of the instance's LoRA adapters takes part."""
+    """The scale of one of the instance's LoRA adapters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -629,7 +629,7 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
-    """The prompt is rendered, tokenised and found to fit: the call will be computed, in its turn."""
+    """The prompt is rendered, tokenised and fits: the call is queued."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -639,8 +639,8 @@ class Accepted(_message.Message):
     DROPPED_TOKENS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     dropped_messages: _builtins.int
-    """What the prompt was made to fit by (SamplingSettings.context_overflow): whole messages of a chat
-    that were left out, and tokens that were cut from the rest.
+    """What was removed to make the prompt fit (SamplingSettings.context_overflow): whole messages of a
+    chat, and tokens of the rest.
     """
     dropped_tokens: _builtins.int
     @_builtins.property
@@ -665,7 +665,7 @@ Global___Accepted: _TypeAlias = Accepted  # noqa: Y015
 
 @_typing.final
 class PromptProgress(_message.Message):
-    """How far a prompt is computed, sent after each of its slices."""
+    """Progress of the prompt, sent after each of its slices."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -703,7 +703,7 @@ class Echoed(_message.Message):
     text: _builtins.str
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """of its tokens, when they are wanted"""
+        """of its tokens, if requested"""
 
     def __init__(
         self,
@@ -733,11 +733,11 @@ class Delta(_message.Message):
     text: _builtins.str
     """whole code points; may be empty"""
     tokens: _builtins.int
-    """tokens it stands for"""
+    """number of tokens"""
     reasoning: _builtins.str
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """one per token, when they are wanted"""
+        """one per token, if requested"""
 
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCallPiece]: ...
@@ -769,7 +769,7 @@ class ToolCallPiece(_message.Message):
     index: _builtins.int
     """of the call in its completion, from 0"""
     id: _builtins.str
-    """in the first piece only, like the name"""
+    """in the first piece only, as is the name"""
     name: _builtins.str
     arguments: _builtins.str
     """a piece of the JSON text"""
@@ -803,7 +803,7 @@ class TokenLogprob(_message.Message):
     piece: _builtins.bytes
     """may be part of a code point"""
     logprob: _builtins.float
-    """natural logarithm of the probability; unset for a prompt's first token, which has none"""
+    """natural logarithm; unset for a prompt's first token"""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """the likeliest tokens, likeliest first"""
@@ -881,9 +881,9 @@ class Statistics(_message.Message):
     tokens_per_second: _builtins.float
     """predicted tokens after the first, per generation second"""
     draft_tokens: _builtins.int
-    """guessed ahead by speculation"""
+    """guessed by speculation"""
     accepted_draft_tokens: _builtins.int
-    """and found right"""
+    """guesses that were accepted"""
     reasoning_tokens: _builtins.int
     """of the predicted ones"""
     def __init__(
@@ -930,7 +930,7 @@ Global___Failed: _TypeAlias = Failed  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
-    """An error of atelier/errors.py; `code` is the name that both sides know it by."""
+    """An error of atelier/errors.py, identified by `code`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -970,7 +970,7 @@ class EmbedRequest(_message.Message):
     request_id: _builtins.str
     instance_id: _builtins.str
     dimensions: _builtins.int
-    """keep this many numbers of each vector; all when unset"""
+    """truncate each vector to this length; unset: the full length"""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tokens]: ...
     @_builtins.property
@@ -1109,9 +1109,9 @@ class TokenizeRequest(_message.Message):
     instance_id: _builtins.str
     text: _builtins.str
     add_special: _builtins.bool
-    """begin-of-sequence and the like; on when unset"""
+    """begin-of-sequence and the like; default on"""
     parse_special: _builtins.bool
-    """tokens that the text writes out, such as <s>, are meant; on when unset"""
+    """control tokens written in the text, such as <s>, count as such; default on"""
     @_builtins.property
     def chat(self) -> Global___Chat: ...
     def __init__(
@@ -1151,7 +1151,7 @@ class TokenizeReply(_message.Message):
     PIECES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """of an image's cells 2^32 - 1, which is no token"""
+        """2^32 - 1, which is no token, for an image's cells"""
 
     @_builtins.property
     def pieces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -1203,7 +1203,7 @@ class DetokenizeReply(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """U+FFFD where the tokens are no whole code point"""
+    """U+FFFD for tokens that are not a whole code point"""
     def __init__(
         self,
         *,
@@ -1381,7 +1381,7 @@ class ListSequencesReply(_message.Message):
     SEQUENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sequence]:
-        """those that run, then those that wait"""
+        """running ones, then waiting ones"""
 
     def __init__(
         self,
@@ -1398,7 +1398,7 @@ Global___ListSequencesReply: _TypeAlias = ListSequencesReply  # noqa: Y015
 
 @_typing.final
 class Sequence(_message.Message):
-    """One choice of one call: how far it is, and nothing of what it says."""
+    """One choice of one call: its progress, and nothing of its content."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1480,10 +1480,10 @@ class WorkerStatus(_message.Message):
     active: _builtins.int
     """sequences being decoded"""
     queued: _builtins.int
-    """calls that wait for a sequence"""
+    """calls that wait for a slot"""
     load_seconds: _builtins.float
     steps: _builtins.int
-    """decode steps so far: a busy worker whose count stands still is stuck"""
+    """decode steps so far: a busy worker whose count does not grow is stuck"""
     @_builtins.property
     def error(self) -> Global___Error: ...
     def __init__(

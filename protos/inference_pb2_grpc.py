@@ -90,8 +90,8 @@ class InferenceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Generate(self, request_iterator, context):
-        """One stream per gateway and worker: submissions and cancellations go up; one message per
-        decode step, with the events of all this stream's calls, comes down.
+        """One stream per gateway and worker: submissions and cancellations go up; one message per decode
+        step, with the events of all calls of this stream, comes down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rerank(self, request, context):
-        """How well each document answers a query, by a model made for ranking.
+        """Scores of documents for a query, by a reranking model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +123,7 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApplyTemplate(self, request, context):
-        """The prompt that a chat becomes, before it is tokenised.
+        """The rendered prompt of a chat, before tokenising.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,22 +136,22 @@ class InferenceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSequences(self, request, context):
-        """What is in work at the moment, for people: taken between two steps, when it is asked for.
+        """The sequences in work, written between two steps on request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Supervise(self, request, context):
-        """Held open by the registry: a lease on the worker and its pulse. A status is sent when
-        something changed and at least every second.
+        """Held open by the registry: the worker's lease and heartbeat. A status is sent on every change and
+        at least every second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Shutdown(self, request, context):
-        """Refuse new calls, finish the running ones within the grace period, exit.
+        """Reject new calls, finish the running ones within the grace period, exit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

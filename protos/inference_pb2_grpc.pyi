@@ -32,49 +32,49 @@ class InferenceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceAsyncStub: ...
     Generate: _grpc.StreamStreamMultiCallable[_inference_pb2.Command, _inference_pb2.Step]
-    """One stream per gateway and worker: submissions and cancellations go up; one message per
-    decode step, with the events of all this stream's calls, comes down.
+    """One stream per gateway and worker: submissions and cancellations go up; one message per decode
+    step, with the events of all calls of this stream, comes down.
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedReply]
     Rerank: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankReply]
-    """How well each document answers a query, by a model made for ranking."""
+    """Scores of documents for a query, by a reranking model."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]
     Detokenize: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DetokenizeRequest, _inference_pb2.DetokenizeReply]
     ApplyTemplate: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ApplyTemplateRequest, _inference_pb2.ApplyTemplateReply]
-    """The prompt that a chat becomes, before it is tokenised."""
+    """The rendered prompt of a chat, before tokenising."""
     Describe: _grpc.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]
     ListSequences: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListSequencesRequest, _inference_pb2.ListSequencesReply]
-    """What is in work at the moment, for people: taken between two steps, when it is asked for."""
+    """The sequences in work, written between two steps on request."""
     Supervise: _grpc.UnaryStreamMultiCallable[_inference_pb2.SuperviseRequest, _inference_pb2.WorkerStatus]
-    """Held open by the registry: a lease on the worker and its pulse. A status is sent when
-    something changed and at least every second.
+    """Held open by the registry: the worker's lease and heartbeat. A status is sent on every change and
+    at least every second.
     """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ShutdownRequest, _inference_pb2.ShutdownReply]
-    """Refuse new calls, finish the running ones within the grace period, exit."""
+    """Reject new calls, finish the running ones within the grace period, exit."""
 
 @_typing.type_check_only
 class InferenceAsyncStub(InferenceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.StreamStreamMultiCallable[_inference_pb2.Command, _inference_pb2.Step]  # type: ignore[assignment]
-    """One stream per gateway and worker: submissions and cancellations go up; one message per
-    decode step, with the events of all this stream's calls, comes down.
+    """One stream per gateway and worker: submissions and cancellations go up; one message per decode
+    step, with the events of all calls of this stream, comes down.
     """
     Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedReply]  # type: ignore[assignment]
     Rerank: _aio.UnaryUnaryMultiCallable[_inference_pb2.RerankRequest, _inference_pb2.RerankReply]  # type: ignore[assignment]
-    """How well each document answers a query, by a model made for ranking."""
+    """Scores of documents for a query, by a reranking model."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.TokenizeRequest, _inference_pb2.TokenizeReply]  # type: ignore[assignment]
     Detokenize: _aio.UnaryUnaryMultiCallable[_inference_pb2.DetokenizeRequest, _inference_pb2.DetokenizeReply]  # type: ignore[assignment]
     ApplyTemplate: _aio.UnaryUnaryMultiCallable[_inference_pb2.ApplyTemplateRequest, _inference_pb2.ApplyTemplateReply]  # type: ignore[assignment]
-    """The prompt that a chat becomes, before it is tokenised."""
+    """The rendered prompt of a chat, before tokenising."""
     Describe: _aio.UnaryUnaryMultiCallable[_inference_pb2.DescribeRequest, _inference_pb2.WorkerDescription]  # type: ignore[assignment]
     ListSequences: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListSequencesRequest, _inference_pb2.ListSequencesReply]  # type: ignore[assignment]
-    """What is in work at the moment, for people: taken between two steps, when it is asked for."""
+    """The sequences in work, written between two steps on request."""
     Supervise: _aio.UnaryStreamMultiCallable[_inference_pb2.SuperviseRequest, _inference_pb2.WorkerStatus]  # type: ignore[assignment]
-    """Held open by the registry: a lease on the worker and its pulse. A status is sent when
-    something changed and at least every second.
+    """Held open by the registry: the worker's lease and heartbeat. A status is sent on every change and
+    at least every second.
     """
     Shutdown: _aio.UnaryUnaryMultiCallable[_inference_pb2.ShutdownRequest, _inference_pb2.ShutdownReply]  # type: ignore[assignment]
-    """Refuse new calls, finish the running ones within the grace period, exit."""
+    """Reject new calls, finish the running ones within the grace period, exit."""
 
 class InferenceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -83,8 +83,8 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_inference_pb2.Command],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.Step], _abc.AsyncIterator[_inference_pb2.Step]]:
-        """One stream per gateway and worker: submissions and cancellations go up; one message per
-        decode step, with the events of all this stream's calls, comes down.
+        """One stream per gateway and worker: submissions and cancellations go up; one message per decode
+        step, with the events of all calls of this stream, comes down.
         """
 
     @_abc_1.abstractmethod
@@ -100,7 +100,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.RerankRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.RerankReply, _abc.Awaitable[_inference_pb2.RerankReply]]:
-        """How well each document answers a query, by a model made for ranking."""
+        """Scores of documents for a query, by a reranking model."""
 
     @_abc_1.abstractmethod
     def Tokenize(
@@ -122,7 +122,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ApplyTemplateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ApplyTemplateReply, _abc.Awaitable[_inference_pb2.ApplyTemplateReply]]:
-        """The prompt that a chat becomes, before it is tokenised."""
+        """The rendered prompt of a chat, before tokenising."""
 
     @_abc_1.abstractmethod
     def Describe(
@@ -137,7 +137,7 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ListSequencesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ListSequencesReply, _abc.Awaitable[_inference_pb2.ListSequencesReply]]:
-        """What is in work at the moment, for people: taken between two steps, when it is asked for."""
+        """The sequences in work, written between two steps on request."""
 
     @_abc_1.abstractmethod
     def Supervise(
@@ -145,8 +145,8 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.SuperviseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.WorkerStatus], _abc.AsyncIterator[_inference_pb2.WorkerStatus]]:
-        """Held open by the registry: a lease on the worker and its pulse. A status is sent when
-        something changed and at least every second.
+        """Held open by the registry: the worker's lease and heartbeat. A status is sent on every change and
+        at least every second.
         """
 
     @_abc_1.abstractmethod
@@ -155,6 +155,6 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ShutdownRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ShutdownReply, _abc.Awaitable[_inference_pb2.ShutdownReply]]:
-        """Refuse new calls, finish the running ones within the grace period, exit."""
+        """Reject new calls, finish the running ones within the grace period, exit."""
 
 def add_InferenceServicer_to_server(servicer: InferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -162,7 +162,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnsureInstance(self, request, context):
-        """A ready instance for a model or instance name: the one that runs, or one started for it.
+        """A ready instance for a model or instance name: a running one, or one started for the call.
         Simultaneous calls share one load. Returns when the instance is ready or its load failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -177,7 +177,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EstimateMemory(self, request, context):
-        """How much memory such an instance would take, from the header of the model's file.
+        """The memory that such an instance would need, from the header of the model's file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,14 +196,14 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDevices(self, request, context):
-        """What models can be put on, and what they take of it now.
+        """The devices that models can be put on, and their free memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MeasureDisk(self, request, context):
-        """How much room the server's files take. Every file is looked at: it takes as long as the disk does.
+        """The space that the server's files take. Reads the size of every file, so it is as slow as the disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,14 +216,14 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveModel(self, request, context):
-        """Forget a model and delete its files, if they lie in the library.
+        """Forget a model and delete its files, if they are in the library.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyModel(self, request, context):
-        """Whether a model's files are still what was downloaded.
+        """Check a model's files against the digests of their download.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,7 +237,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartDownload(self, request, context):
-        """Returns when it is certain what will be downloaded; how far that is, Watch tells.
+        """Returns when the files to download are known; Watch reports the progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,22 +269,22 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetDefaultPreset(self, request, context):
-        """Whose settings hold for a model where nothing else is said.
+        """Set the preset that applies where a request names none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetReplicas(self, request, context):
-        """How many instances a model shall have, as calls wait for them.
+        """Set the bounds on the number of a model's instances.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutResponse(self, request, context):
-        """Keep a response that its client may ask for again, or continue. One with the same id is replaced, if it is
-        the same owner's and of the same kind. Returns when it is written.
+        """Store a response that its client may retrieve or continue. Replaces one with the same id, owner and
+        kind. Returns when it is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -297,7 +297,7 @@ class RegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetConversation(self, request, context):
-        """A response and those that it continues, the oldest first.
+        """A response and those that it continues, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -164,3 +164,15 @@ async def test_the_migrations_make_the_tables_that_the_code_uses(home: Path) -> 
         return list(found)
 
     assert await asyncio.to_thread(differences) == []
+
+
+async def test_the_database_of_the_first_version_opens(home: Path, launcher: FakeLauncher) -> None:
+    script = Path(__file__).with_name("database_0.1.0.sql").read_text().replace("{models}", str(home / "models"))
+    with closing(sqlite3.connect(home / "registry.db")) as connection:
+        connection.executescript(script)
+    async with running(home, launcher) as registry, registry.client.watch() as view:
+        model = view.models[KEY]
+        assert (model.default_preset, model.replicas.least, model.replicas.most) == ("precise", 1, 2)
+        assert set(view.models) == {KEY}
+        assert "temperature" in view.presets["precise"].settings_json.decode()
+        assert (await registry.client.get_response("resp_1", owner="")).body == b"{}"
