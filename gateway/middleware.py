@@ -11,8 +11,7 @@ from atelier.metrics import GatewayMetrics
 from gateway.core.admission import Admission
 from gateway.dialects.error_formats import form_of
 from gateway.dialects.lmstudio_sdk.sdk_namespaces import PATHS
-from gateway.dialects.reply import SETTINGS_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
-from gateway.dialects.server_timing import TIMING_HEADER
+from gateway.dialects.reply import SETTINGS_HEADER, TIMING_HEADER, TRUNCATED_HEADER, UNENFORCED_HEADER
 from gateway.http.guards import BodyLimit, DrainGuard, HostGuard, KeyGuard, OriginGuard
 from gateway.http.request_log import RequestLog
 

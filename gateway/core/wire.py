@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import orjson
 
-from atelier.errors import InvalidRequest
 from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason
-from atelier.json_types import Json
+from atelier.json_types import Json, json_bytes
 from atelier.settings import Prompt
 from atelier.settings.settings_wire import sampling_message
 from atelier.submission import (
@@ -87,7 +86,7 @@ def submit_message(
 
 def _set_chat(chat: pb.Chat, plan: CallPlan, messages: list[Json], prompting: Prompt) -> None:
     """The messages, and how the plan's call makes a prompt of them."""
-    chat.messages_json = _messages_json(with_system_prompt(messages, prompting.system_prompt))
+    chat.messages_json = json_bytes(with_system_prompt(messages, prompting.system_prompt), "messages")
     if prompting.chat_template is not None:
         chat.template = prompting.chat_template
     if plan.call.tools is not None:
@@ -104,13 +103,6 @@ def with_system_prompt(messages: list[Json], system_prompt: str | None) -> list[
     if not system_prompt or any(message["role"] == "system" for message in messages):
         return messages
     return [{"role": "system", "content": system_prompt}, *messages]
-
-
-def _messages_json(messages: list[Json]) -> bytes:
-    try:
-        return orjson.dumps(messages)
-    except TypeError as error:  # a number of more than 64 bits among a tool call's arguments
-        raise InvalidRequest(f"messages: {error}", param="messages") from None
 
 
 def output_format(prompting: Prompt) -> OutputFormat:

@@ -1,4 +1,4 @@
-"""Responses that stream, and the framing of server-sent events."""
+"""Responses that stream."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
@@ -13,24 +13,9 @@ from gateway.core.answer import Answering
 from gateway.core.events import Event
 from gateway.http.disconnect import ClientGone, while_connected
 from gateway.http.error_responses import error_event
-
-PREFIX, SUFFIX = b"data: ", b"\n\n"
-DONE = b"data: [DONE]\n\n"
-HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",  # nginx would hold tokens back
-}
+from gateway.http.server_sent_events import HEADERS
 
 _log = structlog.get_logger(__name__)
-
-
-def frame(data: bytes) -> bytes:
-    return PREFIX + data + SUFFIX
-
-
-def named_frame(event: str, data: bytes) -> bytes:
-    return b"event: " + event.encode() + b"\n" + frame(data)
 
 
 def around_text(encode: Callable[[str], bytes]) -> tuple[bytes, bytes]:

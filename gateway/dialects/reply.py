@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,12 +15,12 @@ from atelier.submission import KEYWORD, MOST_KEYWORDS
 from gateway.core.answer import Answering
 from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import Effective
-from gateway.core.events import Completion
+from gateway.core.events import Completion, Finished
 from gateway.core.inference import Inference
 from gateway.dialects.event_stream import EventStream, Renderer
-from gateway.dialects.server_timing import TIMING_HEADER, server_timing
 from gateway.http.disconnect import while_connected
 
+TIMING_HEADER = "server-timing"  # https://www.w3.org/TR/server-timing/
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
 TRUNCATED_HEADER = "x-atelier-truncated"  # what was left out of the prompts, to make them fit
 SETTINGS_HEADER = "x-atelier-settings"  # in a request "echo", in the reply the settings that held, with their origins
@@ -41,6 +41,21 @@ def answer_headers(request: Request, generation: Answering) -> dict[str, str]:
     if dropped := generation.dropped:
         headers[TRUNCATED_HEADER] = f"messages={dropped.messages}, tokens={dropped.tokens}"
     return headers
+
+
+def server_timing(accept_seconds: float, ends: Collection[Finished] = ()) -> str:
+    """The header's value. `accept_seconds`: until a worker accepted the request, including a load.
+
+    `ends`: of every choice that has ended. Of several choices each figure is the longest.
+    """
+    spans = {"accept": accept_seconds}
+    if ends:
+        figures = [end.statistics for end in ends]
+        spans["queue"] = max(each.queue_seconds for each in figures)
+        spans["prefill"] = max(each.time_to_first_token_seconds - each.queue_seconds for each in figures)
+        spans["decode"] = max(each.generation_seconds for each in figures)
+    # In milliseconds, none below zero: clocks are read one after the other.
+    return ", ".join(f"{name};dur={max(0.0, seconds) * 1000:.1f}" for name, seconds in spans.items())
 
 
 def settings_echo(settings: Effective) -> str:

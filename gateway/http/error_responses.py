@@ -22,6 +22,7 @@ from atelier.errors import (
 )
 from atelier.json_types import Json
 from gateway.core.call import Account
+from gateway.http.server_sent_events import frame
 
 FORM_OF = "atelier.error_form"  # key in the scope: a FormOf
 FAULTS = {"Field required": "is required", "Extra inputs are not permitted": "there is no such field"}
@@ -48,7 +49,7 @@ def error_envelope(error: AtelierError) -> Json:
 
 DEFAULT_FORM = ErrorForm(
     body=lambda error, request_id: error_envelope(error),  # the id is in the headers alone
-    in_stream=lambda body: b"data: " + body + b"\n\n",
+    in_stream=frame,
     name="Error",
     schema={
         "type": "object",

@@ -15,9 +15,9 @@ from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.call import Call
 from gateway.core.events import Completion, Finished, ToolCall
-from gateway.dialects.event_stream import named_frame
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm
+from gateway.http.server_sent_events import named_frame
 
 # Clients require a signature and send it back. Anthropic's protects thinking from changes; here it is a constant.
 SIGNATURE = "bG0tYXRlbGllcg=="

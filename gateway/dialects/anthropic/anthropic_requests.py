@@ -7,7 +7,7 @@ from pydantic import Field, Tag
 from atelier.json_types import Json
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
-from gateway.dialects.body_base import PRESET, Body, PresetName, ServingFields, by_json_type, by_type_field
+from gateway.dialects.body import PRESET, Body, PresetName, ServingFields, by_json_type, by_type_field
 from gateway.dialects.openai.openai_requests import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, StopString
 
 LEAST_BUDGET = 1024  # tokens of thinking; Anthropic's own minimum

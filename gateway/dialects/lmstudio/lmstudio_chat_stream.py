@@ -24,7 +24,7 @@ from gateway.core.events import (
 )
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.load_progress import Loading
-from gateway.dialects.event_stream import EventStream, named_frame, send_part
+from gateway.dialects.event_stream import EventStream, send_part
 from gateway.dialects.lmstudio.lmstudio_chat import chat_result, chat_stats
 from gateway.dialects.lmstudio.lmstudio_chat_output import (
     ChatOutput,
@@ -35,6 +35,7 @@ from gateway.dialects.lmstudio.lmstudio_chat_output import (
     success,
     unknown_tool,
 )
+from gateway.http.server_sent_events import named_frame
 
 Keep = Callable[[Sequence[Json]], Awaitable[str | None]]
 """Keeps the messages of an answer; the id of the response."""

@@ -10,6 +10,7 @@ from atelier.errors import (
 )
 from atelier.json_types import Json
 from gateway.http.error_responses import ErrorForm
+from gateway.http.server_sent_events import named_frame
 
 TYPES = (
     *("invalid_request", "model_not_found", "job_not_found", "mcp_connection_error", "not_implemented"),
@@ -58,7 +59,7 @@ def error_body(error: AtelierError, request_id: str) -> Json:
 
 def error_event(body: bytes) -> bytes:
     """With the event's type in its data, as all of LM Studio's have it."""
-    return b'event: error\ndata: {"type":"error",' + body.removeprefix(b"{") + b"\n\n"
+    return named_frame("error", b'{"type":"error",' + body.removeprefix(b"{"))
 
 
 FORM = ErrorForm(error_body, error_event, "LMStudioError", SCHEMA)

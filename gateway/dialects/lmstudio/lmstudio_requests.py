@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag
 
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import annotation, fields_model
-from gateway.dialects.body_base import PRESET, TTL_IF_LOADED, Body, PresetName, Ttl, by_json_type
+from gateway.dialects.body import PRESET, TTL_IF_LOADED, Body, PresetName, Ttl, by_json_type
 from gateway.dialects.openai.mcp_tool import ServerHeaders, ServerUrl, ToolNames
 from gateway.dialects.openai.openai_requests import ELICITATION, ChatBody, CompletionBody
 

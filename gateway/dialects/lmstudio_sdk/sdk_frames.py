@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from atelier.json_types import Json
-from gateway.dialects.body_base import Body
+from gateway.dialects.body import Body
 from gateway.dialects.openai.openai_requests import MOST_MESSAGES
 
 MOST_LAYERS = 32  # per configuration stack

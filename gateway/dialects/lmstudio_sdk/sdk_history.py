@@ -6,10 +6,8 @@ the second is the file itself.
 
 from collections.abc import Iterator
 
-import orjson
-
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_bytes
 from gateway.core.call import tool_call_entry
 from gateway.core.images import Allowance, EncodedImage, ImageSource, content_of, decode, known_image
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
@@ -95,11 +93,8 @@ def _text_alone(message: Message, path: str) -> str:
 
 
 def _call(call: ToolCallRequest) -> Json:
-    try:
-        arguments = orjson.dumps(call.arguments or {}).decode()
-    except TypeError as error:  # an integer of more than 64 bits
-        raise InvalidRequest(f"history: arguments of {call.name[:64]}: {error}", param="history") from None
-    return tool_call_entry(call.id or None, call.name, arguments)
+    arguments = json_bytes(call.arguments or {}, "history", f"history: arguments of {call.name[:64]}")
+    return tool_call_entry(call.id or None, call.name, arguments.decode())
 
 
 def _results(message: Message, names: dict[str, str], path: str) -> list[Json]:

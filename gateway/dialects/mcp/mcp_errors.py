@@ -12,6 +12,7 @@ from atelier.errors import AtelierError, NotFound
 from atelier.json_types import Json
 from gateway.dialects.reply import account_of
 from gateway.http.error_responses import ErrorForm
+from gateway.http.server_sent_events import named_frame
 
 HANDLER = "atelier.mcp_handler"  # in the HTTP request's scope: the task that answers it
 SCHEMA: Json = {
@@ -42,7 +43,7 @@ def error_body(error: AtelierError, request_id: str) -> Json:
 
 
 def error_event(body: bytes) -> bytes:
-    return b"event: message\ndata: " + body + b"\n\n"
+    return named_frame("message", body)
 
 
 FORM = ErrorForm(error_body, error_event, "MCPError", SCHEMA)

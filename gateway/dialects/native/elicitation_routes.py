@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from atelier.errors import NotFound, PayloadTooLarge
 from gateway.core.question import MOST_FIELDS, Answer
-from gateway.dialects.body import read_body
-from gateway.dialects.body_base import Body
+from gateway.dialects.body import Body, read_body
 from gateway.dialects.native.mcp_server_reply_types import AnsweredElicitation
 from gateway.dialects.reply import json_response, owner_of
 from gateway.dialects.route import Route

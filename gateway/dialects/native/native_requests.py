@@ -6,7 +6,7 @@ from pydantic import Field
 
 from atelier.names import MOST_REPLICAS
 from atelier.settings.settings_schema import GROUP_MODELS
-from gateway.dialects.body_base import Body
+from gateway.dialects.body import Body
 
 Version = Annotated[int, Field(ge=0, le=2**31 - 1)]
 GROUP = {

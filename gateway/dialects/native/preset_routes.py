@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import AlreadyExists, Conflict, InvalidRequest, ModelNotFound, NotFound, PresetNotFound
-from atelier.json_types import Json
+from atelier.json_types import Json, json_bytes
 from atelier.names import InstanceName, find_name, near_hint
 from atelier.settings import Value
 from atelier.settings.lmstudio_preset import read_file, write_file
@@ -320,10 +319,7 @@ def read_import(file: Json) -> tuple[str, str | None, Settings, list[str]]:
         read = read_file(file)
         return read.name, None, read.settings, list(read.ignored)
     ours = {name: file[name] for name in (*GROUPS, "model") if name in file}
-    try:
-        body = parse(orjson.dumps(ours), PresetBody)
-    except TypeError as error:  # a number of more than 64 bits
-        raise InvalidRequest(f"file: {error}", param="file") from None
+    body = parse(json_bytes(ours, "file"), PresetBody)
     name = file.get("name")
     known = {*GROUPS, "model", "name", "version", "changed_at"}
     return name if isinstance(name, str) else "", body.model, given(body), [key for key in file if key not in known]

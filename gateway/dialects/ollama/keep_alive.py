@@ -6,7 +6,7 @@ import re
 from atelier.errors import InstanceNotFound, InvalidRequest
 from atelier.names import InstanceName, ModelName
 from gateway.core.routing import Demand, Dispatcher
-from gateway.dialects.body_base import LONGEST_TTL
+from gateway.dialects.body import LONGEST_TTL
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import LOADED, Instance
 from gateway.fleet.watcher import Watcher

@@ -8,6 +8,7 @@ from atelier.json_types import Json
 from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text
 from gateway.core.images import EncodedImage, content_of
+from gateway.dialects.body import requested_logprobs
 from gateway.dialects.ollama.keep_alive import idle_seconds
 from gateway.dialects.ollama.ollama_requests import (
     MOST_LAST_N,
@@ -20,7 +21,6 @@ from gateway.dialects.ollama.ollama_requests import (
     OllamaOptions,
     OllamaTool,
 )
-from gateway.dialects.openai.openai_logprobs import requested_logprobs
 
 
 def chat_call(body: OllamaChatBody, name: str) -> Call:

@@ -10,7 +10,7 @@ from atelier.settings.groups import MAX_SEED
 from atelier.settings.settings_schema import fields_model
 from atelier.submission import MOST_LOGPROBS
 from gateway.core.images import MOST_IMAGES
-from gateway.dialects.body_base import Body, by_json_type
+from gateway.dialects.body import Body, by_json_type
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, InputText, Stop
 
 # Settings with the same name in Ollama's API.

@@ -8,7 +8,6 @@ import orjson
 from gateway.core.answer import Answering
 from gateway.core.call import Account
 from gateway.core.events import CompletionDraft, Delta, Event, Finished, Reasoning, ToolCallDelta
-from gateway.dialects.event_stream import HEADERS as EVENT_HEADERS
 from gateway.dialects.event_stream import EventStream
 from gateway.dialects.ollama.ollama_replies import (
     OllamaFacts,
@@ -19,6 +18,7 @@ from gateway.dialects.ollama.ollama_replies import (
     reply_object,
     split_calls,
 )
+from gateway.http.server_sent_events import HEADERS as EVENT_HEADERS
 
 HEADERS = {**EVENT_HEADERS, "content-type": "application/x-ndjson"}
 

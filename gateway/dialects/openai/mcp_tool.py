@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from gateway.core.mcp_server import APPROVALS, NEVER, Approval
-from gateway.dialects.body_base import Body
+from gateway.dialects.body import Body
 from gateway.tools.loop.server_selection import RequestedServer
 
 LONGEST_URL = 2048

@@ -3,23 +3,10 @@
 import codecs
 from collections.abc import Sequence
 
-from atelier.errors import InvalidRequest
 from atelier.json_types import Json
 from gateway.core.events import TokenLogprob
 
 LEAST = -9999.0  # OpenAI's number for "hardly possible": JSON has no infinity
-
-
-def requested_logprobs(logprobs: bool | None, top_logprobs: int | None) -> int | None:
-    """For how many of the likeliest tokens at each position; None if for none, the chosen one included.
-
-    Raises InvalidRequest.
-    """
-    if logprobs:
-        return top_logprobs or 0
-    if top_logprobs:
-        raise InvalidRequest("top_logprobs: requires logprobs to be true", param="top_logprobs")
-    return None
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> Json:

@@ -8,7 +8,7 @@ from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
 from atelier.submission import MOST_CHOICES, MOST_LOGPROBS
-from gateway.dialects.body_base import Body, ServingFields
+from gateway.dialects.body import Body, ServingFields
 from gateway.dialects.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
 
 MOST_PROMPTS = 128

@@ -23,11 +23,12 @@ from gateway.core.events import (
     TokenLogprob,
     ToolCallDelta,
 )
-from gateway.dialects.event_stream import DONE, around_text, frame
+from gateway.dialects.event_stream import around_text
 from gateway.dialects.openai.mcp_calls import call_delta, elicitation
 from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
 from gateway.dialects.openai.openai_tools import function_call_delta, tool_call_delta
 from gateway.dialects.openai.openai_translation import finish_reason, usage
+from gateway.http.server_sent_events import DONE, frame
 
 
 @dataclass(frozen=True, slots=True)

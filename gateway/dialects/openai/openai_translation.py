@@ -20,8 +20,9 @@ from gateway.core.call import (
     Tokens,
 )
 from gateway.core.events import Completion
+from gateway.dialects.body import requested_logprobs
 from gateway.dialects.openai.best_of import tried
-from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs, requested_logprobs
+from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
 from gateway.dialects.openai.openai_messages import chat_messages
 from gateway.dialects.openai.openai_requests import (
     MOST_PROMPTS,

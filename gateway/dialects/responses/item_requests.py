@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from gateway.dialects.body_base import Body
+from gateway.dialects.body import Body
 from gateway.dialects.openai.mcp_tool import Label
 
 MOST_ITEMS = 10_000

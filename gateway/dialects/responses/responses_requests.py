@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
 from atelier.submission import MOST_LOGPROBS
-from gateway.dialects.body_base import Body, ServingFields
+from gateway.dialects.body import Body, ServingFields
 from gateway.dialects.openai.mcp_tool import Label, MCPTool
 from gateway.dialects.responses.item_requests import Input, ServerToolName
 

@@ -15,6 +15,7 @@ from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_object import ending, failed_response, finished_response, unfinished_response
 from gateway.dialects.responses.response_output import output_of
 from gateway.dialects.responses.response_turn import Turn
+from gateway.http.server_sent_events import named_frame
 
 UNDER_WAY = ("in_progress", "calling")
 LAST_EVENTS = {
@@ -61,8 +62,7 @@ class ResponseRenderer:
 
 
 def _frame(event: Json) -> bytes:
-    name: str = event["type"]
-    return b"event: " + name.encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
+    return named_frame(event["type"], orjson.dumps(event))
 
 
 class ResponseStream(EventStream):

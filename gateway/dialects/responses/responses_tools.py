@@ -1,13 +1,10 @@
 """The tools that a response may call, to the core's terms and back. Pure."""
 
 from collections.abc import Sequence
-from typing import TypeVar
 from urllib.parse import urlsplit
 
-import orjson
-
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_bytes
 from atelier.submission import Tool, ToolChoice, Tools
 from gateway.core.mcp_server import APPROVALS
 from gateway.dialects.openai.mcp_tool import MCPTool, server_entries, server_wish
@@ -22,8 +19,6 @@ from gateway.dialects.responses.responses_requests import (
 from gateway.dialects.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool, some_of
 from gateway.tools.loop.server_selection import RequestedServer, quoted_label
 from gateway.tools.loop.toolset import Toolset
-
-Told = TypeVar("Told")
 
 HIDDEN = "<redacted>"
 
@@ -114,17 +109,8 @@ def _tool(entry: FunctionTool | OtherTool, path: str) -> Tool:
             param=f"{path}.type",
         )
     tool = function_tool(entry, path)
-    told_again(entry.parameters or {}, f"{path}.parameters")
+    json_bytes(entry.parameters or {}, f"{path}.parameters")  # the response repeats them
     return tool
-
-
-def told_again(value: Told, path: str) -> Told:
-    """The value; InvalidRequest when the response could not repeat it: a number of more than 64 bits."""
-    try:
-        orjson.dumps(value)
-    except TypeError as error:
-        raise InvalidRequest(f"{path}: {error}", param=path) from None
-    return value
 
 
 def tool_objects(body: ResponseBody) -> list[Json]:

@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 
-import orjson
-
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_bytes
 from atelier.submission import Constraint, JsonObject, JsonSchema
 from gateway.core.call import Call, Chat
+from gateway.dialects.body import requested_logprobs
 from gateway.dialects.openai.openai_translation import SETTINGS
 from gateway.dialects.openai.template_arguments import effort_arguments
 from gateway.dialects.responses.hosted_call_messages import ServedCalls
 from gateway.dialects.responses.item_messages import chat_messages
 from gateway.dialects.responses.responses_requests import ResponseBody, TextFormat
-from gateway.dialects.responses.responses_tools import response_tools, told_again
+from gateway.dialects.responses.responses_tools import response_tools
 
 LOGPROBS = "message.output_text.logprobs"  # in `include`
 OVERFLOW = {"auto": "rollingWindow", "disabled": "stopAtLimit"}
@@ -52,7 +51,7 @@ def response_call(
         template_arguments=effort_arguments(body.reasoning.effort if body.reasoning else None),
         settings=inference_settings(body),
         constraint=format_constraint(body.text.format if body.text else None),
-        logprobs=wanted_logprobs(body),
+        logprobs=requested_logprobs(LOGPROBS in (body.include or []), body.top_logprobs, f'"{LOGPROBS}" in include'),
         priority=body.priority,
         timeout=body.timeout,
         preset=body.preset,
@@ -76,13 +75,4 @@ def format_constraint(asked: TextFormat | None) -> Constraint | None:
         return JsonObject()
     if asked.schema_ is None:
         raise InvalidRequest("text.format.schema: is required", param="text.format.schema")
-    return JsonSchema(orjson.dumps(told_again(asked.schema_, "text.format.schema")).decode(), asked.strict)
-
-
-def wanted_logprobs(body: ResponseBody) -> int | None:
-    """For how many of the likeliest tokens beside each token; None: not at all."""
-    if LOGPROBS in (body.include or []):
-        return body.top_logprobs or 0
-    if body.top_logprobs:
-        raise InvalidRequest(f'top_logprobs: needs "{LOGPROBS}" in include', param="top_logprobs")
-    return None
+    return JsonSchema(json_bytes(asked.schema_, "text.format.schema").decode(), asked.strict)

@@ -1,9 +1,10 @@
 """A request's input as items in the form in which they are stored and listed. Pure."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_bytes
 from gateway.dialects.responses.hosted_call_items import protocol_error
 from gateway.dialects.responses.item_ids import input_item_id
 from gateway.dialects.responses.item_requests import (
@@ -23,9 +24,10 @@ from gateway.dialects.responses.item_requests import (
     ReasoningItem,
     ToolFailure,
 )
-from gateway.dialects.responses.responses_tools import told_again
 
 TEXT_PARTS = ("input_text", "output_text", "text")
+
+Value = TypeVar("Value")
 
 
 def referenced_ids(given: Input) -> list[str]:
@@ -86,6 +88,12 @@ def _served(item: MCPCallItem | MCPListItem | ApprovalRequestItem | ApprovalResp
     return {name: getattr(item, name) for name in names}
 
 
+def _encodable(value: Value, path: str) -> Value:
+    """The value. Raises InvalidRequest if a response could not repeat it."""
+    json_bytes(value, path)
+    return value
+
+
 def _failure(error: str | ToolFailure | None, path: str) -> Json | None:
     """A text is how older clients have it."""
     if error is None:
@@ -93,16 +101,16 @@ def _failure(error: str | ToolFailure | None, path: str) -> Json | None:
     if isinstance(error, str):
         return protocol_error(error)
     if error.type == "mcp_tool_execution_error":
-        return {"type": error.type, "content": told_again(error.content, f"{path}.content")}
-    return {"type": error.type, "code": told_again(error.code or 0, f"{path}.code"), "message": error.message or ""}
+        return {"type": error.type, "content": _encodable(error.content, f"{path}.content")}
+    return {"type": error.type, "code": _encodable(error.code or 0, f"{path}.code"), "message": error.message or ""}
 
 
 def _listed(tool: ListedTool, path: str) -> Json:
     return {
         "name": tool.name,
         "description": tool.description,
-        "input_schema": told_again(tool.input_schema, f"{path}.input_schema"),
-        "annotations": told_again(tool.annotations, f"{path}.annotations"),
+        "input_schema": _encodable(tool.input_schema, f"{path}.input_schema"),
+        "annotations": _encodable(tool.annotations, f"{path}.annotations"),
     }
 
 

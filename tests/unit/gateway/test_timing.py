@@ -1,6 +1,6 @@
 from atelier.generation_types import Statistics, StopReason
 from gateway.core.events import Finished
-from gateway.dialects.server_timing import server_timing
+from gateway.dialects.reply import server_timing
 
 
 def end(queue: float, first: float, generation: float) -> Finished:
