@@ -14,7 +14,7 @@ from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.cache.cache_tier import CacheTier
 from worker.engine.cache.saved_states import SavedStates
 from worker.engine.cache.state_directory import StateDirectory
-from worker.engine.constraint.constraint import Matcher
+from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.interface import (
     NO_DEADLINES,
     Deadlines,

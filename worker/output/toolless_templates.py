@@ -21,11 +21,6 @@ RESULT = "The function {name} returned:"
 RESULT_MESSAGE = "_result"  # marks a message that was made of a result, until messages are merged
 
 
-def concerns_tools(message: Json) -> bool:
-    """Whether the message makes calls or returns a call's result."""
-    return message.get("role") == "tool" or bool(message.get("tool_calls"))
-
-
 def as_plain_chat(messages: Sequence[Json], tools: Tools | None, *, has_system: bool) -> list[Json]:
     """The chat in the roles that every template knows. A chat without tools is returned unchanged.
 

@@ -15,7 +15,7 @@ from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, dr
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import Computed, FakeContext
 from worker.engine.batching.prompt_prefill import SCORED_TOKENS
-from worker.engine.constraint.constraint import Matcher
+from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.engine.interface import StopReason
 from worker.engine.model.decode_run import Run

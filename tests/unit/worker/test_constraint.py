@@ -8,7 +8,7 @@ import pytest
 
 from atelier.errors import InvalidGrammar, InvalidRequest, InvalidSchema
 from tests.support.byte_vocabulary import END, SIZE, TOKENS, byte_tokenizer
-from worker.engine.constraint.constraint import MOST_FORCED, Matcher
+from worker.engine.constraint.constraint_matcher import MOST_FORCED, Matcher
 from worker.engine.constraint.json_schema import MOST_KEYWORDS, schema_grammar, unenforced_keywords
 from worker.engine.constraint.sandboxed_compile import start_matcher
 
@@ -47,7 +47,7 @@ def test_a_mask_computed_ahead_is_the_one_applied() -> None:
 
 def test_a_mask_leaves_allowed_logits_as_they_are() -> None:
     logits = np.arange(SIZE, dtype=np.float32)
-    regex("[ab]").mask(logits)
+    regex("[ab]").apply(logits)
     assert (logits[ord("a")], logits[ord("b")], logits[ord("c")]) == (97, 98, -np.inf)
 
 

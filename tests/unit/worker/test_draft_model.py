@@ -14,7 +14,7 @@ from atelier.errors import DecodeFailed
 from tests.support.batching import Batching, Call, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.fake_context import FakeContext
-from worker.engine.constraint.constraint import Matcher
+from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.engine.speculation.draft_model import LEAST_READ, common_length, confident_token, plan_reading
 from worker.engine.speculation.drafting import DraftRequest

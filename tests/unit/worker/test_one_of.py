@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.constraint.one_of import settle_one_of
+from worker.engine.constraint.one_of import rewrite_one_of
 
 CAT = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"type": "integer"}}, "required": ["kind"]}
 DOG = {"type": "object", "properties": {"kind": {"const": "dog"}}, "required": ["kind"]}
 
 
 def settled(*branches: Any, **more: Any) -> bool:
-    return "anyOf" in settle_one_of({"oneOf": list(branches), **more})
+    return "anyOf" in rewrite_one_of({"oneOf": list(branches), **more})
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,17 @@ def test_references_in_a_circle_end() -> None:
 def test_the_order_of_keys_and_the_data_stay() -> None:
     data = {"oneOf": [{"const": 1}, {"const": 2}]}
     schema = {"title": "x", "const": data, "properties": {"oneOf": data, "b": {"items": data}}, "default": data}
-    assert settle_one_of(schema) == {
+    assert rewrite_one_of(schema) == {
         "title": "x",
         "const": data,
         "properties": {"oneOf": {"anyOf": data["oneOf"]}, "b": {"items": {"anyOf": data["oneOf"]}}},
         "default": data,
     }
-    assert list(settle_one_of(schema)) == list(schema)
+    assert list(rewrite_one_of(schema)) == list(schema)
 
 
 def test_beside_an_any_of_it_stays() -> None:
-    assert "oneOf" in settle_one_of({"anyOf": [{}], "oneOf": [{"const": 1}, {"const": 2}]})
+    assert "oneOf" in rewrite_one_of({"anyOf": [{}], "oneOf": [{"const": 1}, {"const": 2}]})
 
 
 values = st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["a", "b", 1.0, 0.5])
@@ -92,7 +92,7 @@ branches = st.one_of(
 def test_no_value_tells_the_two_apart(given_branches: list[Any], value: Any) -> None:
     schema = {"oneOf": given_branches}
     assert jsonschema.Draft202012Validator(schema).is_valid(value) == jsonschema.Draft202012Validator(
-        settle_one_of(schema)
+        rewrite_one_of(schema)
     ).is_valid(value)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier.submission import ToolCallPiece
-from worker.engine.constraint.constraint import Matcher
+from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.interface import Delta, StopReason, TokenLogprob
 from worker.engine.model.context import Context
 from worker.engine.model.vocabulary import Vocabulary
@@ -41,7 +41,7 @@ class Completion:
         self._top_logprobs = request.logprobs
         self._detokenizer = Detokenizer(vocabulary, prepared.marks)
         self._stop = StopScanner(request.stop)
-        self._parser = prepared.output()
+        self._parser = prepared.create_parser()
         self._has_calls = False
 
     @property
@@ -65,7 +65,7 @@ class Completion:
         top = self._top_logprobs
         raw = logits.copy() if top is not None else None
         if self._matcher is not None:
-            self._matcher.mask(logits)
+            self._matcher.apply(logits)
         token = self._sampler.sample(context, index)
         if raw is None or top is None:
             return self._take(token, ())

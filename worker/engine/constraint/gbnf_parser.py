@@ -1,4 +1,4 @@
-"""GBNF, llama.cpp's notation for grammars: text to rules. Pure.
+"""Parses GBNF, llama.cpp's notation for grammars, into rules. Pure.
 
 Notation: https://github.com/ggml-org/llama.cpp/blob/master/grammars/README.md
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MOST_RULES = 2000
-DEEPEST_GROUP = 64
+DEEPEST_GROUP = 64  # levels
 MOST_REPETITIONS = 100_000
 
 _TOKENS = re.compile(
@@ -41,29 +41,35 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of the vocabulary, by name or number."""
+    """A token of the vocabulary, by its text or id."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
+    """A reference to a rule."""
+
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
     item: "Node"
-    times: str  # as Lark has it: *, +, ?, {2,3}
+    times: str  # as Lark writes it: *, +, ?, {2,3}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """Items that follow one another."""
+
     items: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
+    """Alternatives."""
+
     options: tuple["Node", ...]
 
 
@@ -71,7 +77,7 @@ Node = Term | Token | Name | Repeat | Row | Choice
 
 
 def read_gbnf(text: str) -> dict[str, Node]:
-    """The rules by name; GbnfError when the text has faults."""
+    """The rules by name. Raises GbnfError when the text is not GBNF."""
     return _Parser(text).rules()
 
 
@@ -113,7 +119,7 @@ class _Parser:
             if kind in ("end", "head") or (text in ("|", ")") and kind == "sign"):
                 return items[0] if len(items) == 1 else Row(tuple(items))
             if kind == "repeat":
-                if not items or isinstance(items[-1], Repeat):  # a row of thousands would be nested as deep
+                if not items or isinstance(items[-1], Repeat):  # thousands in a row would be nested as deep
                     raise GbnfError(f"{text} has nothing to repeat")
                 items[-1] = Repeat(items[-1], _times(self._take()[1]))
             else:
@@ -149,7 +155,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
         found = _TOKENS.match(text, position)
         if found is None:
             line = text.count("\n", 0, position) + 1
-            raise GbnfError(f"line {line} cannot be read from {_shown(text[position:])} on")
+            raise GbnfError(f"line {line} is not GBNF from {_shown(text[position:])} on")
         position = found.end()
         if found.lastgroup != "space":
             yield str(found.lastgroup), found.group()
@@ -161,7 +167,7 @@ def _characters(text: str) -> Iterator[str]:
     while position < len(text):
         found = _CHARACTER.match(text, position)
         if found is None:
-            raise GbnfError(f"{_shown(text[position : position + 10])} is no escape sequence")
+            raise GbnfError(f"{_shown(text[position : position + 10])} is not an escape sequence")
         position = found.end()
         two, four, eight, named, plain = found.groups()
         yield _code_point(two or four or eight) if two or four or eight else _ESCAPES.get(named, named) or plain
@@ -170,12 +176,12 @@ def _characters(text: str) -> Iterator[str]:
 def _code_point(digits: str) -> str:
     number = int(digits, 16)
     if number > 0x10FFFF or 0xD800 <= number < 0xE000:
-        raise GbnfError(f"{digits} is no code point")
+        raise GbnfError(f"{digits} is not a code point")
     return chr(number)
 
 
 def _quoted(character: str) -> str:
-    """The character in a regular expression; by number, so that none has a meaning there."""
+    """The character in a regular expression, by number where it might have a meaning of its own."""
     plain = character.isascii() and character.isalnum()
     return character if plain else f"\\x{{{ord(character):X}}}"
 
@@ -202,7 +208,7 @@ def _set(text: str) -> str:
 
 
 def _dashes(body: str) -> list[bool]:
-    """Which of a set's characters are dashes written as such, and so may make a range."""
+    """For each of a set's characters, whether it is an unescaped dash, which may form a range."""
     return [found.group() == "-" for found in _CHARACTER.finditer(body)]
 
 

@@ -1,7 +1,7 @@
-"""GBNF rules as llguidance's Lark dialect. Pure.
+"""Translates GBNF into llguidance's Lark dialect. Pure.
 
-llguidance's lexer takes the longest match of each terminal and never gives a character back. So whatever
-is regular becomes one terminal: split into several, `[a-z]+ "a"` would never find its end.
+llguidance's lexer takes the longest match of each terminal and never backtracks. So every regular part becomes a
+single terminal: as two terminals, `[a-z]+ "a"` could never match.
 """
 
 from collections import deque
@@ -11,7 +11,7 @@ from worker.engine.constraint.gbnf_parser import Choice, GbnfError, Name, Node, 
 
 
 def gbnf_to_lark(text: str) -> str:
-    """The grammar in Lark; GbnfError when it has faults."""
+    """The grammar in Lark. Raises GbnfError when it is not GBNF, or lacks a rule."""
     rules = read_gbnf(text)
     if "root" not in rules:
         raise GbnfError('there is no rule "root"')
@@ -19,7 +19,7 @@ def gbnf_to_lark(text: str) -> str:
 
 
 class _Writer:
-    """Rules that are regular become terminals, the others keep their regular parts as terminals."""
+    """Regular rules become terminals. In the other rules, each regular part becomes one."""
 
     def __init__(self, rules: dict[str, Node]) -> None:
         self._rules = rules
@@ -76,7 +76,7 @@ class _Writer:
         raise AssertionError(node)
 
     def _joined(self, items: tuple[Node, ...]) -> Iterator[Node]:
-        """The row with regular neighbours made one item."""
+        """The row, with regular items that follow one another joined."""
         run: list[Node] = []
         for item in items:
             if self._is_regular(item):
@@ -109,7 +109,7 @@ def _names(node: Node) -> set[str]:
 
 
 def _reachable(rules: dict[str, Node]) -> list[str]:
-    """The rules that "root" uses, itself first; GbnfError when one is missing."""
+    """The rules that "root" uses, itself first. Raises GbnfError when one is missing."""
     found, queue = {"root": None}, deque(["root"])
     while queue:
         for name in sorted(_names(rules[queue.popleft()])):
@@ -122,7 +122,7 @@ def _reachable(rules: dict[str, Node]) -> list[str]:
 
 
 def _regular(rules: dict[str, Node], used: list[str]) -> set[str]:
-    """The rules that, spelt out, use no rule and no token; in one pass over the uses."""
+    """The rules whose expansion contains neither recursion nor tokens, in one pass over the references."""
     missing = {name: len(_names(rules[name])) for name in used}
     users: dict[str, list[str]] = {name: [] for name in used}
     for name in used:

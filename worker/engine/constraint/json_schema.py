@@ -1,32 +1,32 @@
-"""JSON Schemas as llguidance grammars, and what of them cannot be enforced."""
+"""JSON Schemas as llguidance grammars, and the keywords that cannot be enforced."""
 
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
 
 import orjson
 from llguidance import LLMatcher
 
 from atelier.errors import InvalidSchema
+from atelier.json_types import Json
 from atelier.submission import KEYWORD, MOST_KEYWORDS
-from worker.engine.constraint.one_of import settle_one_of
+from worker.engine.constraint.one_of import rewrite_one_of
 
 PARAM = "response_format"
 DEEPEST = 64  # levels
 LONGEST = 2**20  # bytes
-MOST_MULTIPLE = 100_000  # a lexer for multiples of n has n states, and llguidance makes them at once
+MOST_MULTIPLE = 100_000  # a lexer for multiples of n has n states, which llguidance creates at once
 
-# One space after a comma or a colon, as models write it: free white space lets small ones loop in it.
-STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-# Unsupported keywords become warnings, whatever the schema's own x-guidance says.
-LENIENT: Any = {"lenient": True}
+# One space after a comma or a colon, as models write it: where any white space is allowed, small models loop in it.
+STYLE: Json = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# Unsupported keywords are warnings, even if the schema's own x-guidance says otherwise.
+LENIENT: Json = {"lenient": True}
 
 
 def schema_grammar(schema: str) -> str:
-    """The schema's grammar; InvalidSchema when it is too large or no schema at all."""
+    """The schema's grammar. Raises InvalidSchema when the schema is too large or not valid."""
     schema = checked_schema(schema)
     try:
         grammar: str = LLMatcher.grammar_from_json_schema(schema, defaults=STYLE, overrides=LENIENT)
@@ -35,25 +35,25 @@ def schema_grammar(schema: str) -> str:
     return grammar
 
 
-def embedded_schema(schema: Mapping[str, Any]) -> str:
-    """The schema for a place within a grammar, on one line; InvalidSchema when it is too large."""
+def embedded_schema(schema: Mapping[str, object]) -> str:
+    """The schema on one line, for use within a grammar. Raises InvalidSchema when it is too large."""
     own = schema.get("x-guidance")
     style = {**STYLE, **(own if isinstance(own, dict) else {}), **LENIENT}
     return checked_schema(json.dumps({**schema, "x-guidance": style}, ensure_ascii=False))
 
 
 def checked_schema(schema: str) -> str:
-    """The schema with its unions settled; InvalidSchema when it is too large to be compiled."""
+    """The schema with its disjoint unions rewritten. Raises InvalidSchema when it is too large to compile."""
     parsed = _read(schema)
     if '"oneOf"' in schema:
-        # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
-        schema = json.dumps(settle_one_of(json.loads(schema)), ensure_ascii=False)
+        # The standard library's encoder: orjson rejects integers of more than 64 bits, which a schema may have.
+        schema = json.dumps(rewrite_one_of(json.loads(schema)), ensure_ascii=False)
     _check_multiples(parsed)
     return schema
 
 
 def unenforced_keywords(warnings: list[str]) -> tuple[str, ...]:
-    """The keywords that llguidance's warnings are about, each once."""
+    """The keywords in llguidance's warnings, without duplicates."""
     found = {keyword: None for warning in warnings for keyword in _keywords(warning)}
     return tuple(found)[:MOST_KEYWORDS]
 
@@ -68,7 +68,7 @@ def _keywords(warning: str) -> list[str]:
     return re.findall(KEYWORD, warning)[:1]
 
 
-def _read(schema: str) -> Any:
+def _read(schema: str) -> object:
     if len(schema.encode()) > LONGEST:
         raise InvalidSchema(f"The schema is longer than {LONGEST} bytes.", param=PARAM)
     try:
@@ -80,32 +80,30 @@ def _read(schema: str) -> Any:
     return parsed
 
 
-def _depth(value: Any) -> int:
-    """Levels of nesting, counted without recursion."""
+def _depth(value: object) -> int:
+    """The number of levels, counted without recursion."""
     deepest, level = 0, [value]
     while level:
-        children: list[Any] = []
-        for node in level:
-            children.extend(_children(node))
-        deepest, level = deepest + 1, children
+        level = [child for node in level for child in _children(node)]
+        deepest += 1
     return deepest
 
 
-def _children(node: Any) -> Any:
+def _children(node: object) -> Iterable[object]:
     return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
-def _check_multiples(schema: Any) -> None:
-    """Intersected, they are one multiple of all of them; llguidance takes seconds for a large one."""
+def _check_multiples(schema: object) -> None:
+    """Values of multipleOf may combine into their least common multiple. llguidance takes seconds for a large one."""
     least = 1
     for number in _multiples(schema):
         least = math.lcm(least, _digits(number))
         if least > MOST_MULTIPLE:
-            message = f"multipleOf: the least common multiple of all of them may be {MOST_MULTIPLE} at most."
+            message = f"multipleOf: the least common multiple of all of them must be at most {MOST_MULTIPLE}."
             raise InvalidSchema(message, param=PARAM)
 
 
-def _multiples(schema: Any) -> Iterator[float]:
+def _multiples(schema: object) -> Iterator[float]:
     nodes = [schema]
     while nodes:
         node = nodes.pop()
@@ -116,13 +114,13 @@ def _multiples(schema: Any) -> Iterator[float]:
 
 
 def _digits(number: float) -> int:
-    """0.25 -> 25, 1000 -> 1000."""
+    """The number without its decimal point: 0.25 -> 25, 1000 -> 1000."""
     _, digits, exponent = Decimal(str(number)).as_tuple()
     significant = int("".join(map(str, digits)))
     return significant * 10**exponent if isinstance(exponent, int) and 0 < exponent < 20 else significant or 1
 
 
 def one_line(message: str) -> str:
-    """The first line's worth of llguidance's message, which quotes the grammar below it."""
+    """The beginning of llguidance's message, which goes on to quote the grammar, as one line."""
     message = message.replace("<non-verbose/>", "").replace("NoExtensionBias", "no text could match it")
     return " ".join(message.split())[:300] or "no reason given"

@@ -13,7 +13,8 @@ from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplat
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from atelier.submission import Echo, definition
 from atelier.templates.chat_template import ChatTemplate
-from worker.engine.constraint.constraint import ConstraintCompiler, Matcher
+from worker.engine.constraint.constraint_compiler import ConstraintCompiler
+from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.tool_constraint import constrain_output
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request
 from worker.engine.model.decode_run import Image
@@ -26,7 +27,7 @@ from worker.engine.prompt.message_images import with_images_written
 from worker.engine.prompt.prompt_fitting import Fitted, fit
 from worker.engine.prompt.prompt_slices import Slicing
 from worker.output.completion_parts import OutputParser, PlainText
-from worker.output.family_detection import drops_calls, knows_tools
+from worker.output.family_detection import detect_family
 from worker.output.parser_choice import PLAIN_TEXT, ParserChoice, after_prompt, choose_format, choose_parser
 from worker.output.toolless_templates import AFTER, as_plain_chat, with_calls_written
 
@@ -49,8 +50,8 @@ class Prepared:
     scales: Scales  # of the adapters
     reusable: bool  # the cache of such a prompt may be cut at its slices and gone on from
     dropped: Dropped = NOTHING  # from the prompt, to make it fit
-    output: Callable[[], OutputParser] = PlainText  # tells the parts of a completion apart
-    marks: frozenset[int] = frozenset()  # control tokens that it must see
+    create_parser: Callable[[], OutputParser] = PlainText  # of a completion
+    marks: frozenset[int] = frozenset()  # control tokens that the parser must see
     sights: Mapping[int, Sight] = field(default_factory=dict)  # images, by where they start
     images: Mapping[int, Image] = field(default_factory=dict)  # and as the model reads them, once encoded
 
@@ -88,19 +89,22 @@ class Preparer:
         tokens = fitted.tokens
         sights = self._sights_in(tokens)
         room = self._room(len(tokens), wanted)
-        reading, constraint = constrain_output(self._reading(request, tokens), request.constraint, self._vocabulary)
+        choice, matcher = self._parser_choice(request.prompt, tokens), None
+        if request.constraint is not None or choice.tools is not None:
+            choice, constraint = constrain_output(choice, request.constraint, self._vocabulary)
+            matcher = self._compiler.compile(constraint) if constraint is not None else None
         return Prepared(
             request=request,
             tokens=tokens,
             limit=0 if request.echo is Echo.ALONE else room if bound is None else min(bound, room),
             limited_by_context=bound is None or bound > room,
-            matcher=self._compiler.compile(constraint),
+            matcher=matcher,
             slices=self._slicing.cut(tokens, {start: len(sight.cells) for start, sight in sights.items()}),
             scales=scales,
             reusable=self._reusable,
             dropped=fitted.dropped,
-            output=reading.create_parser,
-            marks=self._vocabulary.marks_in(reading.marks),
+            create_parser=choice.create_parser,
+            marks=frozenset() if choice.is_plain else self._vocabulary.marks_in(choice.marks),
             sights=sights,
         )
 
@@ -116,14 +120,15 @@ class Preparer:
         assert self._projector is not None
         return replace(prepared, images=self._projector.encode(prepared.sights))
 
-    def _reading(self, request: Request, tokens: Sequence[int]) -> ParserChoice:
-        """How what follows these tokens is read."""
-        chat = request.prompt
-        if not isinstance(chat, ChatPrompt):
+    def _parser_choice(self, prompt: Prompt, tokens: Sequence[int]) -> ParserChoice:
+        """How the completion of these tokens is parsed."""
+        if not isinstance(prompt, ChatPrompt):
             return PLAIN_TEXT
-        reading = choose_parser(chat.output, self._template(chat), chat.tools)
+        choice = choose_parser(prompt.output, self._template(prompt), prompt.tools)
+        if choice.is_plain:
+            return PLAIN_TEXT
         end = b"".join(self._vocabulary.mark(token) for token in tokens[-LAST_TOKENS:] if token >= 0)
-        return after_prompt(reading, end.decode(errors="replace"))
+        return after_prompt(choice, end.decode(errors="replace"))
 
     def _fit(self, prompt: Prompt, policy: str, max_tokens: int | None) -> Fitted:
         """The prompt as it is, or where the policy says so, what there is room for."""
@@ -213,9 +218,12 @@ class Preparer:
         if chat.images:
             chat = replace(chat, messages=with_images_written(chat.messages, lambda _: image))
         source = self._template(chat)
-        if knows_tools(source):
+        if not _concerns_tools(chat):
+            return self._write(source, chat, chat.messages)
+        family = detect_family(source)
+        if family.knows_tools:
             messages = chat.messages
-            if drops_calls(source):
+            if family.drops_calls:
                 messages = with_calls_written(messages, choose_format(chat.output, source))
             return self._write(source, chat, messages)
         try:
@@ -254,6 +262,13 @@ class Preparer:
                 param="max_tokens",
             )
         return room
+
+
+def _concerns_tools(chat: ChatPrompt) -> bool:
+    """Whether tools may be called, or were called in earlier turns."""
+    if chat.tools is not None:
+        return True
+    return any(message.get("tool_calls") or message.get("role") == "tool" for message in chat.messages)
 
 
 def _too_long(tokens: str, context_length: int) -> ContextLengthExceeded:

@@ -11,12 +11,12 @@ from llguidance import LLMatcher
 
 from tests.support.byte_vocabulary import END, TOKENS
 from worker.engine.constraint.json_schema import schema_grammar
-from worker.engine.constraint.sandboxed_compile import GrammarTrial, Pieces
+from worker.engine.constraint.sandboxed_compile import CompileSandbox, TokenTable
 
 
 @pytest.fixture(scope="module")
-def trial() -> Iterator[GrammarTrial]:
-    opened = GrammarTrial(lambda: Pieces(TOKENS, [END], [END]))
+def box() -> Iterator[CompileSandbox]:
+    opened = CompileSandbox(lambda: TokenTable(TOKENS, [END], [END]))
     yield opened
     opened.close()
 
@@ -38,25 +38,25 @@ def many_pattern_properties() -> str:
 
 
 @pytest.mark.parametrize("hostile", [chain_of_rules(20_000), chain_of_references(10_000), many_pattern_properties()])
-def test_a_grammar_that_ends_the_process_is_refused_and_the_next_one_tried(trial: GrammarTrial, hostile: str) -> None:
-    assert "too much time or memory" in (trial.error(hostile) or "")
-    assert trial.error(chain_of_rules(10)) is None
+def test_a_grammar_that_ends_the_process_is_refused_and_the_next_one_tried(box: CompileSandbox, hostile: str) -> None:
+    assert "too much time or memory" in (box.error(hostile) or "")
+    assert box.error(chain_of_rules(10)) is None
 
 
 @pytest.mark.parametrize("pattern", ["(", "[^\\s\\S]"])
-def test_a_grammar_that_cannot_match_is_refused(trial: GrammarTrial, pattern: str) -> None:
-    assert trial.error(LLMatcher.grammar_from_regex(pattern))
+def test_a_grammar_that_cannot_match_is_refused(box: CompileSandbox, pattern: str) -> None:
+    assert box.error(LLMatcher.grammar_from_regex(pattern))
 
 
-def test_large_repetitions_compile(trial: GrammarTrial) -> None:
-    assert trial.error(schema_grammar('{"type": "array", "items": {"type": "integer"}, "maxItems": 100000000}')) is None
-    assert trial.error(LLMatcher.grammar_from_regex("a{1,100000000}")) is None
+def test_large_repetitions_compile(box: CompileSandbox) -> None:
+    assert box.error(schema_grammar('{"type": "array", "items": {"type": "integer"}, "maxItems": 100000000}')) is None
+    assert box.error(LLMatcher.grammar_from_regex("a{1,100000000}")) is None
 
 
 def test_the_process_ends_when_its_worker_does() -> None:
     command = [sys.executable, "-m", "worker.engine.constraint.sandboxed_compile"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin
-        pickle.dump(Pieces(TOKENS, [END], [END]), process.stdin)
+        pickle.dump(TokenTable(TOKENS, [END], [END]), process.stdin)
         process.stdin.close()
         assert process.wait(30) == 0
