@@ -9,7 +9,7 @@ import pytest
 from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
-from worker.engine.sampling.candidates import Candidates
+from worker.engine.sampling.sampler import Candidates
 
 SIZE = 8192
 TOP_K = 40

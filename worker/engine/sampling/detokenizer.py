@@ -1,4 +1,4 @@
-"""Tokens to text as they come: a code point split over tokens comes out whole."""
+"""Turns tokens into text as they arrive. A code point that is split over tokens is emitted whole."""
 
 import codecs
 from collections.abc import Set
@@ -7,19 +7,19 @@ from worker.engine.model.vocabulary import Vocabulary
 
 
 class Detokenizer:
-    """Of one sequence. Bytes that are not UTF-8 come out as U+FFFD."""
+    """The text of one sequence. Bytes that are not UTF-8 become U+FFFD."""
 
     def __init__(self, vocabulary: Vocabulary, marks: Set[int] = frozenset()) -> None:
-        """`marks`: control tokens whose text is wanted; of others there is none."""
+        """`marks`: the control tokens that are written as text. Other control tokens are omitted."""
         self._vocabulary = vocabulary
         self._marks = marks
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token: int) -> str:
-        """The text that is whole now; empty while a code point is open."""
+        """The text that is complete now; empty while a code point lacks bytes."""
         read = self._vocabulary.mark if token in self._marks else self._vocabulary.piece
         return self._decoder.decode(read(token))
 
     def flush(self) -> str:
-        """What remains, once it is known that no more bytes come."""
+        """What remains at the end of the sequence."""
         return self._decoder.decode(b"", final=True)

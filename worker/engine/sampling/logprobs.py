@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 
 def token_logprobs(logits: NDArray[np.float32], token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
-    """The token's log-probability, and the `top` likeliest tokens with theirs; of equals the lower id first.
+    """The token's log-probability, and the `top` likeliest tokens with theirs; the lower id first among equals.
 
-    `logits`: [vocabulary]. Natural logarithms; computed in 64 bits.
+    `logits`: [vocabulary]. Natural logarithms, computed in 64 bits.
     """
     wide = logits.astype(np.float64)
     highest = wide.max()

@@ -1,8 +1,7 @@
-"""Logit biases and penalties, applied in place to the few logits that they concern.
+"""Logit biases and penalties, applied in place to the few logits that they change.
 
-llama.cpp's own penalty sampler looks every token of the vocabulary up in a hash map; this touches
-the recent tokens alone and gives the same numbers. Measured on a vocabulary of 49,152: 0.01 ms
-instead of 0.46 ms a token.
+llama.cpp's penalty sampler looks up every token of the vocabulary in a hash map. This computes the same numbers from
+the recent tokens alone. Measured with 49,152 tokens: 0.01 ms instead of 0.46 ms a token.
 """
 
 from collections import Counter, deque
@@ -17,7 +16,7 @@ Logits = NDArray[np.float32]
 
 
 class LogitBias:
-    """Numbers added to the logits of some tokens."""
+    """Adds a number to the logit of each of some tokens."""
 
     def __init__(self, biases: Mapping[int, float]) -> None:
         self._tokens = np.fromiter(biases.keys(), dtype=np.int64, count=len(biases))
@@ -31,8 +30,8 @@ class LogitBias:
 class Penalties:
     """Repeat, frequency and presence penalties over the last `repeat_last_n` tokens, prompt included.
 
-    As llama.cpp has them: a recent token's logit is divided by the repeat penalty if positive,
-    multiplied if not; then `count * frequency + presence` is subtracted.
+    llama.cpp's formula: a recent token's logit is divided by the repeat penalty if it is positive, otherwise
+    multiplied by it; then `count * frequency + presence` is subtracted.
     """
 
     def __init__(self, settings: Inference) -> None:
@@ -46,7 +45,7 @@ class Penalties:
         self._counts: Counter[int] = Counter()
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Let tokens pass through the window."""
+        """Move the window over these tokens."""
         for token in tokens[max(0, len(tokens) - self._window) :] if self._window else ():
             self.note(token)
 
@@ -56,10 +55,10 @@ class Penalties:
         self._recent.append(token)
         self._counts[token] += 1
         if len(self._recent) > self._window:
-            gone = self._recent.popleft()
-            self._counts[gone] -= 1
-            if not self._counts[gone]:
-                del self._counts[gone]
+            oldest = self._recent.popleft()
+            self._counts[oldest] -= 1
+            if not self._counts[oldest]:
+                del self._counts[oldest]
 
     def apply(self, logits: Logits) -> None:
         if not self._counts:
