@@ -1,4 +1,4 @@
-"""The server's own settings, from `ATELIER_*` variables or the command line; and where things lie."""
+"""The server's configuration, from `ATELIER_*` variables or the command line, and the paths of its files."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from atelier.hosts import split_host
 
-LONGEST_SOCKET_PATH = 100  # bytes; the kernel allows 107, and worker sockets have names of their own
+LONGEST_SOCKET_PATH = 100  # bytes; Linux allows 107, of which the sockets' names take some
 
 
 class Config(BaseSettings):
@@ -20,96 +20,98 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ATELIER_", frozen=True, extra="ignore")
 
-    home: Path = Field(Path("~/.atelier"), description="Where models, the database and logs lie.")
+    home: Path = Field(Path("~/.atelier"), description="Directory of models, database and logs.")
 
     host: str = Field("127.0.0.1", description="Address the gateway listens on.")
     port: int = Field(1234, ge=0, le=65535, description="Port the gateway listens on.")
     cors: Annotated[list[str], NoDecode] = Field(
-        [], description='Origins that web pages may call from, by commas; "*" for all. Empty: off.'
+        [], description='Origins whose web pages may call the server; "*": any; empty: none.'
     )
     allowed_hosts: Annotated[list[str], NoDecode] = Field(
-        [], description="Further names in the Host header that are answered, by commas."
+        [], description="Further names that are accepted in the Host header."
     )
-    api_key: SecretStr | None = Field(None, description="Key that every request must carry, where set.")
-    allow_open: bool = Field(False, description="Listen beyond this machine without a key.")
-    body_limit_mb: float = Field(32, gt=0, description="Largest request body, in MiB.")
+    api_key: SecretStr | None = Field(None, description="Key that every request must carry; unset: none.")
+    allow_open: bool = Field(False, description="Accept requests from other machines without a key.")
+    body_limit_mb: float = Field(32, gt=0, description="Maximum size of a request body, in MiB.")
     fetch_images: bool = Field(True, description="Fetch images that requests name by URL, from public addresses.")
     outbound_hosts: Annotated[list[str], NoDecode] = Field(
         [],
-        description="Hosts (name or name:port), by commas, that requests may have something fetched from although "
-        "their addresses are not public, or their ports not the usual ones.",
+        description="Hosts (name or name:port) that requests may fetch from although their addresses are not public, "
+        "or their ports are not the usual ones.",
     )
-    mcp_requests: bool = Field(False, description="Let requests name MCP servers of their own, at public addresses.")
+    mcp_requests: bool = Field(False, description="Let requests bring their own MCP servers, at public addresses.")
     mcp_steps: int = Field(
-        16, ge=2, description="Times that a model may write in one answer that calls tools of MCP servers."
+        16, ge=2, description="Maximum generations of a model in one answer that calls tools of MCP servers."
     )
     mcp_seconds: float = Field(
         300, gt=0, description="Seconds after which an answer calls no more tools of MCP servers."
     )
     mcp_result_kb: float = Field(
-        256, gt=0, description="Text of one result of an MCP server's tool that a model gets, in KiB; more is cut."
+        256, gt=0, description="Maximum text of an MCP tool's result that the model receives, in KiB; more is cut."
     )
     mcp_idle: float = Field(
-        600, gt=0, description="Seconds without use after which the connection to an MCP server is closed."
+        600, gt=0, description="Seconds after which an unused connection to an MCP server is closed."
     )
     mcp_elicitation: float = Field(
-        300, gt=0, le=3600, description="Seconds that users may take to answer what an MCP server asks during one call."
+        300, gt=0, le=3600, description="Seconds in which a user must answer an MCP server's questions in one call."
     )
-    max_queued: int = Field(256, ge=0, description="Requests in work or waiting per gateway before it answers 503.")
+    max_queued: int = Field(256, ge=0, description="Maximum requests running and waiting per gateway; more get a 503.")
     queue_timeout: float | None = Field(
         None,
         gt=0,
-        description="Seconds that a request may wait for its turn at a model before it gets 503.",
+        description="Seconds after which a request that waits for a model gets a 503; unset: no limit.",
     )
     embedding_encoding: Literal["as_asked", "float"] = Field(
         "as_asked",
-        description="How vectors are written: as requests ask for them, or as numbers also where base64 is asked for, "
-        "for clients that ask for base64 and cannot read it.",
+        description="Format of embeddings: as requests ask, or always as numbers, for clients that ask for base64 and "
+        "cannot read it.",
     )
     load_on_demand: bool = Field(True, description="Load a model when a request names it.")
     idle_ttl: float = Field(
         3600,
         ge=0,
-        description="Seconds without work after which a model that a request loaded is unloaded; 0: never.",
+        description="Seconds without requests after which a model that a request loaded is unloaded; 0: never.",
     )
     guardrail: Literal["off", "relaxed", "balanced", "strict", "custom"] = Field(
         "balanced",
-        description="How much of main memory and of each GPU's memory loads leave free: off does not ask, relaxed "
-        "none, balanced a twentieth, strict a seventh, custom what guardrail_mb says. Where it is not enough, idle "
-        "models that requests loaded go.",
+        description="Share of main memory and of each GPU's memory that loads leave free: off: not checked; "
+        "relaxed: none; balanced: 1/20; strict: 1/7; custom: guardrail_mb. If memory is short, idle models that "
+        "requests loaded are unloaded.",
     )
-    guardrail_mb: int = Field(
-        0, ge=0, description="MiB of main memory that loads leave free, with the guardrail custom."
-    )
+    guardrail_mb: int = Field(0, ge=0, description="MiB of main memory that loads leave free, with guardrail custom.")
     room_timeout: float = Field(
-        60, ge=0, description="Seconds that a load waits for busy models, which requests loaded, to make room for it."
+        60, ge=0, description="Seconds that a load waits for busy models, if requests loaded them, to free memory."
     )
-    shutdown_grace: float = Field(30, ge=0, description="Seconds that running requests get when the server stops.")
+    shutdown_grace: float = Field(30, ge=0, description="Seconds in which running requests may finish at shutdown.")
 
     response_days: float = Field(
-        30, gt=0, le=3650, description="Days for which responses are kept that clients ask for again, or continue."
+        30, gt=0, le=3650, description="Days for which responses that clients can retrieve or continue are stored."
     )
     response_limit_mb: float = Field(
-        1024, gt=0, description="MiB that they may take together; beyond it those unused for longest go."
+        1024, gt=0, description="Maximum size of all stored responses, in MiB; the least recently used are deleted."
     )
 
     registry_address: str = Field("", description="gRPC address of the registry; empty: the socket in the home.")
-    registry_token: SecretStr | None = Field(None, description="Token that callers of the registry must present.")
+    registry_token: SecretStr | None = Field(None, description="Token that clients of the registry must present.")
     rpc_servers: Annotated[list[str], NoDecode] = Field(
         [],
-        description="Addresses (host:port) of llama.cpp RPC servers, by commas: the devices rpc:0, rpc:1, ... "
-        "Whoever can reach such a server can use it; and it can do what it likes with what is sent to it.",
+        description="Addresses (host:port) of llama.cpp RPC servers, which are the devices rpc:0, rpc:1, ... "
+        "Such a server has no authentication, and can read and change all that is sent to it.",
     )
     engine: Literal["llama", "scripted"] = Field("llama", description="Engine of the workers; scripted is for tests.")
-    script: str = Field("", description="What the scripted engine does, as JSON; for tests.")
-    worker_grace: float = Field(60, ge=1, description="Seconds after which a worker without a registry ends itself.")
-    load_timeout: float = Field(600, gt=0, description="Seconds that a model may take to load.")
-    stall_timeout: float = Field(20, gt=0, description="Seconds without a sign of life before a worker is passed over.")
-    restart_limit: int = Field(5, ge=0, description="Crashes in a row before an instance is given up.")
+    script: str = Field("", description="Script of the scripted engine, as JSON; for tests.")
+    worker_grace: float = Field(60, ge=1, description="Seconds after which a worker without a registry exits.")
+    load_timeout: float = Field(600, gt=0, description="Seconds in which a model must load.")
+    stall_timeout: float = Field(20, gt=0, description="Seconds after which a silent worker gets no requests.")
+    restart_limit: int = Field(
+        5,
+        ge=0,
+        description="Consecutive crashes after which an instance is not restarted; the count resets after 60 s ready.",
+    )
 
     spare_worker: bool = Field(
         True,
-        description="Keep a process ready for the next load, which begins sooner for about 60 MB of memory.",
+        description="Keep a worker process ready, so that the next load starts sooner; takes about 60 MB of memory.",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -147,7 +149,7 @@ class Config(BaseSettings):
 
     @property
     def mcp_file(self) -> Path:
-        """The MCP servers whose tools models use."""
+        """The file of MCP servers whose tools models can use."""
         return self.home / "mcp.json"
 
     @property
@@ -160,12 +162,12 @@ class Config(BaseSettings):
 
     @property
     def cache_dir(self) -> Path:
-        """Saved KV cache of prompts, a directory for each instance."""
+        """Saved KV caches, a directory for each instance."""
         return self.home / "cache"
 
     @cached_property
     def run_dir(self) -> Path:
-        """Private directory for sockets; a short one elsewhere when the home's path is too long for a socket."""
+        """Private directory for sockets; below the temporary directory if the home's path is too long for a socket."""
         inside = self.home / "run"
         if len(os.fsencode(inside)) + len("/worker-00000000.sock") <= LONGEST_SOCKET_PATH:
             return inside
@@ -178,7 +180,7 @@ class Config(BaseSettings):
 
 
 def make_private(directory: Path) -> Path:
-    """Create the directory for this user alone; PermissionError when someone else owns it."""
+    """Create the directory for this user alone. Raises PermissionError when it belongs to another user."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     info = directory.lstat()
     if info.st_uid != os.getuid() or directory.is_symlink():

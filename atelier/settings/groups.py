@@ -1,13 +1,13 @@
-"""The settings themselves, in LM Studio's three groups.
+"""The settings, in LM Studio's three groups.
 
-Defaults of inference are LM Studio's. None means "not set": the engine or the model decides.
+Inference defaults are LM Studio's. None means unset: the engine or the model decides.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atelier.adapters import MOST_ADAPTERS
-from atelier.settings.declare import setting
+from atelier.settings.declaration import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPECULATIONS = ("off", "prompt_lookup", "draft_model")
@@ -54,10 +54,10 @@ TOOL_CALL_FORMATS = (
     "kimi-k3",
     "kimi-k2",
 )
-LONGEST_MARK = 200  # characters of a mark in a completion
+LONGEST_MARK = 200  # characters of a reasoning marker
 LONGEST_NAME = 300  # characters of a device list or a model's name
 LONGEST_TEXT = 100_000  # characters of a system prompt or a template
-MAX_SEED = 2**32 - 2  # 2**32 - 1 means "draw one" to llama.cpp
+MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED: a random seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Load:
 
     context_length: int = setting(
         4096,
-        "Longest prompt and completion of one sequence; never more than the model was trained for.",
+        "Maximum length of a sequence, prompt and completion together; never more than the model was trained for.",
         minimum=128,
         maximum=2**24,
         unit="tokens",
@@ -76,7 +76,7 @@ class Load:
     )
     parallel: int = setting(
         8,
-        "Sequences decoded at once.",
+        "Maximum sequences decoded at the same time.",
         minimum=1,
         maximum=256,
         unit="sequences",
@@ -94,14 +94,14 @@ class Load:
     )
     cores: str | None = setting(
         None,
-        "CPU cores the worker may use, such as 0-3,6; unset: every core of the machine, of which models that are at "
-        "work in main memory at the same time take disjoint ones.",
+        "CPU cores that the worker may use, such as 0-3,6; unset: all cores, divided among the models that compute on "
+        "the CPU at the same time.",
         longest=LONGEST_NAME,
         lmstudio="cores",
     )
     threads: int | None = setting(
         None,
-        "Threads that compute; unset: one per physical core it may use.",
+        "Compute threads; unset: one per physical core that the worker may use.",
         minimum=1,
         maximum=1024,
         unit="threads",
@@ -111,7 +111,7 @@ class Load:
     )
     gpu_layers: int | None = setting(
         None,
-        "Layers held on the GPU; unset: all of them.",
+        "Layers to put on the GPU; unset: all.",
         minimum=0,
         maximum=10_000,
         unit="layers",
@@ -120,7 +120,7 @@ class Load:
     )
     tensor_split: list[float] = setting(
         [],
-        "Share of the model on each device; unset: by the room that each has.",
+        "Relative share of the model on each device; unset: by free memory.",
         minimum=0,
         max_items=128,
         llama="tensor_split",
@@ -128,7 +128,7 @@ class Load:
     )
     kv_type: str = setting(
         "f16",
-        "Type of the KV cache's numbers.",
+        "Data type of the KV cache.",
         choices=KV_TYPES,
         llama="type_k, type_v",
         lmstudio="kv_type",
@@ -136,14 +136,14 @@ class Load:
     )
     flash_attention: bool | None = setting(
         None,
-        "Flash attention; unset: where the device supports it. On a CPU long contexts are faster without.",
+        "Flash attention; unset: on if the device supports it. On a CPU, long contexts are faster without it.",
         llama="flash_attn_type",
         lmstudio="flash_attention",
         preset_key="llm.load.llama.flashAttention",
     )
     batch_size: int = setting(
         2048,
-        "Most tokens of one llama_decode call.",
+        "Maximum tokens in one llama_decode call.",
         minimum=32,
         maximum=65_536,
         unit="tokens",
@@ -153,7 +153,7 @@ class Load:
     )
     ubatch_size: int = setting(
         512,
-        "Most tokens of one compute graph.",
+        "Maximum tokens in one compute graph.",
         minimum=32,
         maximum=65_536,
         unit="tokens",
@@ -162,36 +162,35 @@ class Load:
     )
     mmap: bool = setting(
         True,
-        "Map the file into memory.",
+        "Map the model file into memory.",
         llama="load_mode",
         lmstudio="mmap",
         preset_key="llm.load.llama.tryMmap",
     )
     mlock: bool = setting(
         False,
-        "Keep the model from being swapped out.",
+        "Lock the model in memory, so that it is not swapped out.",
         llama="load_mode",
         lmstudio="mlock",
         preset_key="llm.load.llama.keepModelInMemory",
     )
     offload_kv: bool = setting(
         True,
-        "Hold the KV cache of GPU layers on the GPU.",
+        "Keep the KV cache of GPU layers on the GPU.",
         llama="offload_kqv",
         lmstudio="offload_kv_cache_to_gpu",
         preset_key="llm.load.offloadKVCacheToGpu",
     )
     kv_unified: bool = setting(
         False,
-        "One KV cache shared by all sequences: one sequence may grow longer, "
-        "but results then depend on what else runs.",
+        "Share one KV cache among all sequences: one of them may be longer, but results depend on what else runs.",
         llama="kv_unified",
         lmstudio="kv_unified",
         preset_key="llm.load.useUnifiedKvCache",
     )
     cache_ram: int = setting(
         0,
-        "Host memory for beginnings of prompts that lost their place in the KV cache; 0: none.",
+        "Host memory for prompt prefixes evicted from the KV cache; 0: none.",
         minimum=0,
         maximum=2**24,
         unit="MiB",
@@ -199,7 +198,7 @@ class Load:
     )
     cache_disk: int = setting(
         0,
-        "Room on the disk, below the home, for those that host memory has none for; it outlasts the worker; 0: none.",
+        "Disk space, in the home, for prefixes that exceed the host memory; kept after the worker exits; 0: none.",
         minimum=0,
         maximum=2**24,
         unit="MiB",
@@ -207,21 +206,21 @@ class Load:
     )
     speculation: str = setting(
         "off",
-        "Guess tokens ahead and check several at once: prompt_lookup takes what followed the same words before, "
-        "draft_model what a smaller model says, and is meant where a draft_model is named. "
-        "With quantised weights on a CPU the text stays the same.",
+        "Speculative decoding: prompt_lookup drafts the tokens that followed the same text before; draft_model drafts "
+        "with a smaller model, and is the default if draft_model is set. With quantised weights on a CPU the output "
+        "is the same as without.",
         choices=SPECULATIONS,
         lmstudio="speculation",
     )
     draft_model: str | None = setting(
         None,
-        "Key, or its short form, of a small model with the same vocabulary, which guesses ahead.",
+        "Key, or its short form, of a small model with the same vocabulary, for speculative decoding.",
         longest=LONGEST_NAME,
         lmstudio="draft_model",
     )
     draft_tokens: int = setting(
         4,
-        "Most tokens to guess ahead.",
+        "Maximum tokens to draft at a time.",
         minimum=1,
         maximum=16,
         unit="tokens",
@@ -229,8 +228,8 @@ class Load:
     )
     lora: list[str] = setting(
         [],
-        "LoRA adapters: files below the home's adapters folder. One is called as its file, without .gguf, "
-        "and has the scale 1, unless the entry says otherwise.",
+        "LoRA adapters: files below the home's adapters folder. Default name: the file's without .gguf; default "
+        "scale: 1.",
         max_items=MOST_ADAPTERS,
         longest=4096,
         form="[NAME=]FILE[=SCALE]",
@@ -239,7 +238,7 @@ class Load:
     )
     load_seed: int | None = setting(
         None,
-        "Seed of requests that name none; unset: a new one for each request.",
+        "Seed of requests that set none; unset: a new seed for each request.",
         minimum=0,
         maximum=MAX_SEED,
         lmstudio="seed",
@@ -253,19 +252,19 @@ class Prompt:
 
     system_prompt: str | None = setting(
         None,
-        "System message for chats that have none.",
+        "System message of chats that have none.",
         longest=LONGEST_TEXT,
         preset_key="llm.prediction.systemPrompt",
     )
     chat_template: str | None = setting(
         None,
-        "Jinja template in place of the model's.",
+        "Jinja chat template that replaces the model's.",
         longest=LONGEST_TEXT,
         preset_key="llm.prediction.promptTemplate",
     )
     stop: list[str] = setting(
         [],
-        "Strings that end a completion; they are not part of it.",
+        "Strings that end a completion; the completion does not include them.",
         max_items=16,
         longest=1024,
         openai="stop",
@@ -274,18 +273,18 @@ class Prompt:
     )
     tool_call_format: str = setting(
         "auto",
-        "How the model writes tool calls; auto: as its chat template says.",
+        "Format of the model's tool calls; auto: detected from its chat template.",
         choices=TOOL_CALL_FORMATS,
     )
     reasoning_start: str | None = setting(
         None,
-        "What begins the model's reasoning, such as <think>; unset: as its chat template says. Empty: nothing does.",
+        "Start of the model's reasoning, such as <think>; unset: detected from its chat template; empty: no reasoning.",
         longest=LONGEST_MARK,
         preset_key="llm.prediction.reasoning.startString",
     )
     reasoning_end: str | None = setting(
         None,
-        "What ends the model's reasoning, such as </think>; unset: as its chat template says.",
+        "End of the model's reasoning, such as </think>; unset: detected from its chat template.",
         longest=LONGEST_MARK,
         preset_key="llm.prediction.reasoning.endString",
     )
@@ -297,7 +296,7 @@ class Inference:
 
     temperature: float = setting(
         0.8,
-        "Randomness; 0 takes the most likely token.",
+        "Randomness of sampling; 0: always the most likely token.",
         minimum=0,
         maximum=5,
         llama="temp",
@@ -307,7 +306,7 @@ class Inference:
     )
     top_k: int = setting(
         40,
-        "Sample from this many likeliest tokens; 0: from all.",
+        "Sample from this many of the likeliest tokens; 0: from all.",
         minimum=0,
         maximum=1_000_000,
         unit="tokens",
@@ -318,7 +317,7 @@ class Inference:
     )
     top_p: float = setting(
         0.95,
-        "Sample from the likeliest tokens that reach this probability together.",
+        "Sample from the likeliest tokens whose probabilities add up to this.",
         minimum=0,
         maximum=1,
         llama="top_p",
@@ -328,7 +327,7 @@ class Inference:
     )
     min_p: float = setting(
         0.05,
-        "Drop tokens less likely than this share of the likeliest one's probability.",
+        "Drop tokens with less than this fraction of the likeliest token's probability.",
         minimum=0,
         maximum=1,
         llama="min_p",
@@ -338,7 +337,8 @@ class Inference:
     )
     typical_p: float = setting(
         1.0,
-        "Sample from the tokens whose surprise is nearest to the average, up to this probability together; 1 is off.",
+        "Locally typical sampling: sample from the tokens nearest to the average surprise whose probabilities add up "
+        "to this; 1 disables it.",
         minimum=0,
         maximum=1,
         llama="typ_p",
@@ -347,7 +347,7 @@ class Inference:
     )
     top_n_sigma: float = setting(
         -1.0,
-        "Keep tokens whose logits are within this many standard deviations of the highest; 0 or less is off.",
+        "Keep tokens whose logits are within this many standard deviations of the highest; 0 or less disables it.",
         minimum=-1,
         maximum=1000,
         llama="top_n_sigma",
@@ -356,7 +356,7 @@ class Inference:
     )
     xtc_probability: float = setting(
         0.0,
-        "Chance that all likely tokens but the least likely of them are left out of a draw; 0 is off.",
+        "XTC: chance that all tokens above the threshold but the least likely are dropped; 0 disables it.",
         minimum=0,
         maximum=1,
         llama="xtc_probability",
@@ -365,7 +365,7 @@ class Inference:
     )
     xtc_threshold: float = setting(
         0.1,
-        "Probability from which XTC holds a token for likely; above 0.5 it is off.",
+        "XTC: probability threshold of a token; above 0.5 disables it.",
         minimum=0,
         maximum=1,
         llama="xtc_threshold",
@@ -374,7 +374,7 @@ class Inference:
     )
     dynatemp_range: float = setting(
         0.0,
-        "The temperature goes up and down by this much with the entropy of the tokens; 0 is off.",
+        "Dynamic temperature: changes by up to this much in both directions with the tokens' entropy; 0 disables it.",
         minimum=0,
         maximum=5,
         llama="dynatemp_range",
@@ -383,7 +383,7 @@ class Inference:
     )
     dynatemp_exponent: float = setting(
         1.0,
-        "How entropy becomes temperature, with dynatemp_range.",
+        "Dynamic temperature: exponent of the normalised entropy.",
         minimum=0,
         maximum=10,
         llama="dynatemp_exponent",
@@ -392,7 +392,7 @@ class Inference:
     )
     mirostat: int = setting(
         0,
-        "Aim at an average surprise instead of filtering: Mirostat version 1 or 2; 0 is off.",
+        "Mirostat version 1 or 2, which targets an average surprise instead of filtering tokens; 0 disables it.",
         minimum=0,
         maximum=2,
         llama="mirostat",
@@ -401,7 +401,7 @@ class Inference:
     )
     mirostat_tau: float = setting(
         5.0,
-        "The surprise that Mirostat aims at.",
+        "Mirostat: target surprise.",
         minimum=0,
         maximum=100,
         unit="bits",
@@ -411,7 +411,7 @@ class Inference:
     )
     mirostat_eta: float = setting(
         0.1,
-        "How fast Mirostat adapts.",
+        "Mirostat: learning rate.",
         minimum=0,
         maximum=1,
         llama="mirostat_eta",
@@ -420,7 +420,7 @@ class Inference:
     )
     repeat_penalty: float = setting(
         1.1,
-        "Divides the logits of recent tokens; 1 is off.",
+        "Divides the logits of recent tokens; 1 disables it.",
         minimum=0.01,
         maximum=10,
         llama="penalty_repeat",
@@ -430,7 +430,7 @@ class Inference:
     )
     repeat_last_n: int = setting(
         64,
-        "Recent tokens that the penalties look at; 0 is off.",
+        "Recent tokens that the penalties apply to; 0 disables the penalties.",
         minimum=0,
         maximum=2**20,
         unit="tokens",
@@ -440,7 +440,7 @@ class Inference:
     )
     presence_penalty: float = setting(
         0.0,
-        "Subtracted from the logits of tokens that occurred.",
+        "Subtracted from the logits of tokens that have occurred.",
         minimum=-2,
         maximum=2,
         llama="penalty_present",
@@ -450,7 +450,7 @@ class Inference:
     )
     frequency_penalty: float = setting(
         0.0,
-        "Subtracted from the logits of tokens once per occurrence.",
+        "Subtracted from the logits of tokens, once per occurrence.",
         minimum=-2,
         maximum=2,
         llama="penalty_freq",
@@ -460,7 +460,7 @@ class Inference:
     )
     dry_multiplier: float = setting(
         0.0,
-        "Strength of DRY, which keeps a text from repeating sequences of tokens; 0 is off.",
+        "DRY: strength of the penalty on repeated sequences of tokens; 0 disables it.",
         minimum=0,
         maximum=100,
         llama="dry_multiplier",
@@ -469,7 +469,7 @@ class Inference:
     )
     dry_base: float = setting(
         1.75,
-        "DRY multiplies its penalty by this for each further token of a repetition.",
+        "DRY: factor of the penalty for each further token of a repetition.",
         minimum=1,
         maximum=100,
         llama="dry_base",
@@ -478,7 +478,7 @@ class Inference:
     )
     dry_allowed_length: int = setting(
         2,
-        "Repetitions of up to this length cost nothing.",
+        "DRY: repetitions of up to this length are not penalised.",
         minimum=0,
         maximum=2**16,
         unit="tokens",
@@ -488,7 +488,7 @@ class Inference:
     )
     dry_penalty_last_n: int = setting(
         64,
-        "Recent tokens in which DRY looks for repetitions; 0 is off.",
+        "DRY: recent tokens that are searched for repetitions; 0 disables it.",
         minimum=0,
         maximum=2**16,
         unit="tokens",
@@ -498,16 +498,16 @@ class Inference:
     )
     dry_sequence_breakers: list[str] = setting(
         ["\n", ":", '"', "*"],
-        "Strings that DRY lets no repetition extend across.",
+        "DRY: strings at which a repetition ends.",
         max_items=16,
-        longest=40,  # llama.cpp cuts them there
+        longest=40,  # llama.cpp truncates them there
         llama="dry_sequence_breakers",
         openai="dry_sequence_breakers",
         lmstudio="dry_sequence_breakers",
     )
     seed: int | None = setting(
         None,
-        "Makes a completion reproducible; unset: a new one for each request.",
+        "Seed of the sampling, which makes a completion reproducible; unset: a new seed for each request.",
         minimum=0,
         maximum=MAX_SEED,
         llama="seed",
@@ -517,7 +517,7 @@ class Inference:
     )
     max_tokens: int | None = setting(
         None,
-        "Most tokens of a completion; unset: up to the end of the context.",
+        "Maximum tokens of a completion; unset: up to the end of the context.",
         minimum=1,
         maximum=2**31 - 1,
         unit="tokens",
@@ -527,8 +527,8 @@ class Inference:
     )
     context_overflow: str = setting(
         STOP_AT_LIMIT,
-        "What becomes of a prompt that leaves no room for its answer: stopAtLimit refuses it, truncateMiddle keeps "
-        "its beginning and its end, rollingWindow its end. Of chats, the system's messages stay.",
+        "What to do with a prompt that leaves no room for an answer: stopAtLimit rejects it; truncateMiddle keeps its "
+        "beginning and its end; rollingWindow keeps its end. The system messages of a chat are always kept.",
         choices=(STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW),
         openai="context_overflow",
         lmstudio="context_overflow",
@@ -536,7 +536,7 @@ class Inference:
     )
     logit_bias: Mapping[int, float] = setting(
         {},
-        "Added to the logits of these tokens, by token id.",
+        "Bias that is added to the logits of tokens, by token id.",
         minimum=-100,
         maximum=100,
         max_items=1024,
@@ -547,7 +547,7 @@ class Inference:
     )
     ignore_eos: bool = setting(
         False,
-        "Go on after the end-of-sequence token.",
+        "Continue after the end-of-sequence token.",
         llama="logit_bias",
         openai="ignore_eos",
         lmstudio="ignore_eos",

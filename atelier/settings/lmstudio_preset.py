@@ -4,15 +4,16 @@
      "operation": {"fields": [{"key": "llm.prediction.temperature", "value": 0.1}, ...]},
      "load": {"fields": [{"key": "llm.load.contextLength", "value": 8192}, ...]}}
 
-A number that may be switched off is wrapped as {"checked": true, "value": 40}; a template is wrapped
-as {"type": "jinja", "jinjaPromptTemplate": {"template": "..."}}.
+Optional numbers are wrapped as {"checked": true, "value": 40}, a template as
+{"type": "jinja", "jinjaPromptTemplate": {"template": "..."}}.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
+from atelier.settings.declaration import SettingValue
 from atelier.settings.preset import Preset, check_settings
 from atelier.settings.settings_table import TABLE, Group, Setting
 
@@ -31,16 +32,16 @@ BY_KEY: Mapping[str, Setting] = {
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a file came to, and its keys that mean nothing here."""
+    """The content of a file, and its keys that are unknown here."""
 
     name: str
-    settings: dict[Group, dict[str, Any]]
+    settings: dict[Group, Json]
     ignored: tuple[str, ...]
 
 
-def read_file(file: Mapping[str, Any]) -> Read:
-    """InvalidRequest when it is no preset file, or one of its values cannot be."""
-    found: dict[Group, dict[str, Any]] = {}
+def read_file(file: Mapping[str, object]) -> Read:
+    """Raises InvalidRequest when it is not a preset file, or when one of its values is not valid."""
+    found: dict[Group, Json] = {}
     ignored: list[str] = []
     for key, value in _fields(file):
         if (row := BY_KEY.get(key)) is None:
@@ -51,8 +52,8 @@ def read_file(file: Mapping[str, Any]) -> Read:
     return Read(name if isinstance(name, str) else "", check_settings(found), tuple(ignored))
 
 
-def write_file(preset: Preset) -> dict[str, Any]:
-    """The preset as LM Studio imports it. Settings that it has no key for are left out."""
+def write_file(preset: Preset) -> Json:
+    """The preset as LM Studio imports it. Settings without a key there are left out."""
     return {
         "identifier": f"@local:{preset.name}",
         "name": preset.name,
@@ -61,20 +62,20 @@ def write_file(preset: Preset) -> dict[str, Any]:
     }
 
 
-def _fields(file: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _fields(file: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     sections = [file.get(section) for section in SECTIONS]
     if not any(isinstance(section, Mapping) for section in sections):
-        raise InvalidRequest("The file is not a preset of LM Studio: it has neither operation nor load.", param="file")
+        raise InvalidRequest("The file is not an LM Studio preset: it has neither operation nor load.", param="file")
     for section in sections:
         fields = section.get("fields", []) if isinstance(section, Mapping) else []
         for field in fields if isinstance(fields, list) else []:
             if not isinstance(field, Mapping) or not isinstance(field.get("key"), str):
-                raise InvalidRequest("The preset's fields must be {key, value} each.", param="file")
+                raise InvalidRequest("Each field of the preset must be {key, value}.", param="file")
             yield field["key"], field.get("value")
 
 
-def plain_value(row: Setting, value: Any) -> Any:
-    """A field's value without what LM Studio wraps it in. None: not set."""
+def plain_value(row: Setting, value: object) -> object:
+    """A field's value without LM Studio's wrapping. None: unset."""
     if row.name == TEMPLATE:
         jinja = value.get("jinjaPromptTemplate") if isinstance(value, Mapping) else None
         return jinja.get("template") if isinstance(jinja, Mapping) else None
@@ -84,21 +85,21 @@ def plain_value(row: Setting, value: Any) -> Any:
         try:
             return {int(token): float(bias) for token, bias in value}
         except (TypeError, ValueError, OverflowError):
-            raise InvalidRequest("logit_bias: a list of [token, bias] each", param="inference.logit_bias") from None
+            raise InvalidRequest("logit_bias must be a list of [token, bias]", param="inference.logit_bias") from None
     return value
 
 
-def _written(preset: Preset, groups: tuple[Group, ...]) -> Iterator[dict[str, Any]]:
+def _written(preset: Preset, groups: tuple[Group, ...]) -> Iterator[Json]:
     for group in groups:
         for name, value in preset.group(group).items():
             if key := TABLE[group][name].facts.preset_key:
                 yield {"key": key, "value": field_value(name, value)}
 
 
-def field_value(name: str, value: Any) -> Any:
-    """The other way round."""
+def field_value(name: str, value: SettingValue) -> object:
+    """The inverse of `plain_value`."""
     if name == TEMPLATE:
         return {"type": "jinja", "jinjaPromptTemplate": {"template": value}, "stopStrings": []}
-    if name == "logit_bias":
+    if isinstance(value, Mapping):  # logit_bias
         return [[token, bias] for token, bias in value.items()]
     return {"checked": True, "value": value} if name in WRAPPED else value

@@ -1,14 +1,18 @@
-"""What overrides what: settings resolved field by field, with the origin of each value.
+"""What overrides what: settings resolved field by field, with the origin of each value. Pure.
 
 request → preset → the instance's own → the model's default → the file's metadata → built-in default
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from atelier.settings.declaration import SettingValue
 from atelier.settings.groups import Inference, Load, Prompt
-from atelier.settings.settings_table import Setting, rows_of
+from atelier.settings.settings_table import TABLE, Setting, rows_of
+
+if TYPE_CHECKING:  # a worker resolves no presets, and has no use for the models that validate them
+    from atelier.settings.preset import Preset
 
 G = TypeVar("G", Load, Prompt, Inference)
 
@@ -18,18 +22,15 @@ MODEL_FILE = "model file"
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Some settings and where they come from, such as "request" or "preset precise".
-
-    A value of None is "not set here".
-    """
+    """Some settings and their origin, such as "request" or "preset precise". A value of None is unset."""
 
     origin: str
-    values: Mapping[str, Any]
+    values: Mapping[str, SettingValue | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    value: Any
+    value: SettingValue | None
     origin: str
 
 
@@ -42,11 +43,12 @@ class Resolved(Generic[G]):
 
     def build(self) -> G:
         """As the group's dataclass."""
-        return self.kind(**{name: entry.value for name, entry in self.values.items()})
+        values: dict[str, Any] = {name: entry.value for name, entry in self.values.items()}
+        return self.kind(**values)
 
 
 def resolve(kind: type[G], layers: Iterable[Layer]) -> Resolved[G]:
-    """The highest layer (first given) that sets a field wins it; checked against the table."""
+    """Each setting from the first layer that sets it. Raises InvalidRequest for a value out of bounds."""
     stack = list(layers)
     return Resolved(kind, {row.name: _resolve_one(row, stack) for row in rows_of(kind).values()})
 
@@ -56,3 +58,34 @@ def _resolve_one(row: Setting, layers: list[Layer]) -> Value:
         if (value := layer.values.get(row.name)) is not None:
             return Value(row.check(value), layer.origin)
     return Value(row.default, BUILT_IN)
+
+
+def preset_layers(chosen: "Preset | None", default: "Preset | None") -> list[Layer]:
+    """The load settings of the preset that the load names, then of the model's default preset."""
+    layers = [Layer(chosen.origin, chosen.group("load"))] if chosen else []
+    return layers + ([Layer(f"default {default.origin}", default.group("load"))] if default else [])
+
+
+def load_settings(layers: Iterable[Layer], longest: int) -> Resolved[Load]:
+    """An instance's load settings, for the registry that starts it and the gateway that previews them.
+
+    `longest`: the context length in tokens that the model was trained for; 0 where its file does not say.
+    """
+    resolved = resolve(Load, [_with_draft_model_used(layer) for layer in layers])
+    length = _bounded(resolved.values["context_length"], longest)
+    return Resolved(Load, {**resolved.values, "context_length": length})
+
+
+def _with_draft_model_used(layer: Layer) -> Layer:
+    """A layer that names a draft model, and does not set speculation, uses the draft model."""
+    values = layer.values
+    if values.get("draft_model") is None or values.get("speculation") is not None:
+        return layer
+    return Layer(layer.origin, {**values, "speculation": "draft_model"})
+
+
+def _bounded(length: Value, longest: int) -> Value:
+    """At most the context the model was trained for: presets and defaults are shared by many models."""
+    if not isinstance(length.value, int) or not 0 < longest < length.value:
+        return length
+    return Value(max(longest, int(TABLE["load"]["context_length"].facts.minimum or 0)), MODEL_FILE)

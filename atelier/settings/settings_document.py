@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from atelier.config import Config
-from atelier.settings.declare import Facts
+from atelier.settings.declaration import Facts
 from atelier.settings.groups import Inference
 from atelier.settings.resolution import Layer, resolve
 from atelier.settings.settings_table import TABLE, Group, Setting
@@ -17,43 +17,44 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SERVER = """\
 # Settings
 
-This page is generated: change a setting where it is declared (`atelier/config.py`, `atelier/settings/groups.py`),
+This page is generated. To change a setting, edit its declaration (`atelier/config.py`, `atelier/settings/groups.py`),
 then run `python -m atelier.settings.settings_document`.
 
-## The server's
+## Server
 
-Each is an environment variable, read when a process starts. `atelier serve` takes most of them as options too
-(`ATELIER_PORT` is `--port`); an option wins over its variable. Lists have commas between their entries.
+Each option is an environment variable, read when a process starts. Most are options of `atelier serve` too
+(`ATELIER_PORT` is `--port`); an option overrides its variable. The entries of a list are separated by commas.
 """
 OVERRIDES = """\
-## What overrides what
+## Precedence
 
-Every setting of a request is resolved by itself. The first of these that sets it wins:
+Every setting of a request is resolved separately. The first of these that sets it applies:
 
 1. the **request**;
 2. the **preset that the request names** (`"preset": "precise"`);
-3. the **instance's own**: the preset that it was loaded with (`atelier load MODEL --preset NAME`), as that was then;
+3. the **instance's own** settings: those of the preset it was loaded with (`atelier load MODEL --preset NAME`), in the
+   version of that time;
 4. the **model's default preset** (`atelier presets default MODEL NAME`);
 5. the **model's file** (`general.sampling.*`);
 6. the **built-in default** given below.
 
-Load settings are taken when an instance starts, from the load request, the preset named there, the default preset and
-the model's file, in this order; no request changes them on an instance that runs. A chat with a system message of its
-own keeps to that, whatever a preset says.
+Load settings are fixed when an instance starts: they come from the load request, the preset that it names, the default
+preset and the model's file, in this order. No request changes them on a running instance. A system message in a chat
+replaces the system prompt of any preset.
 
-A preset is a named set of settings of all three groups, kept version by version:
+A preset is a named set of settings of all three groups. Its earlier versions are kept:
 
-    atelier presets set precise temperature=0.2 top_p=0.9 parallel=4     # make one, or change some of it
-    atelier presets diff precise --version 1                             # what has changed since
+    atelier presets set precise temperature=0.2 top_p=0.9 parallel=4     # create a preset, or change some settings
+    atelier presets diff precise --version 1                             # what has changed since version 1
     atelier presets import precise.preset.json                           # LM Studio's, or one exported here
     atelier presets default smollm2-135m-instruct precise
-    atelier settings smollm2-135m-instruct --preset precise              # what holds, and where it comes from
+    atelier settings smollm2-135m-instruct --preset precise              # the settings that apply, and their origins
 
-`GET /api/v1/models/MODEL/settings` answers the same as JSON, and a request with the header `x-atelier-settings: echo`
-has what held for it in the reply's header of that name.
+`GET /api/v1/models/MODEL/settings` returns the same as JSON. A request with the header `x-atelier-settings: echo`
+gets the settings that applied to it in the reply's header of that name.
 
-Say a request sets `max_tokens` to 100 and names the preset `precise`; the model's default preset is `lab`, and its file
-recommends a temperature. It comes to:
+For example, a request sets `max_tokens` to 100 and names the preset `precise`; the model's default preset is `lab`, and
+its file recommends a temperature. The result:
 """
 EXAMPLE = (
     Layer("request", {"max_tokens": 100}),
@@ -67,8 +68,8 @@ GROUPS: dict[Group, str] = {
     "load": """\
 ## Load
 
-Fixed when an instance starts: flags of `atelier load`, fields of `POST /api/v1/models/load`.
-(`--gpu off|max|LAYERS|SHARE` sets `gpu_layers`.)
+Fixed when an instance starts: flags of `atelier load` (`--gpu off|max|LAYERS|SHARE` sets `gpu_layers`), and fields of
+`POST /api/v1/models/load`.
 """,
     "prompt": """\
 ## Prompt
@@ -78,11 +79,11 @@ How messages become a prompt, and where a completion ends.
     "inference": """\
 ## Inference
 
-How one request samples.
+How a request samples.
 """,
 }
-SERVER_TITLES = ("Variable", "Default", "What it is")
-SETTING_TITLES = ("Setting", "OpenAI", "LM Studio", "Default", "Allowed", "What it is")
+SERVER_TITLES = ("Variable", "Default", "Description")
+SETTING_TITLES = ("Setting", "OpenAI", "LM Studio", "Default", "Allowed", "Description")
 
 
 def page() -> str:
@@ -98,7 +99,7 @@ def example_rows() -> list[list[str]]:
 
 
 def served(group: Group) -> list[Setting]:
-    """The settings that a client can set: all, as every one can be in a preset."""
+    """The settings that a client can set: all of them, as every setting may be in a preset."""
     return list(TABLE[group].values())
 
 
@@ -136,8 +137,8 @@ def choices(field: FieldInfo) -> str:
     return f"One of {', '.join(map(code, given))}." if given else ""
 
 
-def default(value: Any) -> str:
-    """A default in words; "" for what is unset."""
+def default(value: object) -> str:
+    """A default as text; "" for an unset one."""
     if value in (None, "", [], {}):
         return ""
     return code(("off", "on")[value] if isinstance(value, bool) else value)

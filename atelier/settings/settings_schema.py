@@ -1,4 +1,4 @@
-"""Settings as pydantic fields: what the HTTP edge validates and OpenAPI shows."""
+"""Settings as pydantic fields, for validation at the HTTP edge and for OpenAPI."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args, get_origin
@@ -14,7 +14,7 @@ MAX_TOKEN_ID = 2**31 - 1  # llama_token is an int32
 def fields_model(name: str, rows: Iterable[tuple[str, Setting]]) -> type[BaseModel]:
     """A base model with one optional field per (public name, setting).
 
-    Types are strict (no number from a string), bounds are the table's, None means unset.
+    Types are strict: a string is not a number. The bounds are the table's. None: unset.
     """
     fields: dict[str, Any] = {public: (annotation(row) | None, None) for public, row in rows}
     return create_model(name, __config__=ConfigDict(strict=True, extra="ignore"), **fields)
@@ -30,7 +30,7 @@ def annotation(row: Setting) -> Any:
         return Annotated[list[number], Field(description=_describe(row), max_length=facts.max_items)]
     if kind == list[str]:
         entry = Annotated[str, Field(min_length=1, max_length=facts.longest)]
-        fewest = 1 if row.default else 0  # an empty list travels as an unset one
+        fewest = 1 if row.default else 0  # protobuf does not distinguish an empty list from an unset one
         return Annotated[list[entry], Field(description=_describe(row), min_length=fewest, max_length=facts.max_items)]
     if get_origin(kind) is Mapping:
         token: Any = Annotated[int, Ge(0), Le(MAX_TOKEN_ID)]
@@ -64,4 +64,4 @@ def _without_none(kind: Any) -> Any:
 GROUP_MODELS: Mapping[Group, type[BaseModel]] = {
     group: fields_model(f"{group.capitalize()}Settings", rows.items()) for group, rows in TABLE.items()
 }
-"""Each group of settings by the table's own names."""
+"""Each group of settings, under the table's own names."""

@@ -1,14 +1,14 @@
-"""The settings as a table: what the group classes declare, for everything that derives from it."""
+"""The settings as a table, made from the group classes: everything else that deals with settings derives from it."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_type_hints
 
 from atelier.errors import InvalidRequest
-from atelier.settings.declare import Facts
+from atelier.settings.declaration import Facts, SettingValue
 from atelier.settings.groups import Inference, Load, Prompt
 
 Group = Literal["load", "prompt", "inference"]
@@ -24,18 +24,18 @@ class Setting:
     name: str
     group: Group
     type: Any  # as annotated: int | None, list[str], ...
-    default: Any
+    default: SettingValue | None
     facts: Facts
 
-    def check(self, value: Any) -> Any:
-        """The value, if it is within the bounds; otherwise InvalidRequest naming this setting."""
+    def check(self, value: SettingValue | None) -> SettingValue | None:
+        """The value if it is within the bounds. Raises InvalidRequest that names the setting."""
         if value is None:
             return None
         for number in _numbers(value):
             self._check_number(number)
         if self.facts.choices and value not in self.facts.choices:
             raise InvalidRequest(f"{self.name} must be one of {', '.join(self.facts.choices)}", param=self.name)
-        if self.facts.max_items is not None and len(value) > self.facts.max_items:
+        if self.facts.max_items is not None and isinstance(value, Collection) and len(value) > self.facts.max_items:
             raise InvalidRequest(f"{self.name} takes at most {self.facts.max_items} entries", param=self.name)
         return value
 
@@ -60,15 +60,15 @@ def _plain(bound: float | None) -> str:
     return str(int(bound)) if float(bound).is_integer() else str(bound)
 
 
-def _numbers(value: Any) -> list[float]:
+def _numbers(value: SettingValue) -> list[float]:
     if isinstance(value, bool):
         return []
     if isinstance(value, (int, float)):
         return [value]
     if isinstance(value, Mapping):
-        return [v for v in value.values() if isinstance(v, (int, float))]
+        return [each for each in value.values() if isinstance(each, (int, float))]
     if isinstance(value, (list, tuple)):
-        return [v for v in value if isinstance(v, (int, float))]
+        return [each for each in value if isinstance(each, (int, float))]
     return []
 
 

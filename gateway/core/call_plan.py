@@ -12,8 +12,8 @@ from typing import Any
 from atelier.errors import InvalidRequest, ModelNotFound, PresetNotFound
 from atelier.names import InstanceName, ModelName, find_name, near_hint
 from atelier.settings import BUILT_IN, MODEL_FILE, Inference, Layer, Prompt, Resolved, Value, resolve
-from atelier.settings.load_resolution import load_settings, preset_layers
 from atelier.settings.preset import Preset, Settings
+from atelier.settings.resolution import load_settings, preset_layers
 from atelier.settings.settings_table import TABLE
 from gateway.core.call import Call, Origin
 from gateway.fleet.snapshot import Instance, Model, Snapshot
@@ -144,7 +144,7 @@ def load_values(
 
 def _in_full(draft_model: Value, keys: Collection[str]) -> Value:
     """With the model's key, as an instance has it. An unknown or ambiguous name stays: no load accepts it."""
-    if draft_model.value is not None:
+    if isinstance(draft_model.value, str):
         with suppress(ModelNotFound):
             found = find_name(draft_model.value, keys, ())
             assert isinstance(found, ModelName)

@@ -8,8 +8,8 @@ import orjson
 from atelier.errors import InvalidRequest, ModelNotFound
 from atelier.json_types import Json
 from atelier.settings import Layer, Load
-from atelier.settings.load_resolution import load_settings, preset_layers
 from atelier.settings.preset import Preset, Settings, settings_from_json, settings_json
+from atelier.settings.resolution import load_settings, preset_layers
 from registry.devices.placement import MemoryNeed
 from registry.models.memory_estimate import Estimate, estimate_memory
 from registry.models.model_record import Model

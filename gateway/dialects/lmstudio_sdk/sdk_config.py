@@ -170,7 +170,7 @@ def load_fields(instance: Instance, model: Model) -> Json:
     kv_type = values.get("kv_type")
     if kv_type not in KNOWN_KV_TYPES:
         values.pop("kv_type", None)
-    fields = [
+    fields: list[Json] = [
         {"key": row.facts.preset_key, "value": field_value(name, values[name])}
         for name, row in TABLE["load"].items()
         if row.facts.preset_key and name in values

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from atelier.settings import BUILT_IN, MODEL_FILE, Layer, Value
-from atelier.settings.load_resolution import load_settings, preset_layers
 from atelier.settings.preset import Preset
+from atelier.settings.resolution import load_settings, preset_layers
 
 DEFAULT = Value(4096, BUILT_IN)
 DRAFT = {"draft_model": "small"}
