@@ -18,6 +18,7 @@ from atelier.submission import (
     read_tools,
 )
 from protos import inference_pb2 as pb
+from worker.engine.chat_images import count_images
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
@@ -36,7 +37,6 @@ from worker.engine.interface import (
     Statistics,
     TokenLogprob,
 )
-from worker.engine.prompt.message_images import count_images
 
 
 def read_submit(submit: pb.Submit) -> Request:

@@ -13,7 +13,7 @@ from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from tests.support.tiny_bert import write_tiny_bert
 from tests.support.tiny_llama import LETTERS, write_tiny_llama
-from worker.engine.model.llama_log import LlamaLog
+from worker.engine.model.loaded_model import LlamaLog
 from worker.engine.model_loading import load_model
 
 pytestmark = pytest.mark.system

@@ -15,11 +15,11 @@ from atelier.settings import Load
 from tests.support.pictures import noise
 from tests.support.tiny_llama import write_tiny_llama
 from tests.support.tiny_projector import CELLS, PLANES, write_tiny_projector
-from worker.engine.model.context import Context, generation_params
+from worker.engine.chat_images import Picture, decode_picture
+from worker.engine.model.context import Context
+from worker.engine.model.context_params import generation_params
 from worker.engine.model.decode_run import Run
-from worker.engine.model.image_decoding import Picture, decode_picture
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import Model
+from worker.engine.model.loaded_model import LlamaLog, Model
 from worker.engine.model.projector import Projector, Room
 from worker.engine.model_loading import load_model
 

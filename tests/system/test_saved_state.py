@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
 from tests.support.tiny_llama import write_tiny_llama
-from worker.engine.model.context import Context, generation_params
+from worker.engine.model.context import Context
+from worker.engine.model.context_params import generation_params
 from worker.engine.model.decode_run import Run
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import Model
+from worker.engine.model.loaded_model import LlamaLog, Model
 
 pytestmark = pytest.mark.system
 

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest
 from atelier.settings.groups import Load
-from worker.engine.model.compute_threads import Threads
-from worker.engine.model.context import Context, generation_params
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import NO_POOLING, Model
+from worker.engine.model.context import Context
+from worker.engine.model.context_params import Threads, generation_params
+from worker.engine.model.loaded_model import NO_POOLING, LlamaLog, Model
 
 LONGEST_INPUT = 8192  # tokens: an input is computed in one graph, whose buffers grow with it
 MOST_INPUTS = 64  # of one batch

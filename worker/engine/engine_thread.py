@@ -19,8 +19,8 @@ from atelier.launch import LaunchSpec
 from worker.engine.batching.sequence import Sequence as Choice
 from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
 from worker.engine.interface import Description, Emitted, SequenceFigures
-from worker.engine.model.compute_threads import fixed_threads
-from worker.engine.model.llama_log import LlamaLog
+from worker.engine.model.context_params import fixed_threads
+from worker.engine.model.loaded_model import LlamaLog
 from worker.engine.model.vocabulary import Vocabulary
 from worker.engine.model_loading import Loaded, load_model
 from worker.engine.prompt.prompt_preparation import Preparer

@@ -11,16 +11,14 @@ from atelier.adapters import Adapter
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from worker.engine.batching.batcher import Batcher
-from worker.engine.cache.cache_tier import CacheTier
-from worker.engine.cache.tier_opening import open_tier
+from worker.engine.cache.cache_tier import CacheTier, open_tier
 from worker.engine.interface import Description
 from worker.engine.model.batch_invariance import Exactness, exactness
-from worker.engine.model.compute_threads import decode_threads
-from worker.engine.model.context import FLASH, Context, open_context
+from worker.engine.model.context import Context, open_context
+from worker.engine.model.context_params import FLASH, decode_threads
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.llama_devices import Device, gpus, require_device, visible_devices
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import Model
+from worker.engine.model.loaded_model import LlamaLog, Model
 from worker.engine.model.lora import Adapters
 from worker.engine.model.projector import Projector, Room
 from worker.engine.model.rpc_servers import add_rpc_devices, shares_of_devices

@@ -36,6 +36,7 @@ from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, Load
 from atelier.launch import LaunchSpec
 from atelier.submission import Echo, ToolCallPiece
 from worker.engine.batching.fairness import Bid, next_in_turn
+from worker.engine.chat_images import decode_picture, with_images_written
 from worker.engine.interface import (
     Accepted,
     ChatPrompt,
@@ -59,8 +60,6 @@ from worker.engine.interface import (
     StopReason,
     TokenLogprob,
 )
-from worker.engine.model.image_decoding import decode_picture
-from worker.engine.prompt.message_images import with_images_written
 from worker.engine.sampling.stop_strings import StopScanner
 
 CRASH_EXIT_CODE = 3

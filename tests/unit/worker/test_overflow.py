@@ -8,9 +8,17 @@ from hypothesis import strategies as st
 
 from atelier.errors import ContextLengthExceeded
 from worker.engine.interface import ChatPrompt, Dropped, InfillPrompt, Prompt
-from worker.engine.prompt import prompt_fitting as fitting
-from worker.engine.prompt.context_overflow import ANSWER_SHARE, Gap, cut_tokens, gaps, least_that_fits, prompt_rooms
-from worker.engine.prompt.prompt_fitting import LEAST_ROOM, Fitted
+from worker.engine.prompt import context_overflow as fitting
+from worker.engine.prompt.context_overflow import (
+    ANSWER_SHARE,
+    LEAST_ROOM,
+    Fitted,
+    Gap,
+    cut_tokens,
+    gaps,
+    least_that_fits,
+    prompt_rooms,
+)
 
 BOS = 1
 TOO_LONG = 1000  # tokens, from which on nothing is tokenised any more

@@ -12,11 +12,10 @@ from tests.support.batching import VOCABULARY
 from tests.support.pictures import red
 from worker.engine.batching.batch_plan import plan_calls
 from worker.engine.batching.sequence import Sequence, Ticket
+from worker.engine.chat_images import count_images, decode_picture, with_images_written
 from worker.engine.interface import ChatPrompt, Prompt, Request, Source
 from worker.engine.model.decode_run import PLANES, Image, Run
-from worker.engine.model.image_decoding import decode_picture
-from worker.engine.prompt.message_images import count_images, with_images_written
-from worker.engine.prompt.prompt_fitting import fit
+from worker.engine.prompt.context_overflow import fit
 from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCKS
 from worker.engine.scripted import ScriptedEngine

@@ -15,11 +15,9 @@ from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from tests.support.batching import SteadyCosts
 from tests.support.fake_context import FakeContext
-from worker.engine.cache.cache_tier import CacheTier
+from worker.engine.cache.cache_tier import CacheTier, open_tier
 from worker.engine.cache.prefix_tree import PrefixTree
-from worker.engine.cache.state_file import write_state
-from worker.engine.cache.state_identity import model_files, state_identity
-from worker.engine.cache.tier_opening import open_tier
+from worker.engine.cache.state_file import model_files, state_identity, write_state
 
 SLOTS = 2
 CONTEXT: Any = FakeContext(SLOTS)

@@ -1,32 +1,34 @@
-"""The second tier of the prefix cache: what slots lose is saved, in host memory and on the disk, and put back."""
+"""The second tier of the prefix cache: saves what slots lose, in host memory and on disk, and restores it."""
 
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import structlog
 
 from atelier.errors import DecodeFailed
+from atelier.launch import LaunchSpec
 from worker.engine.cache.prefix_tree import Piece, PrefixTree, beginning
 from worker.engine.cache.saved_states import Found, SavedStates
 from worker.engine.cache.state_directory import StateDirectory
-from worker.engine.cache.state_file import State, UnusableFile, file_size
+from worker.engine.cache.state_file import State, UnusableFile, file_size, state_identity
 from worker.engine.model.context import Context
 from worker.engine.model.decode_costs import Costs, Speed
 
 MEMORY_SPEED = 1e9  # bytes/s, until it is measured
 DISK_SPEED = 3e8
-PATIENCE = 0.002  # seconds that a step waits for the disk, so that a lone prompt's steps do not spin
+MIB = 2**20
+READ_WAIT = 0.002  # seconds that a step waits for the disk, so that a lone prompt's steps do not spin
 CLOSE_SECONDS = 2.0  # for writing at the end: the registry waits three
 
 _log = structlog.get_logger(__name__)
 
 
 class CacheTier:
-    """Saves what a slot is about to lose, and puts a longer beginning of a prompt into its slot than any slot has.
+    """Saves what a slot is about to lose, and restores prefixes of prompts that are longer than any slot holds.
 
-    Used on the engine's thread alone. A state is copied there, which takes milliseconds; files are
-    written and read by threads of the directory's own. `_contents` are the states in RAM, and those
-    on their way to the disk.
+    Used on the engine's thread alone. States are copied there, which takes milliseconds; threads
+    of the directory write and read files. `_contents` are the states in RAM, and those still to be written.
     """
 
     def __init__(
@@ -44,10 +46,10 @@ class CacheTier:
         self._adopt_stored()
 
     def save(self, slot: int, prefixes: PrefixTree, prompt: Sequence[Piece] = ()) -> None:
-        """The slot is about to lose what it holds, but for a beginning of the prompt that comes into it.
+        """Save what the slot is about to lose to this prompt, all but the prefix that both share.
 
-        It is saved unless another slot or a saved state has it, or computing it again is as quick.
-        What is saved of the prompt itself does not make room for it.
+        Not what another slot or a saved state has, nor what is as quickly computed again.
+        A saved prefix of the prompt itself is not evicted for it.
         """
         self._collect_written()
         if (wanted := self._states.match(prompt)) is not None:
@@ -59,15 +61,15 @@ class CacheTier:
         if (state := self._states.covering(pieces)) is not None:
             self._states.touch(state)
             return
-        self._context.keep_prefix(slot, held)  # nobody can go on from what is after it
+        self._context.keep_prefix(slot, held)  # what follows cannot be reused
         size = file_size(pieces, self._context.state_size(slot))
         if self._saving.seconds(size) + self._restoring.seconds(size) < (held - keeping) * self._costs.token_seconds:
             self._keep(slot, pieces, size)
 
     def restore(self, slot: int, prompt: Sequence[Piece], prefixes: PrefixTree) -> bool:
-        """Put the longest saved beginning of the prompt into the slot that it has, where that is worth it.
+        """Put the longest saved prefix of the prompt into its slot, where that is worth the time.
 
-        False: it is still being read from the disk; ask again at the next step.
+        False while it is read from the disk: call again at the next step.
         """
         self._collect_written()
         known = max(prefixes.tokens(slot), prefixes.match(prompt).claimed)
@@ -80,14 +82,14 @@ class CacheTier:
                 return False
             self._put(slot, content, found, prompt, prefixes)
         except (UnusableFile, DecodeFailed) as error:
-            _log.warning("cache_state_lost", reason=str(error) or "its file is gone or spoilt", tokens=found.tokens)
+            _log.warning("cache_state_lost", reason=str(error) or "its file is missing or damaged", tokens=found.tokens)
             self._forget(found.state)
         return True
 
     def close(self, slots: Sequence[int], prefixes: PrefixTree) -> None:
-        """What the slots and RAM hold goes to the disk, as far as there is time.
+        """Write what the slots and RAM hold to the disk, as far as time allows.
 
-        `slots`: the one unused for longest first.
+        `slots`: the least recently used first.
         """
         if self._directory is not None:
             self._write_all(self._directory, slots, prefixes)
@@ -121,7 +123,7 @@ class CacheTier:
         if (changes := self._states.add(pieces, size)) is None:
             return
         assert changes.state is not None
-        self._drop(changes.dropped)  # before there is a new one: it needs their room
+        self._drop(changes.dropped)  # first: the new one needs their memory
         try:
             with self._saving.measure(size):
                 self._contents[changes.state] = self._context.state(slot)
@@ -146,7 +148,7 @@ class CacheTier:
             self._forget(state)
 
     def _collect_written(self) -> None:
-        """What is on the disk need not be in memory; what could not be written is in neither."""
+        """Drop the contents of written states from memory, and forget states whose write failed."""
         if self._directory is None:
             return
         for state, succeeded in self._directory.written():
@@ -159,7 +161,7 @@ class CacheTier:
         self._drop([state])
 
     def _write_all(self, directory: StateDirectory, slots: Sequence[int], prefixes: PrefixTree) -> None:
-        """The slots first, then what is in RAM, one after another: memory has no room for all of them at once."""
+        """The slots first, then the states in RAM, one after another: memory has no room for all at once."""
         deadline = time.monotonic() + CLOSE_SECONDS
         changes = self._states.settle()
         self._drop(changes.dropped)
@@ -175,7 +177,7 @@ class CacheTier:
             self._forget(state)
 
     def _affordable(self, slots: Sequence[int]) -> Sequence[int]:
-        """As many of the last slots as can be saved and written in the time that there is."""
+        """As many of the most recently used slots as can be saved and written in time."""
         seconds = 0.0
         for count, slot in enumerate(reversed(slots)):
             size = self._context.state_size(slot)
@@ -197,11 +199,11 @@ class CacheTier:
         return seconds < (found.tokens - known) * self._costs.token_seconds
 
     def _content(self, found: Found) -> State | None:
-        """The state's bytes; None while they are being read. UnusableFile when they are lost."""
+        """The state's bytes; None while they are read. Raises UnusableFile when they are lost."""
         if found.state in self._contents:
             return self._contents[found.state]
         assert self._directory is not None
-        read = self._directory.read(found.state, self._states.pieces(found.state), PATIENCE)
+        read = self._directory.read(found.state, self._states.pieces(found.state), READ_WAIT)
         if read is None:
             return None
         self._reading.add(found.size, read.seconds)
@@ -216,3 +218,35 @@ class CacheTier:
         self._states.touch(found.state)
         self._hits += 1
         self._restored_tokens += found.tokens
+
+
+def open_tier(
+    spec: LaunchSpec, context: Context, costs: Costs, *, reuse: bool, gpu_layers: int, devices: list[str]
+) -> CacheTier | None:
+    """The tier of the settings, with the states that earlier workers left; None, and a warning if it cannot be used.
+
+    `reuse`: prompts stay in their slots, whose cache may be cut at any token.
+    """
+    load = spec.load
+    if not (load.cache_ram or load.cache_disk):
+        return None
+    if not reuse:
+        why = "kv_unified shares one cache" if load.kv_unified else "this model's cache cannot be cut at a token"
+        _log.warning("cache_tier_off", reason=f"{why}, so no prefix of a prompt can be reused")
+        return None
+    states = SavedStates(load.cache_ram * MIB, load.cache_disk * MIB)
+    if load.cache_disk:
+        try:
+            files = [spec.model_path, *(adapter.path for adapter in spec.adapters)]
+            files += [spec.projector_path] if spec.projector_path else []
+            identity = state_identity(files, load, gpu_layers=gpu_layers, devices=devices)
+            return CacheTier(context, costs, states, StateDirectory(_directory(spec), identity))
+        except OSError as error:
+            _log.warning("cache_disk_off", directory=spec.cache_dir, reason=str(error))
+    return CacheTier(context, costs, SavedStates(load.cache_ram * MIB, 0)) if load.cache_ram else None
+
+
+def _directory(spec: LaunchSpec) -> Path:
+    if not spec.cache_dir:
+        raise FileNotFoundError("the launch specification names no directory")
+    return Path(spec.cache_dir)

@@ -1,24 +1,31 @@
-"""A file that holds the state of one prompt's beginning: what it is of, its tokens, the state, checksums.
+"""The file of a saved state: the identity of its model and settings, the prompt's pieces, the state, checksums.
 
-    magic, identity, bytes of the pieces and of the state | pieces, as JSON | checksum
+    magic, identity, sizes in bytes of the pieces and of the state | pieces, as JSON | checksum
     state | checksum
 
-A file is never trusted: one that is cut off, spoilt, or of another model or other settings is not read.
+A file is never trusted: one that is truncated, damaged, or of another model or other settings is not read.
 """
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import os
+import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import llama_cpp
 import numpy as np
+from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
+from atelier.settings.groups import Load
 from worker.engine.cache.prefix_tree import Piece
+from worker.engine.model.batch_invariance import key_type
 
 SUFFIX = ".kv"
 UNFINISHED = ".part"
@@ -26,11 +33,17 @@ _MAGIC = b"ATELIER1"
 _FIXED = struct.Struct("<8s32sIQ")
 _CHECKSUM = struct.Struct("<I")
 
+# A setting that is added later counts until it is listed here: a lost cache is better than a wrong one.
+_WITHOUT_EFFECT = frozenset(
+    {"cache_ram", "cache_disk", "cores", "mmap", "mlock", "load_seed", "speculation", "draft_model", "draft_tokens"}
+)
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+
 State = NDArray[np.uint8]
 
 
 class UnusableFile(Exception):
-    """Cut off, spoilt, or not of this model and these settings."""
+    """Truncated, damaged, or not of this model and these settings."""
 
 
 def file_size(pieces: Sequence[Piece], state_size: int) -> int:
@@ -39,14 +52,14 @@ def file_size(pieces: Sequence[Piece], state_size: int) -> int:
 
 
 def encode_pieces(pieces: Sequence[Piece]) -> bytes:
-    """The same for the same pieces, and for no others."""
+    """A canonical encoding: equal for equal pieces alone."""
     return json.dumps(pieces, separators=(",", ":")).encode()
 
 
 def write_state(path: Path, identity: bytes, pieces: Sequence[Piece], state: State) -> None:
-    """Put the file there whole or not at all; OSError when it cannot be.
+    """Write the whole file or none. Raises OSError.
 
-    It is not forced to the disk: what a power cut leaves of it fails its checksum.
+    It is not synced to the disk: after a power cut an incomplete file fails its checksum.
     """
     part = path.with_suffix(UNFINISHED)
     try:
@@ -63,7 +76,7 @@ def write_state(path: Path, identity: bytes, pieces: Sequence[Piece], state: Sta
 
 
 def read_pieces(path: Path, identity: bytes) -> list[Piece]:
-    """What the file's state is of; UnusableFile when it cannot be used, OSError when it cannot be read."""
+    """The pieces of the file's state. Raises UnusableFile, or OSError when the file cannot be read."""
     with path.open("rb") as file:
         fixed = _exactly(file, _FIXED.size)
         magic, owner, pieces_size, state_size = _FIXED.unpack(fixed)
@@ -72,11 +85,11 @@ def read_pieces(path: Path, identity: bytes) -> list[Piece]:
             raise UnusableFile
         encoded = _exactly(file, pieces_size)
         _check(_exactly(file, _CHECKSUM.size), fixed + encoded)
-        return [_frozen(piece) for piece in json.loads(encoded)]
+        return [tuple(map(_hashable, piece)) for piece in json.loads(encoded)]
 
 
 def read_state(path: Path, identity: bytes, pieces: Sequence[Piece]) -> State:
-    """The state of these pieces; UnusableFile when the file is not of them or spoilt, OSError where it fails."""
+    """The state of these pieces. Raises UnusableFile, also for a file of other pieces, and OSError."""
     with path.open("rb") as file:
         state_size = os.fstat(file.fileno()).st_size - file_size(pieces, 0)
         if state_size < 0 or file.read(len(head := _head(identity, pieces, state_size))) != head:
@@ -94,9 +107,9 @@ def _head(identity: bytes, pieces: Sequence[Piece], state_size: int) -> bytes:
     return head + _CHECKSUM.pack(zlib.crc32(head))
 
 
-def _frozen(value: Any) -> Any:
+def _hashable(value: Hashable | list[Any]) -> Hashable:
     """With tuples in place of JSON's lists."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
@@ -109,3 +122,33 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
 def _check(checksum: bytes, content: bytes | memoryview) -> None:
     if _CHECKSUM.unpack(checksum) != (zlib.crc32(content),):
         raise UnusableFile
+
+
+def state_identity(files: Sequence[str], load: Load, *, gpu_layers: int, devices: list[str]) -> bytes:
+    """A digest of everything that a state's bytes depend on, 32 bytes: files, settings, llama.cpp's build, devices.
+
+    `files`: all that weights are read from; of a split model, its first part.
+    """
+    facts = {
+        "files": [_stamp(part) for path in files for part in model_files(Path(path))],
+        "load": {name: value for name, value in dataclasses.asdict(load).items() if name not in _WITHOUT_EFFECT},
+        "keys": key_type(load, on_gpu=gpu_layers > 0),
+        "gpu_layers": gpu_layers,
+        "devices": devices,
+        "llama_cpp": llama_cpp.__version__,
+        "system": ll.llama_print_system_info().decode(),
+    }
+    return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=32).digest()
+
+
+def model_files(path: Path) -> list[Path]:
+    """The file, or all parts of a split one."""
+    if (part := _PART.search(path.name)) is None:
+        return [path]
+    stem = path.name[: part.start()]
+    return sorted(each for each in path.parent.iterdir() if each.name.startswith(stem) and _PART.search(each.name))
+
+
+def _stamp(path: Path) -> dict[str, str | int]:
+    stat = path.stat()
+    return {"name": path.name, "size": stat.st_size, "modified": stat.st_mtime_ns}

@@ -1,11 +1,11 @@
-"""Whether results depend on how tokens are grouped into llama_decode calls.
+"""Batch invariance: whether results depend on how tokens are grouped into llama_decode calls.
 
-On a CPU they need not: every row of a matrix product is computed by itself. Two things spoil it.
+On a CPU they need not: every row of a matrix product is computed by itself. Two things break it.
 
 1. Flash attention over keys and values of one type has three code paths with different rounding: for
    64 and more tokens of a sequence, for one token of a lone sequence over more than 256 cells, and for
    the rest. With keys of another type than the values the first two are never taken (ggml-cpu/ops.cpp,
-   flash_attn_ext). bfloat16 takes the room of float16.
+   flash_attn_ext). bfloat16 is as large as float16.
 2. Matrices that are not quantised are multiplied by another kernel for one token than for several
    (ggml-cpu/llamafile/sgemm.cpp): F16 weights, LoRA adapters, and without flash attention the cache itself.
 
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from atelier.settings.groups import Load
 
 _UNQUANTISED = {"0", "1", "32"}  # general.file_type of F32, F16 and BF16
-_SPLIT_PATHS = {"f16", "f32"}  # types of which flash attention has more than one path
+_SPLIT_PATHS = {"f16", "f32"}  # types for which flash attention has more than one path
 
 
 @dataclass(frozen=True, slots=True)
 class Exactness:
-    """`slices`: prompt slices computed together give the same bits as one by one. `decode`: so do single tokens."""
+    """`slices`: prompt slices give the same bits computed together as one by one. `decode`: so do single tokens."""
 
     slices: bool
     decode: bool
@@ -32,12 +32,12 @@ NOT_EXACT = Exactness(slices=False, decode=False)
 
 
 def key_type(load: Load, *, on_gpu: bool) -> str:
-    """The type of the cache's keys: not the values' own where that would cost reproducibility."""
+    """The type of the cache's keys: another than the values' where one type would break batch invariance."""
     return "bf16" if load.kv_type == "f16" and not on_gpu and load.flash_attention is not False else load.kv_type
 
 
 def exactness(load: Load, file_type: str, *, on_gpu: bool, adapted: bool = False) -> Exactness:
-    """What can be relied on with these settings, for a file of this general.file_type, with adapters or without."""
+    """What these settings guarantee, for a file of this general.file_type, with LoRA adapters or without."""
     one_path = load.flash_attention is False or key_type(load, on_gpu=on_gpu) != load.kv_type
     slices = not on_gpu and (one_path or load.kv_type not in _SPLIT_PATHS)
     one_kernel = load.flash_attention is not False and not adapted and file_type not in _UNQUANTISED

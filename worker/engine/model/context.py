@@ -11,24 +11,14 @@ from numpy.typing import NDArray
 from atelier.adapters import Scales
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
-from worker.engine.model.batch_invariance import key_type
-from worker.engine.model.compute_threads import Threads
+from worker.engine.model.context_params import Threads, generation_params
 from worker.engine.model.decode_run import PLANES, Image, Places, Run
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import Model, load_error
+from worker.engine.model.loaded_model import LlamaLog, Model, load_error
 from worker.engine.model.lora import Adapters
 from worker.engine.model.positions import Positions
 
-_KV_TYPES = {
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
-}  # fmt: skip  # enum ggml_type
-FLASH = {
-    None: ll.LLAMA_FLASH_ATTN_TYPE_AUTO,
-    True: ll.LLAMA_FLASH_ATTN_TYPE_ENABLED,
-    False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
-}
 _PLACES = ctypes.POINTER(ll.llama_pos)
-_Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are wanted
+_Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are needed
 
 
 class Context:
@@ -39,7 +29,7 @@ class Context:
     ) -> None:
         self._threads = threads or Threads(params.n_threads)
         self._thread_count = 0  # as set
-        self.images_whole = False  # the cells of an image see those after them
+        self.images_whole = False  # set for models in which the cells of an image attend to later ones
         self.handle = ll.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise load_error(log, "No context could be created for the model")
@@ -47,14 +37,13 @@ class Context:
         self._scales: Scales = ()  # as set
         self._vocabulary_size = model.vocabulary.size
         self._memory = ll.llama_get_memory(self.handle)
-        self._positions = Positions()
-        self._has_planes = model.has_planes
+        self._positions = Positions() if model.has_planes else None  # None: a token's position is its number
         self._room: int = ll.llama_n_batch(self.handle)
         self._batch = ll.llama_batch_init(self._room, 0, 1)
-        self._views: dict[int, NDArray[np.float32]] = {}  # by address: making one takes longer than finding it
+        self._views: dict[int, NDArray[np.float32]] = {}  # by address: creating one takes longer than a look-up
 
     def decode_runs(self, runs: Sequence[Run]) -> None:
-        """Compute what comes next in sequences with the same adapters. `logits` counts the tokens of all runs."""
+        """Compute runs of sequences with the same adapters. Raises DecodeFailed. `logits` numbers all runs' tokens."""
         self._set_adapters({run.scales for run in runs})
         if runs[0].image is not None:
             self._decode_image(runs[0], runs[0].image)
@@ -66,20 +55,20 @@ class Context:
         self._decode(entries)
 
     def _position(self, slot: int, token: int) -> int:
-        """Where this token of a slot's text is placed."""
-        return token - self._positions.saved(slot, token)
+        """The position, for the model, of this token of a slot's text."""
+        return token if self._positions is None else token - self._positions.saved(slot, token)
 
     def _decode_image(self, run: Run, image: Image) -> None:
-        """Where a model looks at an image as a whole, all of its cells see one another."""
+        """Models that read an image as a whole let all of its cells attend to one another."""
         if len(run) != len(image):
-            raise DecodeFailed(f"{len(run)} tokens were to be computed of an image that has {len(image)}.")
+            raise DecodeFailed(f"The call has {len(run)} tokens for an image of {len(image)} cells.")
         if len(run) > self._room:
-            raise DecodeFailed(f"An image of {len(run)} tokens was to be computed at once, and {self._room} fit.")
+            raise DecodeFailed(f"An image of {len(run)} tokens does not fit into a call of {self._room}.")
         self._set_threads()
         places = np.ascontiguousarray(self._places(run, image))
         batch = ll.llama_batch_init(len(run), image.embeddings.shape[1], 1)
-        own_places = ctypes.cast(batch.pos, _PLACES)  # a copy: what reads as batch.pos changes with it
-        batch.pos = places.ctypes.data_as(_PLACES)  # llama.cpp has made room for one a cell
+        own_places = ctypes.cast(batch.pos, _PLACES)  # a copy of the pointer: batch.pos itself is a view
+        batch.pos = places.ctypes.data_as(_PLACES)  # llama.cpp allocated one per cell
         ll.llama_set_causal_attn(self.handle, not self.images_whole)
         try:
             ctypes.memmove(batch.embd, image.embeddings.ctypes.data, image.embeddings.nbytes)
@@ -93,30 +82,30 @@ class Context:
             ll.llama_set_causal_attn(self.handle, True)
             batch.pos = own_places
             ll.llama_batch_free(batch)
-        if not image.after:
+        if self._positions is not None and not image.after:
             self._positions.add(run.slot, run.start - image.before, image.before + len(run), image.positions)
 
     def _places(self, run: Run, image: Image) -> Places:
-        """[4, cells] where the model places images in rows and columns, [cells] elsewhere."""
+        """The cells' positions: [4, cells] where the model places images in rows and columns, otherwise [cells]."""
         first = self._position(run.slot, run.start - image.before)  # of the whole image
-        if (image.places is not None) != self._has_planes:
-            raise DecodeFailed("An image is not placed as the model places images.")
+        if (image.places is None) != (self._positions is None):
+            raise DecodeFailed("The image's positions are not of the kind that the model uses.")
         if image.places is None:
             return np.arange(first + image.before, first + image.before + len(run), dtype=np.int32)
         if image.places.shape != (PLANES, len(run)) or (not image.before and image.places[0, 0] != first):
-            raise DecodeFailed(f"An image was to be computed at position {first}, and is not placed there.")
+            raise DecodeFailed(f"The image comes at position {first}, but its own positions start elsewhere.")
         return image.places
 
     def _compute(self, batch: Any) -> None:
         if (code := ll.llama_decode(self.handle, batch)) != 0:
             raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
-        ll.llama_synchronize(self.handle)  # a GPU's work would otherwise be counted where its result is read
+        ll.llama_synchronize(self.handle)  # otherwise a GPU's work would be measured where its result is read
 
     def _set_adapters(self, wanted: Iterable[Scales]) -> None:
-        """llama.cpp has one set of adapters for a whole call."""
+        """llama.cpp applies one set of adapters to a whole call."""
         scales, *others = wanted
         if others:
-            raise DecodeFailed("Sequences with different adapters were to be computed at once.")
+            raise DecodeFailed("Sequences with different adapters cannot share a call.")
         if self._adapters is not None and scales != self._scales:
             self._adapters.set(self.handle, scales)
             self._scales = scales
@@ -127,14 +116,14 @@ class Context:
             self._thread_count = count
 
     def decode_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
-        """Compute whole texts, each as the sequence of its number, with embeddings for all tokens."""
+        """Compute whole texts, each in the sequence of its index, with embeddings for all tokens."""
         self._decode(
             [(slot, token, position, True) for slot, text in enumerate(inputs) for position, token in enumerate(text)]
         )
 
     def _decode(self, entries: Sequence[_Entry]) -> None:
-        if len(entries) > self._room:  # llama.cpp's arrays are written to without any check
-            raise DecodeFailed(f"{len(entries)} tokens were to be computed at once, and {self._room} fit.")
+        if len(entries) > self._room:  # the writes into llama.cpp's arrays are unchecked
+            raise DecodeFailed(f"{len(entries)} tokens do not fit into a call of {self._room}.")
         self._set_threads()
         batch = self._batch
         for i, (slot, token, position, output) in enumerate(entries):
@@ -149,7 +138,7 @@ class Context:
     def logits(self, index: int) -> NDArray[np.float32]:
         """The logits of the batch's token `index`, as a writable view of shape [vocabulary]."""
         address = ctypes.cast(ll.llama_get_logits_ith(self.handle, index), ctypes.c_void_p).value
-        assert address is not None, "a token whose logits were not wanted"
+        assert address is not None, "a token without logits"
         if (view := self._views.get(address)) is None:
             row = (ctypes.c_float * self._vocabulary_size).from_address(address)
             view = self._views[address] = np.ctypeslib.as_array(row)
@@ -159,24 +148,26 @@ class Context:
         """Drop from a sequence everything after its first `tokens` tokens."""
         if not ll.llama_memory_seq_rm(self._memory, slot, self._position(slot, tokens), -1):
             raise DecodeFailed(f"The cache of sequence {slot} cannot be cut at {tokens} tokens.")
-        self._positions.cut(slot, tokens)
+        if self._positions is not None:
+            self._positions.cut(slot, tokens)
 
     def copy(self, source: int, slot: int) -> None:
-        """Put what one sequence holds into another, in place of its own."""
+        """Replace what one sequence holds by what another does."""
         ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
         ll.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
-        self._positions.copy(source, slot)
+        if self._positions is not None:
+            self._positions.copy(source, slot)
 
     def state_size(self, slot: int) -> int:
-        """Bytes of what `state` gives."""
-        own = self._positions.encoded_size(slot) if self._has_planes else 0
+        """Bytes that `state` returns."""
+        own = 0 if self._positions is None else self._positions.encoded_size(slot)
         return int(ll.llama_state_seq_get_size(self.handle, slot)) + own
 
     def state(self, slot: int) -> NDArray[np.uint8]:
-        """What a sequence holds, as bytes that can be put into any other of such a context."""
+        """What a sequence holds, as bytes that any sequence of such a context can restore. Raises DecodeFailed."""
         state = np.empty(self.state_size(slot), np.uint8)
         size = state.size
-        if self._has_planes:
+        if self._positions is not None:
             images = self._positions.encoded(slot)
             size -= images.size
             state[size:] = images
@@ -185,9 +176,9 @@ class Context:
         return state
 
     def put_state(self, slot: int, state: NDArray[np.uint8]) -> None:
-        """Put saved bytes into a sequence, in place of what it holds."""
+        """Replace what a sequence holds by saved bytes. Raises DecodeFailed, and leaves the sequence empty then."""
         try:
-            cells = self._positions.decode(slot, state) if self._has_planes else state
+            cells = state if self._positions is None else self._positions.decode(slot, state)
             if ll.llama_state_seq_set_data(self.handle, _bytes(cells), cells.size, slot) != cells.size:
                 raise DecodeFailed(f"The cache of sequence {slot} could not be restored.")
         except DecodeFailed:
@@ -196,12 +187,14 @@ class Context:
 
     def _empty(self, slot: int) -> None:
         ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
-        self._positions.cut(slot, 0)
+        if self._positions is not None:
+            self._positions.cut(slot, 0)
 
     def clear(self) -> None:
-        """Forget all sequences. Their numbers stay where they are: to write zeros over a large cache takes long."""
+        """Empty all sequences, without overwriting the cache: that would take long."""
         ll.llama_memory_clear(self._memory, False)
-        self._positions.clear()
+        if self._positions is not None:
+            self._positions.clear()
 
     def close(self) -> None:
         ll.llama_batch_free(self._batch)
@@ -211,7 +204,7 @@ class Context:
 def open_context(
     model: Model, load: Load, log: LlamaLog, threads: Threads, adapters: Adapters | None = None
 ) -> Context:
-    """For completing prompts. Warm: every weight is touched once, so that the first request does not pay for it."""
+    """A context for completing prompts, warmed up: every weight is read once, so that no request waits for it."""
     context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log, adapters, threads)
     context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
     context.clear()
@@ -220,21 +213,3 @@ def open_context(
 
 def _bytes(array: NDArray[np.uint8]) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-
-
-def generation_params(load: Load, *, on_gpu: bool) -> Any:
-    """llama_context_params for completing prompts with these settings."""
-    params = ll.llama_context_default_params()
-    params.n_ctx = load.context_length * (1 if load.kv_unified else load.parallel)
-    params.n_seq_max = load.parallel
-    params.n_batch = max(load.batch_size, load.parallel)  # one token of each sequence must fit
-    params.n_ubatch = min(load.ubatch_size, load.batch_size)
-    params.n_threads = params.n_threads_batch = load.threads or Threads().count
-    params.flash_attn_type = FLASH[load.flash_attention]
-    params.type_k = _KV_TYPES[key_type(load, on_gpu=on_gpu)]
-    params.type_v = _KV_TYPES[load.kv_type]
-    params.offload_kqv = load.offload_kv
-    params.kv_unified = load.kv_unified
-    params.swa_full = False  # layers with a sliding window hold no more than it: their cache is never cut
-    params.no_perf = True
-    return params

@@ -1,21 +1,47 @@
 """The model's weights and facts, as llama.cpp holds them. Used on the engine's thread."""
 
 import ctypes
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from llama_cpp import llama_cpp as ll
 
 from atelier.errors import InsufficientMemory, LoadFailed
 from atelier.settings.groups import Load
 from worker.engine.model.llama_devices import gpus, visible_devices
-from worker.engine.model.llama_log import LlamaLog
 from worker.engine.model.vocabulary import Vocabulary
+
+_log = structlog.get_logger("llama.cpp")
 
 ALL_LAYERS = -1
 NO_POOLING = ("", "-1", "0")  # enum llama_pooling_type
 POOLING_RANK = "4"
+KEPT_LINES = 8  # of llama.cpp's log
+_INFO, _WARN, _ERROR = 2, 3, 4  # enum ggml_log_level: none, debug, info, warn, error, cont
 _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")
+
+
+class LlamaLog:
+    """Must live as long as llama.cpp may log: it owns the callback that C calls."""
+
+    def __init__(self) -> None:
+        self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
+        self.callback = ll.llama_log_callback(self._receive)
+        ll.llama_log_set(self.callback, ctypes.c_void_p(0))
+
+    def complaints(self) -> str:
+        """The last warnings and errors, one per line."""
+        return "\n".join(self._complaints)
+
+    def _receive(self, level: int, text: bytes, _data: object) -> None:
+        line = text.decode(errors="replace").strip()
+        if level in (_WARN, _ERROR) and line:
+            self._complaints.append(line)
+            _log.warning("llama_cpp", line=line)
+        elif level == _INFO and line:
+            _log.debug("llama_cpp", line=line)
 
 
 class Model:

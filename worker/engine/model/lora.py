@@ -9,8 +9,7 @@ from llama_cpp import llama_cpp as ll
 
 from atelier.adapters import Adapter, AdapterScale, Scales
 from atelier.errors import DecodeFailed, InvalidRequest
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import Model, load_error
+from worker.engine.model.loaded_model import LlamaLog, Model, load_error
 
 
 class Adapters:

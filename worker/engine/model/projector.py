@@ -15,10 +15,9 @@ from llama_cpp import llama_cpp as ll
 from llama_cpp import mtmd_cpp as mtmd
 
 from atelier.errors import DecodeFailed, InvalidRequest, LoadFailed
+from worker.engine.chat_images import Picture
 from worker.engine.model.decode_run import PLANES, Embeddings, Image, Places
-from worker.engine.model.image_decoding import Picture
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import Model, load_error
+from worker.engine.model.loaded_model import LlamaLog, Model, load_error
 
 KEPT_BYTES = 64 * 2**20  # of encoded images that may come again
 CELL_BITS = 20  # of a cell's number: more cells than any context has

@@ -13,18 +13,16 @@ from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplat
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from atelier.submission import Echo, definition
 from atelier.templates.chat_template import ChatTemplate
+from worker.engine.chat_images import decode_picture, with_images_written
 from worker.engine.constraint.constraint_compiler import ConstraintCompiler
 from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.tool_constraint import constrain_output
 from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt, Request
 from worker.engine.model.decode_run import Image
-from worker.engine.model.image_decoding import decode_picture
 from worker.engine.model.lora import choose_scales
 from worker.engine.model.projector import Projector, Sight
 from worker.engine.model.vocabulary import Vocabulary
-from worker.engine.prompt.context_overflow import prompt_rooms
-from worker.engine.prompt.message_images import with_images_written
-from worker.engine.prompt.prompt_fitting import Fitted, fit
+from worker.engine.prompt.context_overflow import Fitted, fit, prompt_rooms
 from worker.engine.prompt.prompt_slices import Slicing
 from worker.output.completion_parts import OutputParser, PlainText
 from worker.output.family_detection import detect_family

@@ -6,11 +6,10 @@ from contextlib import ExitStack, closing, contextmanager
 from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
-from worker.engine.model.compute_threads import Threads
 from worker.engine.model.context import open_context
+from worker.engine.model.context_params import Threads
 from worker.engine.model.decode_costs import Costs
-from worker.engine.model.llama_log import LlamaLog
-from worker.engine.model.loaded_model import Model
+from worker.engine.model.loaded_model import LlamaLog, Model
 from worker.engine.speculation.draft_model import DraftModel, shared_size
 from worker.engine.speculation.drafting import Drafter, Speculation
 from worker.engine.speculation.prompt_lookup import LookupDrafter
