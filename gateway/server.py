@@ -50,8 +50,7 @@ from gateway.dialects.responses.responses_routes import ResponseRoutes
 from gateway.dialects.route import RouteTable
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
-from gateway.fleet.registry_client import RegistryClient
-from gateway.fleet.response_store import Stored
+from gateway.fleet.registry_client import RegistryClient, ResponseStore
 from gateway.fleet.snapshot import Snapshot, State
 from gateway.fleet.watcher import Watcher
 from gateway.http.guards import ServerKey
@@ -101,10 +100,12 @@ class Gateway:
             LoopLimits(config.mcp_steps, seconds=config.mcp_seconds),
             own_servers=config.mcp_requests,
         )
-        self.questions = OpenQuestions(Stored(self.registry, QUESTION_KIND), config.mcp_elicitation)
-        self.archive = Archive(Stored(self.registry, "openai"))
+        self.questions = OpenQuestions(ResponseStore(self.registry, QUESTION_KIND), config.mcp_elicitation)
+        self.archive = Archive(ResponseStore(self.registry, "openai"))
         self.answers = Answers(self.inference, self.tool_host, self.archive)
-        self.background = Background(self.inference, self.answers, self.archive, Stored(self.registry, "openai-run"))
+        self.background = Background(
+            self.inference, self.answers, self.archive, ResponseStore(self.registry, "openai-run")
+        )
         catalogue = Catalogue(self.watcher, load_on_demand=config.load_on_demand)
         control = Control(self.registry, self.watcher)
         self.sdk = self._create_sdk(config, catalogue, control)
@@ -175,7 +176,7 @@ class Gateway:
             anthropic,
             numbers_alone=config.embedding_encoding == "float",
         )
-        conversations = Conversations(Stored(self.registry, KIND))
+        conversations = Conversations(ResponseStore(self.registry, KIND))
         dialects: tuple[RouteTable, ...] = (
             openai,
             ResponseRoutes(self.answers, self.archive, self.background),

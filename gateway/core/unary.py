@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from atelier.errors import AtelierError, WorkerLost
 from atelier.metrics import GatewayMetrics
@@ -34,10 +35,13 @@ from gateway.core.wire import (
     template_message,
     tokenize_message,
 )
-from gateway.core.worker_connection import Method, Reply, Request, WorkerRefused, Workers, as_reported
+from gateway.core.worker_connection import Reply, Request, WorkerRefused, Workers, as_reported
 from gateway.fleet.snapshot import LOADED, Instance
 from gateway.fleet.watcher import Watcher
 from protos import inference_pb2 as pb
+
+if TYPE_CHECKING:
+    from gateway.core.worker_connection import Method
 
 CALL_SECONDS = 600.0  # for a worker's reply
 SEQUENCES_SECONDS = 5.0  # a worker replies between two steps, unless it is stuck
@@ -113,7 +117,7 @@ class Unary:
 
     async def _answer_on_chat(
         self,
-        method: Method[Request, Reply],
+        method: "Method[Request, Reply]",
         message: Callable[[CallPlan, Instance], Request],
         call: Call,
         origin: Origin,
@@ -127,7 +131,7 @@ class Unary:
         return plan.name, reply
 
     async def _answer(
-        self, method: Method[Request, Reply], message: Request, model: str, origin: Origin, account: Account
+        self, method: "Method[Request, Reply]", message: Request, model: str, origin: Origin, account: Account
     ) -> tuple[str, Reply]:
         target, found = find_target(model, self._watcher.known())
         with self._admitted(target, found.key, origin, account) as (slot, placement):
@@ -154,7 +158,7 @@ class Unary:
 
     async def _ask(
         self,
-        method: Method[Request, Reply],
+        method: "Method[Request, Reply]",
         message: Callable[[Instance], Request],
         slot: AdmissionSlot,
         placement: Placement,

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc.aio
@@ -17,17 +17,11 @@ from gateway.fleet.snapshot import Instance, Launch, Snapshot
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceStub
 
-if TYPE_CHECKING:  # the stubs of asyncio's channels exist for type checkers only
-    from protos.inference_pb2_grpc import InferenceAsyncStub
-
 MOST_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 4 * 2**20
 # What gRPC itself reports when the worker is gone: no connection, or a call dropped by its server.
 _LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 _log = structlog.get_logger(__name__)
-
-
-Metadata = tuple[tuple[str, str], ...]
 
 
 class UnaryRequest(Protocol):
@@ -40,18 +34,12 @@ class UnaryRequest(Protocol):
 
 Request = TypeVar("Request", bound=UnaryRequest)
 Reply = TypeVar("Reply")
-Request_contra = TypeVar("Request_contra", bound=UnaryRequest, contravariant=True)
-Reply_co = TypeVar("Reply_co", covariant=True)
 
+if TYPE_CHECKING:  # the stubs of asyncio's channels, and generic methods of theirs, exist for type checkers only
+    from protos.inference_pb2_grpc import InferenceAsyncStub
 
-class UnaryMethod(Protocol[Request_contra, Reply_co]):
-    """grpc.aio.UnaryUnaryMultiCallable, which is generic for type checkers only."""
-
-    def __call__(self, request: Request_contra, /, *, timeout: float, metadata: Metadata) -> Awaitable[Reply_co]: ...
-
-
-Method = Callable[["InferenceAsyncStub"], UnaryMethod[Request, Reply]]
-"""One of the stub's unary methods: `lambda stub: stub.Embed`."""
+    Method = Callable[[InferenceAsyncStub], grpc.aio.UnaryUnaryMultiCallable[Request, Reply]]
+    """One of the stub's unary methods: `lambda stub: stub.Embed`."""
 
 
 class Submission:
@@ -103,7 +91,7 @@ class WorkerConnection:
             self._forget(submission)
             self._commands.put_nowait(pb.Command(cancel=pb.Cancel(call=submission.number)))
 
-    async def ask(self, method: Method[Request, Reply], request: Request, seconds: float) -> Reply:
+    async def ask(self, method: "Method[Request, Reply]", request: Request, seconds: float) -> Reply:
         """A unary call. Raises WorkerLost or WorkerRefused where another worker may answer it."""
         if self.ended:
             raise WorkerLost()

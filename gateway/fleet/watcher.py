@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -12,12 +13,12 @@ from atelier.backoff import backoff_delay
 from atelier.errors import Unavailable
 from atelier.rpc import from_rpc_error
 from gateway.fleet.registry_client import RegistryClient
-from gateway.fleet.snapshot import Snapshot, apply
-from protos.registry_pb2 import WatchRequest
+from gateway.fleet.snapshot import Snapshot
+from gateway.fleet.wire import apply
 
 FIRST_DELAY = 0.1  # seconds between attempts, doubled up to the longest
 LONGEST_DELAY = 2.0
-HEARSAY_SECONDS = 2.0  # for a change that the registry has made to get here
+ARRIVAL_SECONDS = 2.0  # for a change that the registry has made to arrive here
 
 _log = structlog.get_logger(__name__)
 
@@ -44,9 +45,9 @@ class Watcher:
                 await self._follow()
             except grpc.aio.AioRpcError as error:
                 self._note_lost(from_rpc_error(error).message)
-            except Exception:  # nobody would see this task end, and the snapshot would grow old unnoticed
+            except Exception:  # this task would end unnoticed, and the snapshot grow stale
                 _log.exception("watch_failed")
-                self._note_lost("a change could not be taken")
+                self._note_lost("a change could not be applied")
             else:
                 self._note_lost("the stream ended")
             self._failures += 1
@@ -56,29 +57,26 @@ class Watcher:
     def known(self) -> Snapshot:
         """The snapshot; Unavailable before there is one."""
         if not self.has_snapshot:
-            raise Unavailable("The server is starting: it has not heard of any models yet.")
+            raise Unavailable("The server is starting: it does not know the models yet.")
         return self.snapshot
 
     async def change(self, seconds: float | None, unless: "asyncio.Future[Any] | None" = None) -> None:
-        """Return at the next change, or after so many seconds without one, or when `unless` is done."""
+        """Return at the next change, after so many seconds without one, or when `unless` is done."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
         awaited: list[asyncio.Future[Any]] = [self._changed] if unless is None else [self._changed, unless]
         await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Return when the snapshot shows it; after a while all the same, as it may have been undone since."""
-        end = asyncio.get_running_loop().time() + HEARSAY_SECONDS
+        """Return when the condition holds, or after a while: what it waits for may have been undone already."""
+        end = asyncio.get_running_loop().time() + ARRIVAL_SECONDS
         while not condition() and (left := end - asyncio.get_running_loop().time()) > 0:
             await self.change(left)
 
     async def _follow(self) -> None:
-        changes = self._registry.stub.Watch(WatchRequest(), metadata=self._registry.metadata)
-        try:
+        async with aclosing(self._registry.watch()) as changes:
             async for change in changes:
                 self._take(apply(self.snapshot, change))
-        finally:
-            changes.cancel()
 
     def _take(self, snapshot: Snapshot) -> None:
         if not self.connected:
@@ -94,5 +92,5 @@ class Watcher:
         if self.connected:
             _log.warning("registry_away", reason=reason)
         elif not self.has_snapshot:
-            _log.info("registry_away", reason=reason)  # they start together, and it may take longer
+            _log.info("registry_away", reason=reason)  # both start at the same time, and the registry may take longer
         self.connected = False

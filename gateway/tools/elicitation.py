@@ -28,7 +28,7 @@ from gateway.core.question import (
     write_answer,
     write_question,
 )
-from gateway.fleet.response_store import Stored
+from gateway.fleet.registry_client import ResponseStore
 from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
 
 KIND = "mcp-elicitation"  # of what is stored
@@ -59,7 +59,7 @@ class _OpenQuestion:
 class OpenQuestions:
     """Owns this gateway's questions, from when a server asks until there is an answer or the call has ended."""
 
-    def __init__(self, stored: Stored, seconds: float) -> None:
+    def __init__(self, stored: ResponseStore, seconds: float) -> None:
         """`seconds`: for the user to answer all questions of one call."""
         self.seconds = seconds
         self._stored = stored

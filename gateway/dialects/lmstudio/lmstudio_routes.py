@@ -48,7 +48,7 @@ from gateway.dialects.reply import account_of, json_response, stream_answer, who
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Endpoint, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
-from gateway.fleet.registry_client import LoadWish
+from gateway.fleet.registry_client import LoadOptions
 from gateway.http.disconnect import while_connected
 
 
@@ -196,7 +196,7 @@ class LMStudioRoutes:
             estimate = await self._control.estimate(model.key, load_settings(body), body.preset)
             return json_response(estimate_reply(model, estimate))
         async with while_connected(request.receive):
-            wish = LoadWish(identifier, body.preset, body.ttl)
+            wish = LoadOptions(identifier, body.preset, body.ttl)
             instance = await self._control.load(model.key, wish, load_settings(body), account_of(request).request_id)
         return json_response(load_reply(instance, model, echo=bool(body.echo_load_config)))
 

@@ -17,7 +17,7 @@ from atelier.json_types import Json
 from gateway.core.images import read_content
 from gateway.dialects.lmstudio.lmstudio_chat import input_content, kept_piece
 from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody
-from gateway.fleet.response_store import Stored
+from gateway.fleet.registry_client import ResponseStore
 
 KIND = "lmstudio"
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
@@ -67,7 +67,7 @@ def chat_messages(turns: Sequence[Turn]) -> list[Json]:
 class Conversations:
     """Finds and keeps turns, each for its owner."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: ResponseStore) -> None:
         self._stored = stored
 
     async def before(self, previous_id: str | None, owner: str) -> list[Turn]:

@@ -12,7 +12,7 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import GetOrLoadParameter, LoadMod
 from gateway.dialects.lmstudio_sdk.sdk_models import check_domain, find_loaded, instance_info, model_info
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
-from gateway.fleet.registry_client import LoadWish
+from gateway.fleet.registry_client import LoadOptions
 from gateway.fleet.snapshot import Instance, Model
 from gateway.fleet.watcher import Watcher
 
@@ -46,7 +46,7 @@ class LoadChannels:
         identifier = check_identifier(parameter.identifier) if parameter.identifier is not None else None
         load = load_settings(parameter.load_config_stack, model)
         await channel.send({"type": "resolved", "info": model_info(model)})
-        options = LoadWish(identifier, None, _seconds(parameter.ttl_ms))
+        options = LoadOptions(identifier, None, _seconds(parameter.ttl_ms))
         loading = self._control.load(model.key, options, load, channel.account.request_id)
         instance = await self._followed(loading, model, channel, "progress")
         await channel.finish(self._message("success", instance))

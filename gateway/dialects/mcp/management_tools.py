@@ -23,7 +23,7 @@ from gateway.dialects.native.download_reply_types import DownloadObject
 from gateway.dialects.native.download_routes import download_object, repository_object
 from gateway.dialects.native.native_translation import described_object
 from gateway.dialects.native.preset_routes import settings_object
-from gateway.fleet.registry_client import LoadWish
+from gateway.fleet.registry_client import LoadOptions
 from gateway.fleet.snapshot import Download, Model
 
 
@@ -46,7 +46,7 @@ async def load_model(services: ToolServices, caller: Caller, arguments: LoadInpu
     identifier = check_identifier(arguments.identifier) if arguments.identifier is not None else None
     model = services.catalogue.find_model(arguments.model)
     settings = arguments.settings.model_dump(exclude_none=True) if arguments.settings else {}
-    wish = LoadWish(identifier, arguments.preset, arguments.ttl)
+    wish = LoadOptions(identifier, arguments.preset, arguments.ttl)
     caller.account.model = model.key
     instance = await followed(
         services.control.load(model.key, wish, settings, caller.origin.request_id),

@@ -25,7 +25,7 @@ from gateway.dialects.responses.response_object import (
 )
 from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.stored_response import Record
-from gateway.fleet.response_store import Stored
+from gateway.fleet.registry_client import ResponseStore
 
 BEAT_SECONDS = 5.0
 LOST_SECONDS = 30.0  # without a beat, after which a run's gateway is taken for gone
@@ -56,7 +56,7 @@ class Run:
 class Background:
     """Owns the runs of this gateway, from their start until their results are stored."""
 
-    def __init__(self, inference: Inference, answers: Answers, archive: Archive, runs: Stored) -> None:
+    def __init__(self, inference: Inference, answers: Answers, archive: Archive, runs: ResponseStore) -> None:
         self._inference = inference
         self._answers = answers
         self._archive = archive

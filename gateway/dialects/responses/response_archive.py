@@ -11,7 +11,7 @@ from gateway.dialects.responses.item_requests import Input
 from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.stored_items import referenced_ids
 from gateway.dialects.responses.stored_response import Record, read_record, record_json
-from gateway.fleet.response_store import Stored
+from gateway.fleet.registry_client import ResponseStore
 
 CONTINUABLE = ("completed", "incomplete")
 MOST_REFERENCED = 64  # stored responses that one input refers to
@@ -22,7 +22,7 @@ _log = structlog.get_logger(__name__)
 class Archive:
     """Translates between stored bytes and turns. Unavailable when the registry is away."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: ResponseStore) -> None:
         self._stored = stored
 
     async def earlier(self, previous_id: str | None, owner: str) -> list[Json]:

@@ -1,5 +1,6 @@
 from atelier.errors import LoadFailed, to_message
-from gateway.fleet.snapshot import STATES, Instance, Model, Snapshot, State, apply, read_instance, read_model
+from gateway.fleet.snapshot import Instance, Model, Snapshot, State
+from gateway.fleet.wire import STATES, apply, read_instance, read_model
 from protos import registry_pb2 as pb
 from protos.settings_pb2 import LoadSettings, SamplingSettings
 
