@@ -1,1 +1,1 @@
-"""What exists and what should run: the models, and the instances of them that workers serve."""
+"""The registry: which models, presets and downloads exist, and which instances of the models should run."""

@@ -2,20 +2,25 @@
 
 import argparse
 import asyncio
+import fcntl
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import structlog
 from pydantic import ValidationError
 
 from atelier.config import Config
 from atelier.errors import AtelierError
 from atelier.lifecycle import stop_event
 from atelier.logs import configure_logs
-from registry.home_lock import HomeInUse, hold_home
 from registry.instances.launcher import LocalLauncher
 from registry.server import CannotServe, open_server
 
-_log = structlog.get_logger(__name__)
+
+class HomeInUse(Exception):
+    """Another registry runs on this home."""
 
 
 def main() -> int:
@@ -25,7 +30,7 @@ def main() -> int:
     try:
         config = Config()
         configure_logs(config, "registry")
-        with hold_home(config.home):
+        with lock_home(config.home):
             asyncio.run(serve(config, exit_with_parent=exit_with_parent))
     except (HomeInUse, CannotServe, AtelierError, OSError, ValidationError) as error:
         print(f"registry: {error}", file=sys.stderr)
@@ -41,6 +46,31 @@ async def serve(config: Config, *, exit_with_parent: bool) -> None:
         await stop.wait()
     finally:
         await server.drain()
+
+
+@contextmanager
+def lock_home(home: Path) -> Iterator[None]:
+    """Hold the home for this process alone; the kernel frees it at the process's end. Raises HomeInUse."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(home / "registry.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, home)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, home: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        raise HomeInUse(
+            f"Another registry (process {holder}) already runs on {home}. Stop it, or set ATELIER_HOME to another "
+            "directory."
+        ) from None
 
 
 if __name__ == "__main__":

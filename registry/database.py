@@ -1,29 +1,29 @@
-"""The registry's database: opened, brought up to date, and never waited for without bound."""
+"""The registry's database: opened, migrated, and used in transactions with a bounded wait."""
 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
 from sqlalchemy import Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from atelier.errors import Unavailable
 
-BUSY_SECONDS = 3.0  # that a statement waits for another process's lock
+BUSY_SECONDS = 3.0  # for which a statement waits for another process's lock
 
 _log = structlog.get_logger(__name__)
 
 
 class Database:
-    """Owns the engine. Writes are short transactions, each ending in a commit or in Unavailable."""
+    """Owns the engine. A write is one short transaction, which is committed or raises Unavailable."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -31,24 +31,24 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One transaction; Unavailable when the database is locked, full or gone."""
+        """One transaction. Raises Unavailable if the database is locked, full or missing."""
         try:
             async with self._sessions.begin() as session:
                 yield session
         except IntegrityError:
-            raise  # our mistake: to try again would not help
+            raise  # a bug of ours: retrying would not help
         except (DBAPIError, PoolTimeout) as error:
             _log.error("database_failed", reason=str(getattr(error, "orig", None) or error))
-            raise Unavailable("The registry's database does not answer; nothing was changed. Try again.") from error
+            raise Unavailable("The registry's database does not respond; nothing was changed. Try again.") from error
 
     async def close(self) -> None:
         await self._engine.dispose()
 
 
 async def open_database(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Database:
-    """The database in this file, for this user alone, with all migrations applied.
+    """The database in this file, readable by this user alone, with all migrations applied.
 
-    Unavailable when it is locked for long, damaged, or of a newer version.
+    Raises Unavailable if it stays locked, is damaged, or was written by a newer version.
     """
     _make_private_file(path)
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": busy_seconds})
@@ -60,7 +60,7 @@ async def open_database(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Da
         await engine.dispose()
         reason = str(getattr(error, "orig", None) or error)
         raise Unavailable(
-            f"The database {path} cannot be used: {reason}. Move it away to begin with a new one."
+            f"The database {path} cannot be used: {reason}. Move it elsewhere to start with a new one."
         ) from error
     return Database(engine)
 
@@ -72,7 +72,7 @@ def _make_private_file(path: Path) -> None:
     os.close(descriptor)
 
 
-def _set_pragmas(connection: Any, _record: Any) -> None:
+def _set_pragmas(connection: DBAPIConnection, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")

@@ -1,9 +1,9 @@
 """The database's tables, in SQL that SQLite and PostgreSQL both speak."""
 
-from typing import Any
-
 from sqlalchemy import JSON, BigInteger, Boolean, Float, Index, Integer, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from atelier.json_types import Json
 
 
 class Base(DeclarativeBase):
@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class ModelRow(Base):
-    """A model that was imported or found."""
+    """A model that was imported, or found in the models folder."""
 
     __tablename__ = "models"
 
@@ -26,29 +26,29 @@ class ModelRow(Base):
     path: Mapped[str] = mapped_column(Text, unique=True)
     source: Mapped[str] = mapped_column(Text)
     display_name: Mapped[str] = mapped_column(Text)
-    facts: Mapped[dict[str, Any]] = mapped_column(JSON)
+    facts: Mapped[Json] = mapped_column(JSON)
     size: Mapped[int] = mapped_column(BigInteger)
     changed: Mapped[int] = mapped_column(BigInteger)
     imported_at: Mapped[float] = mapped_column(Float(53))
-    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    provenance: Mapped[Json | None] = mapped_column(JSON)
     default_preset: Mapped[str | None] = mapped_column(String(255))
-    replicas: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    replicas: Mapped[Json | None] = mapped_column(JSON)
 
 
 class PresetRow(Base):
-    """One version of a preset; the newest holds."""
+    """One version of a preset; the newest is in effect."""
 
     __tablename__ = "presets"
 
     name: Mapped[str] = mapped_column(String(255), primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     model_key: Mapped[str | None] = mapped_column(String(255))
-    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    settings: Mapped[Json] = mapped_column(JSON)
     changed_at: Mapped[float] = mapped_column(Float(53))
 
 
 class DownloadRow(Base):
-    """A download, whatever became of it. How far it is, its files tell."""
+    """A download, finished or not. Its progress is read from its files."""
 
     __tablename__ = "downloads"
 
@@ -58,16 +58,16 @@ class DownloadRow(Base):
     repo: Mapped[str] = mapped_column(Text)
     commit: Mapped[str] = mapped_column(String(255))
     licence: Mapped[str] = mapped_column(Text)
-    files: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    files: Mapped[list[Json]] = mapped_column(JSON)
     state: Mapped[str] = mapped_column(String(255))
-    error: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    error: Mapped[Json | None] = mapped_column(JSON)
     model_key: Mapped[str] = mapped_column(String(255))
     started_at: Mapped[float] = mapped_column(Float(53))
     finished_at: Mapped[float] = mapped_column(Float(53))
 
 
 class ResponseRow(Base):
-    """A response that its client may continue. The body is last: what is asked of many rows does not read it."""
+    """A response that its client may continue. The body is the last column: queries over many rows do not read it."""
 
     __tablename__ = "responses"
     __table_args__ = (Index("ix_responses_expires_at", "expires_at", "size"),)
@@ -86,7 +86,7 @@ class ResponseRow(Base):
 class InstanceRow(Base):
     """An instance that should run, and what is needed to find its worker again.
 
-    Its model is no foreign key: a worker must be found, to be stopped, even when its model is gone.
+    The model's key is not a foreign key: a worker must be found and stopped even after its model was removed.
     """
 
     __tablename__ = "instances"
@@ -94,10 +94,10 @@ class InstanceRow(Base):
     id: Mapped[str] = mapped_column(String(255), primary_key=True)
     model_key: Mapped[str] = mapped_column(String(255), index=True)
     on_demand: Mapped[bool] = mapped_column(Boolean)
-    settings: Mapped[dict[str, Any]] = mapped_column(JSON)  # as requested
-    presets: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # that were below them, as they were
+    settings: Mapped[Json] = mapped_column(JSON)  # as requested
+    presets: Mapped[Json | None] = mapped_column(JSON)  # that were in effect below them
     ttl: Mapped[float | None] = mapped_column(Float(53))
-    placement: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    placement: Mapped[Json | None] = mapped_column(JSON)
     started_at: Mapped[float] = mapped_column(Float(53))
     token: Mapped[str] = mapped_column(String(255))
     address: Mapped[str] = mapped_column(Text)

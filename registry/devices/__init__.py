@@ -1,1 +1,1 @@
-"""The devices of this machine, and which of them a model is put on."""
+"""The devices of this machine, their memory, and which of them a model is placed on."""

@@ -1,1 +1,1 @@
-"""What should run: instances of models, the processes that serve them, and who watches these."""
+"""Instances of models: which should run, and the worker processes that serve them."""

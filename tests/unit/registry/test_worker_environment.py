@@ -1,4 +1,4 @@
-"""What a worker inherits, and where its output goes."""
+"""What a worker inherits, and its log file."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How long an instance is idle, and which ones make room for another."""
+"""How much memory is left for another instance, and which ones are unloaded for it."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protos.inference_pb2 import WorkerStatus
 from registry.devices.compute_device import Device, Inventory
 from registry.devices.host_memory import Memory, machine_memory
 from registry.devices.memory_accounting import (
@@ -20,26 +19,6 @@ from registry.devices.memory_accounting import (
     plus_freed,
     shared_pages,
 )
-from registry.instances.worker_state import Idleness
-
-
-def test_work_that_came_and_went_between_two_statuses_counts() -> None:
-    use = Idleness(last_work=0.0).after(WorkerStatus(steps=4), 10.0)
-    assert use.idle_seconds(12.0) == 2.0
-    assert use.after(WorkerStatus(steps=4), 11.0).idle_seconds(12.0) == 2.0
-
-
-@pytest.mark.parametrize("status", [WorkerStatus(active=1), WorkerStatus(queued=1)])
-def test_what_works_never_expires(status: WorkerStatus) -> None:
-    use = Idleness(last_work=0.0).after(status, 1.0)
-    assert not use.expired(1000.0, 1.0)
-    assert use.idle_seconds(1000.0) == 0.0
-
-
-def test_without_a_limit_it_stays() -> None:
-    assert not Idleness(last_work=0.0).expired(1e9, None)
-    assert Idleness(last_work=0.0).expired(5.0, 5.0)
-    assert not Idleness(last_work=0.0).expired(4.9, 5.0)
 
 
 def tenant(id: str, memory: int, idle: float, evictable: bool = True) -> Tenant:

@@ -1,4 +1,4 @@
-"""Instances on devices that someone chose: asked for room, counted, listed."""
+"""Instances on requested devices: admitted only where they fit, counted, listed."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whether a model fits where someone said that it lies, on described machines."""
+"""Whether a model fits on the devices that were requested, on described machines."""
 
 from itertools import accumulate
 from typing import Any

@@ -18,12 +18,12 @@ KEY = "a/b"
 @dataclass
 class FakeInstances:
     broken: bool = False
-    looks: int = 0
+    passes: int = 0
     started: list[Any] = field(default_factory=list)
     unloaded: list[str] = field(default_factory=list)
 
     def unload_expired(self, now: float) -> None:
-        self.looks += 1
+        self.passes += 1
         if self.broken:
             raise RuntimeError("a fault")
 
@@ -54,60 +54,60 @@ class Started:
         return SimpleNamespace(id=self.plan.instance_id, state=self.state, **counts)
 
 
-def reconciler_of(pool: FakeInstances, least: int) -> Reconciler:
+def reconciler_of(instances: FakeInstances, least: int) -> Reconciler:
     model: Any = SimpleNamespace(key=KEY, replicas=Replicas(least, least))
-    return Reconciler(pool, pool.start_replica, lambda: [model])  # type: ignore[arg-type]
+    return Reconciler(instances, instances.start_replica, lambda: [model])  # type: ignore[arg-type]
 
 
 def test_every_failure_puts_off_the_next_attempt_also_of_those_that_load_together() -> None:
-    pool = FakeInstances()
-    care = reconciler_of(pool, 3)
+    instances = FakeInstances()
+    reconciling = reconciler_of(instances, 3)
     for now in range(3):
-        care.reconcile(now)
-    first, second, third = pool.started
+        reconciling.reconcile(now)
+    first, second, third = instances.started
     first.state = InstanceState.FAILED
-    care.reconcile(10.0)
-    care.reconcile(10.9)
-    assert len(pool.started) == 3
+    reconciling.reconcile(10.0)
+    reconciling.reconcile(10.9)
+    assert len(instances.started) == 3
     second.state = third.state = InstanceState.FAILED
-    care.reconcile(11.0)
-    care.reconcile(14.9)  # three in a row: four seconds
-    assert len(pool.started) == 3
-    care.reconcile(15.0)
-    assert len(pool.started) == 4
+    reconciling.reconcile(11.0)
+    reconciling.reconcile(14.9)  # three in a row: four seconds
+    assert len(instances.started) == 3
+    reconciling.reconcile(15.0)
+    assert len(instances.started) == 4
 
 
 def test_failures_are_forgotten_once_one_has_been_ready_for_a_while() -> None:
-    pool = FakeInstances()
-    care = reconciler_of(pool, 1)
-    care.reconcile(0.0)
+    instances = FakeInstances()
+    reconciling = reconciler_of(instances, 1)
+    reconciling.reconcile(0.0)
     for now in (1.0, 3.0, 8.0):
-        pool.started[-1].state = InstanceState.FAILED
-        care.reconcile(now)
-        care.reconcile(now + 10)
-    pool.started[-1].state = InstanceState.READY
-    care.reconcile(20.0)
-    care.reconcile(20.0 + HEALTHY_SECONDS)
-    pool.started[-1].state = InstanceState.FAILED  # it is not watched any more: its supervisor has tried long enough
-    care.reconcile(100.0)
-    assert len(pool.started) == 5
+        instances.started[-1].state = InstanceState.FAILED
+        reconciling.reconcile(now)
+        reconciling.reconcile(now + 10)
+    instances.started[-1].state = InstanceState.READY
+    reconciling.reconcile(20.0)
+    reconciling.reconcile(20.0 + HEALTHY_SECONDS)
+    instances.started[-1].state = InstanceState.FAILED  # no longer watched: its supervisor retried long enough
+    reconciling.reconcile(100.0)
+    assert len(instances.started) == 5
 
 
 def test_what_an_operator_unloads_is_not_watched() -> None:
-    pool = FakeInstances()
-    care = reconciler_of(pool, 1)
-    care.reconcile(0.0)
-    pool.started[0].state = InstanceState.STOPPING
-    care.reconcile(1.0)
-    assert len(pool.started) == 2
-    assert list(care._histories[KEY].watched) == [pool.started[1]]
+    instances = FakeInstances()
+    reconciling = reconciler_of(instances, 1)
+    reconciling.reconcile(0.0)
+    instances.started[0].state = InstanceState.STOPPING
+    reconciling.reconcile(1.0)
+    assert len(instances.started) == 2
+    assert list(reconciling._histories[KEY].watched) == [instances.started[1]]
 
 
 async def test_a_fault_is_no_end_of_the_care(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "INTERVAL_SECONDS", 0.0)
-    pool = FakeInstances(broken=True)
-    running = asyncio.create_task(reconciler_of(pool, 0).run())
-    while pool.looks < 2 and not running.done():  # noqa: ASYNC110 - a few turns of the loop
+    instances = FakeInstances(broken=True)
+    running = asyncio.create_task(reconciler_of(instances, 0).run())
+    while instances.passes < 2 and not running.done():  # noqa: ASYNC110 - a few turns of the loop
         await asyncio.sleep(0)
     assert not running.done()
     running.cancel()

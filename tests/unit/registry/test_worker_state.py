@@ -1,4 +1,6 @@
-"""The pure parts of supervision: back-off, pulse, judgement, choice, endings."""
+"""What is made of a worker's statuses and exits: liveness, idleness, the state, back-off, the preferred instance."""
+
+import pytest
 
 from atelier.settings import Load
 from protos import inference_pb2 as pb
@@ -6,7 +8,7 @@ from registry.instances.instance_record import Instance
 from registry.instances.instance_record import InstanceState as State
 from registry.instances.instance_set import preferred_instance
 from registry.instances.worker_exit import HEALTHY_SECONDS, CrashCount, describe_exit
-from registry.instances.worker_state import Liveness, next_state
+from registry.instances.worker_state import Idleness, Liveness, next_state
 
 READY = pb.WorkerStatus(state=pb.WORKER_READY)
 LOADING = pb.WorkerStatus(state=pb.WORKER_LOADING)
@@ -38,23 +40,42 @@ def test_a_healthy_minute_makes_earlier_crashes_forgotten() -> None:
 
 
 def test_a_silent_worker_stalls() -> None:
-    pulse = Liveness(20, status_at=100, progress_at=100).after(READY, 110)
-    assert not pulse.stalled(129)
-    assert pulse.stalled(130)
+    liveness = Liveness(20, status_at=100, progress_at=100).after(READY, 110)
+    assert not liveness.stalled(129)
+    assert liveness.stalled(130)
 
 
 def test_a_worker_with_work_and_no_steps_stalls() -> None:
     busy = pb.WorkerStatus(state=pb.WORKER_READY, active=1, steps=7)
-    pulse = Liveness(20, 100, 100).after(busy, 101)
+    liveness = Liveness(20, 100, 100).after(busy, 101)
     for second in range(102, 121):
-        pulse = pulse.after(busy, second)
-        assert not pulse.stalled(second)
-    assert pulse.stalled(121)
-    assert not pulse.after(pb.WorkerStatus(state=pb.WORKER_READY, active=1, steps=8), 122).stalled(122)
+        liveness = liveness.after(busy, second)
+        assert not liveness.stalled(second)
+    assert liveness.stalled(121)
+    assert not liveness.after(pb.WorkerStatus(state=pb.WORKER_READY, active=1, steps=8), 122).stalled(122)
 
 
 def test_an_idle_worker_does_not_stall() -> None:
     assert not Liveness(20, 100, 100).after(READY, 500).stalled(500)
+
+
+def test_work_that_came_and_went_between_two_statuses_counts() -> None:
+    use = Idleness(last_work=0.0).after(pb.WorkerStatus(steps=4), 10.0)
+    assert use.idle_seconds(12.0) == 2.0
+    assert use.after(pb.WorkerStatus(steps=4), 11.0).idle_seconds(12.0) == 2.0
+
+
+@pytest.mark.parametrize("status", [pb.WorkerStatus(active=1), pb.WorkerStatus(queued=1)])
+def test_what_works_never_expires(status: pb.WorkerStatus) -> None:
+    use = Idleness(last_work=0.0).after(status, 1.0)
+    assert not use.expired(1000.0, 1.0)
+    assert use.idle_seconds(1000.0) == 0.0
+
+
+def test_without_a_limit_it_stays() -> None:
+    assert not Idleness(last_work=0.0).expired(1e9, None)
+    assert Idleness(last_work=0.0).expired(5.0, 5.0)
+    assert not Idleness(last_work=0.0).expired(4.9, 5.0)
 
 
 def test_the_state_follows_the_worker() -> None:
