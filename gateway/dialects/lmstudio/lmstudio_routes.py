@@ -37,13 +37,12 @@ from gateway.dialects.lmstudio.lmstudio_translation import (
     v1_model,
     with_limit,
 )
-from gateway.dialects.openai.best_of import best_choices
 from gateway.dialects.openai.hosted_chat import HostedChat
-from gateway.dialects.openai.openai_reply_types import Vectors
-from gateway.dialects.openai.openai_requests import EmbeddingBody
+from gateway.dialects.openai.openai_calls import called_by_older_form, echoes, uses_servers, wants_usage
+from gateway.dialects.openai.openai_logprobs import best_choices
+from gateway.dialects.openai.openai_replies import chat_choices, text_choices, usage
 from gateway.dialects.openai.openai_stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
-from gateway.dialects.openai.openai_tools import called_by_older_form, uses_servers
-from gateway.dialects.openai.openai_translation import chat_choices, echoes, text_choices, usage, wants_usage
+from gateway.dialects.openai.text_encoding import EmbeddingBody, Vectors
 from gateway.dialects.reply import account_of, json_response, stream_answer, whole_answer
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Endpoint, Route
 from gateway.fleet.catalogue import Catalogue

@@ -12,8 +12,8 @@ from gateway.core.answer import Answering
 from gateway.core.call import Account, Call
 from gateway.core.events import Completion, Finished
 from gateway.dialects.lmstudio.lmstudio_requests import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody, V0CompletionBody
+from gateway.dialects.openai.openai_calls import chat_call, completion_call
 from gateway.dialects.openai.openai_model_list import capability_names, type_name
-from gateway.dialects.openai.openai_translation import chat_call, completion_call
 from gateway.fleet.snapshot import LOADED, Instance, Model, Snapshot
 from protos import registry_pb2 as pb
 

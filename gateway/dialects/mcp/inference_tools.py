@@ -27,11 +27,10 @@ from gateway.dialects.mcp.tool_schemas import (
     Usage,
     Vectors,
 )
-from gateway.dialects.openai.openai_messages import chat_messages
+from gateway.dialects.openai.chat_prompt import chat_messages
+from gateway.dialects.openai.openai_replies import finish_reason
 from gateway.dialects.openai.openai_requests import Message
-from gateway.dialects.openai.openai_translation import finish_reason
-from gateway.dialects.openai.rerank import best_first
-from gateway.dialects.openai.tokenization import piece_text, told_about
+from gateway.dialects.openai.text_encoding import best_first, piece_text, told_about
 from gateway.fleet.snapshot import Snapshot
 
 

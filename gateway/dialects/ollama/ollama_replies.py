@@ -11,8 +11,7 @@ from atelier.errors import AtelierError
 from atelier.generation_types import StopReason
 from atelier.json_types import Json
 from gateway.core.events import Completion, Finished, TokenLogprob, ToolCall
-from gateway.dialects.openai.openai_logprobs import chat_logprobs
-from gateway.dialects.openai.openai_reply_types import Logprob
+from gateway.dialects.openai.openai_logprobs import Logprob, chat_logprobs
 from gateway.dialects.reply import rfc3339
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm

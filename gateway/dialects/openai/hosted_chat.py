@@ -11,12 +11,11 @@ from gateway.core.events import CompletionDraft, Finished
 from gateway.core.inference import begun
 from gateway.core.mcp_server import NEVER
 from gateway.dialects.event_stream import EventStream
-from gateway.dialects.openai.mcp_calls import whole_calls
 from gateway.dialects.openai.mcp_tool import server_entries, server_wish
+from gateway.dialects.openai.openai_calls import chat_call, constraint, own_functions, wants_usage
+from gateway.dialects.openai.openai_replies import chat_choices, usage, whole_calls
 from gateway.dialects.openai.openai_requests import ChatBody
 from gateway.dialects.openai.openai_stream import chat_head, chat_renderer
-from gateway.dialects.openai.openai_tools import own_functions
-from gateway.dialects.openai.openai_translation import chat_call, chat_choices, constraint, usage, wants_usage
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.http.disconnect import while_connected
 from gateway.tools.elicitation import OpenQuestions, Respondent

@@ -1,12 +1,44 @@
-"""Log-probabilities in OpenAI's two forms."""
+"""Log-probabilities in OpenAI's two formats, and the completions that are likeliest by them. Pure."""
 
 import codecs
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from atelier.json_types import Json
-from gateway.core.events import TokenLogprob
+from gateway.core.events import Completion, TokenLogprob
+from gateway.dialects.openai.openai_calls import tried
+from gateway.dialects.openai.openai_requests import CompletionBody
+from gateway.dialects.route import Nullable
 
 LEAST = -9999.0  # OpenAI's number for "hardly possible": JSON has no infinity
+
+
+class TopLogprob(TypedDict):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class Logprob(TopLogprob):
+    """Of a token: natural logarithm of its probability before penalties, constraints and temperature."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(TypedDict):
+    content: list[Logprob]
+    refusal: NotRequired[Nullable[None]]
+
+
+class TextLogprobs(TypedDict):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int]
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob]) -> Json:
@@ -18,7 +50,7 @@ def _entry(token: TokenLogprob) -> Json:
     return {"token": text_of(token), "logprob": logprob_of(token), "bytes": list(token.piece)}
 
 
-class TextLogprobs:
+class TextLogprobsEncoder:
     """Of one choice of a text completion, piece by piece: the offsets go on."""
 
     def __init__(self) -> None:
@@ -59,3 +91,21 @@ def text_of(token: TokenLogprob) -> str:
 
 def logprob_of(token: TokenLogprob) -> float | None:
     return None if token.logprob is None else max(token.logprob, LEAST)
+
+
+def best_choices(body: CompletionBody, completions: list[Completion]) -> list[Completion]:
+    """For each prompt the `n` whose tokens are the likeliest on average, the best one first."""
+    wanted = body.n or 1
+    if tried(body) == wanted:
+        return completions
+    groups = [completions[start : start + tried(body)] for start in range(0, len(completions), tried(body))]
+    best = [each for group in groups for each in sorted(group, key=mean_logprob, reverse=True)[:wanted]]
+    return best if body.logprobs is not None else [replace(each, logprobs=None) for each in best]
+
+
+def mean_logprob(completion: Completion) -> float:
+    """Of the tokens that were generated, not of an echoed prompt's. Where there are none, no completion is worse."""
+    count = completion.finished.statistics.predicted_tokens
+    if not count or not completion.logprobs:
+        return -math.inf
+    return sum(token.logprob or 0.0 for token in completion.logprobs[-count:]) / count

@@ -1,9 +1,53 @@
 """A model as OpenAI lists it, with what else clients want to know of it. Pure."""
 
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from gateway.dialects.anthropic.anthropic_model_list import AnthropicModel, AnthropicModelList
+from gateway.dialects.route import Nullable
 from gateway.fleet.catalogue import loaded
 from gateway.fleet.snapshot import Instance, Model, Snapshot
+
+
+class ModelObject(TypedDict):
+    """OpenAI's four fields, then what else clients want to know."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    type: Literal["llm", "vlm", "embeddings"]
+    state: Literal["loaded", "not-loaded"]
+    max_context_length: int
+    capabilities: list[str]
+    loaded_context_length: NotRequired[Nullable[int]]
+
+
+class ModelList(TypedDict):
+    object: Literal["list"]
+    data: list[ModelObject]
+
+
+ListedModels = TypeAliasType(
+    "ListedModels",
+    Annotated[
+        ModelList | AnthropicModelList,
+        Field(
+            title="ListedModels", description="Anthropic's list where the request has an `anthropic-version` header."
+        ),
+    ],
+)
+ListedModel = TypeAliasType(
+    "ListedModel",
+    Annotated[
+        ModelObject | AnthropicModel,
+        Field(
+            title="ListedModel", description="Anthropic's object where the request has an `anthropic-version` header."
+        ),
+    ],
+)
 
 
 def model_object(name: str, model: Model, snapshot: Snapshot) -> dict[str, Any]:

@@ -18,11 +18,9 @@ MOST_TOKENS = 2**20  # to be written as text
 MOST_TOOLS = 256
 LONGEST_FUNCTION_NAME = 128
 MOST_STOPS = TABLE["prompt"]["stop"].facts.max_items
-
 MAX_TOKENS = TABLE["inference"]["max_tokens"].facts
 StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 TokenId = Annotated[int, Field(ge=0, le=MAX_TOKEN_ID)]
-
 Sampling = fields_model(
     "Sampling", ((row.facts.openai, row) for row in TABLE["inference"].values() if row.facts.openai)
 )
@@ -105,7 +103,6 @@ Stop = Annotated[
         custom_error_message="must be a string or a list of strings",
     ),
 ]
-
 Prompt = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS), Tag("(list)")]
@@ -117,8 +114,6 @@ Prompt = Annotated[
         custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
     ),
 ]
-
-
 FunctionName = Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NAME, pattern=r"^[A-Za-z0-9_.:/-]+$")]
 
 
@@ -178,7 +173,6 @@ ToolChoiceEntry = Annotated[
     | Annotated[AllowedToolsChoice, Tag("(allowed)")],
     Discriminator(_choice_kind),
 ]
-
 FunctionChoice = Annotated[
     Annotated[Literal["none", "auto"], Tag("(text)")] | Annotated[FunctionReference, Tag("(named)")],
     Discriminator(_choice_kind),
@@ -285,66 +279,3 @@ class CompletionBody(Common):
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description=f"{MAX_TOKENS.description} 0, with echo: tell the prompt alone."
     )
-
-
-InputText = Annotated[str, Field(min_length=1)]
-InputTokens = Annotated[list[TokenId], Field(min_length=1)]
-
-Input = Annotated[
-    Annotated[InputText, Tag("(text)")]
-    | Annotated[list[InputText], Field(min_length=1, max_length=MOST_INPUTS), Tag("(list)")]
-    | Annotated[InputTokens, Tag("(numbers)")]
-    | Annotated[list[InputTokens], Field(max_length=MOST_INPUTS), Tag("(lists)")],
-    Discriminator(
-        _kind,
-        custom_error_type="input",
-        custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
-    ),
-]
-
-
-class EmbeddingBody(Body):
-    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    input: Input
-    dimensions: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
-        None, description="Keep so many numbers of each vector."
-    )
-    encoding_format: Literal["float", "base64"] | None = Field(
-        None, description="base64: of the numbers as 32-bit floats, least significant byte first."
-    )
-    user: str | None = None
-
-
-class DocumentText(Body):
-    text: str
-
-
-Document = Annotated[
-    Annotated[str, Tag("(text)")] | Annotated[DocumentText, Tag("(object)")],
-    Discriminator(
-        lambda value: {str: "(text)", dict: "(object)"}.get(type(value), "(neither)"),
-        custom_error_type="document",
-        custom_error_message="must be a string or an object with text",
-    ),
-]
-
-
-class RerankBody(Body):
-    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    query: Annotated[str, Field(min_length=1)]
-    documents: Annotated[list[Document], Field(min_length=1, max_length=MOST_INPUTS)]
-    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="Tell the best ones only.")
-    return_documents: bool | None = Field(None, description="Have the documents in the reply.")
-
-
-class TokenizeBody(Body):
-    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    content: str
-    add_special: bool | None = Field(None, description="With begin-of-sequence and the like, where the model has them.")
-    parse_special: bool | None = Field(None, description="false: tokens that the text writes out are text.")
-    with_pieces: bool | None = Field(None, description="Tell what each token is written as.")
-
-
-class DetokenizeBody(Body):
-    model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    tokens: Annotated[list[TokenId], Field(max_length=MOST_TOKENS)]

@@ -14,44 +14,46 @@ from gateway.core.unary import Unary
 from gateway.dialects.anthropic.anthropic_model_list import MOST_LISTED
 from gateway.dialects.anthropic.anthropic_routes import AnthropicRoutes, by_client
 from gateway.dialects.body import read_body
-from gateway.dialects.openai.best_of import best_choices
-from gateway.dialects.openai.embeddings import embed_call, embedding_list
 from gateway.dialects.openai.hosted_chat import HostedChat
-from gateway.dialects.openai.openai_model_list import model_object
-from gateway.dialects.openai.openai_reply_types import (
+from gateway.dialects.openai.openai_calls import (
+    called_by_older_form,
+    chat_call,
+    completion_call,
+    echoes,
+    uses_servers,
+    wants_usage,
+)
+from gateway.dialects.openai.openai_logprobs import best_choices
+from gateway.dialects.openai.openai_model_list import ListedModel, ListedModels, model_object
+from gateway.dialects.openai.openai_replies import (
     ChatChunk,
     ChatCompletion,
-    ListedModel,
-    ListedModels,
-    Ranking,
     TextChunk,
     TextCompletion,
+    chat_choices,
+    text_choices,
+    usage,
+)
+from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
+from gateway.dialects.openai.openai_stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
+from gateway.dialects.openai.text_encoding import (
+    DetokenizeBody,
+    EmbeddingBody,
+    Ranking,
+    RerankBody,
+    TokenizeBody,
     TokenList,
     Vectors,
     WrittenPrompt,
     WrittenText,
+    embed_call,
+    embedding_list,
+    rerank_call,
+    rerank_reply,
+    token_list,
+    tokenize_call,
+    told_about,
 )
-from gateway.dialects.openai.openai_requests import (
-    ChatBody,
-    CompletionBody,
-    DetokenizeBody,
-    EmbeddingBody,
-    RerankBody,
-    TokenizeBody,
-)
-from gateway.dialects.openai.openai_stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
-from gateway.dialects.openai.openai_tools import called_by_older_form, uses_servers
-from gateway.dialects.openai.openai_translation import (
-    chat_call,
-    chat_choices,
-    completion_call,
-    echoes,
-    text_choices,
-    usage,
-    wants_usage,
-)
-from gateway.dialects.openai.rerank import rerank_call, rerank_reply
-from gateway.dialects.openai.tokenization import token_list, tokenize_call, told_about
 from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Route
 from gateway.fleet.catalogue import Catalogue

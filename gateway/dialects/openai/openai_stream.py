@@ -24,10 +24,15 @@ from gateway.core.events import (
     ToolCallDelta,
 )
 from gateway.dialects.event_stream import around_text
-from gateway.dialects.openai.mcp_calls import call_delta, elicitation
-from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
-from gateway.dialects.openai.openai_tools import function_call_delta, tool_call_delta
-from gateway.dialects.openai.openai_translation import finish_reason, usage
+from gateway.dialects.openai.openai_logprobs import TextLogprobsEncoder, chat_logprobs
+from gateway.dialects.openai.openai_replies import (
+    call_delta,
+    elicitation,
+    finish_reason,
+    function_call_delta,
+    tool_call_delta,
+    usage,
+)
 from gateway.http.server_sent_events import DONE, frame
 
 
@@ -174,7 +179,7 @@ def text_renderer(
         lambda text: {"text": text},
         openings=[{"text": text} for text in openings],
         closing_body={"text": ""},
-        logprobs=[TextLogprobs().render for _ in range(choices)],
+        logprobs=[TextLogprobsEncoder().render for _ in range(choices)],
         include_usage=include_usage,
         at_end=at_end,
     )

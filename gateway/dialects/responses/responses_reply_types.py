@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from gateway.dialects.openai.openai_reply_types import Logprob
+from gateway.dialects.openai.openai_logprobs import Logprob
 from gateway.dialects.route import Nullable
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]

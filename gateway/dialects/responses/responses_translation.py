@@ -7,8 +7,8 @@ from atelier.json_types import Json, json_bytes
 from atelier.submission import Constraint, JsonObject, JsonSchema
 from gateway.core.call import Call, Chat
 from gateway.dialects.body import requested_logprobs
-from gateway.dialects.openai.openai_translation import SETTINGS
-from gateway.dialects.openai.template_arguments import effort_arguments
+from gateway.dialects.openai.chat_prompt import effort_arguments
+from gateway.dialects.openai.openai_calls import SETTINGS
 from gateway.dialects.responses.hosted_call_messages import ServedCalls
 from gateway.dialects.responses.item_messages import chat_messages
 from gateway.dialects.responses.responses_requests import ResponseBody, TextFormat

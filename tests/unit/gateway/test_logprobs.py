@@ -5,8 +5,7 @@ import math
 from atelier.generation_types import Statistics, StopReason
 from gateway.core.events import Completion, Finished, TokenLogprob
 from gateway.core.wire import read_echoed_logprobs, read_logprobs
-from gateway.dialects.openai.best_of import best_choices
-from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
+from gateway.dialects.openai.openai_logprobs import TextLogprobsEncoder, best_choices, chat_logprobs
 from gateway.dialects.openai.openai_requests import CompletionBody
 from protos import inference_pb2 as pb
 
@@ -35,14 +34,14 @@ def test_what_is_impossible_has_a_number_that_json_has() -> None:
 
 
 def test_a_texts_tokens_have_offsets_in_characters() -> None:
-    told = TextLogprobs().render(TOKENS)
+    told = TextLogprobsEncoder().render(TOKENS)
     assert told["tokens"] == ["a", "\ufffd", "\ufffd\ufffd", "!"]
     assert told["token_logprobs"] == [-0.5, -0.25, -3.0, -9999.0]
     assert told["text_offset"] == [0, 1, 1, 2]
 
 
 def test_a_texts_likeliest_tokens_hold_the_token_itself_and_of_equal_texts_the_likelier() -> None:
-    told = TextLogprobs().render(TOKENS)
+    told = TextLogprobsEncoder().render(TOKENS)
     assert told["top_logprobs"] == [{"a": -0.5, "b": -1.5}, {"\ufffd": -0.125}, {"\ufffd\ufffd": -3.0}, {"!": -9999.0}]
 
 
@@ -61,7 +60,7 @@ def test_a_workers_log_probabilities_are_read_whole() -> None:
 
 def test_a_prompts_first_token_has_no_odds() -> None:
     echoed = pb.Echoed(text="ab", logprobs=[pb.TokenLogprob(piece=b"a"), pb.TokenLogprob(piece=b"b", logprob=-0.5)])
-    told = TextLogprobs().render(read_echoed_logprobs(echoed))
+    told = TextLogprobsEncoder().render(read_echoed_logprobs(echoed))
     assert told["tokens"] == ["a", "b"]
     assert told["token_logprobs"] == [None, -0.5]
     assert told["top_logprobs"] == [None, {"b": -0.5}]

@@ -23,7 +23,7 @@ from gateway.dialects.mcp.mcp_subscriptions import events_between
 from gateway.dialects.mcp.tool_definition import ToolDefinition
 from gateway.dialects.mcp.tool_schemas import ChatInput, CompleteInput, InferenceSettings, LoadSettings
 from gateway.dialects.mcp.tool_table import TOOLS
-from gateway.dialects.openai.openai_messages import chat_messages
+from gateway.dialects.openai.chat_prompt import chat_messages
 from gateway.fleet.snapshot import Instance, Model, Snapshot, State
 
 BRIEF = Preset(name="brief", settings={"prompt": {"system_prompt": "be brief"}})

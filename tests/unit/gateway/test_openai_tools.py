@@ -11,9 +11,9 @@ from atelier.submission import JsonSchema, Tool, ToolCallPiece, ToolChoice, Tool
 from gateway.core.call import Call, Chat
 from gateway.core.events import Completion, Finished, ToolCall
 from gateway.dialects.body import parse
+from gateway.dialects.openai.openai_calls import chat_call
+from gateway.dialects.openai.openai_replies import chat_choices, tool_call_delta
 from gateway.dialects.openai.openai_requests import ChatBody
-from gateway.dialects.openai.openai_tools import tool_call_delta
-from gateway.dialects.openai.openai_translation import chat_call, chat_choices
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PLACE = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}

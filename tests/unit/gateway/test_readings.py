@@ -10,9 +10,14 @@ import pytest
 from atelier.errors import InvalidRequest
 from gateway.core.call import EmbedCall, Embeddings, RerankCall, Scores
 from gateway.dialects.body import parse
-from gateway.dialects.openai.embeddings import embed_call, embedding_list
-from gateway.dialects.openai.openai_requests import EmbeddingBody, RerankBody
-from gateway.dialects.openai.rerank import rerank_call, rerank_reply
+from gateway.dialects.openai.text_encoding import (
+    EmbeddingBody,
+    RerankBody,
+    embed_call,
+    embedding_list,
+    rerank_call,
+    rerank_reply,
+)
 
 VECTORS = Embeddings("m", [[0.5, -0.25], [1.0, 0.0]], 7)
 

@@ -19,8 +19,8 @@ from gateway.core.wire import submit_message
 from gateway.dialects.body import parse
 from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, V0ChatBody
 from gateway.dialects.lmstudio.lmstudio_translation import load_settings, params_string, stats, v0_chat_call
+from gateway.dialects.openai.openai_calls import chat_call, completion_call, echoes
 from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
-from gateway.dialects.openai.openai_translation import chat_call, completion_call, echoes
 from gateway.fleet.snapshot import Instance, Model, Snapshot
 from protos import inference_pb2 as pb
 

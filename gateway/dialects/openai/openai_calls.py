@@ -1,4 +1,4 @@
-"""OpenAI's bodies to the core's calls, and the core's completions to OpenAI's objects. Pure."""
+"""OpenAI's bodies to the core's calls. Pure."""
 
 import json
 from typing import Any
@@ -7,45 +7,28 @@ from pydantic import BaseModel
 
 from atelier.adapters import AdapterScale
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.generation_types import StopReason
 from atelier.settings import TABLE
-from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, ToolChoice, Tools
-from gateway.core.answer import Answering
-from gateway.core.call import (
-    Call,
-    Chat,
-    Infill,
-    PromptInput,
-    Text,
-    Tokens,
-)
-from gateway.core.events import Completion
+from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
+from gateway.core.call import Call, Chat, Infill, PromptInput, Text, Tokens
 from gateway.dialects.body import requested_logprobs
-from gateway.dialects.openai.best_of import tried
-from gateway.dialects.openai.openai_logprobs import TextLogprobs, chat_logprobs
-from gateway.dialects.openai.openai_messages import chat_messages
+from gateway.dialects.openai.chat_prompt import chat_messages, template_arguments
+from gateway.dialects.openai.mcp_tool import NamedMCPTool, server_entries
 from gateway.dialects.openai.openai_requests import (
     MOST_PROMPTS,
     AdapterEntry,
+    AllowedToolsChoice,
     ChatBody,
     Common,
     CompletionBody,
+    FunctionReference,
+    FunctionToolEntry,
+    NamedTool,
     ResponseFormat,
 )
-from gateway.dialects.openai.openai_tools import chat_tools, function_call_object, tool_call_object
-from gateway.dialects.openai.template_arguments import template_arguments
+from gateway.dialects.tool_choice import allowed, function_tool, named, refuse_namesakes, require_some
 from gateway.tools.loop.toolset import Toolset
 
-FINISH_REASONS = {
-    StopReason.EOS_FOUND: "stop",
-    StopReason.STOP_STRING_FOUND: "stop",
-    StopReason.MAX_PREDICTED_TOKENS_REACHED: "length",
-    StopReason.CONTEXT_LENGTH_REACHED: "length",
-    StopReason.TOOL_CALLS: "tool_calls",
-}
-
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
-
 # What the fields that are not served may hold all the same, because it asks for nothing.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -98,6 +81,65 @@ def wants_progress(body: Common) -> bool:
     return bool(body.stream and body.return_progress)
 
 
+def called_by_older_form(body: ChatBody) -> bool:
+    """Whether the caller knows function_call, and no tool_calls."""
+    return body.functions is not None and not body.tools
+
+
+def uses_servers(body: ChatBody) -> bool:
+    """Whether the model may call tools of MCP servers."""
+    return bool(server_entries(body.tools))
+
+
+def own_functions(body: ChatBody) -> list[Tool]:
+    """Those that the caller runs."""
+    entries = [(number, entry) for number, entry in enumerate(body.tools or []) if isinstance(entry, FunctionToolEntry)]
+    tools = {number: function_tool(entry.function, f"tools[{number}].function") for number, entry in entries}
+    refuse_namesakes(tools, "tools[{}].function.name")
+    return list(tools.values())
+
+
+def chat_tools(body: ChatBody, toolset: Toolset | None = None) -> Tools | None:
+    """What the completion may call; None where it is to call nothing. `toolset`: of the MCP servers that it names."""
+    if body.tools and body.functions:
+        raise InvalidRequest("functions: tools are given already; leave one out", param="functions")
+    if called_by_older_form(body):
+        return older_tools(body)
+    if toolset is None and uses_servers(body):
+        raise UnsupportedField("tools: MCP servers are used in /v1/chat/completions, not here", param="tools")
+    tools = own_functions(body) + (toolset.definitions() if toolset else [])
+    one = body.parallel_tool_calls is False
+    match body.tool_choice:
+        case "none":
+            return None
+        case None | "auto":
+            return Tools(tools, one_at_a_time=one) if tools else None
+        case "required":
+            require_some(tools)
+            return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
+        case NamedTool(function=function):
+            return named(tools, function.name, "tool_choice.function.name", one_at_a_time=one)
+        case NamedMCPTool(server_label=label, name=name):
+            found = toolset.find(label, name) if toolset else None
+            return named(tools, found.shown if found else name, "tool_choice.name", one_at_a_time=one)
+        case AllowedToolsChoice(allowed_tools=choice):
+            names = [entry.function.name for entry in choice.tools]
+            path = "tool_choice.allowed_tools.tools[{}].function.name"
+            return allowed(tools, names, choice.mode, path, one_at_a_time=one)
+
+
+def older_tools(body: ChatBody) -> Tools | None:
+    """A reply has one function_call at most."""
+    tools = [function_tool(entry, f"functions[{i}]") for i, entry in enumerate(body.functions or [])]
+    refuse_namesakes(dict(enumerate(tools)), "functions[{}].name")
+    match body.function_call:
+        case "none":
+            return None
+        case FunctionReference(name=name):
+            return named(tools, name, "function_call.name", one_at_a_time=True)
+    return Tools(tools, one_at_a_time=True) if tools else None
+
+
 def completion_call(body: CompletionBody) -> Call:
     refuse_unsupported(body)
     refuse_odd_best_of(body)
@@ -123,6 +165,11 @@ def completion_call(body: CompletionBody) -> Call:
         preset=body.preset,
         ttl=body.ttl,
     )
+
+
+def tried(body: CompletionBody) -> int:
+    """Completions of each prompt that are generated."""
+    return max(body.best_of or 1, body.n or 1)
 
 
 def completion_prompts(body: CompletionBody) -> list[PromptInput]:
@@ -254,60 +301,3 @@ def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list
 def wants_usage(body: Common) -> bool:
     """In a stream."""
     return bool(body.stream_options and body.stream_options.include_usage)
-
-
-def finish_reason(reason: StopReason, *, older_calls: bool = False) -> str:
-    if older_calls and reason is StopReason.TOOL_CALLS:
-        return "function_call"
-    return FINISH_REASONS.get(reason, "stop")
-
-
-def usage(generation: Answering) -> dict[str, Any]:
-    prompt, completion = generation.prompt_tokens, generation.completion_tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": generation.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": generation.reasoning_tokens},
-    }
-
-
-def chat_choices(completions: list[Completion], *, older_calls: bool = False) -> list[dict[str, Any]]:
-    """`older_calls`: a tool call is told as function_call."""
-    return [
-        {
-            "index": index,
-            "message": assistant_message(completion, older_calls=older_calls),
-            "logprobs": None if completion.logprobs is None else chat_logprobs(completion.logprobs),
-            "finish_reason": finish_reason(completion.finished.reason, older_calls=older_calls),
-        }
-        for index, completion in enumerate(completions)
-    ]
-
-
-def assistant_message(completion: Completion, *, older_calls: bool) -> dict[str, Any]:
-    """Calls without a word have no content; reasoning is told where there is some."""
-    calls = completion.tool_calls
-    content = completion.text if completion.text or not calls else None
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-    if completion.reasoning:
-        message["reasoning_content"] = completion.reasoning
-    if not calls:
-        return message
-    if older_calls:
-        return {**message, "function_call": function_call_object(calls[0])}
-    return {**message, "tool_calls": [tool_call_object(call) for call in calls]}
-
-
-def text_choices(completions: list[Completion], openings: list[str] | None = None) -> list[dict[str, Any]]:
-    """`openings`: what each choice's text begins with."""
-    return [
-        {
-            "index": index,
-            "text": openings[index] + completion.text if openings else completion.text,
-            "logprobs": None if completion.logprobs is None else TextLogprobs().render(completion.logprobs),
-            "finish_reason": finish_reason(completion.finished.reason),
-        }
-        for index, completion in enumerate(completions)
-    ]

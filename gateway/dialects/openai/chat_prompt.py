@@ -1,12 +1,42 @@
-"""OpenAI's messages as chat templates take them. Pure."""
+"""What a chat's prompt is made of: OpenAI's messages, and the arguments of the chat template. Pure."""
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
 from gateway.core.call import tool_call_entry
 from gateway.core.images import ImageSource, image_at, read_content
 from gateway.dialects.openai.openai_requests import ContentPart, ImageUrl, Message
+
+FIELD = "chat_template_kwargs"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+MOST_ARGUMENTS = 64
+MOST_BYTES = 16_384  # of all of them, as JSON
+LARGEST_NUMBER = 2**63 - 1
+# What the server gives, and what templates call: an argument in its place would make another template of it.
+RESERVED = frozenset(
+    {
+        "messages",
+        "tools",
+        "add_generation_prompt",
+        "bos_token",
+        "eos_token",
+        "raise_exception",
+        "strftime_now",
+        "range",
+        "dict",
+        "lipsum",
+        "cycler",
+        "joiner",
+        "namespace",
+    }
+)
+ROLES = {"developer": "system", "function": "tool"}
 
 
 def chat_messages(messages: Sequence[Message]) -> list[Json]:
@@ -37,9 +67,6 @@ def message_json(message: Message, number: int, call_id: str = "") -> Json:
     return entry
 
 
-ROLES = {"developer": "system", "function": "tool"}
-
-
 def content(message: Message, number: int) -> str | list[Json]:
     if message.content is None:
         if message.role == "assistant":  # it may consist of tool calls alone
@@ -64,3 +91,41 @@ def image(given: str | ImageUrl | None, path: str) -> ImageSource:
     if given is None:
         raise InvalidRequest(f"{path}: is required", param=path)
     return image_at(given, path) if isinstance(given, str) else image_at(given.url, f"{path}.url")
+
+
+def template_arguments(effort: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is given by name is stronger."""
+    return {**effort_arguments(effort), **checked_arguments(given or {})}
+
+
+def effort_arguments(effort: str | None) -> dict[str, Any]:
+    """Templates know one or the other name of it."""
+    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+
+
+def checked_arguments(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """InvalidRequest names the argument that a template is not to have."""
+    if len(given) > MOST_ARGUMENTS:
+        raise InvalidRequest(f"{FIELD}: may have {MOST_ARGUMENTS} entries at most", param=FIELD)
+    for name, value in given.items():
+        path = f"{FIELD}.{name[:64]}"
+        if not NAME.fullmatch(name):
+            raise InvalidRequest(f"{path}: is no name that a template can use", param=path)
+        if name in RESERVED:
+            raise InvalidRequest(f"{path}: this name is the server's own", param=path)
+        if not is_plain(value) and not (isinstance(value, list) and all(map(is_plain, value))):
+            raise InvalidRequest(f"{path}: must be text, a number, true, false, null, or a list of these", param=path)
+    if len(orjson.dumps(given)) > MOST_BYTES:
+        raise InvalidRequest(f"{FIELD}: may have {MOST_BYTES} bytes at most", param=FIELD)
+    return given
+
+
+def is_plain(value: Any) -> bool:
+    match value:
+        case None | str() | bool():
+            return True
+        case int():
+            return abs(value) <= LARGEST_NUMBER
+        case float():
+            return math.isfinite(value)
+    return False
