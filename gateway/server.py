@@ -33,9 +33,8 @@ from gateway.dialects.mcp.mcp_resources import LogFiles, Resources
 from gateway.dialects.mcp.mcp_routes import MCPRoutes
 from gateway.dialects.mcp.tool_definition import ToolServices
 from gateway.dialects.native.download_routes import DownloadRoutes
-from gateway.dialects.native.elicitation_routes import ElicitationRoutes
 from gateway.dialects.native.health_routes import HealthRoutes
-from gateway.dialects.native.mcp_server_routes import ServerRoutes
+from gateway.dialects.native.mcp_server_routes import MCPServerRoutes
 from gateway.dialects.native.native_routes import ManagementRoutes
 from gateway.dialects.native.preset_routes import PresetRoutes
 from gateway.dialects.ollama.keep_alive import ModelLoader
@@ -187,8 +186,7 @@ class Gateway:
             DownloadRoutes(self.watcher, control),
             ManagementRoutes(self.watcher, catalogue, control, self.unary, self.admission),
             PresetRoutes(self.watcher, control),
-            ServerRoutes(self.mcp_file, self.mcp_pool),
-            ElicitationRoutes(self.questions),
+            MCPServerRoutes(self.mcp_file, self.mcp_pool, self.questions),
             self.mcp,
             self.sdk,
             HealthRoutes(self.watcher, self.admission, self.metrics),

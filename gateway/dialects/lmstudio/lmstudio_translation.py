@@ -11,6 +11,7 @@ from atelier.settings import TABLE
 from gateway.core.answer import Answering
 from gateway.core.call import Account, Call
 from gateway.core.events import Completion, Finished
+from gateway.dialects.lmstudio.lmstudio_reply_types import V1Model, V1Quantization
 from gateway.dialects.lmstudio.lmstudio_requests import LOAD_FIELDS, UNLIMITED, LoadBody, V0ChatBody, V0CompletionBody
 from gateway.dialects.openai.openai_calls import chat_call, completion_call
 from gateway.dialects.openai.openai_model_list import capability_names, type_name
@@ -121,7 +122,7 @@ def v0_model(model: Model, snapshot: Snapshot) -> Json:
     return {**entry, "loaded_context_length": instances[0].context_length} if instances else entry
 
 
-def v1_model(model: Model, snapshot: Snapshot) -> Json:
+def v1_model(model: Model, snapshot: Snapshot) -> V1Model:
     return {
         "type": "embedding" if model.embedding else "llm",
         "publisher": model.publisher,
@@ -143,7 +144,7 @@ def v1_model(model: Model, snapshot: Snapshot) -> Json:
     }
 
 
-def quantization(model: Model) -> Json | None:
+def quantization(model: Model) -> V1Quantization | None:
     """None where the file's name and header tell nothing of it."""
     if not model.quantization:
         return None

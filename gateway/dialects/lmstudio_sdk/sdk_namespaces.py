@@ -32,7 +32,7 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import (
 from gateway.dialects.lmstudio_sdk.sdk_loading import LoadChannels
 from gateway.dialects.lmstudio_sdk.sdk_prediction import PredictChannel
 from gateway.dialects.lmstudio_sdk.sdk_repository import RepositoryEndpoints
-from gateway.dialects.native.native_reply_types import Greeting
+from gateway.dialects.native.machine_replies import Greeting
 from gateway.dialects.reply import json_response
 from gateway.dialects.route import Route, SocketRoute
 from gateway.fleet.watcher import Watcher

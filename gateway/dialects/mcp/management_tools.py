@@ -1,10 +1,8 @@
 """The tools that show and change which models there are: downloaded, loaded, and with which settings."""
 
-from typing import cast
-
-from atelier.json_types import Json
 from atelier.names import check_identifier
 from gateway.core.load_progress import followed, one_more
+from gateway.dialects.lmstudio.lmstudio_reply_types import V1ModelList
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
 from gateway.dialects.mcp.tool_definition import Caller, ToolServices
 from gateway.dialects.mcp.tool_schemas import (
@@ -19,26 +17,25 @@ from gateway.dialects.mcp.tool_schemas import (
     Unloaded,
     UnloadInput,
 )
-from gateway.dialects.native.download_reply_types import DownloadObject
-from gateway.dialects.native.download_routes import download_object, repository_object
-from gateway.dialects.native.native_translation import described_object
-from gateway.dialects.native.preset_routes import settings_object
+from gateway.dialects.native.download_replies import DownloadObject, HubRepositories, download_object, repository_object
+from gateway.dialects.native.model_replies import DescribedModel, described_object
+from gateway.dialects.native.preset_replies import ModelSettings, settings_object
 from gateway.fleet.registry_client import LoadOptions
 from gateway.fleet.snapshot import Download, Model
 
 
-async def list_models(services: ToolServices, caller: Caller, arguments: NoInput) -> Json:
+async def list_models(services: ToolServices, caller: Caller, arguments: NoInput) -> V1ModelList:
     snapshot = services.watcher.known()
     return {"models": [v1_model(model, snapshot) for _, model in sorted(snapshot.models.items())]}
 
 
-async def model_info(services: ToolServices, caller: Caller, arguments: ModelInput) -> Json:
+async def model_info(services: ToolServices, caller: Caller, arguments: ModelInput) -> DescribedModel:
     model = services.catalogue.find_model(arguments.model)
     described = await services.control.describe_model(model.key)
     return described_object(described, v1_model(model, services.watcher.snapshot))
 
 
-async def effective_settings(services: ToolServices, caller: Caller, arguments: SettingsInput) -> Json:
+async def effective_settings(services: ToolServices, caller: Caller, arguments: SettingsInput) -> ModelSettings:
     return settings_object(services.watcher.known(), arguments.model, arguments.instance, arguments.preset)
 
 
@@ -46,10 +43,10 @@ async def load_model(services: ToolServices, caller: Caller, arguments: LoadInpu
     identifier = check_identifier(arguments.identifier) if arguments.identifier is not None else None
     model = services.catalogue.find_model(arguments.model)
     settings = arguments.settings.model_dump(exclude_none=True) if arguments.settings else {}
-    wish = LoadOptions(identifier, arguments.preset, arguments.ttl)
+    options = LoadOptions(identifier, arguments.preset, arguments.ttl)
     caller.account.model = model.key
     instance = await followed(
-        services.control.load(model.key, wish, settings, caller.origin.request_id),
+        services.control.load(model.key, options, settings, caller.origin.request_id),
         one_more(model.key, services.watcher.snapshot),
         services.watcher,
         caller.report,
@@ -68,7 +65,7 @@ async def unload_model(services: ToolServices, caller: Caller, arguments: Unload
     return Unloaded(instance_id=instance.id)
 
 
-async def search_models(services: ToolServices, caller: Caller, arguments: SearchInput) -> Json:
+async def search_models(services: ToolServices, caller: Caller, arguments: SearchInput) -> HubRepositories:
     found = await services.control.search_hub(arguments.query.strip(), arguments.limit)
     return {"models": [repository_object(each) for each in found.repositories]}
 
@@ -80,7 +77,7 @@ async def download_model(services: ToolServices, caller: Caller, arguments: Down
     if isinstance(started, Model):
         return Downloaded(status="already_downloaded", model_key=started.key, download=None)
     ended = await _followed(services, caller, started, known.get(started.id))
-    shown = cast(DownloadObject, {"estimated_completion": None, "completed_at": None, **download_object(ended)})
+    shown: DownloadObject = {"estimated_completion": None, "completed_at": None, **download_object(ended)}
     return Downloaded(status="downloaded", model_key=ended.model_key, download=shown)
 
 

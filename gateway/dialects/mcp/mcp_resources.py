@@ -1,7 +1,7 @@
 """The MCP server's resources, in JSON: models, instances, presets, logs and metrics."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import orjson
@@ -13,8 +13,8 @@ from atelier.errors import NotFound
 from atelier.json_types import Json
 from atelier.log_file import tail
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
-from gateway.dialects.native.native_translation import described_object, instance_object
-from gateway.dialects.native.preset_routes import preset_object
+from gateway.dialects.native.model_replies import described_object, instance_object
+from gateway.dialects.native.preset_replies import preset_object
 from gateway.dialects.route import JSON
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Snapshot
@@ -139,7 +139,7 @@ class Resources:
             raise NotFound(f"There is no resource {uri[:300]}. resources/list returns all resources.", param="uri")
         return TextResourceContents(uri=uri, mime_type=JSON, text=orjson.dumps(value).decode())
 
-    async def _value(self, uri: str) -> Json | None:
+    async def _value(self, uri: str) -> Mapping[str, object] | None:
         if uri == METRICS:
             return metric_series(self._metrics)
         match kind_of(uri):
@@ -154,11 +154,13 @@ class Resources:
                 return await self._entry(self._watcher.known(), kind, name)
         return None
 
-    async def _entry(self, snapshot: Snapshot, kind: str, name: str) -> Json | None:
+    async def _entry(self, snapshot: Snapshot, kind: str, name: str) -> Mapping[str, object] | None:
         if name not in _entries(snapshot, kind):
             return None
-        shown = _entry_object(snapshot, kind, name)
-        return described_object(await self._control.describe_model(name), shown) if kind == "models" else shown
+        if kind == "models":
+            described = await self._control.describe_model(name)
+            return described_object(described, v1_model(snapshot.models[name], snapshot))
+        return _entry_object(snapshot, kind, name)
 
 
 def _resource(uri: str, name: str, description: str) -> Resource:
@@ -174,7 +176,7 @@ def _entries(snapshot: Snapshot, kind: str) -> Iterable[str]:
     return snapshot.presets
 
 
-def _entry_object(snapshot: Snapshot, kind: str, name: str) -> Json:
+def _entry_object(snapshot: Snapshot, kind: str, name: str) -> Mapping[str, object]:
     """As the REST API lists it."""
     match kind:
         case "models":

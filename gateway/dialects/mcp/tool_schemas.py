@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
 from gateway.dialects.body import Ttl
-from gateway.dialects.native.download_reply_types import DownloadObject
+from gateway.dialects.native.download_replies import DownloadObject
 from gateway.dialects.native.download_routes import LONGEST_QUERY, MOST_FOUND, USUALLY_FOUND
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, Content
 from gateway.dialects.openai.text_encoding import InputText

@@ -11,9 +11,9 @@ from gateway.dialects.mcp import inference_tools as inference
 from gateway.dialects.mcp import management_tools as management
 from gateway.dialects.mcp import tool_schemas as schemas
 from gateway.dialects.mcp.tool_definition import Hints, ToolDefinition
-from gateway.dialects.native.download_reply_types import HubRepositories
-from gateway.dialects.native.native_reply_types import DescribedModel
-from gateway.dialects.native.preset_reply_types import ModelSettings
+from gateway.dialects.native.download_replies import HubRepositories
+from gateway.dialects.native.model_replies import DescribedModel
+from gateway.dialects.native.preset_replies import ModelSettings
 
 READS = Hints()
 GENERATES = Hints(idempotent=False)  # without a seed, the next answer differs

@@ -1,4 +1,4 @@
-"""For load balancers and Prometheus."""
+"""Health checks for load balancers, and metrics for Prometheus."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -25,7 +25,7 @@ class HealthRoutes:
     def routes(self) -> Sequence[Route]:
         return (
             Route("GET /healthz", self.alive, "Whether the process is alive", media=PLAIN),
-            Route("GET /readyz", self.ready, "Whether to send requests here", media=PLAIN),
+            Route("GET /readyz", self.ready, "Whether the gateway accepts requests", media=PLAIN),
             Route("GET /metrics", self.metrics, "Metrics for Prometheus", media=PLAIN),
         )
 
@@ -33,11 +33,11 @@ class HealthRoutes:
         return PlainTextResponse("ok\n")
 
     async def ready(self, request: Request) -> Response:
-        """Whether to send requests here: it knows what exists, and does not stop."""
+        """Fails before the first snapshot of the registry, and while draining."""
         if self._admission.draining:
             raise Draining()
         if not self._watcher.has_snapshot:
-            raise Unavailable("The gateway has not heard from the registry yet.")
+            raise Unavailable("The gateway has no snapshot from the registry yet; try again.")
         return PlainTextResponse("ready\n")
 
     async def metrics(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Our own routes: parse, one call, render."""
+"""Our own routes of models, instances, devices and the server's status."""
 
 import time
 from collections.abc import Sequence
@@ -23,26 +23,28 @@ from gateway.core.unary import Unary
 from gateway.dialects.body import read_body
 from gateway.dialects.lmstudio.lmstudio_reply_types import V1Model
 from gateway.dialects.lmstudio.lmstudio_translation import v1_model
-from gateway.dialects.native.native_reply_types import (
-    DescribedModel,
+from gateway.dialects.native.machine_replies import (
     DeviceList,
     DiskObject,
+    ServerStatus,
+    device_object,
+    disk_object,
+)
+from gateway.dialects.native.model_replies import (
+    DescribedModel,
     InstanceList,
     ModelReplicas,
     RemovedModel,
     SequenceList,
-    ServerStatus,
     VerifiedModel,
-)
-from gateway.dialects.native.native_requests import ImportBody, ModelBody, ReplicasBody
-from gateway.dialects.native.native_translation import (
     described_object,
-    device_object,
-    disk_object,
     instance_object,
     read_replicas,
+    replica_limits,
     sequence_object,
+    verified_model,
 )
+from gateway.dialects.native.native_requests import ImportBody, ModelBody, ReplicasBody
 from gateway.dialects.reply import json_response
 from gateway.dialects.route import MODEL, Route
 from gateway.fleet.catalogue import Catalogue
@@ -87,7 +89,7 @@ class ManagementRoutes:
             Route(
                 "POST /api/v1/models/verify",
                 self.verify_model,
-                "Hold a model's files against their digests",
+                "Check a model's files against their digests",
                 body=ModelBody,
                 request={"model": MODEL},
                 errors=(ModelNotFound,),
@@ -97,17 +99,22 @@ class ManagementRoutes:
             Route(
                 "GET /api/v1/instances/{id:path}/sequences",
                 self.list_sequences,
-                "What an instance has in work",
+                "List an instance's sequences in progress",
                 errors=(InstanceNotFound, WorkerLost, DeadlineExceeded),
                 reply=SequenceList,
             ),
-            Route("GET /api/v1/devices", self.list_devices, "What models can be put on", reply=DeviceList),
-            Route("GET /api/v1/disk", self.measure_disk, "How much room the server's files take", reply=DiskObject),
-            Route("GET /api/v1/status", self.status, "How the server is", reply=ServerStatus),
+            Route(
+                "GET /api/v1/devices",
+                self.list_devices,
+                "List the devices for models",
+                reply=DeviceList,
+            ),
+            Route("GET /api/v1/disk", self.measure_disk, "Disk space used by the server's files", reply=DiskObject),
+            Route("GET /api/v1/status", self.status, "The server's status", reply=ServerStatus),
             Route(
                 "POST /api/v1/models/replicas",
                 self.set_replicas,
-                "Choose how many instances a model has",
+                "Set how many instances a model has",
                 body=ReplicasBody,
                 request={"model": MODEL, "min": 1, "max": 3},
                 errors=(ModelNotFound,),
@@ -138,38 +145,28 @@ class ManagementRoutes:
     async def remove_model(self, request: Request) -> Response:
         body = await read_body(request, ModelBody)
         key = self._catalogue.find_model(body.model).key
-        return json_response({"model": key, "deleted": await self._control.remove_model(key)})
+        return json_response(RemovedModel(model=key, deleted=await self._control.remove_model(key)))
 
     async def set_replicas(self, request: Request) -> Response:
         body = await read_body(request, ReplicasBody)
         key = self._catalogue.find_model(body.model).key
         replicas = read_replicas(body)
         await self._control.set_replicas(key, replicas)
-        told = {"min": replicas.least, "max": replicas.most} if replicas else None
-        return json_response({"model": key, "replicas": told})
+        return json_response(ModelReplicas(model=key, replicas=replica_limits(replicas) if replicas else None))
 
     async def verify_model(self, request: Request) -> Response:
         body = await read_body(request, ModelBody)
         key = self._catalogue.find_model(body.model).key
         async with while_connected(request.receive):
             reply = await self._control.verify_model(key)
-        files = [
-            {
-                "name": file.name,
-                "found": file.found or None,
-                "expected": file.expected or None,
-                "fault": file.fault or None,
-            }
-            for file in reply.files
-        ]
-        return json_response({"model": key, "ok": not any(file.fault for file in reply.files), "files": files})
+        return json_response(verified_model(key, reply))
 
     async def list_instances(self, request: Request) -> Response:
         instances = sorted(self._watcher.snapshot.instances.items())
-        return json_response({"instances": [instance_object(instance) for _, instance in instances]})
+        return json_response(InstanceList(instances=[instance_object(instance) for _, instance in instances]))
 
     async def list_devices(self, request: Request) -> Response:
-        return json_response({"devices": [device_object(device) for device in await self._control.devices()]})
+        return json_response(DeviceList(devices=[device_object(device) for device in await self._control.devices()]))
 
     async def measure_disk(self, request: Request) -> Response:
         async with while_connected(request.receive):
@@ -178,17 +175,17 @@ class ManagementRoutes:
 
     async def list_sequences(self, request: Request) -> Response:
         sequences = await self._unary.sequences(self._catalogue.find_instance(request.path_params["id"]))
-        return json_response({"sequences": [sequence_object(sequence) for sequence in sequences]})
+        return json_response(SequenceList(sequences=[sequence_object(sequence) for sequence in sequences]))
 
     async def status(self, request: Request) -> Response:
         snapshot = self._watcher.snapshot
         return json_response(
-            {
-                "version": __version__,
-                "uptime_seconds": round(time.monotonic() - self._started, 3),
-                "registry": "connected" if self._watcher.connected else "away",
-                "models": len(snapshot.models),
-                "instances": len(snapshot.instances),
-                "requests": {"active": self._admission.active, "waiting": self._admission.waiting},
-            }
+            ServerStatus(
+                version=__version__,
+                uptime_seconds=round(time.monotonic() - self._started, 3),
+                registry="connected" if self._watcher.connected else "away",
+                models=len(snapshot.models),
+                instances=len(snapshot.instances),
+                requests={"active": self._admission.active, "waiting": self._admission.waiting},
+            )
         )

@@ -1,7 +1,7 @@
-"""Presets and what settings come to: create, edit, duplicate, compare, delete, import, export, explain."""
+"""Presets: create, edit, duplicate, compare, delete, import, export; and models' effective settings."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,11 +9,10 @@ from starlette.responses import Response
 from atelier.errors import AlreadyExists, Conflict, InvalidRequest, ModelNotFound, NotFound, PresetNotFound
 from atelier.json_types import Json, json_bytes
 from atelier.names import InstanceName, find_name, near_hint
-from atelier.settings import Value
 from atelier.settings.lmstudio_preset import read_file, write_file
-from atelier.settings.preset import Preset, Settings, changed, check_settings, difference
+from atelier.settings.preset import Preset, Settings, changed, check_settings
 from atelier.settings.settings_table import GROUPS
-from gateway.core.call_plan import default_preset, effective, find_preset, layers_of, load_values
+from gateway.core.call_plan import find_preset
 from gateway.dialects.body import parse, read_body
 from gateway.dialects.native.native_requests import (
     DefaultPresetBody,
@@ -22,7 +21,7 @@ from gateway.dialects.native.native_requests import (
     PresetChangeBody,
     PresetImportBody,
 )
-from gateway.dialects.native.preset_reply_types import (
+from gateway.dialects.native.preset_replies import (
     DefaultPreset,
     DeletedPreset,
     ExportedPreset,
@@ -32,16 +31,19 @@ from gateway.dialects.native.preset_reply_types import (
     PresetList,
     PresetObject,
     PresetVersions,
+    exported,
+    preset_diff,
+    preset_object,
+    settings_object,
 )
 from gateway.dialects.reply import json_response
 from gateway.dialects.route import MODEL, Route
 from gateway.fleet.control import Control
-from gateway.fleet.snapshot import LOADED, Instance, Model, Snapshot
 from gateway.fleet.watcher import Watcher
 
 LMSTUDIO = "lmstudio"  # the format of its *.preset.json
 
-VERSION = {"version": {"type": "integer", "minimum": 1, "description": "The newest, where none is named."}}
+VERSION = {"version": {"type": "integer", "minimum": 1, "description": "Default: the newest."}}
 EXAMPLE = {"load": {}, "prompt": {"system_prompt": "Be brief."}, "inference": {"temperature": 0.2}}
 
 
@@ -67,7 +69,7 @@ class PresetRoutes:
             Route(
                 "GET /api/v1/presets/{name}",
                 self.get,
-                "One preset, or an earlier version of it",
+                "A preset, or an earlier version of it",
                 errors=(PresetNotFound,),
                 query=VERSION,
                 reply=PresetObject,
@@ -84,7 +86,7 @@ class PresetRoutes:
             Route(
                 "PATCH /api/v1/presets/{name}",
                 self.patch,
-                "Change some of a preset",
+                "Change settings of a preset",
                 body=PresetChangeBody,
                 request={"inference": {"temperature": 0.5}},
                 errors=(PresetNotFound, Conflict),
@@ -111,7 +113,7 @@ class PresetRoutes:
                 errors=(PresetNotFound, InvalidRequest),
                 query={
                     **VERSION,
-                    "with": {"type": "string", "description": "Another preset: this, or a version of its own."},
+                    "with": {"type": "string", "description": "Another preset. Either this or version is required."},
                 },
                 reply=PresetDiff,
             ),
@@ -136,7 +138,7 @@ class PresetRoutes:
             Route(
                 "POST /api/v1/models/default-preset",
                 self.set_default,
-                "Choose a model's default preset",
+                "Set a model's default preset",
                 body=DefaultPresetBody,
                 request={"model": MODEL, "preset": "precise"},
                 errors=(ModelNotFound, PresetNotFound),
@@ -154,23 +156,23 @@ class PresetRoutes:
 
     async def list(self, request: Request) -> Response:
         presets = sorted(self._watcher.known().presets.items())
-        return json_response({"presets": [preset_object(preset) for _, preset in presets]})
+        return json_response(PresetList(presets=[preset_object(preset) for _, preset in presets]))
 
     async def get(self, request: Request) -> Response:
         return json_response(preset_object(await self._named(request)))
 
     async def versions(self, request: Request) -> Response:
         versions = await self._control.preset_versions(request.path_params["name"])
-        return json_response({"versions": [preset_object(version) for version in versions]})
+        return json_response(PresetVersions(versions=[preset_object(version) for version in versions]))
 
     async def put(self, request: Request) -> Response:
-        """Create it, or replace all of it."""
+        """Creates it, or replaces it whole."""
         body = await read_body(request, PresetBody)
-        preset = Preset(name=request.path_params["name"], model=body.model, settings=given(body))
+        preset = Preset(name=request.path_params["name"], model=body.model, settings=settings_of(body))
         return json_response(preset_object(await self._control.put_preset(preset, body.version)))
 
     async def patch(self, request: Request) -> Response:
-        """Change what the body has; null takes a setting out."""
+        """Changes the settings that the body sets; null removes one."""
         body = await read_body(request, PresetChangeBody)
         before = self._require(request.path_params["name"])
         changes = {group: values for group in GROUPS if (values := getattr(body, group)) is not None}
@@ -180,13 +182,13 @@ class PresetRoutes:
             settings=changed(before, changes),
         )
         if body.version not in (None, before.version):
-            raise Conflict(f'"{before.name}" is at version {before.version} here; look at it and try again.')
+            raise Conflict(f'"{before.name}" is at version {before.version}; read it again and repeat the change.')
         return json_response(preset_object(await self._control.put_preset(after, before.version)))
 
     async def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
         await self._control.delete_preset(name)
-        return json_response({"name": name, "deleted": True})
+        return json_response(DeletedPreset(name=name, deleted=True))
 
     async def duplicate(self, request: Request) -> Response:
         body = await read_body(request, DuplicateBody)
@@ -195,35 +197,33 @@ class PresetRoutes:
         return json_response(preset_object(await self._control.put_preset(copy, 0)))
 
     async def diff(self, request: Request) -> Response:
-        """Against another preset, or an earlier version of itself."""
+        """From another preset, or from an earlier version of itself."""
         after = self._require(request.path_params["name"])
         other, version = request.query_params.get("with"), request.query_params.get("version")
         if (other is None) == (version is None):
-            raise InvalidRequest("Name either a preset to compare it with, or a version of its own.", param="with")
+            raise InvalidRequest(
+                "Set either with, the name of another preset, or version, an earlier version of this one.", param="with"
+            )
         before = self._require(other) if other is not None else await self._version(after.name, version or "")
-        differences = [
-            {"group": each.group, "setting": each.name, "before": each.before, "after": each.after}
-            for each in difference(before, after)
-        ]
-        sides = [{"name": side.name, "version": side.version} for side in (before, after)]
-        return json_response({"before": sides[0], "after": sides[1], "differences": differences})
+        return json_response(preset_diff(before, after))
 
     async def export(self, request: Request) -> Response:
         preset = await self._named(request)
         form = request.query_params.get("format", "")
         if form not in ("", LMSTUDIO):
-            raise InvalidRequest(f"format: {LMSTUDIO}, or none for our own", param="format")
+            raise InvalidRequest(f"format: must be {LMSTUDIO}, or be left out for our own format", param="format")
         return json_response(write_file(preset) if form else exported(preset))
 
     async def import_file(self, request: Request) -> Response:
-        """What `export` gives, or a *.preset.json of LM Studio's."""
+        """An exported preset, or an LM Studio *.preset.json."""
         body = await read_body(request, PresetImportBody)
         name, model, settings, ignored = read_import(body.file)
         if not (body.name or name):
-            raise InvalidRequest("The file names no preset; give it a name.", param="name")
+            raise InvalidRequest("The file has no name; set the name of the preset.", param="name")
         preset = Preset(name=body.name or name, model=model, settings=settings)
         written = await self._control.put_preset(preset, None if body.replace else 0)
-        return json_response({**preset_object(written), "ignored": ignored})
+        reply: ImportedPreset = {**preset_object(written), "ignored": ignored}
+        return json_response(reply)
 
     async def set_default(self, request: Request) -> Response:
         body = await read_body(request, DefaultPresetBody)
@@ -234,10 +234,10 @@ class PresetRoutes:
         if body.preset is not None:
             find_preset(body.preset, model, snapshot)
         await self._control.set_default_preset(key, body.preset)
-        return json_response({"model": key, "default_preset": body.preset})
+        return json_response(DefaultPreset(model=key, default_preset=body.preset))
 
     async def settings(self, request: Request) -> Response:
-        """Every setting of a model, with where it comes from: as a request would find them that sets none."""
+        """The settings of a request that sets none, with their origins."""
         query = request.query_params
         return json_response(
             settings_object(
@@ -252,7 +252,7 @@ class PresetRoutes:
         raise PresetNotFound(f'There is no preset "{name[:100]}".{near_hint(name, presets)}', param="name")
 
     async def _named(self, request: Request) -> Preset:
-        """The preset of the path, at the version of the query if there is one."""
+        """The preset in the path, at the version in the query, if set."""
         preset = self._require(request.path_params["name"])
         version = request.query_params.get("version")
         return preset if version is None else await self._version(preset.name, version)
@@ -264,57 +264,12 @@ class PresetRoutes:
         raise NotFound(f'There is no version {version[:20]} of "{name}".', param="version")
 
 
-def meant(name: str, instance_id: str | None, snapshot: Snapshot) -> tuple[Model, Instance | None]:
-    """The model, and the instance whose own settings count: the named one, or the only one that is loaded."""
-    found = find_name(name, snapshot.models, snapshot.instances)
-    if isinstance(found, InstanceName):
-        instance = snapshot.instances[found.id]
-        return snapshot.models.get(instance.model_key) or Model(key=instance.model_key), instance
-    model = snapshot.models[found.key]
-    loaded = [each for each in snapshot.instances_of(model.key) if each.state in LOADED]
-    if instance_id is None:
-        return model, loaded[0] if len(loaded) == 1 else None
-    for each in snapshot.instances_of(model.key):
-        if each.id == instance_id:
-            return model, each
-    raise NotFound(f'{model.key} has no instance "{instance_id[:200]}".', param="instance")
-
-
-def settings_object(snapshot: Snapshot, name: str, instance_id: str | None, preset_name: str | None) -> Json:
-    """Every setting of a model, with its origin."""
-    model, instance = meant(name, instance_id, snapshot)
-    preset, default = find_preset(preset_name, model, snapshot), default_preset(model, snapshot)
-    resolved = effective(layers_of({}, preset, default, model, instance)).values
-    load = load_values(model, instance, preset, default, snapshot.models)
-    return {
-        "model": model.key,
-        "instance": instance.id if instance else None,
-        "preset": preset.name if preset else None,
-        "default_preset": default.name if default else None,
-        "settings": {name: value_object(value) for name, value in {**load, **resolved}.items()},
-    }
-
-
-def given(body: PresetBody) -> Settings:
+def settings_of(body: PresetBody) -> Settings:
     return check_settings({group: values for group in GROUPS if (values := getattr(body, group))})
 
 
-def preset_object(preset: Preset) -> Json:
-    return {**exported(preset), "version": preset.version, "changed_at": preset.changed_at}
-
-
-def exported(preset: Preset) -> Json:
-    groups: Json = {group: _plain(preset.settings.get(group, {})) for group in GROUPS}
-    return {"name": preset.name, "model": preset.model, **groups}
-
-
-def value_object(value: Value) -> Json:
-    shown = _plain({"value": value.value})["value"] if isinstance(value.value, dict) else value.value
-    return {"value": shown, "origin": value.origin}
-
-
 def read_import(file: Json) -> tuple[str, str | None, Settings, list[str]]:
-    """Name, model, settings, and the keys that mean nothing here; InvalidRequest."""
+    """Name, model, settings, and the keys that have no meaning here. Raises InvalidRequest."""
     if "operation" in file or (isinstance(load := file.get("load"), dict) and "fields" in load):
         read = read_file(file)
         return read.name, None, read.settings, list(read.ignored)
@@ -322,12 +277,9 @@ def read_import(file: Json) -> tuple[str, str | None, Settings, list[str]]:
     body = parse(json_bytes(ours, "file"), PresetBody)
     name = file.get("name")
     known = {*GROUPS, "model", "name", "version", "changed_at"}
-    return name if isinstance(name, str) else "", body.model, given(body), [key for key in file if key not in known]
-
-
-def _plain(values: Any) -> Json:
-    """Keys that are numbers as text, as JSON has them."""
-    return {
-        name: {str(key): each for key, each in value.items()} if isinstance(value, dict) else value
-        for name, value in values.items()
-    }
+    return (
+        name if isinstance(name, str) else "",
+        body.model,
+        settings_of(body),
+        [key for key in file if key not in known],
+    )

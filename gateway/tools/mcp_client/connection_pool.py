@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from atelier.backoff import backoff_delay
 from atelier.errors import MCPConnectionError
@@ -15,6 +16,8 @@ from gateway.tools.mcp_client.mcp_http import Connector
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 from gateway.tools.mcp_client.server_callbacks import ElicitationHandler, Progress, SamplingHandler
 from gateway.tools.mcp_client.server_faults import SessionLost, connection_error
+
+ConnectionState = Literal["open", "opening", "closed", "failed"]
 
 MOST_REMEMBERED = 1000  # servers whose failures are kept
 CLOSE_SECONDS = 10.0  # for all connections to close by themselves
@@ -96,8 +99,7 @@ class ServerPool:
             if late:
                 await asyncio.wait(late)
 
-    def state(self, server: Server) -> str:
-        """`open`, `opening`, `closed`, or `failed`."""
+    def state(self, server: Server) -> ConnectionState:
         known = self._known.get(server)
         if known is None:
             return "closed"

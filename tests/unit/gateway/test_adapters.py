@@ -15,7 +15,7 @@ from gateway.core.wire import submit_message
 from gateway.dialects.body import parse
 from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, V0ChatBody
 from gateway.dialects.lmstudio.lmstudio_translation import load_settings, v0_chat_call
-from gateway.dialects.native.native_translation import instance_object
+from gateway.dialects.native.model_replies import instance_object
 from gateway.dialects.openai.openai_calls import chat_call, completion_call
 from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
 from gateway.fleet.snapshot import Instance, Model, Snapshot, State
