@@ -28,7 +28,8 @@ from worker.engine.interface import (
     SequenceFigures,
     Source,
 )
-from worker.engine.prompt.prompt_preparation import Prepared, Preparer
+from worker.engine.prompt.prompt_preparation import Prepared
+from worker.engine.prompt.prompt_tokenizer import PromptTokenizer
 
 T = TypeVar("T")
 
@@ -124,15 +125,15 @@ class LlamaEngine:
     async def tokenize(
         self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
     ) -> list[tuple[int, bytes]]:
-        return await self._prepared(
-            lambda preparer: preparer.read_tokens(prompt, add_special=add_special, parse_special=parse_special)
+        return await self._tokenizing(
+            lambda tokenizer: tokenizer.read_tokens(prompt, add_special=add_special, parse_special=parse_special)
         )
 
     async def detokenize(self, tokens: list[int]) -> str:
-        return await self._prepared(lambda preparer: preparer.written(tokens))
+        return await self._tokenizing(lambda tokenizer: tokenizer.detokenize(tokens))
 
     async def render(self, chat: ChatPrompt) -> str:
-        return await self._prepared(lambda preparer: preparer.render(chat))
+        return await self._tokenizing(lambda tokenizer: tokenizer.render(chat))
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None
@@ -167,10 +168,10 @@ class LlamaEngine:
         return [await loop.run_in_executor(self._beside, reader.tokens, query, each) for each in documents]
 
     async def _tokens(self, prompt: ChatPrompt | str | list[int], add_special: bool) -> list[int]:
-        return await self._prepared(lambda preparer: preparer.tokenize(prompt, add_special=add_special))
+        return await self._tokenizing(lambda tokenizer: tokenizer.tokenize(prompt, add_special=add_special))
 
-    async def _prepared(self, job: Callable[[Preparer], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._beside, job, self._preparer)
+    async def _tokenizing(self, job: Callable[[PromptTokenizer], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._beside, job, self._preparer.tokenizer)
 
     async def close(self) -> None:
         self._beside.shutdown(wait=False, cancel_futures=True)

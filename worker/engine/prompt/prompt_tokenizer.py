@@ -1,0 +1,165 @@
+"""From a prompt to its tokens: a chat is rendered by its template, and its images become cells among the tokens."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
+from atelier.json_types import Json
+from atelier.submission import definition
+from atelier.templates.chat_template import ChatTemplate
+from worker.engine.chat_images import decode_picture, with_images_written
+from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt
+from worker.engine.model.projector import Projector, Sight
+from worker.engine.model.vocabulary import Vocabulary
+from worker.output.family_detection import detect_family
+from worker.output.parser_choice import choose_format
+from worker.output.toolless_templates import AFTER, as_plain_chat, with_calls_written
+
+IMAGE = "<image>"  # in a prompt for people to read
+IMAGE_CELL = (2**32 - 1, b"")  # reported in place of a token
+CERTAINLY_SHORT = 16  # bytes a token: of a shorter text the least number of tokens is not computed
+
+
+class PromptTokenizer:
+    """Used on one thread at a time: it keeps the images of the prompts that it tokenises until they are taken."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, template: str | None, context_length: int, projector: Projector | None = None
+    ) -> None:
+        """`template`: the model's. `projector`: None for models without vision."""
+        self._vocabulary = vocabulary
+        self._model_template = template
+        self._context_length = context_length
+        self._projector = projector
+        self._sights: dict[int, Sight] = {}  # by their first cell
+        self._templates: dict[str, ChatTemplate] = {}
+
+    def tokenize(self, prompt: Prompt, *, add_special: bool) -> list[int]:
+        """The prompt's tokens, at least one. Raises InvalidRequest, and ContextLengthExceeded for a text too long."""
+        if isinstance(prompt, list):
+            tokens = self._vocabulary.check(prompt)
+        elif isinstance(prompt, ChatPrompt):
+            tokens = self._tokenize_chat(prompt, add_special=add_special)
+        elif isinstance(prompt, InfillPrompt):
+            tokens = self._tokenize_infill(prompt)
+        else:
+            tokens = self._tokenize_text(prompt, add_special=add_special)
+        if not tokens:
+            raise InvalidRequest("The prompt is empty.", param="prompt")
+        return tokens
+
+    def take_sights(self, tokens: Sequence[int]) -> dict[int, Sight]:
+        """The images among these tokens, by where they start; all others are forgotten."""
+        if not self._sights:
+            return {}
+        sights, self._sights = self._sights, {}
+        return {at: sights[token] for at, token in enumerate(tokens) if token in sights}
+
+    def read_tokens(
+        self, prompt: ChatPrompt | str, *, add_special: bool, parse_special: bool
+    ) -> list[tuple[int, bytes]]:
+        """The tokens, possibly none, with the bytes that each is written as."""
+        if isinstance(prompt, ChatPrompt):
+            tokens = self.tokenize(prompt, add_special=add_special)
+            self._sights = {}
+        else:
+            tokens = self._tokenize_text(prompt, add_special=add_special, read_special=parse_special)
+        return [(token, self._vocabulary.mark(token)) if token >= 0 else IMAGE_CELL for token in tokens]
+
+    def detokenize(self, tokens: list[int]) -> str:
+        """The text of the tokens. Raises InvalidRequest for a token that is not in the vocabulary."""
+        pieces = map(self._vocabulary.mark, self._vocabulary.check(tokens))
+        return b"".join(pieces).decode(errors="replace")
+
+    def template(self, chat: ChatPrompt) -> str:
+        """The source of the chat's template. Raises InvalidTemplate when neither it nor the model has one."""
+        source = chat.template or self._model_template
+        if source is None:
+            raise InvalidTemplate(
+                "This model has no chat template: use /v1/completions, or a model made for chat.", param="model"
+            )
+        return source
+
+    def render(self, chat: ChatPrompt, image: str = IMAGE) -> str:
+        """The chat as its template writes it. `image`: stands for each image. Raises InvalidTemplate."""
+        if chat.images:
+            chat = replace(chat, messages=with_images_written(chat.messages, lambda _: image))
+        source = self.template(chat)
+        return self._render_tools(source, chat) if _concerns_tools(chat) else self._write(source, chat, chat.messages)
+
+    def _render_tools(self, source: str, chat: ChatPrompt) -> str:
+        """A chat with tools or calls, also by a template that supports them partly or not at all."""
+        family = detect_family(source)
+        if family.knows_tools:
+            messages = chat.messages
+            if family.drops_calls:
+                messages = with_calls_written(messages, choose_format(chat.output, source))
+            return self._write(source, chat, messages)
+        try:
+            text = self._write(source, chat, as_plain_chat(chat.messages, chat.tools, has_system=True))
+        except InvalidTemplate:
+            if chat.tools is None:
+                raise
+            text = ""
+        if chat.tools is None or AFTER in text:
+            return text
+        return self._write(source, chat, as_plain_chat(chat.messages, chat.tools, has_system=False))
+
+    def _write(self, source: str, chat: ChatPrompt, messages: list[Json]) -> str:
+        if source not in self._templates:
+            self._templates[source] = ChatTemplate(source)
+        return self._templates[source].render(
+            messages,
+            bos=self._vocabulary.bos_text,
+            eos=self._vocabulary.eos_text,
+            tools=[definition(tool) for tool in chat.tools.tools] if chat.tools else None,
+            arguments=chat.arguments,
+        )
+
+    def _tokenize_chat(self, chat: ChatPrompt, *, add_special: bool) -> list[int]:
+        text = self.render(chat, self._projector.marker if self._projector else IMAGE)
+        has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
+        add_special = add_special and not has_bos
+        if not chat.images:
+            return self._tokenize_text(text, add_special=add_special)
+        if self._projector is None:
+            raise InvalidRequest(
+                "This model has no vision: no projector (mmproj) is beside its file. Use another model, or send text.",
+                param="messages",
+            )
+        pictures = [decode_picture(encoded, number) for number, encoded in enumerate(chat.images, 1)]
+        tokens, sights = self._projector.read(text, pictures, add_special=add_special)
+        self._sights.update({sight.cells[0]: sight for sight in sights})
+        return tokens
+
+    def _tokenize_text(self, text: str, *, add_special: bool, read_special: bool = True) -> list[int]:
+        """The text's tokens, unless it is certainly too long: tokenising megabytes takes seconds."""
+        size = len(text.encode())
+        if size > CERTAINLY_SHORT * self._context_length:
+            fewest = size // self._vocabulary.longest_piece
+            if fewest > self._context_length:
+                raise too_long(f"at least {fewest}", self._context_length)
+        return self._vocabulary.tokenize(text, add_special=add_special, read_special=read_special)
+
+    def _tokenize_infill(self, prompt: InfillPrompt) -> list[int]:
+        if (marks := self._vocabulary.infill_tokens) is None:
+            raise InvalidRequest("This model was not trained to fill gaps: leave suffix out.", param="suffix")
+        before, after, middle = marks
+        prefix = self._tokenize_text(prompt.prefix, add_special=False)
+        suffix = self._tokenize_text(prompt.suffix, add_special=False)
+        return [before, *prefix, after, *suffix, middle]
+
+
+def too_long(tokens: str, context_length: int) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"The prompt has {tokens} tokens and the context {context_length}: "
+        "shorten the prompt, or load the model with a longer context_length.",
+        param="messages",
+    )
+
+
+def _concerns_tools(chat: ChatPrompt) -> bool:
+    """Whether tools may be called, or were called in earlier turns."""
+    if chat.tools is not None:
+        return True
+    return any(message.get("tool_calls") or message.get("role") == "tool" for message in chat.messages)
