@@ -1,6 +1,6 @@
-"""`python -m worker --spec FILE`: the registry starts one for each instance, or has one wait with `--spare`.
+"""A worker: the registry starts one process for each instance, or starts one in advance with `--spare`.
 
-`python -m worker --devices` says what there is to put models on; `--lend` lets other machines use it.
+`python -m worker --devices` lists the devices that can hold models; `--lend` makes them usable by other machines.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from atelier.launch import LaunchSpec, Order, read_order, take_spec
 
-# What the engine will import, but for llama.cpp: loading that reads the environment that pins it.
+# What the engine imports, except llama.cpp: on loading, this reads the environment that chooses its devices.
 AHEAD = (
     *("atelier.config", "atelier.lifecycle", "atelier.logs", "worker.server"),
     *("numpy", "numpy.typing", "jinja2.sandbox", "jinja2.ext", "llguidance.numpy"),
@@ -25,11 +25,17 @@ AHEAD = (
 def main() -> None:
     limit_threads()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--spec", type=Path, help="the launch file that the registry wrote")
-    way.add_argument("--spare", metavar="RUN_DIR", help="import all that can be, then wait for an order")
-    way.add_argument("--devices", action="store_true", help="print the devices that llama.cpp sees, as JSON")
-    way.add_argument("--lend", metavar="HOST:PORT", help="let other machines put models on this one's devices")
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--spec", type=Path, help="launch file written by the registry")
+    mode.add_argument(
+        "--spare",
+        metavar="RUN_DIR",
+        help="import what can be imported in advance, then wait for an order on standard input",
+    )
+    mode.add_argument("--devices", action="store_true", help="print the devices that llama.cpp finds, as JSON")
+    mode.add_argument(
+        "--lend", metavar="HOST:PORT", help="serve this machine's devices to other machines over llama.cpp's RPC"
+    )
     arguments = parser.parse_args()
     if arguments.devices:
         print_devices()
@@ -40,16 +46,16 @@ def main() -> None:
 
 
 def work(spec: Path | None) -> None:
-    """Be the worker of this spec; None: of the one that an order will name."""
+    """Run the worker of this spec; without one, of the spec that an order names."""
     if path := spec or await_order():
         run(take_spec(path))
 
 
 def print_devices() -> None:
-    """For the registry, which never opens a device itself."""
+    """Print the devices for the registry, which never opens one itself."""
     from worker.nvml import gpu_readings
 
-    readings = gpu_readings()  # first: llama.cpp, to look at a GPU, takes some of its memory
+    readings = gpu_readings()  # before llama.cpp, which takes some of a GPU's memory to examine it
 
     from llama_cpp import llama_cpp as ll
 
@@ -58,11 +64,12 @@ def print_devices() -> None:
 
     ll.llama_backend_init()
     add_rpc_devices()
-    told = [{**dataclasses.asdict(device), "readings": readings.get(device.bus_id)} for device in visible_devices()]
-    print(json.dumps(told, default=dataclasses.asdict))
+    devices = [{**dataclasses.asdict(device), "readings": readings.get(device.bus_id)} for device in visible_devices()]
+    print(json.dumps(devices, default=dataclasses.asdict))
 
 
 def lend_devices(address: str) -> None:
+    """Serve this machine's devices to other machines, until the process is stopped."""
     from llama_cpp import llama_cpp as ll
 
     from atelier.hardware import available_cores, physical_cores
@@ -82,19 +89,19 @@ def run(spec: LaunchSpec) -> None:
 
 
 def await_order() -> Path | None:
-    """Be useful for waiting: the spec's path once the order is there; None when there will be none."""
+    """Import in advance, then wait for the order: the path of its spec, or None if the registry has ended."""
     for name in AHEAD:
         importlib.import_module(name)
     line = sys.stdin.buffer.readline()
     if not line:
-        return None  # the registry has ended
+        return None
     order = read_order(line)
     obey(order)
     return Path(order.spec)
 
 
 def obey(order: Order) -> None:
-    """Make this process what it would be if it had been started for the order."""
+    """Give this process the environment and the log that it would have been started with for the order."""
     os.environ.update(order.environment)
     redirect(order.log, os.O_WRONLY | os.O_APPEND, 1, 2)
     redirect(os.devnull, os.O_RDONLY, 0)
@@ -108,17 +115,17 @@ def redirect(path: str, flags: int, *descriptors: int) -> None:
 
 
 def pin_to_cores(cores: list[int]) -> None:
-    """Before any thread exists, so that llama.cpp's threads inherit it."""
+    """Call this before any thread starts, so that llama.cpp's threads inherit the cores."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
 
 
 def limit_threads() -> None:
-    """Before numpy and llama.cpp are loaded, which read these at that moment.
+    """Call this before numpy and llama.cpp are loaded, which then read these variables.
 
-    OpenMP's threads wait for one another in a loop. On cores that something else uses too, a long loop
-    keeps away the very thread it waits for: two busy workers on the same two cores lose nine tenths of
-    their speed to it. A short one costs nothing. numpy's own threads have nothing to do here.
+    OpenMP's threads spin while they wait for one another. On cores that are shared, a long spin keeps away the very
+    thread that it waits for: two busy workers on the same two cores lose nine tenths of their speed. A short one costs
+    nothing. numpy's own threads have no work here.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -126,7 +133,7 @@ def limit_threads() -> None:
 
 async def serve(spec: LaunchSpec) -> None:
     from atelier.lifecycle import stop_event
-    from worker.server import WorkerServer  # llama.cpp is loaded only now, when devices and cores are fixed
+    from worker.server import WorkerServer  # loads llama.cpp: only now are devices and cores fixed
 
     stop = stop_event()
     server = WorkerServer(spec)

@@ -1,28 +1,28 @@
-"""The Generate streams: each step's events go to the stream whose call they belong to."""
+"""The Generate streams of gateways: each receives the events of its own calls."""
 
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
 from protos import inference_pb2 as pb
-from worker.activity import Activity
 from worker.engine.interface import Emitted, Failed, Finished, Source
 from worker.wire import event_message
+from worker.worker_status import Activity
 
 
-class EventStream:
+class GenerateStream:
     """One gateway's stream. Used on the event loop alone."""
 
     def __init__(self, number: int, activity: Activity) -> None:
         self.number = number
         self._activity = activity
-        self._open: dict[int, int] = {}  # call -> choices that have not ended
+        self._open: dict[int, int] = {}  # call -> choices in progress
         self._pending: list[pb.Event] = []
         self._wake = asyncio.Event()
         self._ended = False
 
     def begin(self, call: int, choices: int) -> Source:
-        """Register a call before it is submitted; its events come until every choice has ended."""
+        """Register a call before it is submitted. Its events are delivered until every choice has ended."""
         self._open[call] = choices
         self._activity.begin()
         return Source(self.number, call)
@@ -57,12 +57,12 @@ class EventStream:
             self.forget(call)
 
     def end(self) -> None:
-        """No more commands come: `steps` ends when the open calls have."""
+        """There are no more commands: `steps` ends after the open calls."""
         self._ended = True
         self._wake.set()
 
     async def steps(self) -> AsyncIterator[pb.Step]:
-        """One message for everything that happened since the last one was taken."""
+        """One message at a time, with all events since the last."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -73,29 +73,29 @@ class EventStream:
                 return
 
 
-class EventStreams:
-    """All streams of this worker."""
+class GenerateStreams:
+    """The open streams of this worker."""
 
     def __init__(self, activity: Activity) -> None:
         self._activity = activity
         self._numbers = itertools.count()
-        self._streams: dict[int, EventStream] = {}
+        self._streams: dict[int, GenerateStream] = {}
 
-    def open(self) -> EventStream:
-        stream = EventStream(next(self._numbers), self._activity)
+    def open(self) -> GenerateStream:
+        stream = GenerateStream(next(self._numbers), self._activity)
         self._streams[stream.number] = stream
         return stream
 
-    def close(self, stream: EventStream) -> None:
+    def close(self, stream: GenerateStream) -> None:
         del self._streams[stream.number]
 
     def publish(self, step: Sequence[Emitted]) -> None:
-        """The engine's outlet: called on the event loop once per decode step."""
+        """Called by the engine, on the event loop, once per decode step."""
         for emitted in step:
             if stream := self._streams.get(emitted[0].stream):
                 stream.deliver(emitted)
 
     def end(self) -> None:
-        """Let every stream end once its open calls have."""
+        """End every stream after its open calls."""
         for stream in self._streams.values():
             stream.end()

@@ -1,10 +1,9 @@
-"""A worker's life: serve from the first moment, load, be ready, drain, end."""
+"""A worker's life: it serves while the model loads, becomes ready, drains, and ends."""
 
 import asyncio
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
 
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -13,14 +12,13 @@ from atelier.errors import AtelierError, LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.rpc import create_server
 from protos.inference_pb2_grpc import add_InferenceServicer_to_server
-from worker.activity import Activity
 from worker.engine import create_engine
-from worker.generate_streams import EventStreams
+from worker.generate_streams import GenerateStreams
 from worker.servicer import InferenceServicer
-from worker.worker_status import Status
+from worker.worker_status import Activity, Status
 
 SERVICE = "atelier.v1.Inference"
-FAILED_LINGER_SECONDS = 10.0  # long enough for the registry to read why
+FAILED_LINGER_SECONDS = 10.0  # for the registry to read the reason
 
 _log = structlog.get_logger(__name__)
 
@@ -31,19 +29,19 @@ class WorkerServer:
     def __init__(self, spec: LaunchSpec) -> None:
         self._spec = spec
         self._activity = Activity()
-        self._streams = EventStreams(self._activity)
+        self._streams = GenerateStreams(self._activity)
         self.engine = create_engine(spec, self._streams.publish)
         self.status = Status(self.engine, self._activity)
         self._health = health.aio.HealthServicer()
         self._servicer = InferenceServicer(
-            spec, self.engine, self.status, self._streams, self._activity, self._shutdown_asked
+            spec, self.engine, self.status, self._streams, self._activity, self._request_shutdown
         )
         self._server = create_server(spec.token)
         self._shutdown: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._load_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen, and begin to load the model."""
+        """Listen, and start loading the model."""
         add_InferenceServicer_to_server(self._servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._set_serving(False)
@@ -52,24 +50,23 @@ class WorkerServer:
         self._load_task = asyncio.create_task(self._load())
 
     async def wait_ready(self) -> None:
-        """Return when the model is loaded; LoadFailed when it cannot be."""
+        """Wait until the model is loaded. Raises LoadFailed when it cannot be."""
         assert self._load_task is not None
         await asyncio.shield(self._load_task)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until told to stop, by signal, by the registry, or for want of one."""
+        """Serve until a signal or the registry stops it, loading fails, or neither a registry nor calls need it."""
         signalled = asyncio.create_task(stop.wait())
         orphaned = asyncio.create_task(self._lease_ended())
         failed = asyncio.create_task(self._failed_and_read())
-        waiting: list[asyncio.Future[Any]] = [signalled, orphaned, failed, self._shutdown]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((signalled, orphaned, failed, self._shutdown), return_when=asyncio.FIRST_COMPLETED)
         grace = self._shutdown.result() if self._shutdown.done() else 0.0
         for task in (signalled, orphaned, failed):
             task.cancel()
         await self.stop(grace)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuse new calls, let the running ones finish within the grace period, free the model."""
+        """Reject new calls, let those in progress finish within the grace period, and free the model."""
         self.status.draining()
         await self._set_serving(False)
         await self._finish_running(grace_seconds)
@@ -103,7 +100,7 @@ class WorkerServer:
         self.status.failed(error)
 
     async def _failed_and_read(self) -> None:
-        """Returns a while after the load failed, so that the registry can read the reason."""
+        """Returns some time after the load failed, in which the registry can read the reason; never if it succeeded."""
         assert self._load_task is not None
         await asyncio.wait([self._load_task])
         if self._load_task.exception() is None:
@@ -111,14 +108,14 @@ class WorkerServer:
         await asyncio.sleep(FAILED_LINGER_SECONDS)
 
     async def _lease_ended(self) -> None:
-        left = self._spec.grace_seconds
-        while left > 0:
-            await asyncio.sleep(left)
-            left = self._spec.grace_seconds - self._unneeded_seconds()
+        remaining = self._spec.grace_seconds
+        while remaining > 0:
+            await asyncio.sleep(remaining)
+            remaining = self._spec.grace_seconds - self._unneeded_seconds()
         _log.warning("worker_orphaned", grace_s=self._spec.grace_seconds)
 
     def _unneeded_seconds(self) -> float:
-        """Since a registry last listened or a call last ran, whichever is later."""
+        """The time since a registry last supervised this worker or a call last ended, whichever is later."""
         return min(self.status.unsupervised_seconds, self._activity.idle_seconds)
 
     async def _finish_running(self, grace_seconds: float) -> None:
@@ -135,6 +132,6 @@ class WorkerServer:
         for service in ("", SERVICE):
             await self._health.set(service, state)
 
-    def _shutdown_asked(self, grace_seconds: float) -> None:
+    def _request_shutdown(self, grace_seconds: float) -> None:
         if not self._shutdown.done():
             self._shutdown.set_result(grace_seconds)
