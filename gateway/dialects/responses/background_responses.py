@@ -14,17 +14,16 @@ from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFo
 from atelier.json_types import Json
 from gateway.core.call import Account, Origin
 from gateway.core.inference import Inference
-from gateway.dialects.responses.response_archive import Archive
+from gateway.dialects.responses.response_archive import Archive, Record
 from gateway.dialects.responses.response_creation import Answers
 from gateway.dialects.responses.response_object import (
     cancelled_response,
-    collected_response,
     error_object,
     failed_response,
     unfinished_response,
 )
 from gateway.dialects.responses.response_turn import Turn
-from gateway.dialects.responses.stored_response import Record
+from gateway.dialects.responses.responses_stream import collected_response
 from gateway.fleet.registry_client import ResponseStore
 
 BEAT_SECONDS = 5.0

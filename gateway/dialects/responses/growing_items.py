@@ -1,15 +1,95 @@
-"""A response's output items while they grow, each with the events that tell of it. Pure."""
+"""A response's output items while they grow, and the events that report them. Pure."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from atelier.json_types import Json
 from atelier.submission import ToolCallPiece
 from gateway.core.events import ApprovalWanted, HostedCallBegun, HostedCallEnded, TokenLogprob
-from gateway.dialects.openai.openai_logprobs import chat_logprobs
+from gateway.dialects.openai.openai_logprobs import Logprob, chat_logprobs
 from gateway.dialects.responses.hosted_call_items import listed_tools, outcome
-from gateway.dialects.responses.item_ids import output_item_id
+from gateway.dialects.responses.response_items import OutputItem, OutputText, ReasoningText, output_item_id
 from gateway.tools.loop.toolset import ServerListing
+
+
+class Numbered(TypedDict):
+    sequence_number: int
+
+
+class ItemEvent(Numbered):
+    type: Literal["response.output_item.added", "response.output_item.done"]
+    output_index: int
+    item: OutputItem
+
+
+class PlacedEvent(Numbered):
+    item_id: str
+    output_index: int
+
+
+class PartEvent(PlacedEvent):
+    type: Literal["response.content_part.added", "response.content_part.done"]
+    content_index: int
+    part: OutputText | ReasoningText
+
+
+class OutputTextDelta(PlacedEvent):
+    type: Literal["response.output_text.delta"]
+    content_index: int
+    delta: str
+    logprobs: list[Logprob]
+
+
+class OutputTextDone(PlacedEvent):
+    type: Literal["response.output_text.done"]
+    content_index: int
+    text: str
+    logprobs: list[Logprob]
+
+
+class ReasoningTextDelta(PlacedEvent):
+    type: Literal["response.reasoning_text.delta"]
+    content_index: int
+    delta: str
+
+
+class ReasoningTextDone(PlacedEvent):
+    type: Literal["response.reasoning_text.done"]
+    content_index: int
+    text: str
+
+
+class ArgumentsDelta(PlacedEvent):
+    type: Literal["response.function_call_arguments.delta"]
+    delta: str
+
+
+class ArgumentsDone(PlacedEvent):
+    type: Literal["response.function_call_arguments.done"]
+    name: str
+    arguments: str
+
+
+class MCPArgumentsDelta(PlacedEvent):
+    type: Literal["response.mcp_call_arguments.delta"]
+    delta: str
+
+
+class MCPArgumentsDone(PlacedEvent):
+    type: Literal["response.mcp_call_arguments.done"]
+    arguments: str
+
+
+class MCPState(PlacedEvent):
+    type: Literal[
+        "response.mcp_list_tools.in_progress",
+        "response.mcp_list_tools.completed",
+        "response.mcp_call.in_progress",
+        "response.mcp_call.completed",
+        "response.mcp_call.failed",
+    ]
 
 
 class ItemDraft:

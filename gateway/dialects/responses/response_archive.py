@@ -1,22 +1,46 @@
 """The stored responses, as the dialect uses them: continued, kept, listed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import orjson
 import structlog
 
 from atelier.errors import AtelierError, InvalidRequest, PreviousResponseNotFound, ResponseNotFound
 from atelier.json_types import Json
-from gateway.dialects.responses.item_ids import response_of
 from gateway.dialects.responses.item_requests import Input
+from gateway.dialects.responses.response_items import response_of
+from gateway.dialects.responses.response_object import UNFINISHED
 from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.stored_items import referenced_ids
-from gateway.dialects.responses.stored_response import Record, read_record, record_json
 from gateway.fleet.registry_client import ResponseStore
 
 CONTINUABLE = ("completed", "incomplete")
 MOST_REFERENCED = 64  # stored responses that one input refers to
-
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    response: Json
+    items: list[Json]
+
+    @property
+    def unfinished(self) -> bool:
+        return self.response["status"] in UNFINISHED
+
+    @property
+    def all_items(self) -> list[Json]:
+        return [*self.items, *self.response["output"]]
+
+
+def record_json(response: Json, items: list[Json]) -> bytes:
+    return orjson.dumps({"response": response, "input": items})
+
+
+def read_record(body: bytes) -> Record:
+    found = orjson.loads(body)
+    return Record(found["response"], found["input"])
 
 
 class Archive:

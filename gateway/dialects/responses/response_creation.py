@@ -5,13 +5,18 @@ import time
 from gateway.core.answer import Answering
 from gateway.core.call import Account, Origin
 from gateway.core.inference import Inference, begun
-from gateway.dialects.responses.call_approvals import read_consent
-from gateway.dialects.responses.item_ids import new_response_id
+from gateway.dialects.responses.hosted_call_items import read_consent
 from gateway.dialects.responses.response_archive import Archive
-from gateway.dialects.responses.response_turn import Turn, make_turn
+from gateway.dialects.responses.response_items import new_response_id
+from gateway.dialects.responses.response_turn import (
+    Turn,
+    make_turn,
+    own_functions,
+    refuse_contradictions,
+    server_wishes,
+    uses_servers,
+)
 from gateway.dialects.responses.responses_requests import ResponseBody
-from gateway.dialects.responses.responses_tools import own_functions, server_wishes, uses_servers
-from gateway.dialects.responses.responses_translation import refuse_contradictions
 from gateway.dialects.responses.stored_items import input_items
 from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.toolset import Toolset

@@ -1,22 +1,92 @@
 """The response object, as OpenAI's clients know it. Pure."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from atelier.errors import AtelierError, InvalidRequest
 from atelier.generation_types import StopReason
 from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.core.call_plan import Effective
-from gateway.core.events import Event, Finished
-from gateway.dialects.responses.response_output import output_of
-from gateway.dialects.responses.response_turn import Turn
+from gateway.core.events import Finished
+from gateway.dialects.responses.response_items import OutputItem
+from gateway.dialects.responses.response_turn import Turn, choice_object, tool_objects
 from gateway.dialects.responses.responses_requests import ResponseBody
-from gateway.dialects.responses.responses_tools import choice_object, tool_objects
 
 CUT_OFF = {StopReason.MAX_PREDICTED_TOKENS_REACHED, StopReason.CONTEXT_LENGTH_REACHED}
 UNFINISHED = ("queued", "in_progress")
+
+
+class InputTokensDetails(TypedDict):
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensReasoning(TypedDict):
+    reasoning_tokens: int
+
+
+class ResponseUsage(TypedDict):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensReasoning
+    total_tokens: int
+
+
+class ResponseError(TypedDict):
+    code: str
+    message: str
+    type: str
+    param: str | None
+
+
+class IncompleteDetails(TypedDict):
+    reason: Literal["max_output_tokens"]
+
+
+class ReasoningEcho(TypedDict):
+    effort: str | None
+    summary: str | None
+
+
+class ResponseObject(TypedDict):
+    """The response, and what it repeats of its request."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    completed_at: int | None
+    error: ResponseError | None
+    incomplete_details: IncompleteDetails | None
+    model: str
+    output: list[OutputItem]
+    usage: ResponseUsage | None
+    store: bool
+    temperature: float | None
+    top_p: float | None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    metadata: dict[str, str]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    prompt_cache_key: str | None
+    reasoning: ReasoningEcho
+    safety_identifier: str | None
+    service_tier: Literal["default"]
+    text: Annotated[dict[str, Any], Field(description="The format and the verbosity.")]
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    top_logprobs: int
+    truncation: Literal["auto", "disabled"]
+    user: str | None
 
 
 def unfinished_response(turn: Turn, model: str, status: str, settings: Effective | None = None) -> Json:
@@ -35,16 +105,6 @@ def finished_response(turn: Turn, generation: Answering, output: Sequence[Json])
         incomplete_details=details,
         usage=usage(generation),
     )
-
-
-def collected_response(turn: Turn, generation: Answering, events: Iterable[Event]) -> Json:
-    """Of a generation that has ended, and all that it came as."""
-    output = output_of(turn)
-    output.begin()
-    for event in events:
-        output.take(event)
-    output.end(ending(generation.ends[0])[0])
-    return finished_response(turn, generation, output.items)
 
 
 def failed_response(turn: Turn, model: str, error: AtelierError, output: Sequence[Json] = ()) -> Json:

@@ -1,16 +1,243 @@
-"""One request for a response, with what it goes on from."""
+"""From a body to its turn: what the model may call, the core's call, and what the conversation continues. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
-from atelier.json_types import Json
-from gateway.core.call import Call
-from gateway.dialects.responses.call_approvals import Consent, approved_calls
-from gateway.dialects.responses.hosted_call_items import untold_listings
-from gateway.dialects.responses.hosted_call_messages import ServedCalls
-from gateway.dialects.responses.responses_requests import ResponseBody
-from gateway.dialects.responses.responses_translation import response_call
+from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import Json, json_bytes
+from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, ToolChoice, Tools
+from gateway.core.call import Call, Chat
+from gateway.core.mcp_server import APPROVALS
+from gateway.dialects.body import requested_logprobs
+from gateway.dialects.openai.chat_prompt import effort_arguments
+from gateway.dialects.openai.mcp_tool import MCPTool, server_entries, server_wish
+from gateway.dialects.openai.openai_calls import SETTINGS
+from gateway.dialects.responses.conversation_prompt import ServedCalls, chat_messages
+from gateway.dialects.responses.hosted_call_items import Consent, approved_calls, untold_listings
+from gateway.dialects.responses.responses_requests import (
+    AllowedFunctions,
+    ChosenServer,
+    FunctionTool,
+    NamedFunction,
+    OtherTool,
+    ResponseBody,
+    TextFormat,
+)
+from gateway.dialects.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool, some_of
+from gateway.tools.loop.server_selection import RequestedServer, quoted_label
 from gateway.tools.loop.toolset import HostedCall, ServerListing, Toolset
+
+HIDDEN = "<redacted>"
+
+
+def uses_servers(body: ResponseBody) -> bool:
+    """Whether the model may call tools of MCP servers."""
+    return bool(server_entries(body.tools))
+
+
+def server_wishes(body: ResponseBody) -> list[RequestedServer]:
+    return [
+        server_wish(entry, path, usual=APPROVALS[usual_approval(entry)]) for path, entry in server_entries(body.tools)
+    ]
+
+
+def usual_approval(tool: MCPTool) -> str:
+    """Servers that the request brings ask for consent unless it says otherwise, as OpenAI has it; the operator's
+    where it says so, or mcp.json does.
+    """
+    return "never" if tool.server_url is None else "always"
+
+
+def own_functions(body: ResponseBody) -> list[Tool]:
+    """Those that the client runs. InvalidRequest, UnsupportedField name the tool at fault."""
+    tools = {
+        number: _tool(entry, f"tools[{number}]")
+        for number, entry in enumerate(body.tools or [])
+        if not isinstance(entry, MCPTool)
+    }
+    refuse_namesakes(tools, "tools[{}].name")
+    return list(tools.values())
+
+
+def response_tools(body: ResponseBody, toolset: Toolset | None = None) -> Tools | None:
+    """None where nothing is to be called. `toolset`: of the MCP servers that the body names."""
+    tools = own_functions(body) + (toolset.definitions() if toolset else [])
+    one = body.parallel_tool_calls is False
+    match body.tool_choice:
+        case "none":
+            return None
+        case None | "auto":
+            return Tools(tools, one_at_a_time=one) if tools else None
+        case "required":
+            require_some(tools)
+            return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
+        case NamedFunction(name=name):
+            return named(tools, name, "tool_choice.name", one_at_a_time=one)
+        case ChosenServer(server_label=label, name=tool):
+            names = _server_tools(toolset, label, tool, "tool_choice")
+            if tool is not None:
+                return named(tools, names[0], "tool_choice.name", one_at_a_time=one)
+            return some_of(tools, names, "required", one_at_a_time=one)
+        case AllowedFunctions() as choice:
+            return some_of(tools, _allowed_names(choice, tools, toolset), choice.mode, one_at_a_time=one)
+    raise UnsupportedField(
+        f'tool_choice.type: "{body.tool_choice.type[:40]}" is not supported', param="tool_choice.type"
+    )
+
+
+def _allowed_names(choice: AllowedFunctions, tools: Sequence[Tool], toolset: Toolset | None) -> list[str]:
+    names: list[str] = []
+    for number, entry in enumerate(choice.tools):
+        path = f"tool_choice.tools[{number}]"
+        if entry.type == "mcp":
+            names += _server_tools(toolset, entry.server_label or "", entry.name, path)
+        else:
+            require_tool(tools, entry.name or "", f"{path}.name")
+            names.append(entry.name or "")
+    return names
+
+
+def _server_tools(toolset: Toolset | None, label: str, name: str | None, path: str) -> list[str]:
+    """What the model is shown them as: the one that is named, or all; never none."""
+    found = toolset.of_server(label) if toolset else []
+    if not found:
+        param = f"{path}.server_label"
+        raise InvalidRequest(f'{param}: no MCP server "{quoted_label(label)}" offers a tool here', param=param)
+    if name is not None:
+        found = [each for each in found if each.name == name]
+        require_tool([Tool(each.name) for each in found], name, f"{path}.name")
+    return [each.shown for each in found]
+
+
+def _tool(entry: FunctionTool | OtherTool, path: str) -> Tool:
+    if isinstance(entry, OtherTool):
+        raise UnsupportedField(
+            f'{path}.type: tools of type "{entry.type[:40]}" are not supported; functions and MCP servers are',
+            param=f"{path}.type",
+        )
+    tool = function_tool(entry, path)
+    json_bytes(entry.parameters or {}, f"{path}.parameters")  # the response repeats them
+    return tool
+
+
+def tool_objects(body: ResponseBody) -> list[Json]:
+    """As they are told in the response, and stored with it."""
+    return [
+        _server_object(tool) if isinstance(tool, MCPTool) else _function_object(tool)
+        for tool in body.tools or []
+        if not isinstance(tool, OtherTool)
+    ]
+
+
+def _function_object(tool: FunctionTool) -> Json:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": bool(tool.strict),
+    }
+
+
+def _server_object(tool: MCPTool) -> Json:
+    """Without what may be secret: headers, the token, and where the URL leads on its host."""
+    asked = tool.model_dump(include={"allowed_tools", "require_approval"}, exclude_none=True)
+    return {
+        "type": "mcp",
+        "server_label": tool.server_label,
+        "server_url": None if tool.server_url is None else told_url(tool.server_url),
+        "server_description": tool.server_description,
+        "allowed_tools": asked.get("allowed_tools"),
+        "require_approval": asked.get("require_approval", usual_approval(tool)),
+    }
+
+
+def told_url(url: str) -> str:
+    """The host alone: a path, a query and a user's name may hold keys."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return HIDDEN
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    origin = f"{parts.scheme}://{host}{port}"
+    return origin if url in (origin, f"{origin}/") else f"{origin}/{HIDDEN}"
+
+
+def choice_object(body: ResponseBody) -> str | Json:
+    match body.tool_choice:
+        case None:
+            return "auto"
+        case str(word):
+            return word
+        case choice:
+            told: Json = choice.model_dump(exclude_none=True)
+            return told
+
+
+LOGPROBS = "message.output_text.logprobs"  # in `include`
+OVERFLOW = {"auto": "rollingWindow", "disabled": "stopAtLimit"}
+REFUSED = {
+    "conversation": "not supported; previous_response_id continues a conversation.",
+    "prompt": "there are no prompts stored here; a preset can hold a system prompt.",
+    "moderation": "nothing is moderated here; leave it out.",
+}
+
+
+def refuse_contradictions(body: ResponseBody) -> None:
+    for name, reason in REFUSED.items():
+        if getattr(body, name) is not None:
+            raise UnsupportedField(f"{name}: {reason}", param=name)
+    if body.background and body.store is False:
+        raise InvalidRequest("store: a response in the background has to be stored", param="store")
+    if body.background and body.stream:
+        raise UnsupportedField("stream: not supported together with background; leave one out.", param="stream")
+
+
+def response_call(
+    body: ResponseBody, items: Sequence[Json], earlier: Sequence[Json] = (), served: ServedCalls | None = None
+) -> Call:
+    """`items`: of the request's own input. `earlier`: of the conversation that goes on, the oldest first.
+
+    `served`: what is known of the calls of servers' tools in them.
+    """
+    served = served or ServedCalls()
+    messages = chat_messages(body.instructions, [*earlier, *items], len(earlier), served)
+    if not messages:
+        raise InvalidRequest("input: there is nothing to answer", param="input")
+    return Call(
+        model=body.model,
+        prompts=[Chat.of(messages)],
+        tools=response_tools(body, served.toolset),
+        template_arguments=effort_arguments(body.reasoning.effort if body.reasoning else None),
+        settings=inference_settings(body),
+        constraint=format_constraint(body.text.format if body.text else None),
+        logprobs=requested_logprobs(LOGPROBS in (body.include or []), body.top_logprobs, f'"{LOGPROBS}" in include'),
+        priority=body.priority,
+        timeout=body.timeout,
+        preset=body.preset,
+        ttl=body.ttl,
+    )
+
+
+def inference_settings(body: ResponseBody) -> Json:
+    """The settings that the body sets, by the table's names."""
+    values = {setting: getattr(body, field, None) for field, setting in SETTINGS.items()}
+    values["max_tokens"] = body.max_output_tokens
+    if body.truncation is not None:
+        values["context_overflow"] = OVERFLOW[body.truncation]
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def format_constraint(asked: TextFormat | None) -> Constraint | None:
+    if asked is None or asked.type == "text":
+        return None
+    if asked.type == "json_object":
+        return JsonObject()
+    if asked.schema_ is None:
+        raise InvalidRequest("text.format.schema: is required", param="text.format.schema")
+    return JsonSchema(json_bytes(asked.schema_, "text.format.schema").decode(), asked.strict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,44 @@
 """The routes of OpenAI's responses: parse, one call, render."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
+from typing_extensions import TypedDict
 
 from atelier.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedField
+from atelier.json_types import Json
 from gateway.core.answer import Answering
 from gateway.dialects.body import read_body
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.responses.background_responses import Background
-from gateway.dialects.responses.list_page import MOST, USUAL_LIMIT, page
 from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_creation import Answers
-from gateway.dialects.responses.response_object import collected_response
+from gateway.dialects.responses.response_items import AnyItem
+from gateway.dialects.responses.response_object import ResponseObject
 from gateway.dialects.responses.response_turn import Turn
-from gateway.dialects.responses.responses_reply_types import DeletedResponse, ItemList, ResponseEvent, ResponseObject
 from gateway.dialects.responses.responses_requests import ResponseBody
-from gateway.dialects.responses.responses_stream import ResponseStream
+from gateway.dialects.responses.responses_stream import ResponseEvent, ResponseStream, collected_response
 from gateway.dialects.route import HOSTED, MODEL, Route
 from gateway.http.disconnect import while_connected
+
+USUAL_LIMIT = 20
+MOST = 100
+
+
+class ItemList(TypedDict):
+    object: Literal["list"]
+    data: list[AnyItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class DeletedResponse(TypedDict):
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
 
 
 class ResponseRoutes:
@@ -113,3 +131,37 @@ class ResponseRoutes:
     async def input_items(self, request: Request) -> Response:
         items = await self._archive.input_of(request.path_params["id"], owner_of(request))
         return json_response(page(items, request.query_params))
+
+
+def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
+    """`items`: all, the oldest first. `query`: limit, order (desc unset), after. InvalidRequest names what is wrong."""
+    limit, order = _limit(query.get("limit")), query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest('order: must be "asc" or "desc"', param="order")
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    start = _start(ordered, query.get("after"))
+    shown = ordered[start : start + limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": start + limit < len(ordered),
+    }
+
+
+def _limit(given: str | None) -> int:
+    if given is None:
+        return USUAL_LIMIT
+    if not (given.isascii() and given.isdecimal() and len(given) <= 3 and 1 <= int(given) <= MOST):
+        raise InvalidRequest(f"limit: must be from 1 to {MOST}", param="limit")
+    return int(given)
+
+
+def _start(ordered: Sequence[Json], after: str | None) -> int:
+    if after is None:
+        return 0
+    for number, item in enumerate(ordered):
+        if item["id"] == after:
+            return number + 1
+    raise InvalidRequest(f'after: there is no item "{after[:100]}" in the list', param="after")

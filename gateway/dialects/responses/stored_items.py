@@ -6,7 +6,6 @@ from typing import TypeVar
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_bytes
 from gateway.dialects.responses.hosted_call_items import protocol_error
-from gateway.dialects.responses.item_ids import input_item_id
 from gateway.dialects.responses.item_requests import (
     ApprovalRequestItem,
     ApprovalResponseItem,
@@ -24,6 +23,7 @@ from gateway.dialects.responses.item_requests import (
     ReasoningItem,
     ToolFailure,
 )
+from gateway.dialects.responses.response_items import input_item_id
 
 TEXT_PARTS = ("input_text", "output_text", "text")
 

@@ -10,8 +10,8 @@ import openai
 import pytest
 from openai.types.responses import Response
 
+from gateway.dialects.responses.conversation_prompt import DECLINED, UNANSWERED
 from gateway.dialects.responses.hosted_call_items import IMAGE
-from gateway.dialects.responses.hosted_call_messages import DECLINED, UNANSWERED
 from tests.support.gateway_registry import KEY, FakeRegistry, model_message
 from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway
 from tests.support.response_events import checked_events, checked_response

@@ -9,13 +9,12 @@ from atelier.errors import InvalidRequest
 from atelier.submission import ToolCallPiece, ToolChoice
 from gateway.core.events import Delta, Reasoning, ToolCallDelta
 from gateway.dialects.body import parse
-from gateway.dialects.responses.item_ids import input_item_id, new_response_id, output_item_id, response_of
-from gateway.dialects.responses.item_messages import chat_messages
-from gateway.dialects.responses.list_page import page
-from gateway.dialects.responses.response_output import Output
+from gateway.dialects.responses.conversation_prompt import chat_messages
+from gateway.dialects.responses.response_items import input_item_id, new_response_id, output_item_id, response_of
+from gateway.dialects.responses.response_turn import response_call, response_tools
 from gateway.dialects.responses.responses_requests import ResponseBody
-from gateway.dialects.responses.responses_tools import response_tools
-from gateway.dialects.responses.responses_translation import response_call
+from gateway.dialects.responses.responses_routes import page
+from gateway.dialects.responses.responses_stream import Output
 from gateway.dialects.responses.stored_items import input_items
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}

@@ -19,13 +19,19 @@ from gateway.core.events import (
 from gateway.core.hosted_tool import HostedTool, ServerTool, ToolImage, ToolOutput
 from gateway.core.mcp_server import ALWAYS, NEVER, Endpoint, Server, Use
 from gateway.dialects.body import parse
-from gateway.dialects.responses.call_approvals import approved_calls, read_consent
-from gateway.dialects.responses.hosted_call_items import IMAGE, listed_tools, outcome, outcome_text, untold_listings
-from gateway.dialects.responses.hosted_call_messages import DECLINED, UNANSWERED, ServedCalls
-from gateway.dialects.responses.item_messages import chat_messages
-from gateway.dialects.responses.response_output import Output
+from gateway.dialects.responses.conversation_prompt import DECLINED, UNANSWERED, ServedCalls, chat_messages
+from gateway.dialects.responses.hosted_call_items import (
+    IMAGE,
+    approved_calls,
+    listed_tools,
+    outcome,
+    outcome_text,
+    read_consent,
+    untold_listings,
+)
+from gateway.dialects.responses.response_turn import response_tools, server_wishes, told_url, tool_objects
 from gateway.dialects.responses.responses_requests import ResponseBody
-from gateway.dialects.responses.responses_tools import response_tools, server_wishes, told_url, tool_objects
+from gateway.dialects.responses.responses_stream import Output
 from gateway.dialects.responses.stored_items import input_items
 from gateway.tools.loop.toolset import ServerListing, Toolset, make_toolset
 
