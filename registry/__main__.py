@@ -1,4 +1,4 @@
-"""`python -m registry`: keeps models and instances until it is told to stop."""
+"""`python -m registry`: runs the registry until it is stopped."""
 
 import argparse
 import asyncio
@@ -50,7 +50,7 @@ async def serve(config: Config, *, exit_with_parent: bool) -> None:
 
 @contextmanager
 def lock_home(home: Path) -> Iterator[None]:
-    """Hold the home for this process alone; the kernel frees it at the process's end. Raises HomeInUse."""
+    """Lock the home for this process; the kernel releases it when the process ends. Raises HomeInUse."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(home / "registry.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -46,7 +46,7 @@ class Database:
 
 
 async def open_database(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Database:
-    """The database in this file, readable by this user alone, with all migrations applied.
+    """The database in this file, readable by this user only, with all migrations applied.
 
     Raises Unavailable if it stays locked, is damaged, or was written by a newer version.
     """
@@ -68,7 +68,7 @@ async def open_database(path: Path, *, busy_seconds: float = BUSY_SECONDS) -> Da
 def _make_private_file(path: Path) -> None:
     """SQLite gives its other files the same permissions."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)  # it holds the workers' tokens
+    os.fchmod(descriptor, 0o600)  # it contains the workers' tokens
     os.close(descriptor)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,6 +23,7 @@ from registry.instances.core_shares import CoreShares
 from registry.instances.instance_loader import InstanceLoader
 from registry.instances.instance_set import InstanceSet
 from registry.instances.instance_store import InstanceStore
+from registry.instances.instance_supervisor import Supervisor
 from registry.instances.launch_plan import LaunchPlanner, launch_rules
 from registry.instances.launcher import Launcher
 from registry.instances.memory_admission import MemoryAdmission
@@ -62,17 +64,11 @@ class RegistryServer:
         self.instances = InstanceSet(self.catalogue, self._instance_store, self.feed, rules.shutdown_grace)
         self._planner = LaunchPlanner(self.catalogue, self.presets, AdapterFolder(config.adapters_dir), rules.cores)
         self._admission = MemoryAdmission(rules, self.instances, probe)
-        self.loader = InstanceLoader(
-            self.catalogue,
-            self._planner,
-            self.instances,
-            self._admission,
-            CoreShares(rules.cores, self.instances, probe),
-            rules,
-            launcher,
-            self._instance_store,
-            self.feed,
+        core_shares = CoreShares(rules.cores, self.instances, probe)
+        supervise = partial(
+            Supervisor, rules, launcher, self._instance_store, self.feed, self._admission.admit, core_shares.settle
         )
+        self.loader = InstanceLoader(self.catalogue, self._planner, self.instances, supervise, rules)
         self.downloads = Downloads(config.models_dir, hub, DownloadStore(database), self.catalogue, self.feed)
         self.responses = Responses(
             ResponseStore(database), days=config.response_days, most_bytes=int(config.response_limit_mb * 2**20)
@@ -85,7 +81,7 @@ class RegistryServer:
     async def start(self) -> None:
         """Find the models, adopt the workers, and only then serve: the first snapshot is complete.
 
-        Raises CannotServe, which says why it cannot listen.
+        Raises CannotServe with the reason.
         """
         check_target(self._config)
         await self.catalogue.scan()

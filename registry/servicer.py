@@ -82,7 +82,7 @@ class RegistryServicer(GeneratedServicer):
     async def EnsureInstance(self, request: pb.EnsureInstanceRequest, context: Context) -> pb.Instance:
         async with reported_errors(context):
             ttl = request.ttl_seconds if request.HasField("ttl_seconds") else None
-            return instance_message(await self._loader.ensure(request.name, ttl, load_values(request.load)))
+            return instance_message(await self._loader.ensure_ready(request.name, ttl, load_values(request.load)))
 
     async def CreateInstance(self, request: pb.CreateInstanceRequest, context: Context) -> pb.Instance:
         async with reported_errors(context):

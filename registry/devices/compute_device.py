@@ -74,5 +74,5 @@ def split_of(devices: Sequence[Device], shares: Mapping[str, int]) -> list[float
 
 
 def readable(count: int) -> str:
-    """A number of bytes, for people."""
+    """A number of bytes, human-readable."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{math.ceil(count / 2**20)} MiB"

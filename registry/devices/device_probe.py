@@ -152,12 +152,12 @@ async def _report(environment: Mapping[str, str]) -> list[ReportedDevice] | None
 
 
 async def _killed(process: asyncio.subprocess.Process) -> None:
-    """Wait for its end, but not for ever: a process in a driver that hangs cannot be killed."""
+    """Wait for its end, but not forever: a process in a driver that hangs cannot be killed."""
     try:
         async with asyncio.timeout(KILL_SECONDS):
             await process.wait()
     except TimeoutError:
-        _log.warning("process_not_ended", pid=process.pid, reason="a device's driver may hang")
+        _log.warning("probe_not_killed", pid=process.pid, reason="a device's driver may hang")
 
 
 def read_report(output: bytes) -> list[ReportedDevice]:

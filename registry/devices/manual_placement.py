@@ -23,7 +23,7 @@ from registry.devices.placement import DoesNotFit, MemoryNeed, Occupant
 
 @dataclass(frozen=True, slots=True)
 class DeviceChoice:
-    """The devices that a request means. Without devices: main memory alone."""
+    """The devices that a request selects. Without devices: main memory only."""
 
     devices: tuple[Device, ...]
     layers: int | None = None  # on them, the output included; None: all

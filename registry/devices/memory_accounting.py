@@ -27,7 +27,7 @@ class Tenant:
 
 
 def guardrail(name: str, custom: int) -> tuple[float, int]:
-    """The share of every device's memory that stays free, and bytes of main memory, for "custom" alone."""
+    """The share of every device's memory that stays free, and bytes of main memory, for "custom" only."""
     return (0.0, custom) if name == "custom" else (SHARES[name], 0)
 
 
@@ -38,7 +38,7 @@ def not_yet_taken(memory: Mapping[str, int], progress: float) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """What an instance holds in main memory while it is loaded."""
+    """What an instance occupies of main memory while it is loaded."""
 
     file: str  # of its weights, whose pages instances of one file share
     weights: int  # bytes

@@ -41,7 +41,7 @@ class Pin:
 
     device: str
     cores: list[int]  # empty: as inherited
-    description: str  # for people: "cuda:1 cores 0-7"
+    description: str  # human-readable: "cuda:1 cores 0-7"
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -113,7 +113,7 @@ def parse_cores(text: str, available: Collection[int]) -> list[int]:
 
 
 def describe(device: str, cores: Collection[int], devices: Collection[str] = ()) -> str:
-    """For people: what a worker runs on. `devices` are those that it reports to use."""
+    """Human-readable: what a worker runs on. `devices` are those that it reports to use."""
     chosen = device if device != "auto" else (", ".join(devices).lower() or "auto")
     return f"{chosen} cores {format_cores(cores)}"
 

@@ -6,7 +6,7 @@ The first of these that is possible:
 2. the fewest GPUs of one backend that hold it together
 3. one GPU, after unloading as few idle instances as needed
 4. as many layers as one GPU holds, the rest in main memory
-5. main memory alone, after unloading as few idle instances as needed
+5. main memory only, after unloading as few idle instances as needed
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class DoesNotFit:
-    """What is missing, for people."""
+    """`reason` says what is missing, human-readable."""
 
     reason: str
 

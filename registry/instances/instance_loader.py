@@ -1,23 +1,21 @@
 """Loads instances: for requests, for operators, for a model's replicas, and again after a restart of the registry."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from atelier.errors import InvalidRequest, ModelNotFound, Unavailable
 from atelier.json_types import Json
 from atelier.names import check_identifier
-from registry.feed import Feed
-from registry.instances.core_shares import CoreShares
 from registry.instances.device_assignment import with_placement
 from registry.instances.instance_record import Instance, InstanceState
 from registry.instances.instance_set import InstanceSet
-from registry.instances.instance_store import InstanceStore, StoredInstance
+from registry.instances.instance_store import StoredInstance
 from registry.instances.instance_supervisor import Supervisor
 from registry.instances.launch_plan import LaunchPlan, LaunchPlanner, LaunchRules
-from registry.instances.launcher import Launcher, WorkerProcess
+from registry.instances.launcher import WorkerProcess
 from registry.instances.launches import RunningWorker, running_worker
 from registry.instances.load_request import PresetLayers
-from registry.instances.memory_admission import MemoryAdmission
 from registry.models.model_catalogue import Catalogue
 from registry.models.model_record import Model
 
@@ -30,24 +28,17 @@ class InstanceLoader:
         catalogue: Catalogue,
         planner: LaunchPlanner,
         instances: InstanceSet,
-        admission: MemoryAdmission,
-        core_shares: CoreShares,
+        supervise: Callable[[LaunchPlan, RunningWorker | None], Supervisor],
         rules: LaunchRules,
-        launcher: Launcher,
-        store: InstanceStore,
-        feed: Feed,
     ) -> None:
+        """`supervise` starts an instance, with an adopted worker if there is one."""
         self._catalogue = catalogue
         self._planner = planner
         self._instances = instances
-        self._admission = admission
-        self._core_shares = core_shares
+        self._supervise = supervise
         self._rules = rules
-        self._launcher = launcher
-        self._store = store
-        self._feed = feed
 
-    async def ensure(self, name: str, ttl: float | None, requested: Json) -> Instance:
+    async def ensure_ready(self, name: str, ttl: float | None, requested: Json) -> Instance:
         """A ready instance of the model of this key, or the instance of this id.
 
         An instance that is loading is waited for. If there is none, or it failed, one is started: with the load
@@ -120,16 +111,7 @@ class InstanceLoader:
 
     def _start(self, plan: LaunchPlan, adopted: RunningWorker | None = None) -> Supervisor:
         self._instances.check_open()
-        supervisor = Supervisor(
-            plan,
-            self._rules,
-            self._launcher,
-            self._store,
-            self._feed,
-            self._admission.admit,
-            self._core_shares.settle,
-            adopted,
-        )
+        supervisor = self._supervise(plan, adopted)
         self._instances.add(supervisor)
         return supervisor
 

@@ -33,10 +33,10 @@ class Instance:
     id: str
     model_key: str
     load: Load  # as resolved
-    load_origins: Mapping[str, str] = field(default_factory=dict)  # where each of its values comes from
+    load_origins: Mapping[str, str] = field(default_factory=dict)  # the origin of each of its values
     preset: str = ""  # that it was loaded with
     own: Settings = field(default_factory=dict)  # defaults for requests to it
-    pin: str  # for people
+    pin: str  # devices and cores, human-readable
     on_demand: bool  # loaded by a request, not by an operator
     host: str
     ttl: float | None = None  # seconds without work after which it is unloaded; None: never

@@ -43,10 +43,10 @@ def preferred_instance(instances: Iterable[Instance]) -> Instance | None:
 
 
 class InstanceSet:
-    """Owns the supervisors, by instance id, and the removals in progress. Changed on the event loop alone."""
+    """Owns the supervisors, by instance id, and the removals in progress. Used on the event loop only."""
 
     def __init__(self, catalogue: Catalogue, store: InstanceStore, feed: Feed, shutdown_grace: float) -> None:
-        """`shutdown_grace`: seconds that running requests get, unless the caller says otherwise."""
+        """`shutdown_grace`: seconds that running requests get, unless the caller gives another number."""
         self._catalogue = catalogue
         self._store = store
         self._feed = feed
@@ -95,7 +95,7 @@ class InstanceSet:
             and each not in self._removals
         ]
 
-    def is_replica_kept(self, supervisor: Supervisor) -> bool:
+    def is_kept_replica(self, supervisor: Supervisor) -> bool:
         """Whether it is among the oldest that its model's least number of replicas keeps loaded."""
         model = self._catalogue.get(supervisor.plan.model.key)
         if model is None or model.replicas is None:
@@ -147,7 +147,7 @@ class InstanceSet:
     def unload_expired(self, now: float) -> None:
         """Begin to unload the instances that have been idle for as long as they may be."""
         for supervisor in self:
-            if supervisor.worker.expired(now) and not (self.is_leaving(supervisor) or self.is_replica_kept(supervisor)):
+            if supervisor.worker.expired(now) and not (self.is_leaving(supervisor) or self.is_kept_replica(supervisor)):
                 _log.info("instance_idle", instance=supervisor.plan.instance_id, ttl=supervisor.plan.ttl)
                 self.begin_unload(supervisor.plan.instance_id)
 

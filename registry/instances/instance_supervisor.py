@@ -42,14 +42,14 @@ class Supervisor:
 
     def __init__(
         self,
-        plan: LaunchPlan,
         rules: LaunchRules,
         launcher: Launcher,
         store: InstanceStore,
         feed: Feed,
         admit: Callable[[LaunchPlan], Awaitable[LaunchPlan]],
         on_work: Callable[[], None],
-        adopted: RunningWorker | None = None,
+        plan: LaunchPlan,
+        adopted: RunningWorker | None,
     ) -> None:
         """`admit` returns the plan with its devices, before the first launch; it raises if memory is insufficient.
 
@@ -57,7 +57,7 @@ class Supervisor:
         """
         self.plan = plan
         self.asked = plan  # before devices were chosen for it
-        self.admitted = adopted is not None  # it was granted memory, or holds it already
+        self.admitted = adopted is not None  # it was granted memory, or uses it already
         self.given_up = False  # FAILED, or STOPPING after that
         self._admit = admit
         self._launches = Launches(rules, launcher, store)

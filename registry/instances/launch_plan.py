@@ -25,7 +25,7 @@ from registry.presets.preset_catalogue import Presets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRules:
-    """What the configuration says of all instances. Times are in seconds."""
+    """The part of the configuration that concerns all instances. Times are in seconds."""
 
     engine: str
     worker_grace: float
@@ -71,7 +71,7 @@ class LaunchPlan:
     requested: Json  # load settings, as requested
     presets: PresetLayers
     load: Load  # as resolved
-    load_origins: dict[str, str]  # where each of its values comes from
+    load_origins: dict[str, str]  # the origin of each of its values
     pin: Pin
     on_demand: bool
     ttl: float | None = None  # seconds without work after which it is unloaded; None: never
@@ -119,7 +119,7 @@ class LaunchPlan:
 
 
 class LaunchPlanner:
-    """Resolves requested load settings, presets, draft model and adapters into plans. Holds no state."""
+    """Resolves requested load settings, presets, draft model and adapters into plans. Stateless."""
 
     def __init__(self, catalogue: Catalogue, presets: Presets, adapters: AdapterFolder, cores: Collection[int]) -> None:
         self._catalogue = catalogue

@@ -82,7 +82,7 @@ class Launcher(Protocol):
 class LocalLauncher:
     """Workers as processes of this machine.
 
-    Each has a session of its own, so that a terminal's Ctrl-C reaches the registry alone, which lets its
+    Each has a session of its own, so that a terminal's Ctrl-C reaches only the registry, which lets its
     workers finish their requests.
     """
 
@@ -149,7 +149,7 @@ class LocalLauncher:
 
 
 def _end_unknown(claim: Path) -> None:
-    """End a worker that no registry knows: it would hold memory for ever."""
+    """End a worker that no registry knows, and that would occupy memory forever."""
     if (taken := read_claim(claim)) is not None and start_time(taken[0]) == taken[1]:
         _log.warning("unknown_worker_ended", pid=taken[0])
         with suppress(ProcessLookupError):

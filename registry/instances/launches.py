@@ -52,7 +52,7 @@ class Launches:
         )
 
     async def start(self, plan: LaunchPlan, record: StoredInstance, *, must_be_written: bool) -> RunningWorker:
-        """Launch the worker. Raises LoadFailed, and Unavailable if its row must but cannot be written.
+        """Launch the worker. Raises LoadFailed, or Unavailable if a row that must be written cannot be.
 
         The row is written before the process is started, so that a registry that dies in between leaves a trace.
         """

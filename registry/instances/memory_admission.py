@@ -107,7 +107,7 @@ class MemoryAdmission:
         """The instance as an obstacle to the plan. `eventually`: as if its work and its unloading were finished."""
         idle = supervisor.worker.idle_seconds(asyncio.get_running_loop().time())
         leaving = self._instances.is_leaving(supervisor)
-        replaceable = supervisor.plan.on_demand and not plan.extra and not self._instances.is_replica_kept(supervisor)
+        replaceable = supervisor.plan.on_demand and not plan.extra and not self._instances.is_kept_replica(supervisor)
         evictable = replaceable and idle >= IDLE_SECONDS and not leaving
         if eventually:
             evictable = replaceable or leaving

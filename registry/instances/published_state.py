@@ -17,10 +17,10 @@ _log = structlog.get_logger(__name__)
 
 
 class PublishedState:
-    """The instance as it is, and as it was last published. Written by its supervisor and worker monitor alone.
+    """The instance as it is, and as it was last published. Written only by its supervisor and worker monitor.
 
     A change of state is published at once. Progress and counts are published rarely: the worker's next status,
-    a second later at most, brings what was held back.
+    a second later at most, includes what was not published.
     """
 
     def __init__(self, instance: Instance, feed: Feed) -> None:

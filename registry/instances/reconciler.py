@@ -51,11 +51,11 @@ class Reconciler:
             try:
                 self.reconcile(asyncio.get_running_loop().time())
             except Exception:  # otherwise this task would end unnoticed
-                _log.exception("instances_not_looked_after")
+                _log.exception("reconciliation_failed")
             await asyncio.sleep(INTERVAL_SECONDS)
 
     def reconcile(self, now: float) -> None:
-        """Begin what is due."""
+        """Start the changes that are due; none is awaited."""
         self._instances.unload_expired(now)
         limits = {model.key: model.replicas for model in self._models() if model.replicas}
         self._histories = {key: self._histories.get(key, _ModelHistory()) for key in limits}

@@ -49,7 +49,7 @@ class StandbyWorker:
 
 
 class StandbySlot:
-    """Holds at most one standby worker. Owned by the launcher; used on the event loop."""
+    """At most one standby worker. Owned by the launcher; used on the event loop."""
 
     def __init__(self, run_dir: Path, environment: Mapping[str, str]) -> None:
         self._run_dir = run_dir
@@ -82,4 +82,4 @@ class StandbySlot:
             try:
                 self._worker = StandbyWorker(self._run_dir, self._environment)
             except OSError as error:
-                _log.warning("no_spare_worker", reason=str(error))
+                _log.warning("standby_worker_not_started", reason=str(error))

@@ -66,7 +66,7 @@ async def ended_within(process: WorkerProcess, seconds: float) -> bool:
 
 
 def describe_exit(exit_code: int | None, log_tail: str) -> str:
-    """For people: "was killed by SIGKILL", "ended with exit code 3", then the end of the log."""
+    """Human-readable: "was killed by SIGKILL", "ended with exit code 3", then the end of the log."""
     if exit_code is None:
         how = "ended"
     elif exit_code < 0:

@@ -49,7 +49,7 @@ class WorkerMonitor:
 
     @property
     def busy(self) -> bool:
-        """Whether it has work, of which loading is a part."""
+        """Whether it has work; loading counts as work."""
         return self.running is not None and (self._published.state not in LOADED or self._idleness.busy)
 
     def idle_seconds(self, now: float) -> float:
@@ -130,7 +130,7 @@ class WorkerMonitor:
                 return
             description = await worker.client.describe()
         except grpc.aio.AioRpcError as error:
-            _log.warning("worker_does_not_answer", instance=self.plan.instance_id, reason=error.details())
+            _log.warning("worker_not_responding", instance=self.plan.instance_id, reason=error.details())
             return
         self.ready_since = asyncio.get_running_loop().time()
         self._devices = description.devices

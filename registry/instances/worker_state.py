@@ -54,7 +54,7 @@ class Idleness:
     busy: bool = False
 
     def after(self, status: pb.WorkerStatus, now: float) -> "Idleness":
-        """A call that began and ended between two statuses shows in the number of steps alone."""
+        """A call that began and ended between two statuses shows only in the number of steps."""
         busy = bool(status.active or status.queued)
         worked = busy or status.steps != self.steps
         return replace(self, last_work=now if worked else self.last_work, steps=status.steps, busy=busy)
