@@ -1,4 +1,4 @@
-"""A launcher of scripted workers that live in the test's own process, behind real gRPC sockets."""
+"""A launcher of scripted workers in the test's own process, behind real gRPC sockets."""
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class FakeWorker(InferenceServicer):
-    """A worker whose every word the test decides; it is also the launcher's handle on itself."""
+    """A worker whose statuses the test decides; it is also the launcher's handle on itself."""
 
     def __init__(self, spec: LaunchSpec, environment: Mapping[str, str], pid: int) -> None:
         self.spec = spec
@@ -61,13 +61,13 @@ class FakeWorker(InferenceServicer):
         self._change()
 
     def work(self, sequences: int) -> None:
-        """It has so many sequences in work from now on."""
+        """Report so many sequences in work from now on."""
         self._status.active = sequences
         self._status.steps += 1
         self._change()
 
     def rest(self) -> None:
-        """It has nothing to do, and nobody waits."""
+        """Report no work, and no calls that wait."""
         self._status.active = self._status.queued = 0
         self._change()
 
@@ -157,7 +157,7 @@ class FakeLauncher:
         self.workers: list[FakeWorker] = []
         self.ready_at_once = True
         self.load_error: AtelierError | None = None
-        self.crash_code: int | None = None  # of workers that end before they say anything
+        self.crash_code: int | None = None  # of workers that end before they report anything
 
     def prepare(self) -> None:
         pass
@@ -188,7 +188,7 @@ class FakeLauncher:
         Path(address.removeprefix("unix:")).unlink(missing_ok=True)
 
     async def next_worker(self) -> FakeWorker:
-        """The next worker that is launched, or was and has not been asked for."""
+        """The next worker launched, or the oldest that no caller has taken."""
         async with asyncio.timeout(5):
             return await self._launched.get()
 
