@@ -41,6 +41,7 @@ from gateway.dialects.ollama.keep_alive import ModelLoader
 from gateway.dialects.ollama.ollama_pull import Pulls
 from gateway.dialects.ollama.ollama_routes import OllamaRoutes
 from gateway.dialects.openai.hosted_chat import HostedChat
+from gateway.dialects.openai.openai_completions import Completions
 from gateway.dialects.openai.openai_routes import OpenAIRoutes
 from gateway.dialects.responses.background_responses import Background
 from gateway.dialects.responses.response_archive import Archive
@@ -165,13 +166,12 @@ class Gateway:
         return MCPRoutes(services, resources, int(config.body_limit_mb * 2**20))
 
     def _create_app(self, config: Config, catalogue: Catalogue, control: Control) -> FastAPI:
-        hosted = HostedChat(self.tool_host, self.questions)
+        completions = Completions(self.inference, HostedChat(self.tool_host, self.questions))
         anthropic = AnthropicRoutes(self.inference, self.unary, catalogue)
         openai = OpenAIRoutes(
-            self.inference,
+            completions,
             self.unary,
             catalogue,
-            hosted,
             anthropic,
             numbers_alone=config.embedding_encoding == "float",
         )
@@ -180,7 +180,7 @@ class Gateway:
             openai,
             ResponseRoutes(self.answers, self.archive, self.background),
             anthropic,
-            LMStudioRoutes(self.inference, hosted, catalogue, control, openai.embeddings),
+            LMStudioRoutes(completions, catalogue, control, openai.embeddings),
             LMStudioChatRoutes(self.inference, self.tool_host, self.watcher, conversations, self.questions),
             self._ollama_routes(catalogue, control),
             DownloadRoutes(self.watcher, control),

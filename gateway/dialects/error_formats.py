@@ -3,7 +3,7 @@
 from starlette.types import Scope
 
 from gateway.dialects.anthropic import anthropic_replies as anthropic
-from gateway.dialects.lmstudio import lmstudio_errors as lmstudio
+from gateway.dialects.lmstudio import lmstudio_chat_replies as lmstudio
 from gateway.dialects.mcp import mcp_errors as mcp
 from gateway.dialects.ollama import ollama_replies as ollama
 from gateway.http.error_responses import DEFAULT_FORM, ErrorForm

@@ -1,1 +1,1 @@
-"""LM Studio's REST dialects: v0 (OpenAI's shape with statistics) and v1."""
+"""LM Studio's REST dialects: v0 (OpenAI's objects with statistics) and v1."""

@@ -1,13 +1,19 @@
-"""LM Studio's v1 chat to the core's call, and what came of it to LM Studio's objects. Pure."""
+"""The request of LM Studio's v1 chat as the core's call, and its integrations, which are MCP servers. Pure."""
 
-from atelier.errors import InvalidRequest
-from atelier.generation_types import Statistics
+from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
 from atelier.settings import TABLE
-from atelier.submission import Tools
+from atelier.submission import ToolChoice, Tools
 from gateway.core.call import Call, Chat
-from gateway.core.images import ImageSource, image_within
-from gateway.dialects.lmstudio.lmstudio_requests import Input, InputItem, V1ChatBody
+from gateway.dialects.lmstudio.lmstudio_requests import (
+    MCP_PREFIX,
+    EphemeralMCP,
+    Integration,
+    PluginIntegration,
+    V1ChatBody,
+)
+from gateway.tools.loop.server_selection import RequestedServer
+from gateway.tools.loop.toolset import Toolset
 
 SETTINGS = {row.facts.lmstudio: row.name for row in TABLE["inference"].values() if row.facts.lmstudio}
 
@@ -29,7 +35,7 @@ def v1_chat_call(body: V1ChatBody, messages: list[Json], tools: Tools | None = N
 
 
 def reasoning_arguments(reasoning: str | None) -> Json:
-    """What chat templates look for: some whether to think, others how much."""
+    """Some chat templates read whether to reason, others how much."""
     match reasoning:
         case None:
             return {}
@@ -41,55 +47,39 @@ def reasoning_arguments(reasoning: str | None) -> Json:
             return {"enable_thinking": True, "reasoning_effort": effort}
 
 
-def input_content(asked: Input) -> str | list[Json]:
-    """What the user says and shows, as it is kept: items of type image hold their images."""
-    if isinstance(asked, str):
-        return asked
-    items = [input_item(item, f"input[{number}]") for number, item in enumerate(asked)]
-    if any(item["type"] == "image" for item in items):
-        return items
-    return "\n".join(item["content"] for item in items)
+def requested_servers(body: V1ChatBody) -> list[RequestedServer]:
+    """Raises UnsupportedField for a plugin that is not an MCP server."""
+    return [_requested_server(entry, f"integrations[{i}]") for i, entry in enumerate(body.integrations or [])]
 
 
-def input_item(item: InputItem, path: str) -> Json:
-    name = "data_url" if item.type == "image" else "content"
-    if (value := getattr(item, name)) is None:
-        raise InvalidRequest(f"{path}.{name}: is required", param=f"{path}.{name}")
-    return {"type": "image" if item.type == "image" else "text", name: value}
+def _requested_server(entry: Integration, path: str) -> RequestedServer:
+    match entry:
+        case str(id):
+            return RequestedServer(label=_label(id, path), path=path, label_name="")
+        case PluginIntegration(id=id, allowed_tools=allowed):
+            label = _label(id, f"{path}.id")
+            return RequestedServer(label=label, path=path, allowed=_names(allowed), label_name="id")
+        case EphemeralMCP(server_label=label, server_url=url, headers=headers, allowed_tools=allowed):
+            return RequestedServer(label=label, path=path, url=url, headers=headers, allowed=_names(allowed))
 
 
-def kept_piece(item: Json, path: str) -> str | ImageSource:
-    """Of content that is kept. `path`: of the item; "" for one of an earlier turn."""
-    if item["type"] == "image":
-        return image_within(item["data_url"], f"{path}.data_url" if path else "previous_response_id")
-    text: str = item["content"]
-    return text
+def _label(id: str, path: str) -> str:
+    if not id.startswith(MCP_PREFIX):
+        raise UnsupportedField(
+            f'{path}: the only supported plugins are "{MCP_PREFIX}<label>", the servers in mcp.json', param=path
+        )
+    return id.removeprefix(MCP_PREFIX)
 
 
-def kept_message(message: Json) -> Json:
-    """A message of an answer, with its images in the form in which `kept_piece` reads them."""
-    content = message["content"]
-    return message if isinstance(content, str) else {**message, "content": [_kept_part(part) for part in content]}
+def _names(allowed: list[str] | None) -> frozenset[str] | None:
+    return None if allowed is None else frozenset(allowed)
 
 
-def _kept_part(part: Json) -> Json:
-    if part["type"] == "text":
-        return {"type": "text", "content": part["text"]}
-    return {"type": "image", "data_url": f"data:;base64,{part['source'].base64}"}
-
-
-def chat_stats(figures: Statistics, load_seconds: float | None) -> Json:
-    """`load_seconds`: that the model took to load, where it was loaded for this."""
-    values: Json = {
-        "input_tokens": figures.prompt_tokens,
-        "total_output_tokens": figures.predicted_tokens,
-        "reasoning_output_tokens": figures.reasoning_tokens,
-        "tokens_per_second": figures.tokens_per_second,
-        "time_to_first_token_seconds": figures.time_to_first_token_seconds,
-    }
-    return values if load_seconds is None else {**values, "model_load_time_seconds": load_seconds}
-
-
-def chat_result(instance_id: str, output: list[Json], stats: Json, response_id: str | None) -> Json:
-    result: Json = {"model_instance_id": instance_id, "output": output, "stats": stats}
-    return result if response_id is None else {**result, "response_id": response_id}
+def chat_tools(body: V1ChatBody, toolset: Toolset) -> Tools | None:
+    """The tools that the model may or must call. Raises InvalidRequest."""
+    tools = toolset.definitions()
+    if body.tool_choice == "none" or not tools:
+        if body.tool_choice == "required":
+            raise InvalidRequest("tool_choice: there are no tools to call", param="tool_choice")
+        return None
+    return Tools(tools, ToolChoice.REQUIRED if body.tool_choice == "required" else ToolChoice.AUTO)

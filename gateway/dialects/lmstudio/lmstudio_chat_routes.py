@@ -14,13 +14,12 @@ from gateway.core.call import Call
 from gateway.core.inference import Inference, begun
 from gateway.core.load_progress import Loading
 from gateway.dialects.body import read_body
-from gateway.dialects.lmstudio.integrations import chat_tools, integration_wishes
-from gateway.dialects.lmstudio.lmstudio_chat import chat_result, chat_stats, v1_chat_call
+from gateway.dialects.lmstudio.lmstudio_chat import chat_tools, requested_servers, v1_chat_call
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
-from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatStream, Keep
-from gateway.dialects.lmstudio.lmstudio_reply_types import V1Chat, V1ChatEvent
+from gateway.dialects.lmstudio.lmstudio_chat_replies import V1Chat, V1ChatEvent, chat_result, chat_stats
+from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatStream, Store
 from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody
-from gateway.dialects.lmstudio.stored_conversation import Conversations, Turn, asked, chat_messages
+from gateway.dialects.lmstudio.stored_conversation import Conversations, Turn, chat_messages, new_turn
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.route import HOSTED, MODEL, Route
 from gateway.fleet.watcher import Watcher
@@ -63,27 +62,27 @@ class LMStudioChatRoutes:
 
     async def chat(self, request: Request) -> Response:
         body = await read_body(request, V1ChatBody)
-        turn = asked(body)
+        turn = new_turn(body)
         async with while_connected(request.receive):
             before = await self._conversations.before(body.previous_response_id, owner_of(request))
             messages = chat_messages([*before, turn])
-            wishes = integration_wishes(body)
-            toolset = await self._host.toolset(wishes, owner_of(request)) if wishes else None
+            servers = requested_servers(body)
+            toolset = await self._host.toolset(servers, owner_of(request)) if servers else None
             call = v1_chat_call(body, messages, chat_tools(body, toolset) if toolset else None)
-            keep = None if body.store is False else partial(self._keep, request, body, turn)
+            store = None if body.store is False else partial(self._store, request, body, turn)
             if body.stream:
                 respondent = Respondent(self._questions, owner_of(request)) if body.elicitation else None
-                return await self._stream(request, call, toolset, keep, respondent)
-            return await self._whole(request, call, toolset, keep)
+                return await self._stream(request, call, toolset, store, respondent)
+            return await self._whole(request, call, toolset, store)
 
-    async def _whole(self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None) -> Response:
+    async def _whole(self, request: Request, call: Call, toolset: Toolset | None, store: Store | None) -> Response:
         answer = await begun(await self._admit(request, call, toolset, whole=True))
         try:
             output = ChatOutput()
             for event in await answer.events():
-                output.take(event)
-            sees = answer.plan.model.made_for_vision
-            response_id = await keep(output.messages(sees=sees)) if keep else None
+                output.add(event)
+            vision = answer.plan.model.made_for_vision
+            response_id = await store(output.messages(vision=vision)) if store else None
             stats = chat_stats(answer.ends[0].statistics, answer.load_seconds)
             result = chat_result(answer.instance.id, output.whole_items(), stats, response_id)
             return json_response(result, answer_headers(request, answer))
@@ -91,9 +90,9 @@ class LMStudioChatRoutes:
             answer.close()
 
     async def _stream(
-        self, request: Request, call: Call, toolset: Toolset | None, keep: Keep | None, respondent: Respondent | None
+        self, request: Request, call: Call, toolset: Toolset | None, store: Store | None, respondent: Respondent | None
     ) -> Response:
-        """A stream once a worker has accepted the request, or once its model is on its way."""
+        """A stream, once a worker has accepted the request or an instance of its model is loading."""
         answer = await self._admit(request, call, toolset, respondent)
         loading = None
         try:
@@ -103,7 +102,7 @@ class LMStudioChatRoutes:
             else:
                 await answer.begin()
                 instance_id = answer.instance.id
-            return ChatStream(answer, answer_headers(request, answer), instance_id, loading, keep)
+            return ChatStream(answer, answer_headers(request, answer), instance_id, loading, store)
         except BaseException:
             if loading is not None:
                 loading.close()
@@ -119,12 +118,12 @@ class LMStudioChatRoutes:
         *,
         whole: bool = False,
     ) -> Answering:
-        """An answer that has yet to begin, for the caller to close."""
+        """A generation that has not begun. The caller closes it."""
         origin, account = origin_of(request), account_of(request)
         if toolset is not None:
             return await self._host.admit(call, toolset, origin, account, respondent=respondent, whole=whole)
         return await self._inference.admit(call, origin, account)
 
-    async def _keep(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:
+    async def _store(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:
         answered = turn.answered(messages)
-        return await self._conversations.keep(answered, body.previous_response_id, owner_of(request))
+        return await self._conversations.store(answered, body.previous_response_id, owner_of(request))

@@ -1,7 +1,8 @@
-"""LM Studio's v1 chat as a stream: its events in their order, from the load to the result."""
+"""The stream of LM Studio's v1 chat: its events in order, from the load to the result."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import orjson
 from starlette.types import Scope, Send
@@ -24,132 +25,163 @@ from gateway.core.events import (
 )
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.load_progress import Loading
-from gateway.dialects.event_stream import EventStream, send_part
-from gateway.dialects.lmstudio.lmstudio_chat import chat_result, chat_stats
-from gateway.dialects.lmstudio.lmstudio_chat_output import (
-    ChatOutput,
+from gateway.dialects.event_stream import EventStream, around_text, send_part
+from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
+from gateway.dialects.lmstudio.lmstudio_chat_replies import (
+    V1Chat,
+    V1ChatEvent,
     arguments_object,
-    elicited,
-    failure,
-    started,
-    success,
+    call_failure,
+    call_result,
+    called_tool,
+    chat_result,
+    chat_stats,
+    elicitation_event,
     unknown_tool,
 )
 from gateway.http.server_sent_events import named_frame
 
-Keep = Callable[[Sequence[Json]], Awaitable[str | None]]
-"""Keeps the messages of an answer; the id of the response."""
+Store = Callable[[Sequence[Json]], Awaitable[str | None]]
+"""Stores the messages of a reply and returns the response's id."""
 
 
-def event_frame(kind: str, **more: Any) -> bytes:
-    return named_frame(kind, orjson.dumps({"type": kind, **more}))
+def event_frame(event: V1ChatEvent) -> bytes:
+    return named_frame(event["type"], orjson.dumps(event))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Reasoning or message: its encoded events. `around_text`: the bytes of a delta before and after the text."""
+
+    start: bytes
+    around_text: tuple[bytes, bytes]
+    end: bytes
+
+
+def _part(
+    start: Literal["reasoning.start", "message.start"],
+    delta: Literal["reasoning.delta", "message.delta"],
+    end: Literal["reasoning.end", "message.end"],
+) -> Part:
+    around = around_text(lambda text: event_frame({"type": delta, "content": text}))
+    return Part(event_frame({"type": start}), around, event_frame({"type": end}))
+
+
+REASONING = _part("reasoning.start", "reasoning.delta", "reasoning.end")
+MESSAGE = _part("message.start", "message.delta", "message.end")
+PROMPT_START = event_frame({"type": "prompt_processing.start"})
+PROMPT_END = event_frame({"type": "prompt_processing.end"})
 
 
 class ChatRenderer:
-    """One stream's events, and what they come to.
+    """One stream's events, and its result.
 
-    prompt_processing ends with the prompt, or with the first word at the latest. Reasoning and message
-    begin with their first word and end with the first that is none of theirs. Only the first step of an answer
-    that calls tools tells of its prompt.
+    prompt_processing ends with the prompt, or at the latest with the first text. Reasoning and message start with
+    their first text and end before the first event of another kind. Only the first step of a generation that calls
+    tools has prompt_processing events.
     """
 
     def __init__(self, generation: Answering) -> None:
         self.response_id: str | None = None
         self._generation = generation
         self._instance_id = ""
-        self._prompt_done: float | None = 0.0  # the share; None: it has been told that it ended
-        self._open: str | None = None  # "reasoning" or "message"
+        self._prompt_done: float | None = 0.0  # from 0 to 1; None: its end is sent
+        self._open: Part | None = None
         self._output = ChatOutput()
         self._called: dict[int, HostedTool] = {}
 
     @property
     def messages(self) -> list[Json]:
-        """To be kept."""
-        return self._output.messages(sees=self._generation.plan.model.made_for_vision)
+        """For the stored conversation."""
+        return self._output.messages(vision=self._generation.plan.model.made_for_vision)
 
     def starting(self, instance_id: str) -> bytes:
         self._instance_id = instance_id
-        return event_frame("chat.start", model_instance_id=instance_id)
+        return event_frame({"type": "chat.start", "model_instance_id": instance_id})
 
     def opening(self) -> bytes:
-        return event_frame("prompt_processing.start")
+        return PROMPT_START
 
     def event(self, event: Event) -> bytes:
-        self._output.take(event)
+        self._output.add(event)
         match event:
             case Reasoning(_, text):
-                return self._word("reasoning", text)
+                return self._text(REASONING, text)
             case Delta(_, text):
-                return self._word("message", text)
+                return self._text(MESSAGE, text)
             case PromptProgress():
                 return self._progress(event.done_tokens / max(event.prompt_tokens, 1))
             case HostedCallBegun(_, number, _, tool):
                 self._called[number] = tool
-                return self._end_prompt() + self._close() + event_frame("tool_call.start", **started(tool))
+                return self._close() + event_frame({"type": "tool_call.start", **called_tool(tool)})
             case HostedCallRuns(_, number, arguments):
-                told = {**started(self._called[number]), "arguments": arguments_object(arguments)}
-                return event_frame("tool_call.arguments", **told)
+                tool = self._called[number]
+                return event_frame(
+                    {"type": "tool_call.arguments", **called_tool(tool), "arguments": arguments_object(arguments)}
+                )
             case Elicited():
-                return event_frame("tool_call.elicitation", **elicited(event))
+                return event_frame(elicitation_event(event))
             case HostedCallEnded():
                 return self._call_end(event)
             case ToolCallDelta(_, piece) if piece.name:
-                return self._end_prompt() + self._close() + event_frame("tool_call.failure", **unknown_tool(piece.name))
+                return self._close() + event_frame({"type": "tool_call.failure", **unknown_tool(piece.name)})
             case Finished():
-                return self._end_prompt() + self._close()
+                return self._close()
         return b""
 
     def closing(self, generation: Answering) -> bytes:
-        return event_frame("chat.end", result=self._result(generation.instance.id, generation.ends[0].statistics))
+        result = self._result(generation.instance.id, generation.ends[0].statistics)
+        return event_frame({"type": "chat.end", "result": result})
 
-    def broken_off(self) -> bytes:
-        """The end after an error, with what there was until then: a part that is open does not end."""
+    def interrupted(self) -> bytes:
+        """The end after an error, with the output until then. An open part has no end event."""
         figures = Statistics(
             prompt_tokens=self._generation.prompt_tokens, predicted_tokens=self._generation.generated_tokens
         )
-        return event_frame("chat.end", result=self._result(self._instance_id, figures))
+        return event_frame({"type": "chat.end", "result": self._result(self._instance_id, figures)})
 
-    def _result(self, instance_id: str, figures: Statistics) -> Json:
+    def _result(self, instance_id: str, figures: Statistics) -> V1Chat:
         stats = chat_stats(figures, self._generation.load_seconds)
         return chat_result(instance_id, self._output.whole_items(), stats, self.response_id)
 
     def _call_end(self, ended: HostedCallEnded) -> bytes:
         if ended.output is None:
-            return event_frame("tool_call.failure", **failure(ended))
-        return event_frame("tool_call.success", **success(ended, ended.output))
+            return event_frame({"type": "tool_call.failure", **call_failure(ended)})
+        return event_frame({"type": "tool_call.success", **call_result(ended, ended.output)})
 
-    def _word(self, kind: str, text: str) -> bytes:
-        begun = b"" if self._open == kind else self._begin(kind)
-        return begun + event_frame(f"{kind}.delta", content=text)
-
-    def _begin(self, kind: str) -> bytes:
-        before = self._end_prompt() + self._close()
-        self._open = kind
-        return before + event_frame(f"{kind}.start")
+    def _text(self, part: Part, text: str) -> bytes:
+        before, after = part.around_text
+        delta = before + orjson.dumps(text) + after
+        if self._open is part:
+            return delta
+        start = self._close() + part.start
+        self._open = part
+        return start + delta
 
     def _close(self) -> bytes:
-        kind, self._open = self._open, None
-        return event_frame(f"{kind}.end") if kind else b""
+        """End the prompt and the open part, if they have not ended."""
+        part, self._open = self._open, None
+        return self._end_prompt() + (part.end if part else b"")
 
     def _progress(self, share: float) -> bytes:
-        """Only what has grown: another worker may have begun again with the prompt."""
+        """Progress never decreases, though another worker may have restarted the prompt."""
         if self._prompt_done is None or share <= self._prompt_done:
             return b""
         self._prompt_done = share
-        told = event_frame("prompt_processing.progress", progress=share)
-        return told + self._end_prompt() if share >= 1 else told
+        progress = event_frame({"type": "prompt_processing.progress", "progress": share})
+        return progress + self._end_prompt() if share >= 1 else progress
 
     def _end_prompt(self) -> bytes:
         if self._prompt_done is None:
             return b""
         self._prompt_done = None
-        return event_frame("prompt_processing.end")
+        return PROMPT_END
 
 
 class ChatStream(EventStream):
-    """Begins with the load where there is one, so that the client hears of it, and keeps the answer before it ends.
+    """A generation's stream, which begins with the load's events if there is one, and stores the reply before its end.
 
-    Without a load the generation has begun: what a worker refuses is no stream.
+    Without a load the generation has already begun: if a worker rejects the request, there is no stream.
     """
 
     def __init__(
@@ -158,13 +190,14 @@ class ChatStream(EventStream):
         headers: Mapping[str, str],
         instance_id: str,
         loading: Loading | None,
-        keep: Keep | None,
+        store: Store | None,
     ) -> None:
+        """`store`: None if the reply is not to be stored."""
         self._chat = ChatRenderer(generation)
         super().__init__(generation, self._chat, headers)
         self._instance_id = instance_id
         self._loading = loading
-        self._keep = keep
+        self._store = store
 
     def _close(self) -> None:
         super()._close()
@@ -179,17 +212,21 @@ class ChatStream(EventStream):
         await super()._open(send)
 
     async def _load(self, loading: Loading, send: Send) -> None:
-        which = {"model_instance_id": self._instance_id}
-        await send_part(send, event_frame("model_load.start", **which))
+        id = self._instance_id
+        await send_part(send, event_frame({"type": "model_load.start", "model_instance_id": id}))
         async for progress in loading.progress():
-            await send_part(send, event_frame("model_load.progress", **which, progress=progress))
-        seconds = self._generation.load_seconds
-        await send_part(send, event_frame("model_load.end", **which, load_time_seconds=seconds))
+            await send_part(
+                send, event_frame({"type": "model_load.progress", "model_instance_id": id, "progress": progress})
+            )
+        seconds = self._generation.load_seconds or 0.0
+        await send_part(
+            send, event_frame({"type": "model_load.end", "model_instance_id": id, "load_time_seconds": seconds})
+        )
 
     async def _end(self) -> bytes:
-        if self._keep is not None:
-            self._chat.response_id = await self._keep(self._chat.messages)
+        if self._store is not None:
+            self._chat.response_id = await self._store(self._chat.messages)
         return await super()._end()
 
     def _failed(self, scope: Scope, error: AtelierError) -> bytes:
-        return super()._failed(scope, error) + self._chat.broken_off()
+        return super()._failed(scope, error) + self._chat.interrupted()

@@ -19,6 +19,7 @@ LoadSettings = fields_model(
 UNLIMITED = -1
 MOST_INPUT_ITEMS = 1000
 MOST_INTEGRATIONS = 64
+MCP_PREFIX = "mcp/"  # of the ids of the servers in mcp.json
 
 
 MaxTokens = Annotated[int, Field(ge=UNLIMITED, le=2**31 - 1, description="-1: no limit.")]

@@ -1,6 +1,6 @@
-"""Chats that go on: each response is kept with its own turn, and the turns before it are found by it.
+"""Conversations that clients continue: each response is stored with its own turn, and refers to the previous one.
 
-So any response can be continued, more than once: that is how a chat branches.
+So any response can be continued more than once, which branches the conversation.
 """
 
 import re
@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import orjson
 import structlog
 
-from atelier.errors import AtelierError, ResponseNotFound
+from atelier.errors import AtelierError, InvalidRequest, ResponseNotFound
 from atelier.json_types import Json
-from gateway.core.images import read_content
-from gateway.dialects.lmstudio.lmstudio_chat import input_content, kept_piece
-from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody
+from gateway.core.images import ImageSource, image_within, read_content
+from gateway.dialects.lmstudio.lmstudio_requests import Input, InputItem, V1ChatBody
 from gateway.fleet.registry_client import ResponseStore
 
 KIND = "lmstudio"
@@ -27,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one request adds to a chat. `system_prompt`: the chat's from here on; None: as before."""
+    """What one request adds to a conversation. `system_prompt`: from this turn on; None: unchanged."""
 
     system_prompt: str | None
     messages: list[Json]
@@ -41,37 +40,75 @@ class Turn:
         return cls(values["system_prompt"], values["messages"])
 
     def answered(self, messages: Sequence[Json]) -> "Turn":
-        """With what the model answered; its template decides what becomes of earlier reasoning."""
+        """The turn with the model's messages, reasoning included: whether to drop it is up to the chat template."""
         return Turn(self.system_prompt, [*self.messages, *messages])
 
 
-def asked(body: V1ChatBody) -> Turn:
+def new_turn(body: V1ChatBody) -> Turn:
+    """Raises InvalidRequest."""
     return Turn(body.system_prompt, [{"role": "user", "content": input_content(body.input)}])
 
 
-def chat_messages(turns: Sequence[Turn]) -> list[Json]:
-    """The whole chat, of which the last turn is asked now, with the newest system prompt that was given.
+def input_content(input: Input) -> str | list[Json]:
+    """The user's message in the stored form, in which an image is a data URL."""
+    if isinstance(input, str):
+        return input
+    items = [_input_item(item, f"input[{number}]") for number, item in enumerate(input)]
+    if any(item["type"] == "image" for item in items):
+        return items
+    return "\n".join(item["content"] for item in items)
 
-    An empty one takes it away.
+
+def _input_item(item: InputItem, path: str) -> Json:
+    name = "data_url" if item.type == "image" else "content"
+    if (value := getattr(item, name)) is None:
+        raise InvalidRequest(f"{path}.{name}: is required", param=f"{path}.{name}")
+    return {"type": "image" if item.type == "image" else "text", name: value}
+
+
+def stored_message(message: Json) -> Json:
+    """A message for chat templates in the stored form."""
+    content = message["content"]
+    return message if isinstance(content, str) else {**message, "content": [_stored_part(part) for part in content]}
+
+
+def _stored_part(part: Json) -> Json:
+    if part["type"] == "text":
+        return {"type": "text", "content": part["text"]}
+    return {"type": "image", "data_url": f"data:;base64,{part['source'].base64}"}
+
+
+def chat_messages(turns: Sequence[Turn]) -> list[Json]:
+    """The conversation as messages for chat templates. The last turn is the request's.
+
+    The latest system prompt applies to all of it; an empty one removes it.
     """
     system_prompt, messages = None, list[Json]()
     for turn in turns:
         system_prompt = turn.system_prompt if turn.system_prompt is not None else system_prompt
         path = "input" if turn is turns[-1] else ""
         messages += [
-            {**message, "content": read_content(message["content"], path, kept_piece)} for message in turn.messages
+            {**message, "content": read_content(message["content"], path, _piece)} for message in turn.messages
         ]
     return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages
 
 
+def _piece(item: Json, path: str) -> str | ImageSource:
+    """`path`: empty for an item of an earlier turn."""
+    if item["type"] == "image":
+        return image_within(item["data_url"], f"{path}.data_url" if path else "previous_response_id")
+    text: str = item["content"]
+    return text
+
+
 class Conversations:
-    """Finds and keeps turns, each for its owner."""
+    """Finds and stores turns. Each belongs to an owner."""
 
     def __init__(self, stored: ResponseStore) -> None:
         self._stored = stored
 
     async def before(self, previous_id: str | None, owner: str) -> list[Turn]:
-        """The turns up to this response's, the oldest first; ResponseNotFound, Unavailable."""
+        """The turns up to and including this response's, oldest first. Raises ResponseNotFound, Unavailable."""
         if previous_id is None:
             return []
         try:
@@ -81,8 +118,8 @@ class Conversations:
         except ResponseNotFound as error:
             raise ResponseNotFound(error.message, param="previous_response_id") from None
 
-    async def keep(self, turn: Turn, previous_id: str | None, owner: str) -> str | None:
-        """The id under which this turn is found; None when it cannot be kept now: the answer is not lost for that."""
+    async def store(self, turn: Turn, previous_id: str | None, owner: str) -> str | None:
+        """The response's id, or None if it cannot be stored now: the client still receives the reply."""
         id = f"resp_{uuid.uuid4().hex}"
         try:
             await self._stored.put(id, owner, turn.to_json(), created_at=time.time(), previous_id=previous_id)

@@ -19,6 +19,7 @@ from atelier.settings.preset import check_settings
 from atelier.settings.settings_table import TABLE, Group, Setting
 from atelier.submission import Constraint, Gbnf, JsonObject, JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.call_plan import Effective
+from gateway.dialects.lmstudio.lmstudio_model_list import started_settings
 from gateway.dialects.lmstudio_sdk.sdk_errors import M, parsed
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
     ConfigStack,
@@ -165,8 +166,7 @@ def gpu_layers(ratio: object, model: Model) -> int | None:
 
 def load_fields(instance: Instance, model: Model) -> Json:
     """The instance's load configuration."""
-    started = {"context_length": instance.context_length, "parallel": instance.parallel}
-    values = {**instance.load, **{name: value for name, value in started.items() if value}}
+    values = {**instance.load, **started_settings(instance)}
     kv_type = values.get("kv_type")
     if kv_type not in KNOWN_KV_TYPES:
         values.pop("kv_type", None)

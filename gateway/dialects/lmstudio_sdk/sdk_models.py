@@ -4,7 +4,7 @@ from atelier.errors import InstanceNotFound, InvalidRequest, ModelNotFound
 from atelier.json_types import Json
 from atelier.names import InstanceName
 from gateway.core.call_plan import find_target
-from gateway.dialects.lmstudio.lmstudio_translation import params_string
+from gateway.dialects.lmstudio.lmstudio_model_list import params_string
 from gateway.dialects.lmstudio_sdk.sdk_context import Domain
 from gateway.dialects.lmstudio_sdk.sdk_frames import ModelSpecifier
 from gateway.fleet.snapshot import LOADED, Instance, Model, Snapshot

@@ -15,7 +15,7 @@ from gateway.core.call_plan import find_target
 from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
-from gateway.dialects.lmstudio import lmstudio_translation as lmstudio
+from gateway.dialects.lmstudio import lmstudio_v0
 from gateway.dialects.lmstudio_sdk.sdk_config import (
     config_fields,
     is_completion,
@@ -208,7 +208,7 @@ def progress_message(progress: float) -> Json:
 
 def stats(finished: Finished, instance: Instance | None, seconds: float) -> Json:
     """`instance`: None if the prediction was cancelled before a worker accepted it."""
-    figures = lmstudio.stats(finished, instance or Instance(id="", model_key=""), seconds)
+    figures = lmstudio_v0.stats(finished, instance or Instance(id="", model_key=""), seconds)
     return {name: value for key, value in figures.items() if (name := STATS_NAMES.get(key, to_camel(key)))}
 
 

@@ -2,8 +2,7 @@
 
 from atelier.names import check_identifier
 from gateway.core.load_progress import followed, one_more
-from gateway.dialects.lmstudio.lmstudio_reply_types import V1ModelList
-from gateway.dialects.lmstudio.lmstudio_translation import v1_model
+from gateway.dialects.lmstudio.lmstudio_model_list import V1ModelList, v1_model, v1_models
 from gateway.dialects.mcp.tool_definition import Caller, ToolServices
 from gateway.dialects.mcp.tool_schemas import (
     Downloaded,
@@ -25,8 +24,7 @@ from gateway.fleet.snapshot import Download, Model
 
 
 async def list_models(services: ToolServices, caller: Caller, arguments: NoInput) -> V1ModelList:
-    snapshot = services.watcher.known()
-    return {"models": [v1_model(model, snapshot) for _, model in sorted(snapshot.models.items())]}
+    return v1_models(services.watcher.known())
 
 
 async def model_info(services: ToolServices, caller: Caller, arguments: ModelInput) -> DescribedModel:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from atelier.errors import NotFound
 from atelier.json_types import Json
 from atelier.log_file import tail
-from gateway.dialects.lmstudio.lmstudio_translation import v1_model
+from gateway.dialects.lmstudio.lmstudio_model_list import v1_model
 from gateway.dialects.native.model_replies import described_object, instance_object
 from gateway.dialects.native.preset_replies import preset_object
 from gateway.dialects.route import JSON

@@ -6,7 +6,7 @@ from typing import Any
 
 from mcp_types import Tool
 
-from gateway.dialects.lmstudio.lmstudio_reply_types import V1ModelList
+from gateway.dialects.lmstudio.lmstudio_model_list import V1ModelList
 from gateway.dialects.mcp import inference_tools as inference
 from gateway.dialects.mcp import management_tools as management
 from gateway.dialects.mcp import tool_schemas as schemas

@@ -8,8 +8,7 @@ from typing_extensions import TypedDict
 
 from atelier.adapters import read_adapters
 from atelier.json_types import Json
-from gateway.dialects.lmstudio.lmstudio_reply_types import V1Model
-from gateway.dialects.lmstudio.lmstudio_translation import load_config
+from gateway.dialects.lmstudio.lmstudio_model_list import V1Model, load_config
 from gateway.dialects.native.native_requests import ReplicasBody
 from gateway.dialects.route import Fault
 from gateway.fleet.snapshot import Instance

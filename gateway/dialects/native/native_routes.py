@@ -21,8 +21,7 @@ from atelier.names import check_key
 from gateway.core.admission import Admission
 from gateway.core.unary import Unary
 from gateway.dialects.body import read_body
-from gateway.dialects.lmstudio.lmstudio_reply_types import V1Model
-from gateway.dialects.lmstudio.lmstudio_translation import v1_model
+from gateway.dialects.lmstudio.lmstudio_model_list import V1Model, v1_model
 from gateway.dialects.native.machine_replies import (
     DeviceList,
     DiskObject,

@@ -7,7 +7,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from atelier.json_types import Json
-from gateway.dialects.lmstudio.lmstudio_translation import params_string
+from gateway.dialects.lmstudio.lmstudio_model_list import params_string
 from gateway.dialects.reply import rfc3339
 from gateway.dialects.route import Nullable
 from gateway.fleet.snapshot import Instance, Model

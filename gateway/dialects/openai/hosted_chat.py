@@ -1,12 +1,11 @@
 """Chat completions whose model may call tools of MCP servers: parse, one call, render."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
 from gateway.core.events import CompletionDraft, Finished
 from gateway.core.inference import begun
 from gateway.core.mcp_server import NEVER
@@ -23,11 +22,7 @@ from gateway.tools.loop.server_selection import RequestedServer
 from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.tool_loop import ToolLoop
 
-AtEnd = Callable[[ToolLoop, Finished], Json]
-
-
-def nothing_more(loop: ToolLoop, finished: Finished) -> Json:
-    return {}
+AtEnd = Callable[[ToolLoop, Finished], Mapping[str, object]]
 
 
 class HostedChat:
@@ -35,8 +30,8 @@ class HostedChat:
         self._host = host
         self._questions = questions
 
-    async def answer(self, request: Request, body: ChatBody, at_end: AtEnd = nothing_more) -> Response:
-        """`at_end`: what a dialect adds to the last chunk, or to the whole reply."""
+    async def answer(self, request: Request, body: ChatBody, at_end: AtEnd) -> Response:
+        """`at_end`: the fields that a dialect adds to the last chunk, or to the whole reply."""
         wishes = server_wishes(body)
         if (body.n or 1) > 1:
             raise InvalidRequest("n: must be 1 with tools of type mcp", param="n")

@@ -66,7 +66,7 @@ def model_object(name: str, model: Model, snapshot: Snapshot) -> dict[str, Any]:
     return {**entry, "loaded_context_length": instances[0].context_length} if instances else entry
 
 
-def type_name(model: Model) -> str:
+def type_name(model: Model) -> Literal["llm", "vlm", "embeddings"]:
     """In LM Studio's words."""
     if model.embedding:
         return "embeddings"

@@ -8,34 +8,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import InvalidRequest, ModelNotFound
-from gateway.core.answer import Answering
-from gateway.core.inference import Inference
 from gateway.core.unary import Unary
 from gateway.dialects.anthropic.anthropic_model_list import MOST_LISTED
 from gateway.dialects.anthropic.anthropic_routes import AnthropicRoutes, by_client
 from gateway.dialects.body import read_body
-from gateway.dialects.openai.hosted_chat import HostedChat
 from gateway.dialects.openai.openai_calls import (
-    called_by_older_form,
     chat_call,
-    completion_call,
-    echoes,
-    uses_servers,
-    wants_usage,
 )
-from gateway.dialects.openai.openai_logprobs import best_choices
+from gateway.dialects.openai.openai_completions import Completions
 from gateway.dialects.openai.openai_model_list import ListedModel, ListedModels, model_object
 from gateway.dialects.openai.openai_replies import (
     ChatChunk,
     ChatCompletion,
     TextChunk,
     TextCompletion,
-    chat_choices,
-    text_choices,
-    usage,
 )
 from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
-from gateway.dialects.openai.openai_stream import ChunkRenderer, chat_head, chat_renderer, text_head, text_renderer
 from gateway.dialects.openai.text_encoding import (
     DetokenizeBody,
     EmbeddingBody,
@@ -54,7 +42,7 @@ from gateway.dialects.openai.text_encoding import (
     tokenize_call,
     told_about,
 )
-from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
+from gateway.dialects.reply import account_of, json_response, origin_of
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.http.disconnect import while_connected
@@ -67,10 +55,9 @@ class OpenAIRoutes:
 
     def __init__(
         self,
-        inference: Inference,
+        completions: Completions,
         unary: Unary,
         catalogue: Catalogue,
-        hosted: HostedChat,
         anthropic: AnthropicRoutes,
         *,
         numbers_alone: bool = False,
@@ -78,10 +65,9 @@ class OpenAIRoutes:
         """`anthropic`: the lists of models share their paths. `numbers_alone`: vectors are never written as base64."""
         self._anthropic = anthropic
         self._numbers_alone = numbers_alone
-        self._inference = inference
+        self._completions = completions
         self._unary = unary
         self._catalogue = catalogue
-        self._hosted = hosted
 
     def routes(self) -> Sequence[Route]:
         return (
@@ -186,47 +172,10 @@ class OpenAIRoutes:
         )
 
     async def chat_completions(self, request: Request) -> Response:
-        body = await read_body(request, ChatBody)
-        if uses_servers(body):
-            return await self._hosted.answer(request, body)
-        call, older_calls = chat_call(body), called_by_older_form(body)
-        if not body.stream:
-            return await whole_answer(
-                request,
-                self._inference,
-                call,
-                lambda generation, completions: chat_head(generation.plan.name, stream=False).with_choices(
-                    chat_choices(completions, older_calls=older_calls), usage=usage(generation)
-                ),
-            )
-
-        def renderer(generation: Answering) -> ChunkRenderer:
-            head = chat_head(generation.plan.name, stream=True)
-            return chat_renderer(
-                head, generation.plan.choices, include_usage=wants_usage(body), older_calls=older_calls
-            )
-
-        return await stream_answer(request, self._inference, call, renderer)
+        return await self._completions.chat(request, await read_body(request, ChatBody))
 
     async def completions(self, request: Request) -> Response:
-        body = await read_body(request, CompletionBody)
-        call = completion_call(body)
-        openings = echoes(body, call)
-        if not body.stream:
-            return await whole_answer(
-                request,
-                self._inference,
-                call,
-                lambda generation, completions: text_head(generation.plan.name).with_choices(
-                    text_choices(best_choices(body, completions), openings), usage=usage(generation)
-                ),
-            )
-
-        def renderer(generation: Answering) -> ChunkRenderer:
-            head = text_head(generation.plan.name)
-            return text_renderer(head, generation.plan.choices, include_usage=wants_usage(body), openings=openings)
-
-        return await stream_answer(request, self._inference, call, renderer)
+        return await self._completions.text(request, await read_body(request, CompletionBody))
 
     async def embeddings(self, request: Request) -> Response:
         body = await read_body(request, EmbeddingBody)

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -77,7 +77,7 @@ class ChunkRenderer:
         closing_body: Json,
         logprobs: Sequence[Callable[[Sequence[TokenLogprob]], Json]] = (),
         include_usage: bool = False,
-        at_end: Callable[[Finished], Json] = lambda finished: {},
+        at_end: Callable[[Finished], Mapping[str, object]] = lambda finished: {},
         older_calls: bool = False,
     ) -> None:
         self._head = head
@@ -110,7 +110,7 @@ class ChunkRenderer:
         if not isinstance(event, Finished):
             return self._hosted_chunk(event)
         reason = finish_reason(event.reason, older_calls=self._older_calls)
-        return self._chunk(event.choice, self._closing_body, reason, **self._at_end(event))
+        return self._chunk(event.choice, self._closing_body, reason, None, **self._at_end(event))
 
     def closing(self, generation: Answering) -> bytes:
         if not self._include_usage:
@@ -147,7 +147,7 @@ def chat_renderer(
     choices: int,
     *,
     include_usage: bool,
-    at_end: Callable[[Finished], Json] = lambda finished: {},
+    at_end: Callable[[Finished], Mapping[str, object]] = lambda finished: {},
     older_calls: bool = False,
 ) -> ChunkRenderer:
     """`older_calls`: a tool call is told as function_call."""
@@ -170,7 +170,7 @@ def text_renderer(
     *,
     include_usage: bool,
     openings: Sequence[str] = (),
-    at_end: Callable[[Finished], Json] = lambda finished: {},
+    at_end: Callable[[Finished], Mapping[str, object]] = lambda finished: {},
 ) -> ChunkRenderer:
     """`openings`: what each choice's text begins with."""
     return ChunkRenderer(

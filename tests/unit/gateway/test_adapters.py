@@ -13,8 +13,9 @@ from gateway.core.call_plan import make_plan
 from gateway.core.routing import Circumstances, Serve, decide
 from gateway.core.wire import submit_message
 from gateway.dialects.body import parse
+from gateway.dialects.lmstudio.lmstudio_model_list import load_settings
 from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, V0ChatBody
-from gateway.dialects.lmstudio.lmstudio_translation import load_settings, v0_chat_call
+from gateway.dialects.lmstudio.lmstudio_v0 import openai_body
 from gateway.dialects.native.model_replies import instance_object
 from gateway.dialects.openai.openai_calls import chat_call, completion_call
 from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
@@ -38,7 +39,7 @@ def test_every_dialect_takes_them_by_id_and_by_name() -> None:
     calls = [
         chat(WISHES),
         completion_call(parse(body(prompt="hi", lora=WISHES), CompletionBody)),
-        v0_chat_call(parse(body(messages=messages, lora=WISHES, max_tokens=-1), V0ChatBody)),
+        chat_call(openai_body(parse(body(messages=messages, lora=WISHES, max_tokens=-1), V0ChatBody))),
     ]
     assert [call.lora for call in calls] == [WANTED] * 3
 

@@ -1,4 +1,4 @@
-"""LM Studio's v1 chat, its pure parts: what a stream tells of events, and how turns make a chat."""
+"""LM Studio's v1 chat, its pure parts: the events of a stream, and turns as a conversation."""
 
 import json
 from types import SimpleNamespace
@@ -10,14 +10,14 @@ from atelier.errors import DeadlineExceeded, DownloadNotFound, InstanceNotFound,
 from atelier.generation_types import Statistics, StopReason
 from gateway.core.events import Completion, Delta, Event, Finished, PromptProgress, Reasoning, completion_events
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
+from gateway.dialects.lmstudio.lmstudio_chat_replies import error_body, error_event
 from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatRenderer
-from gateway.dialects.lmstudio.lmstudio_errors import error_body, error_event
 from gateway.dialects.lmstudio.stored_conversation import Turn, chat_messages
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 
 
-def told(events: list[Event]) -> list[str]:
+def rendered(events: list[Event]) -> list[str]:
     """Each event as its type, and its content or progress where it has one."""
     generation: Any = SimpleNamespace()
     renderer = ChatRenderer(generation)
@@ -31,7 +31,7 @@ def progress(done: int) -> PromptProgress:
 
 
 def test_parts_that_alternate_begin_and_end_each_time() -> None:
-    assert told([Reasoning(0, "a"), Delta(0, "b"), Delta(0, "c"), Reasoning(0, "d"), END]) == [
+    assert rendered([Reasoning(0, "a"), Delta(0, "b"), Delta(0, "c"), Reasoning(0, "d"), END]) == [
         "prompt_processing.end",
         *("reasoning.start", "reasoning.delta a", "reasoning.end"),
         *("message.start", "message.delta b", "message.delta c", "message.end"),
@@ -41,29 +41,29 @@ def test_parts_that_alternate_begin_and_end_each_time() -> None:
 
 def test_a_prompt_ends_once_and_its_progress_only_grows() -> None:
     events = [progress(1), progress(3), progress(1), progress(4), progress(2), Delta(0, "a"), END]
-    assert told(events) == [
+    assert rendered(events) == [
         *("prompt_processing.progress 0.25", "prompt_processing.progress 0.75", "prompt_processing.progress 1.0"),
         "prompt_processing.end",
         *("message.start", "message.delta a", "message.end"),
     ]
 
 
-def test_an_answer_without_a_word_has_a_prompt_that_ends() -> None:
-    assert told([END]) == ["prompt_processing.end"]
+def test_an_empty_reply_has_a_prompt_that_ends() -> None:
+    assert rendered([END]) == ["prompt_processing.end"]
 
 
 @pytest.mark.parametrize(
     ("reasoning", "message", "types"),
     [("", "", ["message"]), ("a", "", ["reasoning"]), ("", "b", ["message"]), ("a", "b", ["reasoning", "message"])],
 )
-def test_an_answer_has_the_items_that_it_has_words_for(reasoning: str, message: str, types: list[str]) -> None:
+def test_a_reply_has_an_item_for_each_kind_of_text(reasoning: str, message: str, types: list[str]) -> None:
     output = ChatOutput()
     for event in completion_events(Completion(message, END, reasoning=reasoning)):
-        output.take(event)
+        output.add(event)
     assert [item["type"] for item in output.whole_items()] == types
 
 
-def test_the_newest_system_prompt_holds_and_an_empty_one_takes_it_away() -> None:
+def test_the_latest_system_prompt_applies_and_an_empty_one_removes_it() -> None:
     def turn(system_prompt: str | None) -> Turn:
         return Turn(system_prompt, [{"role": "user", "content": "hi"}])
 
@@ -76,7 +76,7 @@ def test_the_newest_system_prompt_holds_and_an_empty_one_takes_it_away() -> None
     assert system(turn(None)) == []
 
 
-def test_a_turn_comes_back_as_it_was_kept() -> None:
+def test_a_stored_turn_is_read_back_unchanged() -> None:
     turn = Turn("Be brief.", [{"role": "user", "content": "é\0"}]).answered(
         [{"role": "assistant", "content": "so", "reasoning_content": "hm"}]
     )

@@ -17,8 +17,9 @@ from gateway.core.events import Finished
 from gateway.core.images import EncodedImage, RemoteImage
 from gateway.core.wire import submit_message
 from gateway.dialects.body import parse
+from gateway.dialects.lmstudio.lmstudio_model_list import load_settings, params_string
 from gateway.dialects.lmstudio.lmstudio_requests import LoadBody, V0ChatBody
-from gateway.dialects.lmstudio.lmstudio_translation import load_settings, params_string, stats, v0_chat_call
+from gateway.dialects.lmstudio.lmstudio_v0 import openai_body, stats
 from gateway.dialects.openai.openai_calls import chat_call, completion_call, echoes
 from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
 from gateway.fleet.snapshot import Instance, Model, Snapshot
@@ -498,11 +499,11 @@ def test_a_message_says_what_the_value_must_be() -> None:
 
 
 def test_v0_takes_minus_one_for_no_limit() -> None:
-    assert "max_tokens" not in v0_chat_call(parse(body(max_tokens=-1), V0ChatBody)).settings
-    assert v0_chat_call(parse(body(max_tokens=4), V0ChatBody)).settings["max_tokens"] == 4
+    assert "max_tokens" not in chat_call(openai_body(parse(body(max_tokens=-1), V0ChatBody))).settings
+    assert chat_call(openai_body(parse(body(max_tokens=4), V0ChatBody))).settings["max_tokens"] == 4
     for number in (0, -2):
         with pytest.raises(InvalidRequest) as caught:
-            v0_chat_call(parse(body(max_tokens=number), V0ChatBody))
+            chat_call(openai_body(parse(body(max_tokens=number), V0ChatBody)))
         assert caught.value.param == "max_tokens"
 
 
