@@ -1,6 +1,6 @@
-"""The one tree of errors. Each class knows how HTTP, gRPC (by the code's name) and OpenAI's dialect call it.
+"""The tree of errors. Each class has its HTTP status, the name of its gRPC code, and OpenAI's `type` and `code`.
 
-A class's docstring is its default message. `code` is the name that travels between processes.
+A class's docstring is its default message. `code` identifies the class between processes.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from protos.inference_pb2 import Error
 
 
 class AtelierError(Exception):
-    """Something went wrong here; the server's log has the details under this request's id."""
+    """Internal error; the server's log has the details under this request's id."""
 
     status: ClassVar[int] = 500
     grpc_code: ClassVar[str] = "INTERNAL"
@@ -34,7 +34,7 @@ class InvalidRequest(AtelierError):
 
 
 class UnsupportedField(InvalidRequest):
-    """A field of the request asks for something that this server does not do."""
+    """A field of the request asks for something that this server does not support."""
 
     code = "unsupported_parameter"
 
@@ -70,7 +70,7 @@ class InvalidModelFile(InvalidRequest):
 
 
 class PreviousResponseNotFound(InvalidRequest):
-    """The response that is to be continued is not there, or one that it continues is not."""
+    """The previous response, or one that it continues, does not exist."""
 
     code = "previous_response_not_found"
 
@@ -92,7 +92,7 @@ class Unauthenticated(AtelierError):
 
 
 class Forbidden(AtelierError):
-    """The request's Host or Origin is not one that this server answers to."""
+    """The request's Host or Origin is not allowed by this server."""
 
     status = 403
     grpc_code = "PERMISSION_DENIED"
@@ -101,7 +101,7 @@ class Forbidden(AtelierError):
 
 
 class NotFound(AtelierError):
-    """There is nothing here."""
+    """There is nothing at this path."""
 
     status = 404
     grpc_code = "NOT_FOUND"
@@ -128,7 +128,7 @@ class PresetNotFound(NotFound):
 
 
 class ResponseNotFound(NotFound):
-    """There is no response of this id: it was not stored, has expired, or is somebody else's."""
+    """There is no response of this id: it was not stored, has expired, or belongs to another key."""
 
     code = "response_not_found"
 
@@ -152,7 +152,7 @@ class AlreadyExists(AtelierError):
 
 
 class Conflict(AtelierError):
-    """Something else stands against it."""
+    """The request conflicts with the server's current state."""
 
     status = 409
     grpc_code = "ABORTED"
@@ -198,7 +198,7 @@ class DownloadNotFound(NotFound):
 
 
 class DownloadDamaged(AtelierError):
-    """What was downloaded is not what its source says; download it again."""
+    """The downloaded file does not match its source's digest; download it again."""
 
     status = 502
     grpc_code = "DATA_LOSS"
@@ -206,7 +206,7 @@ class DownloadDamaged(AtelierError):
 
 
 class HubAccessDenied(AtelierError):
-    """The hub does not let this server have it."""
+    """The hub denied access to the model."""
 
     status = 403
     grpc_code = "PERMISSION_DENIED"
@@ -223,7 +223,7 @@ class DiskFull(AtelierError):
 
 
 class WorkerLost(AtelierError):
-    """The process that served the model ended in the middle of the answer; send the request again."""
+    """The process that served the model ended during the answer; send the request again."""
 
     status = 502
     grpc_code = "ABORTED"
@@ -231,7 +231,7 @@ class WorkerLost(AtelierError):
 
 
 class Unavailable(AtelierError):
-    """A part of the server does not answer at the moment; try again."""
+    """A part of the server is not available at the moment; try again."""
 
     status = 503
     grpc_code = "UNAVAILABLE"
@@ -240,14 +240,14 @@ class Unavailable(AtelierError):
 
 
 class HubUnavailable(Unavailable):
-    """The hub does not answer at the moment; try again."""
+    """The hub is not available at the moment; try again."""
 
     code = "hub_unavailable"
     retry_after = 30
 
 
 class MCPConnectionError(AtelierError):
-    """An MCP server cannot be reached, or does not answer as one should."""
+    """An MCP server cannot be reached, or violates the protocol."""
 
     status = 424
     grpc_code = "FAILED_PRECONDITION"
@@ -256,7 +256,7 @@ class MCPConnectionError(AtelierError):
 
 
 class Overloaded(Unavailable):
-    """The server has as much work queued as it accepts; try again."""
+    """The server's queue is full; try again."""
 
     code = "overloaded"
     retry_after = 5
@@ -270,7 +270,7 @@ class Draining(Unavailable):
 
 
 class DeadlineExceeded(AtelierError):
-    """It took longer than it may."""
+    """The request exceeded its time limit."""
 
     status = 504
     grpc_code = "DEADLINE_EXCEEDED"
@@ -278,7 +278,7 @@ class DeadlineExceeded(AtelierError):
 
 
 class QueueTimeout(DeadlineExceeded):
-    """The model had no place for the request in time; try again."""
+    """The request waited too long for the model; try again."""
 
     status = 503
     code = "queue_timeout"
@@ -299,6 +299,6 @@ def to_message(error: AtelierError) -> Error:
 
 
 def from_message(message: Error) -> AtelierError:
-    """The error that the other side raised; an unknown code becomes the tree's root."""
+    """The error that the other process raised; AtelierError if its code is unknown."""
     kind = BY_CODE.get(message.code, AtelierError)
     return kind(message.message, param=message.param if message.HasField("param") else None)

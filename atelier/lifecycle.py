@@ -1,4 +1,4 @@
-"""How a service process lives: it runs until it is told to stop, or until its parent is gone."""
+"""A service process runs until it receives a signal to stop, or until its parent process ends."""
 
 import asyncio
 import os
@@ -7,10 +7,9 @@ import sys
 
 
 def stop_event(*, exit_with_parent: bool = False) -> asyncio.Event:
-    """An event set by SIGTERM or SIGINT, or, if asked, when standard input closes.
+    """An event set by SIGTERM or SIGINT and, with `exit_with_parent`, when standard input closes.
 
-    A parent that holds the other end of our standard input need not live long enough to send a
-    signal: the kernel closes the pipe for it.
+    A parent that is killed cannot send a signal, but the kernel closes its end of the pipe to our standard input.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,8 +1,7 @@
-"""Logs: events with fields, as JSON lines or, on a terminal, in colour. Never prompts or completions."""
+"""Logs: events with fields, as JSON lines or, on a terminal, in colour. They contain no prompts or completions."""
 
 import logging
 import sys
-from typing import Any
 
 import structlog
 
@@ -10,10 +9,10 @@ from atelier.config import Config
 from atelier.printable import printable
 
 
-def configure_logs(config: Config, service: str, **fields: Any) -> None:
-    """Send structlog's and the standard library's records to standard error in one form.
+def configure_logs(config: Config, service: str, **fields: object) -> None:
+    """Write the records of structlog and of the standard library to standard error, in one format.
 
-    `service` and `fields` are bound to every record of this process.
+    `service` and `fields` are part of every record of this process.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -33,7 +32,7 @@ def configure_logs(config: Config, service: str, **fields: Any) -> None:
     root.setLevel(config.log_level.upper())
     for noisy in ("httpx", "httpcore", "httpx2", "httpcore2", "alembic", "asyncio", "mcp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("mcp.client").setLevel(logging.CRITICAL)  # it logs what servers send, as often as they do
+    logging.getLogger("mcp.client").setLevel(logging.CRITICAL)  # it logs whatever servers send
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(config.log_level.upper())),
@@ -48,6 +47,6 @@ def _rendering(config: Config) -> list[structlog.typing.Processor]:
     return [shown, structlog.dev.ConsoleRenderer()] if on_terminal else [structlog.processors.JSONRenderer()]
 
 
-def shown(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Some values are the words of others, such as of an MCP server that has failed: they do not steer the terminal."""
+def shown(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Values may be untrusted text, such as an MCP server's error: remove control characters."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}

@@ -1,9 +1,9 @@
-"""`mcp.json` in the home: the MCP servers whose tools models use, in the form that other MCP hosts have it.
+"""`mcp.json` in the home: the MCP servers whose tools models can use, in the format of other MCP hosts.
 
     {"mcpServers": {"files": {"command": "mcp-files", "args": ["/data"]}, "wiki": {"url": "https://wiki.example/mcp"}}}
 
-Beside the usual keys an entry has ours: `disabled`, `allowedTools`, `requireApproval`, `timeout`, `sampling`,
-`elicitation`. Keys that nobody here knows are kept and mean nothing.
+In addition to the usual keys, an entry may have `disabled`, `allowedTools`, `requireApproval`, `timeout`, `sampling`
+and `elicitation`. Unknown keys are kept and ignored.
 """
 
 import json
@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -24,17 +24,17 @@ SERVERS = "mcpServers"
 LARGEST = 2**20  # bytes
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
 VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-OURS = "ATELIER_"  # what this server's own variables begin with
+OURS = "ATELIER_"  # prefix of this server's own variables, which may be secret
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class WrongFile(Exception):
-    """The message says where and what, and nothing of the values, which may be secret."""
+    """The file is not valid. The message has the place and the fault, but no values, which may be secret."""
 
 
 class Entry(BaseModel):
-    """One server. Texts may hold `${NAME}`, `${env:NAME}` and `${NAME:-otherwise}`: variables of the environment."""
+    """One server. Texts may contain environment variables: `${NAME}`, `${env:NAME}` and `${NAME:-default}`."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, alias_generator=to_camel)
 
@@ -65,7 +65,7 @@ def path_in(home: Path) -> Path:
 
 
 def read_document(path: Path) -> Json:
-    """The whole file, {} where there is none; WrongFile, OSError."""
+    """The whole file; {} if it does not exist. Raises WrongFile or OSError."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
@@ -84,16 +84,16 @@ def read_document(path: Path) -> Json:
     return document
 
 
-def entries_of(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Entry]:
-    """By label, with the environment's variables put in; WrongFile."""
+def entries_of(document: Json, environment: Mapping[str, str]) -> dict[str, Entry]:
+    """The entries by label, with environment variables substituted. Raises WrongFile."""
     return {label: entry_of(label, given, environment) for label, given in document.get(SERVERS, {}).items()}
 
 
 def entry_of(label: str, given: object, environment: Mapping[str, str] | None) -> Entry:
-    """`environment`: None leaves its variables as they are written. WrongFile."""
+    """One entry. `environment`: None leaves variables unsubstituted. Raises WrongFile."""
     place = f"{SERVERS}.{label[:100]}"
     if not LABEL.fullmatch(label):
-        raise WrongFile(f"{place}: a label has at most 64 letters, digits, spaces, and . _ -")
+        raise WrongFile(f"{place}: a label consists of at most 64 letters, digits, spaces and . _ -")
     try:
         entry = Entry.model_validate(given)
     except ValidationError as error:
@@ -104,10 +104,10 @@ def entry_of(label: str, given: object, environment: Mapping[str, str] | None) -
 
 
 def write_document(path: Path, document: Json) -> None:
-    """At once and whole, for its owner alone: it may hold secrets. OSError."""
-    path = path.resolve()  # a link stays one
+    """Replace the file atomically, readable by its owner alone: it may contain secrets. Raises OSError."""
+    path = path.resolve()  # so that a link remains a link
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, name = tempfile.mkstemp(prefix=f".{NAME}.", dir=path.parent)  # which only its owner can read
+    handle, name = tempfile.mkstemp(prefix=f".{NAME}.", dir=path.parent)  # readable by its owner alone
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=2, ensure_ascii=False)
@@ -121,29 +121,29 @@ def write_document(path: Path, document: Json) -> None:
 
 
 def _expanded(entry: Entry, place: str, environment: Mapping[str, str]) -> Entry:
-    def put_in(text: str, key: str) -> str:
+    def expand(text: str, key: str) -> str:
         def value(match: re.Match[str]) -> str:
-            name, otherwise = match.group(1), match.group(2)
+            name, default = match.group(1), match.group(2)
             if name.upper().startswith(OURS):
-                raise WrongFile(f"{place}.{key}: {name} is this server's own and given to nobody")
-            if otherwise is not None:
-                return environment.get(name) or otherwise
+                raise WrongFile(f"{place}.{key}: {name} is a variable of this server itself, which is not passed on")
+            if default is not None:
+                return environment.get(name) or default
             if name not in environment:
                 raise WrongFile(f"{place}.{key}: there is no variable {name} in the server's environment")
             return environment[name]
 
         return VARIABLE.sub(value, text)
 
-    def put_in_all(texts: Mapping[str, str], key: str) -> dict[str, str]:
-        return {name: put_in(text, f"{key}.{name}") for name, text in texts.items()}
+    def expand_all(texts: Mapping[str, str], key: str) -> dict[str, str]:
+        return {name: expand(text, f"{key}.{name}") for name, text in texts.items()}
 
     return entry.model_copy(
         update={
-            "command": entry.command and put_in(entry.command, "command"),
-            "args": [put_in(text, f"args[{i}]") for i, text in enumerate(entry.args)],
-            "env": put_in_all(entry.env, "env"),
-            "cwd": entry.cwd and put_in(entry.cwd, "cwd"),
-            "url": entry.url and put_in(entry.url, "url"),
-            "headers": put_in_all(entry.headers, "headers"),
+            "command": entry.command and expand(entry.command, "command"),
+            "args": [expand(text, f"args[{i}]") for i, text in enumerate(entry.args)],
+            "env": expand_all(entry.env, "env"),
+            "cwd": entry.cwd and expand(entry.cwd, "cwd"),
+            "url": entry.url and expand(entry.url, "url"),
+            "headers": expand_all(entry.headers, "headers"),
         }
     )

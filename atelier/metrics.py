@@ -1,4 +1,4 @@
-"""Every metric, declared once. Labels are bounded (routes, states, keys of models that exist): no client's words."""
+"""The gateway's metrics. Labels are bounded (routes, states, keys of existing models), never text of a client."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ LOAD = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 class GatewayMetrics:
-    """What a gateway counts. One of them for each CollectorRegistry."""
+    """The metrics of one gateway, in one CollectorRegistry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -102,7 +102,7 @@ class GatewayMetrics:
         first_text_seconds: float | None,
         begun_again: bool,
     ) -> None:
-        """One generation that has ended, however it did."""
+        """Count a generation that has ended, successfully or not."""
         self.prompt_tokens.labels(model).inc(prompt_tokens)
         self.cached_tokens.labels(model).inc(cached_tokens)
         self.completion_tokens.labels(model).inc(completion_tokens)
@@ -113,7 +113,7 @@ class GatewayMetrics:
             self.time_to_first_token.labels(model).observe(first_text_seconds)
 
     def count_reading(self, *, model: str, prompt_tokens: int, begun_again: bool) -> None:
-        """One call that read texts and generated none, however it ended."""
+        """Count a call that only read texts, such as embeddings, successful or not."""
         self.prompt_tokens.labels(model).inc(prompt_tokens)
         self.retries.inc(begun_again)
 
@@ -123,7 +123,7 @@ class GatewayMetrics:
 
     @contextmanager
     def load_wait(self) -> Iterator[None]:
-        """Inside, a request waits for a model to be loaded."""
+        """Measures the block, in which a request waits for a model to load."""
         with self.load_seconds.time():
             try:
                 yield
@@ -133,12 +133,12 @@ class GatewayMetrics:
             self.loads.labels("ready").inc()
 
     def watch_requests(self, active: Callable[[], float], waiting: Callable[[], float]) -> None:
-        """Where the numbers of requests in work are read from when they are asked for."""
+        """Read the numbers of active and waiting requests from these functions whenever metrics are collected."""
         self.active.set_function(active)
         self.waiting.set_function(waiting)
 
     def set_inventory(self, models: int, instances: dict[str, int]) -> None:
-        """How many models there are, and instances by state; every state that can be has its number."""
+        """Set the number of models, and of instances in every possible state."""
         self.models.set(models)
         for state, count in instances.items():
             self.instances.labels(state).set(count)

@@ -1,7 +1,7 @@
-"""Names of models and instances: their form, and which one a person means.
+"""Names of models and instances: their syntax, and what a name refers to.
 
 A model's key is `publisher/name`, or `publisher/name@variant` when several files share the name.
-Its instances are `key`, `key:2`, `key:3`, or an identifier of the operator's choice.
+Its instances are `key`, `key:2`, `key:3`, or have identifiers that the operator chose.
 """
 
 import difflib
@@ -22,47 +22,47 @@ MOST_REPLICAS = 64  # instances of one model
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """The request means a model: any of its instances may answer."""
+    """The name of a model: any of its instances may serve the request."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceName:
-    """The request means this instance and no other."""
+    """The name of an instance, which serves the request itself."""
 
     id: str
 
 
 def check_key(key: str) -> str:
-    """The key, if it has a key's form; otherwise InvalidRequest."""
+    """The key itself. Raises InvalidRequest when it is not well formed."""
     if len(key) > LONGEST_NAME or not KEY.fullmatch(key):
-        raise InvalidRequest('A model key is "publisher/name", of letters, digits and the signs . _ + -', param="key")
+        raise InvalidRequest('A model key is "publisher/name"; it consists of letters, digits and . _ + -', param="key")
     return key
 
 
 def check_identifier(identifier: str) -> str:
-    """The identifier, if an instance may be called so; otherwise InvalidRequest."""
+    """The identifier itself. Raises InvalidRequest when it is not well formed."""
     if len(identifier) > LONGEST_NAME or not IDENTIFIER.fullmatch(identifier):
-        raise InvalidRequest("An identifier is made of letters, digits and the signs . _ + - / @ :", param="identifier")
+        raise InvalidRequest("An identifier consists of letters, digits and . _ + - / @ :", param="identifier")
     return identifier
 
 
 def check_preset_name(name: str) -> str:
-    """The name, if a preset may be called so; otherwise InvalidRequest."""
+    """The name itself. Raises InvalidRequest when it is not well formed."""
     if len(name) > LONGEST_PRESET_NAME or not PRESET_NAME.fullmatch(name):
         raise InvalidRequest(
-            f"A preset's name is made of letters, digits, spaces and the signs . _ + -, at most {LONGEST_PRESET_NAME}.",
+            f"A preset's name consists of at most {LONGEST_PRESET_NAME} letters, digits, spaces and . _ + -",
             param="name",
         )
     return name
 
 
 def find_name(name: str, keys: Collection[str], instance_ids: Collection[str]) -> ModelName | InstanceName:
-    """What `name` means; ModelNotFound, with near names, when it means nothing or several things.
+    """What `name` refers to. Raises ModelNotFound, with near names, when it is unknown or ambiguous.
 
-    In this order: an exact key (all its instances), an exact instance, a short form of one key
-    (without publisher, without variant, in any case), the same of an instance's numbered name.
+    In this order: a key, an instance id, a short form of one key (without publisher or variant, in any case), a short
+    form of one instance id.
     """
     if name in keys:
         return ModelName(name)
@@ -96,7 +96,7 @@ def _short_matches(name: str, candidates: Iterable[str]) -> list[str]:
 
 
 def _short_forms(name: str) -> set[str]:
-    """`a/b@q4:2` may be called `a/b@q4:2`, `b@q4:2`, `a/b:2`, `b:2`."""
+    """The short forms of `a/b@q4:2`: itself, `b@q4:2`, `a/b:2`, `b:2`."""
     base, colon, number = name.partition(":")
     without_variant = base.partition("@")[0]
     bases = {base, without_variant, base.rpartition("/")[2], without_variant.rpartition("/")[2]}
@@ -107,18 +107,18 @@ def _not_found(name: str, known: list[str]) -> str:
     if hint := near_hint(name, known):
         return f'There is no model "{_shown(name)}".{hint}'
     if known:
-        return f'There is no model "{_shown(name)}". GET /v1/models lists those there are.'
-    return f'There is no model "{_shown(name)}": none is imported yet. Import one with: atelier import FILE'
+        return f'There is no model "{_shown(name)}". GET /v1/models lists the models.'
+    return f'There is no model "{_shown(name)}": no model is imported yet. Import one with: atelier import FILE'
 
 
 def near_hint(name: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: " Near names: a, b.", or nothing."""
+    """The end of an error about an unknown name: " Near names: a, b.", or ""."""
     near = near_names(name, known)
     return f" Near names: {', '.join(near)}." if near else ""
 
 
 def near_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known names most like `name`, or beginning most like it; best first."""
+    """The known names most similar to `name`, in whole or in their beginning; the most similar first."""
     wanted = name[:LONGEST_NAME].lower()
     by_form: dict[str, list[str]] = {}
     for candidate in known:

@@ -1,4 +1,4 @@
-"""What a chat template reads, by its syntax tree: templates differ in the names that they have for one thing."""
+"""What a chat template reads, according to its syntax tree: templates use different names for the same thing."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -12,14 +12,14 @@ IDS = ("id", "tool_call_id")
 
 @dataclass(frozen=True, slots=True)
 class TemplateReading:
-    """`compared`: texts that a name is compared with. `demanded`: the list of those that it must be one of."""
+    """`compared`: texts that a name is compared with. `demanded`: texts of which it must be one."""
 
-    variables: frozenset[str]  # that whoever renders it gives
-    names: frozenset[str]  # attributes and keys, of whatever
+    variables: frozenset[str]  # undeclared: the caller provides them
+    names: frozenset[str]  # of attributes and keys, of any object
     compared: Mapping[str, frozenset[str]]
     demanded: Mapping[str, frozenset[str]]
-    id_length: int  # that the ids of calls must have; 0: any
-    first_call_only: bool  # it looks at one call of a message, and at no other
+    id_length: int  # required length of tool call ids; 0: any
+    first_call_only: bool  # it reads only the first tool call of a message
 
 
 def read_template(tree: nodes.Template) -> TemplateReading:
@@ -46,7 +46,7 @@ def read_template(tree: nodes.Template) -> TemplateReading:
 
 
 def _name(expression: nodes.Node) -> str:
-    """Of a variable, an attribute or a key; "" of anything else. `x.get('key')` is a key too."""
+    """The name of a variable, attribute or key (also in `x.get('key')`); "" for any other expression."""
     match expression:
         case nodes.Name(name=str(name)) | nodes.Getattr(attr=str(name)):
             return name
@@ -75,7 +75,7 @@ def _texts(expression: nodes.Node) -> Iterator[str]:
 
 
 def _id_length(comparison: nodes.Compare) -> int:
-    """Of `call.id | length != 9`, 9."""
+    """The 9 of `call.id | length != 9`; 0 for any other comparison."""
     match comparison:
         case nodes.Compare(
             expr=nodes.Filter(name="length" | "count", node=nodes.Node() as measured),

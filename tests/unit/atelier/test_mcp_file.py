@@ -55,7 +55,7 @@ def test_variables_of_the_environment_are_put_in() -> None:
         ({"url": "https://a", "headers": {"K": "${NOT}"}}, "mcpServers.a.headers.K: there is no variable NOT"),
         (
             {"command": "a", "env": {"K": "${ATELIER_API_KEY}"}},
-            "mcpServers.a.env.K: ATELIER_API_KEY is this",
+            "mcpServers.a.env.K: ATELIER_API_KEY is a variable of this",
         ),
         ("a string", "mcpServers.a: "),
     ],
