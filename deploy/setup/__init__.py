@@ -1,4 +1,8 @@
-"""Makes a fresh machine ready: `.venv` from requirements.lock, with llama.cpp compiled for this machine.
+"""Prepares a fresh machine: `.venv` from requirements.lock, with llama.cpp compiled for this machine.
 
-Standard library only: it runs before anything is installed.
+It uses the standard library only, as nothing is installed yet.
 """
+
+
+class SetupError(Exception):
+    """Set-up cannot continue. The message says why and what to do next."""

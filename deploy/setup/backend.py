@@ -1,9 +1,9 @@
-"""Which of llama.cpp's backends to compile: a GPU's where one can be used, else this machine's CPU."""
+"""Which of llama.cpp's backends to compile: that of a usable GPU, otherwise the CPU."""
 
 from dataclasses import dataclass
 
+from deploy.setup import SetupError
 from deploy.setup.build_machine import Machine
-from deploy.setup.setup_error import SetupError
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class _Gpu:
-    """One kind of GPU as this machine has it: `toolchain` and `device` are empty where it lacks them."""
+    """One kind of GPU on this machine; `toolchain` and `device` are empty if it is missing."""
 
     name: str
     label: str
@@ -29,17 +29,17 @@ class _Gpu:
 
 
 def choose_backend(machine: Machine, wanted: str | None = None) -> Backend:
-    """The first GPU that has both its toolchain and a device, else the CPU; `wanted` (ATELIER_BACKEND) overrides."""
+    """The first kind of GPU with both a toolchain and a device, otherwise the CPU; `wanted` is ATELIER_BACKEND."""
     gpus = _gpus(machine)
     if wanted:
         return _wanted_backend(gpus, wanted)
     usable = next((gpu for gpu in gpus if gpu.toolchain and gpu.device), None)
     if usable:
-        return _gpu_backend(usable, f"{usable.device} and {usable.toolchain} are here")
-    # Two halves of different GPUs would be noise: the device that waits for its toolchain matters most.
-    halves = [f"{gpu.device} is here, but not {gpu.toolchain_needed}" for gpu in gpus if gpu.device]
-    halves += [f"{gpu.toolchain} is here, but not {gpu.device_needed}" for gpu in gpus if gpu.toolchain]
-    return _cpu_backend(halves[0] if halves else "no GPU is here that llama.cpp could use")
+        return _gpu_backend(usable, f"found {usable.device} and {usable.toolchain}")
+    # One reason is enough; a device without its toolchain is the most useful one.
+    halves = [f"found {gpu.device}, but not {gpu.toolchain_needed}" for gpu in gpus if gpu.device]
+    halves += [f"found {gpu.toolchain}, but not {gpu.device_needed}" for gpu in gpus if gpu.toolchain]
+    return _cpu_backend(halves[0] if halves else "found no GPU that llama.cpp can use")
 
 
 def _wanted_backend(gpus: tuple[_Gpu, ...], wanted: str) -> Backend:
@@ -48,7 +48,7 @@ def _wanted_backend(gpus: tuple[_Gpu, ...], wanted: str) -> Backend:
     if wanted == "cpu":
         return _cpu_backend(asked)
     if wanted not in named:
-        raise SetupError(f"{asked} is not a backend; these are: cpu, {', '.join(named)}")
+        raise SetupError(f"{asked} is not a backend; use one of cpu, {', '.join(named)}")
     gpu = named[wanted]
     if not gpu.toolchain:
         raise SetupError(f"{asked}, but this machine lacks {gpu.toolchain_needed}")
@@ -64,11 +64,11 @@ def _gpu_backend(gpu: _Gpu, why: str) -> Backend:
 
 
 def _portable_backend(gpu: _Gpu, why: str) -> Backend:
-    # A container image is built where there is no GPU. "Native" code for no device is none at all, so this one is
-    # compiled for every device and CPU llama.cpp knows.
-    told = f"{why}; no device is here, so for any"
+    # Container images are built on machines without a GPU, where there is no "native" device to compile for: this
+    # build is for every device and CPU that llama.cpp supports.
+    reason = f"{why}; found no device, so it is compiled for any"
     args = (*gpu.cmake_args, "-DGGML_NATIVE=OFF")
-    return Backend(gpu.name, f"{gpu.label}, portable", told, args, runs_here=False)
+    return Backend(gpu.name, f"{gpu.label}, portable", reason, args, runs_here=False)
 
 
 def _gpus(machine: Machine) -> tuple[_Gpu, ...]:

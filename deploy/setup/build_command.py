@@ -1,4 +1,4 @@
-"""Commands whose output goes to a log, is followed while they run, and is explained when they fail."""
+"""Commands whose output goes to a log file, is followed while they run, and is explained when they fail."""
 
 import os
 import re
@@ -9,21 +9,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from deploy.setup.setup_error import SetupError
+from deploy.setup import SetupError
 
 _HINTS = (
-    (r"no space left on device", "the disk is full: make room and run `make setup` again"),
+    (r"no space left on device", "the disk is full: free some space and run `make setup` again"),
     (
         r"killed signal|signal terminated program|out of memory|cannot allocate memory",
         "memory ran out: run `CMAKE_BUILD_PARALLEL_LEVEL=1 make setup`",
     ),
     (
         r"do not match the hashes",
-        "a download is not the file that requirements.lock names: check the package index in use",
+        "a download does not match its hash in requirements.lock: check the package index in use",
     ),
     (
         r"name resolution|name or service not known|connection|timed out|no matching distribution|proxyerror",
-        "the package index could not be reached: check the network or PIP_INDEX_URL, then run `make setup` again",
+        "the package index is not reachable: check the network or PIP_INDEX_URL, then run `make setup` again",
     ),
     (r"which is not installed|has requirement", "pyproject.toml and requirements.lock differ: run `make lock`"),
 )
@@ -32,11 +32,11 @@ _HINTS = (
 class CommandFailed(SetupError):
     def __init__(self, log: Path) -> None:
         self.lines = log.read_text(errors="replace").splitlines()
-        super().__init__(f"{explain_failure(self.lines)}\nThe whole log: {log}")
+        super().__init__(f"{explain_failure(self.lines)}\nComplete log: {log}")
 
 
 def explain_failure(lines: Sequence[str], shown: int = 30) -> str:
-    """The log's end, the first error where that lies further up, and what to do next."""
+    """The end of the log, the first error if it is further up, and what to do next."""
     end = lines[-shown:]
     first_error = next((line for line in lines if re.search(r"\berror:", line)), None)
     above = [first_error, "    ..."] if first_error and first_error not in end else []
@@ -46,7 +46,7 @@ def explain_failure(lines: Sequence[str], shown: int = 30) -> str:
 
 def hint_for(output: str) -> str:
     hints = (hint for pattern, hint in _HINTS if re.search(pattern, output, re.IGNORECASE))
-    return next(hints, "read the first error above; if it is the GPU's, `ATELIER_BACKEND=cpu make setup` does without")
+    return next(hints, "read the first error above; if it concerns the GPU, run `ATELIER_BACKEND=cpu make setup`")
 
 
 def run(
@@ -55,9 +55,9 @@ def run(
     env: Mapping[str, str] | None = None,
     follow: Callable[[list[str]], None] = lambda _: None,
 ) -> None:
-    """Runs `command`, calling `follow` with its new lines several times a second; raises CommandFailed."""
+    """Run `command`, and pass its new lines to `follow` several times a second. Raises CommandFailed."""
     with log.open("w") as sink, log.open(errors="replace") as source:
-        # A process group of its own, so that an interrupt ends the compilers as well and lets pip remove its folders.
+        # Its own process group, so that an interrupt also ends the compilers, and lets pip remove its folders.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
-"""What set-up needs to know about this machine, observed once, so that every choice is a function of it."""
+"""What set-up needs to know about this machine, observed once; and what the machine must have before a long build."""
 
+import importlib.util
 import os
 import platform
 import shlex
@@ -10,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.setup import SetupError
+
 
 @dataclass(frozen=True)
 class Tool:
-    """A compiler that is here, how it is called, and the version it gives itself."""
+    """A compiler: how it is called, and the version that it reports."""
 
     command: tuple[str, ...]
     version: str
@@ -21,7 +24,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Machine:
-    """A GPU is used when both its toolchain and a device are here: build servers carry nvcc without a GPU."""
+    """A GPU needs both a toolchain and a device: build servers have nvcc without a GPU."""
 
     system: str
     arch: str
@@ -55,7 +58,7 @@ def observe_machine(env: Mapping[str, str]) -> Machine:
 
 
 def find_compiler(named: str | None, usual: Iterable[str]) -> Tool | None:
-    """CC and CXX may hold a launcher as well (`ccache g++`); like CMake, they win over what is usual."""
+    """The compiler named by CC or CXX, which may include a launcher (`ccache g++`); if unset, the first usual one."""
     if named:
         return _tool(shlex.split(named))
     return next((tool for name in usual if (tool := find_tool(name))), None)
@@ -85,7 +88,7 @@ def _bin_folders(env: Mapping[str, str], *variables: str) -> list[str]:
 
 
 def _cpu() -> str:
-    """Model and instruction sets, which differ between machines of one platform name."""
+    """Model and instruction sets, which differ between machines of the same platform."""
     if platform.system() == "Darwin":
         return _output(["sysctl", "-n", "machdep.cpu.brand_string"]).strip()
     try:
@@ -95,14 +98,14 @@ def _cpu() -> str:
 
 
 def cpu_identity(cpuinfo: str) -> str:
-    told = ("model name", "flags", "features", "cpu implementer", "cpu part", "isa")
-    lines = {line for line in cpuinfo.splitlines() if line.split(":")[0].strip().lower() in told}
+    identifying = ("model name", "flags", "features", "cpu implementer", "cpu part", "isa")
+    lines = {line for line in cpuinfo.splitlines() if line.split(":")[0].strip().lower() in identifying}
     return "\n".join(sorted(lines))
 
 
 def _nvidia_gpus() -> tuple[str, ...]:
-    # The driver's list is read first, because nvidia-smi wakes the GPUs and can take seconds. A container without the
-    # GPUs sees the host's list all the same, but no control device.
+    # The driver's list comes first, as nvidia-smi wakes the GPUs, which can take seconds. A container without GPUs sees
+    # the host's list, but has no control device.
     if Path("/dev/nvidiactl").exists():
         listed = Path("/proc/driver/nvidia/gpus").glob("*/information")
         models = [line for path in listed for line in path.read_text().splitlines() if line.startswith("Model:")]
@@ -113,7 +116,7 @@ def _nvidia_gpus() -> tuple[str, ...]:
 
 
 def _amd_gpus() -> tuple[str, ...]:
-    """The architectures (`gfx_target_version`) of the nodes the compute driver knows; a CPU's node has 0."""
+    """The architectures (`gfx_target_version`) of the compute driver's nodes; a CPU's is 0."""
     if not Path("/dev/kfd").exists():
         return ()
     nodes = Path("/sys/class/kfd/kfd/topology/nodes").glob("*/properties")
@@ -127,3 +130,39 @@ def _has_vulkan_headers(env: Mapping[str, str]) -> bool:
     roots = [Path(env["VULKAN_SDK"])] if env.get("VULKAN_SDK") else [Path("/usr"), Path("/usr/local")]
     needed = ("include/vulkan/vulkan.h", "*/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake")
     return all(any(next(root.glob(name), None) for root in roots) for name in needed)
+
+
+_FREE_GB_NEEDED = 3
+_COMPILERS_MISSING = "apt install build-essential, dnf install gcc gcc-c++, or on macOS xcode-select --install"
+
+
+def require_venv() -> None:
+    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SetupError(f"this Python lacks the module {' and '.join(missing)}: apt install python3-venv")
+
+
+def require_free_disk(root: Path) -> None:
+    free = shutil.disk_usage(root).free / 1e9
+    if free < _FREE_GB_NEEDED:
+        raise SetupError(f"{root} has {free:.1f} GB free; set-up needs {_FREE_GB_NEEDED} GB")
+
+
+def require_compilers(env: Mapping[str, str]) -> None:
+    _require_compiler("C", find_compiler(env.get("CC"), ["cc", "gcc", "clang"]))
+    cxx = _require_compiler("C++", find_compiler(env.get("CXX"), ["c++", "g++", "clang++"]))
+    _require_cpp_headers(cxx)
+
+
+def _require_compiler(language: str, found: Tool | None) -> Tool:
+    if found is None:
+        raise SetupError(f"no {language} compiler found: {_COMPILERS_MISSING}")
+    return found
+
+
+def _require_cpp_headers(cxx: Tool) -> None:
+    # Without the standard library's headers, the build would fail after the download, with pages of CMake's output.
+    command = [*cxx.command, "-std=c++17", "-fsyntax-only", "-x", "c++", "-"]
+    program = "#include <filesystem>\nint main() {}\n"
+    if subprocess.run(command, input=program, text=True, capture_output=True).returncode:
+        raise SetupError(f"`{' '.join(command)}` cannot compile C++17: {_COMPILERS_MISSING}")

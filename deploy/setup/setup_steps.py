@@ -1,4 +1,4 @@
-"""The set-up itself, from what the machine is to an environment that serves."""
+"""The steps of the set-up: observe the machine, choose a backend, fill `.venv`."""
 
 import fcntl
 import hashlib
@@ -13,24 +13,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.setup import SetupError
 from deploy.setup.backend import Backend, choose_backend
 from deploy.setup.build_command import run
-from deploy.setup.build_machine import Machine, observe_machine
-from deploy.setup.console import Console, Phase
-from deploy.setup.llama_build import PACKAGE, build_wheel, cmake_args, require_loadable
-from deploy.setup.ninja_progress import BuildDisplay
-from deploy.setup.prerequisites import require_compilers, require_free_disk, require_venv
-from deploy.setup.requirements_lock import Lock, read_lock
-from deploy.setup.setup_error import SetupError
-from deploy.setup.virtualenv import Environment, Stamp
-from deploy.setup.wheel_cache import WheelCache, wheel_key
+from deploy.setup.build_machine import Machine, observe_machine, require_compilers, require_free_disk, require_venv
+from deploy.setup.console import BuildDisplay, Console, Phase
+from deploy.setup.llama_wheel import PACKAGE, WheelCache, build_wheel, cmake_args, require_loadable, wheel_key
+from deploy.setup.virtualenv import Environment, Lock, Stamp, read_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What this machine is to have."""
+    """What to install on this machine."""
 
     lock: Lock
     backend: Backend
@@ -43,7 +39,7 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     console = Console(sys.stdout, os.environ)
-    # Ended by a CI runner or a closed window, set-up takes its compilers along as it does for Ctrl-C.
+    # A CI runner or a closed window ends the compilers too, as Ctrl-C does.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda number, _: sys.exit(128 + number))
     try:
@@ -53,7 +49,7 @@ def main() -> int:
         print(f"set-up stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("set-up interrupted; `make setup` starts it again", file=sys.stderr)
+        print("set-up interrupted; run `make setup` to start again", file=sys.stderr)
         return 130
     return 0
 
@@ -69,7 +65,7 @@ def set_up(root: Path, env: Mapping[str, str], console: Console) -> None:
     require_free_disk(root)
     if not cache.find(plan.wheel_key):
         require_compilers(env)
-    console.say(f"llama.cpp's backend: {plan.backend.label} ({plan.backend.why})")
+    console.say(f"llama.cpp backend: {plan.backend.label} ({plan.backend.why})")
     with environment.being_filled(plan.stamp):
         fill(environment, plan, cache, console)
 
@@ -85,7 +81,7 @@ def fill(environment: Environment, plan: Plan, cache: WheelCache, console: Conso
         others.write_text(plan.lock.others)
         environment.install("--require-hashes", "-r", others)
     with console.phase("atelier"):
-        # setuptools is in the lock: an isolated build would fetch one that is not.
+        # setuptools is locked: an isolated build would download another version.
         environment.install("--no-build-isolation", "--editable", environment.root)
         require_whole(environment, plan, cache)
 
@@ -103,11 +99,11 @@ def expected_time(plan: Plan) -> str:
     compiling = f"compiling llama.cpp ({PACKAGE} {plan.lock.compiled.version}), once for this machine"
     if plan.backend.name == "cpu":
         return f"{compiling}: 4 to 6 minutes on two cores"
-    return f"{compiling}: 4 to 6 minutes on two cores for the CPU's part, and several times that for the GPU's"
+    return f"{compiling}: 4 to 6 minutes on two cores for the CPU backend, and several times that for the GPU's"
 
 
 def require_whole(environment: Environment, plan: Plan, cache: WheelCache) -> None:
-    """A wheel that does not load is not kept: it may come from a machine that only looks like this one."""
+    """Check the installation. A wheel that does not load is removed from the cache: another CPU may have built it."""
     run([environment.python, "-m", "pip", "check"], environment.log)
     if not plan.backend.runs_here:
         return
@@ -129,7 +125,7 @@ def plan_for(root: Path, machine: Machine, env: Mapping[str, str]) -> Plan:
 
 
 def installed_project(root: Path) -> Iterator[str]:
-    """What an editable install writes down: the project's table, and the packages there are to import."""
+    """What an editable install depends on: the project's metadata and its top-level packages."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
     yield json.dumps([project["build-system"], project["project"], project["tool"]["setuptools"]])
     yield from sorted(found.parent.name for found in root.glob("*/__init__.py"))
@@ -145,7 +141,7 @@ def fingerprint(*facts: str) -> str:
 
 @contextmanager
 def alone(root: Path, console: Console) -> Iterator[None]:
-    """One set-up at a time in a checkout: `make run` in one window and `make test` in another share `.venv`."""
+    """Allows one set-up at a time in a checkout: `make run` and `make test` in two windows share `.venv`."""
     folder = os.open(root, os.O_RDONLY)
     try:
         try:

@@ -1,6 +1,7 @@
-"""`.venv`: made, repaired, and known to be whole by its stamp."""
+"""`.venv` and its content: requirements.lock, and the stamp that marks a complete environment."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,39 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deploy.setup import SetupError
 from deploy.setup.build_command import run
 
 
 @dataclass(frozen=True)
+class Pin:
+    """One package of the lock; `text` is its lines, which are a valid requirements file for pip."""
+
+    name: str
+    version: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The lock, split into the package that is compiled here and all others."""
+
+    compiled: Pin
+    others: str
+
+
+def read_lock(text: str, compiled: str) -> Lock:
+    blocks = re.split(r"^(?=[^\s#])", text, flags=re.MULTILINE)
+    found = [block for block in blocks if block.startswith(f"{compiled}==")]
+    if len(found) != 1:
+        raise SetupError(f"requirements.lock has {len(found)} entries for {compiled} instead of one: run `make lock`")
+    version = found[0].split()[0].removeprefix(f"{compiled}==")
+    return Lock(Pin(compiled, version, found[0]), "".join(block for block in blocks if block != found[0]))
+
+
+@dataclass(frozen=True)
 class Stamp:
-    """What a finished `.venv` was made from: moved or of another Python it is made anew, else brought up to date."""
+    """What a complete `.venv` was made from. If root or Python differ it is recreated; if only the content, updated."""
 
     root: str
     python: str
@@ -36,7 +64,7 @@ class Environment:
 
     @contextmanager
     def being_filled(self, stamp: Stamp) -> Iterator[None]:
-        """Stamped at the end; whatever ends this early leaves the mark of an unfinished one, which is made anew."""
+        """Stamps the environment at the end. An interruption leaves its mark, and the next set-up recreates it."""
         if self._is_beyond_repair(stamp):
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(exist_ok=True)
@@ -47,7 +75,7 @@ class Environment:
 
     def ensure_python(self) -> None:
         if not self._runs():
-            # Started from within this very environment, only the Python below it is sure to stay.
+            # This may be the environment's own Python: the base Python is not removed with it.
             base = getattr(sys, "_base_executable", sys.executable)
             run([base, "-m", "venv", self.folder], self.log)
 
@@ -67,9 +95,9 @@ class Environment:
         return moved or self._unfinished.exists() or not self._runs()
 
     def _runs(self) -> bool:
-        question = "import pip, sys; print(sys.version)"
+        program = "import pip, sys; print(sys.version)"
         try:
-            done = subprocess.run([self.python, "-c", question], capture_output=True, text=True, timeout=60)
+            done = subprocess.run([self.python, "-c", program], capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.SubprocessError):
             return False
         return done.stdout.strip() == sys.version.strip()

@@ -7,16 +7,13 @@ from zipfile import ZipFile
 
 import pytest
 
+from deploy.setup import SetupError
 from deploy.setup.backend import choose_backend
 from deploy.setup.build_command import CommandFailed, explain_failure, hint_for, run
 from deploy.setup.build_machine import Machine, Tool, cpu_identity, find_compiler
-from deploy.setup.console import Console, clock
-from deploy.setup.llama_build import cmake_args
-from deploy.setup.ninja_progress import BuildDisplay, BuildProgress, bar
-from deploy.setup.requirements_lock import Pin, read_lock
-from deploy.setup.setup_error import SetupError
-from deploy.setup.virtualenv import Environment, Stamp
-from deploy.setup.wheel_cache import WheelCache, wheel_key
+from deploy.setup.console import BuildDisplay, BuildProgress, Console, bar, clock
+from deploy.setup.llama_wheel import WheelCache, cmake_args, wheel_key
+from deploy.setup.virtualenv import Environment, Pin, Stamp, read_lock
 
 BARE = Machine(
     system="Linux",
@@ -61,13 +58,13 @@ def test_a_gpu_with_its_toolchain_is_used_and_else_the_cpu(machine: Machine, nam
 def test_a_toolchain_without_a_device_does_not_choose_cuda() -> None:
     chosen = choose_backend(replace(BARE, nvcc=NVCC))
     assert chosen.name == "cpu"
-    assert chosen.why == "nvcc is here, but not an NVIDIA GPU"
+    assert chosen.why == "found nvcc, but not an NVIDIA GPU"
 
 
 def test_a_device_without_its_toolchain_says_what_to_install() -> None:
     chosen = choose_backend(replace(BARE, nvidia_gpus=("NVIDIA H100",)))
     assert chosen.name == "cpu"
-    assert chosen.why == "NVIDIA H100 is here, but not nvcc (install the CUDA toolkit)"
+    assert chosen.why == "found NVIDIA H100, but not nvcc (install the CUDA toolkit)"
 
 
 def test_glslc_without_the_headers_does_not_choose_vulkan() -> None:
@@ -285,7 +282,7 @@ def test_a_commands_lines_are_followed_whole(tmp_path: Path) -> None:
 
 
 def test_a_failing_command_names_its_log(tmp_path: Path) -> None:
-    with pytest.raises(CommandFailed, match=r"broken(.|\n)*The whole log: .*log"):
+    with pytest.raises(CommandFailed, match=r"broken(.|\n)*Complete log: .*log"):
         run(["sh", "-c", "echo broken; exit 3"], tmp_path / "log")
 
 
