@@ -1,15 +1,16 @@
-"""Completions cut into pieces, and the parts that a parser makes of them, joined."""
+"""Parses completions that arrive in pieces, and joins the parts."""
 
 from collections.abc import Callable, Iterable, Sequence
 
 from atelier.submission import ToolCallPiece
 from worker.output.completion_parts import OutputParser, Part, Reasoning, Text
 
-Told = tuple[str, ...]
+PlainPart = tuple[str, ...]
+"""("text", ...), ("reasoning", ...) or ("call", name, arguments)."""
 
 
-def told(parser: OutputParser, pieces: Iterable[str]) -> list[Told]:
-    """("text", ...), ("reasoning", ...), ("call", name, arguments), in their order."""
+def parts_of(parser: OutputParser, pieces: Iterable[str]) -> list[PlainPart]:
+    """The parts in their order, each as long as possible."""
     parts: list[Part] = []
     for piece in pieces:
         parts += parser.push(piece)
@@ -17,8 +18,8 @@ def told(parser: OutputParser, pieces: Iterable[str]) -> list[Told]:
     return joined(parts)
 
 
-def joined(parts: Sequence[Part]) -> list[Told]:
-    out: list[Told] = []
+def joined(parts: Sequence[Part]) -> list[PlainPart]:
+    out: list[PlainPart] = []
     for part in parts:
         match part:
             case Text(text):
@@ -35,7 +36,7 @@ def joined(parts: Sequence[Part]) -> list[Told]:
     return out
 
 
-def _append(out: list[Told], kind: str, text: str) -> None:
+def _append(out: list[PlainPart], kind: str, text: str) -> None:
     assert text
     if out and out[-1][0] == kind:
         out[-1] = (kind, out[-1][1] + text)
@@ -43,10 +44,10 @@ def _append(out: list[Told], kind: str, text: str) -> None:
         out.append((kind, text))
 
 
-def every_cut(make: Callable[[], OutputParser], text: str) -> list[Told]:
-    """What is told of the text, which is the same wherever it is cut."""
-    whole = told(make(), [text])
-    assert told(make(), text) == whole
+def every_cut(make: Callable[[], OutputParser], text: str) -> list[PlainPart]:
+    """The parts of the text, which are the same wherever it is cut."""
+    whole = parts_of(make(), [text])
+    assert parts_of(make(), text) == whole
     for at in range(1, len(text)):
-        assert told(make(), [text[:at], text[at:]]) == whole, text[:at]
+        assert parts_of(make(), [text[:at], text[at:]]) == whole, text[:at]
     return whole

@@ -1,1 +1,1 @@
-"""What a model writes, told apart as it streams: reasoning, text, tool calls."""
+"""Parses what a model writes: text, reasoning and tool calls, in the format of its family."""

@@ -34,7 +34,7 @@ def as_plain_chat(messages: Sequence[Json], tools: Tools | None, *, has_system: 
 
 
 def describe(tools: Tools) -> str:
-    """What the model is told about the tools."""
+    """The description of the tools that the model receives."""
     lines = [json.dumps(definition(tool)["function"], ensure_ascii=False) for tool in tools.callable]
     return "\n".join([BEFORE, *lines, AFTER])
 

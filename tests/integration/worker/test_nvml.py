@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds NVML by L
 
 
 def ask(environment: Mapping[str, str], how: str = ONCE) -> dict[str, dict[str, Any]]:
-    """The readings by bus id; CalledProcessError when there was an error."""
+    """The readings by bus id; raises CalledProcessError when it fails."""
     command = [sys.executable, "-W", "error", "-c", ASK.format(how)]
     surroundings = {**os.environ, **environment}
     process = subprocess.run(command, env=surroundings, capture_output=True, timeout=WAIT_SECONDS, check=True)
@@ -37,7 +37,7 @@ def ask(environment: Mapping[str, str], how: str = ONCE) -> dict[str, dict[str, 
     return found
 
 
-def test_a_gpu_is_told_in_full(tmp_path: Path) -> None:
+def test_a_gpu_is_reported_in_full(tmp_path: Path) -> None:
     assert ask(fake_nvml(tmp_path))["0000:c1:00.0"] == {
         "uuid": "GPU-1",
         "pci_bus_id": "0000:c1:00.0",
@@ -51,7 +51,7 @@ def test_a_gpu_is_told_in_full(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_gpu_cannot_tell_is_missing_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_what_a_gpu_does_not_report_is_missing_and_the_rest_is_there(tmp_path: Path) -> None:
     partial = ask(fake_nvml(tmp_path))["0000:c2:00.0"]
     assert {name: value for name, value in partial.items() if value is not None} == {
         "uuid": "GPU-2",

@@ -1,4 +1,4 @@
-"""A worker and the RPC servers that it is told of."""
+"""A worker and the RPC servers that it is given."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Grammars that would hang or crash a worker, in the process that is there for it."""
+"""Grammars that would hang or crash a worker, in the process that compiles them first."""
 
 import json
 import pickle

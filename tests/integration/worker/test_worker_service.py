@@ -84,7 +84,7 @@ async def test_the_events_of_all_calls_of_a_step_come_in_one_message(start: Star
     assert any({event.call for event in step.events} == {0, 1, 2, 3} for step in client.steps)
 
 
-async def test_choices_are_told_apart(start: Start) -> None:
+async def test_choices_are_distinguished(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     await client.submit(1, "a b", choices=3)
@@ -227,7 +227,7 @@ async def test_health_turns_serving_when_the_model_is_loaded_and_off_when_it_dra
     await bounded(stopping)
 
 
-async def test_the_status_stream_tells_of_loading_then_ready(start: Start) -> None:
+async def test_the_status_stream_reports_loading_then_ready(start: Start) -> None:
     server, client = await start(load_hold=True)
     statuses = client.stub.Supervise(pb.SuperviseRequest(instance_id="a/b"), metadata=client.metadata)
     assert (await bounded(statuses.read())).state == pb.WORKER_LOADING
@@ -264,7 +264,7 @@ async def test_a_call_that_is_not_understood_leaves_the_stream_to_the_others(sta
     assert (await client.finish(2))[0] == ["answered"]
 
 
-async def test_a_failed_load_is_told_with_its_reason(start: Start) -> None:
+async def test_a_failed_load_is_reported_with_its_reason(start: Start) -> None:
     server, client = await start(load_error="no such architecture")
     with pytest.raises(LoadFailed):
         await server.wait_ready()
@@ -306,7 +306,7 @@ async def test_shutdown_ends_the_workers_run(start: Start) -> None:
     await bounded(run)
 
 
-async def test_describe_tells_what_was_loaded(start: Start) -> None:
+async def test_describe_returns_what_was_loaded(start: Start) -> None:
     server, client = await start(Load(context_length=2048, parallel=3))
     await server.wait_ready()
     reply = await client.stub.Describe(pb.DescribeRequest(instance_id="a/b"), metadata=client.metadata)
@@ -314,7 +314,7 @@ async def test_describe_tells_what_was_loaded(start: Start) -> None:
     assert reply.load.context_length == 2048
 
 
-async def test_what_is_in_work_is_told_without_what_it_says(start: Start) -> None:
+async def test_calls_in_progress_are_listed_without_their_text(start: Start) -> None:
     server, client = await start(Load(parallel=1), **ENDLESS)
     await server.wait_ready()
     await client.submit(1, "my secret", request_id="first", priority=-1)

@@ -20,7 +20,7 @@ Logits = NDArray[np.float32]
 
 @pytest.fixture
 def chains() -> Iterator[Any]:
-    """Makes chains as a request with the given seed has them."""
+    """Makes the chain of a request with the given seed."""
     made = []
 
     def chain(seed: int, min_p: float = 0.05) -> Any:

@@ -1,4 +1,4 @@
-"""GBNF to Lark: what the translation lets through, asked of llguidance itself."""
+"""GBNF translated to Lark: what the translation accepts, by llguidance itself."""
 
 import pytest
 from llguidance import LLMatcher

@@ -89,7 +89,7 @@ branches = st.one_of(
 
 
 @given(given_branches=st.lists(branches, min_size=1, max_size=4), value=values)
-def test_no_value_tells_the_two_apart(given_branches: list[Any], value: Any) -> None:
+def test_no_value_distinguishes_the_two(given_branches: list[Any], value: Any) -> None:
     schema = {"oneOf": given_branches}
     assert jsonschema.Draft202012Validator(schema).is_valid(value) == jsonschema.Draft202012Validator(
         rewrite_one_of(schema)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.submission import Tool, Tools
-from tests.support.completions import Told, every_cut, told
+from tests.support.completions import PlainPart, every_cut, parts_of
 from worker.output.completion_parser import CompletionParser
 from worker.output.family_detection import REASONING
 from worker.output.family_format import ReasoningMarks
@@ -40,8 +40,8 @@ def call(name: str = "get_weather", **arguments: object) -> tuple[str, str, obje
     return ("call", name, arguments)
 
 
-def parsed(parts: list[Told]) -> list[tuple[object, ...]]:
-    """With the arguments as what they stand for: they are JSON."""
+def parsed(parts: list[PlainPart]) -> list[tuple[object, ...]]:
+    """With the arguments parsed: they are JSON."""
     return [(*part[:2], json.loads(part[2])) if part[0] == "call" else part for part in parts]
 
 
@@ -377,10 +377,12 @@ def test_a_completion_has_the_same_parts_wherever_it_is_cut(
 
 
 @pytest.mark.parametrize(("format", "text", "parts"), CASES)
-def test_what_breaks_off_is_told_as_far_as_it_goes(format: str, text: str, parts: list[tuple[object, ...]]) -> None:
+def test_a_call_that_breaks_off_is_emitted_as_far_as_it_goes(
+    format: str, text: str, parts: list[tuple[object, ...]]
+) -> None:
     for end in range(0, len(text), 3):
-        cut = told(parser(format), text[:end])
-        assert cut == told(parser(format), [text[:end]])
+        cut = parts_of(parser(format), text[:end])
+        assert cut == parts_of(parser(format), [text[:end]])
         names = [part[1] for part in cut if part[0] == "call"]
         assert names == [part[1] for part in parts if part[0] == "call"][: len(names)]
 
@@ -427,7 +429,7 @@ HY3_THOUGHT = ReasoningMarks("<think:opensource>", "</think:opensource>")
     ],
 )
 @pytest.mark.parametrize("tools", [TOOLS, None])
-def test_reasoning_and_answer_are_told_apart(
+def test_reasoning_and_answer_are_distinguished(
     format: str, reasoning: ReasoningMarks, opened: str, text: str, tools: Tools | None
 ) -> None:
     parts = [("reasoning", "Hm."), ("text", "Hello.")]
@@ -529,10 +531,10 @@ def test_a_malformed_call_is_text(format: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["[now(a=" + "-" * 20_000 + "1)]", "[now(a=" + "[" * 20_000, "[" * 5000])
 def test_what_is_nested_too_deep_is_text(text: str) -> None:
-    assert told(parser("pythonic"), [text]) == [("text", text)]
+    assert parts_of(parser("pythonic"), [text]) == [("text", text)]
 
 
-def test_arguments_that_break_off_stay_told_and_the_rest_is_text() -> None:
+def test_arguments_that_break_off_stay_emitted_and_the_rest_is_text() -> None:
     text = '<tool_call>{"name": "now", "arguments": {"a": 1,}}</tool_call> <tool_call>{"name": "now"}</tool_call>'
     parts = every_cut(lambda: parser("hermes"), text)
     assert parts == [("call", "now", '{"a": 1,'), ("text", "}}</tool_call>"), ("call", "now", "{}")]
@@ -556,7 +558,7 @@ def test_line_ends_within_strings_become_json() -> None:
     assert parts == [("call", "now", '{"a": "x\\ny"}')]
 
 
-def test_text_that_cannot_be_a_mark_is_told_at_once() -> None:
+def test_text_that_cannot_be_a_mark_is_emitted_at_once() -> None:
     streaming = parser("hermes", THINK)
     assert [len(streaming.push(piece)) for piece in ("Hello", " wor", "ld <", "b")] == [1, 1, 1, 1]
 
@@ -593,15 +595,15 @@ def test_a_result_that_the_model_makes_up_is_not_waited_for() -> None:
         "a>2]<]minimax[>[</a>",
     ],
 )
-def test_nested_arguments_that_break_off_stay_told(value: str) -> None:
+def test_nested_arguments_that_break_off_stay_emitted(value: str) -> None:
     text = ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">]<]minimax[>[<a>1]<]minimax[>[</a>]<]minimax[>[<'
-    assert told(parser("minimax-m3"), [text + value])[0] == ("call", "now", '{"a": 1')
+    assert parts_of(parser("minimax-m3"), [text + value])[0] == ("call", "now", '{"a": 1')
 
 
 @pytest.mark.parametrize("value", ["[" * 80, "x" * 5000, "<|tool_call>", ",", '<|"|>' + "x" * 10_000])
-def test_braced_arguments_that_break_off_stay_told(value: str) -> None:
+def test_braced_arguments_that_break_off_stay_emitted(value: str) -> None:
     text = "<|tool_call>call:now{a:1,b:" + value
-    assert told(parser("gemma-4"), [text])[0] == ("call", "now", '{"a": 1')
+    assert parts_of(parser("gemma-4"), [text])[0] == ("call", "now", '{"a": 1')
 
 
 def test_ids_are_as_the_family_wants_them() -> None:
@@ -631,16 +633,16 @@ def test_any_text_has_the_same_parts_wherever_it_is_cut(format: str, text: str, 
     while at < len(text):
         pieces.append(text[at : at + rng.randint(1, 5)])
         at += len(pieces[-1])
-    whole = told(parser(format, THINK), [text])
-    assert told(parser(format, THINK), pieces) == whole
-    assert told(parser(format, THINK), text) == whole
+    whole = parts_of(parser(format, THINK), [text])
+    assert parts_of(parser(format, THINK), pieces) == whole
+    assert parts_of(parser(format, THINK), text) == whole
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(FORMATS)), garbled)
 def test_no_text_is_lost(format: str, text: str) -> None:
-    """Without a call, all of it comes out, except for marks that stand for nothing."""
-    parts = told(parser(format), text)
+    """Without a call, all of it is emitted, except for marks without meaning."""
+    parts = parts_of(parser(format), text)
     last = FORMATS[format].end_of_turn
     if not FORMATS[format].messages and not (last and last in text) and all(part[0] == "text" for part in parts):
         for mark in FORMATS[format].ignored:

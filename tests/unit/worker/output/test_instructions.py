@@ -1,4 +1,4 @@
-"""Chats with tools, for templates that know of none."""
+"""Chats with tools, for templates that do not support them."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_the_system_message_ends_with_the_tools() -> None:
     assert '"name": "now", "description": "The time."' in describe(TOOLS)
 
 
-def test_a_chat_without_a_system_message_gets_one_or_tells_the_user_part() -> None:
+def test_a_chat_without_a_system_message_gets_one_or_the_user_message_describes_the_tools() -> None:
     assert as_plain_chat([user("a")], TOOLS, has_system=True)[0] == {"role": "system", "content": describe(TOOLS)}
     assert as_plain_chat([user("a")], TOOLS, has_system=False) == [user(f"{describe(TOOLS)}\n\na")]
 

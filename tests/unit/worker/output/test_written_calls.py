@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.completions import told
+from tests.support.completions import parts_of
 from tests.unit.worker.output.test_families import TOOLS
 from worker.output.completion_parser import CompletionParser
 from worker.output.family_detection import drops_calls
@@ -32,7 +32,7 @@ def test_calls_are_written_as_the_family_reads_them(format: str) -> None:
     (message,) = with_calls_written([{"role": "assistant", "content": "I look.", "tool_calls": CALLS}], FORMATS[format])
     assert "tool_calls" not in message
     read = FORMATS[format if format != "glm" else "json"]
-    said, first, second = told(CompletionParser(read, None, TOOLS), [message["content"]])
+    said, first, second = parts_of(CompletionParser(read, None, TOOLS), [message["content"]])
     assert said == ("text", "I look.")
     assert first == ("call", "get_weather", '{"city": "l\'é", "x": null}')
     assert second == ("call", "now", "{}")

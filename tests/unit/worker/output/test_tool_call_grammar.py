@@ -1,4 +1,4 @@
-"""Grammars of calls, by texts that a model without sense writes under them, over a vocabulary of bytes."""
+"""Grammars of calls: texts that random choices under them produce, over a vocabulary of bytes."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from llguidance import LLMatcher
 
 from atelier.submission import Tool, ToolChoice, Tools
 from tests.support.byte_vocabulary import TOKENS, byte_tokenizer
-from tests.support.completions import Told, told
+from tests.support.completions import PlainPart, parts_of
 from worker.engine.constraint.json_schema import embedded_schema
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.output.completion_parser import CompletionParser
@@ -76,7 +76,7 @@ def start(
 
 
 def written(matcher: LLMatcher, rng: random.Random, plain: bytes = b"ab ") -> str:
-    """What comes of random choices among what is allowed; of letters and digits only a few, so that texts end."""
+    """Random choices among the allowed tokens. Only a few letters and digits are chosen, so that texts end."""
     text = b""
     end = len(VOCABULARY) - 1
     while not matcher.is_stopped() and len(text) < 4000:
@@ -94,7 +94,7 @@ def written(matcher: LLMatcher, rng: random.Random, plain: bytes = b"ab ") -> st
     return text.decode(errors="replace")
 
 
-def check(parts: list[Told], tools: Tools) -> None:
+def check(parts: list[PlainPart], tools: Tools) -> None:
     schemas = {tool.name: tool.parameters for tool in tools.callable}
     assert parts
     calls = [part for part in parts if part[0] != "reasoning"]
@@ -114,7 +114,7 @@ def test_required_calls_parse_and_validate(format: str) -> None:
     for seed in range(4):
         text = written(start(format, tools, opened=opened_for(format)), random.Random(seed))
         if len(text) < 2000:  # others are too long to have ended
-            check(told(CompletionParser(FORMATS[format], None, tools, opened_for(format)), [text]), tools)
+            check(parts_of(CompletionParser(FORMATS[format], None, tools, opened_for(format)), [text]), tools)
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
@@ -122,7 +122,7 @@ def test_a_named_tool_is_the_one_called_and_once_if_one_is_called_at_a_time(form
     tools = Tools(TOOLS, ToolChoice.NAMED, "now", one_at_a_time=True)
     matcher = start(format, tools, opened=opened_for(format))
     text = written(matcher, random.Random(1))
-    *thoughts, last = told(CompletionParser(FORMATS[format], None, tools, opened_for(format)), [text])
+    *thoughts, last = parts_of(CompletionParser(FORMATS[format], None, tools, opened_for(format)), [text])
     assert last[:2] == ("call", "now")
     assert all(kind == "reasoning" for kind, _ in thoughts)  # type: ignore[misc]
     assert matcher.is_accepting() or matcher.is_stopped()
@@ -138,7 +138,7 @@ def test_reasoning_may_come_before_required_calls(opened: str) -> None:
     )
     matcher = start("hermes", tools, THINK, opened)
     assert matcher.validate_tokens(tokens_of(text)) == len(tokens_of(text))
-    parts = told(CompletionParser(FORMATS["hermes"], THINK, tools, opened), [text])
+    parts = parts_of(CompletionParser(FORMATS["hermes"], THINK, tools, opened), [text])
     assert parts == [("reasoning", "Hm { <tool"), ("call", "now", "{}")]
 
 

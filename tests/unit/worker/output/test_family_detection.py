@@ -142,7 +142,7 @@ def test_settings_win_over_the_template() -> None:
     assert half.reasoning == ReasoningMarks("<think>", "</y>")
 
 
-def test_the_reading_goes_on_where_the_prompt_ends() -> None:
+def test_parsing_continues_where_the_prompt_ends() -> None:
     choice = choose_parser(OutputFormat(), "{% if tools %}<tool_call>{% endif %}</think>", TOOLS)
     assert after_prompt(choice, "a<think>\n").opened == "<think>"
     assert after_prompt(choice, "what does <tool_call>").opened == ""
