@@ -42,7 +42,7 @@ test-system: setup ## run the system tests: real processes and the real model
 npm: setup ## download the tests' npm packages (MCP servers and conformance suite), and Node, to tests/npm
 	@$(BIN)/python -m tests.npm
 
-conformance: npm ## run MCP's conformance suite against our MCP server and host (CONFORMANCE_ARGS="--mode server --revision 2026-07-28")
+conformance: npm ## run MCP's conformance suite against our MCP server and client (CONFORMANCE_ARGS="--mode server --revision 2026-07-28")
 	@GRPC_VERBOSITY=error $(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
 lint: setup protos-check ## style, types, imports between layers, and stubs that match the protos

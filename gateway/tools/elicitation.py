@@ -67,7 +67,7 @@ class OpenQuestions:
         self._relays: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Question, owner: str, on_asked: OnAsked, seconds: float) -> Answer:
-        """The user's answer; CANCELLED after so many seconds."""
+        """The user's answer; CANCELLED after `seconds`."""
         opened = _OpenQuestion(
             f"elicit_{uuid.uuid4().hex}", owner, question, asyncio.get_running_loop().create_future()
         )

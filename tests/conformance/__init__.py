@@ -1,4 +1,4 @@
-"""MCP's public conformance suite, run against the gateway's MCP server and against its MCP host.
+"""MCP's public conformance suite, run against the gateway's MCP server and its MCP client.
 
-What is known to fail is listed, with the reason, in expected-*.yaml; the suite itself holds the results against it.
+Known failures are listed in expected-*.yaml, with their reasons; the suite itself compares its results with them.
 """

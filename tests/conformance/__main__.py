@@ -1,4 +1,4 @@
-"""`python -m tests.conformance`, what `make conformance` calls: exit code 0 if all is as the expected-*.yaml say."""
+"""`python -m tests.conformance`, which `make conformance` runs. Exit status 0: all results are as expected."""
 
 import argparse
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from tests.conformance import suite
-from tests.conformance.host import courier_command
+from tests.conformance.scenario_client import courier_command
 from tests.conformance.suite import REVISIONS, Leg, Outcome
 from tests.npm.installation import NotInstalled, node
 from tests.support.gateway_registry import fake_registry
@@ -25,14 +25,14 @@ async def test_server(leg: Leg) -> Outcome:
     with short_directory() as directory:
         async with fake_registry(directory) as registry, running_gateway(registry) as running:
             async with running.client() as http:
-                # Presets are prompts there, and this one the suite asks for.
+                # A preset is a prompt there, and the suite requests this one.
                 preset = {"prompt": {"system_prompt": "This is a simple prompt for testing."}}
                 (await http.put("/api/v1/presets/test_simple_prompt", json=preset)).raise_for_status()
             return await suite.run(leg, ["--url", f"{running.url}/mcp"])
 
 
 async def test_client(leg: Leg) -> Outcome:
-    """The gateway's MCP host."""
+    """The gateway's MCP client."""
     async with courier_command() as command:
         return await suite.run(leg, ["--command", command])
 
@@ -63,8 +63,8 @@ def _list(title: str, names: Sequence[str]) -> None:
 
 async def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--mode", choices=("server", "client"), help="only our server, or only our host")
-    parser.add_argument("--revision", choices=REVISIONS, help="only this one of the protocol's")
+    parser.add_argument("--mode", choices=("server", "client"), help="only the server, or only the client")
+    parser.add_argument("--revision", choices=REVISIONS, help="only this revision of the protocol")
     chosen = parser.parse_args()
     legs = [
         Leg(mode, revision)

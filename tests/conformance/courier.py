@@ -1,4 +1,4 @@
-"""`python courier.py SOCKET URL`, what the suite runs as the client: has the host behind the socket meet the server.
+"""`python courier.py SOCKET URL`, the suite's client: has the MCP client behind the socket run the scenario.
 
 The suite starts a client for each of its scenarios, all at once; forty that each load the gateway would keep a small
 machine busy for a minute. This one needs nothing but the standard library.
@@ -11,7 +11,7 @@ import sys
 
 
 def main(path: str, url: str) -> str:
-    """What went wrong, or nothing."""
+    """The error; empty if there was none."""
     asked = {"url": url, "context": json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}"))}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)

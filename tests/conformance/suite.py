@@ -1,4 +1,4 @@
-"""The suite's command line: one run of it, and what it says in the end."""
+"""The suite's command line: one run, and its summary."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ _VERDICTS = {
 
 @dataclass(frozen=True)
 class Leg:
-    """Which part of ours is tested, and in which revision of the protocol."""
+    """The part that is tested, and the revision of the protocol."""
 
     mode: Literal["server", "client"]
     revision: str
@@ -47,7 +47,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`passed` names scenarios; the other three scenarios or `scenario:check`. `log`: all that the suite said."""
+    """`passed` names scenarios; the other three scenarios or `scenario:check`. `log`: all of the suite's output."""
 
     leg: Leg
     exit_code: int
@@ -63,7 +63,7 @@ class Outcome:
 
 
 async def run(leg: Leg, target: Sequence[str]) -> Outcome:
-    """`target`: the options that say what is tested. Runs what the revision requires, in that revision's form."""
+    """`target`: the options that select what is tested. Runs what the revision requires."""
     shutil.rmtree(leg.results, ignore_errors=True)
     leg.results.mkdir(parents=True)
     log = leg.results / "log.txt"
@@ -74,7 +74,7 @@ async def run(leg: Leg, target: Sequence[str]) -> Outcome:
 
 
 def failed_checks(outcome: Outcome, name: str) -> Iterator[str]:
-    """What the suite found wrong in a scenario."""
+    """The faults that the suite found in a scenario."""
     scenario, _, only = name.partition(":")
     for found in outcome.leg.results.glob(f"**/{scenario.rpartition('/')[2]}-20*/checks.json"):
         yield from _failed(found, only)
@@ -101,11 +101,11 @@ def _command(leg: Leg) -> list[str]:
 
 def _outcome(leg: Leg, exit_code: int, log: Path) -> Outcome:
     text = _COLOUR.sub("", log.read_text())
-    told = {name: _listed(text, heading) for name, heading in _VERDICTS.items()}
-    failed = {name.partition(":")[0] for name in (*told["expected"], *told["unexpected"])}
-    # What is not required runs as well, and is not judged.
+    verdicts = {name: _listed(text, heading) for name, heading in _VERDICTS.items()}
+    failed = {name.partition(":")[0] for name in (*verdicts["expected"], *verdicts["unexpected"])}
+    # Scenarios that are not required run as well, and do not count.
     required = yaml.safe_load((script(_PACKAGE).parents[1] / f"requirements/{leg.revision}.yaml").read_text())[leg.mode]
-    return Outcome(leg, exit_code, [name for name in required if name not in failed], log=log, **told)
+    return Outcome(leg, exit_code, [name for name in required if name not in failed], log=log, **verdicts)
 
 
 def _listed(text: str, heading: str) -> list[str]:

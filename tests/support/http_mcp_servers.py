@@ -104,8 +104,8 @@ def _handshake(request: Request) -> bytes | None:
             return reply(json.dumps(error).encode())
         case "initialize":
             info = {"name": "odd", "version": "1"}
-            told = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
-            return reply(result_of(request, told))
+            initialized = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
+            return reply(result_of(request, initialized))
         case "notifications/initialized" | "notifications/cancelled":
             return reply(b"", status="202 Accepted")
         case "tools/list":

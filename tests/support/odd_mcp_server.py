@@ -1,4 +1,4 @@
-"""An MCP server over standard input and output that does what it is told to do wrong. A program, without the SDK.
+"""An MCP server over standard input and output that misbehaves in a chosen way. A program, without the SDK.
 
     odd_mcp_server.py BEHAVIOUR [FILE]
 

@@ -58,7 +58,7 @@ def entry_uri(kind: str, name: str) -> str:
 
 
 def kind_of(uri: str) -> tuple[str, str | None] | None:
-    """The kind and the entry's name, which is None for the kind's list. None for other URIs."""
+    """The kind and the entry's name (None: the kind's list). None for other URIs."""
     for kind, template in TEMPLATES.items():
         if uri == list_uri(kind):
             return kind, None

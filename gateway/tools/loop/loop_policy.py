@@ -1,4 +1,4 @@
-"""How far an answer may go on calling tools, and the call that its next step makes."""
+"""How far an answer may continue to call tools, and the call of its next step."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

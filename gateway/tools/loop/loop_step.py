@@ -64,7 +64,7 @@ class LoopStep:
         return [self._hosted(self._numbers[index], call) for index, call in calls if index in self._numbers]
 
     def endings(self) -> Sequence[Event]:
-        """What becomes of the finished step's calls: they run, wait for approval, or were cut off."""
+        """The finished step's calls: each runs, waits for approval, or was cut off."""
         assert self.finished is not None
         if self.finished.reason is StopReason.TOOL_CALLS:
             return [_ending(call) for call in self.calls()]

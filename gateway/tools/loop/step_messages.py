@@ -64,7 +64,7 @@ def _image(image: ToolImage, *, vision: bool) -> str | EncodedImage:
 
 
 class ImageBudget:
-    """How many images the tools of one answer may still return: a request may have only so many.
+    """How many images the tools of one answer may still return: a request has a limit of them.
 
     Owned by the answer's loop. Without it the first image too many would fail the whole answer.
     """

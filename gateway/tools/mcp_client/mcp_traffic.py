@@ -25,7 +25,7 @@ Sanitize = Callable[[Json], Awaitable[None]]
 
 
 class RateLimit:
-    """Slows its caller down to so many steps a second. A server that sends faster is held up by its full pipe."""
+    """Slows its caller down to a number of steps a second. A server that sends faster is held up by its full pipe."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
@@ -53,7 +53,7 @@ class ServerRequests:
         self._has_room.set()
 
     async def begin(self, request: JSONRPCRequest) -> bool:
-        """False for an id that is in use: the answers could not be told apart. Waits while too many are open."""
+        """False for an id that is in use: the answers could not be distinguished. Waits while too many are open."""
         await self._has_room.wait()
         name = str(request.id)
         if name in self._ids:

@@ -70,7 +70,7 @@ class PendingRequests:
     async def run(self, deadline: PausableDeadline, request: Coroutine[object, object, Result]) -> Result:
         """The request's result. Raises TimeoutError at the deadline.
 
-        Returns at once when it is cancelled or late. The request's task lives on while the SDK sends the server its
+        Returns at once when it is cancelled or late. The request's task continues while the SDK sends the server its
         cancellation, which takes seconds if the server does not read.
         """
         task = asyncio.create_task(request)
@@ -89,6 +89,6 @@ class PendingRequests:
 
 
 def retrieve_exception(task: asyncio.Task[Result]) -> None:
-    """A done callback: asyncio would otherwise log the error of a task that nobody awaits any longer."""
+    """A done callback: asyncio would otherwise log the error of a task that is no longer awaited."""
     if not task.cancelled():
         task.exception()

@@ -92,7 +92,7 @@ class SamplingCallback:
 class ModelSampling:
     """Completes servers' chats with this server's models. A `SamplingHandler`.
 
-    Their requests are queued with all others, in the fairness share of whoever uses the server.
+    Their requests are queued with all others, in the fairness share of the server's owner.
     """
 
     def __init__(self, inference: Inference) -> None:

@@ -1,4 +1,4 @@
-"""How much room the server's files take, over HTTP."""
+"""Disk use, over HTTP."""
 
 from atelier.errors import Unavailable
 from tests.support.gateway_registry import KEY, FakeRegistry
@@ -27,7 +27,7 @@ async def test_the_disk_is_shown_by_what_takes_its_room(gateway: RunningGateway)
     }
 
 
-async def test_what_the_registry_says_against_it_is_told(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_an_error_of_the_registry_is_returned(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.fail_with = Unavailable("not now")
     async with gateway.client() as http:
         reply = await http.get("/api/v1/disk")

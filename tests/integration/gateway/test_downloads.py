@@ -1,4 +1,4 @@
-"""What the hub has and what is on its way, over HTTP."""
+"""Searching the hub, and downloads, over HTTP."""
 
 from typing import Any
 
@@ -24,7 +24,9 @@ async def get(gateway: RunningGateway, path: str) -> tuple[int, Any]:
     return reply.status_code, reply.json()
 
 
-async def test_a_download_is_told_in_lm_studios_words_and_ours(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_download_is_returned_with_lm_studios_fields_and_ours(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
     status, reply = await post(gateway, DOWNLOAD, {"model": "acme/tiny-gguf", "quantization": "Q4_0", "revision": "v1"})
     assert status == 200
     assert (reply["job_id"], reply["status"], reply["state"]) == ("d1", "downloading", "queued")
@@ -83,7 +85,9 @@ async def test_a_download_is_paused_resumed_and_cancelled(gateway: RunningGatewa
         (DOWNLOAD, 400, "model"),
     ],
 )
-async def test_wrong_wishes_are_refused(gateway: RunningGateway, path: str, status: int, param: str | None) -> None:
+async def test_invalid_requests_are_rejected(
+    gateway: RunningGateway, path: str, status: int, param: str | None
+) -> None:
     answered, reply = await post(gateway, path)
     assert (answered, reply["error"].get("param")) == (status, param)
 
@@ -92,7 +96,7 @@ async def test_wrong_wishes_are_refused(gateway: RunningGateway, path: str, stat
     ("error", "status"),
     [(HubAccessDenied("Accept their terms."), 403), (HubUnavailable("away"), 503), (DiskFull("full"), 507)],
 )
-async def test_what_stands_against_a_download_is_told(
+async def test_the_reason_why_a_download_cannot_start_is_returned(
     gateway: RunningGateway, registry: FakeRegistry, error: Any, status: int
 ) -> None:
     registry.fail_with = error

@@ -96,7 +96,7 @@ async def never_asked(question: Json) -> None:
 
 
 async def scripted(registry: FakeRegistry, *turns: Json) -> Callable[[], str]:
-    """What the model has got of its tool at last."""
+    """The tool's result in the model's last prompt."""
     registry.models[KEY] = model_message(made_for_tools=True)
     requests = await follow(registry, *(turns or (OPENS, SAYS)))
     return lambda: str(messages_of(requests[-1])[-1]["content"])
@@ -136,7 +136,7 @@ async def test_a_user_may_refuse_to_answer(registry: FakeRegistry, tmp_path: Pat
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-async def test_a_wrong_answer_is_told_and_the_question_stays_open(
+async def test_an_invalid_answer_is_rejected_and_the_question_stays_open(
     registry: FakeRegistry, tmp_path: Path, new_url: str, elsewhere: bool
 ) -> None:
     result = await scripted(registry)
@@ -192,7 +192,7 @@ async def test_a_call_takes_no_time_while_its_user_thinks(registry: FakeRegistry
     options = {"home": home(tmp_path, new_url, timeout=1.5), "mcp_seconds": 1.5, "mcp_elicitation": 1.6}
 
     async def reply(question: Json) -> None:
-        pass  # until it is cancelled, which is later than a call may end
+        pass  # until it is cancelled, after the call's time limit
 
     async with running_gateway(registry, **options) as gateway:
         await converse(gateway, reply)

@@ -55,7 +55,7 @@ async def post(gateway: RunningGateway, path: str, body: dict[str, Any]) -> http
         return await http.post(path, json=body)
 
 
-async def test_a_chat_completion_goes_on_with_what_the_tool_said(
+async def test_a_chat_completion_continues_with_the_tools_result(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, READS, ANSWERS)
@@ -85,7 +85,7 @@ async def test_a_chat_completion_goes_on_with_what_the_tool_said(
     assert reply["usage"]["prompt_tokens"] == sum(map(len, prompts))
 
 
-async def test_a_stream_tells_of_the_call_and_of_its_end(
+async def test_a_stream_reports_the_call_and_its_end(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS)
@@ -93,8 +93,8 @@ async def test_a_stream_tells_of_the_call_and_of_its_end(
     events = events_of((await post(gateway, CHATS[0], body)).text)
     assert events[-1] == "[DONE]"
     deltas = [event["choices"][0]["delta"] for event in events[:-2]]
-    told = [delta["mcp_calls"][0] for delta in deltas if "mcp_calls" in delta]
-    assert told[0] == {
+    calls = [delta["mcp_calls"][0] for delta in deltas if "mcp_calls" in delta]
+    assert calls[0] == {
         "index": 0,
         "id": "call_00",
         "type": "mcp_call",
@@ -102,8 +102,8 @@ async def test_a_stream_tells_of_the_call_and_of_its_end(
         "name": "read_note",
         "arguments": "",
     }
-    assert "".join(each["arguments"] for each in told[:-1]) == '{"name": "n1"}'
-    assert told[-1] == {"index": 0, "status": "completed", "output": NOTE, "error": None}
+    assert "".join(each["arguments"] for each in calls[:-1]) == '{"name": "n1"}'
+    assert calls[-1] == {"index": 0, "status": "completed", "output": NOTE, "error": None}
     assert "".join(delta.get("content") or "" for delta in deltas) == "It is blue."
     assert [event["choices"][0]["finish_reason"] for event in events[:-2]].count("stop") == 1
 
@@ -188,14 +188,14 @@ async def test_calls_of_one_step_run_side_by_side_and_their_results_keep_their_o
     assert [result[:2] for result in results] == ["n0", "n1", "n2"]
 
 
-async def test_a_tool_that_fails_is_told_to_the_model_and_to_the_client(
+async def test_a_failed_tool_is_reported_to_the_model_and_to_the_client(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, {"text": "", "tool_calls": [call("fail", reason="no ink")]}, ANSWERS)
     reply = (await post(gateway, CHATS[0], openai_body(server))).json()
-    [told] = reply["choices"][0]["message"]["mcp_calls"]
-    assert (told["status"], told["output"]) == ("failed", None)
-    assert "no ink" in told["error"]
+    [failed] = reply["choices"][0]["message"]["mcp_calls"]
+    assert (failed["status"], failed["output"]) == ("failed", None)
+    assert "no ink" in failed["error"]
     result = messages_of(requests[-1])[-1]["content"]
     assert result.startswith("Error:")
     assert "no ink" in result
@@ -233,7 +233,7 @@ async def test_only_tools_that_read_are_offered_where_that_is_asked_for(
     assert tools_of(requests[-1]) == ["read_note"]
 
 
-async def test_names_that_meet_are_told_apart_by_their_server(
+async def test_equal_names_are_distinguished_by_their_server(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     mine = {"type": "function", "function": {"name": "fail"}}
@@ -362,8 +362,8 @@ async def test_the_end_of_the_server_ends_calls_that_run_with_an_error(
     await gateway.gateway.drain(0)
     reply = await asking
     assert reply.status_code == (200 if streams else 503)
-    told = events_of(reply.text)[-1 if path != CHATS[1] else -2] if streams else reply.json()
-    assert "The server stopped before" in json.dumps(told)
+    ended = events_of(reply.text)[-1 if path != CHATS[1] else -2] if streams else reply.json()
+    assert "The server stopped before" in json.dumps(ended)
     await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
     assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0
 

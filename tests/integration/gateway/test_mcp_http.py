@@ -1,4 +1,4 @@
-"""The MCP server's route: who may call it, how a call is given up, and two gateways for one client."""
+"""The MCP server's route: who may call it, how a call is cancelled, and two gateways for one client."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ def in_work(gateway: RunningGateway) -> int:
 
 @contextlib.asynccontextmanager
 async def generating(mcp: Client, registry: FakeRegistry) -> AsyncIterator["asyncio.Task[Any]"]:
-    """A call that would take minutes, once a worker is at it."""
+    """A call that would take minutes, once a worker runs it."""
     registry.script = LONG
     call = asyncio.create_task(mcp.call_tool("chat", CHAT))
     try:
@@ -57,7 +57,7 @@ async def test_a_cancelled_call_frees_the_sequence(gateway: RunningGateway, regi
         call.cancel()
         await until(lambda: active(registry) == 0)
         await until(lambda: in_work(gateway) == 0)
-        assert (await mcp.list_tools()).tools  # the client goes on
+        assert (await mcp.list_tools()).tools  # the client can continue
 
 
 async def test_a_cancelled_call_gives_up_the_wait_for_a_load(
@@ -90,13 +90,13 @@ async def test_a_client_that_leaves_frees_the_sequence(
     named = {name.replace("-", "_"): value for name, value in headers.items()}
     with structlog.testing.capture_logs() as lines:
         _, writer = await gateway.raw(post_bytes("/mcp", message, **named))
-        await until(lambda: gateway.gateway.admission.active == 1)  # has heard that the worker took it
+        await until(lambda: gateway.gateway.admission.active == 1)  # the worker has accepted it
         writer.close()
         await until(lambda: active(registry) == 0)
         await until(lambda: in_work(gateway) == 0)
         await until(lambda: [line for line in lines if line["event"] == "request"])
-    (told,) = [line for line in lines if line["event"] == "request"]
-    assert (told["model"], told["prompt_tokens"]) == (KEY, 2)
+    (entry,) = [line for line in lines if line["event"] == "request"]
+    assert (entry["model"], entry["prompt_tokens"]) == (KEY, 2)
 
 
 async def test_a_stranger_cannot_cancel_a_call(gateway: RunningGateway, registry: FakeRegistry) -> None:
@@ -166,7 +166,7 @@ async def test_web_pages_and_names_of_strangers_are_forbidden(gateway: RunningGa
 
 async def test_a_web_page_that_may_call_can_read_the_name_of_its_session(registry: FakeRegistry) -> None:
     origin = "https://page.example"
-    wish = {
+    preflight_headers = {
         "access-control-request-method": "POST",
         "access-control-request-headers": "mcp-protocol-version, mcp-method, mcp-name, mcp-session-id",
     }
@@ -174,7 +174,7 @@ async def test_a_web_page_that_may_call_can_read_the_name_of_its_session(registr
         running_gateway(registry, cors=origin) as gateway,
         gateway.client(headers={"accept": ACCEPT, "origin": origin}) as http,
     ):
-        preflight = await http.options("/mcp", headers=wish)
+        preflight = await http.options("/mcp", headers=preflight_headers)
         reply = await http.post("/mcp", json=INITIALIZE)
     assert (preflight.status_code, reply.status_code) == (200, 200)
     assert "mcp-session-id" in reply.headers["access-control-expose-headers"]
@@ -206,9 +206,9 @@ async def test_a_call_is_counted_and_logged_with_its_model(gateway: RunningGatew
     async with mcp_client(gateway.url, mode) as mcp:
         await mcp.call_tool("chat", {"model": KEY, "prompt": "one two three"})
     async with gateway.client() as http:
-        told = (await http.get("/metrics")).text
-    assert f'atelier_completion_tokens_total{{model="{KEY}"}} 3.0' in told
-    assert 'atelier_requests_total{route="/mcp",status="200"}' in told
+        metrics = (await http.get("/metrics")).text
+    assert f'atelier_completion_tokens_total{{model="{KEY}"}} 3.0' in metrics
+    assert 'atelier_requests_total{route="/mcp",status="200"}' in metrics
 
 
 class Balancer(httpx2.AsyncBaseTransport):

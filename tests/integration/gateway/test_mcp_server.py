@@ -1,4 +1,4 @@
-"""The MCP server, driven by the official client: what its tools, resources and prompts answer."""
+"""The MCP server, driven by the official client: the results of its tools, resources and prompts."""
 
 import asyncio
 import json
@@ -99,24 +99,24 @@ async def test_a_chat_has_messages_settings_and_a_preset(mcp: Client, gateway: R
     await put_preset(gateway, "brief", system_prompt="be brief")
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     messages.append({"role": "user", "content": "one two three four"})
-    told = await called(mcp, "chat", model=KEY, messages=messages, preset="brief")
-    assert (told["text"], told["finish_reason"]) == ("one two three", "length")
-    told = await called(mcp, "chat", model=KEY, messages=messages, preset="brief", settings={"max_tokens": 2})
-    assert told["text"] == "one two"
-    told = await called(mcp, "chat", model=KEY, messages=messages, settings={"stop": ["two"]})
-    assert (told["text"], told["finish_reason"]) == ("one ", "stop")
+    result = await called(mcp, "chat", model=KEY, messages=messages, preset="brief")
+    assert (result["text"], result["finish_reason"]) == ("one two three", "length")
+    result = await called(mcp, "chat", model=KEY, messages=messages, preset="brief", settings={"max_tokens": 2})
+    assert result["text"] == "one two"
+    result = await called(mcp, "chat", model=KEY, messages=messages, settings={"stop": ["two"]})
+    assert (result["text"], result["finish_reason"]) == ("one ", "stop")
 
 
 async def test_text_comes_as_progress_while_it_is_generated(mcp: Client, registry: FakeRegistry) -> None:
     registry.script = {"text": "one two three four", "reasoning": "hm hm", "step_seconds": 0.01}
-    heard: list[tuple[float, str | None]] = []
+    reported: list[tuple[float, str | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append((progress, message))
+        reported.append((progress, message))
 
     result = await mcp.call_tool("chat", {"model": KEY, "prompt": "x"}, progress_callback=hear)
-    await until(lambda: "".join(text or "" for _, text in heard) == "one two three four")
-    steps = [progress for progress, _ in heard]
+    await until(lambda: "".join(text or "" for _, text in reported) == "one two three four")
+    steps = [progress for progress, _ in reported]
     assert len(steps) > 2
     assert steps == sorted(set(steps))
     assert result.structured_content is not None
@@ -125,20 +125,20 @@ async def test_text_comes_as_progress_while_it_is_generated(mcp: Client, registr
 
 async def test_a_load_comes_as_progress_before_the_first_text(mcp: Client, registry: FakeRegistry) -> None:
     registry.hold_loads = True
-    heard: list[tuple[float, str | None]] = []
+    reported: list[tuple[float, str | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append((progress, message))
+        reported.append((progress, message))
 
     asked = asyncio.create_task(mcp.call_tool("chat", {"model": KEY, "prompt": "one"}, progress_callback=hear))
     await asyncio.wait_for(registry.asked.wait(), PATIENCE)
     for done in (0.25, 0.75):
         registry.set_instance(pb.Instance(id=KEY, model_key=KEY, state=pb.LOADING, load_progress=done))
-        await until(lambda done=done: (done, None) in heard)
+        await until(lambda done=done: (done, None) in reported)
     registry.released.set()
     assert not (await asyncio.wait_for(asked, PATIENCE)).is_error
-    await until(lambda: len(heard) == 3)
-    assert heard == [(0.25, None), (0.75, None), (1, "one")]
+    await until(lambda: len(reported) == 3)
+    assert reported == [(0.25, None), (0.75, None), (1, "one")]
 
 
 async def test_a_text_is_continued(mcp: Client, registry: FakeRegistry) -> None:
@@ -169,12 +169,12 @@ async def test_models_are_listed_described_loaded_and_unloaded(mcp: Client) -> N
     assert "No instance" in await refused(mcp, "unload_model", instance_id="mine")
 
 
-async def test_settings_are_told_with_their_origins(mcp: Client, gateway: RunningGateway) -> None:
+async def test_settings_are_returned_with_their_origins(mcp: Client, gateway: RunningGateway) -> None:
     await put_preset(gateway, "cool", system_prompt="be cool")
-    told = await called(mcp, "effective_settings", model=KEY, preset="cool")
-    assert told["settings"]["temperature"] == {"value": 0.2, "origin": "preset cool"}
+    result = await called(mcp, "effective_settings", model=KEY, preset="cool")
+    assert result["settings"]["temperature"] == {"value": 0.2, "origin": "preset cool"}
     async with gateway.client() as http:
-        assert (await http.get(f"/api/v1/models/{KEY}/settings?preset=cool")).json() == told
+        assert (await http.get(f"/api/v1/models/{KEY}/settings?preset=cool")).json() == result
 
 
 async def test_the_hub_is_searched(mcp: Client, registry: FakeRegistry) -> None:
@@ -183,15 +183,15 @@ async def test_the_hub_is_searched(mcp: Client, registry: FakeRegistry) -> None:
 
 
 async def test_a_download_tells_its_bytes_until_it_has_ended(mcp: Client, registry: FakeRegistry) -> None:
-    heard: list[tuple[float, float | None]] = []
+    reported: list[tuple[float, float | None]] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append((progress, total))
+        reported.append((progress, total))
 
     asked = asyncio.create_task(mcp.call_tool("download_model", {"model": "acme/new"}, progress_callback=hear))
     await until(lambda: registry.downloads)
     registry.set_download(state=pb.DOWNLOAD_DOWNLOADING, done_bytes=400)
-    await until(lambda: (400, 1000) in heard)
+    await until(lambda: (400, 1000) in reported)
     registry.models["acme/new"] = model_message("acme/new")
     registry.tell(pb.Change(model=registry.models["acme/new"]))
     registry.set_download(state=pb.DOWNLOAD_COMPLETED, done_bytes=1000, model_key="acme/new")
@@ -205,7 +205,7 @@ async def test_a_download_tells_its_bytes_until_it_has_ended(mcp: Client, regist
     }
 
 
-async def test_a_download_goes_on_without_whoever_waited(modern: Client, registry: FakeRegistry) -> None:
+async def test_a_download_continues_when_its_caller_leaves(modern: Client, registry: FakeRegistry) -> None:
     asked = asyncio.create_task(modern.call_tool("download_model", {"model": "acme/new"}))
     await until(lambda: registry.downloads)
     asked.cancel()
@@ -224,7 +224,7 @@ async def test_a_download_that_fails_says_why(mcp: Client, registry: FakeRegistr
 
 
 @pytest.mark.parametrize(
-    ("tool", "arguments", "told"),
+    ("tool", "arguments", "message"),
     [
         ("chat", {"model": "nothing", "prompt": "x"}, 'There is no model "nothing"'),
         ("chat", {"model": KEY}, "Give either messages or a prompt."),
@@ -240,9 +240,9 @@ async def test_a_download_that_fails_says_why(mcp: Client, registry: FakeRegistr
     ],
 )
 async def test_what_is_wrong_with_a_call_is_its_result(
-    modern: Client, tool: str, arguments: dict[str, Any], told: str
+    modern: Client, tool: str, arguments: dict[str, Any], message: str
 ) -> None:
-    assert (await refused(modern, tool, **arguments)).startswith(told)
+    assert (await refused(modern, tool, **arguments)).startswith(message)
 
 
 async def test_an_unknown_tool_is_a_fault_of_the_protocol(mcp: Client) -> None:
@@ -336,15 +336,15 @@ async def test_those_who_listen_hear_of_changes(
     uri = f"atelier://instances/{KEY}"
     async with modern.listen(
         prompts_list_changed=True, resources_list_changed=True, resource_subscriptions=[uri]
-    ) as heard:
+    ) as events:
         async with asyncio.timeout(PATIENCE):
             await registry.start_instance()
-            assert [await anext(heard), await anext(heard)] == [ResourcesListChanged(), ResourceUpdated(uri)]
+            assert [await anext(events), await anext(events)] == [ResourcesListChanged(), ResourceUpdated(uri)]
             await put_preset(gateway, "brief", system_prompt="be brief")
-            assert {await anext(heard), await anext(heard)} == {ResourcesListChanged(), PromptsListChanged()}
+            assert {await anext(events), await anext(events)} == {ResourcesListChanged(), PromptsListChanged()}
 
 
-async def test_who_listens_is_told_when_the_server_stops(modern: Client, gateway: RunningGateway) -> None:
-    async with modern.listen(resources_list_changed=True) as heard, asyncio.timeout(PATIENCE):
+async def test_listening_clients_are_notified_when_the_server_stops(modern: Client, gateway: RunningGateway) -> None:
+    async with modern.listen(resources_list_changed=True) as events, asyncio.timeout(PATIENCE):
         await gateway.gateway.drain(0)
-        assert [event async for event in heard] == []
+        assert [event async for event in events] == []

@@ -1,4 +1,4 @@
-"""The operator's MCP servers: how they are told of, tried, and what they may ask of models and users."""
+"""The operator's MCP servers: their state, their test, and what they may ask models and users."""
 
 import json
 import sys
@@ -118,10 +118,10 @@ async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeReg
 
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_a_server_asks_the_user_where_that_is_allowed(allowed: bool) -> None:
-    heard: list[ElicitRequestParams] = []
+    questions: list[ElicitRequestParams] = []
 
     async def elicit(server: Server, params: ElicitRequestParams) -> ElicitResult:
-        heard.append(params)
+        questions.append(params)
         return ElicitResult(action="accept", content={"name": "Ada"})
 
     pool = ServerPool(AddressGuard())
@@ -129,6 +129,6 @@ async def test_a_server_asks_the_user_where_that_is_allowed(allowed: bool) -> No
     question = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
     answer = await asked(pool, server, "elicitation/create", question, elicit)
     await pool.close()
-    assert len(heard) == allowed
+    assert len(questions) == allowed
     assert ("elicitation" in answer["client"]) is allowed
     assert (answer["reply"] or {}).get("content") == ({"name": "Ada"} if allowed else None)

@@ -32,8 +32,8 @@ async def gateway(registry: FakeRegistry, server: ToolServer) -> AsyncIterator[R
 
 
 def tool(server: ToolServer, **more: Any) -> dict[str, Any]:
-    told = {"type": "mcp", "server_label": "notes", "server_url": server.url, "require_approval": "never", **more}
-    return {name: value for name, value in told.items() if value is not None}
+    tool = {"type": "mcp", "server_label": "notes", "server_url": server.url, "require_approval": "never", **more}
+    return {name: value for name, value in tool.items() if value is not None}
 
 
 async def ask(client: openai.AsyncOpenAI, server: ToolServer, **more: Any) -> Response:
@@ -60,7 +60,7 @@ def of_kind(response: Any, kind: str) -> list[Any]:
     return [item for item in response.output if item.type == kind]
 
 
-async def test_an_answer_goes_on_with_what_the_tool_said(
+async def test_an_answer_continues_with_the_tools_result(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, READS, ANSWERS)
@@ -86,14 +86,14 @@ async def test_a_stream_has_openais_events_and_ends_with_what_the_whole_answer_i
 ) -> None:
     await follow(registry, READS, ANSWERS, READS, ANSWERS)
     events = await stream(gateway, server)
-    told = [event.type.removeprefix("response.") for event in events]
-    assert told[:6] == [
+    types = [event.type.removeprefix("response.") for event in events]
+    assert types[:6] == [
         *("created", "in_progress", "output_item.added", "mcp_list_tools.in_progress", "mcp_list_tools.completed"),
         "output_item.done",
     ]
     begins = next(number for number, event in enumerate(events) if "mcp_call" in event.type) - 1
-    pieces = told.count("mcp_call_arguments.delta")
-    assert told[begins : begins + pieces + 5] == [
+    pieces = types.count("mcp_call_arguments.delta")
+    assert types[begins : begins + pieces + 5] == [
         *("output_item.added", "mcp_call.in_progress", *["mcp_call_arguments.delta"] * pieces),
         *("mcp_call_arguments.done", "mcp_call.completed", "output_item.done"),
     ]
@@ -123,7 +123,7 @@ async def test_the_official_clients_stream_knows_the_calls(
     assert final.output_text == "It is blue."
 
 
-async def test_calls_that_run_side_by_side_are_told_apart(
+async def test_concurrent_calls_are_distinguished(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     calls = [call("read_note", name=f"n{number}") for number in range(3)]
@@ -136,9 +136,7 @@ async def test_calls_that_run_side_by_side_are_told_apart(
     assert running == ["response.mcp_call.in_progress"] * 3 + ["response.mcp_call.completed"] * 3
 
 
-async def test_what_went_wrong_is_told_in_openais_form(
-    client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
-) -> None:
+async def test_errors_have_openais_form(client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer) -> None:
     calls = [call("fail", reason="no ink"), {"name": "fail", "arguments": "[1]"}]
     requests = await follow(registry, {"text": "", "tool_calls": calls}, ANSWERS, ANSWERS)
     response = await ask(client, server)
@@ -153,7 +151,7 @@ async def test_what_went_wrong_is_told_in_openais_form(
     assert later[0].startswith("Error:")
 
 
-async def test_a_conversation_goes_on_with_its_calls(
+async def test_a_conversation_continues_with_its_calls(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     mine = {"type": "function", "name": "read_note"}
@@ -184,7 +182,7 @@ async def test_a_picture_is_shown_once_and_named_later(registry: FakeRegistry, s
     assert len(images_of(requests[-1])) == 1
 
 
-async def test_a_server_of_the_request_waits_for_consent_unless_it_is_told_not_to(
+async def test_calls_of_a_requests_own_server_wait_for_approval_unless_that_is_disabled(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, READS, ANSWERS)
@@ -213,8 +211,8 @@ async def test_calls_that_need_no_consent_have_run_already(
     [request] = of_kind(final, "mcp_approval_request")
     later = [consent(request), {"role": "user", "content": "Be quick."}]
     events = await stream(gateway, server, input=later, previous_response_id=final.id)
-    told = [event.type.removeprefix("response.") for event in events]
-    assert told[2:7] == [
+    types = [event.type.removeprefix("response.") for event in events]
+    assert types[2:7] == [
         *("output_item.added", "mcp_call.in_progress", "mcp_call_arguments.delta", "mcp_call_arguments.done"),
         "mcp_call.completed",
     ]
@@ -300,19 +298,19 @@ async def test_consent_to_what_nobody_asked_for_is_refused(
     assert server.calls == [("read_note", "n1")]
 
 
-async def test_nothing_secret_of_a_server_is_told_or_stored(
+async def test_no_secret_of_a_server_is_returned_or_stored(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS, READS, ANSWERS)
     url = f"{server.url}?key={SECRET}"
     secret = tool(server, server_url=url, headers={"x-key": SECRET}, authorization=SECRET)
-    told = await ask(client, server, tools=[secret])
-    assert told.tools[0].server_url == server.url.removesuffix("/mcp") + "/<redacted>"  # type: ignore[union-attr]
+    answered = await ask(client, server, tools=[secret])
+    assert answered.tools[0].server_url == server.url.removesuffix("/mcp") + "/<redacted>"  # type: ignore[union-attr]
     queued = await ask(client, server, tools=[secret], background=True)
     done = await finished(client, queued.id)
-    for response in (told, queued, done):
+    for response in (answered, queued, done):
         assert SECRET not in response.to_json()
-    assert {told.id, queued.id} <= set(registry.responses)
+    assert {answered.id, queued.id} <= set(registry.responses)
     assert all(SECRET.encode() not in record.SerializeToString() for record in registry.responses.values())
 
 

@@ -1,4 +1,4 @@
-"""Connections to MCP servers over HTTP: the SDK's own, and ones that do not behave."""
+"""Connections to MCP servers over HTTP: the SDK's own, and misbehaving ones."""
 
 import asyncio
 import contextlib
@@ -55,7 +55,7 @@ async def test_a_server_of_the_sdk_is_used(options: dict[str, Any]) -> None:
         assert pool.protocol(server) >= "2025-11-25"
 
 
-async def test_newer_servers_tell_of_changed_tools() -> None:
+async def test_newer_servers_announce_changed_tools() -> None:
     server = sdk_server()
 
     @server.tool()
@@ -190,7 +190,7 @@ async def broken_off(request: Request, write: Write) -> None:
 
 
 @pytest.mark.parametrize("answer", [endless_body, endless_event, packed, many_values, web_page, broken_off])
-async def test_a_reply_that_is_none_costs_little_and_the_next_call_works(answer: Any) -> None:
+async def test_an_invalid_reply_costs_little_and_the_next_call_works(answer: Any) -> None:
     turns = [answer]
 
     async def once(request: Request, write: Write) -> None:
@@ -238,7 +238,7 @@ async def test_endless_events_cost_no_more_than_a_call() -> None:
         await within_memory(lambda: refused(pool.call(at(odd.url, call_seconds=0.5), "echo", {})), 30)
 
 
-async def test_a_server_that_refuses_the_key_is_told() -> None:
+async def test_a_server_that_rejects_the_key_is_reported() -> None:
     async def forbid(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 401, "headers": []})
@@ -248,7 +248,7 @@ async def test_a_server_that_refuses_the_key_is_told() -> None:
         assert "HTTP 401" in await refused(pool.tools(at(url)))
 
 
-async def test_a_header_that_cannot_be_sent_is_told_to_nobody() -> None:
+async def test_an_invalid_header_is_not_disclosed() -> None:
     """A key that was read from a file has a line feed at its end."""
     async with OddServer(web_page).running() as odd, pool_of() as pool:
         with capture_logs() as logs:
@@ -303,7 +303,7 @@ async def test_servers_of_requests_are_at_public_addresses(url: str) -> None:
 
 
 async def test_a_name_is_reached_at_the_address_that_was_judged() -> None:
-    """The operator allows the name here; it leads to the judged address, and the server sees the name."""
+    """The operator allows the name here; it leads to the checked address, and the server sees the name."""
 
     async def echo(request: Request, write: Write) -> None:
         await write(reply(result_of(request, {"content": []})))

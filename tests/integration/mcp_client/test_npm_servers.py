@@ -1,4 +1,4 @@
-"""MCP servers that others wrote, through our host: what the world's servers do, rather than what ours expect."""
+"""Published MCP servers for Node, through the MCP client."""
 
 import asyncio
 import base64
@@ -33,7 +33,7 @@ class Answers:
         said = params.messages[-1].content
         assert isinstance(said, types.TextContent)
         return types.CreateMessageResult(
-            role="assistant", content=types.TextContent(text=f"I heard: {said.text}"), model="scripted"
+            role="assistant", content=types.TextContent(text=f"I reported: {said.text}"), model="scripted"
         )
 
     async def __call__(self, server: Server, params: types.ElicitRequestParams) -> types.ElicitResult:
@@ -71,7 +71,9 @@ def only_text(output: ToolOutput) -> str:
     return piece
 
 
-async def test_everything_is_listed_called_and_told_apart_from_its_errors(pool: ServerPool, everything: Server) -> None:
+async def test_tools_are_listed_and_called_and_their_errors_are_error_results(
+    pool: ServerPool, everything: Server
+) -> None:
     tools = {tool.name: tool for tool in await pool.tools(everything)}
     assert {"echo", "get-sum", LONG, "trigger-sampling-request"} <= tools.keys()
     assert tools["echo"].description == "Echoes back the input string"
@@ -113,15 +115,15 @@ async def test_links_and_embedded_resources_become_something_to_read(pool: Serve
     assert "This is a plaintext resource" in embedded.text
 
 
-async def test_progress_of_a_long_call_is_heard(pool: ServerPool, everything: Server) -> None:
-    heard: list[tuple[float, float | None]] = []
+async def test_progress_of_a_long_call_is_reported(pool: ServerPool, everything: Server) -> None:
+    reported: list[tuple[float, float | None]] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
-        heard.append((progress, total))
+        reported.append((progress, total))
 
     output = await pool.call(everything, LONG, {"duration": 0.3, "steps": 3}, note)
     assert "completed" in only_text(output)
-    assert heard == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 async def test_calls_of_one_connection_run_side_by_side(pool: ServerPool, everything: Server) -> None:
@@ -151,8 +153,8 @@ async def test_a_cancelled_call_is_given_up_at_the_server(pool: ServerPool, tmp_
     await pool.call(server, LONG, arguments)  # ends after the other would have
 
     given_up, finished = (message["id"] for message in tapped.sent("tools/call"))
-    (told,) = tapped.sent("notifications/cancelled")
-    assert told["params"]["requestId"] == given_up
+    (cancelled,) = tapped.sent("notifications/cancelled")
+    assert cancelled["params"]["requestId"] == given_up
     await until(lambda: finished in tapped.answered())
     assert given_up not in tapped.answered()
 
@@ -162,13 +164,13 @@ async def test_a_server_that_was_started_anew_is_spoken_with_again(pool: ServerP
         server = Server("everything", Endpoint(url))
         await pool.call(server, "echo", {"message": "first"})
     with npm_servers.everything_over_http(port=httpx2.URL(url).port or 0):
-        output = await pool.call(server, "echo", {"message": "second"})  # in a session that it has never heard of
+        output = await pool.call(server, "echo", {"message": "second"})  # in a session that the server does not know
         assert (output.text, output.is_error) == ("Echo: second", False)
 
 
 async def test_a_server_may_ask_a_model_and_the_user_during_a_call(pool: ServerPool, everything: Server) -> None:
     sampled = await pool.call(everything, "trigger-sampling-request", {"prompt": "who is there?", "maxTokens": 10})
-    assert "I heard: " in sampled.text
+    assert "I reported: " in sampled.text
     assert "who is there?" in sampled.text
     elicited = await pool.call(everything, "trigger-elicitation-request", {}, elicit=Answers())
     assert "- Name: Ada" in elicited.text
@@ -201,7 +203,7 @@ async def test_files_are_written_read_and_kept_within_their_folder(pool: ServerP
 
 
 async def test_resources_and_prompts_are_read_by_the_sdk_alone() -> None:
-    """Our host has no such operations; this is what it would build on."""
+    """The MCP client does not use these operations; the SDK that it builds on does."""
     command = npm_servers.everything()
     parameters = mcp.StdioServerParameters(command=command[0], args=command[1:])
     async with asyncio.timeout(PATIENCE), mcp.Client(mcp.stdio_client(parameters)) as client:

@@ -1,4 +1,4 @@
-"""Connections to MCP servers that are programs, most of which do not behave."""
+"""Connections to MCP servers that are programs, most of them misbehaving."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ async def test_many_callers_share_one_connection(tmp_path: Path) -> None:
     assert len(lines(tmp_path / "notes", "start")) == 1
 
 
-async def test_a_crash_in_a_call_is_told_and_the_next_call_works(tmp_path: Path) -> None:
+async def test_a_crash_in_a_call_is_reported_and_the_next_call_works(tmp_path: Path) -> None:
     server = odd(file=tmp_path / "notes")
     async with pool_of() as pool:
         for _ in range(3):
@@ -96,7 +96,7 @@ async def test_a_program_that_does_not_start_is_tried_again_after_a_while(tmp_pa
     server = odd("crash at start", tmp_path / "notes")
     async with pool_of() as pool:
         await refused(pool.tools(server))
-        await refused(pool.tools(server))  # the first failure costs no wait
+        await refused(pool.tools(server))  # the first failure delays nothing
         assert "tried again in" in await refused(pool.tools(server))
         assert pool.state(server) == "failed"
         assert pool.stderr_tail(server) == "no configuration"
@@ -117,7 +117,9 @@ async def test_a_program_that_there_is_not_is_named() -> None:
         ("no list", {}, "not valid MCP"),
     ],
 )
-async def test_a_server_that_gets_nowhere_is_told(behaviour: str, limits: dict[str, Any], reason: str) -> None:
+async def test_a_server_that_does_not_become_ready_is_reported(
+    behaviour: str, limits: dict[str, Any], reason: str
+) -> None:
     async with pool_of(**limits) as pool:
         assert reason in await refused(pool.tools(odd(behaviour)))
 
@@ -131,7 +133,7 @@ async def test_a_server_that_hangs_in_a_call_is_started_anew(tmp_path: Path) -> 
 
 
 async def test_a_call_that_takes_too_long_ends_alone(tmp_path: Path) -> None:
-    """Its server, which answers others meanwhile, learns of it and goes on."""
+    """Its server, which answers others meanwhile, is notified and continues."""
     server = odd(file=tmp_path / "notes", call_seconds=0.3)
     async with pool_of(probe_seconds=5) as pool:
         await refused(pool.call(server, "work", {}))
@@ -163,7 +165,7 @@ async def test_who_gives_up_waiting_for_a_connection_leaves_the_others_theirs() 
 
 
 async def test_who_gives_up_waiting_for_the_tools_leaves_the_others_theirs(tmp_path: Path) -> None:
-    """The list that it has asked for may come while the others' is awaited."""
+    """Its list may arrive while the others wait for theirs."""
     file = tmp_path / "notes"
     server = odd("late list", file)
     async with pool_of() as pool:
@@ -243,18 +245,18 @@ async def test_a_failure_is_counted_once_for_all_who_wait(tmp_path: Path) -> Non
 
 
 async def test_progress_is_passed_on_and_its_flood_is_not() -> None:
-    heard: list[tuple[float, str | None]] = []
+    reported: list[tuple[float, str | None]] = []
     slow = asyncio.Event()
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
-        heard.append((progress, message))
+        reported.append((progress, message))
         await slow.wait()
 
     async with pool_of() as pool:
         result = await pool.call(odd("progress"), "echo", {}, on_progress)
         assert result.text == "done"
-        assert len(heard) == 1
-        assert len(heard[0][1] or "") <= 500
+        assert len(reported) == 1
+        assert len(reported[0][1] or "") <= 500
         slow.set()
 
 
@@ -300,7 +302,7 @@ async def test_tools_are_listed_again_after_a_while() -> None:
         assert [(await pool.tools(odd("changing")))[0].name for _ in range(2)] == ["v1", "v2"]
 
 
-async def test_output_is_held_against_its_schema_for_a_bounded_time() -> None:
+async def test_output_is_checked_against_its_schema_for_a_bounded_time() -> None:
     server = odd("typed")
     async with pool_of() as pool:
         right = await pool.call(server, "right", {})
@@ -308,11 +310,11 @@ async def test_output_is_held_against_its_schema_for_a_bounded_time() -> None:
         wrong = await pool.call(server, "wrong", {})
         assert wrong.is_error
         assert "$.n" in wrong.text
-        for name in ("slow", "web", "remote"):  # which cannot be told
+        for name in ("slow", "web", "remote"):  # whose validity is unknown
             assert not (await pool.call(server, name, {})).is_error
 
 
-async def test_a_result_of_another_form_is_told() -> None:
+async def test_a_result_of_another_form_is_reported() -> None:
     async with pool_of() as pool:
         assert "not valid MCP" in await refused(pool.call(odd("bad result"), "echo", {}))
 

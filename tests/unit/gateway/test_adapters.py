@@ -1,4 +1,4 @@
-"""What requests say of an instance's adapters, and what is told of them."""
+"""Requests' scales of an instance's adapters, and how the adapters are listed."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
 from gateway.fleet.snapshot import Instance, Model, Snapshot, State
 
 KEY = "acme/tiny"
-WISHES = [{"id": 1, "scale": 0.5}, {"name": "poet", "scale": -1}]
+SCALES = [{"id": 1, "scale": 0.5}, {"name": "poet", "scale": -1}]
 WANTED = [AdapterScale(1, 0.5), AdapterScale("poet", -1.0)]
 
 
@@ -37,16 +37,16 @@ def chat(lora: Any) -> Call:
 def test_every_dialect_takes_them_by_id_and_by_name() -> None:
     messages = [{"role": "user", "content": "hi"}]
     calls = [
-        chat(WISHES),
-        completion_call(parse(body(prompt="hi", lora=WISHES), CompletionBody)),
-        chat_call(openai_body(parse(body(messages=messages, lora=WISHES, max_tokens=-1), V0ChatBody))),
+        chat(SCALES),
+        completion_call(parse(body(prompt="hi", lora=SCALES), CompletionBody)),
+        chat_call(openai_body(parse(body(messages=messages, lora=SCALES, max_tokens=-1), V0ChatBody))),
     ]
     assert [call.lora for call in calls] == [WANTED] * 3
 
 
 def test_they_travel_to_the_worker_and_nothing_does_without_them() -> None:
     snapshot = Snapshot({KEY: Model(key=KEY)})
-    plans = [make_plan(call, Origin("r", "k"), snapshot) for call in map(chat, (WISHES, []))]
+    plans = [make_plan(call, Origin("r", "k"), snapshot) for call in map(chat, (SCALES, []))]
     submits = [submit_message(plan, plan.call.prompts[0], plan.effective(None)) for plan in plans]
     assert [(each.id, each.name, each.scale) for each in submits[0].lora] == [(1, "", 0.5), (0, "poet", -1.0)]
     assert not submits[1].lora
@@ -56,17 +56,17 @@ def test_they_travel_to_the_worker_and_nothing_does_without_them() -> None:
     ("lora", "param"),
     [
         ([{"scale": 1.0}], "lora[0]"),
-        ([WISHES[0], {"id": 0, "name": "poet", "scale": 1.0}], "lora[1]"),
+        ([SCALES[0], {"id": 0, "name": "poet", "scale": 1.0}], "lora[1]"),
         ([{"id": 0}], "lora[0].scale"),
         ([{"id": -1, "scale": 1.0}], "lora[0].id"),
         ([{"id": "0", "scale": 1.0}], "lora[0].id"),
         ([{"id": 0, "scale": 101}], "lora[0].scale"),
         ([{"id": 0, "scale": "1"}], "lora[0].scale"),
-        ([WISHES[0]] * (MOST_ADAPTERS + 1), "lora"),
+        ([SCALES[0]] * (MOST_ADAPTERS + 1), "lora"),
         ("poet", "lora"),
     ],
 )
-def test_an_odd_wish_is_refused_by_its_field(lora: Any, param: str) -> None:
+def test_an_invalid_scale_is_rejected_by_its_field(lora: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         chat(lora)
     assert refusal.value.param == param
@@ -94,7 +94,7 @@ def instance(id: str, state: State = State.READY, **load: Any) -> Instance:
 
 
 def served(target: ModelName | InstanceName, *instances: Instance) -> set[str]:
-    """Who answers, whoever's turn it is."""
+    """The instances that answer, over all turns."""
     snapshot = Snapshot({KEY: Model(key=KEY)}, {each.id: each for each in instances})
     found = [decide(target, snapshot, Circumstances({}, turn=turn)) for turn in range(len(instances))]
     return {each.instance.id for each in found if isinstance(each, Serve)}

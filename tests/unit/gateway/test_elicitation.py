@@ -53,7 +53,7 @@ def test_an_answer_that_fits_is_passed_on(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "'name' is a required property"),
         ({"name": 7}, "$.name: 7 is not of type 'string'"),
@@ -67,10 +67,10 @@ def test_an_answer_that_fits_is_passed_on(content: dict[str, Any]) -> None:
         ({"name": "A" * 70_000}, "bytes"),
     ],
 )
-def test_an_answer_that_does_not_fit_is_refused(content: Any, told: str) -> None:
+def test_an_answer_that_does_not_fit_is_refused(content: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match="content") as caught:
         checked(FORM, Answer("accept", content))
-    assert told in caught.value.message
+    assert message in caught.value.message
 
 
 @pytest.mark.parametrize("action", [DECLINED, CANCELLED])
@@ -105,7 +105,7 @@ def test_what_is_no_form_of_plain_values_is_not_asked(params: ElicitRequestParam
     assert read_question(params) is None
 
 
-def test_a_form_is_told_as_it_came_and_comes_back_from_where_it_is_kept() -> None:
+def test_a_form_is_passed_on_unchanged_and_survives_storage() -> None:
     question = read_question(ASKED)
     assert question == FORM
     assert FORM.told == {"message": "Who?", "requested_schema": SCHEMA}
@@ -123,7 +123,7 @@ class User:
 
 
 class Absent:
-    """A user who never says anything."""
+    """A user who never answers."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -150,7 +150,7 @@ async def test_a_question_without_its_calls_context_is_asked_where_one_call_runs
     assert name_of(await ask(elicitation, within=False)) == "decline"
     with elicitation.during(User("Ada"), PausableDeadline(9)):
         assert name_of(await ask(elicitation, within=False)) == "Ada"
-        with elicitation.during(None, PausableDeadline(9)):  # somebody else's, who cannot be asked
+        with elicitation.during(None, PausableDeadline(9)):  # another user's, who cannot be asked
             assert name_of(await ask(elicitation, within=False)) == "decline"
             assert name_of(await ask(elicitation, within=True)) == "decline"
         assert name_of(await ask(elicitation, within=True)) == "Ada"

@@ -148,7 +148,7 @@ def test_a_page_keeps_what_can_be_offered() -> None:
         ),
     ],
 )
-def test_output_is_held_against_its_schema(schema: Any, value: Any, wrong: str | None) -> None:
+def test_output_is_checked_against_its_schema(schema: Any, value: Any, wrong: str | None) -> None:
     assert disagreement(schema, value) == wrong
 
 

@@ -48,12 +48,12 @@ def test_only_tools_that_change_something_say_that_they_may_destroy() -> None:
 
 
 def test_the_documentation_names_every_tool_with_its_fields_and_every_resource() -> None:
-    told = (Path(__file__).parents[3] / "docs" / "mcp.md").read_text()
-    rows = {line.split("`")[1]: line for line in told.splitlines() if line.startswith("| `")}
+    page = (Path(__file__).parents[3] / "docs" / "mcp.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
     for tool in TOOLS:
         assert all(f"`{name}`" in rows[tool.name] for name in tool.input.model_fields), tool.name
     for template in TEMPLATES.values():
-        assert f"`{template}`" in told
+        assert f"`{template}`" in page
 
 
 def test_settings_are_those_of_the_table() -> None:
@@ -145,7 +145,7 @@ def test_presets_with_a_system_prompt_are_prompts() -> None:
         filled(snapshot, "brif", None)
 
 
-def test_changes_are_told_by_the_lists_and_the_entries_that_they_touch() -> None:
+def test_changes_are_reported_by_list_and_by_entry() -> None:
     model = Model(key="a/b")
     ready = Instance(id="a/b", model_key="a/b", state=State.READY)
     one, two = Snapshot(models={"a/b": model}), Snapshot(models={"a/b": model}, instances={"a/b": ready})

@@ -22,7 +22,7 @@ USE = Use(Server("notes", Command("notes")))
 
 
 class Servers:
-    """Whose calls fail in ways that nobody foresaw, or never end."""
+    """Whose calls fail unexpectedly, or never end."""
 
     async def tools(self, server: Server) -> Sequence[ServerTool]:
         raise NotImplementedError
@@ -44,7 +44,7 @@ def running(*names: str) -> RunningCalls:
 
 
 def complaints() -> list[dict[str, Any]]:
-    """Of the event loop from here on, such as of errors that nobody has looked at."""
+    """What the event loop reports from here on, such as errors that were never retrieved."""
     found: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
     return found
@@ -62,7 +62,7 @@ async def test_calls_that_fail_in_unknown_ways_leave_nothing_behind() -> None:
     assert not found
 
 
-async def test_whoever_waits_for_calls_can_be_told_to_stop() -> None:
+async def test_waiting_for_calls_can_be_ended_with_an_error() -> None:
     calls = running("wait")
     waiting = asyncio.create_task(calls.next_events())
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_whoever_waits_for_calls_can_be_told_to_stop() -> None:
     await asyncio.sleep(0)
 
 
-def test_thousands_of_names_that_are_alike_are_told_apart_at_once() -> None:
+def test_thousands_of_similar_names_are_made_unique_at_once() -> None:
     tools = [ServerTool(f"{'n' * 70}{chr(0x4E00 + number)}") for number in range(512)]
     alike = [ServerTool(f"a{chr(0x4E00 + number)}") for number in range(512)]
     uses = [Use(Server(f"s{number % 2}", Command("c"))) for number in range(16)]

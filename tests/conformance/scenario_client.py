@@ -1,4 +1,4 @@
-"""Our MCP host, for the suite's scenarios: it does what it does in the gateway, lists the tools and calls them."""
+"""The MCP client, for the suite's scenarios: lists a server's tools and calls them, as in the gateway."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ _EXAMPLES = {"string": "text", "integer": 3, "number": 2.5, "boolean": True, "ar
 
 @contextlib.asynccontextmanager
 async def courier_command() -> AsyncIterator[str]:
-    """The command line that, followed by a server's URL, has the host of this process meet it."""
+    """The command line that, followed by a server's URL, has the MCP client of this process connect to it."""
     with short_directory() as directory:
-        path = str(directory / "host.sock")
+        path = str(directory / "client.sock")
         async with await asyncio.start_unix_server(_answer, path):
             yield shlex.join([sys.executable, "-I", "-S", str(Path(courier.__file__)), path])
 
@@ -43,7 +43,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def meet(url: str, context: Mapping[str, Any]) -> None:
-    """One scenario. `context`: what it tells the client beside the URL."""
+    """One scenario. `context`: the client's input beside the URL."""
     pool = ServerPool(AddressGuard())
     server = Server("conformance", Endpoint(url), elicitation=True)
     try:
@@ -54,7 +54,7 @@ async def meet(url: str, context: Mapping[str, Any]) -> None:
 
 
 async def _leave_as_is(server: Server, params: ElicitRequestParams) -> ElicitResult:
-    """A user who agrees to the form as it comes up."""
+    """A user who accepts a form with its defaults."""
     fields = params.requested_schema.get("properties", {}) if isinstance(params, ElicitRequestFormParams) else {}
     return ElicitResult(
         action="accept", content={name: each["default"] for name, each in fields.items() if "default" in each}
@@ -62,14 +62,14 @@ async def _leave_as_is(server: Server, params: ElicitRequestParams) -> ElicitRes
 
 
 def calls(tools: Sequence[ServerTool], context: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Those the scenario asks for, else one of each tool that the host lets through."""
+    """The scenario's calls, or else one of each usable tool."""
     if asked := context.get("toolCalls"):
         return ((call["name"], call["arguments"]) for call in asked)
     return ((tool.name, _arguments(tool, tools)) for tool in tools)
 
 
 def _arguments(tool: ServerTool, tools: Sequence[ServerTool]) -> dict[str, Any]:
-    """Of the right types. One that is called "schema" is meant to be the first tool's, as the host received it."""
+    """Of the right types. One that is called "schema" is meant to be the first tool's, as the client received it."""
     properties = tool.parameters.get("properties", {})
     found = {name: _EXAMPLES.get(part.get("type"), "text") for name, part in properties.items()}
     return {**found, "schema": tools[0].parameters} if "schema" in found else found

@@ -1,4 +1,4 @@
-"""Embeddings and reranking: bodies to the core's calls, and its answers to replies."""
+"""Embeddings and reranking: request bodies to calls, and results to replies."""
 
 import base64
 import json
@@ -55,7 +55,7 @@ def test_other_forms_of_input_are_refused_by_name(given: Any) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("dimensions", 0), ("dimensions", "3"), ("encoding_format", "hex")])
-def test_odd_wishes_are_refused_by_name(field: str, value: Any) -> None:
+def test_invalid_fields_are_rejected_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         embedding(input="a", **{field: value})
     assert caught.value.param == field
