@@ -45,7 +45,7 @@ npm: setup ## download the tests' npm packages (MCP servers and conformance suit
 conformance: npm ## run MCP's conformance suite against our MCP server and client (CONFORMANCE_ARGS="--mode server --revision 2026-07-28")
 	@GRPC_VERBOSITY=error $(BIN)/python -m tests.conformance $(CONFORMANCE_ARGS)
 
-lint: setup protos-check ## style, types, imports between layers, and stubs that match the protos
+lint: setup protos-check ## check style, types, imports between layers, and that the stubs match the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

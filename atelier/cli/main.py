@@ -39,7 +39,7 @@ VERBS = {
     "disk": Verb("atelier.cli.status", "disk", "Show the disk space of the server's files."),
     "unload": Verb("atelier.cli.instances", "unload", "Unload one model or all."),
     "chat": Verb("atelier.cli.chat", "chat", "Chat with a model."),
-    "mcp": Verb("atelier.cli.mcp_servers", "app", "Serve MCP on standard input and output; add or test MCP servers."),
+    "mcp": Verb("atelier.cli.mcp_servers", "app", "Serve MCP on stdin and stdout; add or test MCP servers."),
     "version": Verb("atelier.cli.status", "version", "Show the version of this program."),
 }
 

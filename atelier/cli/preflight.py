@@ -11,6 +11,14 @@ from atelier.hosts import exposure_fault, listen_fault, unknown_host
 _CHOOSE_HOME = "Choose another one with --home or ATELIER_HOME."
 
 
+def checked(config: Config) -> Config:
+    """The configuration with its final port. Raises Failure when the server cannot start with it."""
+    check_exposure(config)
+    prepare_home(config)
+    check_home_is_free(config)
+    return config.model_copy(update={"port": claim_port(config.host, config.port)})
+
+
 def check_exposure(config: Config) -> None:
     fault = exposure_fault(config.host, has_key=config.api_key is not None, allow_open=config.allow_open)
     if fault is not None:

@@ -39,7 +39,7 @@ def presets(context: typer.Context, as_json: AsJSON = False) -> None:
     elif reply["presets"]:
         show_listing(KNOWN, [_known_row(preset) for preset in reply["presets"]])
     else:
-        remark("No presets yet. Make one with: atelier presets set NAME temperature=0.2")
+        remark("No presets yet. Create one with: atelier presets set NAME temperature=0.2")
 
 
 @app.command(help="Show a preset's settings.")
@@ -54,7 +54,7 @@ def show(name: Name, version: Version = None, as_json: AsJSON = False) -> None:
     show_listing((Column(f"{preset['name']} v{preset['version']}"), Column("VALUE")), rows)
 
 
-@app.command("set", help="Make a preset, or change some of its settings.")
+@app.command("set", help="Create a preset, or change its settings.")
 def set_values(
     name: Name,
     values: Annotated[
@@ -138,7 +138,7 @@ def versions(name: Name, as_json: AsJSON = False) -> None:
         show_listing(KNOWN, [_known_row(preset) for preset in reply["versions"]])
 
 
-@app.command("import", help="Read a preset from a file: exported here, or LM Studio's *.preset.json.")
+@app.command("import", help="Import a preset from a file, ours or LM Studio's *.preset.json.")
 def import_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
     name: Annotated[str | None, typer.Option(help="Name of the preset (default: the file's).")] = None,
@@ -166,7 +166,7 @@ def export(
         show_json(server.get(f"{_path(name)}/export{'?format=lmstudio' if lmstudio else ''}"))
 
 
-@app.command(help="Choose the preset that applies to a model unless a request says otherwise.")
+@app.command(help="Set or remove the default preset of a model.")
 def default(
     model: ModelKey,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The preset.")] = None,

@@ -109,10 +109,11 @@ def serve(
     ] = None,
 ) -> None:
     typer.echo(f"LM Atelier {__version__} is starting (press Ctrl-C to stop).")
-    config = checked(configured(ctx.params))
+    config = configured(ctx.params)
+    from atelier.cli.preflight import checked
     from atelier.cli.service_supervisor import run
 
-    asyncio.run(run(config))
+    asyncio.run(run(checked(config)))
 
 
 def configured(options: Mapping[str, object]) -> "Config":
@@ -131,13 +132,3 @@ def configured(options: Mapping[str, object]) -> "Config":
     except ValidationError as error:
         faults = [f"ATELIER_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
         raise Failure("The configuration is not valid. " + "; ".join(faults)) from None
-
-
-def checked(config: "Config") -> "Config":
-    """The configuration with its final port. Raises Failure when the server cannot start with it."""
-    from atelier.cli.preflight import check_exposure, check_home_is_free, claim_port, prepare_home
-
-    check_exposure(config)
-    prepare_home(config)
-    check_home_is_free(config)
-    return config.model_copy(update={"port": claim_port(config.host, config.port)})
