@@ -118,14 +118,14 @@ def test_a_device_that_nobody_lends_is_refused(server: Server) -> None:
 def lent(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Bytes that each device is said to have free; the real ones have the machine's whole memory."""
     free: dict[str, int] = {}
-    real = probe.read_lent
+    real = probe.read_server
 
-    def read(gpus: Sequence[Mapping[str, Any]], number: int, address: str) -> list[Device]:
+    def read(gpus: Sequence[probe.ReportedDevice], number: int, address: str) -> list[Device]:
         (device,) = real(gpus, number, address)
         room = free.get(device.id, device.free)
         return [Device(device.id, device.description, room, room)]
 
-    monkeypatch.setattr(probe, "read_lent", read)
+    monkeypatch.setattr(probe, "read_server", read)
     monkeypatch.setattr(memory_admission, "IDLE_SECONDS", 0.001)
     return free
 
