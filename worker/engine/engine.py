@@ -1,9 +1,10 @@
-"""The llama.cpp engine as the servicer sees it: the event loop's side of the engine's thread."""
+"""The llama.cpp engine for the servicer: the event loop's side of the engine's thread."""
 
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,8 +12,7 @@ import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest
 from atelier.launch import LaunchSpec
-from worker.engine.batching.sequence import Sequence as Choice
-from worker.engine.batching.sequence import Ticket
+from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.embedding import check_dimensions, check_lengths, unit_vectors
 from worker.engine.engine_thread import EngineThread
 from worker.engine.interface import (
@@ -37,14 +37,14 @@ _log = structlog.get_logger(__name__)
 
 
 class LlamaEngine:
-    """A call is prepared beside the decode loop, then handed to it; its ticket carries a cancellation over."""
+    """Prepares each call beside the decode loop, then hands it over. Their shared ticket carries cancellation."""
 
     def __init__(self, spec: LaunchSpec, publish: Publish) -> None:
         self._spec = spec
         self._publish = publish
         self._thread = EngineThread(spec, self._publish_step)
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="prepare")
-        self._looking = ThreadPoolExecutor(1, thread_name_prefix="look")
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._tickets: dict[Source, Ticket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -68,10 +68,10 @@ class LlamaEngine:
     async def _start(self, ticket: Ticket, request: Request) -> None:
         loop = asyncio.get_running_loop()
         try:
-            prepared = await loop.run_in_executor(self._beside, self._prepare, ticket, request)
+            prepared = await loop.run_in_executor(self._preparing, self._prepare, ticket, request)
             if prepared is not None and prepared.sights:
-                prepared = await loop.run_in_executor(self._looking, self._look, ticket, prepared)
-            choices = self._choices(ticket, prepared) if prepared is not None else []
+                prepared = await loop.run_in_executor(self._encoding, self._encode, ticket, prepared)
+            sequences = self._sequences(ticket, prepared) if prepared is not None else []
         except AtelierError as error:
             self._publish_step([(ticket.source, Failed(error))])
         except Exception:
@@ -79,35 +79,36 @@ class LlamaEngine:
             self._publish_step([(ticket.source, Failed(AtelierError()))])
         else:
             if prepared is not None:
-                self._begin(ticket, prepared, choices)
+                self._begin(ticket, prepared, sequences)
 
     def _prepare(self, ticket: Ticket, request: Request) -> Prepared | None:
-        """Beside the loop: the call as it can be computed; None if it was cancelled while it waited for this."""
+        """On the preparing thread: the request, ready to run; None if its call was cancelled before."""
         if ticket.cancelled:
             return None
         if (error := ticket.missed(time.monotonic())) is not None:
             raise error
         return self._preparer.prepare(request)
 
-    def _look(self, ticket: Ticket, prepared: Prepared) -> Prepared | None:
-        """Beside the loop and beside other preparations, which are short: the call with its images encoded."""
+    def _encode(self, ticket: Ticket, prepared: Prepared) -> Prepared | None:
+        """On a thread of its own, as it takes much longer than other preparations: the request, its images encoded."""
         return None if ticket.cancelled else self._preparer.encode(prepared)
 
-    def _choices(self, ticket: Ticket, prepared: Prepared) -> list[Choice]:
+    def _sequences(self, ticket: Ticket, prepared: Prepared) -> list[Sequence]:
         request = prepared.request
         seed = self._seed(request)
-        return [Choice(ticket, number, prepared, seed, self._vocabulary) for number in range(request.choices)]
+        return [Sequence(ticket, number, prepared, seed, self._vocabulary) for number in range(request.choices)]
 
-    def _begin(self, ticket: Ticket, prepared: Prepared, choices: list[Choice]) -> None:
+    def _begin(self, ticket: Ticket, prepared: Prepared, sequences: list[Sequence]) -> None:
         if not ticket.cancelled:
             unenforced = prepared.matcher.unenforced if prepared.matcher else ()
             self._publish([(ticket.source, Accepted(len(prepared.tokens), unenforced, prepared.dropped))])
-        self._thread.add(choices)  # it drops what is cancelled
+        self._thread.add(sequences)  # even if the call is cancelled: the batcher closes them
 
     def _seed(self, request: Request) -> int:
-        for given in (request.sampling.seed, self._spec.load.load_seed):
-            if given is not None:
-                return given
+        """The request's, or else the instance's, or else a random one."""
+        for seed in (request.sampling.seed, self._spec.load.load_seed):
+            if seed is not None:
+                return seed
         return secrets.randbits(31)
 
     def cancel(self, source: Source) -> None:
@@ -116,8 +117,8 @@ class LlamaEngine:
 
     def figures(self) -> Figures:
         active = self._thread.active
-        wanted = sum(ticket.open_choices for ticket in self._tickets.values())
-        return Figures(active, max(0, wanted - active), self._thread.steps)
+        unfinished = sum(ticket.open_choices for ticket in self._tickets.values())
+        return Figures(active, max(0, unfinished - active), self._thread.steps)
 
     async def sequences(self) -> list[SequenceFigures]:
         return await self._thread.sequences()
@@ -149,7 +150,7 @@ class LlamaEngine:
 
     async def _input_tokens(self, number: int, text: str | list[int]) -> list[int]:
         try:
-            return await self._tokens(text, True)
+            return await self._tokenizing(lambda tokenizer: tokenizer.tokenize(text, add_special=True))
         except InvalidRequest as error:
             raise type(error)(f"Input {number}: {error.message}", param="input") from None
 
@@ -165,24 +166,21 @@ class LlamaEngine:
 
     async def _pairs(self, query: str, documents: list[str]) -> list[list[int]]:
         loop, reader = asyncio.get_running_loop(), self._thread.pair_reader
-        return [await loop.run_in_executor(self._beside, reader.tokens, query, each) for each in documents]
-
-    async def _tokens(self, prompt: ChatPrompt | str | list[int], add_special: bool) -> list[int]:
-        return await self._tokenizing(lambda tokenizer: tokenizer.tokenize(prompt, add_special=add_special))
+        return [await loop.run_in_executor(self._preparing, reader.tokens, query, each) for each in documents]
 
     async def _tokenizing(self, job: Callable[[PromptTokenizer], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._beside, job, self._preparer.tokenizer)
+        return await asyncio.get_running_loop().run_in_executor(self._preparing, job, self._preparer.tokenizer)
 
     async def close(self) -> None:
-        self._beside.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._looking.shutdown, cancel_futures=True)  # the projector is freed next
+        self._preparing.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._encoding.shutdown, cancel_futures=True)  # the projector is freed next
         await self._thread.close()
         left, self._tickets = self._tickets, {}
         for ticket in left.values():
             ticket.cancelled = True
         self._publish([(source, Failed(Draining("The model was unloaded."))) for source in left])
 
-    def _publish_step(self, step: Sequence[Emitted]) -> None:
+    def _publish_step(self, step: Seq[Emitted]) -> None:
         for source, event in step:
             if isinstance(event, (Finished, Failed)):
                 self._count_end(source, failed=isinstance(event, Failed))

@@ -1,4 +1,4 @@
-"""The thread that llama.cpp runs in: load, step after step, unload."""
+"""The thread that llama.cpp runs in: it loads the model, makes step after step, and unloads it."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ import numpy as np
 import structlog
 
 from atelier.launch import LaunchSpec
-from worker.engine.batching.sequence import Sequence as Choice
+from worker.engine.batching.sequence import Sequence
 from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
 from worker.engine.interface import Description, Emitted, SequenceFigures
 from worker.engine.model.context_params import fixed_threads
@@ -32,12 +33,12 @@ _log = structlog.get_logger(__name__)
 
 
 class EngineThread:
-    """Owns the model, its contexts and the batcher; nothing else touches them.
+    """Owns the model, its contexts and the batcher; no other thread touches them.
 
-    Others put jobs into its inbox, which it empties between steps.
+    Other threads put jobs into its inbox, which it empties between steps.
     """
 
-    def __init__(self, spec: LaunchSpec, publish: Callable[[Sequence[Emitted]], None]) -> None:
+    def __init__(self, spec: LaunchSpec, publish: Callable[[Seq[Emitted]], None]) -> None:
         """`publish` is called on the running event loop, once per step."""
         self._spec = spec
         self._publish = publish
@@ -54,44 +55,44 @@ class EngineThread:
         self.steps = 0
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
-        """Start the thread and load the model; LoadFailed when it cannot be."""
+        """Start the thread and load the model. Raises LoadFailed."""
         self._on_progress = on_progress
         self._thread.start()
         self._loaded = await asyncio.shield(asyncio.wrap_future(self._outcome))
         return self._loaded.description
 
     @property
+    def _ready(self) -> Loaded:
+        assert self._loaded is not None, "the model is not loaded"
+        return self._loaded
+
+    @property
     def vocabulary(self) -> Vocabulary:
-        """Read-only, and so for any thread."""
-        assert self._loaded is not None
-        return self._loaded.model.vocabulary
+        """Read-only, so any thread may use it."""
+        return self._ready.model.vocabulary
 
     @property
     def preparer(self) -> Preparer:
-        """What prepares calls for this thread, in another one."""
-        assert self._loaded is not None
-        return self._loaded.preparer
+        """Prepares requests for this thread, on another one."""
+        return self._ready.preparer
 
     @property
     def pair_reader(self) -> PairReader:
-        """Read-only, and so for any thread."""
-        assert self._loaded is not None
-        return PairReader(self._loaded.model.vocabulary, self._loaded.model.rerank_template)
+        """Read-only, so any thread may use it."""
+        model = self._ready.model
+        return PairReader(model.vocabulary, model.rerank_template)
 
     @property
     def active(self) -> int:
         return self._loaded.batcher.active if self._loaded and self._loaded.batcher else 0
 
-    def add(self, choices: Sequence[Choice]) -> None:
-        assert self._loaded is not None
-        assert self._loaded.batcher is not None
-        self._inbox.put(functools.partial(self._loaded.batcher.add, choices))
+    def add(self, sequences: Seq[Sequence]) -> None:
+        assert self._ready.batcher is not None
+        self._inbox.put(functools.partial(self._ready.batcher.add, sequences))
 
     async def sequences(self) -> list[SequenceFigures]:
-        """Between two steps: the thread alone may look at what it works with."""
-        assert self._loaded is not None
-        batcher = self._loaded.batcher
-        if batcher is None:
+        """As they are between two steps, when the thread may be asked."""
+        if (batcher := self._ready.batcher) is None:
             return []
         future: Future[list[SequenceFigures]] = Future()
         self._inbox.put(lambda: _settle(future, lambda: batcher.figures(time.monotonic())))
@@ -99,14 +100,12 @@ class EngineThread:
 
     @property
     def longest_input(self) -> int:
-        """Tokens of the longest text that `pool` takes."""
-        assert self._loaded is not None
-        return longest_input(self._loaded.model, self._spec.load)
+        """Tokens of the longest text that `pool` accepts."""
+        return longest_input(self._ready.model, self._spec.load)
 
-    async def pool(self, inputs: Sequence[Tokens]) -> Vectors:
-        """What the model makes of each input as a whole: a vector, or a score."""
-        assert self._loaded is not None
-        room = batch_tokens(self._loaded.model, self._spec.load)
+    async def pool(self, inputs: Seq[Tokens]) -> Vectors:
+        """The pooled output of each input: an embedding, or a reranker's score."""
+        room = batch_tokens(self._ready.model, self._spec.load)
         rows = [await self._call(functools.partial(self._pool, batch)) for batch in batches(inputs, room)]
         return np.concatenate(rows)
 
@@ -117,7 +116,7 @@ class EngineThread:
             await asyncio.to_thread(self._thread.join)
 
     async def _call(self, job: Callable[[], T]) -> T:
-        """Run a job on the thread, as a step of its own: streams wait for one at a time."""
+        """Run a job on the thread as a step of its own: streams wait for one job at a time."""
         future: Future[T] = Future()
         self._inbox.put(lambda: self._jobs.append(lambda: _settle(future, job)))
         return await asyncio.wrap_future(future)
@@ -132,7 +131,7 @@ class EngineThread:
         try:
             self._work(loaded)
         except Exception:
-            # The state of llama.cpp is unknown now: a new process is the way out.
+            # The state of llama.cpp is unknown now: only a new process is safe.
             _log.exception("engine_failed")
             self._loop.call_soon_threadsafe(_exit)
         finally:
@@ -170,15 +169,14 @@ class EngineThread:
         if emitted:
             self._loop.call_soon_threadsafe(self._publish, emitted)
 
-    def _pool(self, batch: Sequence[Tokens]) -> Vectors:
-        assert self._loaded is not None
+    def _pool(self, batch: Seq[Tokens]) -> Vectors:
         if self._embedder is None:
-            self._embedder = Embedder(self._loaded.model, self._spec.load, self._llama_log, fixed_threads(self._spec))
+            self._embedder = Embedder(self._ready.model, self._spec.load, self._llama_log, fixed_threads(self._spec))
         return self._embedder.pool(batch)
 
 
 def _settle(future: "Future[T]", job: Callable[[], T]) -> None:
-    """Run the job and tell the future how it went."""
+    """Run the job, and set the future to its result or error."""
     if not future.set_running_or_notify_cancel():
         return
     try:
