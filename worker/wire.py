@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from atelier.errors import InvalidRequest, to_message
+from atelier.generation_types import Statistics
 from atelier.settings.groups import Load
 from atelier.settings.settings_wire import load_message, sampling_settings
 from atelier.submission import (
@@ -34,7 +35,6 @@ from worker.engine.interface import (
     PromptProgress,
     Request,
     SequenceFigures,
-    Statistics,
     TokenLogprob,
 )
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from atelier.adapters import AdapterScale
 from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
+from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason
 from atelier.settings.groups import Inference
 from atelier.submission import Constraint, Echo, OutputFormat, ToolCallPiece, Tools
 
@@ -83,46 +84,11 @@ class Request:
     deadlines: Deadlines = NO_DEADLINES
 
 
-class StopReason(Enum):
-    EOS_FOUND = 1
-    STOP_STRING_FOUND = 2
-    MAX_PREDICTED_TOKENS_REACHED = 3
-    CONTEXT_LENGTH_REACHED = 4
-    TOOL_CALLS = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Of one choice. Times in seconds."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    predicted_tokens: int
-    queue_seconds: float
-    time_to_first_token_seconds: float
-    generation_seconds: float
-    tokens_per_second: float
-    draft_tokens: int = 0  # guessed ahead by speculation
-    accepted_draft_tokens: int = 0
-    reasoning_tokens: int = 0  # of the predicted ones
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """What was left out of a prompt: whole messages of a chat, and tokens out of what remained."""
-
-    tokens: int = 0
-    messages: int = 0
-
-
-NOTHING = Dropped()
-
-
 @dataclass(frozen=True, slots=True)
 class Accepted:
     prompt_tokens: int
     unenforced: Sequence[str] = ()  # keywords of the schema that the completion may violate
-    dropped: Dropped = NOTHING
+    dropped: Dropped = NOTHING_DROPPED
 
 
 @dataclass(frozen=True, slots=True)

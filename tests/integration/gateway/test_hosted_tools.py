@@ -17,7 +17,8 @@ from tests.support.pictures import red
 from tests.support.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
 from tests.support.tool_server import NOTE, ToolServer
 from worker.engine.interface import ChatPrompt
-from worker.engine.scripted import TOKEN, prompt_text
+from worker.engine.scripted import prompt_text
+from worker.engine.scripted_sequence import TOKEN
 
 HELLO = [{"role": "user", "content": "What is in my note?"}]
 CHATS = ("/v1/chat/completions", "/api/v1/chat")

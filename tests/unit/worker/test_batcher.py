@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import DecodeFailed, Draining, InvalidGrammar
+from atelier.generation_types import StopReason
 from atelier.submission import Echo
 from tests.support.batching import BORDER, GRID, Batching, Call, SteadyCosts, draft_model, solo
 from tests.support.byte_vocabulary import SIZE, byte_tokenizer
@@ -17,7 +18,6 @@ from tests.support.fake_context import Computed, FakeContext
 from worker.engine.batching.prompt_prefill import SCORED_TOKENS
 from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
-from worker.engine.interface import StopReason
 from worker.engine.model.decode_run import Run
 from worker.engine.prompt.prompt_slices import TAIL
 from worker.engine.sampling.logprobs import token_logprobs

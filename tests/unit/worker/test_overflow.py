@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import ContextLengthExceeded
-from worker.engine.interface import ChatPrompt, Dropped, InfillPrompt, Prompt
+from atelier.generation_types import Dropped
+from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt
 from worker.engine.prompt import context_overflow as fitting
 from worker.engine.prompt.context_overflow import (
     ANSWER_SHARE,

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from atelier.generation_types import StopReason
 from atelier.submission import ToolCallPiece
 from worker.engine.constraint.constraint_matcher import Matcher
-from worker.engine.interface import Delta, StopReason, TokenLogprob
+from worker.engine.interface import Delta, TokenLogprob
 from worker.engine.model.context import Context
 from worker.engine.model.vocabulary import Vocabulary
 from worker.engine.prompt.prompt_preparation import Prepared

@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from atelier.errors import DeadlineExceeded
+from atelier.generation_types import Statistics, StopReason
 from worker.engine.batching.completion import Completion
 from worker.engine.batching.fairness import Bid
 from worker.engine.batching.prompt_prefill import PromptEcho, PromptPrefill
@@ -21,8 +22,6 @@ from worker.engine.interface import (
     SequenceFigures,
     SequenceState,
     Source,
-    Statistics,
-    StopReason,
 )
 from worker.engine.model.context import Context
 from worker.engine.model.decode_run import Run

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from atelier.errors import ContextLengthExceeded
+from atelier.generation_types import NOTHING_DROPPED, Dropped
 from atelier.json_types import Json
 from worker.engine.chat_images import image_range
-from worker.engine.interface import NOTHING, ChatPrompt, Dropped, InfillPrompt, Prompt
+from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt
 
 ANSWER_SHARE = 8  # the part of the context, one in so many tokens, that is left for an answer without max_tokens
 LEAST_ROOM = 16  # tokens: a prompt that is cut to fewer is meaningless
@@ -49,7 +50,7 @@ class Fitted:
     """A prompt's tokens, and what was dropped from it."""
 
     tokens: list[int]
-    dropped: Dropped = NOTHING
+    dropped: Dropped = NOTHING_DROPPED
 
 
 def prompt_rooms(context_length: int, max_tokens: int | None) -> list[int]:

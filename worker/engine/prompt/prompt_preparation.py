@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 
 from atelier.adapters import Adapter, Scales
 from atelier.errors import ContextLengthExceeded
+from atelier.generation_types import NOTHING_DROPPED, Dropped
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from atelier.submission import Echo
 from worker.engine.constraint.constraint_compiler import ConstraintCompiler
 from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.tool_constraint import constrain_output
-from worker.engine.interface import NOTHING, ChatPrompt, Dropped, Prompt, Request
+from worker.engine.interface import ChatPrompt, Prompt, Request
 from worker.engine.model.decode_run import Image
 from worker.engine.model.lora import choose_scales
 from worker.engine.model.projector import Projector, Sight
@@ -37,7 +38,7 @@ class Prepared:
     slices: list[int]  # ends of the prompt's slices
     scales: Scales  # of the adapters
     reusable: bool  # the cache of such a prompt may be cut at its slices and continued
-    dropped: Dropped = NOTHING  # from the prompt, to make it fit
+    dropped: Dropped = NOTHING_DROPPED  # from the prompt, to make it fit
     create_parser: Callable[[], OutputParser] = PlainText  # of a completion
     marks: frozenset[int] = frozenset()  # control tokens that the parser must see
     sights: Mapping[int, Sight] = field(default_factory=dict)  # images, by where they start
