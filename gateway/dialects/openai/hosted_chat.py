@@ -12,7 +12,7 @@ from gateway.core.mcp_server import NEVER
 from gateway.dialects.event_stream import EventStream
 from gateway.dialects.openai.mcp_tool import server_entries, server_wish
 from gateway.dialects.openai.openai_calls import chat_call, constraint, own_functions, wants_usage
-from gateway.dialects.openai.openai_replies import chat_choices, usage, whole_calls
+from gateway.dialects.openai.openai_replies import chat_choices, hosted_calls, usage
 from gateway.dialects.openai.openai_requests import ChatBody
 from gateway.dialects.openai.openai_stream import chat_head, chat_renderer
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
@@ -64,7 +64,7 @@ class HostedChat:
                 draft.add(event)
             wanted = loop.plan.call.logprobs is not None
             [choice] = chat_choices([draft.completion(loop.ends[0], logprobs=wanted)])
-            choice["message"]["mcp_calls"] = whole_calls(events)
+            choice["message"]["mcp_calls"] = hosted_calls(events)
             head = chat_head(loop.plan.name, stream=False)
             reply = head.with_choices([choice], usage=usage(loop), **at_end(loop, loop.ends[0]))
             return json_response(reply, answer_headers(request, loop))

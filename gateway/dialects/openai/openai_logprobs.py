@@ -8,13 +8,12 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from atelier.json_types import Json
 from gateway.core.events import Completion, TokenLogprob
 from gateway.dialects.openai.openai_calls import tried
 from gateway.dialects.openai.openai_requests import CompletionBody
 from gateway.dialects.route import Nullable
 
-LEAST = -9999.0  # OpenAI's number for "hardly possible": JSON has no infinity
+LEAST = -9999.0  # OpenAI's value for a token that is next to impossible: JSON has no infinity
 
 
 class TopLogprob(TypedDict):
@@ -24,7 +23,7 @@ class TopLogprob(TypedDict):
 
 
 class Logprob(TopLogprob):
-    """Of a token: natural logarithm of its probability before penalties, constraints and temperature."""
+    """Of a token: the natural logarithm of its probability before penalties, constraints and temperature."""
 
     top_logprobs: list[TopLogprob]
 
@@ -41,23 +40,26 @@ class TextLogprobs(TypedDict):
     text_offset: list[int]
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprob]) -> Json:
-    content = [{**_entry(token), "top_logprobs": [_entry(each) for each in token.top]} for token in tokens]
+def chat_logprobs(tokens: Sequence[TokenLogprob]) -> ChatLogprobs:
+    content: list[Logprob] = [
+        {**_entry(token), "top_logprobs": [_entry(each) for each in token.top]} for token in tokens
+    ]
     return {"content": content, "refusal": None}
 
 
-def _entry(token: TokenLogprob) -> Json:
-    return {"token": text_of(token), "logprob": logprob_of(token), "bytes": list(token.piece)}
+def _entry(token: TokenLogprob) -> TopLogprob:
+    # Only the first token of an echoed prompt has no log-probability, and chats echo none.
+    return {"token": text_of(token), "logprob": logprob_of(token) or 0.0, "bytes": list(token.piece)}
 
 
 class TextLogprobsEncoder:
-    """Of one choice of a text completion, piece by piece: the offsets go on."""
+    """For one choice of a text completion, part by part; text offsets continue from the part before."""
 
     def __init__(self) -> None:
         self._offset = 0  # in the choice's text, in characters
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
-    def render(self, tokens: Sequence[TokenLogprob]) -> Json:
+    def render(self, tokens: Sequence[TokenLogprob]) -> TextLogprobs:
         return {
             "tokens": [text_of(token) for token in tokens],
             "token_logprobs": [logprob_of(token) for token in tokens],
@@ -66,16 +68,16 @@ class TextLogprobsEncoder:
         }
 
     def _place(self, token: TokenLogprob) -> int:
-        """Where the token begins; within a code point, where that does."""
+        """Where the token begins; a token within a code point begins where the code point does."""
         offset = self._offset
         self._offset += len(self._decoder.decode(token.piece))
         return offset
 
 
 def likeliest(token: TokenLogprob) -> dict[str, float] | None:
-    """Of tokens with the same text, as parts of code points are, the likelier; the token itself is always there.
+    """By text; always includes the token itself. None: of a prompt's first token.
 
-    None: of a prompt's first token.
+    Tokens may share a text, such as parts of code points; the likeliest of these counts.
     """
     values: dict[str, float] = {}
     for each in (*token.top, token):
@@ -94,7 +96,7 @@ def logprob_of(token: TokenLogprob) -> float | None:
 
 
 def best_choices(body: CompletionBody, completions: list[Completion]) -> list[Completion]:
-    """For each prompt the `n` whose tokens are the likeliest on average, the best one first."""
+    """For each prompt, the `n` completions with the highest mean log-probability, the best first."""
     wanted = body.n or 1
     if tried(body) == wanted:
         return completions
@@ -104,7 +106,7 @@ def best_choices(body: CompletionBody, completions: list[Completion]) -> list[Co
 
 
 def mean_logprob(completion: Completion) -> float:
-    """Of the tokens that were generated, not of an echoed prompt's. Where there are none, no completion is worse."""
+    """Of the generated tokens, without those of an echoed prompt; -inf if there are none."""
     count = completion.finished.statistics.predicted_tokens
     if not count or not completion.logprobs:
         return -math.inf

@@ -1,7 +1,7 @@
 """Chat and text completions as OpenAI's clients receive them: the types, and what builds them. Pure."""
 
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NotRequired
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -23,7 +23,7 @@ from gateway.core.events import (
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
 from gateway.dialects.route import Nullable
 
-FINISH_REASONS = {
+FINISH_REASONS: dict[StopReason, "FinishReason"] = {
     StopReason.EOS_FOUND: "stop",
     StopReason.STOP_STRING_FOUND: "stop",
     StopReason.MAX_PREDICTED_TOKENS_REACHED: "length",
@@ -34,7 +34,7 @@ FINISH_REASONS = {
 
 class FunctionCall(TypedDict):
     name: str
-    arguments: Annotated[str, Field(description="JSON, unless the answer's limit cut it off.")]
+    arguments: Annotated[str, Field(description="JSON, unless the token limit cut it off.")]
 
 
 class ToolCall(TypedDict):
@@ -44,7 +44,7 @@ class ToolCall(TypedDict):
 
 
 class MCPCall(TypedDict):
-    """A call of an MCP server's tool, which the gateway has run."""
+    """A call of an MCP server's tool, run by the gateway."""
 
     id: str
     type: Literal["mcp_call"]
@@ -57,7 +57,7 @@ class MCPCall(TypedDict):
 
 
 class MCPCallDelta(TypedDict):
-    """Of the call with the same index: its head first, then pieces of its arguments, then what came of it."""
+    """A part of the call with the same index: its head, then pieces of its arguments, then the outcome."""
 
     index: int
     id: NotRequired[Nullable[str]]
@@ -71,7 +71,7 @@ class MCPCallDelta(TypedDict):
 
 
 class MCPElicitation(TypedDict):
-    """What a call's server asks the user; `POST /api/v1/mcp/elicitations/{id}` answers."""
+    """What a call's server asks the user. `POST /api/v1/mcp/elicitations/{id}` takes the reply."""
 
     id: str
     server_label: str
@@ -80,9 +80,7 @@ class MCPElicitation(TypedDict):
     requested_schema: NotRequired[
         Annotated[Nullable[dict[str, Any]], Field(description="JSON Schema of the answer's content.")]
     ]
-    url: NotRequired[
-        Annotated[Nullable[str], Field(description="Where the user is to go instead of filling in a form.")]
-    ]
+    url: NotRequired[Annotated[Nullable[str], Field(description="A page to visit instead of filling in a form.")]]
 
 
 class AssistantMessage(TypedDict):
@@ -162,7 +160,7 @@ class ChatChunkChoice(TypedDict):
 
 
 class PromptProgress(TypedDict):
-    """How far the prompt is: tokens of it, those taken from the cache, and those that are computed."""
+    """The prompt's tokens: all, those taken from the cache, and those processed so far."""
 
     total: int
     cache: int
@@ -206,13 +204,13 @@ class TextChunk(TypedDict):
     prompt_progress: NotRequired[Nullable[PromptProgress]]
 
 
-def finish_reason(reason: StopReason, *, older_calls: bool = False) -> str:
+def finish_reason(reason: StopReason, *, older_calls: bool = False) -> FinishReason:
     if older_calls and reason is StopReason.TOOL_CALLS:
         return "function_call"
     return FINISH_REASONS.get(reason, "stop")
 
 
-def usage(generation: Answering) -> dict[str, Any]:
+def usage(generation: Answering) -> Usage:
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
     return {
         "prompt_tokens": prompt,
@@ -223,8 +221,8 @@ def usage(generation: Answering) -> dict[str, Any]:
     }
 
 
-def chat_choices(completions: list[Completion], *, older_calls: bool = False) -> list[dict[str, Any]]:
-    """`older_calls`: a tool call is told as function_call."""
+def chat_choices(completions: Sequence[Completion], *, older_calls: bool = False) -> list[ChatChoice]:
+    """`older_calls`: a tool call is returned as function_call."""
     return [
         {
             "index": index,
@@ -236,22 +234,22 @@ def chat_choices(completions: list[Completion], *, older_calls: bool = False) ->
     ]
 
 
-def assistant_message(completion: Completion, *, older_calls: bool) -> dict[str, Any]:
-    """Calls without a word have no content; reasoning is told where there is some."""
+def assistant_message(completion: Completion, *, older_calls: bool) -> AssistantMessage:
+    """The content is null if there are only calls."""
     calls = completion.tool_calls
     content = completion.text if completion.text or not calls else None
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    message: AssistantMessage = {"role": "assistant", "content": content, "refusal": None}
     if completion.reasoning:
         message["reasoning_content"] = completion.reasoning
-    if not calls:
-        return message
-    if older_calls:
-        return {**message, "function_call": function_call_object(calls[0])}
-    return {**message, "tool_calls": [tool_call_object(call) for call in calls]}
+    if calls and older_calls:
+        message["function_call"] = function_call(calls[0])
+    elif calls:
+        message["tool_calls"] = [tool_call(call) for call in calls]
+    return message
 
 
-def text_choices(completions: list[Completion], openings: list[str] | None = None) -> list[dict[str, Any]]:
-    """`openings`: what each choice's text begins with."""
+def text_choices(completions: Sequence[Completion], openings: Sequence[str] = ()) -> list[TextChoice]:
+    """`openings`: the text before each completion, or nothing."""
     return [
         {
             "index": index,
@@ -263,60 +261,67 @@ def text_choices(completions: list[Completion], openings: list[str] | None = Non
     ]
 
 
-def tool_call_object(call: events.ToolCall) -> Json:
-    return {"id": call.id, "type": "function", "function": function_call_object(call)}
+def tool_call(call: events.ToolCall) -> ToolCall:
+    return {"id": call.id, "type": "function", "function": function_call(call)}
 
 
-def function_call_object(call: events.ToolCall) -> Json:
+def function_call(call: events.ToolCall) -> FunctionCall:
     return {"name": call.name, "arguments": call.arguments}
 
 
-def tool_call_delta(piece: ToolCallPiece) -> Json:
+def tool_call_delta(piece: ToolCallPiece) -> ToolCallDelta:
     """The first piece of a call has its id and its name."""
     if not piece.id:
         return {"index": piece.index, "function": {"arguments": piece.arguments}}
     return {"index": piece.index, "id": piece.id, "type": "function", "function": function_call_delta(piece)}
 
 
-def function_call_delta(piece: ToolCallPiece) -> Json:
-    named_first = {"name": piece.name} if piece.id else {}
-    return {**named_first, "arguments": piece.arguments}
+def function_call_delta(piece: ToolCallPiece) -> FunctionCallDelta:
+    if not piece.id:
+        return {"arguments": piece.arguments}
+    return {"name": piece.name, "arguments": piece.arguments}
 
 
-def call_delta(event: HostedEvent) -> Json | None:
-    """What a chunk adds to the call with the same index; None where it adds nothing."""
+def hosted_delta(event: HostedEvent) -> ChatDelta | None:
+    """The chunk for an event of a hosted call; None if it changes nothing."""
     match event:
-        case HostedCallBegun(_, number, id, tool):
-            head = {"id": id, "type": "mcp_call", "server_label": tool.label, "name": tool.name}
-            return {"index": number, **head, "arguments": ""}
-        case HostedCallArguments(_, number, text):
-            return {"index": number, "arguments": text}
-        case HostedCallEnded(_, number):
-            return {"index": number, **_outcome(event)}
+        case Elicited(question_id=id, tool=tool, question=question):
+            asked: Json = {"id": id, "server_label": tool.label, "name": tool.name, **question.told}
+            return {"mcp_elicitations": [cast(MCPElicitation, asked)]}
+        case HostedCallBegun(_, index, id, tool):
+            call: MCPCallDelta = {"index": index, "id": id, "type": "mcp_call", "server_label": tool.label}
+            call |= {"name": tool.name, "arguments": ""}
+            return {"mcp_calls": [call]}
+        case HostedCallArguments(_, index, text):
+            return {"mcp_calls": [{"index": index, "arguments": text}]}
+        case HostedCallEnded(_, index):
+            status, output, error = _outcome(event)
+            return {"mcp_calls": [{"index": index, "status": status, "output": output, "error": error}]}
     return None
 
 
-def elicitation(event: Elicited) -> Json:
-    head = {"id": event.question_id, "server_label": event.tool.label, "name": event.tool.name}
-    return {**head, **event.question.told}
+def hosted_calls(events: Iterable[Event]) -> list[MCPCall]:
+    """The calls that have ended, in the order in which they began."""
+    ended = (each for each in events if isinstance(each, HostedCallEnded))
+    return [hosted_call(each) for each in sorted(ended, key=lambda each: each.number)]
 
 
-def whole_calls(events: Iterable[Event]) -> list[Json]:
-    """Of a whole answer."""
-    ended = sorted((each for each in events if isinstance(each, HostedCallEnded)), key=lambda each: each.number)
-    return [
-        {
-            "id": each.id,
-            "type": "mcp_call",
-            "server_label": each.tool.label,
-            "name": each.tool.name,
-            "arguments": each.arguments,
-            **_outcome(each),
-        }
-        for each in ended
-    ]
+def hosted_call(ended: HostedCallEnded) -> MCPCall:
+    status, output, error = _outcome(ended)
+    return {
+        "id": ended.id,
+        "type": "mcp_call",
+        "server_label": ended.tool.label,
+        "name": ended.tool.name,
+        "arguments": ended.arguments,
+        "status": status,
+        "output": output,
+        "error": error,
+    }
 
 
-def _outcome(ended: HostedCallEnded) -> Json:
-    output = ended.output.text if ended.output is not None and ended.failure is None else None
-    return {"status": "completed" if ended.failure is None else "failed", "output": output, "error": ended.failure}
+def _outcome(ended: HostedCallEnded) -> tuple[Literal["completed", "failed"], str | None, str | None]:
+    """The status, the output and the error."""
+    if ended.failure is not None:
+        return "failed", None, ended.failure
+    return "completed", ended.output.text if ended.output is not None else None, None

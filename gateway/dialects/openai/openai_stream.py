@@ -1,4 +1,4 @@
-"""OpenAI's chunks as bytes. Everything that does not change from token to token is encoded once for each stream."""
+"""OpenAI's chunks as bytes. What is the same in all chunks with text is encoded once per stream."""
 
 import time
 import uuid
@@ -8,44 +8,56 @@ from functools import partial
 from typing import Any
 
 import orjson
+from typing_extensions import TypedDict
 
 from atelier.json_types import Json
 from atelier.submission import ToolCallPiece
 from gateway.core.answer import Answering
 from gateway.core.events import (
     Delta,
-    Elicited,
     Event,
     Finished,
-    HostedEvent,
     PromptProgress,
     Reasoning,
     TokenLogprob,
     ToolCallDelta,
 )
 from gateway.dialects.event_stream import around_text
-from gateway.dialects.openai.openai_logprobs import TextLogprobsEncoder, chat_logprobs
-from gateway.dialects.openai.openai_replies import (
-    call_delta,
-    elicitation,
-    finish_reason,
-    function_call_delta,
-    tool_call_delta,
-    usage,
-)
+from gateway.dialects.openai import openai_replies as replies
+from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
+from gateway.dialects.openai.openai_replies import ChatDelta, finish_reason, usage
 from gateway.http.server_sent_events import DONE, frame
+
+
+class ChatPart(TypedDict):
+    delta: ChatDelta
+
+
+class TextPart(TypedDict):
+    text: str
+
+
+Part = ChatPart | TextPart
+"""The part of a chunk's choice that differs between chats and texts."""
+
+AtEnd = Callable[[Finished], Mapping[str, object]]
+"""The fields that a dialect adds to the last chunk of a choice."""
+
+
+def nothing_more(finished: Finished) -> Mapping[str, object]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What all objects of one reply begin with."""
+    """The fields that all objects of one reply begin with."""
 
     object: str
     model: str
     id: str
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def with_choices(self, choices: list[Json], **more: Any) -> Json:
+    def with_choices(self, choices: Sequence[Any], **more: Any) -> Json:
         return {
             "id": self.id,
             "object": self.object,
@@ -65,35 +77,36 @@ def text_head(model: str) -> Head:
 
 
 class ChunkRenderer:
-    """One stream's chunks. What differs between chat and text, and LM Studio's, is given."""
+    """One stream's chunks, of chats and of texts, in OpenAI's dialect and in those that extend it."""
 
     def __init__(
         self,
         head: Head,
         choices: int,
-        body: Callable[[str], Json],
+        part: Callable[[str], Part],
         *,
-        openings: Sequence[Json] = (),
-        closing_body: Json,
-        logprobs: Sequence[Callable[[Sequence[TokenLogprob]], Json]] = (),
-        include_usage: bool = False,
-        at_end: Callable[[Finished], Mapping[str, object]] = lambda finished: {},
+        openings: Sequence[Part] = (),
+        empty_part: Part,
+        logprobs: Sequence[Callable[[Sequence[TokenLogprob]], ChatLogprobs | TextLogprobs]],
+        include_usage: bool,
+        at_end: AtEnd,
         older_calls: bool = False,
     ) -> None:
+        """`openings` and `logprobs`: for each choice. `older_calls`: tool calls are sent as function_call."""
         self._head = head
         self._no_usage: Json = {"usage": None} if include_usage else {}
-        self._body = body
-        self._openings = openings  # of each choice, or of none
-        self._closing_body = closing_body
-        self._logprobs = logprobs  # of each choice, or of none
+        self._part = part
+        self._openings = openings
+        self._empty_part = empty_part
+        self._logprobs = logprobs
         self._include_usage = include_usage
         self._at_end = at_end
         self._older_calls = older_calls
         self._around_text = [around_text(partial(self._text_chunk, index)) for index in range(choices)]
 
     def opening(self) -> bytes:
-        """The role of each choice of a chat, the prompt of each text that echoes it."""
-        return b"".join(self._chunk(index, body, None) for index, body in enumerate(self._openings))
+        """The role of each choice of a chat; the prompt of each text that echoes it."""
+        return b"".join(self._chunk(index, part, None) for index, part in enumerate(self._openings))
 
     def event(self, event: Event) -> bytes:
         if isinstance(event, Delta):
@@ -102,15 +115,16 @@ class ChunkRenderer:
             before, after = self._around_text[event.choice]
             return before + orjson.dumps(event.text) + after
         if isinstance(event, PromptProgress):
-            return self._chunk(event.choice, self._closing_body, None, prompt_progress=progress_object(event))
+            return self._chunk(event.choice, self._empty_part, None, more={"prompt_progress": prompt_progress(event)})
         if isinstance(event, Reasoning):
-            return self._chunk(event.choice, {"delta": {"reasoning_content": event.text}}, None)
+            return self._delta_chunk(event.choice, {"reasoning_content": event.text})
         if isinstance(event, ToolCallDelta):
             return self._call_chunk(event.choice, event.piece)
         if not isinstance(event, Finished):
-            return self._hosted_chunk(event)
+            delta = replies.hosted_delta(event)
+            return self._delta_chunk(event.choice, delta) if delta else b""
         reason = finish_reason(event.reason, older_calls=self._older_calls)
-        return self._chunk(event.choice, self._closing_body, reason, None, **self._at_end(event))
+        return self._chunk(event.choice, self._empty_part, reason, more=self._at_end(event))
 
     def closing(self, generation: Answering) -> bytes:
         if not self._include_usage:
@@ -119,44 +133,43 @@ class ChunkRenderer:
 
     def _with_logprobs(self, event: Delta) -> bytes:
         logprobs = self._logprobs[event.choice](event.logprobs)
-        return self._chunk(event.choice, self._body(event.text), None, logprobs)
+        return self._chunk(event.choice, self._part(event.text), None, logprobs)
 
     def _call_chunk(self, choice: int, piece: ToolCallPiece) -> bytes:
         if not self._older_calls:
-            return self._chunk(choice, {"delta": {"tool_calls": [tool_call_delta(piece)]}}, None)
-        if piece.index:  # there is room for one call
+            return self._delta_chunk(choice, {"tool_calls": [replies.tool_call_delta(piece)]})
+        if piece.index:  # function_call has room for one call
             return b""
-        return self._chunk(choice, {"delta": {"function_call": function_call_delta(piece)}}, None)
+        return self._delta_chunk(choice, {"function_call": replies.function_call_delta(piece)})
 
-    def _hosted_chunk(self, event: HostedEvent) -> bytes:
-        if isinstance(event, Elicited):
-            return self._chunk(event.choice, {"delta": {"mcp_elicitations": [elicitation(event)]}}, None)
-        told = call_delta(event)
-        return self._chunk(event.choice, {"delta": {"mcp_calls": [told]}}, None) if told else b""
-
-    def _chunk(self, index: int, body: Json, reason: str | None, logprobs: Json | None = None, **more: Any) -> bytes:
-        choice = {"index": index, **body, "logprobs": logprobs, "finish_reason": reason}
-        return frame(orjson.dumps(self._head.with_choices([choice], **self._no_usage, **more)))
+    def _delta_chunk(self, index: int, delta: ChatDelta) -> bytes:
+        return self._chunk(index, {"delta": delta}, None)
 
     def _text_chunk(self, index: int, text: str) -> bytes:
-        return self._chunk(index, self._body(text), None)
+        return self._chunk(index, self._part(text), None)
+
+    def _chunk(
+        self,
+        index: int,
+        part: Part,
+        reason: replies.FinishReason | None,
+        logprobs: ChatLogprobs | TextLogprobs | None = None,
+        more: Mapping[str, object] | None = None,
+    ) -> bytes:
+        choice: Json = {"index": index, **part, "logprobs": logprobs, "finish_reason": reason}
+        return frame(orjson.dumps(self._head.with_choices([choice], **self._no_usage, **(more or {}))))
 
 
 def chat_renderer(
-    head: Head,
-    choices: int,
-    *,
-    include_usage: bool,
-    at_end: Callable[[Finished], Mapping[str, object]] = lambda finished: {},
-    older_calls: bool = False,
+    head: Head, choices: int, *, include_usage: bool, at_end: AtEnd = nothing_more, older_calls: bool = False
 ) -> ChunkRenderer:
-    """`older_calls`: a tool call is told as function_call."""
+    """`older_calls`: tool calls are sent as function_call."""
     return ChunkRenderer(
         head,
         choices,
         lambda text: {"delta": {"content": text}},
         openings=[{"delta": {"role": "assistant", "content": ""}}] * choices,
-        closing_body={"delta": {}},
+        empty_part={"delta": {}},
         logprobs=[chat_logprobs] * choices,
         include_usage=include_usage,
         at_end=at_end,
@@ -165,28 +178,23 @@ def chat_renderer(
 
 
 def text_renderer(
-    head: Head,
-    choices: int,
-    *,
-    include_usage: bool,
-    openings: Sequence[str] = (),
-    at_end: Callable[[Finished], Mapping[str, object]] = lambda finished: {},
+    head: Head, choices: int, *, include_usage: bool, openings: Sequence[str] = (), at_end: AtEnd = nothing_more
 ) -> ChunkRenderer:
-    """`openings`: what each choice's text begins with."""
+    """`openings`: the text before each choice."""
     return ChunkRenderer(
         head,
         choices,
         lambda text: {"text": text},
         openings=[{"text": text} for text in openings],
-        closing_body={"text": ""},
+        empty_part={"text": ""},
         logprobs=[TextLogprobsEncoder().render for _ in range(choices)],
         include_usage=include_usage,
         at_end=at_end,
     )
 
 
-def progress_object(progress: PromptProgress) -> Json:
-    """As llama.cpp's server tells it."""
+def prompt_progress(progress: PromptProgress) -> replies.PromptProgress:
+    """In the format of llama.cpp's server."""
     return {
         "total": progress.prompt_tokens,
         "cache": progress.cached_tokens,

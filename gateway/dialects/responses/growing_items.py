@@ -119,16 +119,16 @@ class ItemDraft:
 class MessageDraft(ItemDraft):
     def __init__(self, response_id: str, index: int) -> None:
         super().__init__("message", response_id, index, {"role": "assistant", "content": []})
-        self._logprobs: list[Json] = []
+        self._logprobs: list[Logprob] = []
 
     def begin(self) -> list[Json]:
         return [self._added(), self._event("content_part.added", content_index=0, part=_text_part("", []))]
 
     def add(self, text: str, logprobs: Sequence[TokenLogprob]) -> list[Json]:
-        told: list[Json] = chat_logprobs(logprobs)["content"] if logprobs else []
+        rated = chat_logprobs(logprobs)["content"] if logprobs else []
         self._pieces.append(text)
-        self._logprobs += told
-        return [self._event("output_text.delta", content_index=0, delta=text, logprobs=told)]
+        self._logprobs += rated
+        return [self._event("output_text.delta", content_index=0, delta=text, logprobs=rated)]
 
     def end(self, status: str) -> list[Json]:
         text = "".join(self._pieces)
@@ -242,9 +242,9 @@ class ApprovalDraft(ItemDraft):
         return [self._added(), self._done()]
 
 
-def _text_part(text: str, logprobs: list[Json]) -> Json:
+def _text_part(text: str, logprobs: list[Logprob]) -> OutputText:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def _reasoning_part(text: str) -> Json:
+def _reasoning_part(text: str) -> ReasoningText:
     return {"type": "reasoning_text", "text": text}
