@@ -25,7 +25,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerConfig:
     """What one connection is to. Equal ones share it, so `owner` is whose key named it in a request; "" for all."""
 
     label: str
@@ -65,7 +65,7 @@ APPROVALS = {"never": NEVER, "always": ALWAYS}  # as mcp.json and requests call 
 class Use:
     """What a request wants of a server. `allowed`: names of its tools; None: all. `read_only`: those that say so."""
 
-    server: Server
+    server: ServerConfig
     allowed: frozenset[str] | None = None
     approval: Approval = NEVER
     read_only: bool = False

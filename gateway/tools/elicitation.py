@@ -15,7 +15,7 @@ import structlog
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from atelier.errors import AtelierError, NotFound, ResponseNotFound
-from gateway.core.mcp_server import Server
+from gateway.core.mcp_server import ServerConfig
 from gateway.core.question import (
     CANCELLED,
     DECLINED,
@@ -174,7 +174,7 @@ class CallElicitation:
         self._questions_left = MOST_QUESTIONS
         self._seconds_left = respondent.questions.seconds
 
-    async def __call__(self, server: Server, params: ElicitRequestParams) -> ElicitResult:
+    async def __call__(self, server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
         question = read_question(params)
         if question is None or self._questions_left <= 0 or self._seconds_left <= 0:
             return DECLINED.result()

@@ -13,7 +13,7 @@ from typing import Any
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from gateway.core.hosted_tool import ServerTool
-from gateway.core.mcp_server import Endpoint, Server
+from gateway.core.mcp_server import Endpoint, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from tests.conformance import courier
@@ -45,7 +45,7 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def meet(url: str, context: Mapping[str, Any]) -> None:
     """One scenario. `context`: the client's input beside the URL."""
     pool = ServerPool(AddressGuard())
-    server = Server("conformance", Endpoint(url), elicitation=True)
+    server = ServerConfig("conformance", Endpoint(url), elicitation=True)
     try:
         for tool, arguments in calls(await pool.tools(server), context):
             await pool.call(server, tool, arguments, elicit=_leave_as_is)
@@ -53,7 +53,7 @@ async def meet(url: str, context: Mapping[str, Any]) -> None:
         await pool.close()
 
 
-async def _leave_as_is(server: Server, params: ElicitRequestParams) -> ElicitResult:
+async def _leave_as_is(server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
     """A user who accepts a form with its defaults."""
     fields = params.requested_schema.get("properties", {}) if isinstance(params, ElicitRequestFormParams) else {}
     return ElicitResult(

@@ -9,7 +9,7 @@ from atelier.errors import AtelierError, MCPConnectionError
 from atelier.metrics import GatewayMetrics
 from gateway.core.events import Elicited, HostedCallEnded
 from gateway.core.hosted_tool import ServerTool, ToolOutput
-from gateway.core.mcp_server import Server
+from gateway.core.mcp_server import ServerConfig
 from gateway.core.question import Question
 from gateway.tools.elicitation import CallElicitation, Respondent
 from gateway.tools.loop.toolset import HostedCall, read_arguments
@@ -25,10 +25,15 @@ NOT_AN_OBJECT = "The arguments are not a JSON object."
 class ToolServers(Protocol):
     """The way to the servers, such as `ServerPool`. Both methods raise MCPConnectionError."""
 
-    async def tools(self, server: Server) -> Sequence[ServerTool]: ...
+    async def tools(self, server: ServerConfig) -> Sequence[ServerTool]: ...
 
     async def call(
-        self, server: Server, tool: str, arguments: Mapping[str, object], *, elicit: ElicitationHandler | None = None
+        self,
+        server: ServerConfig,
+        tool: str,
+        arguments: Mapping[str, object],
+        *,
+        elicit: ElicitationHandler | None = None,
     ) -> ToolOutput: ...
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atelier.errors import Forbidden, InvalidRequest
-from gateway.core.mcp_server import NEVER, Approval, Endpoint, Server, Servers, Use
+from gateway.core.mcp_server import NEVER, Approval, Endpoint, ServerConfig, Servers, Use
 
 MOST_SERVERS = 16  # of one request
 LONGEST_QUOTED_LABEL = 64  # characters of a label in an error
@@ -56,7 +56,7 @@ def _use(requested: RequestedServer, servers: Servers, owner: str, *, own_server
         raise Forbidden(NOT_ALLOWED.format(path=requested.path), param=requested.path)
     _check_headers(requested)
     reach = Endpoint(requested.url, tuple(sorted((requested.headers or {}).items())), public_only=True)
-    return _restricted(Use(Server(requested.label, reach, owner)), requested)
+    return _restricted(Use(ServerConfig(requested.label, reach, owner)), requested)
 
 
 def _check_headers(requested: RequestedServer) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from atelier.backoff import backoff_delay
 from atelier.errors import MCPConnectionError
 from gateway.core.hosted_tool import ServerTool, ToolOutput
-from gateway.core.mcp_server import Endpoint, Server, Servers
+from gateway.core.mcp_server import Endpoint, ServerConfig, Servers
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.mcp_connection import Connection
 from gateway.tools.mcp_client.mcp_http import Connector
@@ -48,18 +48,18 @@ class ServerPool:
         self._limits = limits or PoolLimits()
         self._connector = Connector(guard)
         self._sampling = sampling
-        self._known: dict[Server, _KnownServer] = {}  # least recently used first
+        self._known: dict[ServerConfig, _KnownServer] = {}  # least recently used first
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def tools(self, server: Server) -> Sequence[ServerTool]:
+    async def tools(self, server: ServerConfig) -> Sequence[ServerTool]:
         """Those that can be offered to a model. Raises MCPConnectionError."""
         async with self._using(server) as connection:
             return await connection.tools()
 
     async def call(
         self,
-        server: Server,
+        server: ServerConfig,
         tool: str,
         arguments: Mapping[str, object],
         on_progress: Progress | None = None,
@@ -99,7 +99,7 @@ class ServerPool:
             if late:
                 await asyncio.wait(late)
 
-    def state(self, server: Server) -> ConnectionState:
+    def state(self, server: ServerConfig) -> ConnectionState:
         known = self._known.get(server)
         if known is None:
             return "closed"
@@ -107,24 +107,24 @@ class ServerPool:
             return "open" if known.connection.version else "opening"
         return "failed" if known.failures else "closed"
 
-    def known_tools(self, server: Server) -> Sequence[ServerTool] | None:
+    def known_tools(self, server: ServerConfig) -> Sequence[ServerTool] | None:
         """As last listed; None if it is not connected."""
         known = self._known.get(server)
         return known.connection.known_tools if known is not None and known.connection is not None else None
 
-    def protocol(self, server: Server) -> str:
+    def protocol(self, server: ServerConfig) -> str:
         """The protocol version of its connection; "" if it is not connected."""
         known = self._known.get(server)
         return known.connection.version if known is not None and known.connection is not None else ""
 
-    def stderr_tail(self, server: Server) -> str:
+    def stderr_tail(self, server: ServerConfig) -> str:
         """The end of what its program wrote to its standard error."""
         known = self._known.get(server) or _KnownServer()
         return known.connection.stderr_tail if known.connection is not None else known.stderr_tail
 
     async def _call(
         self,
-        server: Server,
+        server: ServerConfig,
         tool: str,
         arguments: Mapping[str, object],
         on_progress: Progress | None,
@@ -135,7 +135,7 @@ class ServerPool:
             return await connection.call(tool, arguments, on_progress, elicit)
 
     @asynccontextmanager
-    async def _using(self, server: Server) -> AsyncIterator[Connection]:
+    async def _using(self, server: ServerConfig) -> AsyncIterator[Connection]:
         """Its connection, which stays open inside. Records failures."""
         known = self._known.pop(server, None) or _KnownServer()
         self._known[server] = known
@@ -152,7 +152,7 @@ class ServerPool:
         if known.connection is connection:
             known.failures = 0
 
-    def _connected(self, server: Server, known: _KnownServer) -> Connection:
+    def _connected(self, server: ServerConfig, known: _KnownServer) -> Connection:
         if self._closed:
             raise connection_error(server, "was not called, because this server is stopping")
         if known.connection is not None and not known.connection.leaving:
@@ -175,7 +175,7 @@ class ServerPool:
         known.last_error, known.stderr_tail = error.message, connection.stderr_tail
         known.connection = None
 
-    def _make_room(self, server: Server) -> None:
+    def _make_room(self, server: ServerConfig) -> None:
         """Forgets servers beyond MOST_REMEMBERED, and closes an idle guest's connection if a guest needs one."""
         for old in list(self._known)[: max(0, len(self._known) - MOST_REMEMBERED)]:
             connection = self._known[old].connection
@@ -198,6 +198,6 @@ class ServerPool:
         idle.leave()
 
 
-def _is_guest(server: Server) -> bool:
+def _is_guest(server: ServerConfig) -> bool:
     """Whether a request named it."""
     return isinstance(server.reach, Endpoint) and server.reach.public_only

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from atelier.mcp_file import Entry, WrongFile, entries_of, read_document
-from gateway.core.mcp_server import APPROVALS, Approval, Command, Endpoint, Server, Servers, Use
+from gateway.core.mcp_server import APPROVALS, Approval, Command, Endpoint, ServerConfig, Servers, Use
 
 _log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class ServersFile:
 
 def use_of(label: str, entry: Entry) -> Use:
     """The server of one entry, with the limits on its use."""
-    server = Server(
+    server = ServerConfig(
         label,
         _reach(entry),
         call_seconds=entry.timeout,

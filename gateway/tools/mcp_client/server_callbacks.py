@@ -28,7 +28,7 @@ from gateway.core.call import Account, Call, Chat, Origin
 from gateway.core.events import Completion
 from gateway.core.images import EncodedImage, ImageSource, content_of
 from gateway.core.inference import Inference
-from gateway.core.mcp_server import Server
+from gateway.core.mcp_server import ServerConfig
 from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
 
 LONGEST_MESSAGE = 500  # characters of a progress notification's message
@@ -41,13 +41,15 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 class SamplingHandler(Protocol):
     """Completes a chat for a server. Raises AtelierError."""
 
-    async def sample(self, server: Server, params: CreateMessageRequestParams) -> CreateMessageResult: ...
+    async def sample(self, server: ServerConfig, params: CreateMessageRequestParams) -> CreateMessageResult: ...
 
 
 class ElicitationHandler(Protocol):
     """Asks the user of one call on behalf of its server. Raises AtelierError. Cancelled when the call ends."""
 
-    def __call__(self, server: Server, params: ElicitRequestParams) -> Coroutine[object, object, ElicitResult]: ...
+    def __call__(
+        self, server: ServerConfig, params: ElicitRequestParams
+    ) -> Coroutine[object, object, ElicitResult]: ...
 
 
 class ProgressCallback:
@@ -70,7 +72,7 @@ class ProgressCallback:
 class SamplingCallback:
     """Limits how many sampling requests of one connection run at a time. A callback of the SDK's client."""
 
-    def __init__(self, server: Server, handler: SamplingHandler, limit: int) -> None:
+    def __init__(self, server: ServerConfig, handler: SamplingHandler, limit: int) -> None:
         self._server = server
         self._handler = handler
         self._available = limit
@@ -98,7 +100,7 @@ class ModelSampling:
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def sample(self, server: Server, params: CreateMessageRequestParams) -> CreateMessageResult:
+    async def sample(self, server: ServerConfig, params: CreateMessageRequestParams) -> CreateMessageResult:
         """Uses the model that the operator chose for this server; its model preferences are ignored."""
         assert server.sampling_model is not None
         call = sampling_call(server.sampling_model, params)
@@ -161,7 +163,7 @@ class ElicitationCallback:
     arrived in the stream that answers the call. Otherwise the call is known only if it is the connection's only one.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ServerConfig) -> None:
         self._server = server
         self._calls: list[_ElicitingCall] = []
 
@@ -202,7 +204,7 @@ class _ElicitingCall:
         self._deadline = deadline
         self._questions: set[asyncio.Task[ElicitResult]] = set()
 
-    async def ask(self, server: Server, params: ElicitRequestParams) -> ElicitResult:
+    async def ask(self, server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
         if self._handler is None:
             return ElicitResult(action="decline")
         task = asyncio.create_task(self._handler(server, params))

@@ -8,7 +8,7 @@ from mcp_types import CONNECTION_CLOSED, INVALID_PARAMS
 from pydantic import ValidationError
 
 from atelier.errors import MCPConnectionError
-from gateway.core.mcp_server import Command, Server
+from gateway.core.mcp_server import Command, ServerConfig
 from gateway.core.outbound import ForbiddenAddress
 from gateway.tools.mcp_client.mcp_http import ReplyRecord
 from gateway.tools.mcp_client.mcp_stdio import ProgramDiagnostics
@@ -24,7 +24,7 @@ class SessionLost(Exception):
 class ServerFaults:
     """The evidence of one connection: what its server's program has written, and what its HTTP replies have shown."""
 
-    def __init__(self, server: Server, on_lost: Callable[[], None]) -> None:
+    def __init__(self, server: ServerConfig, on_lost: Callable[[], None]) -> None:
         """`on_lost`: called when an error reply shows that the connection cannot be used any longer."""
         self.program = ProgramDiagnostics()
         self.replies = ReplyRecord()
@@ -60,7 +60,7 @@ class ServerFaults:
         return error.message[:LONGEST_QUOTE]
 
 
-def connection_error(server: Server, reason: str) -> MCPConnectionError:
+def connection_error(server: ServerConfig, reason: str) -> MCPConnectionError:
     """`reason`: a predicate whose subject is the server."""
     return MCPConnectionError(f'The MCP server "{server.label[:100]}" {reason}.')
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from gateway.core.mcp_server import Command, Server
+from gateway.core.mcp_server import Command, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.server_callbacks import ElicitationHandler
@@ -71,7 +71,11 @@ async def test_servers_are_listed_and_tried(registry: FakeRegistry, tmp_path: Pa
 
 
 async def asked(
-    pool: ServerPool, server: Server, method: str, params: Mapping[str, Any], elicit: ElicitationHandler | None = None
+    pool: ServerPool,
+    server: ServerConfig,
+    method: str,
+    params: Mapping[str, Any],
+    elicit: ElicitationHandler | None = None,
 ) -> Any:
     return json.loads((await pool.call(server, method, params, elicit=elicit)).text)
 
@@ -120,12 +124,12 @@ async def test_a_server_asks_the_model_that_the_operator_chose(registry: FakeReg
 async def test_a_server_asks_the_user_where_that_is_allowed(allowed: bool) -> None:
     questions: list[ElicitRequestParams] = []
 
-    async def elicit(server: Server, params: ElicitRequestParams) -> ElicitResult:
+    async def elicit(server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
         questions.append(params)
         return ElicitResult(action="accept", content={"name": "Ada"})
 
     pool = ServerPool(AddressGuard())
-    server = Server("odd", Command(sys.executable, ("-S", "-E", ODD, "asks")), elicitation=allowed)
+    server = ServerConfig("odd", Command(sys.executable, ("-S", "-E", ODD, "asks")), elicitation=allowed)
     question = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
     answer = await asked(pool, server, "elicitation/create", question, elicit)
     await pool.close()

@@ -12,7 +12,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from structlog.testing import capture_logs
 
 from atelier.errors import MCPConnectionError
-from gateway.core.mcp_server import Endpoint, Server
+from gateway.core.mcp_server import Endpoint, ServerConfig
 from gateway.core.outbound import AddressGuard, resolve_name
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
@@ -21,8 +21,8 @@ from tests.support.gateway_server import until
 from tests.support.http_mcp_servers import OddServer, Request, Write, reply, result_of, served
 
 
-def at(url: str, *headers: tuple[str, str], **more: Any) -> Server:
-    return Server("odd", Endpoint(url, headers), **more)
+def at(url: str, *headers: tuple[str, str], **more: Any) -> ServerConfig:
+    return ServerConfig("odd", Endpoint(url, headers), **more)
 
 
 def sdk_server() -> MCPServer:
@@ -204,7 +204,7 @@ async def test_an_invalid_reply_costs_little_and_the_next_call_works(answer: Any
         assert (await pool.call(at(odd.url), "echo", {})).text == "well"
 
 
-async def failed(pool: ServerPool, server: Server) -> None:
+async def failed(pool: ServerPool, server: ServerConfig) -> None:
     with contextlib.suppress(MCPConnectionError):
         assert (await pool.call(server, "echo", {})).is_error
 
@@ -297,7 +297,7 @@ async def names(host: str, port: int) -> list[str]:
 )
 async def test_servers_of_requests_are_at_public_addresses(url: str) -> None:
     pool = ServerPool(AddressGuard(resolve=names), limits=PoolLimits())
-    message = await refused(pool.tools(Server("odd", Endpoint(url, public_only=True), owner="k")))
+    message = await refused(pool.tools(ServerConfig("odd", Endpoint(url, public_only=True), owner="k")))
     assert "its URL is not allowed" in message
     await pool.close()
 
@@ -311,7 +311,7 @@ async def test_a_name_is_reached_at_the_address_that_was_judged() -> None:
     async with OddServer(echo).running() as odd:
         port = int(odd.url.rsplit(":", 1)[1])
         pool = ServerPool(AddressGuard([f"inner.example:{port}"], resolve=names), limits=PoolLimits())
-        server = Server("odd", Endpoint(f"http://inner.example:{port}/mcp", public_only=True), owner="k")
+        server = ServerConfig("odd", Endpoint(f"http://inner.example:{port}/mcp", public_only=True), owner="k")
         await pool.call(server, "echo", {})
         assert odd.requests[-1].headers["host"] == f"inner.example:{port}"
         await pool.close()
@@ -324,8 +324,8 @@ async def test_of_servers_of_requests_only_so_many_are_connected() -> None:
         await release.wait()
         await write(reply(result_of(request, {"content": []})))
 
-    def guests(odd: OddServer, owners: Sequence[str]) -> list[Server]:
-        return [Server("odd", Endpoint(odd.url, public_only=True), owner=owner) for owner in owners]
+    def guests(odd: OddServer, owners: Sequence[str]) -> list[ServerConfig]:
+        return [ServerConfig("odd", Endpoint(odd.url, public_only=True), owner=owner) for owner in owners]
 
     async with OddServer(wait).running() as odd:
         guard = AddressGuard([odd.url.removeprefix("http://")])

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from gateway.core.hosted_tool import ToolImage, ToolOutput
-from gateway.core.mcp_server import Command, Endpoint, Server
+from gateway.core.mcp_server import Command, Endpoint, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from tests.support import npm_servers
@@ -29,14 +29,14 @@ LONG = "trigger-long-running-operation"
 class Answers:
     """A model and a user, for servers that ask."""
 
-    async def sample(self, server: Server, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
+    async def sample(self, server: ServerConfig, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
         said = params.messages[-1].content
         assert isinstance(said, types.TextContent)
         return types.CreateMessageResult(
             role="assistant", content=types.TextContent(text=f"I reported: {said.text}"), model="scripted"
         )
 
-    async def __call__(self, server: Server, params: types.ElicitRequestParams) -> types.ElicitResult:
+    async def __call__(self, server: ServerConfig, params: types.ElicitRequestParams) -> types.ElicitResult:
         return types.ElicitResult(action="accept", content={"name": "Ada", "color": "green"})
 
 
@@ -54,15 +54,17 @@ def everything_url() -> Iterator[str]:
 
 
 @pytest.fixture(params=["stdio", "http"])
-def everything(request: pytest.FixtureRequest) -> Server:
+def everything(request: pytest.FixtureRequest) -> ServerConfig:
     if request.param == "stdio":
         return server_of(npm_servers.everything())
     url = request.getfixturevalue("everything_url")
-    return Server("everything", Endpoint(url), sampling_model="scripted", elicitation=True)
+    return ServerConfig("everything", Endpoint(url), sampling_model="scripted", elicitation=True)
 
 
-def server_of(command: list[str]) -> Server:
-    return Server("everything", Command(command[0], tuple(command[1:])), sampling_model="scripted", elicitation=True)
+def server_of(command: list[str]) -> ServerConfig:
+    return ServerConfig(
+        "everything", Command(command[0], tuple(command[1:])), sampling_model="scripted", elicitation=True
+    )
 
 
 def only_text(output: ToolOutput) -> str:
@@ -72,7 +74,7 @@ def only_text(output: ToolOutput) -> str:
 
 
 async def test_tools_are_listed_and_called_and_their_errors_are_error_results(
-    pool: ServerPool, everything: Server
+    pool: ServerPool, everything: ServerConfig
 ) -> None:
     tools = {tool.name: tool for tool in await pool.tools(everything)}
     assert {"echo", "get-sum", LONG, "trigger-sampling-request"} <= tools.keys()
@@ -90,7 +92,7 @@ async def test_tools_are_listed_and_called_and_their_errors_are_error_results(
     assert "no-such-tool" in unknown.text
 
 
-async def test_an_image_comes_between_its_texts(pool: ServerPool, everything: Server) -> None:
+async def test_an_image_comes_between_its_texts(pool: ServerPool, everything: ServerConfig) -> None:
     output = await pool.call(everything, "get-tiny-image", {})
     before, image, after = output.pieces
     assert isinstance(before, str)
@@ -101,13 +103,15 @@ async def test_an_image_comes_between_its_texts(pool: ServerPool, everything: Se
     assert struct.unpack(">4sII", base64.b64decode(image.data)[12:24]) == (b"IHDR", 20, 20)
 
 
-async def test_a_structured_result_is_there_as_text(pool: ServerPool, everything: Server) -> None:
+async def test_a_structured_result_is_there_as_text(pool: ServerPool, everything: ServerConfig) -> None:
     output = await pool.call(everything, "get-structured-content", {"location": "Chicago"})
     assert not output.is_error
     assert json.loads(only_text(output))["temperature"] == 36
 
 
-async def test_links_and_embedded_resources_become_something_to_read(pool: ServerPool, everything: Server) -> None:
+async def test_links_and_embedded_resources_become_something_to_read(
+    pool: ServerPool, everything: ServerConfig
+) -> None:
     linked = await pool.call(everything, "get-resource-links", {"count": 2})
     assert "demo://resource/dynamic/" in linked.text
     embedded = await pool.call(everything, "get-resource-reference", {"resourceType": "Text", "resourceId": 1})
@@ -115,7 +119,7 @@ async def test_links_and_embedded_resources_become_something_to_read(pool: Serve
     assert "This is a plaintext resource" in embedded.text
 
 
-async def test_progress_of_a_long_call_is_reported(pool: ServerPool, everything: Server) -> None:
+async def test_progress_of_a_long_call_is_reported(pool: ServerPool, everything: ServerConfig) -> None:
     reported: list[tuple[float, float | None]] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
@@ -126,7 +130,7 @@ async def test_progress_of_a_long_call_is_reported(pool: ServerPool, everything:
     assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
-async def test_calls_of_one_connection_run_side_by_side(pool: ServerPool, everything: Server) -> None:
+async def test_calls_of_one_connection_run_side_by_side(pool: ServerPool, everything: ServerConfig) -> None:
     await pool.tools(everything)
     slow = asyncio.create_task(pool.call(everything, LONG, {"duration": 0.5, "steps": 1}))
     quick = await asyncio.gather(*(pool.call(everything, "get-sum", {"a": n, "b": 1}) for n in range(5)))
@@ -161,14 +165,14 @@ async def test_a_cancelled_call_is_given_up_at_the_server(pool: ServerPool, tmp_
 
 async def test_a_server_that_was_started_anew_is_spoken_with_again(pool: ServerPool) -> None:
     with npm_servers.everything_over_http() as url:
-        server = Server("everything", Endpoint(url))
+        server = ServerConfig("everything", Endpoint(url))
         await pool.call(server, "echo", {"message": "first"})
     with npm_servers.everything_over_http(port=httpx2.URL(url).port or 0):
         output = await pool.call(server, "echo", {"message": "second"})  # in a session that the server does not know
         assert (output.text, output.is_error) == ("Echo: second", False)
 
 
-async def test_a_server_may_ask_a_model_and_the_user_during_a_call(pool: ServerPool, everything: Server) -> None:
+async def test_a_server_may_ask_a_model_and_the_user_during_a_call(pool: ServerPool, everything: ServerConfig) -> None:
     sampled = await pool.call(everything, "trigger-sampling-request", {"prompt": "who is there?", "maxTokens": 10})
     assert "I reported: " in sampled.text
     assert "who is there?" in sampled.text
@@ -182,7 +186,7 @@ async def test_files_are_written_read_and_kept_within_their_folder(pool: ServerP
     hidden.write_text("secret")
     (shown / "dot.png").write_bytes(red(3, 2))
     command = npm_servers.filesystem(shown)
-    server = Server("files", Command(command[0], tuple(command[1:])))
+    server = ServerConfig("files", Command(command[0], tuple(command[1:])))
 
     names = {tool.name for tool in await pool.tools(server)}
     assert {"read_text_file", "write_file", "list_directory"} <= names

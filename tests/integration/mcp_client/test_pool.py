@@ -15,7 +15,7 @@ import pytest
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from atelier.errors import MCPConnectionError
-from gateway.core.mcp_server import Command, Server
+from gateway.core.mcp_server import Command, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
@@ -24,9 +24,9 @@ from tests.support.gateway_server import PATIENCE, until
 ODD = str(Path(__file__).parents[2] / "support" / "odd_mcp_server.py")
 
 
-def odd(behaviour: str = "", file: Path | None = None, **more: Any) -> Server:
+def odd(behaviour: str = "", file: Path | None = None, **more: Any) -> ServerConfig:
     args = (ODD, behaviour, *([str(file)] if file is not None else []))
-    return Server("odd", Command(sys.executable, ("-S", "-E", *args)), **more)
+    return ServerConfig("odd", Command(sys.executable, ("-S", "-E", *args)), **more)
 
 
 @asynccontextmanager
@@ -105,7 +105,7 @@ async def test_a_program_that_does_not_start_is_tried_again_after_a_while(tmp_pa
 
 async def test_a_program_that_there_is_not_is_named() -> None:
     async with pool_of() as pool:
-        message = await refused(pool.tools(Server("odd", Command("/nowhere/at/all"))))
+        message = await refused(pool.tools(ServerConfig("odd", Command("/nowhere/at/all"))))
         assert "could not be started" in message
 
 
@@ -214,7 +214,7 @@ async def test_who_does_not_read_our_answers_asks_only_so_much() -> None:
 
 
 async def test_requests_that_a_server_takes_back_do_not_count() -> None:
-    async def elicit(server: Server, params: ElicitRequestParams) -> ElicitResult:
+    async def elicit(server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -330,7 +330,7 @@ async def test_a_program_gets_nothing_of_the_servers_environment(monkeypatch: py
     monkeypatch.setenv("HF_TOKEN", "secret")
     server = odd("environment")
     assert isinstance(server.reach, Command)
-    own = Server("odd", Command(server.reach.command, server.reach.args, env=(("OWN", "1"),)))
+    own = ServerConfig("odd", Command(server.reach.command, server.reach.args, env=(("OWN", "1"),)))
     async with pool_of() as pool:
         environment = json.loads((await pool.call(own, "echo", {})).text)
     assert environment["OWN"] == "1"

@@ -6,7 +6,7 @@ import pytest
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitRequestURLParams, ElicitResult
 
 from atelier.errors import InvalidRequest
-from gateway.core.mcp_server import Endpoint, Server
+from gateway.core.mcp_server import Endpoint, ServerConfig
 from gateway.core.question import (
     CANCELLED,
     DECLINED,
@@ -34,7 +34,7 @@ SCHEMA: dict[str, Any] = {
     "required": ["name"],
 }
 FORM = Question("Who?", schema=SCHEMA)
-SERVER = Server("house", Endpoint("http://127.0.0.1:1"), elicitation=True)
+SERVER = ServerConfig("house", Endpoint("http://127.0.0.1:1"), elicitation=True)
 ASKED = ElicitRequestFormParams(message="Who?", requested_schema=SCHEMA)
 
 
@@ -118,7 +118,7 @@ class User:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    async def __call__(self, server: Server, params: ElicitRequestParams) -> ElicitResult:
+    async def __call__(self, server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
         return ElicitResult(action="accept", content={"name": self.name})
 
 
@@ -128,7 +128,7 @@ class Absent:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
 
-    async def __call__(self, server: Server, params: ElicitRequestParams) -> ElicitResult:
+    async def __call__(self, server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
         self.asked.set()
         await asyncio.Event().wait()
         raise AssertionError

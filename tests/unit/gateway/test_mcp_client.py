@@ -11,7 +11,7 @@ from mcp_types import CallToolResult
 from structlog.testing import capture_logs
 
 from gateway.core.hosted_tool import ToolImage, ToolOutput
-from gateway.core.mcp_server import ALWAYS, NEVER, Approval, Command, Endpoint, Server, Use
+from gateway.core.mcp_server import ALWAYS, NEVER, Approval, Command, Endpoint, ServerConfig, Use
 from gateway.core.schema_check import disagreement
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 from gateway.tools.mcp_client.mcp_servers_file import ServersFile
@@ -38,10 +38,10 @@ def test_the_file_says_what_requests_may_use(tmp_path: Path) -> None:
     file = ServersFile(path, {"V": "1"})
     assert file.servers() == {
         "files": Use(
-            Server("files", Command("f", ("a",), (("K", "1"),)), call_seconds=5),
+            ServerConfig("files", Command("f", ("a",), (("K", "1"),)), call_seconds=5),
             approval=Approval(frozenset({"write"})),
         ),
-        "wiki": Use(Server("wiki", Endpoint("https://w"), sampling_model="m"), frozenset({"find"}), ALWAYS),
+        "wiki": Use(ServerConfig("wiki", Endpoint("https://w"), sampling_model="m"), frozenset({"find"}), ALWAYS),
     }
     assert file.disabled == {"off"}
 

@@ -17,7 +17,7 @@ from gateway.core.events import (
     ToolCallDelta,
 )
 from gateway.core.hosted_tool import HostedTool, ServerTool, ToolImage, ToolOutput
-from gateway.core.mcp_server import ALWAYS, NEVER, Endpoint, Server, Use
+from gateway.core.mcp_server import ALWAYS, NEVER, Endpoint, ServerConfig, Use
 from gateway.dialects.body import parse
 from gateway.dialects.responses.conversation_prompt import DECLINED, UNANSWERED, ServedCalls, chat_messages
 from gateway.dialects.responses.hosted_call_items import (
@@ -35,7 +35,7 @@ from gateway.dialects.responses.responses_stream import Output
 from gateway.dialects.responses.stored_items import input_items
 from gateway.tools.loop.toolset import ServerListing, Toolset, make_toolset
 
-USE = Use(Server("notes", Endpoint("http://host/mcp")))
+USE = Use(ServerConfig("notes", Endpoint("http://host/mcp")))
 READ = ServerTool("read", "Reads.", {"type": "object"}, {"readOnlyHint": True})
 WRITE = ServerTool("write")
 REQUEST = {"type": "mcp_approval_request", "id": "r1", "server_label": "notes", "name": "read", "arguments": '{"a":1}'}

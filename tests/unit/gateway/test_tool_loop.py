@@ -12,23 +12,23 @@ from prometheus_client import CollectorRegistry
 from atelier.errors import Draining
 from atelier.metrics import GatewayMetrics
 from gateway.core.hosted_tool import HostedTool, ServerTool, ToolOutput
-from gateway.core.mcp_server import Command, Server, Use
+from gateway.core.mcp_server import Command, ServerConfig, Use
 from gateway.tools.loop.running_calls import RunningCalls
 from gateway.tools.loop.toolset import LONGEST_NAME, HostedCall, ServerListing, make_toolset
 from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
 from gateway.tools.mcp_client.server_callbacks import ElicitationHandler
 
-USE = Use(Server("notes", Command("notes")))
+USE = Use(ServerConfig("notes", Command("notes")))
 
 
 class Servers:
     """Whose calls fail unexpectedly, or never end."""
 
-    async def tools(self, server: Server) -> Sequence[ServerTool]:
+    async def tools(self, server: ServerConfig) -> Sequence[ServerTool]:
         raise NotImplementedError
 
     async def call(
-        self, server: Server, tool: str, arguments: Mapping[str, Any], *, elicit: ElicitationHandler | None = None
+        self, server: ServerConfig, tool: str, arguments: Mapping[str, Any], *, elicit: ElicitationHandler | None = None
     ) -> ToolOutput:
         if tool == "wait":
             try:
@@ -77,7 +77,7 @@ async def test_waiting_for_calls_can_be_ended_with_an_error() -> None:
 def test_thousands_of_similar_names_are_made_unique_at_once() -> None:
     tools = [ServerTool(f"{'n' * 70}{chr(0x4E00 + number)}") for number in range(512)]
     alike = [ServerTool(f"a{chr(0x4E00 + number)}") for number in range(512)]
-    uses = [Use(Server(f"s{number % 2}", Command("c"))) for number in range(16)]
+    uses = [Use(ServerConfig(f"s{number % 2}", Command("c"))) for number in range(16)]
     started = time.perf_counter()
     toolset = make_toolset([ServerListing(use, [*tools, *alike]) for use in uses], taken=["a_"])
     assert time.perf_counter() - started < 1
