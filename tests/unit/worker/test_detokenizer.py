@@ -2,8 +2,7 @@
 
 from typing import cast
 
-from worker.engine.model.vocabulary import Vocabulary
-from worker.engine.sampling.detokenizer import Detokenizer
+from worker.engine.model.vocabulary import Detokenizer, Vocabulary
 
 
 class Bytes:

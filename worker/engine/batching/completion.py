@@ -11,9 +11,8 @@ from atelier.submission import ToolCallPiece
 from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.interface import Delta, TokenLogprob
 from worker.engine.model.context import Context
-from worker.engine.model.vocabulary import Vocabulary
+from worker.engine.model.vocabulary import Detokenizer, Vocabulary
 from worker.engine.prompt.prompt_preparation import Prepared
-from worker.engine.sampling.detokenizer import Detokenizer
 from worker.engine.sampling.logprobs import token_logprobs
 from worker.engine.sampling.sampler import Sampler
 from worker.engine.sampling.stop_strings import StopScanner

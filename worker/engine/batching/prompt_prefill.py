@@ -12,10 +12,9 @@ from worker.engine.batching.scheduler import finer
 from worker.engine.cache.prefix_tree import Piece, set_apart
 from worker.engine.interface import Echoed, TokenLogprob
 from worker.engine.model.decode_run import Image, Run
-from worker.engine.model.vocabulary import Vocabulary
+from worker.engine.model.vocabulary import Detokenizer, Vocabulary
 from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCK, Slicing
-from worker.engine.sampling.detokenizer import Detokenizer
 
 SCORED_TOKENS = 16  # of a call whose logits are all read: llama.cpp keeps a row of the vocabulary for each
 WHOLE = -1  # marks the end of a prompt among its pieces

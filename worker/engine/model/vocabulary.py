@@ -1,7 +1,8 @@
 """The model's vocabulary: text to tokens, tokens to bytes. Read-only, so any thread may use it."""
 
+import codecs
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import cached_property
 from typing import Any
 
@@ -151,3 +152,25 @@ class Vocabulary:
 
     def _special_text(self, token: int) -> str:
         return "" if token < 0 else self._read_piece(token, special=True).decode(errors="replace")
+
+
+class Detokenizer:
+    """Turns the tokens of one sequence into text as they arrive.
+
+    A code point that is split over tokens is emitted whole. Bytes that are not UTF-8 become U+FFFD.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, marks: Set[int] = frozenset()) -> None:
+        """`marks`: the control tokens that are written as text. Other control tokens are omitted."""
+        self._vocabulary = vocabulary
+        self._marks = marks
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        """The text that is complete now; empty while a code point lacks bytes."""
+        read = self._vocabulary.mark if token in self._marks else self._vocabulary.piece
+        return self._decoder.decode(read(token))
+
+    def flush(self) -> str:
+        """What remains at the end of the sequence."""
+        return self._decoder.decode(b"", final=True)

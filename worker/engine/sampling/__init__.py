@@ -1,1 +1,1 @@
-"""From logits to the next token, and from tokens to text."""
+"""From logits to the next token, and the stop strings that end a text."""
