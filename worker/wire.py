@@ -1,7 +1,5 @@
 """Protobuf to the engine's types and back. Pure."""
 
-from typing import Any
-
 import orjson
 
 from atelier.errors import InvalidRequest, to_message
@@ -40,7 +38,7 @@ from worker.engine.interface import (
 
 
 def read_submit(submit: pb.Submit) -> Request:
-    """The request that a Submit carries; InvalidRequest when it is malformed."""
+    """The request in a Submit. Raises InvalidRequest when it is malformed."""
     sampling, stop = sampling_settings(submit.sampling)
     choices = submit.choices if submit.HasField("choices") else 1
     if not 1 <= choices <= MOST_CHOICES:
@@ -86,19 +84,19 @@ def _read_prompt(submit: pb.Submit) -> Prompt:
             return list(submit.tokens.ids)
         case "infill":
             return InfillPrompt(submit.infill.prefix, submit.infill.suffix)
-    raise InvalidRequest("The call has no prompt.", param="messages")
+    raise InvalidRequest("The request has no prompt. Send messages, a text or tokens.", param="messages")
 
 
 def read_chat(chat: pb.Chat) -> ChatPrompt:
-    """The messages; InvalidRequest when they are not a list of objects."""
+    """The chat to complete. Raises InvalidRequest when its messages are not a list of objects, or images are missing."""
     try:
-        messages: Any = orjson.loads(chat.messages_json)
+        messages = orjson.loads(chat.messages_json)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"The messages are not JSON: {error}", param="messages") from None
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidRequest("The messages must be a list of objects.", param="messages")
     if (parts := count_images(messages)) != len(chat.images):
-        raise InvalidRequest(f"{len(chat.images)} images came for {parts} image parts.", param="messages")
+        raise InvalidRequest(f"The messages have {parts} image parts, but {len(chat.images)} images were sent.", param="messages")
     return ChatPrompt(
         messages,
         chat.template if chat.HasField("template") else None,
