@@ -88,7 +88,7 @@ def _read_prompt(submit: pb.Submit) -> Prompt:
 
 
 def read_chat(chat: pb.Chat) -> ChatPrompt:
-    """The chat to complete. Raises InvalidRequest when its messages are not a list of objects, or images are missing."""
+    """The chat. Raises InvalidRequest when its messages are not a list of objects, or lack images."""
     try:
         messages = orjson.loads(chat.messages_json)
     except orjson.JSONDecodeError as error:
@@ -96,7 +96,8 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise InvalidRequest("The messages must be a list of objects.", param="messages")
     if (parts := count_images(messages)) != len(chat.images):
-        raise InvalidRequest(f"The messages have {parts} image parts, but {len(chat.images)} images were sent.", param="messages")
+        mismatch = f"The messages have {parts} image parts, but {len(chat.images)} images were sent."
+        raise InvalidRequest(mismatch, param="messages")
     return ChatPrompt(
         messages,
         chat.template if chat.HasField("template") else None,
