@@ -1,7 +1,7 @@
 """Stand-ins for the registry and the gateway: as quick as possible, and true to what `serve` relies on.
 
 Each logs its events as JSON lines, as the services do: `started` with its process id and what its
-environment told it, and `stopping` once it was told to stop.
+environment says, and `stopping` once it is asked to stop.
 """
 
 import asyncio

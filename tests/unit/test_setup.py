@@ -248,9 +248,9 @@ def test_the_bar_is_empty_at_first_and_full_at_last() -> None:
     assert (bar(0, 4), bar(50, 4), bar(100, 4)) == ("░░░░", "██░░", "████")
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (205, "3:25")])
-def test_times_are_told_in_seconds_and_then_in_minutes(seconds: float, told: str) -> None:
-    assert clock(seconds) == told
+@pytest.mark.parametrize(("seconds", "reported"), [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (205, "3:25")])
+def test_times_are_reported_in_seconds_and_then_in_minutes(seconds: float, reported: str) -> None:
+    assert clock(seconds) == reported
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Standin:
 
     async def logged(self, text: str) -> None:
         async def has_logged() -> bool:
-            # A busy machine may run the program before the child has heard that it was started.
+            # A busy machine may run the program before the child knows that it was started.
             return self.child._process is not None and text in self.log.read_text()
 
         await asyncio.wait_for(until(has_logged), BOUND)
@@ -55,10 +55,10 @@ def nothing_left() -> Iterator[None]:
     assert [process for process in psutil.Process().children() if process.pid not in before] == []
 
 
-async def stopped(keeping: asyncio.Task[None], standin: Standin, grace: float, haste: bool = False) -> None:
+async def stopped(keeping: asyncio.Task[None], standin: Standin, grace: float, kill: bool = False) -> None:
     keeping.cancel()
     event = asyncio.Event()
-    if haste:
+    if kill:
         event.set()
     async with asyncio.timeout(BOUND):
         await asyncio.gather(keeping, return_exceptions=True)
@@ -88,12 +88,12 @@ async def test_a_service_that_is_asked_to_end_is_not_killed(tmp_path: Path) -> N
     assert standin.said == []
 
 
-@pytest.mark.parametrize(("grace", "haste"), [(0.05, False), (BOUND, True)])
-async def test_a_service_that_does_not_end_is_killed(tmp_path: Path, grace: float, haste: bool) -> None:
+@pytest.mark.parametrize(("grace", "kill"), [(0.05, False), (BOUND, True)])
+async def test_a_service_that_does_not_end_is_killed(tmp_path: Path, grace: float, kill: bool) -> None:
     standin = Standin(tmp_path, DEAF)
     keeping = asyncio.create_task(standin.child.keep_running())
     await standin.logged("up")
-    await stopped(keeping, standin, grace, haste)
+    await stopped(keeping, standin, grace, kill)
     assert standin.said == ["standin did not stop in time and is killed."]
 
 
@@ -122,13 +122,13 @@ async def test_a_service_runs_in_a_session_of_its_own(tmp_path: Path) -> None:
     await stopped(keeping, standin, grace=BOUND)
 
 
-async def test_warnings_are_told_as_they_are_logged(tmp_path: Path) -> None:
-    log, said, told = tmp_path / "gateway.log", list[str](), asyncio.Event()
+async def test_warnings_are_reported_as_they_are_logged(tmp_path: Path) -> None:
+    log, said, shown = tmp_path / "gateway.log", list[str](), asyncio.Event()
     log.write_text('{"event": "old", "level": "error"}\n')
 
     def say(text: str) -> None:
         said.append(text)
-        told.set()
+        shown.set()
 
     telling = asyncio.create_task(show_warnings("gateway", log, say))
     await asyncio.sleep(0)
@@ -138,9 +138,9 @@ async def test_warnings_are_told_as_they_are_logged(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         file.write('ning", "worker": 7}\n')
     async with asyncio.timeout(BOUND):
-        await told.wait()
-        told.clear()
+        await shown.wait()
+        shown.clear()
         log.write_text('{"event": "x", "level": "error"}\n')  # as logrotate's copytruncate leaves it
-        await told.wait()
+        await shown.wait()
     telling.cancel()
     assert said == ["gateway: stalled worker=7", "gateway: x"]

@@ -45,17 +45,17 @@ def active(registry: FakeRegistry) -> int:
 @pytest.mark.parametrize("mode", MODES)
 async def test_everything_passes_through(gateway: RunningGateway, registry: FakeRegistry, mode: str) -> None:
     registry.script = {"text": "one two three", "step_seconds": 0.01}
-    heard: list[Any] = []
+    received: list[Any] = []
 
     async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append(message)
+        received.append(message)
 
     async with desktop(gateway.url, mode) as client:
         assert client.instructions
         assert {tool.name for tool in (await client.list_tools()).tools} >= {"chat", "embed", "list_models"}
         result = await client.call_tool("chat", {"model": KEY, "prompt": "x"}, progress_callback=hear)
         assert [each.text for each in result.content if isinstance(each, TextContent)] == ["one two three"]
-        await until(lambda: "".join(heard) == "one two three")
+        await until(lambda: "".join(received) == "one two three")
         assert (await client.call_tool("chat", {"model": "nothing", "prompt": "x"})).is_error
         assert "atelier://models" in {resource.uri for resource in (await client.list_resources()).resources}
         assert (await client.list_resource_templates()).resource_templates
@@ -86,10 +86,10 @@ async def test_a_program_that_leaves_frees_the_sequence(gateway: RunningGateway,
     await asyncio.wait([call])
 
 
-async def test_changes_are_heard_of(gateway: RunningGateway, registry: FakeRegistry) -> None:
-    async with desktop(gateway.url) as client, client.listen(resources_list_changed=True) as heard:
+async def test_changes_are_announced(gateway: RunningGateway, registry: FakeRegistry) -> None:
+    async with desktop(gateway.url) as client, client.listen(resources_list_changed=True) as received:
         await registry.start_instance()
-        assert await asyncio.wait_for(anext(heard), PATIENCE) == ResourcesListChanged()
+        assert await asyncio.wait_for(anext(received), PATIENCE) == ResourcesListChanged()
 
 
 async def test_a_server_that_is_away_for_a_while_is_found_again(registry: FakeRegistry) -> None:
@@ -105,10 +105,12 @@ async def test_a_server_that_is_away_for_a_while_is_found_again(registry: FakeRe
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "shown"),
     [("http://127.0.0.1:9", "No server at http://127.0.0.1:9: start one with: atelier serve"), ("", "ATELIER_API_KEY")],
 )
-async def test_what_stands_in_the_way_is_told_on_standard_error(gateway: RunningGateway, url: str, told: str) -> None:
+async def test_what_stands_in_the_way_is_reported_on_standard_error(
+    gateway: RunningGateway, url: str, shown: str
+) -> None:
     ended = await asyncio.to_thread(
         subprocess.run,
         [str(ATELIER), "mcp"],
@@ -120,4 +122,4 @@ async def test_what_stands_in_the_way_is_told_on_standard_error(gateway: Running
         check=False,
     )
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert told in ended.stderr
+    assert shown in ended.stderr

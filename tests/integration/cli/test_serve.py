@@ -151,7 +151,7 @@ def test_secrets_reach_only_who_needs_them(serve: Serve, home: Home) -> None:
     assert KEY not in screen.text
 
 
-def test_warnings_of_the_services_are_told(serve: Serve, home: Home) -> None:
+def test_warnings_of_the_services_are_reported(serve: Serve, home: Home) -> None:
     with serve(STANDIN_REGISTRY=LOUD) as screen:
         screen.wait_for("registry: worker_stalled instance=lab/tiny")
         screen.type(CTRL_C)

@@ -38,7 +38,7 @@ def test_markdown_is_rendered(server: ScriptedServer) -> None:
         assert "**" not in screen.text
 
 
-def test_calls_of_tools_are_told_between_the_texts(server: ScriptedServer) -> None:
+def test_calls_of_tools_are_reported_between_the_texts(server: ScriptedServer) -> None:
     call = {"index": 0, "server_label": "files", "name": "read", "arguments": "{}"}
     ended = {"index": 0, "status": "completed", "output": "\x1b[31mred", "error": None}
     calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (call, ended)]

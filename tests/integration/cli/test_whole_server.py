@@ -118,7 +118,7 @@ def test_a_second_instance_has_a_name_of_its_own(atelier: Atelier) -> None:
     assert sorted(asked(atelier, "unload", "--all")["unloaded"]) == [KEY, f"{KEY}:2", "mine"]
 
 
-def test_what_the_server_refuses_is_told(atelier: Atelier) -> None:
+def test_what_the_server_refuses_is_reported(atelier: Atelier) -> None:
     for call in (["load", "tinny"], ["chat", "tinny", "-p", "Hi"], ["unload", "tinny"]):
         result = atelier(*call)
         assert (result.exit_code, result.stdout, "tinny" in result.stderr) == (1, "", True), call

@@ -1,4 +1,4 @@
-"""How adapters are named when an instance is loaded, and how a request's wishes travel."""
+"""How adapters are named when an instance is loaded, and how the scales of a request are sent."""
 
 import pytest
 from hypothesis import given
@@ -31,7 +31,7 @@ def test_an_entry_is_a_path_with_a_name_and_a_scale_if_wanted(entry: str, name: 
 @pytest.mark.parametrize(
     "entry", ["", "poet", "poet.bin", "poet.gguf=", "poet.gguf=much", "poet.gguf=nan", "poet.gguf=1e9"]
 )
-def test_an_entry_that_is_none_is_refused(entry: str) -> None:
+def test_an_entry_that_is_invalid_is_refused(entry: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         read_adapters(["other.gguf", entry])
     assert refusal.value.param == "lora"
@@ -43,19 +43,19 @@ def test_two_adapters_of_one_name_are_refused() -> None:
     assert [adapter.name for adapter in read_adapters(["en/poet.gguf", "dichter=de/poet.gguf"])] == ["poet", "dichter"]
 
 
-wishes = st.builds(
+scales = st.builds(
     AdapterScale, st.integers(0, 2**32 - 1) | st.text(max_size=20), st.floats(-LARGEST_SCALE, LARGEST_SCALE)
 )
 
 
-@given(st.lists(wishes, max_size=MOST_ADAPTERS))
-def test_wishes_survive_the_wire(wanted: list[AdapterScale]) -> None:
+@given(st.lists(scales, max_size=MOST_ADAPTERS))
+def test_scales_survive_the_wire(wanted: list[AdapterScale]) -> None:
     submit = Submit()
     set_scales(submit, wanted)
     assert read_scales(Submit.FromString(submit.SerializeToString())) == wanted
 
 
-def test_more_wishes_than_adapters_can_be_are_refused() -> None:
+def test_more_scales_than_adapters_are_refused() -> None:
     submit = Submit()
     set_scales(submit, [AdapterScale(0, 1.0)] * (MOST_ADAPTERS + 1))
     with pytest.raises(InvalidRequest):

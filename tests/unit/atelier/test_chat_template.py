@@ -78,7 +78,7 @@ def test_a_template_may_keep_a_queue_and_changes_nothing_that_it_is_given() -> N
 TOOL = {"type": "function", "function": {"name": "now", "description": "", "parameters": {}}}
 
 
-def test_functions_and_the_time_are_told_to_templates_that_want_both() -> None:
+def test_functions_and_the_time_are_given_to_templates_that_want_both() -> None:
     source = "{{ 'functools' + functions + datetime }}"
     assert '"name": "now"' in ChatTemplate(source).render([], bos="", eos="", tools=[TOOL])
     assert render(source).startswith("functools[]2")

@@ -22,7 +22,7 @@ def test_a_server_that_others_reach_needs_a_key_or_a_word(host: str) -> None:
 @pytest.mark.parametrize(
     ("number", "words"), [(errno.EADDRINUSE, "in use"), (errno.EACCES, "above 1023"), (errno.EIO, "Cannot listen on h")]
 )
-def test_why_a_port_cannot_be_taken_is_told(number: int, words: str) -> None:
+def test_why_a_port_cannot_be_taken_is_reported(number: int, words: str) -> None:
     fault = listen_fault("h", 80, OSError(number, os.strerror(number)))
     assert words in fault
     assert "80" in fault

@@ -83,7 +83,7 @@ def test_labels_are_plain(label: str) -> None:
         (" " * (LARGEST + 1), "bytes"),
     ],
 )
-def test_a_file_that_is_none_is_told(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_invalid_is_reported(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mcp.json").write_text(text)
     with pytest.raises(WrongFile, match=message):
         read_document(tmp_path / "mcp.json")

@@ -65,7 +65,7 @@ def test_what_cannot_be_is_refused_by_name(given: dict[str, Any], param: str) ->
     assert (caught.value.param or "").startswith(param)
 
 
-def test_a_misspelt_setting_is_told_its_neighbour() -> None:
+def test_a_misspelt_setting_is_rejected_with_its_neighbour() -> None:
     with pytest.raises(InvalidRequest, match="temperature"):
         check_settings({"inference": {"temprature": 0.2}})
 

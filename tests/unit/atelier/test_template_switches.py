@@ -60,7 +60,7 @@ def test_an_effort_is_the_next_that_a_template_takes(given: dict[str, Any], take
     assert render(LISTED, given) == taken
 
 
-def test_an_effort_that_nobody_knows_is_refused_with_those_that_the_template_takes() -> None:
+def test_an_effort_that_is_unknown_is_refused_with_those_that_the_template_takes() -> None:
     with pytest.raises(InvalidTemplate, match="no_think/low/high"):
         render(LISTED, {"reasoning_effort": "some"})
 

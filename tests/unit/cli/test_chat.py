@@ -67,7 +67,7 @@ def test_stats_name_the_stop_string_that_was_found(server: ScriptedServer, ateli
     assert lines[2:4] == ["stopReason: stopStringFound", 'stopString: "\\n\\n"']
 
 
-def test_stats_tell_of_the_draft_model_and_its_guesses(server: ScriptedServer, atelier: Atelier) -> None:
+def test_stats_report_the_draft_model_and_its_guesses(server: ScriptedServer, atelier: Atelier) -> None:
     counts = {f"{kind}_draft_tokens_count": number for number, kind in enumerate(("ignored", "rejected", "accepted"))}
     found = answer("Hi", draft_model="acme/small", total_draft_tokens_count=3, **counts)
     server.answers(f"POST {PATH}", Reply(events=found))
@@ -86,7 +86,7 @@ def test_json_holds_the_answer_and_its_stats(atelier: Atelier) -> None:
     assert (reply["stats"]["stopReason"], reply["stats"]["totalTokensCount"]) == ("eosFound", 21)
 
 
-def test_an_error_in_mid_answer_is_told_and_fails(server: ScriptedServer, atelier: Atelier) -> None:
+def test_an_error_in_mid_answer_is_reported_and_fails(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(f"POST {PATH}", Reply(events=[piece("Hel"), {"error": {"message": "The worker ended."}}]))
     result = atelier("chat", "-p", "Hi")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "Hel\n", "atelier: The worker ended.\n")
@@ -124,9 +124,9 @@ def test_no_model_at_all_says_how_to_get_one() -> None:
 
 def test_tools_of_mcp_servers_are_asked_for_and_their_calls_noted(server: ScriptedServer, atelier: Atelier) -> None:
     head = {"index": 0, "id": "c", "type": "mcp_call", "server_label": "files", "name": "read", "arguments": ""}
-    told = [head, {"index": 0, "arguments": '{"path": '}, {"index": 0, "arguments": '"n.txt"}'}]
+    shown = [head, {"index": 0, "arguments": '{"path": '}, {"index": 0, "arguments": '"n.txt"}'}]
     ended = {"index": 0, "status": "completed", "output": "The kettle\nis blue. " * 20, "error": None}
-    calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (*told, ended)]
+    calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (*shown, ended)]
     server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Blue.")]))
     result = atelier("chat", KEY, "-p", "Which colour?", "--mcp", "files")
     assert result.stdout == "Blue.\n"
@@ -136,12 +136,12 @@ def test_tools_of_mcp_servers_are_asked_for_and_their_calls_noted(server: Script
     assert body["tools"] == [{"type": "mcp", "server_label": "files"}]
 
 
-def test_a_failed_call_is_told_and_json_has_the_calls(server: ScriptedServer, atelier: Atelier) -> None:
+def test_a_failed_call_is_reported_and_json_has_the_calls(server: ScriptedServer, atelier: Atelier) -> None:
     call = {"index": 0, "server_label": "files", "name": "read", "arguments": "{}"}
     ended = {"index": 0, "status": "failed", "output": None, "error": "no such \x1b]0;file"}
     calls = [{"model": KEY, "choices": [{"index": 0, "delta": {"mcp_calls": [each]}}]} for each in (call, ended)]
     server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Sorry.")]))
     assert "failed: no such ]0;file" in atelier("chat", KEY, "-p", "Hi", "--mcp", "files").stderr
     server.answers(f"POST {PATH}", Reply(events=[*calls, *answer("Sorry.")]))
-    [told] = json.loads(atelier("chat", KEY, "-p", "Hi", "--mcp", "files", "--json").stdout)["mcp_calls"]
-    assert (told["name"], told["status"], told["error"]) == ("read", "failed", ended["error"])
+    [shown] = json.loads(atelier("chat", KEY, "-p", "Hi", "--mcp", "files", "--json").stdout)["mcp_calls"]
+    assert (shown["name"], shown["status"], shown["error"]) == ("read", "failed", ended["error"])

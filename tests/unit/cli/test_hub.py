@@ -68,20 +68,20 @@ def test_get_of_what_is_there(server: ScriptedServer, atelier: Atelier) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "told"),
+    ("end", "shown"),
     [
         (download(state="failed", error={"message": "The disk is full."}), "The disk is full. Try again with"),
         (download(state="paused"), "atelier downloads resume d1"),
     ],
 )
 def test_get_says_why_there_is_no_model(
-    server: ScriptedServer, atelier: Atelier, end: dict[str, Any], told: str
+    server: ScriptedServer, atelier: Atelier, end: dict[str, Any], shown: str
 ) -> None:
     server.answers(START, download())
     server.answers(STATUS, end)
     result = atelier("get", "acme/tiny")
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert shown in result.stderr
 
 
 def test_downloads_are_listed(server: ScriptedServer, atelier: Atelier) -> None:

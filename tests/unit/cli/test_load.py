@@ -101,7 +101,7 @@ def test_load_json_is_the_servers_reply(atelier: Atelier) -> None:
     assert json.loads(atelier("load", KEY, "--json").stdout) == REPLY
 
 
-def test_what_the_server_refuses_is_told_on_stderr(server: ScriptedServer, atelier: Atelier) -> None:
+def test_what_the_server_refuses_is_reported_on_stderr(server: ScriptedServer, atelier: Atelier) -> None:
     server.refuses("POST /api/v1/models/load", 404, 'There is no model "smol". Near names: smollm2.')
     result = atelier("load", "smol")
     assert (result.exit_code, result.stdout) == (1, "")

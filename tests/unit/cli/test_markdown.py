@@ -29,12 +29,12 @@ def test_a_text_cannot_steer_the_terminal() -> None:
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_765_432, "98.8 MB"), (7_500_000_000_000, "7500.0 GB")],
 )
-def test_sizes_are_told_in_decimal_units(count: int, text: str) -> None:
+def test_sizes_are_reported_in_decimal_units(count: int, text: str) -> None:
     assert human_size(count) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (7200, "2 h"), (90061, "1 d 1 h")]
 )
-def test_times_are_told_in_two_units(seconds: float, text: str) -> None:
+def test_times_are_reported_in_two_units(seconds: float, text: str) -> None:
     assert human_time(seconds) == text

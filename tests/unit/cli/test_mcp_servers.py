@@ -66,7 +66,7 @@ def test_an_address_is_added(atelier: Atelier, file: Path) -> None:
         (["a", "--approve", "always", "--approve", "b", "--", "c"], "cannot be combined"),
     ],
 )
-def test_what_is_wrong_is_told_and_nothing_written(
+def test_what_is_wrong_is_reported_and_nothing_written(
     atelier: Atelier, file: Path, arguments: list[str], message: str
 ) -> None:
     result = atelier("mcp", "add", *arguments)

@@ -130,8 +130,8 @@ def test_devices_are_listed(server: ScriptedServer, atelier: Atelier) -> None:
 
 
 def test_devices_are_listed_with_the_readings_that_there_are(server: ScriptedServer, atelier: Atelier) -> None:
-    told = device("cuda:0", utilization_percent=0, temperature_celsius=64, power_watts=212.5, memory_used_bytes=2**34)
-    server.answers("GET /api/v1/devices", {"devices": [told, device("cpu")]})
+    shown = device("cuda:0", utilization_percent=0, temperature_celsius=64, power_watts=212.5, memory_used_bytes=2**34)
+    server.answers("GET /api/v1/devices", {"devices": [shown, device("cpu")]})
     assert atelier("devices").stdout.splitlines() == [
         "DEVICE     FREE    MEMORY      USED  BUSY   TEMP  POWER  WHAT      INSTANCES",
         f"cuda:0  1.0 GiB  24.0 GiB  16.0 GiB    0%  64 °C  212 W  NVIDIA X  {KEY}",

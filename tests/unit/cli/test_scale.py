@@ -7,23 +7,23 @@ from tests.unit.cli.conftest import Atelier
 
 
 @pytest.mark.parametrize(
-    ("flags", "sent", "replicas", "told"),
+    ("flags", "sent", "replicas", "shown"),
     [
         (["--min", "1", "--max", "3"], {"min": 1, "max": 3}, {"min": 1, "max": 3}, "a/b: 1 to 3\n"),
         (["--min", "2"], {"min": 2}, {"min": 2, "max": 2}, "a/b: 2\n"),
         (["--off"], {}, None, "a/b: not scaled\n"),
     ],
 )
-def test_limits_are_sent_and_told(
+def test_limits_are_sent_and_reported(
     server: ScriptedServer,
     atelier: Atelier,
     flags: list[str],
     sent: dict[str, int],
     replicas: dict[str, int] | None,
-    told: str,
+    shown: str,
 ) -> None:
     server.answers("POST /api/v1/models/replicas", {"model": "a/b", "replicas": replicas})
-    assert atelier("scale", "b", *flags).stdout == told
+    assert atelier("scale", "b", *flags).stdout == shown
     assert server.received[-1].body == {"model": "b", **sent}
 
 

@@ -145,12 +145,12 @@ def test_five_crashes_within_a_minute_are_the_end() -> None:
     assert [crashes.delay_after(now, 1) for now in (1, 3, 6, 11, 20)] == [1, 2, 4, 8, None]
 
 
-def test_how_a_service_ended_is_told_in_words() -> None:
+def test_how_a_service_ended_is_reported_in_words() -> None:
     assert _ending(3) == "ended with exit code 3"
     assert _ending(-signal.SIGSEGV) == "was killed by SIGSEGV"
 
 
-def test_a_warning_in_the_log_is_told_with_its_fields() -> None:
+def test_a_warning_in_the_log_is_reported_with_its_fields() -> None:
     record = {"event": "worker_lost", "instance": "a/b", "level": "warning", "timestamp": "t", "service": "registry"}
     assert warning_in(json.dumps(record)) == "worker_lost instance=a/b"
     assert warning_in(json.dumps({**record, "level": "info"})) == ""
@@ -158,7 +158,7 @@ def test_a_warning_in_the_log_is_told_with_its_fields() -> None:
     assert warning_in("[1, 2]") == ""
 
 
-def test_an_exception_in_the_log_is_told_by_its_last_line() -> None:
+def test_an_exception_in_the_log_is_reported_by_its_last_line() -> None:
     record = {"event": "rpc_failed", "level": "error", "exception": "Traceback:\n  File x\nValueError: no"}
     assert readable_record(json.dumps(record)) == "rpc_failed (ValueError: no)"
 
