@@ -18,7 +18,7 @@ import psutil
 
 BOUND = 20.0  # seconds
 CTRL_C, CTRL_D = "\x03", "\x04"
-# The terminal's Ctrl-C is a signal for the program, and received even if our parent ignores it. The program sees to that
+# Ctrl-C on the terminal is a signal for the program, even if our parent process ignores it. The program sees to that
 # itself: between fork and exec gRPC would write to the terminal what its threads in our process think of the fork.
 PROGRAM = (
     "import fcntl, signal, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "

@@ -108,9 +108,7 @@ async def test_a_server_that_is_away_for_a_while_is_found_again(registry: FakeRe
     ("url", "shown"),
     [("http://127.0.0.1:9", "No server at http://127.0.0.1:9: start one with: atelier serve"), ("", "ATELIER_API_KEY")],
 )
-async def test_what_stands_in_the_way_is_reported_on_standard_error(
-    gateway: RunningGateway, url: str, shown: str
-) -> None:
+async def test_what_stands_in_the_way_is_reported_on_stderr(gateway: RunningGateway, url: str, shown: str) -> None:
     ended = await asyncio.to_thread(
         subprocess.run,
         [str(ATELIER), "mcp"],
