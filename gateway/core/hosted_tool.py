@@ -1,4 +1,4 @@
-"""A tool of an MCP server, and what comes of calling it. Pure."""
+"""The tools of MCP servers, and the output of a call. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from gateway.core.mcp_server import Use
 
 @dataclass(frozen=True, slots=True)
 class ServerTool:
-    """As its server lists it, once its schema has been looked at. `parameters`: JSON Schema of an object."""
+    """A tool as its server lists it, its schema checked. `parameters`: JSON Schema of an object."""
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
-    annotations: Mapping[str, Any] = field(default_factory=dict)  # the server's own words: hints, not facts
+    annotations: Mapping[str, Any] = field(default_factory=dict)  # from the server itself: hints, not facts
 
 
 @dataclass(frozen=True, slots=True)
 class HostedTool:
-    """One that a model may call and the gateway runs. `shown`: its name to the model, which no other of them has."""
+    """A tool that a model may call and the gateway runs. `shown`: its name to the model, unique in the request."""
 
     shown: str
     use: Use
@@ -31,7 +31,7 @@ class HostedTool:
 
     @property
     def name(self) -> str:
-        """As its server calls it."""
+        """Its name on its server."""
         return self.tool.name
 
     @property
@@ -41,7 +41,7 @@ class HostedTool:
 
 @dataclass(frozen=True, slots=True)
 class ToolImage:
-    """In base64, as the server gave it: its media type is not believed."""
+    """In base64, as the server sent it: its media type is not trusted."""
 
     media_type: str
     data: str
@@ -49,7 +49,7 @@ class ToolImage:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
-    """What a call came to, within the host's limits. `is_error`: in the tool's own judgement."""
+    """A call's result, within the host's limits. `is_error`: the tool itself reported an error."""
 
     pieces: Sequence[str | ToolImage]
     is_error: bool = False

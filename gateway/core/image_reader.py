@@ -1,4 +1,4 @@
-"""Images from where a request has them to their bytes: decoded, or fetched."""
+"""Reads a request's images: decodes those in the request, fetches those it names by URL."""
 
 import asyncio
 import ssl
@@ -20,22 +20,22 @@ from gateway.core.images import (
 )
 from gateway.core.outbound import AddressGuard, ForbiddenAddress, outbound_client
 
-FETCH_SECONDS = 20.0  # for one image, with its turn, its host's name and its redirects
-MOST_AT_ONCE = 16  # fetched by one gateway
-LARGE_CHARACTERS = 2**18  # of base64, whose decoding would be felt by the streams
+FETCH_SECONDS = 20.0  # for one image: the wait for its turn, name resolution and redirects included
+MOST_AT_ONCE = 16  # fetches of one gateway
+LARGE_CHARACTERS = 2**18  # of base64, whose decoding would delay other streams
 
 
 class ImageReader:
-    """One gateway's. Opens nothing before the first image that lies elsewhere; the caller closes it."""
+    """One per gateway, which closes it. Opens no HTTP client before the first image that has to be fetched."""
 
     def __init__(self, guard: AddressGuard | None) -> None:
-        """`guard`: of the addresses that images are fetched from; None: none are fetched."""
+        """`guard`: of the addresses that images are fetched from; None: URLs are rejected."""
         self._guard = guard
         self._client: httpx2.AsyncClient | None = None
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def read(self, sources: Sequence[ImageSource]) -> list[bytes]:
-        """Every image's bytes, in order; InvalidRequest, UnsupportedField name the image at fault."""
+        """Every image's bytes, in order. Raises InvalidRequest, UnsupportedField; they name the image at fault."""
         refuse_many(sources)
         allowance = Allowance()
         async with _first_error(), asyncio.TaskGroup() as group:
@@ -58,18 +58,18 @@ class ImageReader:
         try:
             async with asyncio.timeout(FETCH_SECONDS), self._turns, client.stream("GET", image.url) as reply:
                 if reply.status_code != httpx2.codes.OK:
-                    raise _not_fetched(image, f"its server answered {reply.status_code}")
+                    raise _not_fetched(image, f"its server returned {reply.status_code}")
                 return await _bounded_body(reply, image, allowance)
         except TimeoutError:
-            raise _not_fetched(image, f"it did not come within {FETCH_SECONDS:g} seconds") from None
+            raise _not_fetched(image, f"it did not arrive within {FETCH_SECONDS:g} seconds") from None
         except ForbiddenAddress as reason:
             raise InvalidRequest(f"{image.path}: {reason}", param=image.path) from None
         except httpx2.TooManyRedirects:
             raise _not_fetched(image, "there are too many redirects") from None
         except httpx2.InvalidURL:
             raise InvalidRequest(f"{image.path}: is not a valid URL", param=image.path) from None
-        except (httpx2.HTTPError, ssl.SSLError):  # TLS that breaks within a body is not among httpx2's errors
-            raise _not_fetched(image, "its server did not answer as it should") from None
+        except (httpx2.HTTPError, ssl.SSLError):  # httpx2 does not wrap a TLS error within a body
+            raise _not_fetched(image, "its server did not respond correctly") from None
 
     def _opened(self, path: str) -> httpx2.AsyncClient:
         if self._guard is None:
@@ -82,7 +82,7 @@ class ImageReader:
 
 @asynccontextmanager
 async def _first_error() -> AsyncIterator[None]:
-    """What a task group raises, as the first of its tasks raised it."""
+    """Raises the first task's error in place of a task group's exception group."""
     try:
         yield
     except BaseExceptionGroup as errors:
@@ -90,9 +90,9 @@ async def _first_error() -> AsyncIterator[None]:
 
 
 async def _bounded_body(reply: httpx2.Response, image: RemoteImage, allowance: Allowance) -> bytes:
-    """As it was sent: nothing is unpacked, since a small body could become a large one."""
-    told = reply.headers.get("content-length", "")
-    if told.isascii() and told.isdecimal() and int(told[:20]) > LARGEST_IMAGE:
+    """Without decompression, which could make a small body a large one. Raises InvalidRequest when it is too large."""
+    length = reply.headers.get("content-length", "")
+    if length.isascii() and length.isdecimal() and int(length[:20]) > LARGEST_IMAGE:
         raise too_large(image.path)
     data = bytearray()
     async for piece in reply.aiter_raw():

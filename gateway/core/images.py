@@ -1,4 +1,4 @@
-"""The images of a chat: how dialects tell of them, and what is asked of their bytes. Pure."""
+"""The images of a chat: their sources in a request, and the limits and formats of their bytes. Pure."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """One that is in the request. `path`: where, for what is wrong with it."""
+    """An image within the request. `path`: of the field that holds it, for errors."""
 
     base64: str
     path: str
@@ -28,7 +28,7 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class RemoteImage:
-    """One that lies elsewhere."""
+    """An image at a URL."""
 
     url: str
     path: str
@@ -38,7 +38,7 @@ ImageSource = EncodedImage | RemoteImage
 
 
 def image_at(url: str, path: str) -> ImageSource:
-    """What a URL means, which may hold the image itself; InvalidRequest."""
+    """The image that a URL names or, as a data URL, contains. Raises InvalidRequest."""
     if url[:5].lower() == "data:":
         return image_within(url, path)
     if url[:8].lower().startswith(("http://", "https://")) and len(url) <= LONGEST_URL:
@@ -49,7 +49,7 @@ def image_at(url: str, path: str) -> ImageSource:
 
 
 def image_within(url: str, path: str) -> EncodedImage:
-    """The image that a data URL holds. Its media type is not believed: the image itself tells its format."""
+    """The image in a data URL. Its media type is not trusted: the bytes show the format. Raises InvalidRequest."""
     head, comma, data = url.partition(",")
     if not (comma and url[:5].lower() == "data:" and head[-7:].lower() == ";base64"):
         raise InvalidRequest(f"{path}: must be a data URL in base64 (data:image/png;base64,...)", param=path)
@@ -57,7 +57,7 @@ def image_within(url: str, path: str) -> EncodedImage:
 
 
 def content_of(pieces: Iterable[str | ImageSource], joint: str = "\n") -> str | list[Json]:
-    """A message's content: a string, or a list of parts where there are images. Texts side by side become one."""
+    """A message's content: a string, or with images a list of parts. Adjacent texts are joined."""
     found = list(pieces)
     texts = [piece for piece in found if isinstance(piece, str)]
     if len(texts) == len(found):
@@ -74,9 +74,9 @@ def content_of(pieces: Iterable[str | ImageSource], joint: str = "\n") -> str | 
 def read_content(
     given: str | Sequence[Part], path: str, piece: Callable[[Part, str], str | ImageSource]
 ) -> str | list[Json]:
-    """Content as clients write it: a string, or parts, of which `piece` reads each, given its place in the request.
+    """Content as clients write it: a string, or parts, each of which `piece` reads with its path in the request.
 
-    `path`: of the content; "" where it is of an earlier request, as are the paths of its parts then.
+    `path`: of the content; "" where it comes from an earlier request, and so are the paths of its parts then.
     """
     if isinstance(given, str):
         return given
@@ -84,7 +84,7 @@ def read_content(
 
 
 def set_apart(messages: Sequence[Json]) -> tuple[list[Json], tuple[ImageSource, ...]]:
-    """Messages as workers take them, whose image parts say only that there is one; and the images, in their order."""
+    """Messages as workers expect them, with image parts that hold no image; and the images, in order."""
     sources: list[ImageSource] = []
     bare: list[Json] = []
     for message in messages:
@@ -98,27 +98,27 @@ def set_apart(messages: Sequence[Json]) -> tuple[list[Json], tuple[ImageSource, 
 
 
 class Allowance:
-    """How large the images of one request may be, counted as they come."""
+    """How many bytes one request's images may still have, counted as they arrive."""
 
     def __init__(self) -> None:
         self._left = LARGEST_TOGETHER
 
     def take(self, size: int, path: str) -> None:
-        """InvalidRequest when so many bytes more are too many."""
+        """Raises InvalidRequest when this many more bytes exceed the limit."""
         self._left -= size
         if self._left < 0:
             together = LARGEST_TOGETHER // 2**20
-            raise InvalidRequest(f"{path}: the images are larger than {together} MiB together", param=path)
+            raise InvalidRequest(f"{path}: the images together are larger than {together} MiB", param=path)
 
 
 def refuse_many(sources: Sequence[ImageSource]) -> None:
     if len(sources) > MOST_IMAGES:
         path = sources[MOST_IMAGES].path
-        raise InvalidRequest(f"{path}: a request may have {MOST_IMAGES} images at most", param=path)
+        raise InvalidRequest(f"{path}: a request may have at most {MOST_IMAGES} images", param=path)
 
 
 def decode(image: EncodedImage, allowance: Allowance) -> bytes:
-    """The image's bytes; InvalidRequest."""
+    """The image's bytes. Raises InvalidRequest."""
     if len(image.base64) > encoded_length(LARGEST_IMAGE):
         raise too_large(image.path)
     try:
@@ -130,7 +130,7 @@ def decode(image: EncodedImage, allowance: Allowance) -> bytes:
 
 
 def encoded_length(size: int) -> int:
-    """Of so many bytes in base64."""
+    """Characters of this many bytes in base64."""
     return -(-size // 3) * 4
 
 
@@ -139,7 +139,7 @@ def too_large(path: str) -> InvalidRequest:
 
 
 def image_format(data: bytes) -> str | None:
-    """By its first bytes; None for what is not served."""
+    """By its first bytes; None for an unsupported format."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if data.startswith(b"\xff\xd8\xff"):
@@ -152,7 +152,7 @@ def image_format(data: bytes) -> str | None:
 
 
 def known_image(data: bytes, path: str) -> bytes:
-    """The same bytes; InvalidRequest when they are no image of a format that is served."""
+    """The same bytes. Raises InvalidRequest when they are not an image of a supported format."""
     if image_format(data) is None:
-        raise InvalidRequest(f"{path}: is no PNG, JPEG, WebP, GIF or BMP image", param=path)
+        raise InvalidRequest(f"{path}: is not a PNG, JPEG, WebP, GIF or BMP image", param=path)
     return data

@@ -1,4 +1,4 @@
-"""One request's events between the stream that brings them and the task that sends them on."""
+"""One request's events between the worker's stream and the task that sends them to the client."""
 
 import asyncio
 import time
@@ -15,8 +15,8 @@ PARTS_KEPT = 256  # pieces of text of a choice before they become one string
 class Inbox:
     """Filled by the worker's connection, emptied by the request's task, both on the event loop.
 
-    Whoever takes gets everything since the last time, texts of a choice joined: a slow client
-    costs one string for each choice, however many steps it lags behind.
+    `take` returns everything since the last time, with each choice's texts joined. A slow client therefore
+    costs one string per choice, however many steps it lags behind.
     """
 
     def __init__(self, submissions: int) -> None:
@@ -24,17 +24,17 @@ class Inbox:
         self._accepted_at = 0.0  # of the last submission
         self._texts: dict[int, list[str]] = {}
         self._reasonings: dict[int, list[str]] = {}
-        self._earlier: list[Event] = []  # what came before the texts and reasonings that are being joined
+        self._earlier: list[Event] = []  # events before the texts and reasonings that are being joined
         self._logprobs: dict[int, list[TokenLogprob]] = {}  # of choices that have texts
         self._progress: dict[int, PromptProgress] = {}
-        self._computed: dict[int, int] = {}  # tokens of a prompt, by its first choice
+        self._computed: dict[int, int] = {}  # tokens of each prompt, by its first choice
         self._ends: list[Finished] = []
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.prompt_tokens = 0
-        self.unenforced: tuple[str, ...] = ()  # keywords of the schema that the texts may violate
+        self.unenforced: tuple[str, ...] = ()  # keywords of the schema that the answer may violate
         self.dropped = NOTHING_DROPPED  # of all prompts together
-        self.tokens = 0  # that the texts stand for
+        self.tokens = 0  # that the texts represent
 
     def accept(self, prompt_tokens: int, unenforced: Iterable[str] = (), dropped: Dropped = NOTHING_DROPPED) -> None:
         self.prompt_tokens += prompt_tokens
@@ -45,7 +45,7 @@ class Inbox:
         self._wake()
 
     def add_progress(self, choice: int, prompt_tokens: int, cached_tokens: int, done_tokens: int) -> None:
-        """The prompt's other choices, which are computed after the first, tell nothing new."""
+        """Progress of a prompt's later choices, which repeats what the first one reported, is left out."""
         if done_tokens > self._computed.get(choice, 0):
             self._computed[choice] = done_tokens
             seconds = time.monotonic() - self._accepted_at
@@ -57,18 +57,18 @@ class Inbox:
         if not text:  # a token in the middle of a code point
             return
         if self._reasonings:
-            self._part_with_reasoning(choice)
+            self._flush_reasoning(choice)
         _join(self._texts, choice, text)
         self._wake()
 
     def add_reasoning(self, choice: int, text: str) -> None:
-        self._part_with_text(choice)
+        self._flush_text(choice)
         _join(self._reasonings, choice, text)
         self._wake()
 
     def add_tool_call(self, choice: int, piece: ToolCallPiece) -> None:
-        self._part_with_reasoning(choice)
-        self._part_with_text(choice)
+        self._flush_reasoning(choice)
+        self._flush_text(choice)
         last = self._earlier[-1] if self._earlier else None
         if isinstance(last, ToolCallDelta) and last.choice == choice and last.piece.index == piece.index:
             piece = replace(last.piece, arguments=last.piece.arguments + piece.arguments)
@@ -77,7 +77,7 @@ class Inbox:
         self._wake()
 
     def add_logprobs(self, choice: int, logprobs: list[TokenLogprob]) -> None:
-        """Of the tokens whose text was added, or will be."""
+        """Those of tokens whose text was added, or will be."""
         if logprobs:
             self._texts.setdefault(choice, [])
             self._logprobs.setdefault(choice, []).extend(logprobs)
@@ -88,19 +88,19 @@ class Inbox:
         self._wake()
 
     def fail(self, error: Exception) -> None:
-        """What is here can still be taken; then the taker gets the error."""
+        """`take` returns what is here already, then raises the error."""
         self._error = self._error or error
         self._wake()
 
     async def wait_accepted(self) -> None:
-        """Return when every submission was accepted, or raise what refused one."""
+        """Return when every submission was accepted; raises the error of one that was rejected."""
         while self._unaccepted > 0:
             if self._error:
                 raise self._error
             await self._wait()
 
     async def take(self) -> list[Event]:
-        """What has come, at least one event, prompts' progress first; raises what the inbox failed with."""
+        """At least one event, prompts' progress first. Raises the error that the inbox failed with."""
         while not (self._texts or self._ends or self._reasonings or self._earlier or self._progress):
             if self._error:
                 raise self._error
@@ -118,12 +118,12 @@ class Inbox:
         self._texts, self._ends = {}, []
         return taken
 
-    def _part_with_reasoning(self, choice: int) -> None:
-        """What comes next is something else: it must not be joined over that."""
+    def _flush_reasoning(self, choice: int) -> None:
+        """Something else follows: reasoning after it must not be joined with this."""
         if parts := self._reasonings.pop(choice, None):
             self._earlier.append(Reasoning(choice, "".join(parts)))
 
-    def _part_with_text(self, choice: int) -> None:
+    def _flush_text(self, choice: int) -> None:
         if (parts := self._texts.pop(choice, None)) is not None:
             self._earlier.append(Delta(choice, "".join(parts), self._logprobs.pop(choice, ())))
 

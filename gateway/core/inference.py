@@ -1,18 +1,63 @@
 """The one core that every dialect calls: resolve, admit, route, stream, account."""
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
 from atelier.errors import AtelierError
+from atelier.generation_types import Dropped
 from atelier.metrics import GatewayMetrics
 from gateway.core.admission import Admission, AdmissionSlot
-from gateway.core.answer import Answering
 from gateway.core.call import Account, Call, Origin
-from gateway.core.call_plan import CallPlan, make_plan
+from gateway.core.call_plan import CallPlan, Effective, make_plan
+from gateway.core.events import Event, Finished
 from gateway.core.generation import Deadline, Generation
 from gateway.core.image_reader import ImageReader
 from gateway.core.routing import Dispatcher
 from gateway.core.worker_connection import Workers
+from gateway.fleet.snapshot import Instance
 from gateway.fleet.watcher import Watcher
+
+
+class Answering(Protocol):
+    """An answer in progress: a generation, or a loop of them that calls tools. Owned by the request's task.
+
+    See `Generation` for its members.
+    """
+
+    @property
+    def plan(self) -> CallPlan: ...
+    @property
+    def ends(self) -> Mapping[int, Finished]: ...
+    @property
+    def instance(self) -> Instance: ...
+    @property
+    def settings(self) -> Effective | None: ...
+    @property
+    def accept_seconds(self) -> float: ...
+    @property
+    def load_seconds(self) -> float | None: ...
+    @property
+    def unenforced(self) -> tuple[str, ...]: ...
+    @property
+    def dropped(self) -> Dropped: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def generated_tokens(self) -> int: ...
+    @property
+    def completion_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
+    def must_load(self) -> bool: ...
+    async def find(self) -> None: ...
+    async def begin(self) -> None: ...
+    async def next_batch(self) -> list[Event]: ...
+    async def events(self) -> list[Event]: ...
+    def fail(self, error: AtelierError) -> None: ...
+    def close(self) -> None: ...
+
 
 Admitted = TypeVar("Admitted", bound=Answering)
 

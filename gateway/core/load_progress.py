@@ -1,10 +1,10 @@
-"""Waits for a model that is being loaded, told while they last."""
+"""Waits for a model that is being loaded, and reports its progress meanwhile."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from gateway.core.answer import Answering
+from gateway.core.inference import Answering
 from gateway.core.routing import on_its_way
 from gateway.fleet.catalogue import loaded
 from gateway.fleet.snapshot import Instance, Snapshot
@@ -13,11 +13,10 @@ from gateway.fleet.watcher import Watcher
 Found = TypeVar("Found")
 
 
-class Loading:
-    """A generation's. Owned by the request's task, which closes it: `begun`, then `progress` to its end.
+class LoadProgress:
+    """A generation's load. Owned by the request's task, which closes it: `begun`, then `progress` to its end.
 
-    The call that waits for a load hears nothing before its end; how far the load is, the registry
-    tells every gateway.
+    The call that waits for the load returns only when it has ended; its progress arrives with the registry's changes.
     """
 
     def __init__(self, generation: Answering, watcher: Watcher) -> None:
@@ -26,7 +25,7 @@ class Loading:
         self._finding = asyncio.create_task(generation.find())
 
     async def begun(self) -> str:
-        """The id of the instance, as soon as one is on its way; raises what stands against the load before that."""
+        """The id of the instance, as soon as one is being loaded. Raises the error that prevents a load."""
         while not self._finding.done():
             if (instance := self._instance()) is not None:
                 return instance.id
@@ -35,23 +34,23 @@ class Loading:
         return self._generation.instance.id
 
     async def progress(self) -> AsyncIterator[float]:
-        """How far the load is, up to 1, whenever it has come on; ends with it. Raises what it failed with."""
-        told = 0.0
+        """The share that is loaded, up to 1, whenever it has grown. Raises the error that the load failed with."""
+        reported = 0.0
         while not self._finding.done():
             instance = self._instance()
-            if instance is not None and instance.load_progress > told:
-                told = instance.load_progress
-                yield told
+            if instance is not None and instance.load_progress > reported:
+                reported = instance.load_progress
+                yield reported
             else:
                 await self._change()
         await self._finding
-        if told < 1.0:
+        if reported < 1.0:
             yield 1.0
 
     def close(self) -> None:
-        """Give the wait up, unless it has ended."""
+        """Cancel the wait, unless it has ended."""
         if not self._finding.cancel() and not self._finding.cancelled():
-            self._finding.exception()  # nobody may be left to whom it would be raised
+            self._finding.exception()  # retrieved, so that asyncio does not log it: the request may have ended already
 
     def _instance(self) -> Instance | None:
         return on_its_way(self._generation.plan.target, self._watcher.snapshot)
@@ -66,14 +65,14 @@ async def followed(
     watcher: Watcher,
     report: Callable[[float], Awaitable[None]],
 ) -> Found:
-    """What comes of it. What `reached` finds in the snapshot, below 1, is told whenever it has grown."""
-    task, told = asyncio.create_task(loading), 0.0
+    """The load's result. Meanwhile `report` is called with `reached(snapshot)`, below 1, whenever it has grown."""
+    task, reported = asyncio.create_task(loading), 0.0
     try:
         while not task.done():
             await watcher.change(None, unless=task)
-            if told < (now := reached(watcher.snapshot)) < 1.0:
-                told = now
-                await report(told)
+            if reported < (now := reached(watcher.snapshot)) < 1.0:
+                reported = now
+                await report(reported)
         return await task
     finally:
         if not task.done():
@@ -82,7 +81,7 @@ async def followed(
 
 
 def one_more(key: str, before: Snapshot) -> Callable[[Snapshot], float]:
-    """How far the instance of a model is that could not answer before."""
+    """The progress of the model's instance that is loaded next. `before`: a snapshot from before its load."""
     there = {each.id for each in loaded(before, key)}
 
     def reached(snapshot: Snapshot) -> float:

@@ -1,4 +1,4 @@
-"""An MCP server as the host knows it: how it is reached, and what a request may have of it. Pure."""
+"""MCP servers: how each is reached, and which of its tools a request may use. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program that speaks MCP over its standard input and output. Only the operator's file names any."""
+    """A program that speaks MCP over standard input and output. Only the operator's file may name one."""
 
     command: str
     args: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()  # beside the few variables that every one inherits
+    env: tuple[tuple[str, str], ...] = ()  # in addition to the few variables that all inherit
     cwd: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One that is reached over streamable HTTP. `public_only`: it was named by a request, not by the operator."""
+    """A server reached over streamable HTTP. `public_only`: a request named it, not the operator."""
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
@@ -26,19 +26,19 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """What one connection is to. Equal ones share it, so `owner` is whose key named it in a request; "" for all."""
+    """Equal ones share a connection, so `owner` is part of it: whose request named it; "": the operator, for all."""
 
     label: str
     reach: Command | Endpoint
     owner: str = ""
-    call_seconds: float = 60.0  # that one call of a tool may take
-    sampling_model: str | None = None  # that answers what the server asks a model; None: it is refused
-    elicitation: bool = False  # whether it may ask the user
+    call_seconds: float = 60.0  # that one tool call may take
+    sampling_model: str | None = None  # that answers the server's sampling requests; None: they are rejected
+    elicitation: bool = False  # whether it may ask the user questions
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Which tools a person has to agree to before they run."""
+    """Which tools a person has to approve before they run."""
 
     always: frozenset[str] | None = frozenset()  # None: all but those of `never`
     never: frozenset[str] = frozenset()
@@ -47,7 +47,7 @@ class Approval:
         return tool not in self.never if self.always is None else tool in self.always
 
     def __or__(self, other: "Approval") -> "Approval":
-        """Wanted by either."""
+        """Needed where either needs it."""
         mine, theirs = self.always, other.always
         if mine is not None and theirs is not None:
             return Approval(mine | theirs)
@@ -63,7 +63,7 @@ APPROVALS = {"never": NEVER, "always": ALWAYS}  # as mcp.json and requests call 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a request wants of a server. `allowed`: names of its tools; None: all. `read_only`: those that say so."""
+    """What a request may use of a server. `allowed`: names of tools; None: all. `read_only`: only tools that say so."""
 
     server: ServerConfig
     allowed: frozenset[str] | None = None

@@ -1,8 +1,8 @@
-"""Requests to addresses that clients name: they reach what is public, and what the operator allows, and nothing else.
+"""Requests to addresses that clients name: only public ones, and those that the operator allows.
 
-Whoever may ask this server to fetch something would otherwise reach what only this machine can reach. Each name is
-resolved once, each of its addresses is judged, and the connection goes to an address that was judged: a name that
-means something else a moment later gains nothing. Redirects come by the same way.
+Otherwise clients could reach, through this server, what only this machine can reach (server-side request forgery).
+Each name is resolved once, all its addresses are checked, and the connection goes to a checked address: a name that
+resolves differently a moment later gains nothing. Redirects are checked in the same way.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from atelier import __version__
 from atelier.hosts import split_host
 
 MOST_REDIRECTS = 3
-MOST_ADDRESSES = 4  # of one name that are tried
+MOST_ADDRESSES = 4  # of one name, tried in turn
 STEP_SECONDS = 10.0  # to connect, and between two pieces of a reply
 PORTS = {"http": 80, "https": 443}
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""A host and a port to the addresses that they mean, in numbers; OSError."""
+"""A host and a port to numeric addresses. Raises OSError."""
 
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 EMBEDDING = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64: the last four bytes are an IPv4 address (RFC 6052)
-# What `ipaddress` takes for global, or took in some release, and what is not anybody's to reach.
+# Networks that `ipaddress` calls global, or did in some release, although they are special.
 SPECIAL_IPV4 = tuple(
     map(
         ipaddress.IPv4Network,
@@ -41,7 +41,7 @@ SPECIAL_IPV6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "
 
 
 class ForbiddenAddress(Exception):
-    """The message says of the URL what is wrong with it; it tells nothing of where a name led."""
+    """The message says what is wrong with the URL, and reveals nothing about where a name resolves to."""
 
 
 async def resolve_name(host: str, port: int) -> list[str]:
@@ -50,7 +50,7 @@ async def resolve_name(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address in numbers is one of the internet at large."""
+    """Whether a numeric address is on the public internet."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -72,15 +72,15 @@ def _is_public_ipv4(address: ipaddress.IPv4Address) -> bool:
 
 
 class AddressGuard:
-    """Says where a request to a URL may connect to."""
+    """Decides which addresses a request to a URL may connect to."""
 
     def __init__(self, allowed: Iterable[str] = (), resolve: Resolve = resolve_name) -> None:
-        """`allowed`: hosts, with a port or without, that may be reached wherever they are."""
+        """`allowed`: hosts, with or without a port, that may be reached at any address."""
         self._allowed = frozenset(split_host(entry) for entry in allowed)
         self._resolve = resolve
 
     async def addresses(self, url: httpx2.URL) -> list[str]:
-        """Those that the URL's host has now, of which each may be reached; ForbiddenAddress."""
+        """The addresses of the URL's host, all of which may be reached. Raises ForbiddenAddress."""
         if url.scheme not in PORTS:
             raise ForbiddenAddress("must be an http or https URL")
         if url.userinfo:
@@ -98,10 +98,10 @@ class AddressGuard:
             found = await self._resolve(host, port)
         except (OSError, UnicodeError):
             found = []
-        # The same words for both, which would tell what names there are in the server's own network.
+        # One message for both: two would reveal which names exist in the server's own network.
         if not found or not (allowed or all(map(is_public, found))):
             raise ForbiddenAddress(
-                f'the host "{host[:200]}" is not known, or not public and not among those that the operator allows '
+                f'the host "{host[:200]}" is unknown, or not public and not among those that the operator allows '
                 "(ATELIER_OUTBOUND_HOSTS)"
             )
         return found
@@ -111,7 +111,7 @@ class AddressGuard:
 
 
 def host_of(url: httpx2.URL) -> str:
-    """In ASCII, and as a certificate has it: without the root's dot."""
+    """In ASCII and lower case, and as in a certificate: without the root's dot."""
     return url.raw_host.decode("ascii").lower().rstrip(".")
 
 
@@ -134,7 +134,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             try:
                 return await self._send(request, address)
             except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                continue  # a machine without IPv6 finds IPv6 addresses all the same
+                continue  # a machine without IPv6 may still resolve IPv6 addresses
         return await self._send(request, addresses[-1])
 
     async def _send(self, request: httpx2.Request, address: str) -> httpx2.Response:
@@ -149,7 +149,7 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
 
 async def _bare_redirect(reply: httpx2.Response) -> httpx2.Response:
-    """A redirect loses its body, which the client would read and unpack whole, whatever its size."""
+    """A redirect without its body, which the HTTP client would read and decompress whole, whatever its size."""
     if not reply.has_redirect_location:
         return reply
     await reply.aclose()
@@ -157,15 +157,15 @@ async def _bare_redirect(reply: httpx2.Response) -> httpx2.Response:
 
 
 def direct_transport(verify: ssl.SSLContext | bool = True) -> httpx2.AsyncHTTPTransport:
-    """Connections are not kept: one is known by its address, and another name's request would go over it unproven.
+    """Connections are not kept: the pool knows them by address, and would reuse one for another name, unverified.
 
-    `verify`: certificates that were read already, which takes longer than a connection.
+    `verify`: certificates loaded already, since loading them takes longer than connecting.
     """
     return httpx2.AsyncHTTPTransport(verify=verify, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 def outbound_client(guard: AddressGuard, transport: httpx2.AsyncBaseTransport | None = None) -> httpx2.AsyncClient:
-    """Without the environment's proxies and certificates, without cookies. The caller bounds bytes and time."""
+    """Without the environment's proxies and certificates, and without cookies. The caller limits bytes and time."""
     return httpx2.AsyncClient(
         transport=GuardedTransport(guard, transport or direct_transport()),
         trust_env=False,

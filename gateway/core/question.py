@@ -1,4 +1,4 @@
-"""What a server wants to know of the user, and whether an answer is one. Pure."""
+"""Questions that MCP servers ask the user (elicitation), and the check of the answers. Pure."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ LONGEST_URL = 2048
 LARGEST_QUESTION = 32 * 2**10  # bytes, as JSON
 LARGEST_CONTENT = 64 * 2**10
 MOST_FIELDS = 64
-MANY_FORMS = ("properties", "$ref", "allOf", "not")  # keywords of fields that are no plain values
+NESTED = ("properties", "$ref", "allOf", "not")  # keywords of fields that are not plain values
 
 Action = Literal["accept", "decline", "cancel"]
 Content = Mapping[str, Any]
@@ -26,15 +26,15 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`schema`: of the object that answers it. `url`: where the user is to go instead; nothing here opens it."""
+    """`schema`: of the object that answers it. `url`: a page for the user to visit instead; nothing here opens it."""
 
     message: str
     schema: Mapping[str, Any] | None = None
     url: str | None = None
 
     @property
-    def told(self) -> Json:
-        """As clients get it."""
+    def shown(self) -> Json:
+        """As clients receive it."""
         if self.schema is not None:
             return {"message": self.message, "requested_schema": self.schema}
         return {"message": self.message, "url": self.url}
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`content`: of a form that was accepted; plain values by their names."""
+    """`content`: of an accepted form; plain values by name."""
 
     action: Action
     content: Content | None = None
@@ -55,31 +55,31 @@ DECLINED, CANCELLED = Answer("decline"), Answer("cancel")
 
 
 def read_question(params: ElicitRequestParams) -> Question | None:
-    """None: of a kind that is not passed on."""
+    """None: a question of a kind that is not forwarded."""
     if isinstance(params, ElicitRequestFormParams):
         question = Question(params.message, schema=params.requested_schema)
         passes = _is_form(params.requested_schema)
     else:
         question = Question(params.message, url=params.url)
         passes = len(params.url) <= LONGEST_URL and params.url.lower().startswith(("https://", "http://"))
-    return question if passes and len(params.message) <= LONGEST_MESSAGE and _can_be_told(question) else None
+    return question if passes and len(params.message) <= LONGEST_MESSAGE and _fits(question) else None
 
 
 def checked(question: Question, answer: Answer) -> Answer:
-    """The answer as the server gets it; InvalidRequest where it is not what was asked for."""
+    """The answer for the server. Raises InvalidRequest where it does not match the question's schema."""
     if answer.action != "accept" or question.schema is None:
         return Answer(answer.action)
     content = answer.content or {}
     if len(json.dumps(content)) > LARGEST_CONTENT:
-        raise InvalidRequest(f"content: has {LARGEST_CONTENT} bytes at most", param="content")
+        raise InvalidRequest(f"content: may have at most {LARGEST_CONTENT} bytes", param="content")
     for name, value in content.items():
         if not _is_value(value):
             raise InvalidRequest(
                 f"content.{name[:64]}: must be text, a number, true, false or a list of texts", param="content"
             )
     schema = {**question.schema, "additionalProperties": False}
-    if wrong := disagreement(schema, content) or _odd_format(question.schema, content):
-        raise InvalidRequest(f"content is not what requested_schema says: {wrong}", param="content")
+    if wrong := disagreement(schema, content) or _wrong_format(question.schema, content):
+        raise InvalidRequest(f"content: does not match requested_schema: {wrong}", param="content")
     return Answer("accept", content)
 
 
@@ -92,7 +92,7 @@ def stored_question(body: bytes) -> Question:
 
 
 def write_answer(answer: Answer) -> bytes:
-    # The usual library: orjson does not write integers of any size.
+    # Not orjson, which has no integers of more than 64 bits.
     return json.dumps({"action": answer.action, "content": answer.content}).encode()
 
 
@@ -101,13 +101,13 @@ def stored_answer(body: bytes) -> Answer:
 
 
 def _is_form(schema: Mapping[str, Any]) -> bool:
-    """Of plain values next to each other, as MCP has it."""
+    """Whether it is a flat object of plain values, as MCP specifies for forms."""
     fields = schema.get("properties")
     return isinstance(fields, dict) and len(fields) <= MOST_FIELDS and all(map(_is_plain, fields.values()))
 
 
 def _is_plain(field: Any) -> bool:
-    return isinstance(field, dict) and field.get("type") != "object" and not any(word in field for word in MANY_FORMS)
+    return isinstance(field, dict) and field.get("type") != "object" and not any(word in field for word in NESTED)
 
 
 def _is_value(value: object) -> bool:
@@ -116,17 +116,17 @@ def _is_value(value: object) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _can_be_told(question: Question) -> bool:
+def _fits(question: Question) -> bool:
     try:
         return len(write_question(question)) <= LARGEST_QUESTION
-    except TypeError:  # half a character, a number too large
+    except TypeError:  # a lone surrogate, or a number of more than 64 bits
         return False
 
 
-def _odd_format(schema: Mapping[str, Any], content: Content) -> str | None:
-    """Of the formats that the library knows; the others are the server's to check."""
+def _wrong_format(schema: Mapping[str, Any], content: Content) -> str | None:
+    """Checks the formats that the library knows; the server checks the others."""
     for name, value in content.items():
         format = schema["properties"].get(name, {}).get("format")
         if isinstance(format, str) and not Draft202012Validator.FORMAT_CHECKER.conforms(value, format):
-            return f"$.{name}: is not of the format {format[:64]}"
+            return f"$.{name}: does not have the format {format[:64]}"
     return None

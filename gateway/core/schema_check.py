@@ -1,7 +1,7 @@
-"""Whether a tool's answer is what its schema says, with bounded work. Pure.
+"""Checks a tool's output against its schema, with bounded work. Pure.
 
-The schema and the answer are both a server's: a pattern or a web of references that takes for ever must cost nobody
-but that server. Patterns are not tried, and what takes more than a fixed number of steps counts as unknown.
+Schema and output both come from the tool's server. A pattern that backtracks, or references that multiply, must not
+occupy the gateway. Patterns are not matched, and a check that exceeds a fixed number of steps is given up.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.validators import create
 from referencing import Registry
 
-MOST_STEPS = 10_000  # keywords that are looked at for one answer: some 200 ms
-# Python's expressions know no time limit; the others look at one another's values again and again.
+MOST_STEPS = 10_000  # keywords checked for one output: about 200 ms
+# Python's regular expressions have no time limit; the others compare values pairwise.
 NOT_TRIED = frozenset({"pattern", "patternProperties", "uniqueItems", "unevaluatedItems", "unevaluatedProperties"})
 LONGEST_REASON = 300  # characters
 
@@ -24,7 +24,7 @@ class _TooMuch(Exception):
 
 
 def disagreement(schema: Mapping[str, Any], value: object) -> str | None:
-    """What is wrong with a value by its schema; None: nothing, or it cannot be told."""
+    """How the value violates the schema; None: it does not, or the check was given up."""
     steps = 0
 
     def counted(keyword: Keyword) -> Keyword:
@@ -42,25 +42,25 @@ def disagreement(schema: Mapping[str, Any], value: object) -> str | None:
     }
     keywords |= dict.fromkeys(NOT_TRIED, counted(lambda *_: ()))
     keywords["additionalProperties"] = counted(_additional)
-    # The empty registry: the library would otherwise fetch what references name.
+    # With an empty registry, since the library would otherwise fetch references by URL.
     kind = create(Draft202012Validator.META_SCHEMA, keywords)
     try:
         validator = kind(_in_one_dialect(schema), registry=Registry())
         error = next(validator.iter_errors(value), None)
-    except Exception:  # a schema that is none, a reference that leads nowhere, too deep, too much
+    except Exception:  # an invalid schema, a dangling reference, too deep or too many steps
         return None
     return None if error is None else f"{error.json_path[:LONGEST_REASON]}: {error.message[:LONGEST_REASON]}"
 
 
 def _additional(validator: Any, expected: Any, instance: Any, within: Any) -> Any:
-    """Which properties are additional, the library would find by the patterns of the schema's `patternProperties`."""
+    """Ignored beside `patternProperties`, whose patterns the library would match to find the additional properties."""
     if within.get("patternProperties"):
         return ()
     return Draft202012Validator.VALIDATORS["additionalProperties"](validator, expected, instance, within)
 
 
 def _in_one_dialect(schema: Any) -> Any:
-    """Without `$schema`, by which the library would choose other keywords than ours."""
+    """Without `$schema`, which would make the library choose its own keywords."""
     if isinstance(schema, Mapping):
         return {key: _in_one_dialect(value) for key, value in schema.items() if key != "$schema"}
     return [_in_one_dialect(value) for value in schema] if isinstance(schema, list) else schema

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
-from gateway.core.answer import Answering
 from gateway.core.events import Event
+from gateway.core.inference import Answering
 from gateway.http.disconnect import ClientGone, while_connected
 from gateway.http.error_responses import error_event
 from gateway.http.server_sent_events import HEADERS

@@ -12,11 +12,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from atelier.submission import KEYWORD, MOST_KEYWORDS
-from gateway.core.answer import Answering
 from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import Effective
 from gateway.core.events import Completion, Finished
-from gateway.core.inference import Inference
+from gateway.core.inference import Answering, Inference
 from gateway.dialects.event_stream import EventStream, Renderer
 from gateway.http.disconnect import while_connected
 

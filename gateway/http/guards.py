@@ -1,4 +1,4 @@
-"""What a request must pass before any route sees it. Pure ASGI: streams flow through untouched."""
+"""Checks that every request passes before its route. Pure ASGI: streams pass through unchanged."""
 
 import contextlib
 import hashlib
@@ -13,7 +13,7 @@ from gateway.core.admission import Admission
 from gateway.http.error_responses import error_response
 
 HEALTH = frozenset({"/healthz", "/readyz"})
-GREETING = "/lmstudio-greeting"  # LM Studio's SDK asks for it, without a key, to see whether it is a server of the kind
+GREETING = "/lmstudio-greeting"  # LM Studio's SDK requests it, without a key, to recognise such a server
 KEY_SHOWN = "atelier.key_shown"
 GUARDED = frozenset({"http", "websocket"})  # what a client can open
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
@@ -29,10 +29,10 @@ def header_values(scope: Scope, name: bytes) -> list[str]:
 
 
 class HostGuard:
-    """Answers only for names that are ours: against DNS rebinding.
+    """Rejects hosts that are not this server's: against DNS rebinding.
 
-    A web page of a stranger's can make its own name point at this machine, but then the browser
-    sends that name as Host. Numbers are safe, and so is no Host at all: browsers always send one.
+    A hostile web page can make its own name resolve to this machine, but the browser then sends that
+    name as Host. Numeric addresses are safe, and so is a missing Host: browsers always send one.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
@@ -66,10 +66,10 @@ def _is_address(name: str) -> bool:
 
 
 class OriginGuard:
-    """Answers no web page but our own and those that may call from elsewhere: against forged requests.
+    """Rejects web pages other than our own and the allowed origins': against cross-site request forgery.
 
-    A stranger's page cannot read an answer without CORS, but a POST of plain text is sent unasked,
-    and would load models all the same. Programs send no Origin. Inside of CORS, which answers preflights.
+    Without CORS a foreign page cannot read a reply, but browsers send its POST of plain text without a
+    preflight, and that would load a model. Programs send no Origin. Inside of CORS, which answers preflights.
     """
 
     def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
@@ -78,7 +78,7 @@ class OriginGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in GUARDED and scope["path"] not in HEALTH and not self._passes(scope):
-            message = "Web pages of this origin may not call the server; ATELIER_CORS names those that may."
+            message = "Web pages of this origin may not call this server; ATELIER_CORS lists the origins that may."
             await refuse(Forbidden(message), scope, receive, send)
             return
         await self.app(scope, receive, send)
@@ -89,14 +89,14 @@ class OriginGuard:
 
 
 def own_origins(scope: Scope) -> set[str]:
-    """What pages that came from here send as Origin: the Host, over http or behind a proxy's https."""
+    """What pages from this server send as Origin: the Host, over http or behind a proxy's https."""
     hosts = [host.lower() for host in header_values(scope, b"host") if host]
     plain = {f"http://{host.removesuffix(':80')}" for host in hosts}
     return plain | {f"https://{host.removesuffix(':443')}" for host in hosts}
 
 
 class DrainGuard:
-    """Once the server stops, refuses everything but questions about its health."""
+    """Once the server drains, rejects everything except health checks and metrics."""
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self.app = app
@@ -110,28 +110,28 @@ class DrainGuard:
 
 
 class ServerKey:
-    """The key that the server asks for, as what it can be compared with."""
+    """The key that the server requires, as digests to compare with."""
 
     def __init__(self, key: str) -> None:
-        forms = key_forms(key.strip())  # a key from a file ends with a newline, which no header can hold
+        forms = key_forms(key.strip())  # a key from a file ends with a newline, which a header cannot contain
         self.owner = owner_name(key.strip())
         self._digests = [hashlib.sha256(form).digest() for form in forms]
 
     def is_among(self, given: Iterable[bytes]) -> bool:
-        # Digests have one length, so that the comparison's time says nothing of the key's.
+        # Digests have one length, so that the comparison's time reveals nothing about the key's length.
         digests = [hashlib.sha256(key).digest() for key in given]
         return any(hmac.compare_digest(key, ours) for key in digests for ours in self._digests)
 
 
 class KeyGuard:
-    """Asks for the server's key, as `Authorization: Bearer` or `x-api-key`. Only health and the greeting are open.
+    """Requires the server's key, as `Authorization: Bearer` or `x-api-key`, except for health and the greeting.
 
-    A WebSocket of LM Studio's SDK that brings no key in its head is let in to bring it in its first
-    frame, as that protocol has it: the socket asks for it there, unless `KEY_SHOWN` is in its scope.
+    A WebSocket of LM Studio's SDK without a key in its headers is admitted: that protocol sends the key in
+    its first frame, and the socket checks it there, unless `KEY_SHOWN` is true in its scope.
     """
 
     def __init__(self, app: ASGIApp, key: str, asked_within: Iterable[str] = ()) -> None:
-        """`asked_within`: paths of WebSockets that ask for the key themselves."""
+        """`asked_within`: paths of WebSockets that check the key themselves."""
         self.app = app
         self._key = ServerKey(key)
         self._asked_within = frozenset(asked_within)
@@ -153,7 +153,7 @@ class KeyGuard:
 
 
 def owner_name(key: str) -> str:
-    """What the server calls whoever has this key, where it keeps something for them: it tells nothing of the key."""
+    """The owner of what is stored for clients with this key. It reveals nothing about the key."""
     return hashlib.sha256(b"owner:" + key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -165,7 +165,7 @@ def given_keys(scope: Scope) -> list[bytes]:
 
 
 def key_forms(key: str) -> set[bytes]:
-    """The key as clients may send it: most in UTF-8, browsers and Python's own in Latin-1. None of no key."""
+    """The key as clients may send it: most in UTF-8, browsers and Python's http.client in Latin-1. Empty for no key."""
     forms = {key.encode("utf-8", "surrogateescape")}
     with contextlib.suppress(UnicodeEncodeError):
         forms.add(key.encode("latin-1"))
@@ -173,7 +173,7 @@ def key_forms(key: str) -> set[bytes]:
 
 
 class BodyLimit:
-    """Refuses a body larger than the limit: at once when its length is told, otherwise when it gets there."""
+    """Rejects a body above the limit: at once if Content-Length says so, otherwise when the limit is reached."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
@@ -182,7 +182,7 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif any(_length(told) > self._limit for told in header_values(scope, b"content-length")):
+        elif any(_length(value) > self._limit for value in header_values(scope, b"content-length")):
             await refuse(self._error(), scope, receive, send)
         else:
             await self.app(scope, self._counted(receive), send)
@@ -206,5 +206,5 @@ class BodyLimit:
         return PayloadTooLarge(f"The request's body is larger than the {limit:g} MiB that this server accepts.")
 
 
-def _length(told: str) -> int:
-    return int(told) if told.isascii() and told.isdecimal() else 0
+def _length(value: str) -> int:
+    return int(value) if value.isascii() and value.isdecimal() else 0

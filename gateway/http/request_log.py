@@ -1,4 +1,4 @@
-"""The outermost layer: every request gets an id, an account, one line in the log, and its metrics."""
+"""The outermost middleware: gives every request an id and an account, and records its log line and metrics."""
 
 import re
 import uuid
@@ -14,8 +14,8 @@ from gateway.http.error_responses import FORM_OF, FormOf, error_response
 from gateway.http.guards import GUARDED
 
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-ID_HEADERS = (b"x-request-id", b"request-id")  # the latter is what Anthropic's clients read
-QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds
+ID_HEADERS = (b"x-request-id", b"request-id")  # the latter for Anthropic's clients
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # requested every few seconds
 RESPONSE_STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 SWITCHING_PROTOCOLS = 101
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class RequestLog:
-    """Nothing of prompts or completions goes into the log. An unforeseen error becomes a 500 here."""
+    """Logs nothing of prompts or completions. An unexpected exception becomes a 500 here."""
 
     def __init__(self, app: ASGIApp, metrics: GatewayMetrics, form_of: FormOf) -> None:
         """`form_of`: in which form the request's errors are written, by this and every inner layer."""
@@ -53,7 +53,7 @@ class RequestLog:
             _log.exception("request_failed", id=account.request_id)
             account.error = AtelierError.code
             if status:
-                raise  # the server cuts the connection: the answer cannot be finished
+                raise  # uvicorn closes the connection: the response cannot be completed
             await error_response(AtelierError(), scope)(scope, receive, send_with_id)
         finally:
             self._record(scope, account, status or CLIENT_CLOSED_REQUEST)
@@ -62,12 +62,12 @@ class RequestLog:
         route = route_template(scope)
         if scope["type"] == "http":
             record(self._metrics, account, f"{scope['method']} {route}", route, status)
-        else:  # what a socket carries is recorded one by one; how long it was open says nothing
+        else:  # the calls on a socket are recorded one by one; how long it was open is no measure
             _log.info("socket_closed", id=account.request_id, route=route, status=status, error=account.error)
 
 
-def record(metrics: GatewayMetrics, account: Account, told: str, route: str, status: int) -> None:
-    """One request's line in the log, where its route is `told` so, and its share of the metrics."""
+def record(metrics: GatewayMetrics, account: Account, logged_route: str, route: str, status: int) -> None:
+    """Write one request's log line and count it in the metrics. `route`: the metrics' label."""
     seconds = account.seconds()
     metrics.count_request(route, status, seconds)
     level = _log.debug if route in QUIET else _log.info
@@ -77,7 +77,7 @@ def record(metrics: GatewayMetrics, account: Account, told: str, route: str, sta
     level(
         "request",
         id=account.request_id,
-        route=told,
+        route=logged_route,
         status=status,
         seconds=round(seconds, 4),
         **{name: value for name, value in facts.items() if value},
@@ -85,7 +85,7 @@ def record(metrics: GatewayMetrics, account: Account, told: str, route: str, sta
 
 
 def request_id(scope: Scope) -> str:
-    """The client's own id for the request, if it is a harmless one, or a new one."""
+    """The client's own id for the request, if it is safe to log, or a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and GIVEN_ID.fullmatch(value):
             return str(value.decode())
@@ -97,5 +97,5 @@ def new_id() -> str:
 
 
 def route_template(scope: Scope) -> str:
-    """The route as it is declared, so that there are only so many."""
+    """The route as declared, so that the metrics have a bounded number of labels."""
     return getattr(scope.get("route"), "path", "unmatched")

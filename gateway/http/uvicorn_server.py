@@ -1,4 +1,4 @@
-"""The HTTP server around the application: its socket, and its end."""
+"""The HTTP server around the application, and its listening socket."""
 
 import asyncio
 import socket
@@ -10,22 +10,21 @@ from starlette.types import ASGIApp
 
 from atelier.config import Config
 from atelier.hosts import exposure_fault, listen_fault, unknown_host
-from gateway.http.protocol import BoundedProtocol
-from gateway.http.websocket import BoundedSocket
+from gateway.http.bounded_protocols import BoundedProtocol, BoundedSocket
 
 BACKLOG = 2048
-DATE_TICK = 0  # a number of uvicorn's at which it writes the Date of replies anew
+DATE_TICK = 0  # a tick number at which uvicorn renews the Date header
 DATE_SECONDS = 1.0
-PING_SECONDS = 20.0  # between looks whether a WebSocket's client is still there
-PONG_SECONDS = 60.0  # for it to say so: it may compute meanwhile
+PING_SECONDS = 20.0  # between pings of a WebSocket's client
+PONG_SECONDS = 60.0  # for its pong: a client may be busy computing
 
 
 class CannotListen(Exception):
-    """Says in one line why, and what to change."""
+    """The message says in one line why, and what to change."""
 
 
-class Server(uvicorn.Server):
-    """uvicorn's, without its signal handlers: when to stop is the process's to say, by `stop`."""
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the process stops it with `stop`."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -36,7 +35,7 @@ class Server(uvicorn.Server):
         self._stopping.set()
 
     async def main_loop(self) -> None:
-        """uvicorn's own looks ten times a second whether to stop, also where nothing happens for days."""
+        """Wakes once a second. uvicorn's own wakes ten times a second to check whether to stop, even when idle."""
         while not await self.on_tick(DATE_TICK):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), DATE_SECONDS)
@@ -46,8 +45,8 @@ class Server(uvicorn.Server):
         yield
 
 
-def create_server(app: ASGIApp, config: Config) -> Server:
-    return Server(
+def create_server(app: ASGIApp, config: Config) -> GatewayServer:
+    return GatewayServer(
         uvicorn.Config(
             app,
             host=config.host,
@@ -56,7 +55,7 @@ def create_server(app: ASGIApp, config: Config) -> Server:
             ws_max_size=int(config.body_limit_mb * 2**20),
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PONG_SECONDS,
-            ws_per_message_deflate=False,  # a small message could become a large one
+            ws_per_message_deflate=False,  # a small message could decompress to a large one
             lifespan="off",
             log_config=None,
             log_level="warning",
@@ -71,14 +70,14 @@ def create_server(app: ASGIApp, config: Config) -> Server:
 
 
 def check_exposure(config: Config) -> None:
-    """CannotListen when others could reach the server without a key."""
+    """Raises CannotListen when other machines could reach the server without a key."""
     fault = exposure_fault(config.host, has_key=config.api_key is not None, allow_open=config.allow_open)
     if fault:
         raise CannotListen(fault)
 
 
 def listen(config: Config) -> socket.socket:
-    """A socket that listens; CannotListen when it cannot."""
+    """A listening socket. Raises CannotListen."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             config.host or None, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 
 from atelier.config import Config
-from gateway.http.uvicorn_server import Server, create_server, listen
+from gateway.http.uvicorn_server import GatewayServer, create_server, listen
 from gateway.server import Gateway
 from tests.support.documented_replies import RepliesChecked
 
@@ -67,7 +67,7 @@ async def running_gateway(registry: Registry, **options: Any) -> AsyncIterator[R
     gateway = Gateway(config)
     listener = listen(config)
     checked = RepliesChecked(gateway.app)
-    server: Server = create_server(checked, config)
+    server: GatewayServer = create_server(checked, config)
     await gateway.start()
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     running = RunningGateway(gateway, server, listener.getsockname()[1])

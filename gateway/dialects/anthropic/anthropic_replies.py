@@ -12,9 +12,9 @@ from typing_extensions import TypeAliasType, TypedDict
 from atelier.errors import AtelierError
 from atelier.generation_types import StopReason
 from atelier.json_types import Json
-from gateway.core.answer import Answering
 from gateway.core.call import Call
 from gateway.core.events import Completion, Finished, ToolCall
+from gateway.core.inference import Answering
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm
 from gateway.http.server_sent_events import named_frame

@@ -6,9 +6,8 @@ from typing import ClassVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.core.answer import Answering
 from gateway.core.events import Completion
-from gateway.core.inference import Inference
+from gateway.core.inference import Answering, Inference
 from gateway.core.unary import Unary
 from gateway.dialects.anthropic.anthropic_calls import count_call, messages_call
 from gateway.dialects.anthropic.anthropic_model_list import model_object, model_page

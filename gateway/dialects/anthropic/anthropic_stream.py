@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from gateway.core.answer import Answering
 from gateway.core.events import Delta, Event, Finished, Reasoning, ToolCallDelta
+from gateway.core.inference import Answering
 from gateway.dialects.anthropic.anthropic_replies import (
     SIGNATURE,
     AnyDelta,

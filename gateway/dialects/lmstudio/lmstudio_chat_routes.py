@@ -9,10 +9,9 @@ from starlette.responses import Response
 
 from atelier.errors import ResponseNotFound
 from atelier.json_types import Json
-from gateway.core.answer import Answering
 from gateway.core.call import Call
-from gateway.core.inference import Inference, begun
-from gateway.core.load_progress import Loading
+from gateway.core.inference import Answering, Inference, begun
+from gateway.core.load_progress import LoadProgress
 from gateway.dialects.body import read_body
 from gateway.dialects.lmstudio.lmstudio_chat import chat_tools, requested_servers, v1_chat_call
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
@@ -97,7 +96,7 @@ class LMStudioChatRoutes:
         loading = None
         try:
             if answer.must_load():
-                loading = Loading(answer, self._watcher)
+                loading = LoadProgress(answer, self._watcher)
                 instance_id = await loading.begun()
             else:
                 await answer.begin()

@@ -10,7 +10,6 @@ from starlette.types import Scope, Send
 from atelier.errors import AtelierError
 from atelier.generation_types import Statistics
 from atelier.json_types import Json
-from gateway.core.answer import Answering
 from gateway.core.events import (
     Delta,
     Elicited,
@@ -24,7 +23,8 @@ from gateway.core.events import (
     ToolCallDelta,
 )
 from gateway.core.hosted_tool import HostedTool
-from gateway.core.load_progress import Loading
+from gateway.core.inference import Answering
+from gateway.core.load_progress import LoadProgress
 from gateway.dialects.event_stream import EventStream, around_text, send_part
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_replies import (
@@ -189,7 +189,7 @@ class ChatStream(EventStream):
         generation: Answering,
         headers: Mapping[str, str],
         instance_id: str,
-        loading: Loading | None,
+        loading: LoadProgress | None,
         store: Store | None,
     ) -> None:
         """`store`: None if the reply is not to be stored."""
@@ -211,7 +211,7 @@ class ChatStream(EventStream):
             await self._generation.begin()
         await super()._open(send)
 
-    async def _load(self, loading: Loading, send: Send) -> None:
+    async def _load(self, loading: LoadProgress, send: Send) -> None:
         id = self._instance_id
         await send_part(send, event_frame({"type": "model_load.start", "model_instance_id": id}))
         async for progress in loading.progress():

@@ -7,9 +7,9 @@ from typing_extensions import TypedDict
 from atelier import __version__
 from atelier.errors import InvalidRequest
 from atelier.generation_types import StopReason
-from gateway.core.answer import Answering
 from gateway.core.call import Account
 from gateway.core.events import Finished
+from gateway.core.inference import Answering
 from gateway.dialects.lmstudio.lmstudio_requests import UNLIMITED, V0ChatBody, V0CompletionBody
 from gateway.dialects.openai.openai_replies import ChatChunk, ChatCompletion, TextChunk, TextCompletion
 from gateway.dialects.route import Nullable

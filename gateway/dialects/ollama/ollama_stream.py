@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import orjson
 
-from gateway.core.answer import Answering
 from gateway.core.call import Account
 from gateway.core.events import CompletionDraft, Delta, Event, Finished, Reasoning, ToolCallDelta
+from gateway.core.inference import Answering
 from gateway.dialects.event_stream import EventStream
 from gateway.dialects.ollama.ollama_replies import (
     OllamaFacts,

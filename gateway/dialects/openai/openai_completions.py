@@ -6,9 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.json_types import Json
-from gateway.core.answer import Answering
 from gateway.core.events import Completion, Finished
-from gateway.core.inference import Inference
+from gateway.core.inference import Answering, Inference
 from gateway.dialects.openai.hosted_chat import HostedChat
 from gateway.dialects.openai.openai_calls import (
     called_by_older_form,

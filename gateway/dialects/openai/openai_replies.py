@@ -10,7 +10,6 @@ from atelier.generation_types import StopReason
 from atelier.json_types import Json
 from atelier.submission import ToolCallPiece
 from gateway.core import events
-from gateway.core.answer import Answering
 from gateway.core.events import (
     Completion,
     Elicited,
@@ -20,6 +19,7 @@ from gateway.core.events import (
     HostedCallEnded,
     HostedEvent,
 )
+from gateway.core.inference import Answering
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
 from gateway.dialects.route import Nullable
 
@@ -286,7 +286,7 @@ def hosted_delta(event: HostedEvent) -> ChatDelta | None:
     """The chunk for an event of a hosted call; None if it changes nothing."""
     match event:
         case Elicited(question_id=id, tool=tool, question=question):
-            asked: Json = {"id": id, "server_label": tool.label, "name": tool.name, **question.told}
+            asked: Json = {"id": id, "server_label": tool.label, "name": tool.name, **question.shown}
             return {"mcp_elicitations": [cast(MCPElicitation, asked)]}
         case HostedCallBegun(_, index, id, tool):
             call: MCPCallDelta = {"index": index, "id": id, "type": "mcp_call", "server_label": tool.label}

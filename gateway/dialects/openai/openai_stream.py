@@ -12,7 +12,6 @@ from typing_extensions import TypedDict
 
 from atelier.json_types import Json
 from atelier.submission import ToolCallPiece
-from gateway.core.answer import Answering
 from gateway.core.events import (
     Delta,
     Event,
@@ -22,6 +21,7 @@ from gateway.core.events import (
     TokenLogprob,
     ToolCallDelta,
 )
+from gateway.core.inference import Answering
 from gateway.dialects.event_stream import around_text
 from gateway.dialects.openai import openai_replies as replies
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs

@@ -2,9 +2,8 @@
 
 import time
 
-from gateway.core.answer import Answering
 from gateway.core.call import Account, Origin
-from gateway.core.inference import Inference, begun
+from gateway.core.inference import Answering, Inference, begun
 from gateway.dialects.responses.hosted_call_items import read_consent
 from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_items import new_response_id

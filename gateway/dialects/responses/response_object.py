@@ -10,9 +10,9 @@ from typing_extensions import TypedDict
 from atelier.errors import AtelierError, InvalidRequest
 from atelier.generation_types import StopReason
 from atelier.json_types import Json
-from gateway.core.answer import Answering
 from gateway.core.call_plan import Effective
 from gateway.core.events import Finished
+from gateway.core.inference import Answering
 from gateway.dialects.responses.response_items import OutputItem
 from gateway.dialects.responses.response_turn import Turn, choice_object, tool_objects
 from gateway.dialects.responses.responses_requests import ResponseBody

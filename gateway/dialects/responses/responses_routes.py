@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from atelier.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedField
 from atelier.json_types import Json
-from gateway.core.answer import Answering
+from gateway.core.inference import Answering
 from gateway.dialects.body import read_body
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.responses.background_responses import Background

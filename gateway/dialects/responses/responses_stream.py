@@ -12,7 +12,6 @@ from typing_extensions import TypeAliasType
 from atelier.errors import AtelierError
 from atelier.json_types import Json
 from atelier.submission import ToolCallPiece
-from gateway.core.answer import Answering
 from gateway.core.events import (
     ApprovalWanted,
     Delta,
@@ -25,6 +24,7 @@ from gateway.core.events import (
     TokenLogprob,
     ToolCallDelta,
 )
+from gateway.core.inference import Answering
 from gateway.dialects.event_stream import EventStream
 from gateway.dialects.responses.growing_items import (
     ApprovalDraft,

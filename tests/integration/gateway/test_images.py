@@ -171,7 +171,7 @@ async def test_the_sdks_chats_have_the_images_that_were_uploaded(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("aGk=", "is no PNG"),
+        ("aGk=", "is not a PNG"),
         ("a", "valid base64"),
         ("A" * (encoded_length(LARGEST_IMAGE) + 4), "larger than 20 MiB"),
         (5, "valid string"),
@@ -190,7 +190,7 @@ async def test_the_sdk_names_the_file_that_is_unknown(gateway: RunningGateway, r
     chat = lmstudio.Chat()
     stranger = {"type": "file", "name": "a.png", "identifier": "17-a.png", "sizeBytes": 3, "fileType": "image"}
     chat.add_user_message("Look", images=[lmstudio.FileHandle._from_any_dict(stranger)])
-    with pytest.raises(lmstudio.LMStudioServerError, match=r"content\[1\].identifier: is no identifier .* upload"):
+    with pytest.raises(lmstudio.LMStudioServerError, match=r"content\[1\].identifier: unknown file identifier; upload"):
         await with_client(gateway, lambda client: client.llm._create_handle(KEY).respond(chat))
     assert registry.ensured == []
 
@@ -238,7 +238,7 @@ async def test_a_model_that_sees_nothing_is_not_loaded_for_images(
         ("http://127.0.0.1:1/a", "a port other than 80"),
         ("http://169.254.169.254/latest/meta-data/", "not public"),
         ("http://2130706433/", "not public"),
-        ("data:image/png;base64,aGk=", "is no PNG"),
+        ("data:image/png;base64,aGk=", "is not a PNG"),
         ("data:image/png;base64,a", "valid base64"),
         ("file:///etc/passwd", "http or https"),
     ],

@@ -60,7 +60,7 @@ def test_an_answer_that_fits_is_passed_on(content: dict[str, Any]) -> None:
         ({"name": "A"}, "$.name"),
         ({"name": "Ada", "age": -1}, "$.age"),
         ({"name": "Ada", "age": "7"}, "$.age"),
-        ({"name": "Ada", "day": "2026-02-30"}, "$.day: is not of the format date"),
+        ({"name": "Ada", "day": "2026-02-30"}, "$.day: does not have the format date"),
         ({"name": "Ada", "colours": ["green"]}, "$.colours[0]"),
         ({"name": "Ada", "size": "m"}, "$.size"),
         ({"name": "Ada", "more": "x"}, "'more' was unexpected"),
@@ -82,7 +82,7 @@ def test_a_url_is_passed_on_and_needs_no_content() -> None:
     params = ElicitRequestURLParams(message="Sign in", url="https://house.example/in", elicitation_id="1")
     question = read_question(params)
     assert question is not None
-    assert question.told == {"message": "Sign in", "url": "https://house.example/in"}
+    assert question.shown == {"message": "Sign in", "url": "https://house.example/in"}
     assert checked(question, Answer("accept", {"a": 1})) == Answer("accept")
     assert stored_question(write_question(question)) == question
 
@@ -108,7 +108,7 @@ def test_what_is_no_form_of_plain_values_is_not_asked(params: ElicitRequestParam
 def test_a_form_is_passed_on_unchanged_and_survives_storage() -> None:
     question = read_question(ASKED)
     assert question == FORM
-    assert FORM.told == {"message": "Who?", "requested_schema": SCHEMA}
+    assert FORM.shown == {"message": "Who?", "requested_schema": SCHEMA}
     assert stored_question(write_question(FORM)) == FORM
 
 

@@ -101,7 +101,7 @@ async def test_base64_is_read_strictly(text: str) -> None:
 
 async def test_what_is_no_image_is_refused_by_its_place() -> None:
     error = await refused(ImageReader(None), encoded(PNG), encoded(b"<svg/>", "a[1]"))
-    assert error.message == "a[1]: is no PNG, JPEG, WebP, GIF or BMP image"
+    assert error.message == "a[1]: is not a PNG, JPEG, WebP, GIF or BMP image"
 
 
 async def test_images_come_in_their_order() -> None:
@@ -168,9 +168,9 @@ async def endless() -> AsyncIterator[bytes]:
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (httpx2.Response(404), "answered 404"),
-        (httpx2.Response(206, content=PNG), "answered 206"),
-        (reply_of(b"<html>"), "is no PNG"),
+        (httpx2.Response(404), "returned 404"),
+        (httpx2.Response(206, content=PNG), "returned 206"),
+        (reply_of(b"<html>"), "is not a PNG"),
         (httpx2.Response(200, headers={"content-length": "9999999999"}, content=b""), "larger than"),
         (httpx2.Response(200, content=endless()), "larger than"),
         (httpx2.Response(302, headers={"location": "http://inner/"}), "not public"),
@@ -187,7 +187,7 @@ async def test_what_a_server_answers_instead_is_told(
 
 async def test_a_packed_body_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = reply_of(gzip.compress(PNG), {"content-encoding": "gzip"})
-    assert "is no PNG" in (await Fetching(monkeypatch, lambda _: reply).refused()).message
+    assert "is not a PNG" in (await Fetching(monkeypatch, lambda _: reply).refused()).message
 
 
 @pytest.mark.parametrize("url", ["https://inner/a", "http://user:secret@example.org/a", "http://exa mple/", "http://"])
@@ -223,7 +223,7 @@ async def test_tls_that_breaks_within_a_body_is_told(monkeypatch: pytest.MonkeyP
         raise ssl.SSLError("bad record mac")
 
     error = await Fetching(monkeypatch, lambda _: httpx2.Response(200, content=broken())).refused()
-    assert "did not answer as it should" in error.message
+    assert "did not respond correctly" in error.message
 
 
 async def test_without_leave_nothing_is_fetched() -> None:

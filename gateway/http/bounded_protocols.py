@@ -1,13 +1,17 @@
-"""uvicorn's HTTP protocol with bounds on what a client may send, and an end that lets it read the answer."""
+"""uvicorn's protocols, with limits on what a client may send and what it may leave unread."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
-MOST_HEAD_BYTES = 64 * 2**10  # request line and headers; trailers; what frames the chunks of a body
-MOST_UNREAD_BYTES = 4 * 2**20  # of a request that is answered already
+MOST_HEAD_BYTES = 64 * 2**10  # request line and headers; trailers; framing of a body's chunks
+MOST_UNREAD_BYTES = 4 * 2**20  # of a request that is already answered
 LINGER_SECONDS = 1.0
+MOST_FRAGMENTS = 1024  # of one WebSocket message
 
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -20,18 +24,19 @@ BODY = (
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """httptools itself bounds neither headers nor what follows an answer that needed no body.
+    """httptools itself limits neither the headers, nor the rest of a body that is already answered.
 
-    While nothing is being answered a timer runs: uvicorn's, which the first byte ends, or the one here,
-    which only a whole head ends. So a connection cannot stay by sending a byte now and then.
+    While no request is in progress a timer runs: uvicorn's keep-alive timer, which the first byte stops, and the one
+    here, which only a whole head stops. So a client cannot hold a connection by sending a byte now and then.
+    A close lets the client read the response first.
     """
 
-    head_seconds: ClassVar[float] = 60.0  # for the rest of a body that was answered already, and the next head
+    head_seconds: ClassVar[float] = 60.0  # for the rest of an already answered body, and the next head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._bare_transport = transport
         self._head_timer: asyncio.TimerHandle | None = None
-        self._bare_bytes = 0  # since the last that were part of a body
+        self._bare_bytes = 0  # received since the last part of a body
         self._in_head = True
         self._unread_bytes = 0
         self._discarding = False
@@ -59,18 +64,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_expecting()
         super().handle_websocket_upgrade()
         if not getattr(self._bare_transport.get_protocol(), "handshake_initiated", True):
-            self._bare_transport.close()  # websockets could not read its head, and says nothing of it
+            self._bare_transport.close()  # websockets could not read its head, and does not report it
 
     def send_400_response(self, msg: str) -> None:
-        if not self.transport.is_closing():  # refused by us
+        if not self.transport.is_closing():  # rejected here already
             super().send_400_response(msg)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # what comes after the body are trailers, which nobody here reads
+        if self._in_head:  # headers after the body are trailers, which no route reads
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        # What arrived with the head may be body, so that here the headers themselves are counted.
+        # Bytes that arrived with the head may be body, so the headers themselves are counted here.
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > MOST_HEAD_BYTES:
             self._refuse_head()
             raise ValueError("too large")  # stops the parser
@@ -80,7 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         if self.parser.should_upgrade() and self._should_upgrade():
-            return  # nobody reads it, and it counts as head: the other protocol begins after it
+            return  # ignored, but counted as head: the other protocol begins after it
         self._bare_bytes = 0
         if self.cycle.response_complete:
             self._discard(len(body))
@@ -104,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         if self._is_answering() or not self._in_head:
-            self._bare_transport.close()  # it would land in the middle of another answer
+            self._bare_transport.close()  # an error would land in the middle of another response
         elif not self.transport.is_closing():
             self.transport.write(TOO_LARGE % (len(BODY), BODY))
             self.transport.close()
@@ -115,8 +120,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._bare_transport.close()
 
     def _close(self) -> None:
-        """Close, but read on for a moment if the client still sends: a close with unread data is a
-        reset, and a reset destroys the answer before the client has read it."""
+        """Close, but keep reading for a moment if the client still sends: closing with unread data resets the
+        connection, which discards the response before the client has read it."""
         if self._in_head and not self._bare_bytes:
             self._bare_transport.close()
             return
@@ -127,13 +132,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _LingeringTransport:
-    """The transport as uvicorn sees it: its close is the protocol's."""
+    """The transport as uvicorn sees it: `close` calls the protocol's."""
 
-    def __init__(self, transport: asyncio.Transport, close: Any) -> None:
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport
         self._close = close
         self._closing = False
-        self.write = transport.write  # on the way of every token
+        self.write = transport.write  # an attribute, since every token passes it
 
     def close(self) -> None:
         if not self.is_closing():
@@ -145,3 +150,26 @@ class _LingeringTransport:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """websockets limits a message's bytes, but neither its fragments nor replies that the client does not read.
+
+    A client that does not read is disconnected: a close would wait for it to read what is already written.
+    """
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < MOST_FRAGMENTS:
+            super().handle_cont(event)
+        else:
+            self.transport.abort()
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
