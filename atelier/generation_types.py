@@ -44,6 +44,16 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallPiece:
+    """A part of a tool call, in the order of generation."""
+
+    index: int  # of the call in its completion, from 0
+    id: str = ""  # in the first piece only, like the name
+    name: str = ""
+    arguments: str = ""  # a piece of the JSON text
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """What was left out of a prompt that was too long: whole messages of a chat, and tokens of the rest."""
 

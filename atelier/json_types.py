@@ -1,4 +1,4 @@
-"""JSON as Python objects, where its shape is somebody else's: a client's schema, a template's variables."""
+"""JSON as Python objects, where this project does not define its shape: a client's schema, a template's variables."""
 
 from typing import Any
 

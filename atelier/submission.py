@@ -1,4 +1,4 @@
-"""What a request carries to its worker beside the prompt and the sampling settings; and the Submit fields of each.
+"""What a request carries to its worker besides the prompt and the sampling settings, and its fields in Submit.
 
 A request that uses none of it needs only the output format.
 """
@@ -11,7 +11,7 @@ import orjson
 
 from atelier.adapters import MOST_ADAPTERS, AdapterScale
 from atelier.errors import InvalidRequest
-from atelier.json_types import Json
+from atelier.json_types import Json, json_bytes
 from protos import inference_pb2 as pb
 
 MOST_CHOICES = 8  # completions of one prompt
@@ -113,16 +113,6 @@ class OutputFormat:
     reasoning_end: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallPiece:
-    """A part of a tool call, in the order of generation."""
-
-    index: int  # of the call in its completion, from 0
-    id: str = ""  # in the first piece only, like the name
-    name: str = ""
-    arguments: str = ""  # a piece of the JSON text
-
-
 def definition(tool: Tool) -> Json:
     """The tool in OpenAI's form, which chat templates expect."""
     function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
@@ -199,14 +189,11 @@ def read_scales(submit: pb.Submit) -> list[AdapterScale]:
 
 
 def set_tools(chat: pb.Chat, tools: Tools | None) -> None:
-    """Raises InvalidRequest when a schema cannot be written as JSON."""
+    """Raises InvalidRequest for an integer of more than 64 bits in a schema."""
     if tools is None or not tools.tools:
         return
     for tool in tools.tools:
-        try:
-            parameters = orjson.dumps(tool.parameters)
-        except TypeError as error:  # an integer of more than 64 bits
-            raise InvalidRequest(f"tools: {tool.name[:64]}: {error}", param="tools") from None
+        parameters = json_bytes(tool.parameters, "tools", f"tools: {tool.name[:64]}")
         chat.tools.tools.add(
             name=tool.name, description=tool.description, parameters_json=parameters, strict=tool.strict
         )

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from atelier.generation_types import Statistics, StopReason
-from atelier.submission import ToolCallPiece
+from atelier.generation_types import Statistics, StopReason, ToolCallPiece
 from gateway.core.hosted_tool import HostedTool, ToolOutput
 from gateway.core.question import Question
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from atelier.submission import ToolCallPiece
+from atelier.generation_types import ToolCallPiece
 from worker.output.completion_parts import OutputParser, Part, Reasoning, Text
 
 PlainPart = tuple[str, ...]

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from atelier.adapters import AdapterScale
 from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
-from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason
+from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason, ToolCallPiece
 from atelier.settings.groups import Inference
-from atelier.submission import Constraint, Echo, OutputFormat, ToolCallPiece, Tools
+from atelier.submission import Constraint, Echo, OutputFormat, Tools
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from atelier.generation_types import Statistics, StopReason
-from atelier.submission import Echo, ToolCallPiece
+from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.submission import Echo
 from worker.engine.batching.fairness import Bid
 from worker.engine.interface import (
     ChatPrompt,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from atelier.submission import ToolCallPiece
+from atelier.generation_types import ToolCallPiece
 
 
 @dataclass(frozen=True, slots=True)

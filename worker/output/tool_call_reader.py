@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from atelier.submission import ToolCallPiece, Tools
+from atelier.generation_types import ToolCallPiece
+from atelier.submission import Tools
 from worker.output.braced_arguments import at_end, read_key, read_value
 from worker.output.family_format import (
     BracedCall,

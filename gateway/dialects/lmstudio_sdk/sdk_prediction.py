@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import orjson
 from pydantic.alias_generators import to_camel
 
-from atelier.generation_types import Statistics, StopReason
+from atelier.generation_types import Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json
-from atelier.submission import ToolCallPiece
 from gateway.core.call import Call, Chat, Text
 from gateway.core.call_plan import find_target
 from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal, NotRequired, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from atelier.generation_types import StopReason
+from atelier.generation_types import StopReason, ToolCallPiece
 from atelier.json_types import Json
-from atelier.submission import ToolCallPiece
 from gateway.core import events
 from gateway.core.events import (
     Completion,

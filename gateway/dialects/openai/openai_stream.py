@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from typing_extensions import TypedDict
 
+from atelier.generation_types import ToolCallPiece
 from atelier.json_types import Json
-from atelier.submission import ToolCallPiece
 from gateway.core.events import (
     Delta,
     Event,

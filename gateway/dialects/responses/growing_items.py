@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from atelier.generation_types import ToolCallPiece
 from atelier.json_types import Json
-from atelier.submission import ToolCallPiece
 from gateway.core.events import ApprovalWanted, HostedCallBegun, HostedCallEnded, TokenLogprob
 from gateway.dialects.openai.openai_logprobs import Logprob, chat_logprobs
 from gateway.dialects.responses.hosted_call_items import listed_tools, outcome

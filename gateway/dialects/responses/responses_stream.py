@@ -10,8 +10,8 @@ from starlette.types import Scope, Send
 from typing_extensions import TypeAliasType
 
 from atelier.errors import AtelierError
+from atelier.generation_types import ToolCallPiece
 from atelier.json_types import Json
-from atelier.submission import ToolCallPiece
 from gateway.core.events import (
     ApprovalWanted,
     Delta,

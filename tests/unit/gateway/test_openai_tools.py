@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from atelier.errors import InvalidRequest
-from atelier.generation_types import Statistics, StopReason
-from atelier.submission import JsonSchema, Tool, ToolCallPiece, ToolChoice, Tools
+from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat
 from gateway.core.events import Completion, Finished, ToolCall
 from gateway.dialects.body import parse

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from atelier.errors import InvalidRequest
-from atelier.submission import ToolCallPiece, ToolChoice
+from atelier.generation_types import ToolCallPiece
+from atelier.submission import ToolChoice
 from gateway.core.events import (
     ApprovalWanted,
     Delta,

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from atelier.errors import UnsupportedField
-from atelier.generation_types import Statistics, StopReason
-from atelier.submission import ToolCallPiece
+from atelier.generation_types import Statistics, StopReason, ToolCallPiece
 from gateway.core.call import Account, Origin
 from gateway.core.events import Delta, Finished, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.images import EncodedImage

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.generation_types import StopReason
-from atelier.submission import ToolCallPiece
+from atelier.generation_types import StopReason, ToolCallPiece
 from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.interface import Delta, TokenLogprob
 from worker.engine.model.context import Context
