@@ -40,8 +40,7 @@ from gateway.dialects.native.preset_routes import PresetRoutes
 from gateway.dialects.ollama.keep_alive import ModelLoader
 from gateway.dialects.ollama.ollama_pull import Pulls
 from gateway.dialects.ollama.ollama_routes import OllamaRoutes
-from gateway.dialects.openai.hosted_chat import HostedChat
-from gateway.dialects.openai.openai_completions import Completions
+from gateway.dialects.openai.openai_completions import Completions, HostedChat
 from gateway.dialects.openai.openai_routes import OpenAIRoutes
 from gateway.dialects.responses.background_responses import Background
 from gateway.dialects.responses.response_archive import Archive

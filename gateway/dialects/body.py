@@ -51,6 +51,22 @@ def by_json_type(tags: Mapping[type, str], error: str, message: str) -> Discrimi
     )
 
 
+def by_content(error: str, message: str) -> Discriminator:
+    """Chooses "(text)" for a string; for a list "(numbers)", "(lists)" or "(list)" by its first element."""
+
+    def tag(value: object) -> str:
+        if isinstance(value, str):
+            return "(text)"
+        if not isinstance(value, list):
+            return NEITHER
+        first = value[0] if value else ""
+        if isinstance(first, list):
+            return "(lists)"
+        return "(numbers)" if isinstance(first, int) else "(list)"
+
+    return Discriminator(tag, custom_error_type=error, custom_error_message=message)
+
+
 def by_type_field(*types: str) -> Discriminator:
     """Chooses by an object's `type`: "(text)" for "text", and "(other)" for any type that is not listed."""
 

@@ -1,33 +1,58 @@
-"""From a call to an HTTP response, the same for every dialect."""
+"""Replies of every dialect: JSON objects and streams, and the headers that describe how they were generated."""
 
 import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import orjson
+import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from atelier.errors import AtelierError
 from atelier.submission import KEYWORD, MOST_KEYWORDS
 from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import Effective
-from gateway.core.events import Completion, Finished
+from gateway.core.events import Completion, Event, Finished
 from gateway.core.inference import Answering, Inference
-from gateway.dialects.event_stream import EventStream, Renderer
-from gateway.http.disconnect import while_connected
+from gateway.http.disconnect import ClientGone, while_connected
+from gateway.http.error_responses import error_event
+from gateway.http.server_sent_events import HEADERS
 
 TIMING_HEADER = "server-timing"  # https://www.w3.org/TR/server-timing/
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
 TRUNCATED_HEADER = "x-atelier-truncated"  # what was left out of the prompts, to make them fit
 SETTINGS_HEADER = "x-atelier-settings"  # in a request "echo", in the reply the settings that held, with their origins
 LONGEST_ECHO = 200  # bytes of one value; what is longer is told by its length
+_log = structlog.get_logger(__name__)
 
 
 def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), headers=headers, media_type="application/json")
+
+
+def account_of(request: Request) -> Account:
+    account: Account = request.scope["atelier.account"]
+    return account
+
+
+def origin_of(request: Request) -> Origin:
+    """All clients share one key, so a worker's time is shared out by the client's address."""
+    return Origin(account_of(request).request_id, fairness_key(request))
+
+
+def fairness_key(connection: HTTPConnection) -> str:
+    host = connection.client.host if connection.client else ""
+    return hashlib.sha256(host.encode()).hexdigest()[:16]
+
+
+def owner_of(request: Request) -> str:
+    """Whose what this request stores is; "" where the server asks for no key."""
+    return str(request.scope.get("atelier.owner", ""))
 
 
 def answer_headers(request: Request, generation: Answering) -> dict[str, str]:
@@ -73,24 +98,105 @@ def rfc3339(seconds: float, timespec: str) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
-def account_of(request: Request) -> Account:
-    account: Account = request.scope["atelier.account"]
-    return account
+def around_text(encode: Callable[[str], bytes]) -> tuple[bytes, bytes]:
+    """The bytes before and after a text in what `encode` returns, so that a stream encodes them only once."""
+    placeholder = "\0"  # occurs in no name or id
+    before, _, after = encode(placeholder).partition(orjson.dumps(placeholder))
+    return before, after
 
 
-def origin_of(request: Request) -> Origin:
-    """All clients share one key, so a worker's time is shared out by the client's address."""
-    return Origin(account_of(request).request_id, fairness_key(request))
+async def send_part(send: Send, body: bytes) -> None:
+    """A part of a body, not the last."""
+    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-def fairness_key(connection: HTTPConnection) -> str:
-    host = connection.client.host if connection.client else ""
-    return hashlib.sha256(host.encode()).hexdigest()[:16]
+class Renderer(Protocol):
+    """A dialect's bytes for one stream."""
+
+    def opening(self) -> bytes:
+        """The bytes before any text."""
+
+    def event(self, event: Event) -> bytes: ...
+
+    def closing(self, generation: Answering) -> bytes:
+        """The bytes after the successful end of every choice."""
 
 
-def owner_of(request: Request) -> str:
-    """Whose what this request stores is; "" where the server asks for no key."""
-    return str(request.scope.get("atelier.owner", ""))
+class StreamedResponse(Response):
+    """A raw ASGI response, sent part by part until its end or until the client disconnects.
+
+    Each send waits while the client's socket is full. An error after the headers is a part too, and the last one.
+    """
+
+    frame_headers: ClassVar[Mapping[str, str]] = HEADERS
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers({**self.frame_headers, **headers})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with while_connected(receive):
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": await self._stream(scope, send)})
+        except ClientGone:
+            scope["atelier.account"].error = "client_gone"
+        finally:
+            self._close()
+
+    async def _stream(self, scope: Scope, send: Send) -> bytes:
+        """Sends all but the last bytes, which it returns."""
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        """Release what the stream owns, however it ended."""
+
+
+def failed(scope: Scope, error: AtelierError) -> bytes:
+    """The last part of a stream that ends with this error."""
+    scope["atelier.account"].error = error.code
+    return error_event(error, scope)
+
+
+class EventStream(StreamedResponse):
+    """Sends a generation that has begun, one part for each step's batch, and closes it.
+
+    After an error the stream has no end marker.
+    """
+
+    def __init__(self, generation: Answering, renderer: Renderer, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self._generation = generation
+        self._renderer = renderer
+
+    def _close(self) -> None:
+        self._generation.close()
+
+    async def _stream(self, scope: Scope, send: Send) -> bytes:
+        render = self._renderer.event
+        try:
+            await self._open(send)
+            while batch := await self._generation.next_batch():
+                body = render(batch[0]) if len(batch) == 1 else b"".join(map(render, batch))
+                await send_part(send, body)
+            return await self._end()
+        except AtelierError as error:
+            return self._failed(scope, error)
+        except Exception:
+            _log.exception("stream_failed", request_id=self._generation.plan.origin.request_id)
+            return self._failed(scope, AtelierError())
+
+    async def _open(self, send: Send) -> None:
+        """Send the part before the first event."""
+        await send_part(send, self._renderer.opening())
+
+    async def _end(self) -> bytes:
+        """The bytes after the last event."""
+        return self._renderer.closing(self._generation)
+
+    def _failed(self, scope: Scope, error: AtelierError) -> bytes:
+        return failed(scope, error)
 
 
 async def stream_answer(

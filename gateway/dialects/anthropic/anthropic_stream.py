@@ -16,7 +16,7 @@ from gateway.dialects.anthropic.anthropic_replies import (
     ending,
     usage,
 )
-from gateway.dialects.event_stream import around_text
+from gateway.dialects.reply import around_text
 from gateway.http.server_sent_events import named_frame
 
 

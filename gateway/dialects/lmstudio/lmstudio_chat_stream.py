@@ -25,7 +25,6 @@ from gateway.core.events import (
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.inference import Answering
 from gateway.core.load_progress import LoadProgress
-from gateway.dialects.event_stream import EventStream, around_text, send_part
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_replies import (
     V1Chat,
@@ -39,6 +38,7 @@ from gateway.dialects.lmstudio.lmstudio_chat_replies import (
     elicitation_event,
     unknown_tool,
 )
+from gateway.dialects.reply import EventStream, around_text, send_part
 from gateway.http.server_sent_events import named_frame
 
 Store = Callable[[Sequence[Json]], Awaitable[str | None]]

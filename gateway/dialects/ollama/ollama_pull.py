@@ -8,9 +8,9 @@ from typing_extensions import TypedDict
 
 from atelier.errors import AtelierError, ModelNotFound
 from gateway.dialects.download_follower import DownloadFollower
-from gateway.dialects.event_stream import StreamedResponse, failed, send_part
 from gateway.dialects.ollama.ollama_names import find_target, hub_reference
 from gateway.dialects.ollama.ollama_stream import HEADERS, line
+from gateway.dialects.reply import StreamedResponse, failed, send_part
 from gateway.dialects.route import Nullable
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import Download, DownloadState, Model

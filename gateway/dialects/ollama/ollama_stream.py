@@ -8,7 +8,6 @@ import orjson
 from gateway.core.call import Account
 from gateway.core.events import CompletionDraft, Delta, Event, Finished, Reasoning, ToolCallDelta
 from gateway.core.inference import Answering
-from gateway.dialects.event_stream import EventStream
 from gateway.dialects.ollama.ollama_replies import (
     OllamaFacts,
     OllamaPart,
@@ -18,6 +17,7 @@ from gateway.dialects.ollama.ollama_replies import (
     reply_object,
     split_calls,
 )
+from gateway.dialects.reply import EventStream
 from gateway.http.server_sent_events import HEADERS as EVENT_HEADERS
 
 HEADERS = {**EVENT_HEADERS, "content-type": "application/x-ndjson"}

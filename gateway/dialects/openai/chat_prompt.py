@@ -16,9 +16,9 @@ from gateway.dialects.openai.openai_requests import ContentPart, ImageUrl, Messa
 FIELD = "chat_template_kwargs"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 MOST_ARGUMENTS = 64
-MOST_BYTES = 16_384  # of all of them, as JSON
+MOST_BYTES = 16_384  # of all arguments together, as JSON
 LARGEST_NUMBER = 2**63 - 1
-# What the server gives, and what templates call: an argument in its place would make another template of it.
+# Names that the server sets or that templates call: an argument of such a name would replace them.
 RESERVED = frozenset(
     {
         "messages",
@@ -40,9 +40,9 @@ ROLES = {"developer": "system", "function": "tool"}
 
 
 def chat_messages(messages: Sequence[Message]) -> list[Json]:
-    """Content in one string unless it has images; developer as system; the older function calls as tool calls."""
+    """Text content as one string; developer as system; function_call, the older format, as tool calls."""
     found: list[Json] = []
-    call_id = ""  # of the last function call, which the next function message answers
+    call_id = ""  # of the last function call, whose result is the next function message
     for number, message in enumerate(messages):
         if message.function_call is not None:
             call_id = f"call_{number}"
@@ -69,7 +69,7 @@ def message_json(message: Message, number: int, call_id: str = "") -> Json:
 
 def content(message: Message, number: int) -> str | list[Json]:
     if message.content is None:
-        if message.role == "assistant":  # it may consist of tool calls alone
+        if message.role == "assistant":  # which may have tool calls only
             return ""
         raise InvalidRequest(f"messages[{number}].content: is required", param=f"messages[{number}].content")
     return read_content(message.content, f"messages[{number}].content", piece)
@@ -87,36 +87,36 @@ def piece(part: ContentPart, path: str) -> str | ImageSource:
     return str(text)
 
 
-def image(given: str | ImageUrl | None, path: str) -> ImageSource:
-    if given is None:
+def image(entry: str | ImageUrl | None, path: str) -> ImageSource:
+    if entry is None:
         raise InvalidRequest(f"{path}: is required", param=path)
-    return image_at(given, path) if isinstance(given, str) else image_at(given.url, f"{path}.url")
+    return image_at(entry, path) if isinstance(entry, str) else image_at(entry.url, f"{path}.url")
 
 
 def template_arguments(effort: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is given by name is stronger."""
+    """Arguments given by name take precedence over those that the effort implies."""
     return {**effort_arguments(effort), **checked_arguments(given or {})}
 
 
 def effort_arguments(effort: str | None) -> dict[str, Any]:
-    """Templates know one or the other name of it."""
+    """Under both names that templates use for it."""
     return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
 def checked_arguments(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """InvalidRequest names the argument that a template is not to have."""
+    """Raises InvalidRequest that names the argument at fault."""
     if len(given) > MOST_ARGUMENTS:
-        raise InvalidRequest(f"{FIELD}: may have {MOST_ARGUMENTS} entries at most", param=FIELD)
+        raise InvalidRequest(f"{FIELD}: must have at most {MOST_ARGUMENTS} entries", param=FIELD)
     for name, value in given.items():
         path = f"{FIELD}.{name[:64]}"
         if not NAME.fullmatch(name):
-            raise InvalidRequest(f"{path}: is no name that a template can use", param=path)
+            raise InvalidRequest(f"{path}: is not a valid variable name in a template", param=path)
         if name in RESERVED:
-            raise InvalidRequest(f"{path}: this name is the server's own", param=path)
+            raise InvalidRequest(f"{path}: this name is reserved", param=path)
         if not is_plain(value) and not (isinstance(value, list) and all(map(is_plain, value))):
             raise InvalidRequest(f"{path}: must be text, a number, true, false, null, or a list of these", param=path)
     if len(orjson.dumps(given)) > MOST_BYTES:
-        raise InvalidRequest(f"{FIELD}: may have {MOST_BYTES} bytes at most", param=FIELD)
+        raise InvalidRequest(f"{FIELD}: must have at most {MOST_BYTES} bytes", param=FIELD)
     return given
 
 

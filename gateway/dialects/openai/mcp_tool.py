@@ -83,7 +83,7 @@ def server_entries(tools: Sequence[object] | None) -> list[tuple[str, MCPTool]]:
     return [(f"tools[{number}]", entry) for number, entry in enumerate(tools or []) if isinstance(entry, MCPTool)]
 
 
-def server_wish(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> RequestedServer:
+def requested_server(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> RequestedServer:
     """`usual`: the approval that holds where the entry says nothing. `path`: of the entry."""
     if entry.connector_id is not None:
         param = f"{path}.connector_id"

@@ -29,7 +29,7 @@ from gateway.dialects.tool_choice import allowed, function_tool, named, refuse_n
 from gateway.tools.loop.toolset import Toolset
 
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
-# What the fields that are not served may hold all the same, because it asks for nothing.
+# Fields that are not supported, and the values that they may have because those request nothing.
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "modalities": ([], ["text"]),
@@ -41,8 +41,8 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 
 
 def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
-    """`toolset`: of the MCP servers that the body names."""
-    refuse_unsupported(body)
+    """`toolset`: the tools of the MCP servers that the body names."""
+    reject_unsupported(body)
     settings = sampling_settings(body)
     if body.max_completion_tokens is not None:
         settings["max_tokens"] = body.max_completion_tokens
@@ -73,7 +73,7 @@ def adapter_scales(body: Common) -> list[AdapterScale]:
 def chosen_adapter(entry: AdapterEntry, number: int) -> int | str:
     named = [each for each in (entry.id, entry.name) if each is not None]
     if len(named) != 1:
-        raise InvalidRequest(f"lora[{number}]: takes either an id or a name", param=f"lora[{number}]")
+        raise InvalidRequest(f"lora[{number}]: requires either an id or a name", param=f"lora[{number}]")
     return named[0]
 
 
@@ -81,18 +81,18 @@ def wants_progress(body: Common) -> bool:
     return bool(body.stream and body.return_progress)
 
 
-def called_by_older_form(body: ChatBody) -> bool:
-    """Whether the caller knows function_call, and no tool_calls."""
+def uses_older_calls(body: ChatBody) -> bool:
+    """Whether the client uses functions and function_call instead of tools and tool_calls."""
     return body.functions is not None and not body.tools
 
 
 def uses_servers(body: ChatBody) -> bool:
     """Whether the model may call tools of MCP servers."""
-    return bool(server_entries(body.tools))
+    return bool(body.tools and server_entries(body.tools))
 
 
 def own_functions(body: ChatBody) -> list[Tool]:
-    """Those that the caller runs."""
+    """The tools that the client runs."""
     entries = [(number, entry) for number, entry in enumerate(body.tools or []) if isinstance(entry, FunctionToolEntry)]
     tools = {number: function_tool(entry.function, f"tools[{number}].function") for number, entry in entries}
     refuse_namesakes(tools, "tools[{}].function.name")
@@ -100,13 +100,15 @@ def own_functions(body: ChatBody) -> list[Tool]:
 
 
 def chat_tools(body: ChatBody, toolset: Toolset | None = None) -> Tools | None:
-    """What the completion may call; None where it is to call nothing. `toolset`: of the MCP servers that it names."""
+    """The tools that the completion may call, or None. `toolset`: the tools of the MCP servers that the body names."""
     if body.tools and body.functions:
-        raise InvalidRequest("functions: tools are given already; leave one out", param="functions")
-    if called_by_older_form(body):
+        raise InvalidRequest("functions: cannot be combined with tools; omit one", param="functions")
+    if uses_older_calls(body):
         return older_tools(body)
     if toolset is None and uses_servers(body):
-        raise UnsupportedField("tools: MCP servers are used in /v1/chat/completions, not here", param="tools")
+        raise UnsupportedField("tools: MCP servers are supported in /v1/chat/completions only", param="tools")
+    if not body.tools and toolset is None and body.tool_choice in (None, "none", "auto"):
+        return None
     tools = own_functions(body) + (toolset.definitions() if toolset else [])
     one = body.parallel_tool_calls is False
     match body.tool_choice:
@@ -129,7 +131,7 @@ def chat_tools(body: ChatBody, toolset: Toolset | None = None) -> Tools | None:
 
 
 def older_tools(body: ChatBody) -> Tools | None:
-    """A reply has one function_call at most."""
+    """A reply has at most one function_call."""
     tools = [function_tool(entry, f"functions[{i}]") for i, entry in enumerate(body.functions or [])]
     refuse_namesakes(dict(enumerate(tools)), "functions[{}].name")
     match body.function_call:
@@ -141,12 +143,12 @@ def older_tools(body: ChatBody) -> Tools | None:
 
 
 def completion_call(body: CompletionBody) -> Call:
-    refuse_unsupported(body)
-    refuse_odd_best_of(body)
+    reject_unsupported(body)
+    check_best_of(body)
     choices = tried(body)
     prompts = completion_prompts(body)
     if len(prompts) * choices > MOST_PROMPTS:
-        raise InvalidRequest(f"prompt: prompts times n may be {MOST_PROMPTS} at most", param="prompt")
+        raise InvalidRequest(f"prompt: the number of prompts times n must be at most {MOST_PROMPTS}", param="prompt")
     echo = worker_echo(body, prompts)
     return Call(
         model=body.model,
@@ -154,7 +156,7 @@ def completion_call(body: CompletionBody) -> Call:
         settings=completion_settings(body, echo),
         constraint=constraint(body),
         choices=choices,
-        # The best are found by them.
+        # best_of ranks completions by their log-probabilities.
         logprobs=0 if body.logprobs is None and choices > (body.n or 1) else body.logprobs,
         echo=echo,
         prompt_progress=wants_progress(body),
@@ -168,7 +170,7 @@ def completion_call(body: CompletionBody) -> Call:
 
 
 def tried(body: CompletionBody) -> int:
-    """Completions of each prompt that are generated."""
+    """How many completions of each prompt are generated."""
     return max(body.best_of or 1, body.n or 1)
 
 
@@ -186,7 +188,7 @@ def infill(prompts: list[PromptInput], suffix: str) -> Infill:
     raise UnsupportedField("suffix: not supported with several prompts; send one.", param="suffix")
 
 
-def refuse_odd_best_of(body: CompletionBody) -> None:
+def check_best_of(body: CompletionBody) -> None:
     if body.best_of is None:
         return
     if body.best_of < (body.n or 1):
@@ -196,7 +198,7 @@ def refuse_odd_best_of(body: CompletionBody) -> None:
 
 
 def worker_echo(body: CompletionBody, prompts: list[PromptInput]) -> Echo | None:
-    """How the worker tells the prompt. It need not where that is known: of text without log-probabilities."""
+    """How the worker returns the prompt. None: the gateway knows its text, and no log-probabilities are requested."""
     if not body.echo:
         return None
     known = body.logprobs is None and not any(isinstance(prompt, Tokens) for prompt in prompts)
@@ -212,12 +214,12 @@ def completion_settings(body: CompletionBody, echo: Echo | None) -> dict[str, An
     if body.max_tokens != 0:
         return settings
     if echo is None:
-        raise InvalidRequest("max_tokens: must be at least 1, or with echo 0", param="max_tokens")
-    return {**settings, "max_tokens": 1}  # the least that the setting may be: nothing is generated
+        raise InvalidRequest("max_tokens: must be at least 1, or 0 with echo", param="max_tokens")
+    return {**settings, "max_tokens": 1}  # the setting's minimum; nothing is generated all the same
 
 
 def echoes(body: CompletionBody, call: Call) -> list[str]:
-    """What each choice's text begins with, where the prompt is to be echoed and the worker does not tell it."""
+    """The prompt that each choice's text begins with, if it is requested and the worker does not return it."""
     if not body.echo or call.echo is not None:
         return []
     return [prompt_text(prompt) for prompt in call.prompts for _ in range(body.n or 1)]
@@ -230,12 +232,12 @@ def prompt_text(prompt: PromptInput) -> str:
     return ""
 
 
-def refuse_unsupported(body: BaseModel) -> None:
-    """UnsupportedField for the first field that asks for what is not served."""
+def reject_unsupported(body: BaseModel) -> None:
+    """Raises UnsupportedField for the first field that requests an unsupported feature."""
     for name, harmless in HARMLESS.items():
         value = getattr(body, name, None)
         if value is not None and not any(value == each and type(value) is type(each) for each in harmless):
-            raise UnsupportedField(f"{name}: not supported; leave it out.", param=name)
+            raise UnsupportedField(f"{name}: not supported; omit it.", param=name)
 
 
 def sampling_settings(body: Common) -> dict[str, Any]:
@@ -247,47 +249,47 @@ def sampling_settings(body: Common) -> dict[str, Any]:
 
 
 def constraint(body: Common) -> Constraint | None:
-    """What the completion must follow; InvalidRequest when it is asked for twice."""
-    wishes = {
+    """What the completion must match. Raises InvalidRequest if two constraints are given."""
+    constraints = {
         "response_format": format_constraint(body.response_format),
         "grammar": None if body.grammar is None else grammar_constraint(body.grammar),
         "regex": None if body.regex is None else Regex(body.regex),
     }
-    asked = [(name, wish) for name, wish in wishes.items() if wish is not None]
-    if len(asked) > 1:
-        name = asked[1][0]
-        raise InvalidRequest(f"{name}: {asked[0][0]} constrains the completion already; leave one out", param=name)
-    return asked[0][1] if asked else None
+    given = [(name, each) for name, each in constraints.items() if each is not None]
+    if len(given) > 1:
+        name = given[1][0]
+        raise InvalidRequest(f"{name}: cannot be combined with {given[0][0]}; omit one", param=name)
+    return given[0][1] if given else None
 
 
 def chat_constraint(body: ChatBody, tools: Tools | None) -> Constraint | None:
-    """A reply that must be calls has no text, which is what a format is for; a grammar is for all of it."""
-    asked = constraint(body)
-    if asked is None or tools is None or tools.choice is ToolChoice.AUTO:
-        return asked
-    if not isinstance(asked, JsonObject | JsonSchema):
-        name = "regex" if isinstance(asked, Regex) else "grammar"
-        raise InvalidRequest(f"{name}: a tool must be called instead; leave one out", param=name)
+    """If a tool must be called there is no text: a format has no effect then, and a grammar is an error."""
+    given = constraint(body)
+    if given is None or tools is None or tools.choice is ToolChoice.AUTO:
+        return given
+    if not isinstance(given, JsonObject | JsonSchema):
+        name = "regex" if isinstance(given, Regex) else "grammar"
+        raise InvalidRequest(f"{name}: cannot be combined with a tool_choice that requires a call", param=name)
     return None
 
 
 def grammar_constraint(text: str) -> Constraint:
-    """llama.cpp's notation, unless the text says that it is llguidance's."""
+    """GBNF, llama.cpp's notation, unless the text begins as llguidance's Lark."""
     return Lark(text) if text.lstrip().startswith("%llguidance") else Gbnf(text)
 
 
-def format_constraint(asked: ResponseFormat | None) -> Constraint | None:
-    if asked is None or asked.type == "text":
+def format_constraint(format: ResponseFormat | None) -> Constraint | None:
+    if format is None or format.type == "text":
         return None
-    if asked.type == "json_object":
+    if format.type == "json_object":
         return JsonObject()
-    if asked.json_schema is None:
+    if format.json_schema is None:
         raise InvalidRequest("response_format.json_schema: is required", param="response_format.json_schema")
-    if asked.json_schema.schema_ is None:
+    if format.json_schema.schema_ is None:
         return JsonObject()
-    # The standard library's encoder: orjson refuses numbers of more than 64 bits, which a schema may have.
-    text = json.dumps(asked.json_schema.schema_, ensure_ascii=False, separators=(",", ":"))
-    return JsonSchema(text, asked.json_schema.strict)
+    # The standard library's encoder: orjson rejects integers of more than 64 bits, which a schema may contain.
+    text = json.dumps(format.json_schema.schema_, ensure_ascii=False, separators=(",", ":"))
+    return JsonSchema(text, format.json_schema.strict)
 
 
 def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list[PromptInput]:
@@ -299,5 +301,5 @@ def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list
 
 
 def wants_usage(body: Common) -> bool:
-    """In a stream."""
+    """Whether a stream ends with a chunk that has the usage."""
     return bool(body.stream_options and body.stream_options.include_usage)

@@ -8,7 +8,7 @@ from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
 from atelier.submission import MOST_CHOICES, MOST_LOGPROBS
-from gateway.dialects.body import Body, ServingFields
+from gateway.dialects.body import Body, ServingFields, by_content, by_json_type
 from gateway.dialects.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
 
 MOST_PROMPTS = 128
@@ -26,18 +26,6 @@ Sampling = fields_model(
 )
 
 
-def _kind(value: Any) -> str:
-    """Which branch of a union a value is for; the tags are in brackets, which error paths leave out."""
-    if isinstance(value, str):
-        return "(text)"
-    if not isinstance(value, list):
-        return "(neither)"
-    first = value[0] if value else ""
-    if isinstance(first, list):
-        return "(lists)"
-    return "(numbers)" if isinstance(first, int) else "(list)"
-
-
 class ImageUrl(Body):
     url: str = Field(description="http, https, or a data URL in base64.")
     detail: str | None = Field(None, description="Ignored: how an image becomes tokens is the model's to say.")
@@ -45,11 +33,7 @@ class ImageUrl(Body):
 
 ImageEntry = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[ImageUrl, Tag("(object)")],
-    Discriminator(
-        lambda value: {str: "(text)", dict: "(object)"}.get(type(value), "(neither)"),
-        custom_error_type="image_url",
-        custom_error_message="must be a string or an object with url",
-    ),
+    by_json_type({str: "(text)", dict: "(object)"}, "image_url", "must be a string or an object with url"),
 ]
 
 
@@ -64,9 +48,7 @@ class ContentPart(Body):
 
 Content = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[list[ContentPart], Tag("(list)")],
-    Discriminator(
-        _kind, custom_error_type="content", custom_error_message="must be a string or a list of content parts"
-    ),
+    by_content("content", "must be a string or a list of content parts"),
 ]
 
 
@@ -97,22 +79,14 @@ class Message(Body):
 
 Stop = Annotated[
     Annotated[StopString, Tag("(text)")] | Annotated[list[StopString], Field(max_length=MOST_STOPS), Tag("(list)")],
-    Discriminator(
-        lambda value: "(list)" if isinstance(value, list) else _kind(value),
-        custom_error_type="stop",
-        custom_error_message="must be a string or a list of strings",
-    ),
+    by_json_type({str: "(text)", list: "(list)"}, "stop", "must be a string or a list of strings"),
 ]
 Prompt = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS), Tag("(list)")]
     | Annotated[list[TokenId], Field(min_length=1), Tag("(numbers)")]
     | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(max_length=MOST_PROMPTS), Tag("(lists)")],
-    Discriminator(
-        _kind,
-        custom_error_type="prompt",
-        custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
-    ),
+    by_content("prompt", "must be a string, a list of strings, token ids, or a list of lists of token ids"),
 ]
 FunctionName = Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NAME, pattern=r"^[A-Za-z0-9_.:/-]+$")]
 

@@ -22,10 +22,10 @@ from gateway.core.events import (
     ToolCallDelta,
 )
 from gateway.core.inference import Answering
-from gateway.dialects.event_stream import around_text
 from gateway.dialects.openai import openai_replies as replies
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
 from gateway.dialects.openai.openai_replies import ChatDelta, finish_reason, usage
+from gateway.dialects.reply import around_text
 from gateway.http.server_sent_events import DONE, frame
 
 

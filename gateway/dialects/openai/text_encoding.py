@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 from typing_extensions import TypedDict
 
 from atelier.errors import InvalidRequest
 from gateway.core.call import EmbedCall, Embeddings, RerankCall, Scores, TokenizeCall
 from gateway.core.call import TokenList as TokenizedText
-from gateway.dialects.body import Body
-from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_TOKENS, TokenId, _kind
+from gateway.dialects.body import Body, by_content, by_json_type
+from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_TOKENS, TokenId
 from gateway.dialects.route import Nullable
 
 InputText = Annotated[str, Field(min_length=1)]
@@ -23,11 +23,7 @@ Input = Annotated[
     | Annotated[list[InputText], Field(min_length=1, max_length=MOST_INPUTS), Tag("(list)")]
     | Annotated[InputTokens, Tag("(numbers)")]
     | Annotated[list[InputTokens], Field(max_length=MOST_INPUTS), Tag("(lists)")],
-    Discriminator(
-        _kind,
-        custom_error_type="input",
-        custom_error_message="must be a string, a list of strings, token ids, or a list of lists of token ids",
-    ),
+    by_content("input", "must be a string, a list of strings, token ids, or a list of lists of token ids"),
 ]
 
 
@@ -49,11 +45,7 @@ class DocumentText(Body):
 
 Document = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[DocumentText, Tag("(object)")],
-    Discriminator(
-        lambda value: {str: "(text)", dict: "(object)"}.get(type(value), "(neither)"),
-        custom_error_type="document",
-        custom_error_message="must be a string or an object with text",
-    ),
+    by_json_type({str: "(text)", dict: "(object)"}, "document", "must be a string or an object with text"),
 ]
 
 

@@ -12,7 +12,7 @@ from gateway.dialects.responses.response_turn import (
     make_turn,
     own_functions,
     refuse_contradictions,
-    server_wishes,
+    requested_servers,
     uses_servers,
 )
 from gateway.dialects.responses.responses_requests import ResponseBody
@@ -64,4 +64,4 @@ class Answers:
         if not uses_servers(body):
             return None
         taken = [tool.name for tool in own_functions(body)]
-        return await self._host.toolset(server_wishes(body), owner, taken=taken, approvals=True)
+        return await self._host.toolset(requested_servers(body), owner, taken=taken, approvals=True)

@@ -11,7 +11,7 @@ from gateway.core.call import Call, Chat
 from gateway.core.mcp_server import APPROVALS
 from gateway.dialects.body import requested_logprobs
 from gateway.dialects.openai.chat_prompt import effort_arguments
-from gateway.dialects.openai.mcp_tool import MCPTool, server_entries, server_wish
+from gateway.dialects.openai.mcp_tool import MCPTool, requested_server, server_entries
 from gateway.dialects.openai.openai_calls import SETTINGS
 from gateway.dialects.responses.conversation_prompt import ServedCalls, chat_messages
 from gateway.dialects.responses.hosted_call_items import Consent, approved_calls, untold_listings
@@ -36,9 +36,10 @@ def uses_servers(body: ResponseBody) -> bool:
     return bool(server_entries(body.tools))
 
 
-def server_wishes(body: ResponseBody) -> list[RequestedServer]:
+def requested_servers(body: ResponseBody) -> list[RequestedServer]:
     return [
-        server_wish(entry, path, usual=APPROVALS[usual_approval(entry)]) for path, entry in server_entries(body.tools)
+        requested_server(entry, path, usual=APPROVALS[usual_approval(entry)])
+        for path, entry in server_entries(body.tools)
     ]
 
 

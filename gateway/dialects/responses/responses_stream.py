@@ -25,7 +25,7 @@ from gateway.core.events import (
     ToolCallDelta,
 )
 from gateway.core.inference import Answering
-from gateway.dialects.event_stream import EventStream
+from gateway.dialects.reply import EventStream
 from gateway.dialects.responses.growing_items import (
     ApprovalDraft,
     ArgumentsDelta,

@@ -30,7 +30,7 @@ from gateway.dialects.responses.hosted_call_items import (
     read_consent,
     untold_listings,
 )
-from gateway.dialects.responses.response_turn import response_tools, server_wishes, told_url, tool_objects
+from gateway.dialects.responses.response_turn import requested_servers, response_tools, told_url, tool_objects
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_stream import Output
 from gateway.dialects.responses.stored_items import input_items
@@ -230,7 +230,7 @@ def test_a_servers_tools_are_chosen_by_its_label(choice: Any, names: list[str], 
 
 def test_servers_of_the_request_ask_for_consent_and_the_operators_do_not() -> None:
     tools = [{"type": "mcp", "server_label": "a", "server_url": "http://a"}, {"type": "mcp", "server_label": "b"}]
-    assert [wish.approval for wish in server_wishes(body(tools=tools))] == [ALWAYS, NEVER]
+    assert [wish.approval for wish in requested_servers(body(tools=tools))] == [ALWAYS, NEVER]
     told = [each["require_approval"] for each in tool_objects(body(tools=tools))]
     assert told == ["always", "never"]
 

@@ -211,7 +211,7 @@ def test_an_empty_grammar_is_a_grammar() -> None:
     ],
 )
 def test_two_constraints_are_one_too_many(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest, match="constrains the completion already") as caught:
+    with pytest.raises(InvalidRequest, match="cannot be combined") as caught:
         chat(**fields)
     assert caught.value.param == param
 
