@@ -34,7 +34,7 @@ def chat(lora: Any) -> Call:
     return chat_call(parse(body(messages=[{"role": "user", "content": "hi"}], lora=lora), ChatBody))
 
 
-def test_every_dialect_takes_them_by_id_and_by_name() -> None:
+def test_every_dialect_accepts_scales_by_id_and_by_name() -> None:
     messages = [{"role": "user", "content": "hi"}]
     calls = [
         chat(SCALES),
@@ -44,7 +44,7 @@ def test_every_dialect_takes_them_by_id_and_by_name() -> None:
     assert [call.lora for call in calls] == [WANTED] * 3
 
 
-def test_they_travel_to_the_worker_and_nothing_does_without_them() -> None:
+def test_scales_are_sent_to_the_worker_only_when_given() -> None:
     snapshot = Snapshot({KEY: Model(key=KEY)})
     plans = [make_plan(call, Origin("r", "k"), snapshot) for call in map(chat, (SCALES, []))]
     submits = [submit_message(plan, plan.call.prompts[0], plan.effective(None)) for plan in plans]
@@ -66,13 +66,13 @@ def test_they_travel_to_the_worker_and_nothing_does_without_them() -> None:
         ("poet", "lora"),
     ],
 )
-def test_an_invalid_scale_is_rejected_by_its_field(lora: Any, param: str) -> None:
+def test_an_invalid_scale_is_rejected_by_field_name(lora: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         chat(lora)
     assert refusal.value.param == param
 
 
-def test_a_load_names_files_and_may_name_none() -> None:
+def test_a_load_names_adapter_files_or_an_empty_list() -> None:
     assert load_settings(parse(body(lora=["poet.gguf=0.5"]), LoadBody)) == {"lora": ["poet.gguf=0.5"]}
     assert load_settings(parse(body(lora=[]), LoadBody)) == {"lora": []}
     with pytest.raises(InvalidRequest) as refusal:
@@ -80,7 +80,7 @@ def test_a_load_names_files_and_may_name_none() -> None:
     assert refusal.value.param == "lora[0]"
 
 
-def test_an_instance_lists_its_adapters_by_what_requests_may_call_them() -> None:
+def test_an_instance_lists_its_adapters_by_the_names_that_requests_use() -> None:
     adapted = Instance(id=KEY, model_key=KEY, load={"lora": ["en/poet.gguf=0.5", "formal=clerk.gguf"]})
     assert instance_object(adapted)["adapters"] == [
         {"id": 0, "name": "poet", "scale": 0.5},
@@ -94,19 +94,19 @@ def instance(id: str, state: State = State.READY, **load: Any) -> Instance:
 
 
 def served(target: ModelName | InstanceName, *instances: Instance) -> set[str]:
-    """The instances that answer, over all turns."""
+    """The instances that answer, over all their turns."""
     snapshot = Snapshot({KEY: Model(key=KEY)}, {each.id: each for each in instances})
     found = [decide(target, snapshot, Circumstances({}, turn=turn)) for turn in range(len(instances))]
     return {each.instance.id for each in found if isinstance(each, Serve)}
 
 
-def test_a_models_key_means_the_instances_without_adapters() -> None:
+def test_a_models_key_selects_the_instances_without_adapters() -> None:
     plain, poet = instance(KEY), instance("poet", lora=["poet.gguf"])
     assert served(ModelName(KEY), plain, poet, instance(f"{KEY}:2")) == {KEY, f"{KEY}:2"}
     assert served(InstanceName("poet"), plain, poet) == {"poet"}
 
 
-def test_a_models_key_means_the_instances_with_adapters_where_there_are_no_others() -> None:
+def test_a_models_key_selects_instances_with_adapters_when_there_are_no_others() -> None:
     assert served(ModelName(KEY), instance("poet", lora=["poet.gguf"])) == {"poet"}
     coming = instance(KEY, State.LOADING)
     assert served(ModelName(KEY), coming, instance("poet", lora=["poet.gguf"])) == set(), "one is on its way"

@@ -6,7 +6,7 @@ from atelier.errors import Draining, Overloaded
 from gateway.core.admission import Admission
 
 
-def test_exactly_the_excess_is_refused() -> None:
+def test_only_requests_over_the_limit_are_rejected() -> None:
     admission = Admission(3)
     tickets = [admission.enter() for _ in range(3)]
     with pytest.raises(Overloaded):
@@ -26,13 +26,13 @@ def test_a_request_waits_until_a_worker_has_it() -> None:
     assert (admission.waiting, admission.active) == (0, 0)
 
 
-def test_a_request_that_never_began_leaves_no_trace() -> None:
+def test_a_request_that_never_started_is_not_counted() -> None:
     admission = Admission(1)
     admission.enter().leave()
     assert (admission.waiting, admission.active) == (0, 0)
 
 
-async def test_a_closed_one_admits_nobody_and_is_idle_when_the_last_has_left() -> None:
+async def test_closed_admission_rejects_requests_and_is_idle_after_the_last_one_ends() -> None:
     admission = Admission(3)
     ticket = admission.enter()
     admission.close()

@@ -98,7 +98,7 @@ def document(source: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "document", "source": source, **more}
 
 
-def test_documents_of_text_and_search_results_are_text() -> None:
+def test_text_documents_and_search_results_become_text() -> None:
     plain = document({"type": "text", "media_type": "text/plain", "data": "Rain."}, title="Report", context="Of today")
     parts = document({"type": "content", "content": [text("Snow."), image(DATA)]})
     found = {
@@ -149,7 +149,7 @@ def test_the_system_prompt_is_a_string_or_blocks() -> None:
     assert messages_of(system="") == messages_of(system=[]) == HELLO
 
 
-def test_turns_of_one_role_become_one() -> None:
+def test_consecutive_turns_of_one_role_are_merged() -> None:
     turns = [user(text("one")), {"role": "user", "content": "two"}, assistant(text("three")), user(text("four"))]
     assert messages_of(messages=turns) == [
         {"role": "user", "content": "one\ntwo"},
@@ -164,7 +164,7 @@ def test_an_empty_assistant_message_leaves_no_turn() -> None:
     ]
 
 
-def test_a_tools_round_trip_has_the_call_and_its_result_by_name() -> None:
+def test_a_tool_round_trip_has_the_call_and_its_named_result() -> None:
     thought = {"type": "thinking", "thinking": "Ask.", "signature": "s"}
     hidden = {"type": "redacted_thinking", "data": "x"}
     turns = [*HELLO, assistant(thought, hidden, text("Wait."), ASKED), user(result("12 °C"), text("And now?"))]
@@ -229,7 +229,7 @@ def test_a_tool_choice_says_which_calls_there_may_be(choice: Any, expected: Any)
     assert call(tools=[WEATHER], tool_choice=choice).tools == Tools([tool], *expected)
 
 
-def test_none_leaves_the_tools_out() -> None:
+def test_tool_choice_none_omits_the_tools() -> None:
     assert call(tools=[WEATHER], tool_choice={"type": "none"}).tools is None
     assert call(tools=[], tool_choice={"type": "auto"}).tools is None
 
@@ -328,7 +328,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), BAD)
-def test_bad_input_is_rejected_with_its_fields_name(fields: dict[str, Any], param: str) -> None:
+def test_invalid_input_is_rejected_by_field_name(fields: dict[str, Any], param: str) -> None:
     refused = refusal(**fields)
     assert (refused.param, refused.status) == (param, 400)
     assert refused.message.startswith(param)
@@ -347,7 +347,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert call(service_tier="auto", context_management={"edits": []}, cache_control={"type": "ephemeral"}) == known
 
 
-def test_the_prompt_that_is_counted_is_the_one_that_is_answered() -> None:
+def test_counted_tokens_are_those_of_the_prompt_that_is_answered() -> None:
     body = read(system="Be brief.", tools=[WEATHER], thinking={"type": "adaptive"})
     snapshot = Snapshot(models={"a/m": Model(key="a/m")})
     answered, counted = (
@@ -363,7 +363,7 @@ def completion(reason: StopReason = StopReason.EOS_FOUND, stop: str | None = Non
     return Completion(parts.pop("text", ""), Finished(0, reason, stop, Statistics()), **parts)
 
 
-def test_blocks_come_as_thinking_text_and_calls() -> None:
+def test_a_reply_has_blocks_of_thinking_text_and_calls() -> None:
     called = [ToolCall("call_1", "weather", '{"place": "Köln"}')]
     blocks = content_blocks(completion(text="Wait.", reasoning="Ask.", tool_calls=called))
     assert [block["type"] for block in blocks] == ["thinking", "text", "tool_use"]
@@ -385,12 +385,12 @@ def test_blocks_come_as_thinking_text_and_calls() -> None:
         ("no JSON", {}),
     ],
 )
-def test_a_calls_input_is_an_object_whatever_the_model_wrote(arguments: str, read: Any) -> None:
+def test_a_calls_input_is_always_an_object(arguments: str, read: Any) -> None:
     assert json.loads(orjson.dumps(tool_input(arguments))) == read
 
 
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists)))
-def test_every_input_survives(value: dict[str, Any]) -> None:
+def test_every_call_input_survives_a_round_trip(value: dict[str, Any]) -> None:
     assert json.loads(orjson.dumps(tool_input(json.dumps(value)))) == value
 
 
@@ -405,7 +405,7 @@ def test_every_input_survives(value: dict[str, Any]) -> None:
         (StopReason.STOP_STRING_FOUND, "of a preset", ("end_turn", None)),
     ],
 )
-def test_a_turn_ends_with_its_reason(reason: StopReason, stop: str | None, expected: Any) -> None:
+def test_a_turn_ends_with_its_stop_reason(reason: StopReason, stop: str | None, expected: Any) -> None:
     finished = Finished(0, reason, stop, Statistics())
     call = Call(model="m", prompts=[Chat([])], settings={"stop": ["END"]})
     assert tuple(ending(finished, call).values()) == expected
@@ -413,7 +413,7 @@ def test_a_turn_ends_with_its_reason(reason: StopReason, stop: str | None, expec
     assert ending(finished, silent)["stop_sequence"] is None
 
 
-def test_every_error_has_a_type_of_anthropics() -> None:
+def test_every_error_has_one_of_anthropics_types() -> None:
     known = {
         *("invalid_request_error", "authentication_error", "permission_error", "not_found_error", "request_too_large"),
         *("rate_limit_error", "api_error", "overloaded_error", "timeout_error"),

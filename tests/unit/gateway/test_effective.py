@@ -1,4 +1,4 @@
-"""What overrides what: the strongest layer that sets a field wins, and is named."""
+"""Precedence of settings: the strongest layer that sets a field wins, and is named."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def resolved(request: Any, chosen: Any, own: Any, default: Any, file: Any) -> di
 
 
 @given(st.tuples(Some, Some, Some, Some, Some))
-def test_the_highest_layer_that_sets_a_field_wins_it(layers: tuple[dict[str, Any], ...]) -> None:
+def test_the_highest_layer_that_sets_a_field_wins(layers: tuple[dict[str, Any], ...]) -> None:
     values = resolved(*layers)
     for name in SETTINGS:
         winner = next(
@@ -41,7 +41,7 @@ def test_the_highest_layer_that_sets_a_field_wins_it(layers: tuple[dict[str, Any
         assert (values[name].value, values[name].origin) == expected
 
 
-def test_without_a_preset_an_instance_is_named_alone() -> None:
+def test_without_a_preset_only_the_instance_is_named() -> None:
     instance = Instance(id="mine", model_key=KEY, own={"prompt": {"stop": ["x"]}})
     values = effective(layers_of({}, None, None, Model(key=KEY), instance)).values
     assert (values["stop"].value, values["stop"].origin) == (["x"], "instance mine")
@@ -85,7 +85,7 @@ def test_load_settings_come_from_presets_until_there_is_an_instance() -> None:
 
 
 @pytest.mark.parametrize(("named", "shown"), [("Small", "acme/small"), ("acme/none", "acme/none")])
-def test_a_presets_draft_model_is_shown_by_its_key_and_put_to_use(named: str, shown: str) -> None:
+def test_a_presets_draft_model_is_shown_by_its_key_and_used(named: str, shown: str) -> None:
     chosen = Preset(name="p", settings={"load": {"draft_model": named}})
     values = load_values(Model(key=KEY), None, chosen, None, [KEY, "acme/small"])
     assert values["draft_model"] == Value(shown, "preset p")

@@ -45,7 +45,7 @@ ASKED = ElicitRequestFormParams(message="Who?", requested_schema=SCHEMA)
         {"name": "Ada", "age": 2**80, "day": "2026-02-28", "colours": ["red", "blue"], "size": "l"},
     ],
 )
-def test_an_answer_that_fits_is_passed_on(content: dict[str, Any]) -> None:
+def test_a_valid_answer_is_passed_on(content: dict[str, Any]) -> None:
     answer = checked(FORM, Answer("accept", content))
     assert answer == Answer("accept", content)
     assert stored_answer(write_answer(answer)) == answer
@@ -67,7 +67,7 @@ def test_an_answer_that_fits_is_passed_on(content: dict[str, Any]) -> None:
         ({"name": "A" * 70_000}, "bytes"),
     ],
 )
-def test_an_answer_that_does_not_fit_is_refused(content: Any, message: str) -> None:
+def test_an_answer_that_violates_the_schema_is_rejected(content: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match="content") as caught:
         checked(FORM, Answer("accept", content))
     assert message in caught.value.message
@@ -101,7 +101,7 @@ def test_a_url_is_passed_on_and_needs_no_content() -> None:
         ElicitRequestFormParams(message="Who?", requested_schema={"properties": {f"f{i}": {} for i in range(65)}}),
     ],
 )
-def test_what_is_no_form_of_plain_values_is_not_asked(params: ElicitRequestParams) -> None:
+def test_a_form_with_anything_but_plain_values_is_declined(params: ElicitRequestParams) -> None:
     assert read_question(params) is None
 
 
@@ -113,7 +113,7 @@ def test_a_form_is_passed_on_unchanged_and_survives_storage() -> None:
 
 
 class User:
-    """Of one call."""
+    """The user behind one call, who answers with a name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -135,7 +135,7 @@ class Absent:
 
 
 async def ask(elicitation: ElicitationCallback, *, within: bool) -> Any:
-    """`within`: the call's context; otherwise as over a connection that all calls share."""
+    """Ask within the call's context, or else as over a connection that all calls share."""
     context: Any = None
     work = elicitation(context, ASKED)
     return await (work if within else asyncio.create_task(work, context=Context()))
@@ -145,19 +145,19 @@ def name_of(result: Any) -> str:
     return str(result.content["name"]) if result.action == "accept" else result.action
 
 
-async def test_a_question_without_its_calls_context_is_asked_where_one_call_runs_alone() -> None:
+async def test_a_question_without_call_context_goes_to_the_only_running_call() -> None:
     elicitation = ElicitationCallback(SERVER)
     assert name_of(await ask(elicitation, within=False)) == "decline"
     with elicitation.during(User("Ada"), PausableDeadline(9)):
         assert name_of(await ask(elicitation, within=False)) == "Ada"
-        with elicitation.during(None, PausableDeadline(9)):  # another user's, who cannot be asked
+        with elicitation.during(None, PausableDeadline(9)):  # a call of another user, who cannot be asked
             assert name_of(await ask(elicitation, within=False)) == "decline"
             assert name_of(await ask(elicitation, within=True)) == "decline"
         assert name_of(await ask(elicitation, within=True)) == "Ada"
     assert name_of(await ask(elicitation, within=True)) == "decline"
 
 
-async def test_a_question_ends_with_its_call() -> None:
+async def test_a_question_is_cancelled_when_its_call_ends() -> None:
     elicitation, user = ElicitationCallback(SERVER), Absent()
     with elicitation.during(user, PausableDeadline(9)):
         asking = asyncio.create_task(ask(elicitation, within=False))
@@ -165,7 +165,7 @@ async def test_a_question_ends_with_its_call() -> None:
     assert name_of(await asking) == "cancel"
 
 
-async def test_a_clock_stands_still_while_somebody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deadline_pauses_while_the_user_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     begun, passed = loop.time(), 0.0
     monkeypatch.setattr(loop, "time", lambda: begun + passed)

@@ -41,21 +41,21 @@ def ranking(**fields: Any) -> RerankBody:
         ([[1, 2], [3]], EmbedCall(model="m", texts=[], tokens=[[1, 2], [3]])),
     ],
 )
-def test_every_form_of_input_is_understood(given: Any, call: EmbedCall) -> None:
+def test_every_form_of_input_is_accepted(given: Any, call: EmbedCall) -> None:
     assert embed_call(embedding(input=given, user="someone")) == call
 
 
 @pytest.mark.parametrize(
     "given", [None, 3, "", [], [""], [[]], ["a", ""], ["a", 1], [1, "a"], [-1], [True], ["a"] * 2049, [[1]] * 2049]
 )
-def test_other_forms_of_input_are_refused_by_name(given: Any) -> None:
+def test_other_forms_of_input_are_rejected_by_field_name(given: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         embedding(input=given)
     assert str(caught.value.param).startswith("input")
 
 
 @pytest.mark.parametrize(("field", "value"), [("dimensions", 0), ("dimensions", "3"), ("encoding_format", "hex")])
-def test_invalid_fields_are_rejected_by_name(field: str, value: Any) -> None:
+def test_invalid_fields_are_rejected_by_field_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         embedding(input="a", **{field: value})
     assert caught.value.param == field
@@ -66,7 +66,7 @@ def test_dimensions_reach_the_call() -> None:
 
 
 @pytest.mark.parametrize("encoding", [None, "float"])
-def test_vectors_come_as_numbers(encoding: str | None) -> None:
+def test_vectors_are_returned_as_numbers(encoding: str | None) -> None:
     assert embedding_list(VECTORS, encoding) == {
         "object": "list",
         "data": [
@@ -78,7 +78,7 @@ def test_vectors_come_as_numbers(encoding: str | None) -> None:
     }
 
 
-def test_vectors_come_as_the_bytes_of_little_endian_floats() -> None:
+def test_base64_vectors_are_little_endian_floats() -> None:
     encoded = [entry["embedding"] for entry in embedding_list(VECTORS, "base64")["data"]]
     assert [struct.unpack("<2f", base64.b64decode(each)) for each in encoded] == [(0.5, -0.25), (1.0, 0.0)]
 
@@ -100,13 +100,13 @@ def test_documents_are_strings_or_objects_with_text() -> None:
         ("top_n", 0),
     ],
 )
-def test_an_odd_ranking_is_refused_by_name(field: str, value: Any) -> None:
+def test_an_invalid_ranking_is_rejected_by_field_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         ranking(**{field: value})
     assert str(caught.value.param).startswith(field)
 
 
-def test_the_best_documents_come_first_and_of_equals_the_earlier() -> None:
+def test_documents_are_sorted_by_score_then_by_position() -> None:
     reply = rerank_reply(Scores("m", [0.5, 2.0, 0.5], 9), ranking())
     assert reply["results"] == [
         {"index": 1, "relevance_score": 2.0},
@@ -116,6 +116,6 @@ def test_the_best_documents_come_first_and_of_equals_the_earlier() -> None:
     assert (reply["model"], reply["usage"]) == ("m", {"prompt_tokens": 9, "total_tokens": 9})
 
 
-def test_as_many_results_come_as_are_wanted_with_their_documents() -> None:
+def test_the_requested_number_of_results_is_returned_with_documents() -> None:
     reply = rerank_reply(Scores("m", [0.5, 2.0, 0.5], 9), ranking(top_n=1, return_documents=True))
     assert reply["results"] == [{"index": 1, "relevance_score": 2.0, "document": {"text": "b"}}]

@@ -1,4 +1,4 @@
-"""What a request must pass, without a server around it."""
+"""The checks that a request must pass, without a server."""
 
 from typing import Any
 
@@ -36,21 +36,21 @@ async def ask(guard: ASGIApp, path: str = "/v1/models", **options: Any) -> httpx
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:1234", "LOCALHOST.", "127.0.0.1:1234", "[::1]:1234", "10.1.2.3", "lab1", "lab1:80"]
 )
-async def test_our_names_and_every_number_are_answered(host: str) -> None:
+async def test_local_names_and_ip_addresses_are_accepted_as_hosts(host: str) -> None:
     assert (await ask(HostGuard(echo_length, ["lab1"]), headers={"host": host})).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "lab10", "[evil]", "@"])
-async def test_other_names_are_forbidden(host: str) -> None:
+async def test_other_hosts_are_forbidden(host: str) -> None:
     reply = await ask(HostGuard(echo_length, ["lab1"]), headers={"host": host})
     assert (reply.status_code, reply.json()["error"]["code"]) == (403, "forbidden")
 
 
-async def test_a_star_answers_for_every_name() -> None:
+async def test_a_star_accepts_every_host() -> None:
     assert (await ask(HostGuard(echo_length, ["*"]), headers={"host": "any.example"})).status_code == 200
 
 
-def test_a_hosts_name_is_without_port_brackets_and_case() -> None:
+def test_a_host_is_compared_without_port_brackets_and_case() -> None:
     hosts = ["Lab1:80", "[::1]:80", "[::1]", "a.b.", ""]
     assert [host_name(host) for host in hosts] == ["lab1", "::1", "::1", "a.b", ""]
 
@@ -74,7 +74,7 @@ OTHERS_PAGES = [
 
 
 @pytest.mark.parametrize(("host", "origin"), OUR_PAGES)
-async def test_pages_that_came_from_here_are_answered(host: str, origin: str) -> None:
+async def test_pages_of_this_origin_are_accepted(host: str, origin: str) -> None:
     assert (await ask(OriginGuard(echo_length, []), headers={"host": host, "origin": origin})).status_code == 200
 
 
@@ -86,7 +86,7 @@ async def test_pages_of_other_origins_are_forbidden(host: str, origin: str) -> N
     assert "ATELIER_CORS" in reply.json()["error"]["message"]
 
 
-async def test_two_origins_must_both_be_allowed() -> None:
+async def test_every_origin_header_must_be_allowed() -> None:
     two = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "https://evil.example")]
     assert (await ask(OriginGuard(echo_length, []), headers=two)).status_code == 403
 
@@ -97,7 +97,7 @@ async def test_allowed_origins_pass_and_a_star_allows_every_origin() -> None:
     assert (await ask(OriginGuard(echo_length, ["*"]), headers={"origin": "null"})).status_code == 200
 
 
-async def test_programs_send_no_origin_and_health_needs_none() -> None:
+async def test_requests_without_an_origin_are_accepted_and_health_ignores_it() -> None:
     guard = OriginGuard(echo_length, [])
     assert (await ask(guard)).status_code == 200
     page = {"origin": "https://evil.example"}
@@ -107,7 +107,7 @@ async def test_programs_send_no_origin_and_health_needs_none() -> None:
 @pytest.mark.parametrize(
     "headers", [{"authorization": "Bearer secret"}, {"authorization": "bearer  secret "}, {"x-api-key": "secret"}]
 )
-async def test_the_key_is_taken_in_each_of_its_forms(headers: dict[str, str]) -> None:
+async def test_the_key_is_accepted_in_each_of_its_forms(headers: dict[str, str]) -> None:
     assert (await ask(KeyGuard(echo_length, "secret"), headers=headers)).status_code == 200
 
 
@@ -115,7 +115,7 @@ async def test_the_key_is_taken_in_each_of_its_forms(headers: dict[str, str]) ->
     "headers",
     [{}, {"authorization": "secret"}, {"authorization": "Basic secret"}, {"x-api-key": ""}, {"x-api-key": "secret2"}],
 )
-async def test_without_the_key_there_is_no_answer(headers: dict[str, str]) -> None:
+async def test_a_missing_or_wrong_key_is_rejected(headers: dict[str, str]) -> None:
     reply = await ask(KeyGuard(echo_length, "secret"), headers=headers)
     assert (reply.status_code, reply.json()["error"]["code"]) == (401, "invalid_api_key")
     assert reply.headers["www-authenticate"] == "Bearer"
@@ -123,17 +123,17 @@ async def test_without_the_key_there_is_no_answer(headers: dict[str, str]) -> No
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 @pytest.mark.parametrize("header", [(b"authorization", b"Bearer "), (b"x-api-key", b"")])
-async def test_a_key_beyond_ascii_is_taken_in_either_encoding(encoding: str, header: tuple[bytes, bytes]) -> None:
+async def test_a_non_ascii_key_is_accepted_in_either_encoding(encoding: str, header: tuple[bytes, bytes]) -> None:
     name, scheme = header
     headers = [(name, scheme + "schlüssel-à".encode(encoding))]
     assert (await ask(KeyGuard(echo_length, "schlüssel-à"), headers=headers)).status_code == 200
 
 
-async def test_a_configured_key_is_without_the_newline_of_its_file() -> None:
+async def test_the_newline_of_a_key_file_is_stripped() -> None:
     assert (await ask(KeyGuard(echo_length, " secret\n"), headers={"x-api-key": "secret"})).status_code == 200
 
 
-async def test_a_blank_configured_key_lets_nobody_in() -> None:
+async def test_a_blank_configured_key_is_rejected() -> None:
     for headers in ({"x-api-key": ""}, {"authorization": "Bearer "}, {"x-api-key": " "}):
         assert (await ask(KeyGuard(echo_length, " \n"), headers=headers)).status_code == 401
 
@@ -143,7 +143,7 @@ async def test_health_needs_no_key_and_metrics_do() -> None:
     assert [(await ask(guard, path)).status_code for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 401]
 
 
-async def test_a_body_of_the_limit_passes_and_one_more_byte_does_not() -> None:
+async def test_a_body_at_the_limit_is_accepted_and_one_more_byte_is_not() -> None:
     guard = BodyLimit(echo_length, 10)
     assert (await ask(guard, content=b"x" * 10)).text == "10"
     reply = await ask(guard, content=b"x" * 11)
@@ -151,7 +151,7 @@ async def test_a_body_of_the_limit_passes_and_one_more_byte_does_not() -> None:
     assert reply.headers["connection"] == "close"
 
 
-async def test_a_body_of_untold_length_is_cut_off_at_the_limit() -> None:
+async def test_a_body_without_content_length_is_cut_off_at_the_limit() -> None:
     pieces = 0
 
     async def endless() -> Any:
@@ -164,7 +164,7 @@ async def test_a_body_of_untold_length_is_cut_off_at_the_limit() -> None:
     assert pieces <= 4
 
 
-async def test_while_draining_only_health_and_metrics_are_answered() -> None:
+async def test_only_health_and_metrics_answer_while_draining() -> None:
     admission = Admission(1)
     guard = DrainGuard(echo_length, admission)
     assert (await ask(guard)).status_code == 200

@@ -1,4 +1,4 @@
-"""What is asked of images, and how those that lie elsewhere are fetched."""
+"""Validation of images, and fetching of remote ones."""
 
 import asyncio
 import base64
@@ -31,12 +31,12 @@ def encoded(data: bytes, path: str = "a[0]") -> EncodedImage:
 
 
 @pytest.mark.parametrize(("name", "data"), FORMATS.items())
-def test_a_format_is_told_by_the_first_bytes(name: str, data: bytes) -> None:
+def test_an_image_format_is_recognised_by_its_first_bytes(name: str, data: bytes) -> None:
     assert image_format(data) == name
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF\x10\x00\x00\x00WAVE", b"<svg/>", b"II*\x00", b"GIF", b"\x89PNG", b"hi"])
-def test_what_is_no_image_has_no_format(data: bytes) -> None:
+def test_data_other_than_images_has_no_format(data: bytes) -> None:
     assert image_format(data) is None
 
 
@@ -50,7 +50,7 @@ def test_what_is_no_image_has_no_format(data: bytes) -> None:
         ("HTTP://example.org/", RemoteImage("HTTP://example.org/", "p")),
     ],
 )
-def test_a_url_holds_an_image_or_says_where_one_lies(url: str, source: Any) -> None:
+def test_a_url_contains_an_image_or_its_address(url: str, source: Any) -> None:
     assert image_at(url, "p") == source
 
 
@@ -61,7 +61,7 @@ def test_a_url_holds_an_image_or_says_where_one_lies(url: str, source: Any) -> N
         *("file:///etc/passwd", "ftp://a/b", "httpx://a", "javascript:1", "https://a/" + "b" * 9000, "aGk="),
     ],
 )
-def test_other_urls_are_refused_by_the_fields_name(url: str) -> None:
+def test_other_urls_are_rejected_by_field_name(url: str) -> None:
     with pytest.raises(InvalidRequest, match=r"^p: ") as caught:
         image_at(url, "p")
     assert caught.value.param == "p"
@@ -82,7 +82,7 @@ def test_content_is_a_string_unless_it_has_images() -> None:
 
 
 def reply_of(body: bytes, headers: dict[str, str] | None = None) -> httpx2.Response:
-    """As it comes from a connection, with its body yet to be read."""
+    """A response as a connection delivers it, with its body not yet read."""
     return httpx2.Response(200, headers=headers, stream=httpx2.ByteStream(body))
 
 
@@ -99,17 +99,17 @@ async def test_base64_is_read_strictly(text: str) -> None:
     assert (error.message, error.param) == ("a[0]: is not valid base64", "a[0]")
 
 
-async def test_what_is_no_image_is_refused_by_its_place() -> None:
+async def test_data_other_than_images_is_rejected_by_field_path() -> None:
     error = await refused(ImageReader(None), encoded(PNG), encoded(b"<svg/>", "a[1]"))
     assert error.message == "a[1]: is not a PNG, JPEG, WebP, GIF or BMP image"
 
 
-async def test_images_come_in_their_order() -> None:
-    large = PNG + bytes(2**20)  # decoded aside, and so later than the next
+async def test_images_are_returned_in_request_order() -> None:
+    large = PNG + bytes(2**20)  # decoded in a thread, so it is ready later than the next
     assert await ImageReader(None).read([encoded(large), encoded(FORMATS["gif"])]) == [large, FORMATS["gif"]]
 
 
-async def test_images_are_bounded_alone_together_and_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_size_total_size_and_number_of_images_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "LARGEST_IMAGE", 30)
     monkeypatch.setattr(images, "LARGEST_TOGETHER", 50)
     reader = ImageReader(None)
@@ -122,7 +122,7 @@ async def test_images_are_bounded_alone_together_and_in_number(monkeypatch: pyte
 
 
 class Fetching:
-    """A reader whose fetches end in a function."""
+    """A reader whose requests a function answers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
         async def resolve(host: str, port: int) -> list[str]:
@@ -146,7 +146,7 @@ class Fetching:
         return caught.value
 
 
-async def test_a_remote_image_is_fetched_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_remote_image_is_fetched_without_compression_or_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[httpx2.Request] = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:
@@ -178,20 +178,20 @@ async def endless() -> AsyncIterator[bytes]:
         (httpx2.Response(302, headers={"location": "https://example.org/a"}), "too many redirects"),
     ],
 )
-async def test_what_a_server_answers_instead_is_told(
+async def test_an_unusable_reply_is_reported_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, reply: httpx2.Response, reason: str
 ) -> None:
     monkeypatch.setattr(image_reader, "LARGEST_IMAGE", 1000)
     assert reason in (await Fetching(monkeypatch, lambda _: reply).refused()).message
 
 
-async def test_a_packed_body_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_compressed_body_is_not_decompressed(monkeypatch: pytest.MonkeyPatch) -> None:
     reply = reply_of(gzip.compress(PNG), {"content-encoding": "gzip"})
     assert "is not a PNG" in (await Fetching(monkeypatch, lambda _: reply).refused()).message
 
 
 @pytest.mark.parametrize("url", ["https://inner/a", "http://user:secret@example.org/a", "http://exa mple/", "http://"])
-async def test_what_is_not_to_be_fetched_is_not(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+async def test_a_forbidden_url_is_not_fetched(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
         raise AssertionError(request.url)
 
@@ -199,7 +199,7 @@ async def test_what_is_not_to_be_fetched_is_not(monkeypatch: pytest.MonkeyPatch,
     assert "secret" not in error.message
 
 
-async def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(request: httpx2.Request) -> httpx2.Response:
         await asyncio.Event().wait()
         raise AssertionError
@@ -208,15 +208,15 @@ async def test_a_server_that_answers_too_slowly_is_given_up(monkeypatch: pytest.
     assert "within" in (await Fetching(monkeypatch, answer).refused()).message
 
 
-async def test_a_server_that_breaks_off_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broken_connection_is_reported_without_its_details(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.RemoteProtocolError("10.0.0.1 said nonsense")
 
     assert "10.0.0.1" not in (await Fetching(monkeypatch, answer).refused()).message
 
 
-async def test_tls_that_breaks_within_a_body_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """httpx2 lets it through as it is."""
+async def test_a_tls_error_within_a_body_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx2 does not wrap it in an exception of its own."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield PNG
@@ -226,7 +226,7 @@ async def test_tls_that_breaks_within_a_body_is_told(monkeypatch: pytest.MonkeyP
     assert "did not respond correctly" in error.message
 
 
-async def test_without_leave_nothing_is_fetched() -> None:
+async def test_nothing_is_fetched_without_permission() -> None:
     error = await refused(ImageReader(None), RemoteImage("https://example.org/a", "a[0]"))
     assert isinstance(error, UnsupportedField)
     assert "ATELIER_FETCH_IMAGES" in error.message

@@ -10,7 +10,7 @@ from gateway.core.inbox import PARTS_KEPT, Inbox
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 
 
-async def test_what_came_while_nobody_took_arrives_as_one_text_for_each_choice() -> None:
+async def test_unread_text_is_merged_into_one_delta_for_each_choice() -> None:
     inbox = Inbox(1)
     for number in range(3 * PARTS_KEPT):
         inbox.add_text(number % 2, "ab"[number % 2], 1)
@@ -18,7 +18,7 @@ async def test_what_came_while_nobody_took_arrives_as_one_text_for_each_choice()
     assert await inbox.take() == [Delta(0, "a" * 384), Delta(1, "b" * 384), END]
 
 
-async def test_a_lagging_client_costs_few_pieces_of_memory() -> None:
+async def test_a_slow_client_causes_few_buffered_pieces() -> None:
     inbox = Inbox(1)
     for _ in range(100_000):
         inbox.add_text(0, "x", 1)
@@ -34,7 +34,7 @@ async def test_text_before_an_error_is_not_lost() -> None:
         await inbox.take()
 
 
-async def test_half_a_code_point_wakes_nobody() -> None:
+async def test_an_incomplete_code_point_does_not_wake_the_reader() -> None:
     inbox = Inbox(1)
     taking = asyncio.ensure_future(inbox.take())
     await asyncio.sleep(0)
@@ -56,7 +56,7 @@ async def test_every_prompt_must_be_accepted() -> None:
     assert inbox.prompt_tokens == 7
 
 
-async def test_a_refusal_is_told_to_who_waits() -> None:
+async def test_a_rejection_is_raised_in_the_waiting_task() -> None:
     inbox = Inbox(1)
     waiting = asyncio.ensure_future(inbox.wait_accepted())
     await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_a_refusal_is_told_to_who_waits() -> None:
         await waiting
 
 
-async def test_log_probabilities_come_with_their_choices_text_or_without_any() -> None:
+async def test_log_probabilities_arrive_with_their_choices_text_or_alone() -> None:
     inbox = Inbox(1)
     first, second = TokenLogprob(b"a", -1.0), TokenLogprob(b"\xc3", -2.0)
     inbox.add_text(0, "a", 1)
@@ -78,7 +78,7 @@ async def test_log_probabilities_come_with_their_choices_text_or_without_any() -
     assert await inbox.take() == [Delta(1, "", [second])]
 
 
-async def test_of_a_prompts_progress_only_the_latest_is_kept_and_comes_first() -> None:
+async def test_only_the_latest_progress_of_a_prompt_is_kept_and_it_precedes_text() -> None:
     inbox = Inbox(2)
     inbox.accept(8)
     inbox.accept(4)
@@ -86,12 +86,12 @@ async def test_of_a_prompts_progress_only_the_latest_is_kept_and_comes_first() -
     for done in (2, 4, 6, 6):
         inbox.add_progress(0, 8, 1, done)
     inbox.add_progress(2, 4, 0, 4)
-    *told, text = await inbox.take()
-    assert [facts(each) for each in told] == [(0, 8, 1, 6), (2, 4, 0, 4)]
+    *progress, text = await inbox.take()
+    assert [facts(each) for each in progress] == [(0, 8, 1, 6), (2, 4, 0, 4)]
     assert text == Delta(2, "x")
 
 
-async def test_progress_that_tells_nothing_new_wakes_nobody() -> None:
+async def test_progress_without_news_does_not_wake_the_reader() -> None:
     inbox = Inbox(1)
     inbox.add_progress(0, 8, 0, 8)
     await inbox.take()

@@ -1,4 +1,4 @@
-"""LM Studio's v1 chat, its pure parts: the events of a stream, and turns as a conversation."""
+"""LM Studio's v1 chat, the parts without a server: the events of a stream, and turns as a conversation."""
 
 import json
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ def progress(done: int) -> PromptProgress:
     return PromptProgress(0, 4, 0, done, 0.0)
 
 
-def test_parts_that_alternate_begin_and_end_each_time() -> None:
+def test_alternating_parts_begin_and_end_each_time() -> None:
     assert rendered([Reasoning(0, "a"), Delta(0, "b"), Delta(0, "c"), Reasoning(0, "d"), END]) == [
         "prompt_processing.end",
         *("reasoning.start", "reasoning.delta a", "reasoning.end"),
@@ -48,7 +48,7 @@ def test_a_prompt_ends_once_and_its_progress_only_grows() -> None:
     ]
 
 
-def test_an_empty_reply_has_a_prompt_that_ends() -> None:
+def test_an_empty_reply_still_ends_its_prompt_processing() -> None:
     assert rendered([END]) == ["prompt_processing.end"]
 
 

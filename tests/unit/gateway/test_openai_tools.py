@@ -61,11 +61,11 @@ def only(mode: str, *names: str) -> dict[str, Any]:
         (only("required", "time", "weather"), Tools(CALLABLE, ToolChoice.REQUIRED)),
     ],
 )
-def test_every_form_of_choice_is_understood(choice: Any, tools: Tools | None) -> None:
+def test_every_form_of_tool_choice_is_accepted(choice: Any, tools: Tools | None) -> None:
     assert chat(tools=TOOLS, tool_choice=choice).tools == tools
 
 
-def test_one_call_at_a_time_and_strictness_get_through() -> None:
+def test_parallel_tool_calls_and_strict_are_passed_on() -> None:
     strict = {"type": "function", "function": {**TIME, "strict": True}}
     asked = chat(tools=[strict], parallel_tool_calls=False).tools
     assert asked == Tools([Tool("time", strict=True)], one_at_a_time=True)
@@ -80,7 +80,7 @@ def test_a_function_without_parameters_takes_an_empty_object(parameters: Any) ->
 
 
 @pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": [], "tool_choice": "auto"}, {"tool_choice": "none"}])
-def test_no_tools_are_none(fields: dict[str, Any]) -> None:
+def test_an_empty_list_of_tools_means_no_tools(fields: dict[str, Any]) -> None:
     assert chat(**fields, parallel_tool_calls=True).tools is None
 
 
@@ -93,7 +93,7 @@ def test_no_tools_are_none(fields: dict[str, Any]) -> None:
         ({"name": "time"}, Tools(CALLABLE, ToolChoice.NAMED, "time", one_at_a_time=True)),
     ],
 )
-def test_functions_are_tools_of_which_one_is_called(choice: Any, tools: Tools | None) -> None:
+def test_deprecated_functions_become_tools_with_at_most_one_call(choice: Any, tools: Tools | None) -> None:
     assert chat(functions=[WEATHER, TIME], function_call=choice).tools == tools
 
 
@@ -146,7 +146,7 @@ def function(**fields: Any) -> list[dict[str, Any]]:
         ("reasoning_effort", {"reasoning_effort": 3}),
     ],
 )
-def test_what_is_wrong_with_tools_is_refused_by_its_place(param: str, fields: dict[str, Any]) -> None:
+def test_invalid_tools_are_rejected_by_field_path(param: str, fields: dict[str, Any]) -> None:
     assert param_of(**fields) == param
 
 
@@ -204,18 +204,18 @@ def call_with(**fields: Any) -> list[dict[str, Any]]:
         ("messages[0].content[0].refusal", [{"role": "assistant", "content": [{"type": "refusal"}]}]),
     ],
 )
-def test_what_is_wrong_with_a_message_is_refused_by_its_place(param: str, messages: Any) -> None:
+def test_an_invalid_message_is_rejected_by_field_path(param: str, messages: Any) -> None:
     assert param_of(messages=messages) == param
 
 
-def test_an_effort_is_told_to_the_template_under_both_of_its_names() -> None:
+def test_reasoning_effort_reaches_the_template_as_both_of_its_arguments() -> None:
     assert chat().template_arguments == {}
     assert chat(reasoning_effort="low").template_arguments == {"reasoning_effort": "low", "enable_thinking": True}
     assert chat(reasoning_effort="max").template_arguments == {"reasoning_effort": "max", "enable_thinking": True}
     assert chat(reasoning_effort="none").template_arguments == {"reasoning_effort": "none", "enable_thinking": False}
 
 
-def test_a_template_argument_by_name_is_stronger_than_the_effort() -> None:
+def test_an_explicit_template_argument_overrides_the_reasoning_effort() -> None:
     given = {"enable_thinking": False, "documents": ["a", 1, None, 0.5]}
     call = chat(reasoning_effort="high", chat_template_kwargs=given)
     assert call.template_arguments == {"reasoning_effort": "high", **given}
@@ -238,7 +238,7 @@ def test_a_template_argument_by_name_is_stronger_than_the_effort() -> None:
         ("chat_template_kwargs.a", {"a": 2**63}),
     ],
 )
-def test_template_arguments_are_plain_few_and_their_own(param: str, given: Any) -> None:
+def test_invalid_template_arguments_are_rejected(param: str, given: Any) -> None:
     assert param_of(chat_template_kwargs=given) == param
 
 
@@ -246,14 +246,14 @@ def completed(*calls: ToolCall, text: str = "") -> list[Completion]:
     return [Completion(text, Finished(0, StopReason.TOOL_CALLS, None, Statistics()), tool_calls=calls)]
 
 
-def test_a_call_without_a_word_has_no_content() -> None:
+def test_a_tool_call_without_text_has_null_content() -> None:
     (choice,) = chat_choices(completed(ToolCall("c1", "time", "{}")))
     call = {"id": "c1", "type": "function", "function": {"name": "time", "arguments": "{}"}}
     assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call]}
     assert choice["finish_reason"] == "tool_calls"
 
 
-def test_who_sent_functions_is_told_of_a_function_call() -> None:
+def test_a_request_with_functions_is_answered_with_a_function_call() -> None:
     (choice,) = chat_choices(completed(ToolCall("c1", "time", "{}"), text="So:"), older_calls=True)
     called = {"name": "time", "arguments": "{}"}
     assert choice["message"] == {"role": "assistant", "content": "So:", "refusal": None, "function_call": called}
@@ -277,6 +277,6 @@ def test_a_format_is_for_replies_that_have_text() -> None:
 
 
 @pytest.mark.parametrize(("param", "text"), [("grammar", 'root ::= "a"'), ("regex", "a")])
-def test_what_must_be_a_call_cannot_follow_a_grammar_too(param: str, text: str) -> None:
+def test_a_forced_call_cannot_be_combined_with_a_grammar(param: str, text: str) -> None:
     assert chat(tools=TOOLS, **{param: text}).constraint is not None
     assert param_of(tools=TOOLS, tool_choice="required", **{param: text}) == param

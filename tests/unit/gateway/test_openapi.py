@@ -1,4 +1,4 @@
-"""What /openapi.json says, and that its examples are what it says. Replies are held against it by every test."""
+"""/openapi.json and its examples. Every other test checks the replies that it receives against this document."""
 
 import asyncio
 from typing import Any
@@ -35,7 +35,7 @@ def holds(document: Any, schema: Any, value: Any) -> list[str]:
     return [error.message for error in validator.iter_errors(value)]
 
 
-def test_every_operation_is_documented_and_none_that_is_not_there(document: Any) -> None:
+def test_the_documented_operations_are_exactly_those_that_exist(document: Any) -> None:
     assert operations(document).keys() == examples().keys()
 
 
@@ -47,28 +47,28 @@ def test_every_operation_has_a_summary_a_dialect_a_reply_and_errors(document: An
         assert bool(operation["responses"]["200"].get("content")) is (name not in WITHOUT_REPLY), name
 
 
-def test_every_reply_has_a_schema_and_an_example_that_it_allows(document: Any) -> None:
+def test_every_reply_has_a_schema_and_a_valid_example(document: Any) -> None:
     for name, operation in operations(document).items():
         if content := operation["responses"]["200"].get("content", {}).get(JSON):
             assert content["schema"], name
             assert holds(document, content["schema"], content["example"]) == [], name
 
 
-def test_every_body_has_an_example_that_its_schema_allows(document: Any) -> None:
+def test_every_request_body_has_a_valid_example(document: Any) -> None:
     for name, operation in operations(document).items():
         if "requestBody" in operation:
             content = operation["requestBody"]["content"][JSON]
             assert holds(document, content["schema"], content["example"]) == [], name
 
 
-def test_a_schema_allows_nothing_that_it_does_not_name(document: Any) -> None:
+def test_a_schema_rejects_unknown_fields(document: Any) -> None:
     example = examples()["POST /v1/chat/completions"]
     schema = {"$ref": "#/components/schemas/ChatCompletion"}
     assert holds(document, schema, {**example, "surprise": 1})
     assert holds(document, schema, {**example, "usage": None})
 
 
-def test_parameters_of_path_and_query_are_told(document: Any) -> None:
+def test_path_and_query_parameters_are_documented(document: Any) -> None:
     parameters = document["paths"]["/v1/responses/{id}/input_items"]["get"]["parameters"]
     assert [(each["name"], each["in"]) for each in parameters] == [
         ("id", "path"),
@@ -78,11 +78,11 @@ def test_parameters_of_path_and_query_are_told(document: Any) -> None:
     ]
 
 
-def test_where_dialects_share_a_path_both_their_errors_are_told(document: Any) -> None:
+def test_a_path_shared_by_dialects_documents_the_errors_of_both(document: Any) -> None:
     schema = document["paths"]["/v1/models"]["get"]["responses"]["401"]["content"][JSON]["schema"]
     assert [each["$ref"].rpartition("/")[2] for each in schema["anyOf"]] == ["Error", "AnthropicError"]
 
 
 def test_no_two_dialects_have_schemas_of_one_name(document: Any) -> None:
-    """Which would be told by the modules that they are in."""
+    """FastAPI would distinguish them by module, with `__` in their names."""
     assert [name for name in document["components"]["schemas"] if "__" in name] == []

@@ -21,7 +21,7 @@ PUBLIC, OTHER = "93.184.215.14", "2606:2800:21f:cb07::1"
 
 
 class Names:
-    """A resolver whose names may mean something else at each call."""
+    """A resolver that may return other addresses for a name at each call."""
 
     def __init__(self, names: Mapping[str, Sequence[list[str]]]) -> None:
         self._answers = {name: list(answers) for name, answers in names.items()}
@@ -36,7 +36,7 @@ class Names:
 
 
 class Web(httpx2.AsyncBaseTransport):
-    """What would connect: notes where to, and answers by path."""
+    """A transport that records its requests and answers by path, without connecting."""
 
     def __init__(self, replies: Mapping[str, httpx2.Response] | None = None, dead: Sequence[str] = ()) -> None:
         self._replies = replies or {}
@@ -51,7 +51,7 @@ class Web(httpx2.AsyncBaseTransport):
 
 
 class Endless(httpx2.AsyncByteStream):
-    """A body that counts what is read of it."""
+    """An endless body that counts the pieces read from it."""
 
     def __init__(self) -> None:
         self.pieces = 0
@@ -110,8 +110,8 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
         "http://\u2460\u2461\u2466.0.0.1/",
     ],
 )
-async def test_no_spelling_leads_to_this_machine(url: str) -> None:
-    """With the resolver that the server uses: none of these asks a name server."""
+async def test_no_spelling_of_a_url_reaches_this_machine(url: str) -> None:
+    """Uses the server's own resolver: none of these names causes a DNS query."""
     web = Web()
     async with outbound_client(AddressGuard(), web) as client:
         with pytest.raises((ForbiddenAddress, httpx2.InvalidURL, httpx2.UnsupportedProtocol)):
@@ -125,14 +125,14 @@ async def test_one_private_address_among_public_ones_is_enough_to_refuse() -> No
         await guard.addresses(httpx2.URL("http://mixed/"))
 
 
-async def test_an_unknown_and_a_private_name_are_refused_in_the_same_words() -> None:
+async def test_an_unknown_and_a_private_name_are_rejected_with_the_same_message() -> None:
     guard = AddressGuard((), Names({"inner": [["10.0.0.1"]]}))
-    told = []
+    messages = []
     for host in ("inner", "nobody"):
         with pytest.raises(ForbiddenAddress) as caught:
             await guard.addresses(httpx2.URL(f"http://{host}/"))
-        told.append(str(caught.value).replace(host, ""))
-    assert told[0] == told[1]
+        messages.append(str(caught.value).replace(host, ""))
+    assert messages[0] == messages[1]
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
@@ -140,7 +140,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
     web = Web()
     async with client_of(names, web) as client:
         assert (await client.get("https://Example.org/a?b=c")).content == b"here"
-        with pytest.raises(ForbiddenAddress):  # the name leads elsewhere now
+        with pytest.raises(ForbiddenAddress):  # the name resolves to another address now
             await client.get("https://example.org/")
     [request] = web.requests
     assert str(request.url) == f"https://{PUBLIC}/a?b=c"
@@ -150,7 +150,7 @@ async def test_the_connection_goes_to_the_address_that_was_checked() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.org:80/", "http://example.org:25/", "http://example.org:443/"])
-async def test_a_public_host_is_reached_at_the_usual_port_alone(url: str) -> None:
+async def test_a_public_host_is_reached_at_the_default_port_only(url: str) -> None:
     names = Names({"example.org": [[PUBLIC]]})
     with pytest.raises(ForbiddenAddress, match=r"a port other than (80|443)"):
         await AddressGuard((), names).addresses(httpx2.URL(url))
@@ -159,7 +159,7 @@ async def test_a_public_host_is_reached_at_the_usual_port_alone(url: str) -> Non
     assert await AddressGuard([f"example.org:{port}"], names).addresses(httpx2.URL(url)) == [PUBLIC]
 
 
-async def test_an_ipv6_address_is_connected_to_as_one() -> None:
+async def test_an_ipv6_address_is_put_in_brackets() -> None:
     web = Web()
     async with client_of(Names({"example.org.": [[OTHER]], "example.org": [[OTHER]]}), web) as client:
         await client.get("http://example.org./")
@@ -167,7 +167,7 @@ async def test_an_ipv6_address_is_connected_to_as_one() -> None:
     assert web.requests[0].extensions["sni_hostname"] == "example.org"
 
 
-async def test_the_next_address_is_tried_where_one_cannot_be_reached() -> None:
+async def test_the_next_address_is_tried_when_one_is_unreachable() -> None:
     web = Web(dead=[OTHER])
     async with client_of(Names({"example.org": [[OTHER, PUBLIC]]}), web) as client:
         await client.get("http://example.org/")
@@ -190,7 +190,7 @@ async def test_a_redirect_is_checked_like_a_request(location: str) -> None:
     assert [request.url.path for request in web.requests] == ["/a"]
 
 
-async def test_a_redirect_is_followed_without_cookies_and_not_for_ever() -> None:
+async def test_redirects_are_followed_without_cookies_up_to_a_limit() -> None:
     web = Web({"/a": moved("/b"), "/loop": moved("/loop")})
     async with client_of(Names({"example.org": [[PUBLIC]]}), web) as client:
         assert (await client.get("http://example.org/a")).content == b"here"
@@ -201,8 +201,8 @@ async def test_a_redirect_is_followed_without_cookies_and_not_for_ever() -> None
     assert len(web.requests) == 2 + 1 + MOST_REDIRECTS
 
 
-async def test_a_redirects_own_body_is_not_read() -> None:
-    """The client would read it to its end and unpack it, however large it is."""
+async def test_the_body_of_a_redirect_is_not_read() -> None:
+    """httpx2 would read it to its end and decompress it, however large it is."""
     body = Endless()
     web = Web({"/a": httpx2.Response(302, headers={"location": "/b", "content-encoding": "gzip"}, stream=body)})
     async with client_of(Names({"example.org": [[PUBLIC]]}), web) as client:
@@ -235,7 +235,7 @@ async def test_an_operator_may_allow_hosts(allowed: list[str], url: str, reached
         assert not reached
 
 
-async def test_a_name_that_cannot_be_one_is_refused() -> None:
+async def test_an_invalid_host_name_is_rejected() -> None:
     with pytest.raises(ForbiddenAddress):
         await AddressGuard().addresses(httpx2.URL("http://" + "a" * 70 + ".example/"))
 
@@ -248,15 +248,15 @@ async def test_proxies_and_certificates_of_the_environment_are_not_used(monkeypa
         assert not client.trust_env
 
 
-async def test_the_name_in_tls_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over a real connection: a server that is spoken to by its address is asked for its name."""
-    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+async def test_tls_uses_the_hosts_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a real connection: the client connects to an address, and SNI carries the host's name."""
+    received: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.set_result(await reader.read(4096))
+    async def read_client_hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.set_result(await reader.read(4096))
         writer.close()
 
-    server = await asyncio.start_server(hear, "127.0.0.1", 0)
+    server = await asyncio.start_server(read_client_hello, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with (
         server,
@@ -264,15 +264,15 @@ async def test_the_name_in_tls_is_the_hosts(monkeypatch: pytest.MonkeyPatch) -> 
     ):
         with pytest.raises((httpx2.TransportError, ssl.SSLError)):
             await client.get(f"https://nas.example:{port}/")
-        assert b"nas.example" in await asyncio.wait_for(heard, 5)
+        assert b"nas.example" in await asyncio.wait_for(received, 5)
 
 
-async def test_numbers_are_resolved_by_themselves() -> None:
+async def test_ip_addresses_resolve_to_themselves() -> None:
     assert await resolve_name("127.0.0.1", 80) == ["127.0.0.1"]
     assert await resolve_name("::1", 80) == ["::1"]
 
 
 @pytest.mark.parametrize("entry", ["", ":80", "http://nas", "nas/x", "a@nas", "nas:port", "nas:99999", "[::1", "::1"])
-def test_what_is_no_host_cannot_be_allowed(entry: str) -> None:
+def test_an_invalid_host_cannot_be_allowed(entry: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each part of the parser says it in its own words
         split_host(entry)

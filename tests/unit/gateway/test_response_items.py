@@ -38,7 +38,7 @@ def thought(text: str) -> Any:
     return {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
 
 
-def test_text_is_a_message_of_the_user() -> None:
+def test_text_becomes_a_user_message() -> None:
     [item] = input_items("hi", "resp_1", {})
     assert (item["role"], item["content"], item["id"]) == (
         "user",
@@ -47,19 +47,19 @@ def test_text_is_a_message_of_the_user() -> None:
     )
 
 
-def test_an_item_keeps_its_id_and_others_get_one() -> None:
+def test_an_item_keeps_its_id_and_items_without_one_get_one() -> None:
     ids = [item["id"] for item in items({"role": "user", "content": "a"}, {**CALL, "id": "fc_mine"}, thought("x"))]
     assert ids == ["msg_1i0", "fc_mine", "rs_1i2"]
 
 
-def test_an_items_id_tells_its_response() -> None:
+def test_an_items_id_contains_its_responses_id() -> None:
     response_id = new_response_id()
     assert response_of(input_item_id(response_id, "function_call_output", 12)) == response_id
     assert response_of(output_item_id(response_id, "reasoning", 0)) == response_id
     assert [response_of(id) for id in ("msg_1", "", "x" * 500, response_id)] == [None] * 4
 
 
-def test_parts_are_put_together_and_developers_are_the_system() -> None:
+def test_parts_are_joined_and_the_developer_role_becomes_system() -> None:
     parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
     assert messages({"role": "developer", "content": parts}, instructions="Be brief.") == [
         {"role": "system", "content": "Be brief."},
@@ -67,7 +67,7 @@ def test_parts_are_put_together_and_developers_are_the_system() -> None:
     ]
 
 
-def test_what_the_model_said_may_be_a_refusal() -> None:
+def test_an_assistant_message_may_be_a_refusal() -> None:
     parts = [{"type": "output_text", "text": "a", "annotations": []}, {"type": "refusal", "refusal": "no"}]
     assert messages({"type": "message", "role": "assistant", "content": parts}) == [
         {"role": "assistant", "content": "a\nno"}
@@ -80,7 +80,7 @@ def test_calls_belong_to_the_message_before_them() -> None:
     assert [call["id"] for call in said["tool_calls"]] == ["c1", "c2"]
 
 
-def test_thoughts_belong_to_what_they_led_to() -> None:
+def test_reasoning_belongs_to_the_item_that_follows_it() -> None:
     said, called, answered = messages(
         thought("one"), {"role": "assistant", "content": "a"}, thought("two"), CALL, {"role": "user", "content": "b"}
     )
@@ -89,18 +89,18 @@ def test_thoughts_belong_to_what_they_led_to() -> None:
     assert answered == {"role": "user", "content": "b"}
 
 
-def test_thoughts_that_led_to_nothing_are_left_out() -> None:
+def test_reasoning_that_nothing_follows_is_omitted() -> None:
     assert messages(thought("hm"), {"role": "user", "content": "b"}) == [{"role": "user", "content": "b"}]
     assert messages(thought("hm")) == []
 
 
-def test_a_call_that_was_cut_off_is_left_out() -> None:
+def test_a_truncated_call_is_omitted() -> None:
     assert messages({"role": "user", "content": "a"}, {**CALL, "status": "incomplete", "arguments": '{"a'}) == [
         {"role": "user", "content": "a"}
     ]
 
 
-def test_a_result_may_come_in_parts() -> None:
+def test_a_result_may_have_parts() -> None:
     parts = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
     assert messages({"type": "function_call_output", "call_id": "c1", "output": parts}) == [
         {"role": "tool", "tool_call_id": "c1", "content": "a\nb"}
@@ -120,7 +120,7 @@ def test_a_request_becomes_a_call() -> None:
     assert (call.ttl, call.preset, call.tools, call.constraint, call.logprobs) == (60, "p", None, None, None)
 
 
-def test_max_tokens_and_context_overflow_have_other_names_here() -> None:
+def test_max_tokens_and_context_overflow_have_other_names_in_responses() -> None:
     call = response_call(body(max_tokens=5, context_overflow="x"), input_items("hi", "resp_1", {}))
     assert call.settings == {}
 
@@ -138,14 +138,14 @@ def test_max_tokens_and_context_overflow_have_other_names_here() -> None:
         ),
     ],
 )
-def test_the_choice_of_tools_is_the_cores(choice: Any, expected: Any) -> None:
+def test_tool_choice_is_converted(choice: Any, expected: Any) -> None:
     tools = response_tools(body(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False))
     assert tools
     assert ([tool.name for tool in tools.tools], tools.choice, tools.name) == expected
     assert tools.one_at_a_time
 
 
-def test_tools_that_are_not_to_be_called_are_not_shown() -> None:
+def test_tools_that_may_not_be_called_are_omitted() -> None:
     assert response_tools(body(tools=TOOLS, tool_choice="none")) is None
     assert response_tools(body(tools=[])) is None
 
@@ -154,7 +154,7 @@ def kinds(events: list[Any]) -> list[str]:
     return [event["type"].removeprefix("response.") for event in events]
 
 
-def test_what_is_of_another_kind_closes_an_item() -> None:
+def test_an_event_of_another_kind_closes_an_item() -> None:
     output = Output("resp_1")
     first = ToolCallDelta(0, ToolCallPiece(0, "c0", "f", "{"))
     assert kinds(output.take(Delta(0, "a"))) == ["output_item.added", "content_part.added", "output_text.delta"]
@@ -180,7 +180,7 @@ def test_what_is_of_another_kind_closes_an_item() -> None:
     assert len({item["id"] for item in output.items}) == 5
 
 
-def test_an_added_item_is_told_as_it_was_then() -> None:
+def test_an_added_item_is_reported_in_its_state_at_that_time() -> None:
     output = Output("resp_1")
     added = output.take(Delta(0, "a"))[0]["item"]
     output.end("completed")
@@ -201,13 +201,13 @@ LIST = [{"id": str(number)} for number in range(5)]
         ({"after": "0"}, "", False),
     ],
 )
-def test_a_page_goes_on_after_an_item(query: dict[str, str], ids: str, more: bool) -> None:
+def test_a_page_continues_after_an_item(query: dict[str, str], ids: str, more: bool) -> None:
     shown = page(LIST, query)
     assert ("".join(item["id"] for item in shown["data"]), shown["has_more"]) == (ids, more)
     assert (shown["first_id"], shown["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "٣", "9" * 5000])
-def test_a_page_has_bounds(limit: str) -> None:
+def test_the_size_of_a_page_is_limited(limit: str) -> None:
     with pytest.raises(InvalidRequest):
         page(LIST, {"limit": limit})

@@ -1,4 +1,4 @@
-"""OpenAI's responses and the tools of MCP servers, the pure parts: consent, items, prompts, choices."""
+"""OpenAI's responses and the tools of MCP servers, the parts without a server: approval, items, prompts, choices."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def messages(*given: Any, tools: Toolset | None = None, results: Any = None) -> 
     return chat_messages(None, found, 0, ServedCalls(read_consent(found), tools, results or {}))
 
 
-def test_what_this_request_agrees_to_is_due_in_the_order_in_which_it_was_asked_for() -> None:
+def test_approved_calls_run_in_the_order_in_which_approval_was_requested() -> None:
     consent = read_consent(items(REQUEST, OTHER, answer("r2"), answer("r1")))
     calls = approved_calls(consent, toolset())
     assert [(call.number, call.id, call.tool.name, call.arguments) for call in calls] == [
@@ -79,11 +79,11 @@ def test_what_this_request_agrees_to_is_due_in_the_order_in_which_it_was_asked_f
     [
         ([REQUEST, answer("r1", False)], 0),
         ([REQUEST, answer("r1"), {**CALL, "approval_request_id": "r1"}], 0),
-        ([REQUEST, answer("r1")], 2),  # of the request before
+        ([REQUEST, answer("r1")], 2),  # from an earlier request
         ([REQUEST], 0),
     ],
 )
-def test_nothing_is_due_otherwise(given: list[Any], earlier: int) -> None:
+def test_no_other_call_runs(given: list[Any], earlier: int) -> None:
     assert read_consent(items(*given), earlier).due == {}
 
 
@@ -97,20 +97,20 @@ def test_nothing_is_due_otherwise(given: list[Any], earlier: int) -> None:
         ([REQUEST, {**CALL, "approval_request_id": "r1"}, answer("r1")], 0, 2),
     ],
 )
-def test_a_stray_answer_is_named(given: list[Any], earlier: int, number: int) -> None:
+def test_an_unexpected_approval_is_rejected_by_field_path(given: list[Any], earlier: int, number: int) -> None:
     with pytest.raises(InvalidRequest) as refused:
         read_consent(items(*given), earlier)
     assert refused.value.param == f"input[{number}].approval_request_id"
 
 
-def test_consent_is_to_a_tool_that_is_there() -> None:
+def test_approving_an_unavailable_tool_is_rejected() -> None:
     consent = read_consent(items(REQUEST, answer("r1")))
     for there in (None, make_toolset([ServerListing(USE, [WRITE])])):
         with pytest.raises(InvalidRequest, match="read"):
             approved_calls(consent, there)
 
 
-def test_a_call_is_the_models_and_its_output_the_tools() -> None:
+def test_a_call_becomes_an_assistant_message_and_its_output_a_tool_message() -> None:
     said, result = messages({**CALL, "id": "c1"}, tools=toolset("read"))
     assert said["tool_calls"][0] == {
         "id": "c1",
@@ -120,21 +120,21 @@ def test_a_call_is_the_models_and_its_output_the_tools() -> None:
     assert result == {"role": "tool", "tool_call_id": "c1", "name": "notes_read", "content": "blue"}
 
 
-def test_thoughts_belong_to_the_call_they_led_to() -> None:
+def test_reasoning_belongs_to_the_call_that_follows_it() -> None:
     thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
     listed = {"type": "mcp_list_tools", "server_label": "notes", "tools": []}
     said, result = messages(thought, listed, CALL)
     assert (said["reasoning_content"], result.get("reasoning_content")) == ("hm", None)
 
 
-def test_a_call_that_waits_waited_or_was_declined_is_told_as_such() -> None:
+def test_pending_unanswered_and_declined_calls_are_described_to_the_model() -> None:
     results = {"r1": {"role": "tool", "tool_call_id": "r1", "content": "blue"}}
     given = (REQUEST, OTHER, answer("r1"), answer("r2", False, reason="No."))
     assert [m["content"] for m in messages(*given, results=results)] == ["", "blue", "", f"{DECLINED} No."]
     assert [m["content"] for m in messages(REQUEST)] == ["", UNANSWERED]
 
 
-def test_a_call_that_ran_after_consent_is_told_once() -> None:
+def test_a_call_that_ran_after_approval_appears_once() -> None:
     ran = {**CALL, "id": "c1", "approval_request_id": "r1"}
     assert [m["role"] for m in messages(REQUEST, answer("r1"), ran)] == ["assistant", "tool"]
 
@@ -150,11 +150,11 @@ def test_a_call_that_ran_after_consent_is_told_once() -> None:
         ({"type": "mcp_tool_execution_error"}, "Error:"),
     ],
 )
-def test_a_failed_calls_reason_is_read(error: Any, read: str) -> None:
+def test_the_error_of_a_failed_call_is_shown_to_the_model(error: Any, read: str) -> None:
     assert outcome_text(items({**CALL, "output": None, "error": error})[0]) == read
 
 
-def test_an_outcome_is_an_output_or_an_error() -> None:
+def test_a_call_has_either_an_output_or_an_error() -> None:
     hosted = HostedTool("read", USE, READ)
 
     def of(output: ToolOutput | None, error: str = "") -> Any:
@@ -166,7 +166,7 @@ def test_an_outcome_is_an_output_or_an_error() -> None:
     assert of(None, "gone")["error"]["message"] == "gone"
 
 
-def test_calls_are_open_beside_one_another_and_beside_the_text() -> None:
+def test_several_calls_and_text_can_be_in_progress_at_once() -> None:
     output = Output("resp_1", approved={"r1"})
     hosted = HostedTool("read", USE, READ)
     kinds: list[str] = []
@@ -195,11 +195,11 @@ def test_calls_are_open_beside_one_another_and_beside_the_text() -> None:
     assert kinds.count("response.output_item.done") == len(output.items)
 
 
-def test_what_the_conversation_tells_of_is_not_told_again() -> None:
+def test_a_listing_already_in_the_conversation_is_not_repeated() -> None:
     listing = ServerListing(USE, [READ, WRITE])
-    told = {"type": "mcp_list_tools", "server_label": "notes", "tools": listed_tools(listing)}
-    assert untold_listings([listing], [told]) == []
-    assert untold_listings([listing], [told, {**told, "tools": []}]) == [listing]
+    listed = {"type": "mcp_list_tools", "server_label": "notes", "tools": listed_tools(listing)}
+    assert untold_listings([listing], [listed]) == []
+    assert untold_listings([listing], [listed, {**listed, "tools": []}]) == [listing]
 
 
 @pytest.mark.parametrize(
@@ -228,15 +228,15 @@ def test_a_servers_tools_are_chosen_by_its_label(choice: Any, names: list[str], 
     assert kind is not ToolChoice.NAMED or tools.name == "notes_read"
 
 
-def test_servers_of_the_request_ask_for_consent_and_the_operators_do_not() -> None:
+def test_servers_in_the_request_require_approval_and_the_operators_servers_do_not() -> None:
     tools = [{"type": "mcp", "server_label": "a", "server_url": "http://a"}, {"type": "mcp", "server_label": "b"}]
-    assert [wish.approval for wish in requested_servers(body(tools=tools))] == [ALWAYS, NEVER]
-    told = [each["require_approval"] for each in tool_objects(body(tools=tools))]
-    assert told == ["always", "never"]
+    assert [use.approval for use in requested_servers(body(tools=tools))] == [ALWAYS, NEVER]
+    approvals = [each["require_approval"] for each in tool_objects(body(tools=tools))]
+    assert approvals == ["always", "never"]
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reported"),
     [
         ("https://host", "https://host"),
         ("https://host:8443/", "https://host:8443"),
@@ -248,5 +248,5 @@ def test_servers_of_the_request_ask_for_consent_and_the_operators_do_not() -> No
         ("http://host:k3y/", "<redacted>"),
     ],
 )
-def test_no_more_than_a_servers_host_is_told(url: str, told: str) -> None:
-    assert told_url(url) == told
+def test_only_the_host_of_a_servers_url_is_reported(url: str, reported: str) -> None:
+    assert told_url(url) == reported

@@ -35,7 +35,7 @@ def test_the_least_busy_instance_serves() -> None:
     assert served(decision(instance(), instance(f"{KEY}:2"), in_flight={KEY: 1})) == f"{KEY}:2"
 
 
-def test_busy_is_measured_against_the_number_of_sequences() -> None:
+def test_load_is_measured_relative_to_the_number_of_sequences() -> None:
     big = instance(f"{KEY}:2", parallel=16)
     assert served(decision(instance(), big, in_flight={KEY: 2, big.id: 4})) == big.id
 
@@ -44,7 +44,7 @@ def test_other_gateways_calls_count_by_what_the_instance_reports() -> None:
     assert served(decision(instance(active=3, queued=1), instance(f"{KEY}:2"), in_flight={f"{KEY}:2": 2})) == f"{KEY}:2"
 
 
-def test_equals_take_turns() -> None:
+def test_equally_busy_instances_take_turns() -> None:
     pair = instance(), instance(f"{KEY}:2")
     assert [served(decision(*pair, turn=turn)) for turn in range(4)] == [KEY, f"{KEY}:2", KEY, f"{KEY}:2"]
 
@@ -58,7 +58,7 @@ def test_a_named_instance_is_the_only_one_to_serve() -> None:
     assert served(found) == f"{KEY}:2"
 
 
-def test_a_named_draft_model_is_that_of_the_instance_that_serves() -> None:
+def test_a_named_draft_model_selects_the_instance_that_has_it() -> None:
     pair = instance(), instance(f"{KEY}:2", load={"draft_model": "acme/small@q4"})
     for name in ("acme/small@q4", "small", "Acme/Small"):
         assert served(decision(*pair, draft_model=name, in_flight={f"{KEY}:2": 3})) == f"{KEY}:2"
@@ -66,7 +66,9 @@ def test_a_named_draft_model_is_that_of_the_instance_that_serves() -> None:
 
 
 @pytest.mark.parametrize("load", [None, {}, {"draft_model": "acme/other"}])
-def test_a_draft_model_that_no_instance_has_is_refused_with_how_to_load_it(load: dict[str, str] | None) -> None:
+def test_an_unloaded_draft_model_is_rejected_with_instructions_to_load_it(
+    load: dict[str, str] | None,
+) -> None:
     loaded = [] if load is None else [instance(load=load)]
     for target in (ModelName(KEY), InstanceName(KEY)):
         for name in ("small", ""):
@@ -82,7 +84,7 @@ def test_an_instance_with_the_draft_model_is_waited_for() -> None:
     assert decision(instance(), coming, draft_model="small") == Wait(KEY)
 
 
-def test_an_instance_on_its_way_is_waited_for_even_where_requests_load_nothing() -> None:
+def test_a_loading_instance_is_waited_for_even_without_loading_on_demand() -> None:
     for state in (State.STARTING, State.LOADING, State.RESTARTING, State.STALLED):
         assert decision(instance(state=state), load_on_demand=False) == Wait(KEY)
 
@@ -92,13 +94,13 @@ def test_a_model_without_instances_is_loaded() -> None:
     assert decision(instance(state=State.STOPPING)) == Load(KEY)
 
 
-def test_a_failed_instance_is_tried_afresh() -> None:
+def test_a_failed_instance_is_loaded_again() -> None:
     assert decision(instance(state=State.FAILED)) == Load(KEY)
     named = decision(instance("fast", State.FAILED), target=InstanceName("fast"), load_on_demand=False)
     assert named == Load("fast")
 
 
-def test_without_loading_on_demand_a_cold_model_is_refused_with_how_to_load_it() -> None:
+def test_without_loading_on_demand_an_unloaded_model_is_rejected_with_instructions_to_load_it() -> None:
     found = decision(load_on_demand=False)
     assert isinstance(found, Reject)
     assert isinstance(found.error, ModelNotFound)
@@ -112,7 +114,7 @@ def test_without_a_registry_loaded_models_serve_and_others_are_unavailable() -> 
     assert type(found.error) is Unavailable
 
 
-def test_a_process_that_was_lost_is_passed_over_though_it_seems_ready() -> None:
+def test_a_lost_process_is_skipped_although_it_is_listed_as_ready() -> None:
     lost = instance()
     assert decision(lost, lost=[lost.launch]) == Wait(KEY)
     assert served(decision(lost, instance(f"{KEY}:2"), lost=[lost.launch])) == f"{KEY}:2"

@@ -62,7 +62,7 @@ def test_a_sampler_that_is_switched_off_is_off() -> None:
 @pytest.mark.parametrize(
     "value", [{"checked": False}, {"checked": True, "value": -1}, {"checked": True, "value": False}]
 )
-def test_no_limit_of_tokens_is_no_setting(value: Any) -> None:
+def test_an_unlimited_number_of_tokens_is_omitted(value: Any) -> None:
     assert settings(maxPredictedTokens=value) == {}
 
 
@@ -70,7 +70,7 @@ def test_whole_numbers_may_be_written_as_floats() -> None:
     assert settings(topKSampling=40.0) == {"top_k": 40}
 
 
-def test_reasoning_may_be_marked_otherwise_or_not_parsed() -> None:
+def test_reasoning_may_have_other_tags_or_not_be_parsed() -> None:
     marks = {"enabled": True, "startString": "<t>", "endString": "</t>"}
     assert settings(**{"reasoning.parsing": marks}) == {"reasoning_start": "<t>", "reasoning_end": "</t>"}
     assert settings(**{"reasoning.parsing": {**marks, "enabled": False}}) == {"reasoning_start": ""}
@@ -101,13 +101,13 @@ def test_tools_may_be_forced() -> None:
 @pytest.mark.parametrize(
     ("ratio", "layers"), [("max", None), (1, None), ("off", 0), (0, 0), (0.5, 15), (0.01, 0), (None, None)]
 )
-def test_a_share_of_the_layers_becomes_their_number(ratio: Any, layers: int | None) -> None:
+def test_a_fraction_of_the_layers_becomes_their_number(ratio: Any, layers: int | None) -> None:
     settings = load_settings(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
     assert settings.get("gpu_layers") == layers
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, True, "half", [], {}])
-def test_another_share_is_refused(ratio: Any) -> None:
+def test_an_invalid_fraction_is_rejected(ratio: Any) -> None:
     with pytest.raises(InvalidRequest, match="offloadRatio"):
         load_settings(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
 
@@ -120,7 +120,7 @@ def test_embedding_models_have_the_same_settings_under_their_own_keys() -> None:
     assert not [field for field in fields if field["key"].startswith("llm.")]
 
 
-def test_a_load_comes_back_as_it_was_asked_for() -> None:
+def test_a_load_configuration_survives_a_round_trip() -> None:
     asked = {
         "llm.load.contextLength": 2048,
         "llm.load.llama.flashAttention": True,
@@ -135,5 +135,5 @@ def test_a_load_comes_back_as_it_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("older", "kv_type"), [(True, "f16"), (False, "f32")])
-def test_the_older_word_for_the_caches_type_is_understood(older: bool, kv_type: str) -> None:
+def test_the_older_field_for_the_cache_type_is_accepted(older: bool, kv_type: str) -> None:
     assert load_settings(stack({"llm.load.llama.useFp16ForKVCache": older}), MODEL) == {"kv_type": kv_type}

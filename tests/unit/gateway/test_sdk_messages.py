@@ -28,7 +28,7 @@ def text(words: str) -> Any:
     return {"type": "text", "text": words}
 
 
-def test_calls_and_their_results_become_messages_of_their_own() -> None:
+def test_calls_and_their_results_become_separate_messages() -> None:
     call = {"type": "toolCallRequest", "toolCallRequest": {"id": "c1", "name": "add", "arguments": {"a": 1}}}
     result = {"type": "toolCallResult", "toolCallId": "c1", "content": "3"}
     unknown = {"type": "toolCallResult", "content": "4"}
@@ -45,7 +45,7 @@ def test_calls_and_their_results_become_messages_of_their_own() -> None:
     ]
 
 
-def test_reasoning_that_comes_back_is_separated_from_the_answer() -> None:
+def test_reasoning_in_the_history_is_separated_from_the_answer() -> None:
     chat = history(("assistant", [text("<think>hm</think>yes")]), ("user", [text("<think>hm</think>no")]))
     assert chat_messages(chat) == [
         {"role": "assistant", "content": "yes", "reasoning_content": "hm"},
@@ -53,11 +53,11 @@ def test_reasoning_that_comes_back_is_separated_from_the_answer() -> None:
     ]
 
 
-def test_a_completion_continues_the_texts_as_they_are() -> None:
+def test_a_completion_continues_the_texts_unchanged() -> None:
     assert completion_text(history(("system", [text("a ")]), ("user", [text("b"), text(" c")]))) == "a b c"
 
 
-def test_an_uploaded_image_is_a_part_of_its_message_and_of_no_completion() -> None:
+def test_an_uploaded_image_is_a_part_of_its_message_but_not_of_a_completion() -> None:
     image = encoded_red()
     handle = {"type": "file", "name": "red.png", **image_handle(image)}
     chat = history(("user", [text("one "), text("two"), handle]))
@@ -86,7 +86,7 @@ def shape(message: Any) -> tuple[Any, ...]:
     )
 
 
-def test_reasoning_has_a_tag_before_it_and_one_after() -> None:
+def test_reasoning_is_enclosed_in_tags() -> None:
     assert rendered(Reasoning(0, "hm"), Delta(0, "yes"), END) == [
         ("reasoningStartTag", "<think>", 9),
         ("reasoning", "hm", 0),
@@ -95,7 +95,7 @@ def test_reasoning_has_a_tag_before_it_and_one_after() -> None:
     ]
 
 
-def test_reasoning_that_nothing_follows_is_ended_all_the_same() -> None:
+def test_reasoning_without_an_answer_is_closed_too() -> None:
     assert rendered(Reasoning(0, "hm"), END)[-1] == ("reasoningEndTag", "</think>", 0)
 
 
@@ -103,7 +103,7 @@ def test_a_structured_reply_omits_its_reasoning() -> None:
     assert rendered(Reasoning(0, "hm"), Delta(0, "{}"), END, structured=True) == [("none", "{}", 9)]
 
 
-def test_tokens_are_counted_from_fragment_to_fragment() -> None:
+def test_each_fragment_counts_the_tokens_since_the_previous_one() -> None:
     fragments = Fragments(structured=False)
     counts = [fragments.messages([Delta(0, "a")], tokens)[0]["fragment"]["tokensCount"] for tokens in (3, 4, 8)]
     assert counts == [3, 1, 4]
@@ -123,14 +123,14 @@ def test_every_call_is_reported_from_its_name_to_its_end() -> None:
     ]
 
 
-def test_a_call_that_is_cut_off_has_failed() -> None:
+def test_a_truncated_call_is_reported_as_failed() -> None:
     assert rendered(ToolCallDelta(0, ToolCallPiece(0, "c0", "add", '{"a"')), END)[-1] == (
         "toolCallGenerationFailed",
         '{"a"',
     )
 
 
-def test_progress_is_a_share_of_the_prompt() -> None:
+def test_progress_is_a_fraction_of_the_prompt() -> None:
     messages = Fragments(structured=False).messages([PromptProgress(0, 8, 0, 2, 0.1)], 0)
     assert messages == [{"type": "promptProcessingProgress", "progress": 0.25}]
 

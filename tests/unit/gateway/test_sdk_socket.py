@@ -1,4 +1,4 @@
-"""A socket whose client does not read, without a network between."""
+"""A socket whose client does not read, without a network."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ PATIENCE = 5.0
 
 
 class SilentClient:
-    """Sends call after call, and takes in the handshake alone."""
+    """Sends call after call, and reads only the handshake."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -55,7 +55,7 @@ async def echo(parameter: Any, context: CallContext) -> str:
 @pytest.mark.parametrize(
     ("one_by_one", "most"), [(False, sdk_connection.MOST_CALLS), (True, 0)], ids=["many calls", "one by one"]
 )
-async def test_a_client_that_does_not_read_is_not_read_either(one_by_one: bool, most: int) -> None:
+async def test_nothing_is_read_from_a_client_that_does_not_read(one_by_one: bool, most: int) -> None:
     client = SilentClient()
     scope = {"type": "websocket", "path": "/llm", "headers": [], "atelier.account": Account("r")}
     socket = Socket(
@@ -68,9 +68,9 @@ async def test_a_client_that_does_not_read_is_not_read_either(one_by_one: bool, 
     )
     running = asyncio.create_task(socket.run())
     await asyncio.wait_for(client.stuck.wait(), PATIENCE)
-    for _ in range(10 * sdk_connection.MOST_CALLS):  # turns of the event loop, in which it could read on
+    for _ in range(10 * sdk_connection.MOST_CALLS):  # turns of the event loop in which the server could read more
         await asyncio.sleep(0)
-    assert client.asked == most + 3  # the handshake, what may be open beside the one whose reply waits, and that one
+    assert client.asked == most + 3  # the handshake, the call whose reply is blocked, and those allowed beside it
     running.cancel()
     await asyncio.wait([running], timeout=PATIENCE)
     assert running.cancelled()

@@ -23,7 +23,7 @@ def test_changes_add_replace_and_remove() -> None:
     assert set(change(third, instance_removed="never was").models) == {"a/b", "c/d"}
 
 
-def test_a_snapshot_replaces_what_was() -> None:
+def test_a_snapshot_replaces_the_earlier_state() -> None:
     assert change(Snapshot({"x/y": Model(key="x/y")}, {}), snapshot=pb.Snapshot()) == Snapshot({}, {})
 
 
@@ -32,11 +32,11 @@ def test_a_change_of_an_unknown_kind_changes_nothing() -> None:
     assert change(before) == before
 
 
-def test_every_state_of_the_wire_has_a_name() -> None:
+def test_every_protobuf_state_has_a_name() -> None:
     assert set(STATES) == set(pb.InstanceState.values()) - {pb.INSTANCE_STATE_UNSPECIFIED}
 
 
-def test_an_instance_is_read_whole() -> None:
+def test_every_field_of_an_instance_is_read() -> None:
     error = to_message(LoadFailed("no"))
     message = pb.Instance(
         id="i", model_key="a/b", state=pb.FAILED, load=LoadSettings(parallel=2), error=error, pid=7, host="lab1"
@@ -48,7 +48,7 @@ def test_an_instance_is_read_whole() -> None:
     assert read_instance(pb.Instance(id="i")) == Instance(id="i", model_key="")
 
 
-def test_a_model_is_read_whole() -> None:
+def test_every_field_of_a_model_is_read() -> None:
     sampling = SamplingSettings(temperature=0.2, stop=["x"])
     message = pb.Model(key="a/b", layers=30, made_for_tools=True, sampling_defaults=sampling)
     assert read_model(message) == Model(

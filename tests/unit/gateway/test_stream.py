@@ -22,7 +22,7 @@ def decoded(frame: bytes) -> object:
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("include_usage", [True, False])
-def test_a_delta_is_one_line_of_json_with_the_text_as_it_is(text: str, include_usage: bool) -> None:
+def test_a_delta_is_one_line_of_json_with_the_text_unescaped(text: str, include_usage: bool) -> None:
     frame = chat_renderer(HEAD, 2, include_usage=include_usage).event(Delta(1, text))
     assert decoded(frame) == {
         "id": "chatcmpl-1",
@@ -35,7 +35,7 @@ def test_a_delta_is_one_line_of_json_with_the_text_as_it_is(text: str, include_u
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "finish_reason"),
     [
         (StopReason.EOS_FOUND, "stop"),
         (StopReason.STOP_STRING_FOUND, "stop"),
@@ -43,13 +43,15 @@ def test_a_delta_is_one_line_of_json_with_the_text_as_it_is(text: str, include_u
         (StopReason.CONTEXT_LENGTH_REACHED, "length"),
     ],
 )
-def test_the_end_of_a_choice_has_its_reason_and_an_empty_delta(reason: StopReason, told: str) -> None:
+def test_the_last_chunk_of_a_choice_has_a_finish_reason_and_an_empty_delta(
+    reason: StopReason, finish_reason: str
+) -> None:
     chunk = decoded(chat_renderer(HEAD, 1, include_usage=False).event(Finished(0, reason, None, Statistics())))
     assert isinstance(chunk, dict)
-    assert chunk["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": told}]
+    assert chunk["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason}]
 
 
-def test_a_text_completion_opens_with_nothing_and_has_text_in_its_choices() -> None:
+def test_a_text_completion_has_no_opening_and_text_in_its_choices() -> None:
     renderer = text_renderer(Head("text_completion", "m", "cmpl-1"), 1, include_usage=False)
     assert renderer.opening() == b""
     chunk = decoded(renderer.event(Delta(0, "a")))
@@ -71,7 +73,7 @@ def test_a_text_that_echoes_its_prompt_opens_with_it() -> None:
     assert [(choice["index"], choice["text"]) for choice in choices] == [(0, "a"), (1, "b")]
 
 
-def test_tokens_without_text_of_their_own_are_told_all_the_same() -> None:
+def test_tokens_without_complete_text_are_reported_too() -> None:
     half = TokenLogprob(b"\xc3", -0.5)
     chunk = decoded(chat_renderer(HEAD, 1, include_usage=True).event(Delta(0, "", [half])))
     assert isinstance(chunk, dict)
@@ -84,7 +86,7 @@ def test_tokens_without_text_of_their_own_are_told_all_the_same() -> None:
     }
 
 
-def test_offsets_go_on_from_chunk_to_chunk_of_each_choice() -> None:
+def test_offsets_continue_across_the_chunks_of_each_choice() -> None:
     renderer = text_renderer(Head("text_completion", "m", "cmpl-1"), 2, include_usage=False)
     events = [Delta(number, "é1", [TokenLogprob("é".encode(), -1), TokenLogprob(b"1", -1)]) for number in (0, 1, 0)]
     chunks = [orjson.loads(renderer.event(event).removeprefix(b"data: ")) for event in events]
@@ -92,7 +94,7 @@ def test_offsets_go_on_from_chunk_to_chunk_of_each_choice() -> None:
 
 
 @pytest.mark.parametrize(("render", "body"), [(chat_renderer, {"delta": {}}), (text_renderer, {"text": ""})])
-def test_progress_comes_with_an_empty_choice_of_its_prompt(render: Any, body: Any) -> None:
+def test_progress_is_sent_with_an_empty_choice_of_its_prompt(render: Any, body: Any) -> None:
     chunk = decoded(render(HEAD, 2, include_usage=False).event(PromptProgress(1, 237, 10, 128, 0.181)))
     assert isinstance(chunk, dict)
     assert chunk["choices"] == [{"index": 1, **body, "logprobs": None, "finish_reason": None}]

@@ -10,15 +10,15 @@ def end(queue: float, first: float, generation: float) -> Finished:
     return Finished(0, StopReason.EOS_FOUND, None, figures)
 
 
-def test_what_is_known_at_the_beginning_is_when_it_was_accepted() -> None:
+def test_only_the_time_to_acceptance_is_known_at_first() -> None:
     assert server_timing(0.01234) == "accept;dur=12.3"
 
 
-def test_of_several_choices_the_longest_times_are_told() -> None:
-    told = server_timing(0.5, [end(0.1, 0.3, 2.0), end(0.2, 0.25, 1.0)])
-    assert told == "accept;dur=500.0, queue;dur=200.0, prefill;dur=200.0, decode;dur=2000.0"
+def test_the_longest_times_of_several_choices_are_reported() -> None:
+    header = server_timing(0.5, [end(0.1, 0.3, 2.0), end(0.2, 0.25, 1.0)])
+    assert header == "accept;dur=500.0, queue;dur=200.0, prefill;dur=200.0, decode;dur=2000.0"
 
 
-def test_no_time_is_below_zero() -> None:
-    told = server_timing(0, [end(0.2, 0.1, 0)])
-    assert told == "accept;dur=0.0, queue;dur=200.0, prefill;dur=0.0, decode;dur=0.0"
+def test_no_time_is_negative() -> None:
+    header = server_timing(0, [end(0.2, 0.1, 0)])
+    assert header == "accept;dur=0.0, queue;dur=200.0, prefill;dur=0.0, decode;dur=0.0"

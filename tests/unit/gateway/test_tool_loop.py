@@ -1,4 +1,4 @@
-"""Answers that call tools, their pure parts: names, and calls that go wrong."""
+"""Answers that call tools: names, and calls that fail."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ USE = Use(ServerConfig("notes", Command("notes")))
 
 
 class Servers:
-    """Whose calls fail unexpectedly, or never end."""
+    """Servers whose calls fail unexpectedly, or never end."""
 
     async def tools(self, server: ServerConfig) -> Sequence[ServerTool]:
         raise NotImplementedError
@@ -44,13 +44,13 @@ def running(*names: str) -> RunningCalls:
 
 
 def complaints() -> list[dict[str, Any]]:
-    """What the event loop reports from here on, such as errors that were never retrieved."""
+    """Collects what the event loop reports from now on, such as exceptions that were never retrieved."""
     found: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
     return found
 
 
-async def test_calls_that_fail_in_unknown_ways_leave_nothing_behind() -> None:
+async def test_calls_that_fail_unexpectedly_leave_no_tasks_behind() -> None:
     found, calls = complaints(), running("one", "two", "wait")
     with pytest.raises(RuntimeError):
         await calls.next_events()
@@ -62,7 +62,7 @@ async def test_calls_that_fail_in_unknown_ways_leave_nothing_behind() -> None:
     assert not found
 
 
-async def test_waiting_for_calls_can_be_ended_with_an_error() -> None:
+async def test_waiting_for_calls_can_be_interrupted_by_an_error() -> None:
     calls = running("wait")
     waiting = asyncio.create_task(calls.next_events())
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_waiting_for_calls_can_be_ended_with_an_error() -> None:
     await asyncio.sleep(0)
 
 
-def test_thousands_of_similar_names_are_made_unique_at_once() -> None:
+def test_thousands_of_similar_names_are_made_unique_quickly() -> None:
     tools = [ServerTool(f"{'n' * 70}{chr(0x4E00 + number)}") for number in range(512)]
     alike = [ServerTool(f"a{chr(0x4E00 + number)}") for number in range(512)]
     uses = [Use(ServerConfig(f"s{number % 2}", Command("c"))) for number in range(16)]
@@ -85,7 +85,7 @@ def test_thousands_of_similar_names_are_made_unique_at_once() -> None:
     assert max(map(len, toolset.tools)) <= LONGEST_NAME
 
 
-def test_names_that_are_another_tools_have_a_number() -> None:
+def test_a_name_used_by_another_tool_gets_a_number() -> None:
     tools = [ServerTool("read"), ServerTool("a.b"), ServerTool("a-b"), ServerTool("a b"), ServerTool("a/b")]
     toolset = make_toolset([ServerListing(USE, tools)], taken=["read", "notes_read"])
     assert list(toolset.tools) == ["notes_read_2", "notes_a_b", "a-b", "notes_a_b_2", "notes_a_b_3"]

@@ -57,7 +57,7 @@ def messages_of(call: Call) -> list[dict[str, Any]]:
     return prompt.messages
 
 
-def test_every_sampling_setting_gets_through_under_its_own_name() -> None:
+def test_every_sampling_setting_is_passed_on_by_name() -> None:
     values = {
         "temperature": 0.5,
         "top_k": 3,
@@ -91,7 +91,7 @@ def test_every_sampling_setting_gets_through_under_its_own_name() -> None:
     assert chat(**values, stop=["x"]).settings == {**values, "logit_bias": {5: -1.5}, "stop": ["x"]}
 
 
-def test_what_is_not_set_is_left_to_other_layers() -> None:
+def test_unset_fields_are_left_to_other_layers() -> None:
     assert chat().settings == {}
     assert chat(temperature=None, stop=None, n=None, tools=None).settings == {}
 
@@ -104,7 +104,7 @@ def test_one_stop_string_is_a_list_of_one() -> None:
     assert chat(stop="end").settings["stop"] == ["end"]
 
 
-def test_developer_is_system_and_text_parts_become_one_text() -> None:
+def test_the_developer_role_becomes_system_and_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     call = chat(
         messages=[{"role": "developer", "content": "Be brief"}, {"role": "user", "content": parts, "name": "Ann"}]
@@ -115,7 +115,7 @@ def test_developer_is_system_and_text_parts_become_one_text() -> None:
     ]
 
 
-def test_an_assistant_may_have_said_nothing_but_tool_calls() -> None:
+def test_an_assistant_message_may_have_tool_calls_only() -> None:
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     history = [
         {"role": "assistant", "content": None, "tool_calls": calls},
@@ -133,7 +133,7 @@ def test_a_user_message_needs_content() -> None:
     assert caught.value.param == "messages[1].content"
 
 
-def test_images_stand_apart_from_their_messages_in_order() -> None:
+def test_images_are_collected_from_their_messages_in_order() -> None:
     parts = [
         {"type": "text", "text": "Look"},
         {"type": "text", "text": "here:"},
@@ -169,7 +169,7 @@ def test_images_stand_apart_from_their_messages_in_order() -> None:
         ({"type": "image_url", "image_url": "file:///etc/passwd"}, InvalidRequest, "messages[0].content[1].image_url"),
     ],
 )
-def test_a_part_that_is_no_text_and_no_image_is_refused_by_its_place(
+def test_a_part_other_than_text_or_image_is_rejected_by_field_path(
     part: dict[str, Any], kind: type[InvalidRequest], param: str
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -210,18 +210,18 @@ def test_an_empty_grammar_is_a_grammar() -> None:
         ({"response_format": {"type": "json_object"}, "regex": ""}, "regex"),
     ],
 )
-def test_two_constraints_are_one_too_many(fields: dict[str, Any], param: str) -> None:
+def test_two_constraints_are_rejected(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest, match="cannot be combined") as caught:
         chat(**fields)
     assert caught.value.param == param
 
 
-def test_a_text_format_leaves_room_for_a_grammar() -> None:
+def test_a_text_format_can_be_combined_with_a_grammar() -> None:
     assert chat(response_format={"type": "text"}, regex="a").constraint == Regex("a")
 
 
 @pytest.mark.parametrize("breakers", [[], [""], ["x" * 41], ["x"] * 17, "x"])
-def test_sequence_breakers_are_bounded(breakers: Any) -> None:
+def test_sequence_breakers_are_limited(breakers: Any) -> None:
     assert "dry_sequence_breakers" in str(refusal(body(dry_sequence_breakers=breakers)).param)
 
 
@@ -242,7 +242,7 @@ def test_a_schema_format_without_a_schema_is_refused() -> None:
         ("chat_template", "{{ x }}"),
     ],
 )
-def test_what_is_not_served_is_refused_by_name(field: str, value: Any) -> None:
+def test_unsupported_fields_are_rejected_by_name(field: str, value: Any) -> None:
     with pytest.raises(UnsupportedField) as caught:
         chat(**{field: value})
     assert caught.value.param == field
@@ -257,13 +257,13 @@ def test_what_is_not_served_is_refused_by_name(field: str, value: Any) -> None:
         ("echo", {"prompt": "a", "echo": True, "logprobs": 0, "suffix": "x"}),
     ],
 )
-def test_what_text_completions_do_not_serve_is_refused_by_name(field: str, fields: dict[str, Any]) -> None:
+def test_fields_unsupported_in_text_completions_are_rejected_by_name(field: str, fields: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedField) as caught:
         completion(n=2, **fields)
     assert caught.value.param == field
 
 
-def test_log_probabilities_are_wanted_with_as_many_others_as_are_named() -> None:
+def test_log_probabilities_are_requested_with_the_given_number_of_alternatives() -> None:
     assert chat().logprobs is None
     assert chat(logprobs=False, top_logprobs=0).logprobs is None
     assert chat(logprobs=True).logprobs == 0
@@ -273,7 +273,7 @@ def test_log_probabilities_are_wanted_with_as_many_others_as_are_named() -> None
     assert completion(prompt="a", logprobs=5).logprobs == 5
 
 
-def test_likeliest_tokens_alone_are_refused() -> None:
+def test_top_logprobs_without_logprobs_are_rejected() -> None:
     for fields in ({"top_logprobs": 1}, {"top_logprobs": 1, "logprobs": False}):
         with pytest.raises(InvalidRequest) as caught:
             chat(**fields)
@@ -294,7 +294,7 @@ def test_likeliest_tokens_alone_are_refused() -> None:
         (CompletionBody, "suffix", 1),
     ],
 )
-def test_odd_wishes_for_log_probabilities_are_refused_by_name(kind: Any, field: str, value: Any) -> None:
+def test_invalid_log_probability_fields_are_rejected_by_name(kind: Any, field: str, value: Any) -> None:
     raw = json.dumps({"model": "m", "messages": HELLO, "prompt": "a", field: value}).encode()
     assert refusal(raw, kind).param == field
 
@@ -320,13 +320,13 @@ def test_every_choice_of_a_prompt_echoes_it() -> None:
         {"prompt": ["a", "b"], "logprobs": 1, "max_tokens": 1},
     ],
 )
-def test_a_prompt_whose_tokens_the_worker_knows_better_is_echoed_by_it(fields: dict[str, Any]) -> None:
+def test_the_worker_echoes_the_prompt_when_its_tokens_are_needed(fields: dict[str, Any]) -> None:
     assert completion(echo=True, **fields).echo is Echo.FIRST
     assert completion(**fields).echo is None
     assert openings(echo=True, **fields) == []
 
 
-def test_of_no_tokens_at_all_the_prompt_alone_is_told() -> None:
+def test_echo_without_new_tokens_returns_the_prompt_only() -> None:
     call = completion(prompt="a", echo=True, max_tokens=0)
     assert call.echo is Echo.ALONE
     assert call.settings["max_tokens"] == 1
@@ -335,7 +335,7 @@ def test_of_no_tokens_at_all_the_prompt_alone_is_told() -> None:
     assert caught.value.param == "max_tokens"
 
 
-def test_the_best_are_found_by_log_probabilities_that_nobody_asked_for() -> None:
+def test_best_of_requests_log_probabilities_of_its_own() -> None:
     call = completion(prompt=["a", "b"], n=2, best_of=5)
     assert (call.choices, call.logprobs) == (5, 0)
     assert completion(prompt="a", n=2, best_of=2).logprobs is None
@@ -345,14 +345,14 @@ def test_the_best_are_found_by_log_probabilities_that_nobody_asked_for() -> None
     assert caught.value.param == "best_of"
 
 
-def test_progress_is_told_in_streams_alone() -> None:
+def test_progress_is_requested_in_streams_only() -> None:
     assert chat(stream=True, return_progress=True).prompt_progress
     assert completion(prompt="a", stream=True, return_progress=True).prompt_progress
     assert not chat(return_progress=True).prompt_progress
     assert not chat(stream=True).prompt_progress
 
 
-def test_a_call_goes_to_the_worker_with_what_it_wants_told() -> None:
+def test_a_call_requests_log_probabilities_and_progress_from_the_worker() -> None:
     def sent(call: Call) -> pb.Submit:
         plan = make_plan(call, Origin("id", "key"), Snapshot({"m": Model(key="m")}, {}))
         return submit_message(plan, call.prompts[0], plan.effective(None))
@@ -360,13 +360,13 @@ def test_a_call_goes_to_the_worker_with_what_it_wants_told() -> None:
     plain = sent(completion(prompt="a"))
     assert not plain.HasField("logprobs")
     assert not plain.HasField("prompt_progress")
-    wishful = sent(completion(prompt="a", suffix="b", logprobs=0, stream=True, return_progress=True))
-    assert (wishful.infill.prefix, wishful.infill.suffix) == ("a", "b")
-    assert wishful.HasField("logprobs")
-    assert (wishful.logprobs, wishful.prompt_progress) == (0, True)
+    detailed = sent(completion(prompt="a", suffix="b", logprobs=0, stream=True, return_progress=True))
+    assert (detailed.infill.prefix, detailed.infill.suffix) == ("a", "b")
+    assert detailed.HasField("logprobs")
+    assert (detailed.logprobs, detailed.prompt_progress) == (0, True)
 
 
-def test_values_that_ask_for_nothing_pass() -> None:
+def test_values_without_effect_are_accepted() -> None:
     chat(tools=[], tool_choice="auto", functions=[], logprobs=False, top_logprobs=0, modalities=["text"], audio=None)
     chat(user="u", metadata={"a": "b"}, store=True, service_tier="auto", nonsense={"x": 1})
     completion(prompt="a", suffix="", echo=False, best_of=1)
@@ -383,7 +383,7 @@ def test_values_that_ask_for_nothing_pass() -> None:
         ([[1, 2], [3]], [Tokens([1, 2]), Tokens([3])]),
     ],
 )
-def test_every_form_of_prompt_is_understood(prompt: Any, inputs: list[Any]) -> None:
+def test_every_form_of_prompt_is_accepted(prompt: Any, inputs: list[Any]) -> None:
     assert completion(prompt=prompt).prompts == inputs
 
 
@@ -395,7 +395,7 @@ def test_other_forms_of_prompt_are_refused(prompt: Any) -> None:
     assert str(error.param).startswith("prompt")
 
 
-def test_prompts_times_choices_are_bounded() -> None:
+def test_prompts_times_choices_are_limited() -> None:
     with pytest.raises(InvalidRequest, match="prompts times n"):
         completion(prompt=["a"] * 65, n=2)
 
@@ -406,7 +406,7 @@ WHOLE = ["n", "top_k", "seed", "max_tokens", "max_completion_tokens", "repeat_la
 
 @pytest.mark.parametrize("field", WHOLE)
 @pytest.mark.parametrize("number", ODD_NUMBERS)
-def test_an_odd_number_is_refused_by_the_fields_name(field: str, number: str) -> None:
+def test_an_invalid_number_is_rejected_by_field_name(field: str, number: str) -> None:
     error = refusal(f'{{"model":"m","messages":[{{"role":"user","content":"x"}}],"{field}":{number}}}'.encode())
     assert error.param == field
     assert error.message.startswith(f"{field}: ")
@@ -418,7 +418,7 @@ NUMBERS = [(row.facts.openai, row.facts) for row in TABLE["inference"].values() 
 @given(
     st.sampled_from(NUMBERS), st.one_of(st.integers(), st.floats(), st.text(), st.booleans(), st.lists(st.integers()))
 )
-def test_any_value_is_either_within_the_tables_bounds_or_refused_by_name(setting: Any, value: Any) -> None:
+def test_any_value_is_either_within_the_tables_bounds_or_rejected_by_name(setting: Any, value: Any) -> None:
     name, facts = setting
     if name == "logit_bias":
         return
@@ -435,7 +435,7 @@ def test_any_value_is_either_within_the_tables_bounds_or_refused_by_name(setting
 @pytest.mark.parametrize(
     "bias", ['{"x":1}', '{"-1":1}', '{"9223372036854775808":1}', '{"5":101}', '{"5":NaN}', '{"5":"1"}', "[]", "3"]
 )
-def test_an_odd_logit_bias_is_refused_by_name(bias: str) -> None:
+def test_an_invalid_logit_bias_is_rejected_by_field_name(bias: str) -> None:
     error = refusal(f'{{"model":"m","messages":[{{"role":"user","content":"x"}}],"logit_bias":{bias}}}'.encode())
     assert str(error.param).startswith("logit_bias")
 
@@ -456,7 +456,7 @@ def test_an_odd_logit_bias_is_refused_by_name(bias: str) -> None:
         b'{"model":"m","messages":[{"role":"user","content":"x"}],"metadata":{"x":NaN}}',
     ],
 )
-def test_what_is_no_json_object_is_refused_and_not_repeated(raw: bytes) -> None:
+def test_a_body_other_than_a_json_object_is_rejected_without_quoting_it(raw: bytes) -> None:
     error = refusal(raw)
     assert error.status == 400
     assert len(error.message) < 300
@@ -486,19 +486,19 @@ def test_what_is_no_json_object_is_refused_and_not_repeated(raw: bytes) -> None:
         ("temperature", 5.1),
     ],
 )
-def test_wrong_types_are_refused_by_the_fields_name(field: str, value: Any) -> None:
+def test_wrong_types_are_rejected_by_field_name(field: str, value: Any) -> None:
     error = refusal(body(**{field: value}))
     assert str(error.param).startswith(field)
     assert "(" not in str(error.param)
 
 
-def test_a_message_says_what_the_value_must_be() -> None:
+def test_an_error_says_what_the_value_must_be() -> None:
     assert refusal(body(temperature=9)).message == "temperature: must be less than or equal to 5"
     assert refusal(b"{}").message == "model: is required"
     assert refusal(b"[]").message == "The body must be an object"
 
 
-def test_v0_takes_minus_one_for_no_limit() -> None:
+def test_v0_accepts_minus_one_as_no_limit() -> None:
     assert "max_tokens" not in chat_call(openai_body(parse(body(max_tokens=-1), V0ChatBody))).settings
     assert chat_call(openai_body(parse(body(max_tokens=4), V0ChatBody))).settings["max_tokens"] == 4
     for number in (0, -2):
@@ -507,7 +507,7 @@ def test_v0_takes_minus_one_for_no_limit() -> None:
         assert caught.value.param == "max_tokens"
 
 
-def test_load_settings_go_by_lm_studios_names() -> None:
+def test_load_settings_have_lm_studios_names() -> None:
     raw = (
         b'{"model":"m","context_length":2048,"eval_batch_size":64,"offload_kv_cache_to_gpu":false,"tensor_split":[1,2]}'
     )
@@ -519,12 +519,12 @@ def test_load_settings_go_by_lm_studios_names() -> None:
     }
 
 
-def test_a_load_setting_out_of_bounds_is_refused_by_name() -> None:
+def test_a_load_setting_out_of_bounds_is_rejected_by_name() -> None:
     assert refusal(b'{"model":"m","context_length":1}', LoadBody).param == "context_length"
     assert refusal(b'{"model":"m","kv_type":"q9"}', LoadBody).param == "kv_type"
 
 
-def test_parameter_counts_are_short() -> None:
+def test_parameter_counts_are_abbreviated() -> None:
     counts = [134_515_008, 7_241_732_096, 70_000_000_000, 405_000_000_000, 1_000_000, 12]
     assert [params_string(count) for count in counts] == ["135M", "7.2B", "70B", "405B", "1M", "12"]
 
@@ -534,27 +534,27 @@ def test_a_chat_has_ten_thousand_messages_at_most() -> None:
     assert refusal(body(messages=HELLO * 10_001)).param == "messages"
 
 
-def test_a_preset_is_named_for_the_core() -> None:
+def test_a_preset_is_passed_to_the_core_by_name() -> None:
     assert (chat(preset="mine").preset, chat(preset=None).preset) == ("mine", None)
     assert refusal(body(preset=7)).param == "preset"
 
 
-def test_a_draft_model_is_named_for_the_routing() -> None:
+def test_a_draft_model_is_passed_to_the_routing_by_name() -> None:
     assert (chat(draft_model="tiny").draft_model, chat().draft_model) == ("tiny", None)
     assert refusal(body(draft_model=["tiny"])).param == "draft_model"
 
 
-def test_a_ttl_is_for_a_load() -> None:
+def test_a_ttl_applies_to_a_load() -> None:
     assert (chat(ttl=300).ttl, chat(ttl=-1).ttl, chat().ttl) == (300, -1, None)
     assert chat(ttl=300).settings == {}
     assert refusal(body(ttl=-2)).param == "ttl"
 
 
-def test_lm_studios_statistics_tell_of_guessed_tokens_where_there_were_any() -> None:
-    def told(load: dict[str, Any], **figures: int) -> dict[str, Any]:
+def test_lm_studios_statistics_count_drafted_tokens_if_there_were_any() -> None:
+    def draft_stats(load: dict[str, Any], **figures: int) -> dict[str, Any]:
         finished = Finished(0, StopReason.EOS_FOUND, None, Statistics(**figures))
-        told = stats(finished, Instance(id="m", model_key="m", load=load), 1.0)
-        return {name: value for name, value in told.items() if "draft" in name}
+        all_stats = stats(finished, Instance(id="m", model_key="m", load=load), 1.0)
+        return {name: value for name, value in all_stats.items() if "draft" in name}
 
     counts = {
         "total_draft_tokens_count": 9,
@@ -562,8 +562,8 @@ def test_lm_studios_statistics_tell_of_guessed_tokens_where_there_were_any() -> 
         "rejected_draft_tokens_count": 3,
         "ignored_draft_tokens_count": 0,
     }
-    assert told({}) == {}
-    assert told({}, draft_tokens=9, accepted_draft_tokens=6) == counts
+    assert draft_stats({}) == {}
+    assert draft_stats({}, draft_tokens=9, accepted_draft_tokens=6) == counts
     with_draft = {"draft_model": "acme/small"}
-    assert told(with_draft, draft_tokens=9, accepted_draft_tokens=6) == {**counts, **with_draft}
-    assert told(with_draft) == {**dict.fromkeys(counts, 0), **with_draft}
+    assert draft_stats(with_draft, draft_tokens=9, accepted_draft_tokens=6) == {**counts, **with_draft}
+    assert draft_stats(with_draft) == {**dict.fromkeys(counts, 0), **with_draft}
