@@ -1,5 +1,6 @@
 """JSON as Python objects, where this project does not define its shape: a client's schema, a template's variables."""
 
+import json
 from typing import Any
 
 import orjson
@@ -8,6 +9,11 @@ from atelier.errors import InvalidRequest
 
 Json = dict[str, Any]
 """A JSON object. Shapes that this project defines are TypedDicts or dataclasses instead."""
+
+
+def json_text(value: object) -> str:
+    """Compact JSON. Unlike orjson, the standard library's encoder accepts integers of any size, as schemas may have."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def json_bytes(value: object, field: str, path: str | None = None) -> bytes:

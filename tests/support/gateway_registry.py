@@ -51,7 +51,7 @@ class FakeRegistry(RegistryServicer):
         self.script: dict[str, Any] = {}
         self.load = Load(parallel=8)
         self.ensured: list[str] = []
-        self.wished_ttls: list[float | None] = []  # of what was ensured
+        self.requested_ttls: list[float | None] = []  # of what was ensured
         self.ensure_requests: list[pb.EnsureInstanceRequest] = []
         self.created: list[pb.CreateInstanceRequest] = []
         self.imported: list[pb.ImportModelRequest] = []
@@ -153,7 +153,7 @@ class FakeRegistry(RegistryServicer):
 
     async def EnsureInstance(self, request: pb.EnsureInstanceRequest, context: Context) -> pb.Instance:
         self.ensured.append(request.name)
-        self.wished_ttls.append(request.ttl_seconds if request.HasField("ttl_seconds") else None)
+        self.requested_ttls.append(request.ttl_seconds if request.HasField("ttl_seconds") else None)
         self.ensure_requests.append(request)
         self.asked.set()
         async with reported_errors(context):

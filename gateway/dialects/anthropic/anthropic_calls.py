@@ -1,10 +1,9 @@
 """Anthropic's request bodies as the core's calls. Pure."""
 
-import json
 from collections.abc import Sequence
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_text
 from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat
 from gateway.dialects.anthropic.anthropic_messages import chat_messages
@@ -96,8 +95,7 @@ def output_schema(body: PromptBody) -> JsonSchema | None:
     output = (body.output_config and body.output_config.format) or body.output_format
     if output is None:
         return None
-    # The standard library's encoder: orjson rejects integers of more than 64 bits, which a schema may contain.
-    return JsonSchema(json.dumps(output.schema_, ensure_ascii=False, separators=(",", ":")), False)
+    return JsonSchema(json_text(output.schema_), strict=False)
 
 
 def callable_tools(entries: Sequence[ClientTool], choice: ToolChoiceEntry | None) -> Tools | None:

@@ -1,12 +1,11 @@
 """Anthropic's messages as messages for chat templates. Pure."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_text
 from gateway.core.call import tool_call_entry, tool_message
 from gateway.core.images import EncodedImage, ImageSource, content_of, image_at
 from gateway.dialects.anthropic.anthropic_requests import (
@@ -57,9 +56,7 @@ def assistant_turn(blocks: Sequence[PlacedBlock], names: dict[str, str]) -> Json
                 turn.thoughts.append(thinking)
             case ToolUseBlock():
                 names[block.id] = block.name
-                # The standard library's encoder: orjson rejects integers of more than 64 bits.
-                arguments = json.dumps(block.input, ensure_ascii=False, separators=(",", ":"))
-                turn.calls.append(tool_call_entry(block.id, block.name, arguments))
+                turn.calls.append(tool_call_entry(block.id, block.name, json_text(block.input)))
             case RedactedThinkingBlock():
                 pass  # it is encrypted
             case _:

@@ -1,10 +1,26 @@
 """The output of LM Studio's v1 chat as it grows: the items for the client, and the messages to store."""
 
+import orjson
+
 from atelier.json_types import Json
 from gateway.core.events import Delta, Event, HostedCallBegun, HostedCallEnded, Reasoning, ToolCallDelta
-from gateway.dialects.lmstudio.lmstudio_chat_replies import V1Output, V1Text, call_item, unknown_tool
+from gateway.core.hosted_tool import HostedTool, ToolOutput
+from gateway.core.mcp_server import Endpoint
+from gateway.dialects.lmstudio.lmstudio_chat_replies import (
+    CalledTool,
+    CallFailure,
+    CallResult,
+    FailedCall,
+    ProviderInfo,
+    V1InvalidToolCall,
+    V1Output,
+    V1Text,
+    V1ToolCall,
+)
+from gateway.dialects.lmstudio.lmstudio_requests import MCP_PREFIX
 from gateway.dialects.lmstudio.stored_conversation import stored_message
 from gateway.tools.loop.step_messages import step_messages
+from gateway.tools.loop.toolset import read_arguments
 
 
 class ChatOutput:
@@ -72,3 +88,59 @@ class _Step:
     def calls(self) -> list[HostedCallEnded]:
         """In the order in which the model generated them."""
         return sorted(self.ended, key=lambda each: each.number)
+
+
+def call_item(ended: HostedCallEnded) -> V1ToolCall | V1InvalidToolCall:
+    """A result whose content reports an error is a tool call too; a call without a result is invalid."""
+    if ended.output is None:
+        return {"type": "invalid_tool_call", **call_failure(ended)}
+    return {"type": "tool_call", **call_result(ended, ended.output)}
+
+
+def call_result(ended: HostedCallEnded, output: ToolOutput) -> CallResult:
+    arguments = arguments_object(ended.arguments)
+    return {**called_tool(ended.tool), "arguments": arguments, "output": output_text(output)}
+
+
+def call_failure(ended: HostedCallEnded) -> CallFailure:
+    metadata: FailedCall = {
+        "type": "failed",
+        "tool_name": ended.tool.name,
+        "arguments": arguments_object(ended.arguments),
+        "provider_info": provider_info(ended.tool),
+    }
+    return {"reason": ended.error, "metadata": metadata}
+
+
+def unknown_tool(name: str) -> CallFailure:
+    return {
+        "reason": f'There is no tool "{name[:64]}".',
+        "metadata": {"type": "invalid_name", "tool_name": name},
+    }
+
+
+def called_tool(tool: HostedTool) -> CalledTool:
+    return {"tool": tool.name, "provider_info": provider_info(tool)}
+
+
+def provider_info(tool: HostedTool) -> ProviderInfo:
+    reach = tool.use.server.reach
+    if isinstance(reach, Endpoint) and reach.public_only:
+        return {"type": "ephemeral_mcp", "server_label": tool.label}
+    return {"type": "plugin", "plugin_id": f"{MCP_PREFIX}{tool.label}"}
+
+
+def arguments_object(arguments: str) -> Json:
+    """The arguments as an object; empty if they are not one, as when max_tokens cut them off."""
+    return read_arguments(arguments) or {}
+
+
+def output_text(output: ToolOutput) -> str:
+    """MCP's content as the text of a JSON array."""
+    content = [
+        {"type": "text", "text": piece}
+        if isinstance(piece, str)
+        else {"type": "image", "data": piece.data, "mimeType": piece.media_type}
+        for piece in output.pieces
+    ]
+    return orjson.dumps(content).decode()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired
 
-import orjson
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
@@ -17,14 +16,9 @@ from atelier.errors import (
 )
 from atelier.generation_types import Statistics
 from atelier.json_types import Json
-from gateway.core.events import Elicited, HostedCallEnded
-from gateway.core.hosted_tool import HostedTool, ToolOutput
-from gateway.core.mcp_server import Endpoint
-from gateway.dialects.lmstudio.lmstudio_requests import MCP_PREFIX
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm
 from gateway.http.server_sent_events import named_frame
-from gateway.tools.loop.toolset import read_arguments
 
 
 class V1Text(TypedDict):
@@ -232,78 +226,6 @@ def chat_result(instance_id: str, output: Sequence[V1Output], stats: V1Stats, re
     if response_id is not None:
         result["response_id"] = response_id
     return result
-
-
-def call_item(ended: HostedCallEnded) -> V1ToolCall | V1InvalidToolCall:
-    """A result whose content reports an error is a tool call too; a call without a result is invalid."""
-    if ended.output is None:
-        return {"type": "invalid_tool_call", **call_failure(ended)}
-    return {"type": "tool_call", **call_result(ended, ended.output)}
-
-
-def call_result(ended: HostedCallEnded, output: ToolOutput) -> CallResult:
-    arguments = arguments_object(ended.arguments)
-    return {**called_tool(ended.tool), "arguments": arguments, "output": output_text(output)}
-
-
-def call_failure(ended: HostedCallEnded) -> CallFailure:
-    metadata: FailedCall = {
-        "type": "failed",
-        "tool_name": ended.tool.name,
-        "arguments": arguments_object(ended.arguments),
-        "provider_info": provider_info(ended.tool),
-    }
-    return {"reason": ended.error, "metadata": metadata}
-
-
-def unknown_tool(name: str) -> CallFailure:
-    return {
-        "reason": f'There is no tool "{name[:64]}".',
-        "metadata": {"type": "invalid_name", "tool_name": name},
-    }
-
-
-def called_tool(tool: HostedTool) -> CalledTool:
-    return {"tool": tool.name, "provider_info": provider_info(tool)}
-
-
-def provider_info(tool: HostedTool) -> ProviderInfo:
-    reach = tool.use.server.reach
-    if isinstance(reach, Endpoint) and reach.public_only:
-        return {"type": "ephemeral_mcp", "server_label": tool.label}
-    return {"type": "plugin", "plugin_id": f"{MCP_PREFIX}{tool.label}"}
-
-
-def elicitation_event(event: Elicited) -> ToolCallElicitation:
-    question = event.question
-    elicitation: ToolCallElicitation = {
-        "type": "tool_call.elicitation",
-        "id": event.question_id,
-        "tool": event.tool.name,
-        "provider_info": provider_info(event.tool),
-        "message": question.message,
-    }
-    if question.schema is not None:
-        elicitation["requested_schema"] = dict(question.schema)
-    else:
-        elicitation["url"] = question.url
-    return elicitation
-
-
-def arguments_object(arguments: str) -> Json:
-    """The arguments as an object; empty if they are not one, as when max_tokens cut them off."""
-    return read_arguments(arguments) or {}
-
-
-def output_text(output: ToolOutput) -> str:
-    """MCP's content as the text of a JSON array."""
-    content = [
-        {"type": "text", "text": piece}
-        if isinstance(piece, str)
-        else {"type": "image", "data": piece.data, "mimeType": piece.media_type}
-        for piece in output.pieces
-    ]
-    return orjson.dumps(content).decode()
 
 
 ERROR_TYPES = (

@@ -50,7 +50,7 @@ class LMStudioChatRoutes:
             Route(
                 "POST /api/v1/chat",
                 self.chat,
-                "Answer a chat that the server keeps (LM Studio v1)",
+                "Answer a chat that the server stores (LM Studio v1)",
                 body=V1ChatBody,
                 request={"model": MODEL, "input": "Hi"},
                 errors=(*HOSTED, ResponseNotFound),

@@ -25,18 +25,21 @@ from gateway.core.events import (
 from gateway.core.hosted_tool import HostedTool
 from gateway.core.inference import Answering
 from gateway.core.load_progress import LoadProgress
-from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
-from gateway.dialects.lmstudio.lmstudio_chat_replies import (
-    V1Chat,
-    V1ChatEvent,
+from gateway.dialects.lmstudio.lmstudio_chat_output import (
+    ChatOutput,
     arguments_object,
     call_failure,
     call_result,
     called_tool,
+    provider_info,
+    unknown_tool,
+)
+from gateway.dialects.lmstudio.lmstudio_chat_replies import (
+    ToolCallElicitation,
+    V1Chat,
+    V1ChatEvent,
     chat_result,
     chat_stats,
-    elicitation_event,
-    unknown_tool,
 )
 from gateway.dialects.reply import EventStream, around_text, send_part
 from gateway.http.server_sent_events import named_frame
@@ -176,6 +179,22 @@ class ChatRenderer:
             return b""
         self._prompt_done = None
         return PROMPT_END
+
+
+def elicitation_event(event: Elicited) -> ToolCallElicitation:
+    question = event.question
+    elicitation: ToolCallElicitation = {
+        "type": "tool_call.elicitation",
+        "id": event.question_id,
+        "tool": event.tool.name,
+        "provider_info": provider_info(event.tool),
+        "message": question.message,
+    }
+    if question.schema is not None:
+        elicitation["requested_schema"] = dict(question.schema)
+    else:
+        elicitation["url"] = question.url
+    return elicitation
 
 
 class ChatStream(EventStream):

@@ -56,7 +56,7 @@ class LMStudioRoutes:
             Route(
                 "POST /api/v0/chat/completions",
                 self.v0_chat_completions,
-                "Answer a chat, with statistics",
+                "Answer a chat, with statistics (LM Studio v0)",
                 body=V0ChatBody,
                 request={"model": MODEL, "messages": HI, "max_tokens": 32},
                 errors=HOSTED,
@@ -66,7 +66,7 @@ class LMStudioRoutes:
             Route(
                 "POST /api/v0/completions",
                 self.v0_completions,
-                "Continue a text, with statistics",
+                "Continue a text, with statistics (LM Studio v0)",
                 body=V0CompletionBody,
                 request={"model": MODEL, "prompt": "The capital of Norway is", "max_tokens": 4},
                 errors=INFERENCE,
@@ -76,7 +76,7 @@ class LMStudioRoutes:
             Route(
                 "POST /api/v0/embeddings",
                 self._embeddings,
-                "Texts to vectors (LM Studio v0)",
+                "Compute embeddings of texts (LM Studio v0)",
                 body=EmbeddingBody,
                 request={"model": "nomic-embed-text-v1.5", "input": ["a fjord", "a mountain"]},
                 errors=INFERENCE,
@@ -94,7 +94,7 @@ class LMStudioRoutes:
             Route(
                 "POST /api/v1/models/load",
                 self.v1_load,
-                "Load a model: one more instance",
+                "Load one more instance of a model (LM Studio v1)",
                 body=LoadBody,
                 request={"model": MODEL, "context_length": 2048},
                 errors=(ModelNotFound, AlreadyExists, LoadFailed),
@@ -103,7 +103,7 @@ class LMStudioRoutes:
             Route(
                 "POST /api/v1/models/unload",
                 self.v1_unload,
-                "Unload an instance",
+                "Unload an instance (LM Studio v1)",
                 body=UnloadBody,
                 request={"instance_id": "huggingfacetb/smollm2-135m-instruct:2"},
                 errors=(InstanceNotFound,),

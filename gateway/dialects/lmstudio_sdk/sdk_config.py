@@ -7,13 +7,12 @@ Where two layers set one field, the later one wins. Keys and value wrappers are 
 (atelier/settings/lmstudio_preset.py); this module adds the keys that do not correspond to one setting.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import get_args
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_text
 from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value
 from atelier.settings.preset import check_settings
 from atelier.settings.settings_table import TABLE, Group, Setting
@@ -113,7 +112,7 @@ def constraint(fields: Json) -> Constraint | None:
         return Gbnf(structured.gbnf_grammar)
     if structured.json_schema is None:
         return JsonObject()
-    return JsonSchema(json.dumps(structured.json_schema, ensure_ascii=False, separators=(",", ":")))
+    return JsonSchema(json_text(structured.json_schema))
 
 
 def tools(fields: Json) -> Tools | None:

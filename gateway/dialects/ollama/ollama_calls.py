@@ -1,10 +1,9 @@
 """Ollama's request bodies as the core's calls. Pure."""
 
-import json
 from collections.abc import Sequence
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import Json
+from atelier.json_types import Json, json_text
 from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text
 from gateway.core.images import EncodedImage, content_of
@@ -90,8 +89,7 @@ def settings(options: OllamaOptions) -> Json:
 
 def constraint(output: str | Json | None) -> Constraint | None:
     if isinstance(output, dict):
-        # The standard library's encoder: orjson rejects integers of more than 64 bits, which a schema may contain.
-        return JsonSchema(json.dumps(output, ensure_ascii=False, separators=(",", ":")))
+        return JsonSchema(json_text(output))
     return JsonObject() if output else None
 
 

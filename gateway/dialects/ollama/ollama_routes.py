@@ -114,7 +114,7 @@ class OllamaRoutes:
             Route(
                 "POST /api/embed",
                 self.embed,
-                "Texts to vectors (Ollama)",
+                "Compute embeddings of texts (Ollama)",
                 body=OllamaEmbedBody,
                 request={"model": "nomic-embed-text-v1.5", "input": ["a fjord"]},
                 errors=INFERENCE,
@@ -123,23 +123,23 @@ class OllamaRoutes:
             Route(
                 "POST /api/embeddings",
                 self.embeddings,
-                "A text to a vector (Ollama, older)",
+                "Compute the embedding of one text (Ollama, earlier form)",
                 body=OllamaEmbeddingsBody,
                 request={"model": "nomic-embed-text-v1.5", "prompt": "a fjord"},
                 errors=INFERENCE,
                 reply=OllamaVector,
             ),
-            Route("GET /api/tags", self.tags, "List what requests may name (Ollama)", reply=OllamaTags),
+            Route("GET /api/tags", self.tags, "List the available models (Ollama)", reply=OllamaTags),
             Route(
                 "POST /api/show",
                 self.show,
-                "What is known of a model (Ollama)",
+                "Show a model's details (Ollama)",
                 body=OllamaModelBody,
                 request={"model": MODEL},
                 errors=(ModelNotFound,),
                 reply=OllamaModel,
             ),
-            Route("GET /api/ps", self.processes, "List what is loaded (Ollama)", reply=OllamaProcesses),
+            Route("GET /api/ps", self.processes, "List the loaded models (Ollama)", reply=OllamaProcesses),
             Route(
                 "POST /api/pull",
                 self.pull,
@@ -160,8 +160,8 @@ class OllamaRoutes:
                 errors=(ModelNotFound, Conflict),
                 media=None,
             ),
-            Route("GET /api/version", self.version, "Which of Ollama's APIs this is", reply=OllamaVersion),
-            Route("HEAD /", self.head, "Whether a server is here (Ollama)", media=None),
+            Route("GET /api/version", self.version, "The supported version of Ollama's API", reply=OllamaVersion),
+            Route("HEAD /", self.head, "Check that a server is running (Ollama)", media=None),
         )
 
     async def chat(self, request: Request) -> Response:

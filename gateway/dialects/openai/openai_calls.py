@@ -1,12 +1,12 @@
 """OpenAI's bodies to the core's calls. Pure."""
 
-import json
 from typing import Any
 
 from pydantic import BaseModel
 
 from atelier.adapters import AdapterScale
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.json_types import json_text
 from atelier.settings import TABLE
 from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text, Tokens
@@ -287,9 +287,7 @@ def format_constraint(format: ResponseFormat | None) -> Constraint | None:
         raise InvalidRequest("response_format.json_schema: is required", param="response_format.json_schema")
     if format.json_schema.schema_ is None:
         return JsonObject()
-    # The standard library's encoder: orjson rejects integers of more than 64 bits, which a schema may contain.
-    text = json.dumps(format.json_schema.schema_, ensure_ascii=False, separators=(",", ":"))
-    return JsonSchema(text, format.json_schema.strict)
+    return JsonSchema(json_text(format.json_schema.schema_), format.json_schema.strict)
 
 
 def prompt_inputs(prompt: str | list[str] | list[int] | list[list[int]]) -> list[PromptInput]:

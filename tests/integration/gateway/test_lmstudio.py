@@ -93,8 +93,8 @@ async def test_an_instances_own_draft_model_may_be_named_and_no_other(
         own = await http.post("/api/v0/chat/completions", json={**body, "draft_model": "small"})
         other = await http.post("/api/v0/chat/completions", json={**body, "draft_model": "large"})
     assert own.status_code == 200
-    told = {name: value for name, value in own.json()["stats"].items() if "draft" in name}
-    assert told == {
+    draft_stats = {name: value for name, value in own.json()["stats"].items() if "draft" in name}
+    assert draft_stats == {
         "draft_model": "acme/small",
         "total_draft_tokens_count": 5,
         "accepted_draft_tokens_count": 3,

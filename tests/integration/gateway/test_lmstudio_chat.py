@@ -28,11 +28,11 @@ PROMPT = [
     ("prompt_processing.end", {}),
 ]
 
-Told = tuple[str, dict[str, Any]]
+NamedEvent = tuple[str, dict[str, Any]]
 
 
-def told(text: str) -> list[Told]:
-    """The events by name, what else their data has, and nothing of anything else."""
+def events_of(text: str) -> list[NamedEvent]:
+    """The events by name, with the rest of their data; the text contains nothing else."""
     *frames, rest = text.split("\n\n")
     assert rest == ""
     events = []
@@ -44,9 +44,9 @@ def told(text: str) -> list[Told]:
     return events
 
 
-def joined(events: list[Told]) -> list[Told]:
-    """Deltas that follow one another as one, and of progress the last: how many there are depends on the speed."""
-    result: list[Told] = []
+def joined(events: list[NamedEvent]) -> list[NamedEvent]:
+    """Successive deltas as one, and of progress the last: how many there are depends on the speed."""
+    result: list[NamedEvent] = []
     for name, values in events:
         kind = name.rpartition(".")[2]
         if kind in ("delta", "progress") and result and result[-1][0] == name:
@@ -56,7 +56,7 @@ def joined(events: list[Told]) -> list[Told]:
     return result
 
 
-def names(events: list[Told]) -> list[str]:
+def names(events: list[NamedEvent]) -> list[str]:
     return [name for name, _ in events]
 
 
@@ -110,14 +110,14 @@ async def test_a_reply_has_output_figures_and_an_id(gateway: RunningGateway, reg
     assert reply["response_id"].startswith("resp_")
 
 
-async def test_a_stream_tells_of_everything_in_order_and_agrees_with_the_whole(
+async def test_a_stream_reports_everything_in_order_and_agrees_with_the_whole_reply(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     await warm(gateway, registry, reasoning="let me see", text="four five")
     whole = (await ask(gateway)).json()
     reply = await ask(gateway, stream=True)
     assert reply.headers["content-type"].startswith("text/event-stream")
-    *events, (last, end) = joined(told(reply.text))
+    *events, (last, end) = joined(events_of(reply.text))
     assert events == [
         ("chat.start", {"model_instance_id": KEY}),
         *PROMPT,
@@ -136,10 +136,10 @@ async def test_a_stream_tells_of_everything_in_order_and_agrees_with_the_whole(
     assert set(result["stats"]) == FIGURES
 
 
-async def test_a_cold_models_load_is_told_as_the_registry_tells_it(
+async def test_the_load_of_a_cold_model_is_reported_as_the_registry_reports_it(
     gateway: RunningGateway, registry: FakeRegistry, cold: str
 ) -> None:
-    events: list[Told] = []
+    events: list[NamedEvent] = []
     async with gateway.client() as http:
         streaming = http.stream("POST", PATH, json={**STREAM, "model": cold})
         opening = asyncio.create_task(streaming.__aenter__())
@@ -165,19 +165,19 @@ async def test_a_cold_models_load_is_told_as_the_registry_tells_it(
     assert registry.loads == 1
 
 
-async def frames_of(reply: httpx.Response) -> AsyncIterator[Told]:
+async def frames_of(reply: httpx.Response) -> AsyncIterator[NamedEvent]:
     text = ""
     async for piece in reply.aiter_text():
         text += piece
         while "\n\n" in text:
             frame, _, text = text.partition("\n\n")
-            (event,) = told(f"{frame}\n\n")
+            (event,) = events_of(f"{frame}\n\n")
             yield event
 
 
-async def test_a_load_that_nobody_saw_begin_is_told_too(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_load_whose_start_was_not_seen_is_reported_too(gateway: RunningGateway, registry: FakeRegistry) -> None:
     reply = await ask(gateway, stream=True)
-    events = told(reply.text)
+    events = events_of(reply.text)
     assert names(events)[:4] == ["chat.start", "model_load.start", "model_load.progress", "model_load.end"]
     assert events[0][1] == {"model_instance_id": KEY}
     whole = (await ask(gateway)).json()
@@ -212,7 +212,7 @@ async def test_a_load_that_fails_midway_is_an_error_event(
     asking = asyncio.create_task(ask(gateway, model=cold, stream=True))
     await asyncio.wait_for(registry.asked.wait(), PATIENCE)
     registry.released.set()
-    events = told((await asyncio.wait_for(asking, PATIENCE)).text)
+    events = events_of((await asyncio.wait_for(asking, PATIENCE)).text)
     assert names(events) == ["chat.start", "model_load.start", "model_load.progress", "error", "chat.end"]
     assert events[-2][1]["error"]["code"] == "insufficient_memory"
     assert "response_id" not in events[-1][1]["result"]
@@ -223,7 +223,7 @@ async def test_what_a_worker_refuses_after_a_load_is_an_error_event_and_otherwis
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     long = {"input": "word " * 5000, "stream": True}
-    cold = told((await ask(gateway, **long)).text)
+    cold = events_of((await ask(gateway, **long)).text)
     assert names(cold)[-3:] == ["model_load.end", "error", "chat.end"]
     assert cold[-2][1]["error"] == {**cold[-2][1]["error"], "code": "context_length_exceeded"}
     await until(lambda: gateway.gateway.watcher.snapshot.instances)
@@ -236,7 +236,7 @@ async def test_a_chat_goes_on_from_any_of_its_responses(gateway: RunningGateway,
     root = (await ask(gateway, system_prompt="Be brief.")).json()["response_id"]
     left = (await ask(gateway, input="left", previous_response_id=root)).json()["response_id"]
     right = await ask(gateway, input="right", previous_response_id=root, system_prompt="Rhyme.", stream=True)
-    right_id = told(right.text)[-1][1]["result"]["response_id"]
+    right_id = events_of(right.text)[-1][1]["result"]["response_id"]
     await ask(gateway, input="left again", previous_response_id=left)
     await ask(gateway, input="right again", previous_response_id=right_id)
     chats = [[(each["role"], each["content"]) for each in prompt.messages] for prompt in prompts]
@@ -286,11 +286,11 @@ async def test_another_keys_response_is_not_found(registry: FakeRegistry) -> Non
         assert (await theirs.post(PATH, json=body)).status_code == 404
 
 
-async def test_what_is_not_to_be_kept_has_no_id(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_response_that_is_not_stored_has_no_id(gateway: RunningGateway, registry: FakeRegistry) -> None:
     whole = await ask(gateway, store=False)
     streamed = await ask(gateway, store=False, stream=True)
     assert "response_id" not in whole.json()
-    assert "response_id" not in told(streamed.text)[-1][1]["result"]
+    assert "response_id" not in events_of(streamed.text)[-1][1]["result"]
     assert registry.responses == {}
 
 
@@ -304,7 +304,7 @@ async def test_without_a_registry_answers_cannot_be_continued_but_are_given(
     whole = (await ask(gateway)).json()
     assert whole["output"] == [{"type": "message", "content": "one two three"}]
     assert "response_id" not in whole
-    assert "response_id" not in told((await ask(gateway, stream=True)).text)[-1][1]["result"]
+    assert "response_id" not in events_of((await ask(gateway, stream=True)).text)[-1][1]["result"]
     refused = await ask(gateway, previous_response_id=kept, stream=True)
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
 
@@ -317,7 +317,7 @@ async def test_a_worker_that_dies_is_an_error_and_then_the_end(gateway: RunningG
             text += piece
             if "message.delta" in text and KEY in registry.workers:
                 await registry.kill_worker(KEY)
-    events = joined(told(text))
+    events = joined(events_of(text))
     assert names(events)[-4:] == ["message.start", "message.delta", "error", "chat.end"]
     assert events[-2][1]["error"]["code"] == "worker_lost"
     result = events[-1][1]["result"]
@@ -330,7 +330,7 @@ async def test_a_worker_that_dies_is_an_error_and_then_the_end(gateway: RunningG
     assert busy(gateway) == 0
 
 
-async def test_a_prompt_that_another_worker_begins_again_is_told_once(
+async def test_a_prompt_that_another_worker_restarts_is_reported_once(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     await warm(gateway, registry, hang_after_tokens=0)
@@ -341,7 +341,7 @@ async def test_a_prompt_that_another_worker_begins_again_is_told_once(
             if '"progress":0.6' in text and registry.script:
                 registry.script = {}
                 await registry.kill_worker(KEY)
-    events = told(text)
+    events = events_of(text)
     assert [values["progress"] for name, values in events if name.endswith(".progress")] == [2 / 3, 1.0]
     assert names(events).count("prompt_processing.end") == 1
     assert names(joined(events))[-4:] == ["message.start", "message.delta", "message.end", "chat.end"]
@@ -385,7 +385,7 @@ async def test_a_stop_in_a_load_is_an_error_event(gateway: RunningGateway, regis
     asking = asyncio.create_task(ask(gateway, model=cold, stream=True))
     await asyncio.wait_for(registry.asked.wait(), PATIENCE)
     await gateway.gateway.drain(0.05)
-    events = told((await asyncio.wait_for(asking, PATIENCE)).text)
+    events = events_of((await asyncio.wait_for(asking, PATIENCE)).text)
     assert names(events) == ["chat.start", "model_load.start", "error", "chat.end"]
     assert events[2][1]["error"]["code"] == "draining"
     registry.released.set()
@@ -488,7 +488,7 @@ async def test_what_is_no_request_is_refused(gateway: RunningGateway, content: b
     assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request")
 
 
-async def test_who_has_no_key_is_told_in_the_same_form(registry: FakeRegistry) -> None:
+async def test_a_missing_key_is_reported_in_the_same_form(registry: FakeRegistry) -> None:
     async with running_gateway(registry, api_key="secret") as gateway, gateway.client() as http:
         reply = await http.post(PATH, json=CHAT)
     assert (reply.status_code, reply.json()["error"]["type"]) == (401, "invalid_request")

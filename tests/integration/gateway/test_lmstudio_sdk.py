@@ -64,7 +64,7 @@ async def test_a_model_is_loaded_once_and_then_found(gateway: RunningGateway, re
     assert (registry.loads, progress[0], progress[-1]) == (1, 0.0, 1.0)
 
 
-async def test_a_load_tells_how_far_it_is(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_load_reports_its_progress(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.hold_loads = True
     progress: list[float] = []
     loading = asyncio.create_task(
@@ -99,11 +99,11 @@ async def test_a_new_instance_has_its_name_configuration_and_ttl(
         model = client.llm.load_new_instance("tiny", "mine", ttl=90, config=config)
         return model.identifier, model.get_load_config().to_dict(), model.get_context_length(), model.get_info()
 
-    identifier, told, length, info = await with_client(gateway, load)
+    identifier, reported, length, info = await with_client(gateway, load)
     request = registry.created[-1]
     assert (identifier, request.identifier, request.ttl_seconds) == ("mine", "mine", 90)
     assert (request.load.context_length, request.load.gpu_layers, request.load.kv_type) == (2048, 15, "q8_0")
-    assert (told, length) == (config, 2048)
+    assert (reported, length) == (config, 2048)
     assert (info.identifier, info.model_key, info.context_length) == ("mine", KEY, 2048)
 
 
@@ -155,7 +155,7 @@ async def test_a_chat_has_its_answer_statistics_and_configuration(gateway: Runni
     assert held["repeatPenalty"] == 1.1
 
 
-async def test_a_stream_tells_its_parts_and_its_progress(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_stream_reports_its_parts_and_its_progress(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"slice_tokens": 2}
 
     def stream(client: lmstudio.Client) -> Any:
@@ -176,12 +176,12 @@ async def test_a_stream_tells_its_parts_and_its_progress(gateway: RunningGateway
     assert messages[0].content[0].text == "one two three four"
 
 
-async def test_a_text_is_completed_as_it_is(gateway: RunningGateway) -> None:
+async def test_a_text_is_completed_without_a_template(gateway: RunningGateway) -> None:
     result = await with_client(gateway, lambda client: client.llm.model("tiny").complete("Once upon"))
     assert result.content == "Once upon"
 
 
-async def test_reasoning_is_told_apart_and_stands_between_tags(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_reasoning_is_separate_and_enclosed_in_tags(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"reasoning": "let me think", "text": "done"}
 
     def stream(client: lmstudio.Client) -> Any:
@@ -358,7 +358,7 @@ async def test_an_unknown_model_is_an_error_with_near_names(gateway: RunningGate
             assert KEY in str(caught.value)
 
 
-async def test_a_model_that_is_not_loaded_has_no_instance_to_tell_of(gateway: RunningGateway) -> None:
+async def test_a_model_that_is_not_loaded_has_no_instance_info(gateway: RunningGateway) -> None:
     with pytest.raises(lmstudio.LMStudioModelNotFoundError, match="is loaded"):
         await with_client(gateway, lambda client: client.llm._create_handle("tiny").get_load_config())
 
@@ -376,7 +376,7 @@ async def test_a_preset_holds_where_the_request_is_silent(gateway: RunningGatewa
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "match"),
     [
         ({"temperature": 7.0}, r"llm\.prediction\.temperature: "),
         ({"stopStrings": [""]}, r"llm\.prediction\.stopStrings: "),
@@ -385,8 +385,8 @@ async def test_a_preset_holds_where_the_request_is_silent(gateway: RunningGatewa
         ({"toolCallStopStrings": ["x"]}, "stopStrings"),
     ],
 )
-async def test_what_cannot_be_is_refused_by_name(gateway: RunningGateway, config: Any, told: str) -> None:
-    with pytest.raises(lmstudio.LMStudioServerError, match=told):
+async def test_an_invalid_setting_is_rejected_by_name(gateway: RunningGateway, config: Any, match: str) -> None:
+    with pytest.raises(lmstudio.LMStudioServerError, match=match):
         await with_client(gateway, lambda client: client.llm.model("tiny").respond("hi", config=config))
 
 

@@ -97,7 +97,7 @@ async def test_a_prompt_is_answered_whole_and_streamed(client: ollama.AsyncClien
     assert (parts[-1].done_reason, parts[-1].eval_count) == ("stop", whole.eval_count)
 
 
-async def test_who_wants_no_thinking_gets_none(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
+async def test_thinking_is_omitted_on_request(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
     registry.script = {"reasoning": "let me see"}
     whole = await client.chat("tiny", WORDS, think=False)
     parts = [part async for part in await client.chat("tiny", WORDS, think=False, stream=True)]
@@ -194,7 +194,7 @@ async def test_a_model_is_loaded_and_unloaded_without_a_prompt(
 ) -> None:
     loaded = await client.generate("tiny", keep_alive="10m")
     assert (loaded.response, loaded.done, loaded.done_reason) == ("", True, "load")
-    assert (registry.ensured, registry.wished_ttls) == ([KEY], [600.0])
+    assert (registry.ensured, registry.requested_ttls) == ([KEY], [600.0])
     await registry.start_instance()
     await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
     assert (await client.chat("tiny:latest")).done_reason == "load"
@@ -214,7 +214,7 @@ async def test_how_long_a_model_stays_is_said_by_who_has_it_loaded(
     client: ollama.AsyncClient, registry: FakeRegistry, keep_alive: Any, ttl: float | None
 ) -> None:
     assert (await client.chat("tiny", WORDS, keep_alive=keep_alive)).done_reason == "stop"
-    assert registry.wished_ttls == [ttl]
+    assert registry.requested_ttls == [ttl]
 
 
 async def test_models_are_listed_with_what_is_known_of_them(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
@@ -495,9 +495,7 @@ async def test_a_pull_ends_with_an_error_when_the_server_stops(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_what_stands_against_a_pull_is_a_status(
-    gateway: RunningGateway, registry: FakeRegistry, stream: bool
-) -> None:
+async def test_what_prevents_a_pull_is_a_status(gateway: RunningGateway, registry: FakeRegistry, stream: bool) -> None:
     assert (await send(gateway, "POST", "/api/pull", {"model": "llama3.2:1b", "stream": stream}))[0] == 404
     registry.fail_with = DiskFull("full")
     body = {"name": "acme/tiny-gguf", "stream": stream}

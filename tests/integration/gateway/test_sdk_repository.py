@@ -85,7 +85,7 @@ async def test_a_wrong_question_about_the_hub_is_refused(
 
 
 @pytest.mark.usefixtures("found")
-async def test_a_download_tells_how_far_it_is_until_its_model_can_be_loaded(
+async def test_a_download_reports_its_progress_until_its_model_can_be_loaded(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     seen: list[Any] = []
@@ -114,8 +114,8 @@ async def test_a_download_tells_how_far_it_is_until_its_model_can_be_loaded(
 async def test_what_is_there_is_not_downloaded_again(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with open_socket(gateway, "repository") as frames:
         await frames.open("downloadModel", {"downloadIdentifier": KEY})
-        told, _ = await frames.receive_until("channelClose")
-    assert told["message"] == {"type": "success", "defaultIdentifier": KEY}
+        message, _ = await frames.receive_until("channelClose")
+    assert message["message"] == {"type": "success", "defaultIdentifier": KEY}
     assert registry.downloads == {}
 
 
@@ -153,16 +153,16 @@ async def test_a_download_goes_on_without_a_client_that_is_gone(
     async with open_socket(gateway, "repository") as frames:
         await begun(frames, registry)
         come(registry)
-        told = (await frames.receive_until("channelClose"))[-2]["message"]
-    assert told == {"type": "success", "defaultIdentifier": NEW}
+        message = (await frames.receive_until("channelClose"))[-2]["message"]
+    assert message == {"type": "success", "defaultIdentifier": NEW}
 
 
-async def test_why_a_download_failed_is_told(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_the_reason_of_a_failed_download_is_reported(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with open_socket(gateway, "repository") as frames:
         await begun(frames, registry)
         registry.set_download(state=pb.DOWNLOAD_FAILED, error=to_message(DiskFull("full")))
-        told = (await frames.receive_until("channelError"))[-1]["error"]
-        assert (told["title"], told["errorData"]["status"]) == ("full", 507)
+        error = (await frames.receive_until("channelError"))[-1]["error"]
+        assert (error["title"], error["errorData"]["status"]) == ("full", 507)
     registry.fail_with = HubUnavailable("away")
     async with async_client(gateway) as client:
         with pytest.raises(lmstudio.LMStudioServerError, match="away"):

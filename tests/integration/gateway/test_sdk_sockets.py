@@ -28,7 +28,7 @@ async def no_traceback() -> AsyncIterator[None]:
 
 
 async def refusal(gateway: RunningGateway, namespace: str = "llm", **options: Any) -> tuple[int, Any]:
-    """What a socket that is not let in is answered."""
+    """The reply to a rejected socket."""
     with pytest.raises(InvalidStatus) as caught:
         async with bare_socket(gateway, namespace, **options):
             pass
@@ -100,7 +100,7 @@ async def test_no_other_path_opens_a_socket_with_or_without_a_key(registry: Fake
         '{"authVersion": 1, "clientIdentifier": "' + "a" * 5000 + '", "clientPasskey": "b"}',
     ],
 )
-async def test_a_wrong_first_frame_is_told_and_ends_the_socket(gateway: RunningGateway, first: str) -> None:
+async def test_a_wrong_first_frame_is_reported_and_ends_the_socket(gateway: RunningGateway, first: str) -> None:
     async with bare_socket(gateway) as frames:
         await frames.connection.send(first)
         assert (await frames.receive())["success"] is False
@@ -301,8 +301,8 @@ async def test_a_number_that_is_in_use_is_not_given_twice(gateway: RunningGatewa
         await frames.open("predict", prediction("ho"))
         assert "in use" in (await frames.receive())["warning"]
         registry.workers[KEY].engine.release()
-        told = await frames.receive_until("success")
-    assert [each["message"]["fragment"]["content"] for each in told if "fragment" in each["message"]] == ["hi"]
+        received = await frames.receive_until("success")
+    assert [each["message"]["fragment"]["content"] for each in received if "fragment" in each["message"]] == ["hi"]
 
 
 async def test_a_socket_has_only_so_many_channels(gateway: RunningGateway, registry: FakeRegistry) -> None:
@@ -354,7 +354,7 @@ async def test_a_channel_that_is_cancelled_at_once_ends_all_the_same(gateway: Ru
         await frames.cancel()
         ends = (await frames.receive_until("channelClose"))[-2:]
         assert ends[0]["message"]["stats"]["stopReason"] == "userStopped"
-        await frames.cancel()  # too late, and nothing comes of it
+        await frames.cancel()  # too late: it has no effect
         assert (await frames.call("listLoaded"))["type"] == "rpcResult"
 
 
@@ -366,8 +366,8 @@ async def test_a_client_that_does_not_read_holds_nobody_up(gateway: RunningGatew
         await other.open("predict", prediction("hi", maxPredictedTokens={"checked": True, "value": 3}))
         assert (await other.receive_until("channelClose"))[-2]["message"]["stats"]["predictedTokensCount"] == 3
         await until(lambda: registry.workers[KEY].engine.figures().active == 0)  # the worker is done, unread
-        told = await slow.receive_until("channelClose")
-    text = "".join(each["message"]["fragment"]["content"] for each in told if "fragment" in each.get("message", {}))
+        received = await slow.receive_until("channelClose")
+    text = "".join(each["message"]["fragment"]["content"] for each in received if "fragment" in each.get("message", {}))
     assert len(text) == 2000 * 10_001 - 1
 
 
