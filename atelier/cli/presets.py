@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote, urlencode
 
 import typer
@@ -222,7 +222,7 @@ def _group_and_name(named: str) -> tuple[str, str]:
     return groups[0], key
 
 
-def _value(group: str, key: str, text: str) -> Any:
+def _value(group: str, key: str, text: str) -> object:
     """The text itself for settings of text; otherwise the value that it is as JSON."""
     if text.startswith("@"):
         try:
@@ -242,11 +242,11 @@ def _known_row(preset: Json) -> list[str]:
     return [preset["name"], str(preset["version"]), preset["model"] or "", settings]
 
 
-def _entries(preset: Json) -> list[tuple[str, str, Any]]:
+def _entries(preset: Json) -> list[tuple[str, str, object]]:
     return [(group, key, value) for group in TABLE for key, value in preset[group].items()]
 
 
-def _shown(value: Any, longest: int = LONGEST_SHOWN) -> str:
+def _shown(value: object, longest: int = LONGEST_SHOWN) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

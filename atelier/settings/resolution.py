@@ -5,8 +5,9 @@ request → preset → the instance's own → the model's default → the file's
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from atelier.json_types import Json
 from atelier.settings.declaration import SettingValue
 from atelier.settings.groups import Inference, Load, Prompt
 from atelier.settings.settings_table import TABLE, Setting, rows_of
@@ -43,7 +44,7 @@ class Resolved(Generic[G]):
 
     def build(self) -> G:
         """As the group's dataclass."""
-        values: dict[str, Any] = {name: entry.value for name, entry in self.values.items()}
+        values: Json = {name: entry.value for name, entry in self.values.items()}
         return self.kind(**values)
 
 
