@@ -3,10 +3,10 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from atelier.adapters import AdapterScale
 from atelier.json_types import Json
+from atelier.settings.declaration import SettingValue
 from atelier.submission import Constraint, Echo, Tools
 from gateway.core.images import ImageSource, set_apart
 
@@ -69,8 +69,8 @@ class Call:
     model: str  # as the client wrote it
     prompts: list[PromptInput]
     tools: Tools | None = None  # that the completion of a chat may call
-    template_arguments: Mapping[str, Any] = field(default_factory=dict)  # further variables of the chat template
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    template_arguments: Mapping[str, object] = field(default_factory=dict)  # further variables of the chat template
+    settings: Mapping[str, SettingValue | None] = field(default_factory=dict)
     constraint: Constraint | None = None
     choices: int = 1  # for each prompt
     logprobs: int | None = None  # of every token, with this many of the most likely tokens
@@ -83,7 +83,13 @@ class Call:
     lora: Sequence[AdapterScale] = ()  # empty: the instance's own scales
     preset: str | None = None  # its settings apply where the request sets none
     ttl: float | None = None  # idle seconds after which a model loaded for this is unloaded; negative: never
-    load: Mapping[str, Any] = field(default_factory=dict)  # settings of a model loaded for this
+    load: Mapping[str, object] = field(default_factory=dict)  # settings of a model loaded for this
+
+    @property
+    def stop_strings(self) -> Sequence[object]:
+        """Those that the request itself sets."""
+        stop = self.settings.get("stop")
+        return stop if isinstance(stop, list) else ()
 
     @property
     def images(self) -> Sequence[ImageSource]:

@@ -7,11 +7,11 @@ request → preset that it names → the instance's own → the model's default 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from atelier.errors import InvalidRequest, ModelNotFound, PresetNotFound
 from atelier.names import InstanceName, ModelName, find_name, near_hint
 from atelier.settings import BUILT_IN, MODEL_FILE, Inference, Layer, Prompt, Resolved, Value, resolve
+from atelier.settings.declaration import SettingValue
 from atelier.settings.preset import Preset, Settings
 from atelier.settings.resolution import load_settings, preset_layers
 from atelier.settings.settings_table import TABLE
@@ -96,7 +96,11 @@ def effective(layers: list[Layer]) -> Effective:
 
 
 def layers_of(
-    requested: Mapping[str, Any], preset: Preset | None, default: Preset | None, model: Model, instance: Instance | None
+    requested: Mapping[str, SettingValue | None],
+    preset: Preset | None,
+    default: Preset | None,
+    model: Model,
+    instance: Instance | None,
 ) -> list[Layer]:
     """Highest first. `instance`: None while it is not known which one answers."""
     layers = [Layer("request", requested)]
@@ -152,6 +156,6 @@ def _in_full(draft_model: Value, keys: Collection[str]) -> Value:
     return draft_model
 
 
-def _flat(settings: Settings) -> dict[str, Any]:
+def _flat(settings: Settings) -> dict[str, SettingValue]:
     """Prompt and inference settings together: no two share a name."""
     return {**settings.get("prompt", {}), **settings.get("inference", {})}

@@ -1,9 +1,9 @@
 """The tools of MCP servers, and the output of a call. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from atelier.json_types import Json
 from gateway.core.mcp_server import Use
 
 
@@ -13,8 +13,8 @@ class ServerTool:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
-    annotations: Mapping[str, Any] = field(default_factory=dict)  # from the server itself: hints, not facts
+    parameters: Json = field(default_factory=lambda: {"type": "object", "properties": {}})
+    annotations: Json = field(default_factory=dict)  # from the server itself: hints, not facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gateway.core.inference import Answering
 from gateway.core.routing import on_its_way
@@ -60,7 +60,7 @@ class LoadProgress:
 
 
 async def followed(
-    loading: Coroutine[Any, Any, Found],
+    loading: Coroutine[object, object, Found],
     reached: Callable[[Snapshot], float],
     watcher: Watcher,
     report: Callable[[float], Awaitable[None]],

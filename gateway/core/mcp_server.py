@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from atelier.json_types import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Use:
     approval: Approval = NEVER
     read_only: bool = False
 
-    def allows(self, tool: str, annotations: Mapping[str, Any]) -> bool:
+    def allows(self, tool: str, annotations: Json) -> bool:
         if self.read_only and annotations.get("readOnlyHint") is not True:
             return False
         return self.allowed is None or tool in self.allowed

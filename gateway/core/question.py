@@ -1,9 +1,8 @@
 """Questions that MCP servers ask the user (elicitation), and the check of the answers. Pure."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 from jsonschema import Draft202012Validator
@@ -21,7 +20,6 @@ MOST_FIELDS = 64
 NESTED = ("properties", "$ref", "allOf", "not")  # keywords of fields that are not plain values
 
 Action = Literal["accept", "decline", "cancel"]
-Content = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Question:
     """`schema`: of the object that answers it. `url`: a page for the user to visit instead; nothing here opens it."""
 
     message: str
-    schema: Mapping[str, Any] | None = None
+    schema: Json | None = None
     url: str | None = None
 
     @property
@@ -45,7 +43,7 @@ class Answer:
     """`content`: of an accepted form; plain values by name."""
 
     action: Action
-    content: Content | None = None
+    content: Json | None = None
 
     def result(self) -> ElicitResult:
         return ElicitResult(action=self.action, content=None if self.content is None else dict(self.content))
@@ -100,13 +98,13 @@ def stored_answer(body: bytes) -> Answer:
     return Answer(**json.loads(body))
 
 
-def _is_form(schema: Mapping[str, Any]) -> bool:
+def _is_form(schema: Json) -> bool:
     """Whether it is a flat object of plain values, as MCP specifies for forms."""
     fields = schema.get("properties")
     return isinstance(fields, dict) and len(fields) <= MOST_FIELDS and all(map(_is_plain, fields.values()))
 
 
-def _is_plain(field: Any) -> bool:
+def _is_plain(field: object) -> bool:
     return isinstance(field, dict) and field.get("type") != "object" and not any(word in field for word in NESTED)
 
 
@@ -123,7 +121,7 @@ def _fits(question: Question) -> bool:
         return False
 
 
-def _wrong_format(schema: Mapping[str, Any], content: Content) -> str | None:
+def _wrong_format(schema: Json, content: Json) -> str | None:
     """Checks the formats that the library knows; the server checks the others."""
     for name, value in content.items():
         format = schema["properties"].get(name, {}).get("format")

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from atelier.errors import AtelierError, InvalidRequest, ModelNotFound, Unavailable, WorkerLost
 from atelier.metrics import GatewayMetrics
@@ -30,7 +30,7 @@ class Demand:
     request_id: str
     draft_model: str | None = None  # the instance must speculate with this one; None: any or none
     ttl: float | None = None
-    load: Mapping[str, Any] = field(default_factory=dict)
+    load: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def on_its_way(target: ModelName | InstanceName, snapshot: Snapshot) -> Instance
 
 def speculates_with(instance: Instance, draft_model: str | None) -> bool:
     """Whether the instance's draft model is the one of this name. None: any or none will do."""
-    own = instance.load.get("draft_model")
+    own = instance.draft_model
     return draft_model is None or (own is not None and may_mean(draft_model, own))
 
 
@@ -126,7 +126,7 @@ def _candidates(target: ModelName | InstanceName, snapshot: Snapshot) -> list[In
     """Instances with LoRA adapters answer differently: a key means those only where there are none without."""
     if isinstance(target, ModelName):
         instances = snapshot.instances_of(target.key)
-        return [each for each in instances if not each.load.get("lora")] or instances
+        return [each for each in instances if not each.lora] or instances
     named = snapshot.instances.get(target.id)
     return [named] if named else []
 
@@ -167,7 +167,7 @@ class Dispatcher:
         self._turns = itertools.count()
 
     async def find(self, demand: Demand, lost: Collection[Launch] = ()) -> tuple[Instance, bool]:
-        """A ready instance that is none of the lost processes, and whether its load was waited for.
+        """A ready instance on none of the lost processes, and whether its load was waited for.
 
         Raises what `decide` rejects the demand with, and what the load failed with.
         """

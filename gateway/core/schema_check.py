@@ -7,7 +7,8 @@ occupy the gateway. Patterns are not matched, and a check that exceeds a fixed n
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.protocols import Validator
 from jsonschema.validators import create
 from referencing import Registry
 
@@ -16,19 +17,22 @@ MOST_STEPS = 10_000  # keywords checked for one output: about 200 ms
 NOT_TRIED = frozenset({"pattern", "patternProperties", "uniqueItems", "unevaluatedItems", "unevaluatedProperties"})
 LONGEST_REASON = 300  # characters
 
-Keyword = Callable[[Any, Any, Any, Any], Any]
+Keyword = Callable[[Validator, Any, Any, Mapping[str, Any]], Iterator[ValidationError]]
+"""Checks an instance by one keyword: validator, the keyword's value, instance, the schema around it."""
 
 
 class _TooMuch(Exception):
     pass
 
 
-def disagreement(schema: Mapping[str, Any], value: object) -> str | None:
+def disagreement(schema: Mapping[str, object], value: object) -> str | None:
     """How the value violates the schema; None: it does not, or the check was given up."""
     steps = 0
 
     def counted(keyword: Keyword) -> Keyword:
-        def check(validator: Any, expected: Any, instance: Any, within: Any) -> Iterator[Any]:
+        def check(
+            validator: Validator, expected: object, instance: object, within: Mapping[str, object]
+        ) -> Iterator[ValidationError]:
             nonlocal steps
             steps += 1
             if steps > MOST_STEPS:
@@ -37,10 +41,10 @@ def disagreement(schema: Mapping[str, Any], value: object) -> str | None:
 
         return check
 
-    keywords: dict[str, Any] = {
+    keywords: dict[str, Keyword] = {
         name: counted(keyword) for name, keyword in Draft202012Validator.VALIDATORS.items() if name not in NOT_TRIED
     }
-    keywords |= dict.fromkeys(NOT_TRIED, counted(lambda *_: ()))
+    keywords |= dict.fromkeys(NOT_TRIED, counted(lambda *_: iter(())))
     keywords["additionalProperties"] = counted(_additional)
     # With an empty registry, since the library would otherwise fetch references by URL.
     kind = create(Draft202012Validator.META_SCHEMA, keywords)
@@ -52,14 +56,17 @@ def disagreement(schema: Mapping[str, Any], value: object) -> str | None:
     return None if error is None else f"{error.json_path[:LONGEST_REASON]}: {error.message[:LONGEST_REASON]}"
 
 
-def _additional(validator: Any, expected: Any, instance: Any, within: Any) -> Any:
+def _additional(
+    validator: Validator, expected: object, instance: object, within: Mapping[str, object]
+) -> Iterator[ValidationError]:
     """Ignored beside `patternProperties`, whose patterns the library would match to find the additional properties."""
     if within.get("patternProperties"):
-        return ()
-    return Draft202012Validator.VALIDATORS["additionalProperties"](validator, expected, instance, within)
+        return iter(())
+    additional: Keyword = Draft202012Validator.VALIDATORS["additionalProperties"]
+    return additional(validator, expected, instance, within)
 
 
-def _in_one_dialect(schema: Any) -> Any:
+def _in_one_dialect(schema: object) -> Any:
     """Without `$schema`, which would make the library choose its own keywords."""
     if isinstance(schema, Mapping):
         return {key: _in_one_dialect(value) for key, value in schema.items() if key != "$schema"}

@@ -1,7 +1,6 @@
 """Changes to what the registry holds, for the routes that request them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from atelier.settings.preset import Preset
 from gateway.fleet.registry_client import LoadOptions, RegistryClient
@@ -25,19 +24,19 @@ class Control:
         await self._arrived(lambda snapshot: model.key in snapshot.models)
         return model
 
-    async def load(self, model_key: str, options: LoadOptions, load: Mapping[str, Any], request_id: str) -> Instance:
+    async def load(self, model_key: str, options: LoadOptions, load: Mapping[str, object], request_id: str) -> Instance:
         """One more instance of the model, ready."""
         instance = await self._registry.create(model_key, options, load, request_id)
         await self._arrived(lambda snapshot: _is_loaded(snapshot, instance.id))
         return instance
 
-    async def ensure(self, name: str, ttl: float | None, load: Mapping[str, Any], request_id: str) -> Instance:
+    async def ensure(self, name: str, ttl: float | None, load: Mapping[str, object], request_id: str) -> Instance:
         """A ready instance for a model's key or an instance's id; if it has to be loaded, with these settings."""
         instance = await self._registry.ensure(name, request_id, ttl, load)
         await self._arrived(lambda snapshot: _is_loaded(snapshot, instance.id))
         return instance
 
-    async def estimate(self, model_key: str, load: Mapping[str, Any], preset: str | None) -> pb.MemoryEstimate:
+    async def estimate(self, model_key: str, load: Mapping[str, object], preset: str | None) -> pb.MemoryEstimate:
         return await self._registry.estimate(model_key, load, preset)
 
     async def unload(self, instance_id: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc.aio
 
@@ -32,7 +32,7 @@ FILES_SECONDS = 60.0
 PRESET_SECONDS = 20.0  # the registry tries the preset's template
 RESPONSE_SECONDS = 15.0  # a large body on a slow disk
 HUB_SECONDS = 90.0
-NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
+NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 MARGIN_SECONDS = 30.0  # beyond the time that a load may take, so that the registry's own timeout comes first
 
 Request = TypeVar("Request")
@@ -57,7 +57,7 @@ class RegistryClient:
         token = config.registry_token
         self._metadata = token_metadata(token.get_secret_value()) if token else ()
         self._load_timeout = config.load_timeout + MARGIN_SECONDS
-        self._calls: set[grpc.aio.UnaryUnaryCall[Any, Any]] = set()
+        self._calls: set[grpc.aio.Call] = set()
         self._closed = False
 
     async def watch(self) -> AsyncGenerator[pb.Change]:
@@ -70,7 +70,7 @@ class RegistryClient:
             changes.cancel()
 
     async def ensure(
-        self, name: str, request_id: str, ttl: float | None = None, load: Mapping[str, Any] = NO_SETTINGS
+        self, name: str, request_id: str, ttl: float | None = None, load: Mapping[str, object] = NO_SETTINGS
     ) -> Instance:
         """A ready instance for an exact model key or instance id; if it has to be loaded, with these settings.
 
@@ -81,7 +81,9 @@ class RegistryClient:
         )
         return read_instance(await self._reply(self._stub.EnsureInstance, request, self._load_timeout))
 
-    async def create(self, model_key: str, options: LoadOptions, load: Mapping[str, Any], request_id: str) -> Instance:
+    async def create(
+        self, model_key: str, options: LoadOptions, load: Mapping[str, object], request_id: str
+    ) -> Instance:
         """One more instance of a model, once it is ready."""
         request = pb.CreateInstanceRequest(
             model_key=model_key,
@@ -93,7 +95,7 @@ class RegistryClient:
         )
         return read_instance(await self._reply(self._stub.CreateInstance, request, self._load_timeout))
 
-    async def estimate(self, model_key: str, load: Mapping[str, Any], preset: str | None) -> pb.MemoryEstimate:
+    async def estimate(self, model_key: str, load: Mapping[str, object], preset: str | None) -> pb.MemoryEstimate:
         """The memory that one more instance of the model would take, in bytes."""
         request = pb.EstimateMemoryRequest(model_key=model_key, load=load_message(load), preset=preset)
         return await self._reply(self._stub.EstimateMemory, request, ESTIMATE_SECONDS)

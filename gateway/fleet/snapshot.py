@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from atelier.errors import AtelierError
+from atelier.settings.declaration import SettingValue
 from atelier.settings.preset import Preset, Settings
 
 Launch = tuple[str, str, str]
@@ -44,7 +44,7 @@ class Model:
     embedding: bool = False
     imported_at: float = 0.0  # seconds since the epoch
     layers: int = 0
-    sampling_defaults: Mapping[str, Any] = field(default_factory=dict)  # from the file, by setting
+    sampling_defaults: Mapping[str, SettingValue] = field(default_factory=dict)  # from the file, by setting
     default_preset: str = ""
     made_for_tools: bool = False  # its chat template has them
     made_for_reasoning: bool = False
@@ -62,7 +62,7 @@ class Instance:
     state: State = State.UNKNOWN
     address: str = ""
     token: str = ""
-    load: Mapping[str, Any] = field(default_factory=dict)  # by setting
+    load: Mapping[str, SettingValue] = field(default_factory=dict)  # by setting
     pin: str = ""
     pid: int = 0
     load_progress: float = 0.0
@@ -86,6 +86,17 @@ class Instance:
     def launch(self) -> Launch:
         """A restarted instance has a new token, and often a new address."""
         return self.id, self.address, self.token
+
+    @property
+    def lora(self) -> Sequence[str]:
+        """Its LoRA adapters, as the load setting names them."""
+        entries = self.load.get("lora")
+        return [str(entry) for entry in entries] if isinstance(entries, list) else []
+
+    @property
+    def draft_model(self) -> str | None:
+        """The key of the model that it speculates with."""
+        return str(self.load["draft_model"]) if self.load.get("draft_model") else None
 
 
 class DownloadState(StrEnum):

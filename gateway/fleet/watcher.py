@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TypeVar
 
 import grpc.aio
 import structlog
@@ -19,6 +19,8 @@ from gateway.fleet.wire import apply
 FIRST_DELAY = 0.1  # seconds between attempts, doubled up to the longest
 LONGEST_DELAY = 2.0
 ARRIVAL_SECONDS = 2.0  # for a change that the registry has made to arrive here
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -60,11 +62,13 @@ class Watcher:
             raise Unavailable("The server is starting: it does not know the models yet.")
         return self.snapshot
 
-    async def change(self, seconds: float | None, unless: "asyncio.Future[Any] | None" = None) -> None:
+    async def change(self, seconds: float | None, unless: "asyncio.Future[T] | None" = None) -> None:
         """Return at the next change, after so many seconds without one, or when `unless` is done."""
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
-        awaited: list[asyncio.Future[Any]] = [self._changed] if unless is None else [self._changed, unless]
+        awaited: list[asyncio.Future[None] | asyncio.Future[T]] = (
+            [self._changed] if unless is None else [self._changed, unless]
+        )
         await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from atelier.errors import from_message
+from atelier.json_types import Json
 from atelier.settings.preset import Preset, settings_from_json, settings_json
 from atelier.settings.settings_wire import load_values, sampling_values
 from gateway.fleet.snapshot import Download, DownloadState, Instance, Model, Snapshot, State, StoredResponse
@@ -126,7 +127,7 @@ def read_response(message: pb.StoredResponse) -> StoredResponse:
     )
 
 
-def _plain(message: pb.Model | pb.Instance | pb.Download, kind: type[Model | Instance | Download]) -> dict[str, Any]:
+def _plain(message: pb.Model | pb.Instance | pb.Download, kind: type[Model | Instance | Download]) -> Json:
     """The fields that need no conversion."""
     return {f.name: getattr(message, f.name) for f in dataclasses.fields(kind) if f.name not in CONVERTED}
 

@@ -210,7 +210,7 @@ def _partial_json(arguments: str) -> object:
 
 def ending(finished: Finished, call: Call) -> MessageEnd:
     """A stop string that comes from a preset, not from the client, is reported as the end of the turn."""
-    if finished.reason is StopReason.STOP_STRING_FOUND and finished.stop_string in call.settings.get("stop", ()):
+    if finished.reason is StopReason.STOP_STRING_FOUND and finished.stop_string in call.stop_strings:
         return {"stop_reason": "stop_sequence", "stop_sequence": finished.stop_string}
     return {"stop_reason": STOP_REASONS.get(finished.reason, "end_turn"), "stop_sequence": None}
 

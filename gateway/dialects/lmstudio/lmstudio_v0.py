@@ -127,10 +127,9 @@ def stats(finished: Finished, instance: Instance, total_seconds: float) -> V0Sta
         "total_time_sec": total_seconds,
         "num_gpu_layers": instance.gpu_layers,
     }
-    draft_model = instance.load.get("draft_model")
-    if draft_model:
-        values["draft_model"] = draft_model
-    if draft_model or figures.draft_tokens:
+    if instance.draft_model:
+        values["draft_model"] = instance.draft_model
+    if instance.draft_model or figures.draft_tokens:
         # LM Studio counts draft tokens that it never checks as ignored; here all are checked.
         values["total_draft_tokens_count"] = figures.draft_tokens
         values["accepted_draft_tokens_count"] = figures.accepted_draft_tokens

@@ -177,7 +177,7 @@ def instance_object(instance: Instance) -> InstanceObject:
 
 def adapter_list(instance: Instance) -> list[AdapterObject]:
     """The LoRA adapters: their names in requests, and their scales in requests that name none."""
-    adapters = read_adapters(instance.load.get("lora", []))
+    adapters = read_adapters(instance.lora)
     return [{"id": id, "name": each.name, "scale": each.scale} for id, each in enumerate(adapters)]
 
 
