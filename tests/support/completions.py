@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from atelier.generation_types import ToolCallPiece
-from worker.output.completion_parts import OutputParser, Part, Reasoning, Text
+from worker.output.completion_parts import AnswerText, OutputParser, Part, Reasoning
 
 PlainPart = tuple[str, ...]
 """("text", ...), ("reasoning", ...) or ("call", name, arguments)."""
@@ -22,7 +22,7 @@ def joined(parts: Sequence[Part]) -> list[PlainPart]:
     out: list[PlainPart] = []
     for part in parts:
         match part:
-            case Text(text):
+            case AnswerText(text):
                 _append(out, "text", text)
             case Reasoning(text):
                 _append(out, "reasoning", text)

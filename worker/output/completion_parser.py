@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable, Sequence
 
 from atelier.submission import Tools
-from worker.output.completion_parts import Part, Reasoning, Text
+from worker.output.completion_parts import AnswerText, Part, Reasoning
 from worker.output.family_format import MESSAGE_START, FamilyFormat, Messages, ReasoningMarks
 from worker.output.text_source import Malformed, Reading, TextSource
 from worker.output.tool_call_reader import ToolCallReader
@@ -17,7 +17,7 @@ LONGEST_HEADER = 400  # characters
 RECIPIENT = re.compile(r"to=(?P<name>[^\s<]+)")
 CHANNEL = re.compile(r"(?:<\|channel\|>|^)\s*(\w+)")
 
-PartType = type[Text] | type[Reasoning]
+PartType = type[AnswerText] | type[Reasoning]
 
 
 class CompletionParser:
@@ -83,7 +83,7 @@ class CompletionParser:
         yield from self._read_reasoning()
         yield from self._read_bare()
         while not self._ended:
-            space, mark = yield from self._read_up_to(self._marks, Text)
+            space, mark = yield from self._read_up_to(self._marks, AnswerText)
             if not mark:
                 return
             if mark in self._end_marks and not (self._calls and self._format and mark in self._format.openings):
@@ -140,7 +140,7 @@ class CompletionParser:
                 self._ended = True
             elif self._source.commits == commits:
                 self._source.at = len(before)
-                yield from self._emit(Text, before)
+                yield from self._emit(AnswerText, before)
             self._source.at = 0
         if self._source.commits > commits:
             self._prompted = 0
@@ -168,7 +168,7 @@ class CompletionParser:
         self._prompted = max(0, self._prompted - self._source.at)
         self._source.commit()
         if space:
-            yield Text(space)
+            yield AnswerText(space)
 
     def _read_up_to(self, marks: tuple[str, ...], part: PartType) -> Reading[tuple[str, str]]:
         """Emit the text before the first of the marks; return the mark and the white space before it.
@@ -213,9 +213,9 @@ def parse_header(header: str) -> tuple[PartType, str]:
     channel, recipient = CHANNEL.search(header), RECIPIENT.search(header)
     name = recipient["name"] if recipient else ""
     if name in ("self", "user"):
-        return (Reasoning if name == "self" else Text), ""
+        return (Reasoning if name == "self" else AnswerText), ""
     is_reasoning = channel is not None and channel[1] == "analysis"
-    return (Reasoning if is_reasoning else Text), name.removeprefix("functions.")
+    return (Reasoning if is_reasoning else AnswerText), name.removeprefix("functions.")
 
 
 def _end_marks(format: FamilyFormat | None, *, calls: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from atelier.generation_types import ToolCallPiece
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class AnswerText:
     """Text of the answer."""
 
     text: str
@@ -21,7 +21,7 @@ class Reasoning:
     text: str
 
 
-Part = Text | Reasoning | ToolCallPiece
+Part = AnswerText | Reasoning | ToolCallPiece
 
 
 class OutputParser(Protocol):
@@ -44,7 +44,7 @@ class PlainText:
     complete = False
 
     def push(self, text: str) -> Sequence[Part]:
-        return [Text(text)] if text else []
+        return [AnswerText(text)] if text else []
 
     def flush(self) -> Sequence[Part]:
         return []

@@ -15,7 +15,7 @@ from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.sampling.logprobs import token_logprobs
 from worker.engine.sampling.sampler import Sampler
 from worker.engine.sampling.stop_strings import StopScanner
-from worker.output.completion_parts import Part, Reasoning, Text
+from worker.output.completion_parts import AnswerText, Part, Reasoning
 
 
 class Completion:
@@ -101,7 +101,7 @@ class Completion:
         """The parts in their order: a delta holds reasoning, then text, then calls. The first counts the tokens."""
         if not parts:
             return [Delta(self._choice, "", tokens, logprobs)]
-        if len(parts) == 1 and isinstance(only := parts[0], Text):
+        if len(parts) == 1 and isinstance(only := parts[0], AnswerText):
             return [Delta(self._choice, only.text, tokens, logprobs)]
         deltas = [Delta(self._choice, "", tokens, logprobs)]
         for part in parts:
@@ -109,13 +109,13 @@ class Completion:
             match part:
                 case Reasoning(text) if not last.text and not last.tool_calls:
                     deltas[-1] = replace(last, reasoning=last.reasoning + text)
-                case Text(text) if not last.tool_calls:
+                case AnswerText(text) if not last.tool_calls:
                     deltas[-1] = replace(last, text=last.text + text)
                 case ToolCallPiece():
                     deltas[-1] = replace(last, tool_calls=[*last.tool_calls, part])
                 case Reasoning(text):
                     deltas.append(Delta(self._choice, "", 0, reasoning=text))
-                case Text(text):
+                case AnswerText(text):
                     deltas.append(Delta(self._choice, text, 0))
         return deltas
 
