@@ -13,7 +13,7 @@ from atelier.submission import LONGEST_TIMEOUT, MOST_PRIORITY
 from gateway.http.error_responses import from_validation
 
 BODY_SECONDS = 60.0  # for a body to arrive
-LARGE_BYTES = 2**20  # a body whose parsing would be felt by the streams
+LARGE_BYTES = 2**20  # parsing a larger body delays streams noticeably
 LONGEST_TTL = 10 * 365 * 86_400  # seconds
 NEITHER = "(neither)"
 
@@ -90,16 +90,16 @@ def requested_logprobs(requested: bool | None, top: int | None, requirement: str
 
 
 async def read_body(request: Request, kind: type[M]) -> M:
-    """The body; InvalidRequest naming the field at fault, BodyTooSlow. The content type is not asked for."""
+    """The validated body, whatever its content type. Raises InvalidRequest with the field at fault, and BodyTooSlow."""
     body = await read_bytes(request)
     if len(body) > LARGE_BYTES:
-        # The parser holds the interpreter's lock for most of its time: a thread shortens the pause, no more.
+        # The parser holds the interpreter's lock most of the time: a thread only shortens the pause.
         return await asyncio.to_thread(parse, body, kind)
     return parse(body, kind)
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body as it is; BodyTooSlow."""
+    """The raw body. Raises BodyTooSlow."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await request.body()
@@ -108,18 +108,19 @@ async def read_bytes(request: Request) -> bytes:
 
 
 def parse(body: bytes, kind: type[M]) -> M:
-    # JSON mode: keys of logit_bias are strings there, and one pass in Rust both parses and
-    # validates. The parser bounds nesting and refuses lone surrogates.
+    """Raises InvalidRequest with the field at fault."""
+    # In JSON mode integer keys, as in logit_bias, are accepted as strings, and one pass in Rust parses and validates.
+    # The parser limits nesting and rejects lone surrogates.
     try:
         parsed = kind.model_validate_json(body)
     except ValidationError as error:
         raise from_validation(error) from None
-    _refuse_odd_numbers(body)
+    _reject_odd_numbers(body)
     return parsed
 
 
-def _refuse_odd_numbers(body: bytes) -> None:
-    """NaN and Infinity are no JSON, but pydantic lets them pass where a field may be anything."""
+def _reject_odd_numbers(body: bytes) -> None:
+    """NaN and Infinity are not JSON, but pydantic accepts them in fields of any type."""
     if b"NaN" in body or b"Infinity" in body:
         try:
             orjson.loads(body)

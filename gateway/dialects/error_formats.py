@@ -1,4 +1,4 @@
-"""Which dialect's form a request's errors have."""
+"""The format of a request's errors, by its dialect."""
 
 from starlette.types import Scope
 
@@ -8,7 +8,7 @@ from gateway.dialects.mcp import mcp_errors as mcp
 from gateway.dialects.ollama import ollama_replies as ollama
 from gateway.http.error_responses import DEFAULT_FORM, ErrorForm
 
-# By the beginning of the path, the first that fits; what is not here has OpenAI's.
+# By the first matching path prefix; every other path has OpenAI's format.
 BY_PATH: dict[str, ErrorForm] = {
     "/v1/messages": anthropic.FORM,
     "/api/v0": DEFAULT_FORM,
@@ -20,13 +20,13 @@ FORMS = {form.name: form for form in (DEFAULT_FORM, *BY_PATH.values())}
 
 
 def forms_of_path(path: str) -> tuple[ErrorForm, ...]:
-    """What clients may get there: two on the paths of the models, which OpenAI's and Anthropic's share."""
+    """The formats that clients may receive: two on the model paths, which OpenAI's and Anthropic's clients share."""
     own = _own_form(path) or DEFAULT_FORM
     return (own, anthropic.FORM) if path.startswith("/v1/models") else (own,)
 
 
 def form_of(scope: Scope) -> ErrorForm:
-    """On paths that dialects share, that of the dialect which the client's headers name."""
+    """On shared paths the client's headers decide."""
     return _own_form(scope["path"]) or (anthropic.FORM if speaks_anthropic(scope) else DEFAULT_FORM)
 
 

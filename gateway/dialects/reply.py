@@ -24,10 +24,10 @@ from gateway.http.error_responses import error_event
 from gateway.http.server_sent_events import HEADERS
 
 TIMING_HEADER = "server-timing"  # https://www.w3.org/TR/server-timing/
-UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that the answer may violate
-TRUNCATED_HEADER = "x-atelier-truncated"  # what was left out of the prompts, to make them fit
-SETTINGS_HEADER = "x-atelier-settings"  # in a request "echo", in the reply the settings that held, with their origins
-LONGEST_ECHO = 200  # bytes of one value; what is longer is told by its length
+UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that were not enforced
+TRUNCATED_HEADER = "x-atelier-truncated"  # what was dropped from the prompts to make them fit
+SETTINGS_HEADER = "x-atelier-settings"  # request: "echo"; reply: the effective settings and their origins
+LONGEST_ECHO = 200  # characters of one value; a longer one is replaced by its length
 _log = structlog.get_logger(__name__)
 
 
@@ -41,7 +41,7 @@ def account_of(request: Request) -> Account:
 
 
 def origin_of(request: Request) -> Origin:
-    """All clients share one key, so a worker's time is shared out by the client's address."""
+    """Fairness is by the client's address, since all clients share one key."""
     return Origin(account_of(request).request_id, fairness_key(request))
 
 
@@ -51,12 +51,12 @@ def fairness_key(connection: HTTPConnection) -> str:
 
 
 def owner_of(request: Request) -> str:
-    """Whose what this request stores is; "" where the server asks for no key."""
+    """The owner of what this request stores: a hash of the key, or "" if the server requires none."""
     return str(request.scope.get("atelier.owner", ""))
 
 
 def answer_headers(request: Request, generation: Answering) -> dict[str, str]:
-    """What a client should know of an answer beside its text."""
+    """How the generation was served: timings, settings, and what was dropped or not enforced."""
     headers = {TIMING_HEADER: server_timing(generation.accept_seconds, generation.ends.values())}
     if request.headers.get(SETTINGS_HEADER) == "echo" and generation.settings is not None:
         headers[SETTINGS_HEADER] = settings_echo(generation.settings)
@@ -202,7 +202,7 @@ class EventStream(StreamedResponse):
 async def stream_answer(
     request: Request, inference: Inference, call: Call, renderer: Callable[[Answering], Renderer]
 ) -> Response:
-    """The stream of a generation that a worker has accepted: refusals come before the headers."""
+    """A stream, returned once a worker has accepted the request: earlier errors are plain error responses."""
     async with while_connected(request.receive):
         generation = await inference.start(call, origin_of(request), account_of(request))
         return EventStream(generation, renderer(generation), answer_headers(request, generation))
@@ -211,7 +211,7 @@ async def stream_answer(
 async def whole_answer(
     request: Request, inference: Inference, call: Call, render: Callable[[Answering, list[Completion]], Any]
 ) -> Response:
-    """Everything in one JSON object."""
+    """The whole reply as one JSON object."""
     async with while_connected(request.receive):
         generation = await inference.start(call, origin_of(request), account_of(request))
         try:

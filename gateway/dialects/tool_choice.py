@@ -1,4 +1,4 @@
-"""Which of its tools a request lets the model call: what the dialects have in common. Pure."""
+"""Which tools the model may call, and the rules for this that all dialects share. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
@@ -6,11 +6,11 @@ from typing import Any, Protocol
 from atelier.errors import InvalidRequest
 from atelier.submission import Tool, ToolChoice, Tools
 
-LONGEST_TOLD = 128  # characters of a name in an error
+LONGEST_QUOTED = 128  # characters of a name in an error
 
 
 class Function(Protocol):
-    """As OpenAI's dialects describe one."""
+    """A function as OpenAI's dialects describe it."""
 
     name: str
     description: str | None
@@ -19,7 +19,7 @@ class Function(Protocol):
 
 
 def function_tool(function: Function, path: str) -> Tool:
-    """InvalidRequest when the parameters describe something else than an object."""
+    """Raises InvalidRequest if the parameters do not describe an object."""
     more: Mapping[str, Any] = {}
     if function.parameters:
         if function.parameters.get("type", "object") != "object":
@@ -28,13 +28,16 @@ def function_tool(function: Function, path: str) -> Tool:
     return Tool(function.name, function.description or "", strict=bool(function.strict), **more)
 
 
-def refuse_namesakes(tools: Mapping[int, Tool], path: str) -> None:
-    """A call could mean either. `tools`: by their number in the request. `path`: of a name, with {} for the number."""
+def reject_namesakes(tools: Mapping[int, Tool], path: str) -> None:
+    """Raises InvalidRequest for two tools of one name.
+
+    `tools`: by their number in the request. `path`: of a name, with {} for the number.
+    """
     seen: set[str] = set()
     for number, each in tools.items():
         if each.name in seen:
             param = path.format(number)
-            raise InvalidRequest(f'{param}: there is a "{each.name[:LONGEST_TOLD]}" already', param=param)
+            raise InvalidRequest(f'{param}: "{each.name[:LONGEST_QUOTED]}" is the name of an earlier tool', param=param)
         seen.add(each.name)
 
 
@@ -49,19 +52,19 @@ def require_tool(tools: Sequence[Tool], name: str, param: str) -> None:
 
 
 def named(tools: Sequence[Tool], name: str, param: str, *, one_at_a_time: bool) -> Tools:
-    """A call of this one."""
+    """The model must call this tool. Raises InvalidRequest if there is no such tool."""
     require_tool(tools, name, param)
     return Tools(tools, ToolChoice.NAMED, name, one_at_a_time)
 
 
 def allowed(tools: Sequence[Tool], names: Sequence[str], mode: str, path: str, *, one_at_a_time: bool) -> Tools:
-    """Calls of those that are named. `path`: of a name, with {} for its number."""
+    """Only the named tools may be called. `path`: of a name, with {} for its number. Raises InvalidRequest."""
     for number, name in enumerate(names):
         require_tool(tools, name, path.format(number))
     return some_of(tools, names, mode, one_at_a_time=one_at_a_time)
 
 
 def some_of(tools: Sequence[Tool], names: Collection[str], mode: str, *, one_at_a_time: bool) -> Tools:
-    """Calls of some only; the others are not shown to the model either."""
+    """Only the named tools may be called; the model is not shown the others."""
     kind = ToolChoice.REQUIRED if mode == "required" else ToolChoice.AUTO
     return Tools([each for each in tools if each.name in names], kind, one_at_a_time=one_at_a_time)

@@ -15,7 +15,7 @@ from gateway.dialects.anthropic.anthropic_requests import (
     Thinking,
     ToolChoiceEntry,
 )
-from gateway.dialects.tool_choice import named, refuse_namesakes, require_some
+from gateway.dialects.tool_choice import named, reject_namesakes, require_some
 
 
 def messages_call(body: MessagesBody) -> Call:
@@ -101,7 +101,7 @@ def output_schema(body: PromptBody) -> JsonSchema | None:
 def callable_tools(entries: Sequence[ClientTool], choice: ToolChoiceEntry | None) -> Tools | None:
     """The tools that the completion may call; None if it must not call any."""
     tools = [tool(entry, f"tools[{i}]") for i, entry in enumerate(entries)]
-    refuse_namesakes(dict(enumerate(tools)), "tools[{}].name")
+    reject_namesakes(dict(enumerate(tools)), "tools[{}].name")
     kind = choice.type if choice else "auto"
     if kind == "none" or (kind == "auto" and not tools):
         return None

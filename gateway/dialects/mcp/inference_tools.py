@@ -30,7 +30,7 @@ from gateway.dialects.mcp.tool_schemas import (
 from gateway.dialects.openai.chat_prompt import chat_messages
 from gateway.dialects.openai.openai_replies import finish_reason
 from gateway.dialects.openai.openai_requests import Message
-from gateway.dialects.openai.text_encoding import best_first, piece_text, told_about
+from gateway.dialects.openai.text_encoding import best_first, errors_named, piece_text
 from gateway.fleet.snapshot import Snapshot
 
 
@@ -137,7 +137,7 @@ async def rerank(services: ToolServices, caller: Caller, arguments: RerankInput)
 
 async def tokenize(services: ToolServices, caller: Caller, arguments: TokenizeInput) -> TokenPieces:
     call = TokenizeCall(model=arguments.model, text=arguments.text, add_special=arguments.add_special)
-    with told_about("text"):
+    with errors_named("text"):
         result = await services.unary.tokenize(call, caller.origin, caller.account)
     pairs = zip(result.ids, result.pieces, strict=True)
     tokens = [TokenPiece(id=id, piece=piece_text(piece)) for id, piece in pairs]

@@ -1,4 +1,4 @@
-"""OpenAI's tools of type mcp: a server, and which of its tools the model may call."""
+"""OpenAI's tools of type mcp: a server, and which of its tools the model may call. Pure."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ LONGEST_URL = 2048
 MOST_NAMED = 512
 MOST_HEADERS = 32
 
-Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-][a-zA-Z0-9_. -]{0,63}$")]  # OpenAI's, and those of mcp.json
+Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-][a-zA-Z0-9_. -]{0,63}$")]  # as OpenAI has it, and mcp.json
 HeaderValue = Annotated[str, Field(max_length=8192, pattern=r"^[\x20-\x7e\t]*$")]
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 ServerHeaders = Annotated[dict[HeaderName, HeaderValue], Field(max_length=MOST_HEADERS)]
@@ -24,7 +24,7 @@ ToolNames = Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_len
 
 class ToolFilter(Body):
     tool_names: ToolNames | None = None
-    read_only: bool | None = Field(None, description="Only tools that their server calls read-only.")
+    read_only: bool | None = Field(None, description="Only tools that their server describes as read-only.")
 
 
 def _list_or_filter(value: Any) -> str:
@@ -41,12 +41,12 @@ def _word_or_filter(value: Any) -> str:
 
 
 class MCPTool(Body):
-    """A server. Without `server_url` it is one that the operator has set up under this label."""
+    """A server. Without `server_url` it is the operator's server of this label."""
 
     type: Literal["mcp"]
     server_label: Label
     server_url: ServerUrl | None = None
-    server_description: str | None = Field(None, description="Ignored: the server's tools describe themselves.")
+    server_description: str | None = Field(None, description="Ignored: the server describes its tools.")
     headers: ServerHeaders | None = Field(None, description="Sent to the server with each request.")
     authorization: HeaderValue | None = Field(None, description="A token, sent as `Authorization: Bearer`.")
     allowed_tools: (
@@ -62,12 +62,12 @@ class MCPTool(Body):
             Discriminator(_word_or_filter),
         ]
         | None
-    ) = Field(None, description="Which calls wait for the client's consent. In chat completions: never.")
-    connector_id: Any = Field(None, description="Refused: there are no connectors here.")
+    ) = Field(None, description="Which calls wait for the client's approval. In chat completions: never.")
+    connector_id: Any = Field(None, description="Not supported.")
 
 
 class NamedMCPTool(Body):
-    """A tool of a server that has to be called."""
+    """A server's tool that must be called."""
 
     type: Literal["mcp"]
     server_label: Label
@@ -79,15 +79,15 @@ def is_mcp(value: Any) -> bool:
 
 
 def server_entries(tools: Sequence[object] | None) -> list[tuple[str, MCPTool]]:
-    """Those of a request's tools that are servers, each with its place in the request."""
+    """The servers among a request's tools, each with its path in the request."""
     return [(f"tools[{number}]", entry) for number, entry in enumerate(tools or []) if isinstance(entry, MCPTool)]
 
 
 def requested_server(entry: MCPTool, path: str, *, usual: Approval = NEVER) -> RequestedServer:
-    """`usual`: the approval that holds where the entry says nothing. `path`: of the entry."""
+    """`usual`: the approval if the entry specifies none. `path`: of the entry. Raises InvalidRequest."""
     if entry.connector_id is not None:
         param = f"{path}.connector_id"
-        raise UnsupportedField(f"{param}: there are no connectors here; send a server_url.", param=param)
+        raise UnsupportedField(f"{param}: connectors are not supported; send a server_url.", param=param)
     names, read_only = _filtered(entry.allowed_tools)
     return RequestedServer(
         label=entry.server_label,
@@ -106,16 +106,16 @@ def _headers(entry: MCPTool, path: str) -> dict[str, str]:
         return headers
     if any(name.lower() == "authorization" for name in headers):
         param = f"{path}.authorization"
-        raise InvalidRequest(f"{param}: the headers have an Authorization already; leave one out", param=param)
+        raise InvalidRequest(f"{param}: cannot be combined with an Authorization header; omit one", param=param)
     return {**headers, "Authorization": f"Bearer {entry.authorization}"}
 
 
-def _filtered(given: list[str] | ToolFilter | None) -> tuple[frozenset[str] | None, bool]:
-    """The names that are left, None for all; and whether only those that read are."""
-    if isinstance(given, ToolFilter):
-        names = None if given.tool_names is None else frozenset(given.tool_names)
-        return names, bool(given.read_only)
-    return None if given is None else frozenset(given), False
+def _filtered(allowed: list[str] | ToolFilter | None) -> tuple[frozenset[str] | None, bool]:
+    """The allowed names, None for all; and whether only read-only tools are allowed."""
+    if isinstance(allowed, ToolFilter):
+        names = None if allowed.tool_names is None else frozenset(allowed.tool_names)
+        return names, bool(allowed.read_only)
+    return None if allowed is None else frozenset(allowed), False
 
 
 def _approval(entry: MCPTool, path: str, usual: Approval) -> Approval:
@@ -126,7 +126,7 @@ def _approval(entry: MCPTool, path: str, usual: Approval) -> Approval:
             return APPROVALS[word]
         case ApprovalFilter(always=always, never=never):
             for name, each in (("always", always), ("never", never)):
-                _refuse_hints(each, f"{path}.require_approval.{name}.read_only")
+                _reject_hints(each, f"{path}.require_approval.{name}.read_only")
             if always is None and never is None:
                 return usual
             if always is None:
@@ -134,10 +134,10 @@ def _approval(entry: MCPTool, path: str, usual: Approval) -> Approval:
             return Approval(_names(always) - _names(never))
 
 
-def _refuse_hints(given: ToolFilter | None, param: str) -> None:
-    """A server's own word that a tool only reads is not what consent should hang on."""
-    if given is not None and given.read_only is not None:
-        raise UnsupportedField(f"{param}: not supported; name the tools.", param=param)
+def _reject_hints(filter: ToolFilter | None, param: str) -> None:
+    """Approval must not depend on a server's own claim that a tool is read-only."""
+    if filter is not None and filter.read_only is not None:
+        raise UnsupportedField(f"{param}: not supported; list tool_names instead.", param=param)
 
 
 def _names(given: ToolFilter | None) -> frozenset[str]:

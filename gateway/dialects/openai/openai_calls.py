@@ -25,7 +25,7 @@ from gateway.dialects.openai.openai_requests import (
     NamedTool,
     ResponseFormat,
 )
-from gateway.dialects.tool_choice import allowed, function_tool, named, refuse_namesakes, require_some
+from gateway.dialects.tool_choice import allowed, function_tool, named, reject_namesakes, require_some
 from gateway.tools.loop.toolset import Toolset
 
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
@@ -95,7 +95,7 @@ def own_functions(body: ChatBody) -> list[Tool]:
     """The tools that the client runs."""
     entries = [(number, entry) for number, entry in enumerate(body.tools or []) if isinstance(entry, FunctionToolEntry)]
     tools = {number: function_tool(entry.function, f"tools[{number}].function") for number, entry in entries}
-    refuse_namesakes(tools, "tools[{}].function.name")
+    reject_namesakes(tools, "tools[{}].function.name")
     return list(tools.values())
 
 
@@ -133,7 +133,7 @@ def chat_tools(body: ChatBody, toolset: Toolset | None = None) -> Tools | None:
 def older_tools(body: ChatBody) -> Tools | None:
     """A reply has at most one function_call."""
     tools = [function_tool(entry, f"functions[{i}]") for i, entry in enumerate(body.functions or [])]
-    refuse_namesakes(dict(enumerate(tools)), "functions[{}].name")
+    reject_namesakes(dict(enumerate(tools)), "functions[{}].name")
     match body.function_call:
         case "none":
             return None

@@ -1,6 +1,6 @@
-"""A model as OpenAI lists it, with what else clients want to know of it. Pure."""
+"""The list of models in OpenAI's format, with further fields that clients use. Pure."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
@@ -12,7 +12,7 @@ from gateway.fleet.snapshot import Instance, Model, Snapshot
 
 
 class ModelObject(TypedDict):
-    """OpenAI's four fields, then what else clients want to know."""
+    """OpenAI's four fields, and further ones by their names in LM Studio's v0."""
 
     id: str
     object: Literal["model"]
@@ -50,10 +50,10 @@ ListedModel = TypeAliasType(
 )
 
 
-def model_object(name: str, model: Model, snapshot: Snapshot) -> dict[str, Any]:
-    """`name`: the model's key, or an instance's id. Beyond OpenAI's four fields, LM Studio's v0 has their names."""
+def model_object(name: str, model: Model, snapshot: Snapshot) -> ModelObject:
+    """`name`: the model's key, or an instance's id."""
     instances = instances_named(name, model, snapshot)
-    entry = {
+    entry: ModelObject = {
         "id": name,
         "object": "model",
         "created": int(model.imported_at),
@@ -63,23 +63,25 @@ def model_object(name: str, model: Model, snapshot: Snapshot) -> dict[str, Any]:
         "max_context_length": model.max_context_length,
         "capabilities": capability_names(model),
     }
-    return {**entry, "loaded_context_length": instances[0].context_length} if instances else entry
+    if instances:
+        entry["loaded_context_length"] = instances[0].context_length
+    return entry
 
 
 def type_name(model: Model) -> Literal["llm", "vlm", "embeddings"]:
-    """In LM Studio's words."""
+    """LM Studio's name for the kind of model."""
     if model.embedding:
         return "embeddings"
     return "vlm" if model.made_for_vision else "llm"
 
 
 def instances_named(name: str, model: Model, snapshot: Snapshot) -> list[Instance]:
-    """Those that a request for this name may come to."""
+    """The instances that may serve a request for this name."""
     instances = loaded(snapshot, model.key)
     return instances if name == model.key else [each for each in instances if each.id == name]
 
 
 def capability_names(model: Model) -> list[str]:
-    """In LM Studio's words; what a model is not made for it may be asked for all the same."""
+    """LM Studio's names for what the model is made for. Requests for other features are served too."""
     known = {"tool_use": model.made_for_tools, "reasoning": model.made_for_reasoning, "vision": model.made_for_vision}
     return [name for name, has in known.items() if has]

@@ -1,4 +1,4 @@
-"""The bodies of OpenAI's dialect. Bounds of settings come from the table; unknown fields are ignored."""
+"""The bodies of chat and text completions. The bounds of settings come from the table of settings."""
 
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ Sampling = fields_model(
 
 class ImageUrl(Body):
     url: str = Field(description="http, https, or a data URL in base64.")
-    detail: str | None = Field(None, description="Ignored: how an image becomes tokens is the model's to say.")
+    detail: str | None = Field(None, description="Ignored: the model determines how many tokens an image has.")
 
 
 ImageEntry = Annotated[
@@ -43,7 +43,7 @@ class ContentPart(Body):
     type: str
     text: str | None = None
     image_url: ImageEntry | None = None
-    refusal: str | None = None  # of an assistant's earlier turn
+    refusal: str | None = None  # in an assistant's earlier turn
 
 
 Content = Annotated[
@@ -53,7 +53,7 @@ Content = Annotated[
 
 
 class CalledFunction(Body):
-    """`arguments` is JSON that a model wrote, and so whatever it wrote."""
+    """`arguments` was written by a model, and may not be valid JSON."""
 
     name: Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NAME)]
     arguments: str
@@ -71,10 +71,10 @@ class Message(Body):
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: str | None = None
-    reasoning_content: str | None = Field(None, description="What an assistant thought before it answered.")
+    reasoning_content: str | None = Field(None, description="The assistant's reasoning before its answer.")
     tool_calls: Annotated[list[ToolCallEntry], Field(max_length=MOST_TOOLS)] | None = None
     tool_call_id: str | None = None
-    function_call: CalledFunction | None = Field(None, description="The older form of tool_calls.")
+    function_call: CalledFunction | None = Field(None, description="The older format of tool_calls.")
 
 
 Stop = Annotated[
@@ -92,7 +92,7 @@ FunctionName = Annotated[str, Field(min_length=1, max_length=LONGEST_FUNCTION_NA
 
 
 class FunctionEntry(Body):
-    """A function that the caller can run."""
+    """A function that the client can run."""
 
     name: FunctionName
     description: str | None = None
@@ -126,7 +126,7 @@ class AllowedTools(Body):
 
 
 class AllowedToolsChoice(Body):
-    """Calls of some of the tools only."""
+    """Allows calls of some of the tools only."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedTools
@@ -178,7 +178,7 @@ class AdapterEntry(Body):
 
 
 class Common(Sampling, ServingFields):  # type: ignore[misc, valid-type]
-    """What chat and text completions have in common."""
+    """The fields that chat and text completions share."""
 
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
     stream: bool | None = None
@@ -186,52 +186,51 @@ class Common(Sampling, ServingFields):  # type: ignore[misc, valid-type]
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
     stop: Stop | None = None
     response_format: ResponseFormat | None = None
-    grammar: str | None = Field(None, description="GBNF, or llguidance's Lark where it begins with %llguidance.")
-    regex: str | None = Field(None, description="A regular expression that the completion matches as a whole.")
+    grammar: str | None = Field(None, description="GBNF, or llguidance's Lark if it begins with %llguidance.")
+    regex: str | None = Field(None, description="A regular expression that the whole completion must match.")
     user: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
     lora: Annotated[list[AdapterEntry], Field(max_length=MOST_ADAPTERS)] | None = Field(
-        None, description="Scales of the instance's LoRA adapters; those that are not listed are off."
+        None, description="Scales of the instance's LoRA adapters; adapters that are not listed are off."
     )
-    return_progress: bool | None = Field(None, description="A stream tells how far its prompt is computed.")
+    return_progress: bool | None = Field(None, description="A stream reports the progress of its prompt.")
 
-    draft_model: str | None = Field(
-        None, description="Must be the one that the model is loaded with: the load setting draft_model."
-    )
+    draft_model: str | None = Field(None, description="Must equal the load setting draft_model of the loaded model.")
 
 
-ELICITATION = "true: MCP servers may ask the user during a call; of streams, whose client then answers."
+ELICITATION = "true: MCP servers may ask the user during a call. For streams, whose client passes the reply on."
 
 
 class ChatBody(Common):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1, description=MAX_TOKENS.description)] | None = None
 
-    logprobs: bool | None = Field(None, description="Tell every token's log-probability.")
+    logprobs: bool | None = Field(None, description="Return every token's log-probability.")
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = Field(
-        None, description="And those of so many of the likeliest tokens; with logprobs."
+        None, description="With logprobs: also return those of this many of the likeliest tokens."
     )
 
     tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = Field(
-        None, description="Functions that the model may ask to have called, and MCP servers whose tools it may call."
+        None,
+        description="Functions that the client runs, and MCP servers whose tools the gateway runs.",
     )
     tool_choice: ToolChoiceEntry | None = None
-    parallel_tool_calls: bool | None = Field(None, description="false: one call in a reply at most.")
+    parallel_tool_calls: bool | None = Field(None, description="false: at most one call per reply.")
     elicitation: bool | None = Field(None, description=f"{ELICITATION} Ours, with tools of type mcp.")
     functions: Annotated[list[FunctionEntry], Field(max_length=MOST_TOOLS)] | None = Field(
-        None, description="The older form of tools; calls come as function_call then."
+        None, description="The older format of tools; calls are returned as function_call."
     )
-    function_call: FunctionChoice | None = Field(None, description="The older form of tool_choice.")
+    function_call: FunctionChoice | None = Field(None, description="The older format of tool_choice.")
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
+        None, description="Passed to the chat template, with enable_thinking: false for none, true otherwise."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="What else the chat template is given: text, numbers, true, false, null, or lists of these."
+        None, description="Further arguments of the chat template: text, numbers, true, false, null, or lists of these."
     )
 
-    # Not served: a value that asks for something is refused by name.
+    # Not supported: a value that requests something is an error.
     audio: Any = None
     modalities: list[str] | None = None
     prediction: Any = None
@@ -242,14 +241,14 @@ class ChatBody(Common):
 
 class CompletionBody(Common):
     prompt: Prompt
-    suffix: str | None = Field(None, description="Text after the completion, for models trained to fill gaps.")
-    echo: bool | None = Field(None, description="Begin the answer with the prompt.")
+    suffix: str | None = Field(None, description="Text after the completion, for models trained to fill in the middle.")
+    echo: bool | None = Field(None, description="Begin the completion's text with the prompt.")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
-        None, description="Tell every token's log-probability, and those of so many of the likeliest tokens."
+        None, description="Return every token's log-probability, and those of this many of the likeliest tokens."
     )
     best_of: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = Field(
-        None, description="Generate so many for each prompt, and answer with the n whose tokens are the likeliest."
+        None, description="Generate this many for each prompt, and return the n whose tokens are the likeliest."
     )
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
-        None, description=f"{MAX_TOKENS.description} 0, with echo: tell the prompt alone."
+        None, description=f"{MAX_TOKENS.description} 0, with echo: return the prompt only."
     )

@@ -1,4 +1,4 @@
-"""OpenAI's routes: parse, one call, render."""
+"""OpenAI's routes, and those that its clients know from llama.cpp, Jina and Cohere."""
 
 import asyncio
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ from gateway.dialects.openai.text_encoding import (
     WrittenText,
     embed_call,
     embedding_list,
+    errors_named,
     rerank_call,
     rerank_reply,
     token_list,
     tokenize_call,
-    told_about,
 )
 from gateway.dialects.reply import account_of, json_response, origin_of
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Route
@@ -62,7 +62,7 @@ class OpenAIRoutes:
         *,
         numbers_alone: bool = False,
     ) -> None:
-        """`anthropic`: the lists of models share their paths. `numbers_alone`: vectors are never written as base64."""
+        """`anthropic`: its model lists share these paths. `numbers_alone`: vectors are never returned as base64."""
         self._anthropic = anthropic
         self._numbers_alone = numbers_alone
         self._completions = completions
@@ -181,7 +181,7 @@ class OpenAIRoutes:
         body = await read_body(request, EmbeddingBody)
         async with while_connected(request.receive):
             found = await self._unary.embed(embed_call(body), origin_of(request), account_of(request))
-            # Thousands of vectors take a while to write down: the streams go on meanwhile.
+            # Encoding thousands of vectors would delay the streams of this event loop.
             encoding = None if self._numbers_alone else body.encoding_format
             return await asyncio.to_thread(lambda: json_response(embedding_list(found, encoding)))
 
@@ -194,14 +194,14 @@ class OpenAIRoutes:
     async def tokenize(self, request: Request) -> Response:
         body = await read_body(request, TokenizeBody)
         async with while_connected(request.receive):
-            with told_about("content"):
+            with errors_named("content"):
                 tokens = await self._unary.tokenize(tokenize_call(body), origin_of(request), account_of(request))
             return json_response(token_list(tokens, with_pieces=bool(body.with_pieces)))
 
     async def detokenize(self, request: Request) -> Response:
         body = await read_body(request, DetokenizeBody)
         async with while_connected(request.receive):
-            with told_about("tokens"):
+            with errors_named("tokens"):
                 words = await self._unary.detokenize(body.model, body.tokens, origin_of(request), account_of(request))
             return json_response({"content": words.text})
 

@@ -2,7 +2,7 @@
 
 import base64
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -31,10 +31,10 @@ class EmbeddingBody(Body):
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
     input: Input
     dimensions: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
-        None, description="Keep so many numbers of each vector."
+        None, description="How many numbers of each vector to keep."
     )
     encoding_format: Literal["float", "base64"] | None = Field(
-        None, description="base64: of the numbers as 32-bit floats, least significant byte first."
+        None, description="base64: the numbers as little-endian 32-bit floats."
     )
     user: str | None = None
 
@@ -53,16 +53,16 @@ class RerankBody(Body):
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
     query: Annotated[str, Field(min_length=1)]
     documents: Annotated[list[Document], Field(min_length=1, max_length=MOST_INPUTS)]
-    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="Tell the best ones only.")
-    return_documents: bool | None = Field(None, description="Have the documents in the reply.")
+    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="How many of the best documents to return.")
+    return_documents: bool | None = Field(None, description="Include the documents in the reply.")
 
 
 class TokenizeBody(Body):
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
     content: str
-    add_special: bool | None = Field(None, description="With begin-of-sequence and the like, where the model has them.")
-    parse_special: bool | None = Field(None, description="false: tokens that the text writes out are text.")
-    with_pieces: bool | None = Field(None, description="Tell what each token is written as.")
+    add_special: bool | None = Field(None, description="Add the model's special tokens, such as begin-of-sequence.")
+    parse_special: bool | None = Field(None, description="false: special tokens written in the text are plain text.")
+    with_pieces: bool | None = Field(None, description="Include each token's text.")
 
 
 class DetokenizeBody(Body):
@@ -78,9 +78,7 @@ class PromptUsage(TypedDict):
 class Vector(TypedDict):
     object: Literal["embedding"]
     index: int
-    embedding: Annotated[
-        list[float] | str, Field(description="Of unit length; base64 of little-endian float32 if asked for.")
-    ]
+    embedding: Annotated[list[float] | str, Field(description="Of unit length; a base64 string if requested.")]
 
 
 class Vectors(TypedDict):
@@ -105,7 +103,7 @@ class Ranking(TypedDict):
 
 class TokenPiece(TypedDict):
     id: int
-    piece: Annotated[str | list[int], Field(description="Its bytes, where they are no whole text.")]
+    piece: Annotated[str | list[int], Field(description="The token's text, or its bytes if they are not valid UTF-8.")]
 
 
 class TokenList(TypedDict):
@@ -125,17 +123,17 @@ def embed_call(body: EmbeddingBody) -> EmbedCall:
     return EmbedCall(model=body.model, texts=texts, tokens=tokens, dimensions=body.dimensions)
 
 
-def embed_inputs(given: str | list[str] | list[int] | list[list[int]]) -> tuple[list[str], list[list[int]]]:
-    """Texts and token lists, of which one is empty: the body's branches leave no other."""
-    if isinstance(given, str):
-        return [given], []
-    if isinstance(given[0], int):
-        return [], [[each for each in given if isinstance(each, int)]]
-    return [each for each in given if isinstance(each, str)], [each for each in given if isinstance(each, list)]
+def embed_inputs(inputs: str | list[str] | list[int] | list[list[int]]) -> tuple[list[str], list[list[int]]]:
+    """Texts and token lists, one of which is empty."""
+    if isinstance(inputs, str):
+        return [inputs], []
+    if isinstance(inputs[0], int):
+        return [], [[each for each in inputs if isinstance(each, int)]]
+    return [each for each in inputs if isinstance(each, str)], [each for each in inputs if isinstance(each, list)]
 
 
-def embedding_list(embeddings: Embeddings, encoding: str | None) -> dict[str, Any]:
-    encode = base64_vector if encoding == "base64" else list
+def embedding_list(embeddings: Embeddings, encoding: str | None) -> Vectors:
+    encode: Callable[[Sequence[float]], list[float] | str] = base64_vector if encoding == "base64" else list
     return {
         "object": "list",
         "data": [
@@ -148,12 +146,12 @@ def embedding_list(embeddings: Embeddings, encoding: str | None) -> dict[str, An
 
 
 def base64_vector(vector: Sequence[float]) -> str:
-    """Of 32-bit floats, least significant byte first."""
+    """The numbers as little-endian 32-bit floats."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def reading_usage(prompt_tokens: int) -> dict[str, int]:
-    """Of a call that generates nothing."""
+def reading_usage(prompt_tokens: int) -> PromptUsage:
+    """The usage of a call that generates nothing."""
     return {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
 
 
@@ -161,7 +159,7 @@ def rerank_call(body: RerankBody) -> RerankCall:
     return RerankCall(model=body.model, query=body.query, documents=document_texts(body))
 
 
-def rerank_reply(scores: Scores, body: RerankBody) -> dict[str, Any]:
+def rerank_reply(scores: Scores, body: RerankBody) -> Ranking:
     texts = document_texts(body) if body.return_documents else None
     return {
         "object": "list",
@@ -172,12 +170,12 @@ def rerank_reply(scores: Scores, body: RerankBody) -> dict[str, Any]:
 
 
 def best_first(scores: Scores, most: int | None) -> list[int]:
-    """The documents' numbers; of equals the earlier first."""
+    """Indices of the documents; equal scores keep the documents' order."""
     return sorted(range(len(scores.values)), key=lambda index: -scores.values[index])[:most]
 
 
-def result(index: int, score: float, texts: list[str] | None) -> dict[str, Any]:
-    entry = {"index": index, "relevance_score": score}
+def result(index: int, score: float, texts: list[str] | None) -> RankedDocument:
+    entry: RankedDocument = {"index": index, "relevance_score": score}
     return entry if texts is None else {**entry, "document": {"text": texts[index]}}
 
 
@@ -194,15 +192,16 @@ def tokenize_call(body: TokenizeBody) -> TokenizeCall:
     )
 
 
-def token_list(tokens: TokenizedText, *, with_pieces: bool) -> dict[str, Any]:
+def token_list(tokens: TokenizedText, *, with_pieces: bool) -> TokenList:
     if not with_pieces:
         return {"tokens": list(tokens.ids)}
     pairs = zip(tokens.ids, tokens.pieces, strict=True)
-    return {"tokens": [{"id": id, "piece": piece_text(piece)} for id, piece in pairs]}
+    pieces: list[TokenPiece] = [{"id": id, "piece": piece_text(piece)} for id, piece in pairs]
+    return {"tokens": pieces}
 
 
 def piece_text(piece: bytes) -> str | list[int]:
-    """Bytes, where they are no text by themselves."""
+    """The text, or the bytes if they are not valid UTF-8 by themselves."""
     try:
         return piece.decode()
     except UnicodeDecodeError:
@@ -210,8 +209,8 @@ def piece_text(piece: bytes) -> str | list[int]:
 
 
 @contextmanager
-def told_about(field: str) -> Iterator[None]:
-    """Errors by this dialect's name of the field: a worker knows of prompts alone."""
+def errors_named(field: str) -> Iterator[None]:
+    """Makes a worker's errors name the request's field: to a worker every input is a prompt."""
     try:
         yield
     except InvalidRequest as error:

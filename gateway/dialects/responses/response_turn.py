@@ -24,7 +24,7 @@ from gateway.dialects.responses.responses_requests import (
     ResponseBody,
     TextFormat,
 )
-from gateway.dialects.tool_choice import function_tool, named, refuse_namesakes, require_some, require_tool, some_of
+from gateway.dialects.tool_choice import function_tool, named, reject_namesakes, require_some, require_tool, some_of
 from gateway.tools.loop.server_selection import RequestedServer, quoted_label
 from gateway.tools.loop.toolset import HostedCall, ServerListing, Toolset
 
@@ -57,7 +57,7 @@ def own_functions(body: ResponseBody) -> list[Tool]:
         for number, entry in enumerate(body.tools or [])
         if not isinstance(entry, MCPTool)
     }
-    refuse_namesakes(tools, "tools[{}].name")
+    reject_namesakes(tools, "tools[{}].name")
     return list(tools.values())
 
 
