@@ -73,7 +73,7 @@ def draft_model(
 
 @dataclass(slots=True)
 class Call:
-    """A submitted call and what became of it."""
+    """A submitted call and its results."""
 
     ticket: Ticket
     prompt: tuple[int, ...]
@@ -93,7 +93,7 @@ class Call:
         return [int(number) for number in self.texts[choice].split()]
 
     def deliver(self, event: Event) -> None:
-        """After a Failed nothing is heard, as with a stream."""
+        """Events after a Failed are ignored, as on a stream."""
         if self.error is not None:
             return
         match event:

@@ -57,15 +57,15 @@ def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str)
     model = Model(str(path), Load(), log, lambda _: True)
     projector = Projector(str(projector_path), model, log, Room(256, 256, 256), threads=1, flash=-1)
     text, picture = f"abc{projector.marker}def", decode_picture(noise(), 1)
-    tokens, (sight,) = projector.read(text, [picture], add_special=True)
-    at = tokens.index(sight.cells[0])
-    end = at + len(sight.cells)
-    image = projector.encode({at: sight})[at]
+    tokens, (image_chunk,) = projector.read(text, [picture], add_special=True)
+    at = tokens.index(image_chunk.cells[0])
+    end = at + len(image_chunk.cells)
+    image = projector.encode({at: image_chunk})[at]
 
     context = Context(model, generation_params(Load(context_length=256, parallel=1), on_gpu=False), log)
     context.images_whole = projector.whole
     context.decode_runs([Run(0, tokens[:at], 0, at)])
-    context.decode_runs([Run(0, sight.cells, at, len(sight.cells), image=image)])
+    context.decode_runs([Run(0, image_chunk.cells, at, len(image_chunk.cells), image=image)])
     context.decode_runs([Run(0, tokens[end:], end, len(tokens) - end - 1)])
     ours = context.logits(len(tokens) - end - 1).copy()
     context.clear()
@@ -81,9 +81,9 @@ def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
     path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
     projector = Projector(str(path), model, log, Room(256, 256, 256), threads=1, flash=-1)
     pictures = [Picture("PNG", *size, bytes(30 * 40 * 3)) for size in ((40, 30), (30, 40), (40, 30))]
-    _, sights = projector.read(projector.marker * 3, pictures, add_special=True)
+    _, image_chunks = projector.read(projector.marker * 3, pictures, add_special=True)
     _, (alone,) = projector.read(projector.marker, pictures[1:2], add_special=True)
-    assert sights[0].cells[0] != sights[1].cells[0] == alone.cells[0]
+    assert image_chunks[0].cells[0] != image_chunks[1].cells[0] == alone.cells[0]
     for each in (projector, model):
         each.close()
 

@@ -1,4 +1,4 @@
-"""Texts to vectors or scores: whole inputs, several at a time, through a context of its own over the same weights."""
+"""Embeddings and rerank scores: whole inputs, several at a time, in a context of their own over the same weights."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ from worker.engine.model.loaded_model import NO_POOLING, LlamaLog, Model
 
 LONGEST_INPUT = 8192  # tokens: an input is computed in one graph, whose buffers grow with it
 MOST_INPUTS = 64  # of one batch
-CPU_BATCH = 128  # tokens of one batch beside running texts, which wait for it
+CPU_BATCH = 128  # tokens of one batch beside completions, which wait for it
 
 Tokens = list[int]
 Vectors = NDArray[np.float32]
@@ -25,9 +25,9 @@ T = TypeVar("T", bound=Sequence[int])
 
 
 class Embedder:
-    """Made at the first use, on the engine's thread. `close` frees its contexts.
+    """Created at the first use, on the engine's thread. `close` frees its contexts.
 
-    One context takes batches. An input that is longer than those has one of its own size: few are.
+    One context computes batches. The few inputs that are longer than a batch have contexts of their own size.
     """
 
     def __init__(self, model: Model, load: Load, log: LlamaLog, threads: Threads) -> None:
@@ -39,7 +39,7 @@ class Embedder:
         self._contexts: dict[int, Context] = {}  # by room, in tokens
 
     def pool(self, inputs: Sequence[Tokens]) -> Vectors:
-        """One batch: what the model makes of each input."""
+        """The pooled output of each input of one batch. Raises DecodeFailed."""
         context = self._context_for(sum(map(len, inputs)))
         context.clear()
         context.decode_inputs(inputs)
@@ -62,7 +62,7 @@ class Embedder:
         params.kv_unified = True  # inputs of all lengths share the cells
         params.type_k = params.type_v = ll.GGML_TYPE_F16
         if room == self._batch_room:
-            # Flash attention rounds by where in the batch an input lies: cosine 0.9998 instead of 1 (Q4_1, AVX2).
+            # Flash attention's rounding depends on an input's place in the batch: cosine 0.9998, not 1 (Q4_1, AVX2).
             params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.embeddings = True
         if self._model.pooling in NO_POOLING:
@@ -76,7 +76,7 @@ class Embedder:
 
 
 def longest_input(model: Model, load: Load) -> int:
-    """Tokens of the longest input that the model takes."""
+    """Tokens of the longest input that is accepted."""
     return min(load.context_length, model.trained_length or LONGEST_INPUT, LONGEST_INPUT)
 
 
@@ -87,7 +87,7 @@ def batch_tokens(model: Model, load: Load) -> int:
 
 
 def batches(inputs: Sequence[T], room: int, most: int = MOST_INPUTS) -> Iterator[list[T]]:
-    """The inputs in their order, as many at a time as have room together; a longer one goes alone."""
+    """The inputs in their order, in batches of at most `room` tokens; a longer input is a batch of its own."""
     batch: list[T] = []
     tokens = 0
     for each in inputs:
@@ -101,7 +101,7 @@ def batches(inputs: Sequence[T], room: int, most: int = MOST_INPUTS) -> Iterator
 
 
 def check_lengths(inputs: Sequence[Tokens], longest: int, what: str) -> None:
-    """ContextLengthExceeded names the first input that is too long, counted from 0."""
+    """Raises ContextLengthExceeded, which names the first input that is too long, counted from 0."""
     for number, tokens in enumerate(inputs):
         if len(tokens) > longest:
             raise ContextLengthExceeded(
@@ -111,6 +111,7 @@ def check_lengths(inputs: Sequence[Tokens], longest: int, what: str) -> None:
 
 
 def check_dimensions(dimensions: int | None, length: int) -> None:
+    """Raises InvalidRequest."""
     if dimensions is not None and not 1 <= dimensions <= length:
         raise InvalidRequest(
             f"dimensions is between 1 and {length} for this model, not {dimensions}.", param="dimensions"
@@ -118,7 +119,7 @@ def check_dimensions(dimensions: int | None, length: int) -> None:
 
 
 def unit_vectors(vectors: Vectors, dimensions: int | None) -> list[list[float]]:
-    """The vectors' first `dimensions` numbers, made of length 1; a zero vector stays one."""
+    """The vectors' first `dimensions` numbers, normalised to length 1; a zero vector stays zero."""
     cut = vectors[:, :dimensions].astype(np.float64)
     norms = np.linalg.norm(cut, axis=1, keepdims=True)
     rows: list[list[float]] = np.divide(cut, norms, out=np.zeros_like(cut), where=norms > 0).tolist()

@@ -69,7 +69,7 @@ class LlamaEngine:
         loop = asyncio.get_running_loop()
         try:
             prepared = await loop.run_in_executor(self._preparing, self._prepare, ticket, request)
-            if prepared is not None and prepared.sights:
+            if prepared is not None and prepared.image_chunks:
                 prepared = await loop.run_in_executor(self._encoding, self._encode, ticket, prepared)
             sequences = self._sequences(ticket, prepared) if prepared is not None else []
         except AtelierError as error:

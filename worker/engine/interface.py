@@ -1,13 +1,14 @@
-"""What an engine takes and gives. The servicer translates protobuf to these types and back."""
+"""The interface of an engine: requests, events, and what is known of a loaded model. wire.py converts to protobuf."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
 from atelier.adapters import AdapterScale
 from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
 from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason, ToolCallPiece
+from atelier.json_types import Json
 from atelier.settings.groups import Inference
 from atelier.submission import Constraint, Echo, OutputFormat, Tools
 
@@ -16,10 +17,10 @@ from atelier.submission import Constraint, Echo, OutputFormat, Tools
 class ChatPrompt:
     """Messages for the model's chat template, or for `template` in its place."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Json]
     template: str | None = None
     tools: Tools | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)  # what else the template is given
+    arguments: Json = field(default_factory=dict)  # further variables of the template
     output: OutputFormat = OutputFormat()  # noqa: RUF009 - it is frozen
     images: Sequence[bytes] = ()  # encoded: one for each image part of the messages, in their order
 
@@ -38,7 +39,7 @@ Prompt = ChatPrompt | InfillPrompt | str | list[int]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whose call it is: a Generate stream and the caller's number on it."""
+    """Identifies a call: a Generate stream, and the caller's number on it."""
 
     stream: int
     call: int
@@ -46,13 +47,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Of one call, in seconds since it was submitted; None: as long as it takes."""
+    """The time limits of a call, in seconds since it was submitted; None for no limit."""
 
     end: float | None = None
-    start: float | None = None  # of the first of its sequences
+    start: float | None = None  # for its first sequence to get a slot
 
     def missed(self, age: float, *, started: bool) -> DeadlineExceeded | None:
-        """What a call of this age has to be told, if its time is up."""
+        """The error of a call of this age, if it is past a deadline."""
         if self.end is not None and age >= self.end:
             where = "while it was being answered" if started else "while it waited for its turn"
             return DeadlineExceeded(f"The request's timeout passed {where}.", param="timeout")
@@ -73,14 +74,14 @@ class Request:
     stop: list[str] = field(default_factory=list)
     constraint: Constraint | None = None
     choices: int = 1
-    logprobs: int | None = None  # wanted for every token, with this many of the likeliest tokens
-    echo: Echo | None = None  # Echoed is wanted
-    prompt_progress: bool = False  # PromptProgress is wanted
-    max_tokens_is_bound: bool = False  # where the context has room for fewer, those are all
-    lora: Sequence[AdapterScale] = ()  # none: the instance's own scales
+    logprobs: int | None = None  # of every token, with this many of the likeliest tokens
+    echo: Echo | None = None  # Echoed is requested
+    prompt_progress: bool = False  # PromptProgress is requested
+    max_tokens_is_bound: bool = False  # generate fewer where the context has no room for max_tokens
+    lora: Sequence[AdapterScale] = ()  # empty: the instance's own scales
     request_id: str = ""
     fairness_key: str = ""
-    priority: int = 0  # the lower, the sooner it starts
+    priority: int = 0  # lower starts sooner
     deadlines: Deadlines = NO_DEADLINES
 
 
@@ -93,7 +94,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class PromptProgress:
-    """How far a prompt is computed, in tokens; `done` includes the cached ones."""
+    """How much of a prompt is computed, in tokens; `done` includes the cached ones."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -102,11 +103,11 @@ class PromptProgress:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Of the model's own distribution: before penalties, constraints and temperature."""
+    """In the model's own distribution: before penalties, constraints and temperature."""
 
     id: int
     piece: bytes
-    logprob: float | None  # None: of a prompt's first token, which nothing tells the odds of
+    logprob: float | None  # None for a prompt's first token, which nothing predicts
     top: Sequence["TokenLogprob"] = ()  # the likeliest tokens, likeliest first
 
 
@@ -121,7 +122,7 @@ class Echoed:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """In this order: reasoning, then text, then tool calls."""
+    """New parts of a choice, in this order: reasoning, then text, then tool calls."""
 
     choice: int
     text: str
@@ -147,12 +148,12 @@ class Failed:
 Event = Accepted | PromptProgress | Echoed | Delta | Finished | Failed
 Emitted = tuple[Source, Event]
 Publish = Callable[[Sequence[Emitted]], None]
-"""Called on the event loop, once per decode step, with the events of all calls."""
+"""Called on the event loop, once per step, with the events of all calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an engine turned out to be once it is loaded."""
+    """What is known of an engine once its model is loaded."""
 
     engine: str
     version: str
@@ -175,19 +176,19 @@ class Figures:
     """How busy an engine is."""
 
     active: int  # sequences in prefill or decode
-    queued: int  # sequences that wait
+    queued: int  # waiting sequences
     steps: int  # decode steps so far
 
 
 class SequenceState(Enum):
-    WAITING = 1  # for its turn
-    PREFILL = 2  # its prompt is being computed, or the beginning of it by another sequence
+    WAITING = 1  # for a slot
+    PREFILL = 2  # its prompt is computed, or another sequence computes its beginning
     DECODE = 3
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceFigures:
-    """How far one choice of one call is, and nothing of what it says."""
+    """The progress of one choice of one call, without any of its content."""
 
     request_id: str
     choice: int
@@ -204,37 +205,37 @@ class Engine(Protocol):
     """All methods are called on the event loop and do not block it."""
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
-        """Load the model; LoadFailed when it cannot be. `on_progress` hears 0 to 1."""
+        """Load the model. Raises LoadFailed. `on_progress` receives values from 0 to 1."""
 
     def submit(self, source: Source, request: Request) -> None:
-        """Take a call. What becomes of it is published: Accepted and so on, or Failed."""
+        """Begin a call. Its events are published: Accepted and those that follow, or Failed."""
 
     def cancel(self, source: Source) -> None:
-        """Forget a call, within a step; nothing more is published for it."""
+        """Stop a call within a step; nothing more is published for it."""
 
     def figures(self) -> Figures: ...
 
     async def sequences(self) -> list[SequenceFigures]:
-        """What runs and what waits, as it is between two steps."""
+        """The running and the waiting sequences, as they are between two steps."""
 
     async def tokenize(
         self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
     ) -> list[tuple[int, bytes]]:
-        """Token ids with the bytes that each is written as. `parse_special`: those that a text writes out are meant."""
+        """Token ids with the bytes that each is written as. `parse_special`: recognise special tokens in a text."""
 
     async def detokenize(self, tokens: list[int]) -> str:
-        """What the tokens are written as together."""
+        """The text of the tokens."""
 
     async def render(self, chat: ChatPrompt) -> str:
-        """The prompt that a chat becomes."""
+        """The chat as its template writes it."""
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None
     ) -> tuple[list[list[float]], int]:
-        """Unit vectors, one per input, of so many dimensions, and the number of tokens read."""
+        """Unit vectors of so many dimensions, one per input, and the number of tokens read."""
 
     async def rerank(self, query: str, documents: list[str]) -> tuple[list[float], int]:
-        """How well each document answers the query, higher is better, and the number of tokens read."""
+        """How relevant each document is to the query, higher is better, and the number of tokens read."""
 
     async def close(self) -> None:
-        """Stop working and free everything. Calls that still run get a Failed."""
+        """Stop and free everything. Calls in progress end with Failed."""

@@ -1,4 +1,4 @@
-"""From a launch's settings to a model that can work: devices, weights, context, batcher."""
+"""Loads a model as its launch specification says: devices, weights, context, batcher."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -27,7 +27,7 @@ from worker.engine.prompt.prompt_slices import BLOCKS, TAIL, Slicing
 from worker.engine.speculation.drafting import Speculation
 from worker.engine.speculation.speculation_loading import check_speculation, open_speculation
 
-CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second of a small machine's time
+CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second on a small machine
 GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message
 CPU_COPY_SPEED = 4e9  # bytes/s
 GPU_COPY_SPEED = 200e9  # bytes/s
@@ -35,7 +35,7 @@ GPU_COPY_SPEED = 200e9  # bytes/s
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the engine's thread works with. `close` frees it all."""
+    """Everything that the engine's thread uses. `close` frees it."""
 
     model: Model
     batcher: Batcher | None  # None: the model only makes embeddings
@@ -49,9 +49,9 @@ class Loaded:
 
 
 def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], bool]) -> Loaded:
-    """Load the model, on the thread that will use it; LoadFailed when it cannot be.
+    """Load the model, on the thread that will use it. Raises LoadFailed.
 
-    `on_progress` hears 0 to 1 and returns False to give up.
+    `on_progress` receives values from 0 to 1, and returns False to give up.
     """
     ll.llama_backend_init()
     counts = add_rpc_devices()
@@ -87,7 +87,7 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
 
 
 def _split_over_devices(spec: LaunchSpec, counts: Sequence[int], devices: Sequence[Device]) -> LaunchSpec:
-    """Told the share of each RPC server, of which some lend several devices."""
+    """With shares for devices: the settings have one for each RPC server, and a server can have several devices."""
     free = [device.memory_free for device in devices if device.name.startswith("RPC")]
     return replace(spec, load=replace(spec.load, tensor_split=shares_of_devices(spec.load.tensor_split, counts, free)))
 
@@ -119,7 +119,7 @@ def _batcher(
 
 
 def _copy_seconds(model: Model, load: Load) -> float:
-    """Of a slot's whole cache, at the speed of the memory that it is in."""
+    """To copy a slot's whole cache, estimated from the speed of the memory that it is in."""
     cells = 0 if load.kv_unified else load.context_length
     return cells * model.kv_bytes_per_token / (GPU_COPY_SPEED if model.gpu_layers else CPU_COPY_SPEED)
 
@@ -147,7 +147,7 @@ def _preparer(
 def _open_projector(
     spec: LaunchSpec, model: Model, exact: Exactness, log: LlamaLog, opened: ExitStack
 ) -> Projector | None:
-    """What the model sees by, if it has any; LoadFailed."""
+    """The projector of a vision model; None for other models. Raises LoadFailed."""
     if spec.projector_path is None:
         return None
     load = spec.load
@@ -163,10 +163,10 @@ def _open_projector(
 
 
 def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:
-    """Short slices that are computed together, where that changes nothing; long ones otherwise.
+    """Short slices that are computed together, where that leaves results unchanged; otherwise long ones.
 
-    A last slice is up to TAIL longer than the grid, and must fit into one compute graph. A GPU is
-    idle for most of a short slice, so there messages share slices.
+    A last slice is up to TAIL longer than the grid, and has to fit into one compute graph. A GPU is mostly idle
+    during a short slice, so there messages share slices.
     """
     if exact.slices:
         return BLOCKS
@@ -176,7 +176,7 @@ def _slicing(model: Model, load: Load, exact: Exactness) -> Slicing:
 
 
 def _grid(model: Model, load: Load) -> int:
-    """Most tokens of a slice, but for a rest."""
+    """Most tokens of a slice, without a rest."""
     largest = min(load.batch_size, load.ubatch_size) - TAIL
     return largest if model.gpu_layers else min(CPU_GRID, largest)
 

@@ -27,9 +27,8 @@ For tests of everything around the engine, and for measuring the gateway alone. 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, LoadFailed
 from atelier.generation_types import Dropped
@@ -128,7 +127,7 @@ class ScriptedEngine:
             )
         return words
 
-    def _next_turn(self) -> Mapping[str, Any]:
+    def _next_turn(self) -> Json:
         """The script for the next request."""
         turns = self._script.get("turns") or [{}]
         turn = turns[min(self._turns, len(turns) - 1)]

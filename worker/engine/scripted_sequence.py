@@ -2,11 +2,11 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.json_types import Json
 from atelier.submission import Echo
 from worker.engine.batching.fairness import Bid
 from worker.engine.interface import (
@@ -31,9 +31,7 @@ TOKEN = re.compile(r"\s*\S+|\s+")
 class ScriptedSequence:
     """Each step adds a word, or computes a slice of the prompt first where its progress is requested."""
 
-    def __init__(
-        self, source: Source, choice: int, request: Request, prompt: Sequence[str], script: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, source: Source, choice: int, request: Request, prompt: Sequence[str], script: Json) -> None:
         """`prompt`: its words. `script`: as it applies to this request."""
         self.source = source
         self.request = request
@@ -133,15 +131,13 @@ def token_id(word: str) -> int:
     return sum(word.encode())
 
 
-def _slices(prompt_tokens: int, script: Mapping[str, Any]) -> list[int]:
+def _slices(prompt_tokens: int, script: Json) -> list[int]:
     """Ends of the prompt's slices."""
     length = script.get("slice_tokens", 2)
     return [*range(length, prompt_tokens, length), prompt_tokens]
 
 
-def _scripted_words(
-    choice: int, answer: Iterable[str], prompt: Prompt, script: Mapping[str, Any]
-) -> Iterator[str | Delta]:
+def _scripted_words(choice: int, answer: Iterable[str], prompt: Prompt, script: Json) -> Iterator[str | Delta]:
     """The words of the reasoning, the answer, and the tool calls."""
     for word in TOKEN.findall(script.get("reasoning", "")):
         yield Delta(choice, "", 1, reasoning=word)

@@ -11,11 +11,11 @@ CLERK = Adapter("clerk", "/adapters/clerk.gguf", 1.0)
 OFF = Adapter("off", "/adapters/off.gguf", 0.0)
 
 
-def test_without_wishes_every_adapter_has_its_own_scale() -> None:
+def test_without_a_request_every_adapter_has_its_own_scale() -> None:
     assert choose_scales([], [POET, CLERK, OFF]) == (0.5, 1.0, 0.0)
 
 
-def test_an_adapter_is_wished_for_by_id_or_by_name_and_the_others_are_off() -> None:
+def test_an_adapter_is_requested_by_id_or_by_name_and_the_others_are_off() -> None:
     assert choose_scales([AdapterScale(1, 2.0)], [POET, CLERK]) == (0.0, 2.0)
     assert choose_scales([AdapterScale("poet", -1.0)], [POET, CLERK]) == (-1.0, 0.0)
 
@@ -30,16 +30,16 @@ def test_a_number_is_an_id_and_a_text_is_a_name() -> None:
     assert choose_scales([AdapterScale(0, 0.25)], [POET, numbered]) == (0.25, 0.0)
 
 
-@pytest.mark.parametrize(("wish", "field"), [(2, "lora[1].id"), ("Poet", "lora[1].name")])
-def test_an_unknown_adapter_is_refused_by_its_field_with_those_that_there_are(wish: int | str, field: str) -> None:
+@pytest.mark.parametrize(("requested", "field"), [(2, "lora[1].id"), ("Poet", "lora[1].name")])
+def test_an_unknown_adapter_is_refused_by_its_field_with_those_that_there_are(requested: int | str, field: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        choose_scales([AdapterScale(0, 1.0), AdapterScale(wish, 1.0)], [POET, CLERK])
+        choose_scales([AdapterScale(0, 1.0), AdapterScale(requested, 1.0)], [POET, CLERK])
     assert refusal.value.param == field
     assert '0 "poet", 1 "clerk"' in refusal.value.message
 
 
 def test_an_instance_without_adapters_says_so() -> None:
-    with pytest.raises(InvalidRequest, match="none: load it with some"):
+    with pytest.raises(InvalidRequest, match="none: load it with adapters"):
         choose_scales([AdapterScale(0, 1.0)], [])
 
 

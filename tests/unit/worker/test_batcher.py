@@ -616,7 +616,7 @@ def test_a_short_prompt_answers_before_a_long_one_that_came_first() -> None:
     assert long.counts == [0]
 
 
-def test_progress_is_told_slice_by_slice_and_ends_with_the_whole_prompt() -> None:
+def test_progress_is_reported_slice_by_slice_and_ends_with_the_whole_prompt() -> None:
     batching = Batching(1)
     batching.run(CHAT)
     call = batching.submit(CHAT + prompt(4, 200), progress=True)
@@ -709,15 +709,15 @@ def _act(batching: Batching, actions: list[Any]) -> int:
     return injected
 
 
-# A prompt that is told, with the odds of its tokens or without.
+# A prompt that is echoed, with the log-probabilities of its tokens or without.
 
 
-def odds(told: tuple[int, ...], *, exact: bool) -> list[float | None]:
+def odds(echoed: tuple[int, ...], *, exact: bool) -> list[float | None]:
     """Of each of the prompt's tokens after those before it."""
     context, found = FakeContext(1, rounding=not exact), [None]
-    for start in range(0, len(told), SCORED_TOKENS):
-        context.decode_runs([Run(0, told[start : start + SCORED_TOKENS], start, 0)])
-        followers = told[start + 1 : start + SCORED_TOKENS + 1]
+    for start in range(0, len(echoed), SCORED_TOKENS):
+        context.decode_runs([Run(0, echoed[start : start + SCORED_TOKENS], start, 0)])
+        followers = echoed[start + 1 : start + SCORED_TOKENS + 1]
         found += [token_logprobs(context.logits(at), token, 0)[0] for at, token in enumerate(followers)]
     return found
 
@@ -730,17 +730,17 @@ def rated(call: Call, choice: int = 0) -> list[float | None]:
 @pytest.mark.parametrize("length", [1, 2, SCORED_TOKENS, SCORED_TOKENS + 1, 3 * SCORED_TOKENS + 5])
 def test_every_token_of_a_prompt_is_rated_but_the_first_whatever_the_cache_holds(length: int, exact: bool) -> None:
     batching = Batching(4, exact=exact, cache_ram=10**6)
-    told = prompt(1, length)
-    batching.run((*told, *prompt(2, 40)))
+    echoed = prompt(1, length)
+    batching.run((*echoed, *prompt(2, 40)))
     beside = batching.submit(prompt(3, 300), max_tokens=20)
-    calls = [batching.submit(told, choices=2, logprobs=1, echo=Echo.FIRST), batching.submit(told)]
+    calls = [batching.submit(echoed, choices=2, logprobs=1, echo=Echo.FIRST), batching.submit(echoed)]
     batching.finish()
     assert beside.tokens() == solo(beside.prompt, 20, exact=exact)
     for choice in (0, 1):
-        assert rated(calls[0], choice) == odds(told, exact=exact)
+        assert rated(calls[0], choice) == odds(echoed, exact=exact)
         parts = [each for each in calls[0].echoed if each.choice == choice]
-        assert "".join(each.text for each in parts) == "".join(f"{token} " for token in told)
-        assert [rating.id for each in parts for rating in each.logprobs] == list(told)
+        assert "".join(each.text for each in parts) == "".join(f"{token} " for token in echoed)
+        assert [rating.id for each in parts for rating in each.logprobs] == list(echoed)
     assert calls[0].finished[0].statistics.cached_tokens == 0
     assert [len(rating.top) for rating in calls[0].echoed[0].logprobs][:2] == [0, 1][:length]
     assert not calls[1].echoed
@@ -760,7 +760,7 @@ def test_no_call_rates_more_tokens_than_there_is_room_for_their_logits(exact: bo
     assert all(call.tokens <= SCORED_TOKENS and len(call.slots) == 1 for call in lone)
 
 
-def test_a_prompt_alone_is_told_and_nothing_is_generated() -> None:
+def test_a_prompt_alone_is_echoed_and_nothing_is_generated() -> None:
     batching = Batching(2)
     batching.run(CHAT)
     plain = batching.submit(CHAT, choices=2, echo=Echo.ALONE)

@@ -208,13 +208,13 @@ def test_sequences_that_cannot_guess_go_on_beside_those_that_do() -> None:
     batching, _ = drafting(3)
     free = batching.submit(endless(0), max_tokens=40)
     bound = batching.submit(endless(1), max_tokens=20, matcher=matcher)
-    told = batching.submit(endless(2), max_tokens=40, logprobs=2)
+    scored = batching.submit(endless(2), max_tokens=40, logprobs=2)
     batching.finish()
     assert free.tokens() == solo(free.prompt, 40, exact=True)
     assert bound.tokens() == alone
-    assert told.tokens() == solo(told.prompt, 40, exact=True)
+    assert scored.tokens() == solo(scored.prompt, 40, exact=True)
     assert statistics(free) > (0, 0)
-    assert statistics(bound) == statistics(told) == (0, 0)
+    assert statistics(bound) == statistics(scored) == (0, 0)
 
 
 def test_a_cancelled_sequence_leaves_its_slot_to_another_text() -> None:
@@ -231,11 +231,11 @@ def test_a_cancelled_sequence_leaves_its_slot_to_another_text() -> None:
 def test_a_failed_guess_ends_the_sequences_that_guessed_and_no_others() -> None:
     batching, context = drafting(2)
     free = batching.submit(endless(0), max_tokens=40)
-    told = batching.submit(endless(2), max_tokens=40, logprobs=0)
+    scored = batching.submit(endless(2), max_tokens=40, logprobs=0)
     context.fails = lambda call: True
     batching.finish()
     assert isinstance(free.error, DecodeFailed)
-    assert told.tokens() == solo(told.prompt, 40, exact=True)
+    assert scored.tokens() == solo(scored.prompt, 40, exact=True)
 
 
 def test_a_shared_cache_holds_what_is_guessed() -> None:

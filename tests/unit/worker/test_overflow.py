@@ -116,7 +116,7 @@ def test_of_a_single_exchange_nothing_is_left_out(pattern: str) -> None:
 
 @few
 @given(roles, st.booleans())
-def test_what_remains_begins_with_the_system_goes_on_with_the_user_and_ends_as_before(
+def test_what_remains_begins_with_the_system_continues_with_the_user_and_ends_as_before(
     pattern: list[str], middle: bool
 ) -> None:
     messages = [{"role": role, "content": str(at)} for at, role in enumerate(pattern)]

@@ -109,7 +109,7 @@ class TreeMachine(RuleBasedStateMachine):
         assert [self.tree.tokens(slot) for slot in SLOTS] == [length(self.held[slot]) for slot in SLOTS]
 
     @invariant()
-    def keeps_nothing_that_nobody_needs(self) -> None:
+    def keeps_nothing_that_is_unused(self) -> None:
         needed = {
             tuple(path[: count + 1])
             for slot in SLOTS

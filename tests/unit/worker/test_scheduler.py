@@ -259,7 +259,7 @@ def test_prefill_beside_streams_is_bounded_by_their_step() -> None:
     assert prefill_budget(0.05) == STREAM_PAUSE * 0.05
 
 
-def test_prefill_that_nobody_waits_for_is_longer_and_still_bounded() -> None:
+def test_prefill_beside_no_stream_is_longer_and_still_bounded() -> None:
     assert prefill_budget(None) == LONGEST_STEP
 
 

@@ -1,4 +1,4 @@
-"""How far every sequence is, as a batcher tells it."""
+"""The progress of every sequence, as a batcher reports it."""
 
 import time
 
@@ -9,11 +9,11 @@ SHORT = tuple(range(20, 40))
 LONG = tuple(20 + at * 7 % 200 for at in range(900))
 
 
-def told(batching: Batching) -> list[SequenceFigures]:
+def reported(batching: Batching) -> list[SequenceFigures]:
     return batching.batcher.figures(time.monotonic())
 
 
-def test_every_sequence_tells_how_far_it_is() -> None:
+def test_every_sequence_reports_its_progress() -> None:
     batching = Batching(2)
     stream = batching.submit(SHORT, max_tokens=200, priority=-3)
     while stream.counts[0] < 2:
@@ -21,7 +21,7 @@ def test_every_sequence_tells_how_far_it_is() -> None:
     batching.submit(LONG)
     batching.submit(SHORT, priority=4)
     batching.step()
-    decode, prefill, waiting = told(batching)
+    decode, prefill, waiting = reported(batching)
     assert (decode.state, decode.priority, decode.predicted_tokens) == (
         SequenceState.DECODE,
         -3,
@@ -39,18 +39,18 @@ def test_tokens_from_the_cache_count_as_done() -> None:
     batching.run(LONG)
     batching.submit(LONG + LONG)
     batching.step()
-    (figures,) = told(batching)
+    (figures,) = reported(batching)
     assert 0 < figures.cached_tokens < figures.done_tokens < figures.prompt_tokens
 
 
-def test_the_choices_of_a_call_are_told_apart() -> None:
+def test_the_choices_of_a_call_are_distinguished() -> None:
     batching = Batching(4)
     batching.submit(SHORT, choices=3, max_tokens=200)
     batching.step()
-    assert [figures.choice for figures in told(batching)] == [0, 1, 2]
+    assert [figures.choice for figures in reported(batching)] == [0, 1, 2]
 
 
-def test_nothing_in_work_is_nothing_to_tell() -> None:
+def test_an_idle_batcher_reports_no_sequence() -> None:
     batching = Batching(2)
     batching.run(SHORT)
-    assert told(batching) == []
+    assert reported(batching) == []

@@ -137,7 +137,9 @@ def test_no_more_waits_to_be_written_than_is_bearable(
     assert directory.write(2, MORE, CONTENT)
 
 
-def test_what_nobody_asks_for_any_more_is_forgotten(directory: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_state_that_is_no_longer_requested_is_forgotten(
+    directory: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for state, pieces in enumerate([PIECES, MORE]):
         directory.write(state, pieces, CONTENT)
     flush(directory)

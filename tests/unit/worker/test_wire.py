@@ -80,7 +80,7 @@ def test_a_delta_keeps_its_text_and_choice() -> None:
     assert (message.call, message.choice, message.delta.text, message.delta.tokens) == (7, 2, "é", 1)
 
 
-@pytest.mark.parametrize("reason", set(StopReason) - {StopReason.UNSPECIFIED})
+@pytest.mark.parametrize("reason", [each for each in StopReason if each is not StopReason.UNSPECIFIED])
 def test_every_stop_reason_has_its_counterpart_on_the_wire(reason: StopReason) -> None:
     message = event_message(1, Finished(0, reason, None, STATISTICS))
     assert pb.StopReason.Name(message.finished.reason) == reason.name

@@ -1,4 +1,4 @@
-"""Whose turn it is: priorities, ageing, fairness. Pure decisions."""
+"""Which waiting sequence starts next: priorities, ageing, fairness between keys. Pure."""
 
 import math
 from collections import Counter
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from atelier.submission import MOST_PRIORITY
 
-LEVEL_SECONDS = 10.0  # of waiting that make up for one step of priority
+LEVEL_SECONDS = 10.0  # of waiting that raise the priority by one level
 
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """What a sequence that waits for its turn has to say for itself."""
+    """What decides when a waiting sequence starts."""
 
     priority: int  # the lower goes first
     waited: float  # seconds
@@ -20,11 +20,11 @@ class Bid:
 
 
 def next_in_turn(waiting: Sequence[Bid], running: Sequence[str]) -> int:
-    """Which of the waiting sequences, in order of arrival, starts next beside those of the `running` keys.
+    """The index of the waiting sequence, in order of arrival, that starts next beside those of the `running` keys.
 
     1. The most urgent level, after ageing.
     2. Among equals the key with the fewest running sequences.
-    3. Among equals the one that came first:
+    3. Among equals the one that arrived first:
 
         running: A A B   waiting: A A B C   -->  C, then B, then A, then A
     """
@@ -33,11 +33,11 @@ def next_in_turn(waiting: Sequence[Bid], running: Sequence[str]) -> int:
 
 
 def levels(bids: Sequence[Bid]) -> Mapping[int, int]:
-    """Each priority's level: itself, less a step for every LEVEL_SECONDS that its oldest bid has waited.
+    """Each priority's level: the priority, minus one for every LEVEL_SECONDS that its oldest bid has waited.
 
-    A priority ages as a whole, so that among its bids fairness and arrival decide as ever. No level
-    goes beyond the most urgent priority: whoever has waited long enough shares it with those that ask
-    for it, and fairness between the keys decides. So nobody waits for ever behind urgent ones.
+    A priority ages as a whole, so that fairness and arrival still decide among its bids. No level is lower than the
+    most urgent priority: a sequence that has waited long enough shares it with urgent ones, and fairness between
+    the keys decides. So no sequence waits for ever behind urgent ones.
     """
     longest: dict[int, float] = {}
     for bid in bids:

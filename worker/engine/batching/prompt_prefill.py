@@ -90,7 +90,7 @@ class PromptPrefill:
     def _run(self, slot: int, start: int, end: int) -> Run:
         """Logits are computed for the prompt's last token, or for every token if the prompt is scored."""
         if self.scored:
-            return Run(slot, self.tokens[start:end], start, 0, self.scales, rated=True)
+            return Run(slot, self.tokens[start:end], start, 0, self.scales, scored=True)
         silent = end - start - 1 if end == len(self.tokens) else end - start
         found = self._image_at(start)
         image = found[1].part(start - found[0], end - found[0]) if found else None

@@ -1,4 +1,4 @@
-"""What a step computes, and where: pure decisions, no llama.cpp."""
+"""Scheduling: which slot a prompt gets, how it begins, and how much prefill a step computes. Pure."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from worker.engine.batching.fairness import Bid, levels
 from worker.engine.cache.prefix_tree import Match
 
-RETURNS = 0.5  # of the conversations that ended last, how many go on before their slot is needed
-UNIT = 2  # tokens; far into a long context each takes as long as a decode step
+RETURNS = 0.5  # the share of conversations that continue before their slot is reused
+UNIT = 2  # tokens; late in a long context each takes as long as a decode step
 STREAM_PAUSE = 1.5  # most prefill beside running streams, in decode steps
-BURST_SECONDS = 4.0  # of prefill that prompts which came together are read side by side for
-LONGEST_STEP = 0.25  # seconds of prefill while nobody decodes: new calls and cancellations wait this long
+BURST_SECONDS = 4.0  # most prefill of a burst, whose prompts are computed side by side
+LONGEST_STEP = 0.25  # seconds of prefill while no sequence decodes: new calls and cancellations wait this long
 
 
 @dataclass(frozen=True, slots=True)
 class FreeSlot:
-    """A sequence of the KV cache that nobody uses."""
+    """A sequence of the KV cache that is not in use."""
 
     id: int
     held: int  # tokens of a former prompt
@@ -26,13 +26,13 @@ class FreeSlot:
 
 
 def choose_slot(free: Seq[FreeSlot], *, copy_tokens: int, split_tokens: int) -> FreeSlot:
-    """The free slot that costs least, in prompt tokens: what is lost with it, copied to it, and slowed down by it.
+    """The free slot with the lowest cost in prompt tokens: of what is lost, copied and slowed down.
 
-    1. What it holds beyond the new prompt's beginning is lost to the next who asks for it: the longer it was not
-       used, the less likely anyone does.
+    1. What a slot holds beyond the new prompt's beginning is lost for later prompts. The longer it was not used,
+       the less likely one needs it.
     2. A beginning that another slot holds is copied, or computed again: at most `copy_tokens`.
-    3. Slots that lie side by side are computed in one graph. A slot away from all others makes one more of them,
-       which an answer loses `split_tokens` by; the slot in a gap makes one fewer.
+    3. Adjacent slots are computed in one graph. A slot away from all others adds a graph, which costs an answer
+       `split_tokens`; a slot that closes a gap saves one.
     """
     oldest_first = sorted(free, key=lambda slot: slot.last_used)
     longest = max(slot.common for slot in free)
@@ -47,12 +47,12 @@ def choose_slot(free: Seq[FreeSlot], *, copy_tokens: int, split_tokens: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Another sequence is computing the beginning of this prompt: it will be copied."""
+    """Another sequence computes the beginning of this prompt: it will be copied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Compute from here on, after copying the tokens before from another slot if one is named."""
+    """Compute from this token on, after copying those before it from `source` if there is one."""
 
     tokens: int
     source: int | None = None
@@ -61,11 +61,11 @@ class Begin:
 def begin_or_wait(own: int, match: Match, *, worth_copying: int) -> Begin | Wait:
     """How a prompt begins whose slot holds its first `own` tokens.
 
-    1. What another sequence computes is waited for rather than computed twice.
-    2. What another slot holds is copied.
-    3. Otherwise the prompt goes on from what its own slot holds.
+    1. If another sequence computes more of it, wait rather than compute it twice.
+    2. If another slot holds more of it, copy that.
+    3. Otherwise continue from what its own slot holds.
 
-    `worth_copying`: tokens that take longer to compute than a slot's cache to copy.
+    `worth_copying`: the least number of tokens that take longer to compute than a slot's cache to copy.
     """
     if match.claimed - own >= worth_copying and match.claimed > match.held:
         return Wait()
@@ -76,7 +76,7 @@ def begin_or_wait(own: int, match: Match, *, worth_copying: int) -> Begin | Wait
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """What is left of a prompt: the tokens of each slice that is not computed yet."""
+    """The rest of a prompt: the tokens of each slice that is not computed yet."""
 
     slices: Seq[int]
     waited: float  # seconds since it was submitted
@@ -90,9 +90,9 @@ class Prefill:
 def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
     """The slices that this step computes, by slot, most urgent first.
 
-    The most urgent level goes first. Within it, the shortest rest does, and every second of waiting
-    counts like a second less to compute: a short prompt does not wait behind a long one, and a long
-    one is not passed for ever. At least one slice is computed, and no more than take `budget` seconds.
+    The most urgent level comes first. Within it the shortest rest does, and every second of waiting counts like a
+    second less to compute: a short prompt does not wait behind a long one, and a long one is not overtaken for ever.
+    At least one slice is computed, and no more than `budget` seconds allow.
     """
     level = levels([Bid(prefill.priority, prefill.waited) for prefill in prefills.values()])
     in_turn = sorted(
@@ -110,7 +110,7 @@ def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budg
 
 
 def came_together(prefills: Mapping[int, Prefill], seconds_per_token: float) -> bool:
-    """Whether these prompts are a burst: several of one priority, none waiting for long, and soon read."""
+    """Whether these prompts are a burst: several of one priority, none waiting for long, and soon computed."""
     if len({prefill.priority for prefill in prefills.values()}) != 1 or len(prefills) == 1:
         return False
     seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
@@ -118,9 +118,9 @@ def came_together(prefills: Mapping[int, Prefill], seconds_per_token: float) -> 
 
 
 def spread_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
-    """Of every prompt as large a part as `budget` seconds allow of all of them, at least a slice: they end together.
+    """The same share of every prompt, as large as `budget` seconds allow, at least a slice: all end together.
 
-    A burst that is read so costs least: its calls are large, and no stream of it begins alone and is then held up.
+    This is fastest for a burst: its calls are large, and none of its streams starts early and is then delayed.
     """
     seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
     share = min(1.0, budget / seconds)
@@ -128,7 +128,7 @@ def spread_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, bu
 
 
 def _first(slices: Seq[int], tokens: float) -> list[int]:
-    """The first slices, until they come to so many tokens."""
+    """The first slices, until they have so many tokens."""
     taken: list[int] = []
     left = tokens
     for each in slices:
@@ -144,18 +144,18 @@ def _urgency(prefill: Prefill, seconds_per_token: float) -> float:
 
 
 def prefill_budget(decode_seconds: float | None) -> float:
-    """Seconds of prefill in a step; None: nobody decodes.
+    """Seconds of prefill in a step.
 
-    `decode_seconds`: of a step once the prompts have joined the streams. That is the pace which the streams are
-    about to have, so many short prompts that come together are read at once rather than between a lone stream's tokens.
+    `decode_seconds`: of a step once the prompts have joined the streams, None if no sequence decodes. The streams
+    will have this pace soon, so a burst of short prompts is computed at once, not between a lone stream's tokens.
     """
     return LONGEST_STEP if decode_seconds is None else STREAM_PAUSE * decode_seconds
 
 
 def finer(slices: Seq[int]) -> list[int]:
-    """The slices in units of UNIT tokens, so that a step's prefill fills its time and no more.
+    """The slices in units of UNIT tokens, so that a step's prefill fits its time exactly.
 
-    A slice's last unit takes a rest along: one token alone is computed by another kernel (see exactness.py).
+    A slice's last unit includes a rest: one token alone is computed by another kernel (see batch_invariance.py).
     """
     return [unit for tokens in slices for unit in _units(tokens)]
 
@@ -166,8 +166,8 @@ def _units(tokens: int) -> list[int]:
 
 
 def fits_in_cache(reserved: int, needed: int, capacity: int | None) -> bool:
-    """Whether a sequence of `needed` tokens may start beside `reserved` ones.
+    """Whether a sequence that needs so many tokens may start beside the reserved ones.
 
-    `capacity` is that of a unified cache; None: each slot has a cache of its own.
+    `capacity`: of a unified cache; None if each slot has a cache of its own.
     """
     return capacity is None or reserved + needed <= capacity

@@ -1,4 +1,4 @@
-"""Which slots hold which beginnings of prompts: a radix tree over tokens whose edges are prompt slices."""
+"""Which slots hold which prefixes of prompts: a radix tree over tokens whose edges are prompt slices."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ def beginning(pieces: Sequence[Piece], tokens: int) -> list[Piece]:
 
 
 def set_apart(pieces: Sequence[Piece], mark: Hashable) -> list[Piece]:
-    """A prompt's pieces, sharing nothing with those of another mark: the same tokens, computed otherwise."""
+    """A prompt's pieces, different from those of the same tokens with another mark, which are computed otherwise."""
     return [((mark, piece[0]), *piece[1:]) if number == 0 else piece for number, piece in enumerate(pieces)]
 
 
@@ -31,7 +31,7 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How much of a prompt is in the KV cache, and how much soon will be."""
+    """How much of a prompt is in the KV cache, and how much will be soon."""
 
     held: int  # tokens
     holders: frozenset[int] = frozenset()  # slots that hold them
@@ -42,7 +42,7 @@ class Match:
 class PrefixTree:
     """A slot holds one path from the root: what is computed. It may claim a longer one: what it computes next.
 
-    Only what can be reused is ever entered, so a match is always good to go on from.
+    Only reusable pieces are entered, so a prompt can always continue from a match.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class PrefixTree:
         self._claimed: dict[int, list[_Node]] = {}
 
     def match(self, pieces: Sequence[Piece]) -> Match:
-        """The longest beginning of the pieces that any slot holds, and that any slot claims."""
+        """The longest prefix of the pieces that any slot holds, and that any slot claims."""
         held = claimed = self._root
         node: _Node | None = self._root
         for piece in pieces:
@@ -80,7 +80,7 @@ class PrefixTree:
         return [node.piece for node in self._held.get(slot, [])]
 
     def common(self, slot: int, pieces: Sequence[Piece]) -> int:
-        """How many tokens of the pieces' beginning this slot holds."""
+        """How many tokens of the pieces' prefix this slot holds."""
         tokens = 0
         for node, piece in zip(self._held.get(slot, []), pieces, strict=False):
             if node.piece != piece:
@@ -89,7 +89,7 @@ class PrefixTree:
         return tokens
 
     def within(self, pieces: Sequence[Piece]) -> list[int]:
-        """The slots that hold nothing but a beginning of the pieces."""
+        """The slots that hold nothing but a prefix of the pieces."""
         found: list[int] = []
         node: _Node | None = self._root
         for piece in pieces:
@@ -100,7 +100,7 @@ class PrefixTree:
         return found
 
     def claim(self, slot: int, pieces: Iterable[Piece]) -> None:
-        """The slot is going to compute these after what it holds."""
+        """The slot will compute these after what it holds."""
         path = self._held.get(slot)
         node = path[-1] if path else self._root
         claims = self._claimed[slot] = []
@@ -123,7 +123,7 @@ class PrefixTree:
         self._held.setdefault(slot, []).append(node)
 
     def unclaim(self, slot: int) -> None:
-        """The slot computes no more of what it claimed."""
+        """The slot does not compute the rest of its claims."""
         for node in reversed(self._claimed.pop(slot, [])):
             node.claimers.discard(slot)
             self._prune(node)
@@ -138,7 +138,7 @@ class PrefixTree:
             self._prune(node)
 
     def copy(self, source: int, slot: int, tokens: int) -> None:
-        """The slot holds the first tokens of what another one holds, in place of its own."""
+        """The slot holds the first tokens of another one, in place of its own."""
         self.cut(slot, 0)
         path = [node for node in self._held.get(source, []) if node.tokens <= tokens]
         self._held[slot] = path

@@ -1,4 +1,4 @@
-"""Which beginnings of prompts are saved beside the slots, and where: decisions, no bytes are moved here."""
+"""Which prefixes of prompts are saved outside the slots, in RAM or on disk. Decisions alone: no bytes are moved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from worker.engine.cache.prefix_tree import Piece, PrefixTree
 
 
 @dataclass(slots=True)
-class Shelf:
-    """A place of bounded size. The state unused for longest goes first."""
+class LruStore:
+    """The states in a place of bounded size. The least recently used one is evicted first."""
 
     capacity: int  # bytes
-    sizes: dict[int, int] = field(default_factory=dict)  # of each state; the one unused for longest first
+    sizes: dict[int, int] = field(default_factory=dict)  # of each state; the least recently used first
     used: int = 0
 
     def put(self, state: int, size: int) -> dict[int, int]:
-        """Take a state that is no larger than the shelf: those that had to go, with their sizes."""
+        """Add a state that is no larger than the capacity; returns the evicted ones with their sizes."""
         gone = {}
         while self.used + size > self.capacity:
             oldest = next(iter(self.sizes))
@@ -37,16 +37,16 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What the decision to keep states asks for: first drop, then write. `state` is the new one's number, if any."""
+    """What to do after a decision: first drop states, then write others to the disk."""
 
-    state: int | None
+    state: int | None  # the new one's number, if any
     dropped: list[int]
-    written: list[int]  # they belong on the disk now
+    written: list[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A saved state whose first `tokens` tokens a prompt begins with."""
+    """A saved state whose first `tokens` tokens are a prefix of a prompt."""
 
     state: int
     tokens: int
@@ -54,16 +54,16 @@ class Found:
 
 
 class SavedStates:
-    """States in RAM, and below them those on the disk: what RAM has no more room for goes there.
+    """States in RAM, and states on the disk, which were evicted from RAM.
 
-    Each is one path from the root of a tree of prompts' pieces. A state whose whole path another one
-    begins with is dropped: the longer one serves the same prompts.
+    Each is one path from the root of a tree of prompts' pieces. A state that is a prefix of another one is dropped:
+    the longer one serves the same prompts.
     """
 
     def __init__(self, ram: int, disk: int) -> None:
-        """Bytes of each; 0: there is none."""
-        self.ram = Shelf(ram)
-        self.disk = Shelf(disk)
+        """The capacities in bytes; 0 for none."""
+        self.ram = LruStore(ram)
+        self.disk = LruStore(disk)
         self._tree = PrefixTree()
         self._numbers = count()
 
@@ -71,7 +71,7 @@ class SavedStates:
         return len(self.ram.sizes) + len(self.disk.sizes)
 
     def add(self, pieces: Sequence[Piece], size: int) -> Changes | None:
-        """Keep a state that none covers, in RAM if it fits there at all; None when there is no place that large."""
+        """Keep a state that no other covers, in RAM if it fits there; None when it fits nowhere."""
         if size > max(self.ram.capacity, self.disk.capacity):
             return None
         dropped = self._drop_covered(pieces)
@@ -81,7 +81,7 @@ class SavedStates:
         return self._changes(state, dropped, self.ram.put(state, size))
 
     def adopt(self, pieces: Sequence[Piece], size: int) -> Changes | None:
-        """A state that is on the disk already; None when it is too large or of no use beside the others."""
+        """Keep a state that is on the disk already; None when it is too large, or another state covers it."""
         if size > self.disk.capacity or self.covering(pieces) is not None:
             return None
         dropped = self._drop_covered(pieces)
@@ -90,12 +90,12 @@ class SavedStates:
         return Changes(state, changes.dropped, [])
 
     def settle(self) -> Changes:
-        """RAM comes to an end: its states go to the disk, as many of the newest as fit, and so do those that follow."""
-        spilled, self.ram = self.ram.sizes, Shelf(0)
+        """Move the states from RAM to the disk, as many of the newest as fit; later ones are kept there too."""
+        spilled, self.ram = self.ram.sizes, LruStore(0)
         return self._changes(None, [], spilled)
 
     def match(self, pieces: Sequence[Piece]) -> Found | None:
-        """The longest beginning of the pieces that is saved; of several states the one that is read soonest."""
+        """The longest saved prefix of the pieces; of several states the one that is read fastest."""
         match = self._tree.match(pieces)
         if not match.holders:
             return None
@@ -111,7 +111,7 @@ class SavedStates:
         return self._tree.pieces(state)
 
     def touch(self, state: int) -> None:
-        """It was of use: it goes last now."""
+        """Mark as used: it is evicted last now."""
         self.ram.touch(state)
         self.disk.touch(state)
 
@@ -135,7 +135,7 @@ class SavedStates:
         return covered
 
     def _changes(self, state: int | None, dropped: list[int], spilled: dict[int, int]) -> Changes:
-        """Put what RAM has no room for on the disk, and forget what the disk has none for."""
+        """Move states evicted from RAM to the disk, and forget those that do not fit there."""
         gone: list[int] = []
         for each, size in spilled.items():
             gone += self.disk.put(each, size) if size <= self.disk.capacity else [each]

@@ -1,4 +1,4 @@
-"""The directory that saved states lie in, and the two threads that write and read it beside the engine's."""
+"""The directory of saved states, and the two threads that write and read its files."""
 
 import concurrent.futures
 import contextlib
@@ -27,8 +27,8 @@ from worker.engine.cache.state_file import (
     write_state,
 )
 
-MOST_WAITING = 256 * 2**20  # bytes that wait to be written; a lone state may be larger
-FORGET_SECONDS = 5.0  # after which nobody asks any more for what was read
+MOST_WAITING = 256 * 2**20  # bytes waiting to be written; a single state may be larger
+FORGET_SECONDS = 5.0  # after which a state that was read is no longer needed
 
 _log = structlog.get_logger(__name__)
 
@@ -57,25 +57,24 @@ class _Reading:
 class StateDirectory:
     """Owns the directory. Used on the engine's thread alone; its own threads touch nothing but files.
 
-    One thread writes and deletes, in the order in which it was asked to, so that what has to go is gone
-    before what needs its room comes.
+    One thread writes and deletes in the order of the calls, so that files are deleted before others need their space.
     """
 
     def __init__(self, directory: Path, identity: bytes) -> None:
-        """OSError when the directory cannot be used, or another worker uses it."""
+        """Raises OSError when the directory cannot be used, or another worker uses it."""
         make_private(directory.parent)
         self._directory = make_private(directory)
         self._lock = _lock(directory / "lock")
         self._identity = identity
         self._paths: dict[int, Path] = {}
-        self._writes: dict[int, tuple[int, Future[None]]] = {}  # bytes, and what became of it
+        self._writes: dict[int, tuple[int, Future[None]]] = {}  # bytes, and the result
         self._reads: dict[int, _Reading] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="cache-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cache-reader")
         self._complained = False
 
     def stored(self) -> list[Stored]:
-        """What earlier workers left, the least recently used first; what cannot be used is deleted."""
+        """The states that earlier workers left, the least recently used first. Unusable files are deleted."""
         for path in self._directory.glob(f"*{UNFINISHED}"):
             self.discard(path)
         files = sorted(self._directory.glob(f"*{SUFFIX}"), key=lambda path: path.lstat().st_mtime_ns)
@@ -89,11 +88,11 @@ class StateDirectory:
             return None
 
     def adopt(self, state: int, path: Path) -> None:
-        """The state's file is there."""
+        """The state is in this file."""
         self._paths[state] = path
 
     def write(self, state: int, pieces: Sequence[Piece], content: State) -> bool:
-        """Write the state some time soon; False when too much waits already."""
+        """Write the state soon; False when too many bytes wait already."""
         size = file_size(pieces, content.size)
         if self._writes and sum(waiting for waiting, _ in self._writes.values()) + size > MOST_WAITING:
             return False
@@ -103,7 +102,7 @@ class StateDirectory:
         return True
 
     def written(self) -> list[tuple[int, bool]]:
-        """Writes that have ended since, and whether the state is on the disk now."""
+        """The states whose write has ended since the last call, and whether it succeeded."""
         ended = {state: future for state, (_, future) in self._writes.items() if future.done()}
         for state in ended:
             del self._writes[state]
@@ -112,21 +111,21 @@ class StateDirectory:
     def _succeeded(self, future: "Future[None]") -> bool:
         error = future.exception()
         if error is not None and not self._complained:
-            self._complained = True  # a disk that is full stays so: once is enough
+            self._complained = True  # a full disk stays full: one warning is enough
             _log.warning("cache_write_failed", directory=str(self._directory), reason=str(error))
         return error is None
 
-    def read(self, state: int, pieces: Sequence[Piece], patience: float) -> Read | None:
-        """The state, or None while it is still being read: ask again. UnusableFile when it is lost.
+    def read(self, state: int, pieces: Sequence[Piece], wait: float) -> Read | None:
+        """The state, or None while it is still being read: call again. Raises UnusableFile when it is lost.
 
-        `patience`: seconds that the caller would rather wait than ask again.
+        `wait`: seconds to wait for it.
         """
         self._forget_abandoned()
         if (reading := self._reads.get(state)) is None:
             future = self._reader.submit(_read, self._paths[state], self._identity, pieces)
             reading = self._reads[state] = _Reading(future, 0.0)
         reading.asked = time.monotonic()
-        if not concurrent.futures.wait([reading.future], patience).done:
+        if not concurrent.futures.wait([reading.future], wait).done:
             return None
         del self._reads[state]
         try:
@@ -135,7 +134,7 @@ class StateDirectory:
             raise UnusableFile(str(error)) from error
 
     def _forget_abandoned(self) -> None:
-        """What was read for a call that was cancelled would be kept for ever."""
+        """Otherwise states that were read for cancelled calls would be kept for ever."""
         since = time.monotonic() - FORGET_SECONDS
         for state in [state for state, reading in self._reads.items() if reading.asked < since]:
             del self._reads[state]
@@ -148,20 +147,20 @@ class StateDirectory:
             self.discard(path)
 
     def discard(self, path: Path) -> None:
-        """Delete a file, after all that is to be written before."""
+        """Delete a file, after the writes before."""
         self._writer.submit(path.unlink, missing_ok=True)
 
     def wait(self, deadline: float) -> None:
-        """Return when all that was to be written or deleted has been, or at the deadline."""
-        nothing = self._writer.submit(lambda: None)  # the only thread comes to it last
+        """Return when all pending writes and deletions are done, or at the deadline."""
+        nothing = self._writer.submit(lambda: None)  # the single thread runs it last
         concurrent.futures.wait([nothing], max(0.0, deadline - time.monotonic()))
 
     def close(self, states: Sequence[int] = ()) -> None:
-        """Write nothing more. What is being written may be finished; what is unfinished is no file.
+        """Write nothing more. A write in progress may end; an unfinished one leaves no file.
 
-        What had to go still goes: a process ends only after its threads.
+        Pending deletions still happen: a process ends only after its threads.
 
-        `states`: the one unused for longest first. The next worker is told so by their files' times.
+        `states`: the least recently used first. Their files' times pass this order to the next worker.
         """
         now = time.time_ns()
         for number, state in enumerate(states):
@@ -177,12 +176,12 @@ class StateDirectory:
 def _read(path: Path, identity: bytes, pieces: Sequence[Piece]) -> Read:
     started = time.perf_counter()
     state = read_state(path, identity, pieces)
-    os.utime(path)  # the next worker keeps what was used last
+    os.utime(path)  # the next worker keeps the most recently used states
     return Read(state, time.perf_counter() - started)
 
 
 def _lock(path: Path) -> int:
-    """Held until closed; the kernel frees it when the process ends. BlockingIOError when another process has it."""
+    """Held until closed; the kernel frees it when the process ends. Raises BlockingIOError when another has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import llama_cpp
 import numpy as np
@@ -107,7 +107,7 @@ def _head(identity: bytes, pieces: Sequence[Piece], state_size: int) -> bytes:
     return head + _CHECKSUM.pack(zlib.crc32(head))
 
 
-def _hashable(value: Hashable | list[Any]) -> Hashable:
+def _hashable(value: Hashable | list[Hashable]) -> Hashable:
     """With tuples in place of JSON's lists."""
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 

@@ -2,7 +2,6 @@
 
 import ctypes
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as ll
@@ -17,6 +16,7 @@ from worker.engine.model.loaded_model import LlamaLog, Model, load_error
 from worker.engine.model.lora import Adapters
 from worker.engine.model.positions import Positions
 
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
 _PLACES = ctypes.POINTER(ll.llama_pos)
 _Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are needed
 
@@ -25,7 +25,12 @@ class Context:
     """Owns a llama_context and one batch. `close` frees both."""
 
     def __init__(
-        self, model: Model, params: Any, log: LlamaLog, adapters: Adapters | None = None, threads: Threads | None = None
+        self,
+        model: Model,
+        params: ll.llama_context_params,
+        log: LlamaLog,
+        adapters: Adapters | None = None,
+        threads: Threads | None = None,
     ) -> None:
         self._threads = threads or Threads(params.n_threads)
         self._thread_count = 0  # as set
@@ -96,7 +101,7 @@ class Context:
             raise DecodeFailed(f"The image comes at position {first}, but its own positions start elsewhere.")
         return image.places
 
-    def _compute(self, batch: Any) -> None:
+    def _compute(self, batch: ll.llama_batch) -> None:
         if (code := ll.llama_decode(self.handle, batch)) != 0:
             raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
         ll.llama_synchronize(self.handle)  # otherwise a GPU's work would be measured where its result is read
@@ -171,7 +176,7 @@ class Context:
             images = self._positions.encoded(slot)
             size -= images.size
             state[size:] = images
-        if ll.llama_state_seq_get_data(self.handle, _bytes(state), size, slot) != size:
+        if ll.llama_state_seq_get_data(self.handle, state.ctypes.data_as(_BYTES), size, slot) != size:
             raise DecodeFailed(f"The cache of sequence {slot} could not be saved.")
         return state
 
@@ -179,7 +184,7 @@ class Context:
         """Replace what a sequence holds by saved bytes. Raises DecodeFailed, and leaves the sequence empty then."""
         try:
             cells = state if self._positions is None else self._positions.decode(slot, state)
-            if ll.llama_state_seq_set_data(self.handle, _bytes(cells), cells.size, slot) != cells.size:
+            if ll.llama_state_seq_set_data(self.handle, cells.ctypes.data_as(_BYTES), cells.size, slot) != cells.size:
                 raise DecodeFailed(f"The cache of sequence {slot} could not be restored.")
         except DecodeFailed:
             self._empty(slot)
@@ -209,7 +214,3 @@ def open_context(
     context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
     context.clear()
     return context
-
-
-def _bytes(array: NDArray[np.uint8]) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

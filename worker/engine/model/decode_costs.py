@@ -1,4 +1,4 @@
-"""What computing costs on this machine, as measured while it works."""
+"""The time that computing takes on this machine, measured while it works."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 WEIGHT = 0.2  # of the newest measurement
 FIRST_TOKEN_SECONDS = 0.005  # until something has been measured
-ANSWER_TOKENS = 100  # of a usual answer
+ANSWER_TOKENS = 100  # of a typical answer
 
 
 class Average:
@@ -20,15 +20,15 @@ class Average:
 
 
 class Speed:
-    """Of moving bytes: a guess that measurements correct, so that a single bad one does not end the moving."""
+    """Seconds to move bytes: starts from an estimate, so that one slow measurement does not end all moves."""
 
     def __init__(self, guess: float) -> None:
-        """`guess`: bytes/s."""
+        """`guess`: the estimate, in bytes/s."""
         self._byte_seconds = Average()
         self._byte_seconds.add(1 / guess)
 
     def seconds(self, size: int) -> float:
-        """That so many bytes take."""
+        """To move so many bytes."""
         assert self._byte_seconds.value is not None
         return size * self._byte_seconds.value
 
@@ -43,43 +43,43 @@ class Speed:
 
 
 class Costs:
-    """Seconds of a prompt's token and of a decode step. Owned by the batcher."""
+    """Seconds to prefill a token and to make a decode step. Owned by the batcher."""
 
     def __init__(self, copy_seconds: float) -> None:
-        """`copy_seconds`: estimate for copying one slot's cache to another."""
+        """`copy_seconds`: an estimate, to copy one slot's whole cache to another."""
         self._copy_seconds = copy_seconds
         self._prefill = Average()
         self._decode: dict[int, Average] = {}  # by the number of tokens
 
     @property
     def token_seconds(self) -> float:
-        """Of one prompt token."""
+        """To prefill one token."""
         return FIRST_TOKEN_SECONDS if self._prefill.value is None else self._prefill.value
 
     def decode_seconds(self, tokens: int) -> float | None:
-        """Of a decode step of so many tokens, or of the nearest number below that was measured, or of any."""
+        """For a decode step of so many tokens, or of the nearest lower number measured, or else of the lowest."""
         fewer = max((known for known in self._decode if known <= tokens), default=min(self._decode, default=None))
         return None if fewer is None else self._decode[fewer].value
 
     @property
     def worth_copying(self) -> int:
-        """Tokens from which on copying a slot's cache is cheaper than computing them; at least one."""
+        """The least number of tokens that take longer to compute than a slot's cache to copy; at least one."""
         return int(self._copy_seconds / self.token_seconds) + 1
 
     @property
     def split_tokens(self) -> int:
-        """Tokens that take as long to compute as an answer loses when each of its steps is one graph more.
+        """The tokens that could be prefilled in the time that an answer loses when each step is one more graph.
 
-        One more graph takes about as long as the step of a lone sequence.
+        Another graph takes about as long as the step of a lone sequence.
         """
         return int(ANSWER_TOKENS * (self.decode_seconds(1) or 0.0) / self.token_seconds)
 
     @contextmanager
     def call(self, decoded: int, read: int) -> Iterator[None]:
-        """Measure a call of so many tokens of streams and so many of prompts.
+        """Measure a call of `decoded` tokens of streams and `read` tokens of prompts.
 
-        Prompts beside streams take what the streams' own steps do not; before one of those was measured, all
-        tokens are taken to cost the same.
+        A prompt's share is what exceeds a step of the streams alone. Before such a step is measured, all tokens are
+        assumed to cost the same.
         """
         started = time.perf_counter()
         yield

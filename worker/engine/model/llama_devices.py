@@ -17,11 +17,11 @@ class Device:
     kind: str
     memory_total: int = 0  # bytes
     memory_free: int = 0
-    bus_id: str = ""  # "0000:c1:00.0"; empty: it is on no PCI bus
+    bus_id: str = ""  # "0000:c1:00.0"; empty if it is on no PCI bus
 
 
 def visible_devices() -> list[Device]:
-    """As llama.cpp's own backend list has them, after the environment hid what it hides."""
+    """The devices of llama.cpp's backends, without those that environment variables hide."""
     ggml = open_ggml()
     return [_device(ggml, ggml.ggml_backend_dev_get(i)) for i in range(ggml.ggml_backend_dev_count())]
 
@@ -31,7 +31,7 @@ def gpus(devices: list[Device]) -> list[Device]:
 
 
 def require_device(wanted: str, devices: list[Device]) -> None:
-    """LoadFailed unless the devices named by the `device` setting are here; "auto" takes what there is."""
+    """Raises LoadFailed if devices that the `device` setting names are missing; "auto" accepts any."""
     if wanted in ("auto", "cpu"):
         return
     backend, _, numbers = wanted.partition(":")
@@ -46,10 +46,10 @@ _PREFIXES = {"metal": ("metal", "mtl")}
 
 
 def open_ggml() -> ctypes.CDLL:
-    """The library below llama.cpp, with the calls that concern devices.
+    """The ggml library, with the functions for devices.
 
-    Reached through llama.cpp itself: a wheel has no links, so each name of the library is a file of its own, and
-    opening another one than llama.cpp has makes a second library, whose devices llama.cpp never sees.
+    Opened through llama.cpp itself: wheels contain no symbolic links, so each name of the library is a file of its
+    own, and opening another file loads a second ggml, whose devices llama.cpp never sees.
     """
     ggml = ctypes.CDLL(ll._lib._name)
     ggml.ggml_backend_dev_count.restype = ctypes.c_size_t

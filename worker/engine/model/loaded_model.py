@@ -1,9 +1,8 @@
-"""The model's weights and facts, as llama.cpp holds them. Used on the engine's thread."""
+"""The loaded model: its weights and properties in llama.cpp. Used on the engine's thread."""
 
 import ctypes
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 from llama_cpp import llama_cpp as ll
@@ -24,7 +23,10 @@ _OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "
 
 
 class LlamaLog:
-    """Must live as long as llama.cpp may log: it owns the callback that C calls."""
+    """Passes llama.cpp's log on, and keeps its last complaints to explain a failed load.
+
+    Has to outlive all of llama.cpp's calls: it owns the callback that C calls.
+    """
 
     def __init__(self) -> None:
         self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
@@ -48,7 +50,7 @@ class Model:
     """Owns the llama_model. `close` frees it."""
 
     def __init__(self, path: str, load: Load, log: LlamaLog, on_progress: Callable[[float], bool]) -> None:
-        """Load the file; LoadFailed when it cannot be. `on_progress` returns False to give up."""
+        """Load the file. Raises LoadFailed. `on_progress` returns False to give up."""
         params = ll.llama_model_default_params()
         params.n_gpu_layers = _gpu_layers(load)
         params.load_mode = _load_mode(load)
@@ -61,7 +63,7 @@ class Model:
             raise load_error(log, "The model could not be loaded")
         self.vocabulary = Vocabulary(self.handle)
         self._gpu_layers_wanted = params.n_gpu_layers
-        self._has_gpu = bool(gpus(visible_devices()))  # llama.cpp says yes wherever it could use RPC servers
+        self._has_gpu = bool(gpus(visible_devices()))  # llama_supports_gpu_offload is also true for RPC
 
     @property
     def layers(self) -> int:
@@ -81,7 +83,7 @@ class Model:
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Of all layers, with keys and values of 16 bits: a measure, not an account."""
+        """Of all layers, with keys and values of 16 bits: an estimate."""
         heads = max(1, int(ll.llama_model_n_head(self.handle)))
         width = int(ll.llama_model_n_embd(self.handle)) // heads * int(ll.llama_model_n_head_kv(self.handle))
         return self.layers * width * 2 * 2
@@ -103,7 +105,7 @@ class Model:
 
     @property
     def can_embed(self) -> bool:
-        """Whether pooling yields a vector of the embedding length: a reranker's yields scores."""
+        """Whether pooling yields a vector: a reranker's yields scores."""
         return not self.can_rerank
 
     @property
@@ -112,19 +114,19 @@ class Model:
 
     @property
     def pooled_length(self) -> int:
-        """Numbers that pooling makes of an input."""
+        """How many numbers pooling yields for an input."""
         if self.can_rerank:
             return int(ll.llama_model_n_cls_out(self.handle))
         return int(ll.llama_model_n_embd_out(self.handle))
 
     @property
     def trained_length(self) -> int:
-        """Tokens of the longest text that it was trained for; 0 when it does not say."""
+        """Tokens of the longest text that it was trained on; 0 if unknown."""
         return max(0, int(ll.llama_model_n_ctx_train(self.handle)))
 
     @property
     def pooling(self) -> str:
-        """The file's pooling type, as a number; "" when it names none."""
+        """The file's pooling type as a number; "" if it has none."""
         return self.metadata(f"{self.metadata('general.architecture')}.pooling_type")
 
     @property
@@ -149,7 +151,7 @@ class Model:
 
 
 def load_error(log: LlamaLog, what: str) -> LoadFailed:
-    """The error that llama.cpp's last complaints explain."""
+    """The error for a failed load, with llama.cpp's last complaints."""
     complaints = log.complaints()
     kind = InsufficientMemory if any(sign in complaints.lower() for sign in _OUT_OF_MEMORY) else LoadFailed
     return kind(f"{what}: {complaints or 'llama.cpp gave no reason'}")
@@ -171,8 +173,8 @@ def _load_mode(load: Load) -> int:
     return int(modes[load.mmap, load.mlock])
 
 
-def _tensor_split(load: Load) -> Any:
+def _tensor_split(load: Load) -> ctypes.Array[ctypes.c_float] | None:
     if not load.tensor_split:
         return None
-    size = ll.llama_max_devices()
+    size: int = ll.llama_max_devices()
     return (ctypes.c_float * size)(*load.tensor_split[:size])

@@ -1,7 +1,7 @@
-"""Where the tokens of each slot are placed, as llama.cpp counts it, where that is not their number in the text.
+"""The positions of each slot's tokens in models where they differ from the tokens' numbers in the text.
 
 An image that is placed in rows and columns (M-RoPE) has cells side by side: it takes fewer positions than it has
-cells, and the text goes on after its longer side.
+cells, and the text continues after its longer side.
 
     token     0 1 2 | 3 4 5 6 7 8 | 9 10        3 columns, 2 rows
     position  0 1 2 | 3 3 3 3 3 3 | 6  7        3 positions: 3, 4, 5
@@ -22,33 +22,33 @@ class Span:
 
     start: int
     end: int
-    saved: int  # positions fewer than tokens, from the beginning of the text to the end of this image
+    saved: int  # how many positions fewer than tokens there are from the beginning of the text to this image's end
 
 
 class Positions:
-    """Of every slot the images that take fewer positions than cells; owned by the context."""
+    """The images of every slot that take fewer positions than cells. Owned by the context."""
 
     def __init__(self) -> None:
         self._spans: dict[int, list[Span]] = {}
 
     def saved(self, slot: int, token: int) -> int:
-        """How far before its number in the text this token is placed; DecodeFailed inside an image."""
+        """By how much this token's position is less than its number. Raises DecodeFailed within an image."""
         spans = self._spans.get(slot)
         if not spans:
             return 0
         before = bisect_right(spans, token, key=lambda span: span.end)
         if before < len(spans) and spans[before].start < token:
-            raise DecodeFailed(f"An image was to be cut at token {token}.")
+            raise DecodeFailed(f"A cache cannot be cut at token {token}, within an image.")
         return spans[before - 1].saved if before else 0
 
     def add(self, slot: int, start: int, cells: int, positions: int) -> None:
-        """An image is in the slot now, after all others."""
+        """Note an image in the slot, after all others."""
         if positions != cells:
             saved = self.saved(slot, start) + cells - positions
             self._spans.setdefault(slot, []).append(Span(start, start + cells, saved))
 
     def cut(self, slot: int, tokens: int) -> None:
-        """The slot keeps its first tokens only."""
+        """The slot keeps only its first tokens."""
         kept = [span for span in self._spans.pop(slot, ()) if span.end <= tokens]
         if kept:
             self._spans[slot] = kept
@@ -62,21 +62,21 @@ class Positions:
         self._spans.clear()
 
     def encoded_size(self, slot: int) -> int:
-        """Bytes of what `encoded` gives."""
+        """Bytes that `encoded` returns."""
         return 4 * (3 * len(self._spans.get(slot, ())) + 1)
 
     def encoded(self, slot: int) -> NDArray[np.uint8]:
-        """For the end of a saved state: the images, and how many they are."""
+        """The end of a saved state: start, end and saved positions of each image, then the number of images."""
         spans = self._spans.get(slot, [])
         numbers = [number for span in spans for number in (span.start, span.end, span.saved)]
         return np.array([*numbers, len(spans)], "<i4").view(np.uint8)
 
     def decode(self, slot: int, state: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Take the images from the end of a saved state: what is before them. DecodeFailed when it has no such end."""
+        """Read the images from the end of a saved state; returns the rest. Raises DecodeFailed for any other end."""
         count = int(state[-4:].view("<i4")[0]) if state.size >= 4 else -1
         size = 4 * (3 * count + 1)
         if not 0 <= count <= size <= state.size:
-            raise DecodeFailed(f"The saved cache of sequence {slot} does not tell its images.")
+            raise DecodeFailed(f"The saved cache of sequence {slot} does not list its images.")
         numbers = state[state.size - size : -4].view("<i4").reshape(-1, 3).tolist()
         self._spans.pop(slot, None)
         if numbers:

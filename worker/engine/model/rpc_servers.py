@@ -1,9 +1,9 @@
-"""Devices of other machines, through llama.cpp's own RPC: used from here, or lent from here.
+"""Devices of other machines by llama.cpp's RPC: this process uses theirs, or serves its own.
 
-A server that breaks off, or speaks another version, ends the process that uses it: that is how llama.cpp's
-client is. It is a worker then, or the one that lists devices, and never one that others depend on.
+llama.cpp's client aborts its process when a server disconnects or has another protocol version. So only workers and
+the process that lists devices use it, and no process that others depend on.
 
-A server serves one process at a time. It takes the connection of a second one, and leaves it without a word.
+A server serves one process at a time. It accepts a second process's connection, and never answers it.
 """
 
 import ctypes
@@ -21,10 +21,9 @@ ANSWER_SECONDS = 5.0
 
 
 def add_rpc_devices() -> list[int]:
-    """Make the devices of the servers that this process was given known to llama.cpp, in their order.
+    """Register the devices of this process's RPC servers with llama.cpp; returns how many each server has.
 
-    How many each server has. LoadFailed when one does not answer, or serves another process, or this build cannot
-    reach any.
+    Raises LoadFailed if a server does not answer or serves another process, or this build has no RPC.
     """
     addresses = [address for address in os.environ.get(RPC_SERVERS, "").split(",") if address]
     if not addresses:
@@ -40,19 +39,19 @@ def add_rpc_devices() -> list[int]:
 
 
 def shares_of_devices(shares: Sequence[float], counts: Sequence[int], free: Sequence[int]) -> list[float]:
-    """The shares of servers as those of their devices, of which llama.cpp knows alone: within one by what is free."""
+    """The servers' shares, divided among their devices in proportion to free memory: llama.cpp knows devices only."""
     ends = list(accumulate(counts, initial=0))
     groups = [_parts(free[start:end]) for start, end in pairwise(ends)]
     return [share * part for share, parts in zip(shares, groups, strict=False) for part in parts]
 
 
 def _parts(free: Sequence[int]) -> list[float]:
-    """Of one; equal where nobody says what is free."""
+    """Fractions that add up to 1; equal where free memory is unknown."""
     return [room / sum(free) for room in free] if any(free) else [1 / len(free) for _ in free]
 
 
 def lend(address: str, threads: int) -> None:
-    """Serve this machine's devices, its GPUs or else its CPU, at host:port until the process is ended."""
+    """Serve this machine's devices, its GPUs or else its CPU, at host:port until the process ends."""
     rpc, ggml = _library(), open_ggml()
     handles = _lent(ggml)
     devices = (ctypes.c_void_p * len(handles))(*handles)
@@ -66,7 +65,7 @@ def _lent(ggml: ctypes.CDLL) -> Sequence[int]:
 
 
 def _require_listener(address: str) -> None:
-    """To llama.cpp a server that is not there is the end of the process."""
+    """Raises LoadFailed: llama.cpp would abort the process if it could not connect."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
@@ -78,7 +77,7 @@ def _require_listener(address: str) -> None:
 
 
 def _greeted(rpc: ctypes.CDLL, address: str) -> int | None:
-    """llama.cpp's handle for the server; on a thread, as it would wait for ever for one that says nothing."""
+    """llama.cpp's handle for the server. Requested on a thread, as llama.cpp waits for an answer without a limit."""
     found: list[int | None] = []
     asking = threading.Thread(
         target=lambda: found.append(rpc.ggml_backend_rpc_add_server(address.encode())), daemon=True
@@ -87,7 +86,7 @@ def _greeted(rpc: ctypes.CDLL, address: str) -> int | None:
     asking.join(ANSWER_SECONDS)
     if not found:
         raise LoadFailed(
-            f"The RPC server {address} takes connections and says nothing. It serves one instance at a time: "
+            f"The RPC server {address} accepts connections and does not answer. It serves one instance at a time: "
             "unload the other, or start a server for each.",
             param="device",
         )

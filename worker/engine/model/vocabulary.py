@@ -4,17 +4,16 @@ import codecs
 import ctypes
 from collections.abc import Iterable, Set
 from functools import cached_property
-from typing import Any
 
 from llama_cpp import llama_cpp as ll
 
 from atelier.errors import InvalidRequest
 
-PIECE_BYTES = 256  # most pieces are a few bytes; longer ones are asked for again
+PIECE_BYTES = 256  # most pieces have a few bytes; longer ones take a second call
 
 
 class Vocabulary:
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: ll.llama_model_p) -> None:
         self.handle = ll.llama_model_get_vocab(model)
         self.size: int = ll.llama_vocab_n_tokens(self.handle)
         self._pieces: dict[int, bytes] = {}
@@ -24,7 +23,7 @@ class Vocabulary:
         return self._tokenize(text, add_special=add_special, read_special=read_special)
 
     def tokenize_plain(self, text: str) -> list[int]:
-        """Token ids of the text alone, whatever it looks like."""
+        """Token ids without any special token, even if the text contains one's name."""
         return self._tokenize(text, add_special=False, read_special=False)
 
     def _tokenize(self, text: str, *, add_special: bool, read_special: bool) -> list[int]:
@@ -45,13 +44,13 @@ class Vocabulary:
         return tokens
 
     def piece(self, token: int) -> bytes:
-        """The bytes that a token stands for; control tokens stand for none."""
+        """The bytes that a token adds to a text; control tokens add none."""
         if (known := self._pieces.get(token)) is None:
             known = self._pieces[token] = self._read_piece(token, special=False)
         return known
 
     def mark(self, token: int) -> bytes:
-        """The bytes that a token is written as, control tokens too."""
+        """The bytes that a token is written as, also for control tokens."""
         return self._read_piece(token, special=True)
 
     def marks_in(self, texts: Iterable[str]) -> frozenset[int]:
@@ -60,7 +59,7 @@ class Vocabulary:
         return frozenset(filter(self.is_control, tokens))
 
     def spell(self, text: str) -> list[str | int]:
-        """The text with the tokens in it that no text stands for in llguidance's grammars: control tokens and tags."""
+        """The text, split at tokens that llguidance's grammars need as ids: control tokens and tags."""
         spelled: list[str | int] = []
         for token in self._tokenize(text, add_special=False, read_special=True):
             if self._is_tag(token):
@@ -86,21 +85,21 @@ class Vocabulary:
 
     @property
     def kind(self) -> int:
-        """How it was made: enum llama_vocab_type."""
+        """The kind of tokenizer: enum llama_vocab_type."""
         return int(ll.llama_vocab_type(self.handle))
 
     @property
     def borders(self) -> tuple[int | None, int | None]:
-        """The tokens that are put before and after every text; None for no token."""
+        """The tokens that are added before and after every text; None for no token."""
         begins, ends = ll.llama_vocab_get_add_bos(self.handle), ll.llama_vocab_get_add_eos(self.handle)
         return ll.llama_vocab_bos(self.handle) if begins else None, self.eos if ends else None
 
     def text(self, token: int) -> bytes:
-        """The token as the model's file writes it."""
+        """The token's text in the model's file."""
         return bytes(ll.llama_vocab_get_text(self.handle, token))
 
     def is_control(self, token: int) -> bool:
-        """Whether a token stands for no text: a border of a message, say."""
+        """Whether a token has no text, as the borders of messages have none."""
         return bool(ll.llama_vocab_is_control(self.handle, token))
 
     def is_end(self, token: int) -> bool:
@@ -118,7 +117,7 @@ class Vocabulary:
 
     @cached_property
     def suppressed_tokens(self) -> list[int]:
-        """Tokens that the model's file forbids to generate."""
+        """Tokens that must not be generated, by the model's file."""
         count = ctypes.c_int32()
         tokens = ll.llama_vocab_get_suppress_tokens(self.handle, ctypes.byref(count))
         return list(tokens[: count.value]) if tokens else []
@@ -133,7 +132,7 @@ class Vocabulary:
 
     @property
     def infill_tokens(self) -> tuple[int, int, int] | None:
-        """The tokens before a prefix, before a suffix and before the middle; None for models without."""
+        """The tokens before a prefix, a suffix and the middle; None for models without them."""
         tokens = (
             ll.llama_vocab_fim_pre(self.handle),
             ll.llama_vocab_fim_suf(self.handle),
@@ -143,7 +142,7 @@ class Vocabulary:
 
     @property
     def bos(self) -> int:
-        """The token that texts begin with; negative: they begin with none."""
+        """The token that texts begin with; negative if there is none."""
         return int(ll.llama_vocab_bos(self.handle))
 
     @property

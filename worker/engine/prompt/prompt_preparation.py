@@ -15,7 +15,7 @@ from worker.engine.constraint.tool_constraint import constrain_output
 from worker.engine.interface import ChatPrompt, Prompt, Request
 from worker.engine.model.decode_run import Image
 from worker.engine.model.lora import choose_scales
-from worker.engine.model.projector import Projector, Sight
+from worker.engine.model.projector import ImageChunk, Projector
 from worker.engine.model.vocabulary import Vocabulary
 from worker.engine.prompt.context_overflow import Fitted, fit, prompt_rooms
 from worker.engine.prompt.prompt_slices import Slicing
@@ -41,7 +41,7 @@ class Prepared:
     dropped: Dropped = NOTHING_DROPPED  # from the prompt, to make it fit
     create_parser: Callable[[], OutputParser] = PlainText  # of a completion
     marks: frozenset[int] = frozenset()  # control tokens that the parser must see
-    sights: Mapping[int, Sight] = field(default_factory=dict)  # images, by where they start
+    image_chunks: Mapping[int, ImageChunk] = field(default_factory=dict)  # images, by where they start
     images: Mapping[int, Image] = field(default_factory=dict)  # the same as embeddings, once they are encoded
 
 
@@ -75,7 +75,7 @@ class Preparer:
         required = None if request.max_tokens_is_bound else bound  # there has to be room for so many
         fitted = self._fit(request.prompt, request.sampling.context_overflow, required)
         tokens = fitted.tokens
-        sights = self.tokenizer.take_sights(tokens)
+        image_chunks = self.tokenizer.take_image_chunks(tokens)
         room = self._room(len(tokens), required)
         choice, matcher = self._parser_choice(request.prompt, tokens), None
         if request.constraint is not None or choice.tools is not None:
@@ -87,19 +87,19 @@ class Preparer:
             limit=0 if request.echo is Echo.ALONE else room if bound is None else min(bound, room),
             limited_by_context=bound is None or bound > room,
             matcher=matcher,
-            slices=self._slicing.cut(tokens, {start: len(sight.cells) for start, sight in sights.items()}),
+            slices=self._slicing.cut(tokens, {start: len(chunk.cells) for start, chunk in image_chunks.items()}),
             scales=scales,
             reusable=self._reusable,
             dropped=fitted.dropped,
             create_parser=choice.create_parser,
             marks=frozenset() if choice.is_plain else self._vocabulary.marks_in(choice.marks),
-            sights=sights,
+            image_chunks=image_chunks,
         )
 
     def encode(self, prepared: Prepared) -> Prepared:
         """The same with its images encoded. Takes long; may be called on another thread. Raises DecodeFailed."""
         assert self._projector is not None
-        return replace(prepared, images=self._projector.encode(prepared.sights))
+        return replace(prepared, images=self._projector.encode(prepared.image_chunks))
 
     def _parser_choice(self, prompt: Prompt, tokens: Sequence[int]) -> ParserChoice:
         """How the completion of these tokens is parsed."""

@@ -1,9 +1,9 @@
-"""Where a prompt is cut: places that depend on the prompt alone, so that its results do.
+"""Where a prompt is cut into slices: at places that depend on the prompt alone, so that its results do too.
 
-Between two such places a prompt's cache can be taken over from another prompt, and the computing
-can be interrupted for others. How many tokens one llama_decode call computes changes its rounding on
-some devices (see exactness.py); there each slice has a call of its own, and is never tiny, because
-the kernels for one or two tokens differ most. Where slices are long they end with messages:
+At such a place a prompt can continue from another prompt's cache, and prefill can be interrupted for other
+sequences. How many tokens one llama_decode call computes changes its rounding on some devices (see
+batch_invariance.py). There each slice has a call of its own, and is never tiny, because the kernels for one
+or two tokens differ most. Where slices are long, they end with messages:
 
     <bos>system: You are ... <end>|user: Hello<end>assistant:     the next prompt shares the first slice
     word word ... |word word ... |the rest                        a long text is cut evenly
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 NO_IMAGES: Mapping[int, int] = MappingProxyType({})
-TAIL = 16  # tokens; a prompt's last slice is no shorter where slices matter, unless the prompt is
-BLOCK = 4  # tokens of a slice where they do not: the finer, the more of a prompt is found in the cache
+TAIL = 16  # tokens: a prompt's last slice is no shorter where slices matter, unless the prompt is
+BLOCK = 4  # tokens of a slice where they do not matter: the finer, the more of a prompt is found in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Slicing:
-    """`grid`: most tokens of a slice, but for the last one, which takes a rest shorter than `tail` along.
+    """`grid`: most tokens of a slice, except that the last one includes a rest shorter than `tail`.
 
-    `shortest`: tokens from which on a slice ends before a border token.
-    `is_border`: tells the vocabulary's control tokens, which chat templates put around messages.
+    `shortest`: the least number of tokens after which a slice ends before a border token.
+    `is_border`: recognises control tokens, which chat templates put around messages.
     """
 
     grid: int
@@ -58,5 +58,5 @@ class Slicing:
         return longest
 
 
-BLOCKS = Slicing(BLOCK, tail=2)  # one token alone may be computed by another kernel (see exactness.py)
-"""For where it does not matter how prompts are cut."""
+BLOCKS = Slicing(BLOCK, tail=2)  # one token alone may be computed by another kernel (see batch_invariance.py)
+"""Used where results do not depend on how prompts are cut."""

@@ -9,7 +9,7 @@ from atelier.submission import definition
 from atelier.templates.chat_template import ChatTemplate
 from worker.engine.chat_images import decode_picture, with_images_written
 from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt
-from worker.engine.model.projector import Projector, Sight
+from worker.engine.model.projector import ImageChunk, Projector
 from worker.engine.model.vocabulary import Vocabulary
 from worker.output.family_detection import detect_family
 from worker.output.parser_choice import choose_format
@@ -31,7 +31,7 @@ class PromptTokenizer:
         self._model_template = template
         self._context_length = context_length
         self._projector = projector
-        self._sights: dict[int, Sight] = {}  # by their first cell
+        self._image_chunks: dict[int, ImageChunk] = {}  # by their first cell
         self._templates: dict[str, ChatTemplate] = {}
 
     def tokenize(self, prompt: Prompt, *, add_special: bool) -> list[int]:
@@ -48,12 +48,12 @@ class PromptTokenizer:
             raise InvalidRequest("The prompt is empty.", param="prompt")
         return tokens
 
-    def take_sights(self, tokens: Sequence[int]) -> dict[int, Sight]:
+    def take_image_chunks(self, tokens: Sequence[int]) -> dict[int, ImageChunk]:
         """The images among these tokens, by where they start; all others are forgotten."""
-        if not self._sights:
+        if not self._image_chunks:
             return {}
-        sights, self._sights = self._sights, {}
-        return {at: sights[token] for at, token in enumerate(tokens) if token in sights}
+        image_chunks, self._image_chunks = self._image_chunks, {}
+        return {at: image_chunks[token] for at, token in enumerate(tokens) if token in image_chunks}
 
     def read_tokens(
         self, prompt: ChatPrompt | str, *, add_special: bool, parse_special: bool
@@ -61,7 +61,7 @@ class PromptTokenizer:
         """The tokens, possibly none, with the bytes that each is written as."""
         if isinstance(prompt, ChatPrompt):
             tokens = self.tokenize(prompt, add_special=add_special)
-            self._sights = {}
+            self._image_chunks = {}
         else:
             tokens = self._tokenize_text(prompt, add_special=add_special, read_special=parse_special)
         return [(token, self._vocabulary.mark(token)) if token >= 0 else IMAGE_CELL for token in tokens]
@@ -128,8 +128,8 @@ class PromptTokenizer:
                 param="messages",
             )
         pictures = [decode_picture(encoded, number) for number, encoded in enumerate(chat.images, 1)]
-        tokens, sights = self._projector.read(text, pictures, add_special=add_special)
-        self._sights.update({sight.cells[0]: sight for sight in sights})
+        tokens, image_chunks = self._projector.read(text, pictures, add_special=add_special)
+        self._image_chunks.update({chunk.cells[0]: chunk for chunk in image_chunks})
         return tokens
 
     def _tokenize_text(self, text: str, *, add_special: bool, read_special: bool = True) -> list[int]:

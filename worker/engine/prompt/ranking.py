@@ -1,7 +1,7 @@
 """A query and a document as one input, as rerankers are trained to read them.
 
-As llama.cpp's server does it: by the template "rerank" of the model's file, or else
-BOS query EOS SEP document EOS, as far as the vocabulary adds such tokens at all.
+As in llama.cpp's server: by the template "rerank" of the model's file, or else
+BOS query EOS SEP document EOS, without the tokens that the vocabulary does not add.
 """
 
 import re
@@ -17,7 +17,7 @@ PLACE = re.compile(r"\{(query|document)\}")
 
 @dataclass(frozen=True, slots=True)
 class Borders:
-    """The special tokens of a pair: each a list of one token, or of none."""
+    """The special tokens of a pair: each a list of one token or none."""
 
     begin: list[int]
     end: list[int]
@@ -25,7 +25,7 @@ class Borders:
 
 
 class PairReader:
-    """Read-only, and so for any thread."""
+    """Read-only, so any thread may use it."""
 
     def __init__(self, vocabulary: Vocabulary, template: str | None) -> None:
         self._vocabulary = vocabulary
@@ -47,7 +47,7 @@ class PairReader:
 
 
 def fill(template: str, query: str, document: str) -> str:
-    """In one pass: a text that holds a placeholder itself stays as it is."""
+    """Fill the template in one pass: a placeholder within a text is not replaced."""
     texts = {"query": query, "document": document}
     return PLACE.sub(lambda place: texts[place[1]], template)
 
