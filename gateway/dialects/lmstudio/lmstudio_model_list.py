@@ -9,7 +9,7 @@ from atelier.errors import UnsupportedField
 from atelier.json_types import Json
 from atelier.settings import TABLE
 from gateway.dialects.lmstudio.lmstudio_requests import LOAD_FIELDS, LoadBody
-from gateway.dialects.openai.openai_model_list import capability_names, type_name
+from gateway.dialects.openai.openai_model_list import loadable_facts
 from gateway.dialects.route import Nullable
 from gateway.fleet.catalogue import loaded
 from gateway.fleet.snapshot import Instance, Model, Snapshot
@@ -108,22 +108,15 @@ class UnloadReply(TypedDict):
 
 
 def v0_model(model: Model, snapshot: Snapshot) -> V0Model:
-    instances = loaded(snapshot, model.key)
-    entry: V0Model = {
+    return {
         "id": model.key,
         "object": "model",
-        "type": type_name(model),
         "publisher": model.publisher,
         "arch": model.architecture,
         "compatibility_type": "gguf",
         "quantization": model.quantization,
-        "state": "loaded" if instances else "not-loaded",
-        "max_context_length": model.max_context_length,
-        "capabilities": capability_names(model),
+        **loadable_facts(model, loaded(snapshot, model.key)),
     }
-    if instances:
-        entry["loaded_context_length"] = instances[0].context_length
-    return entry
 
 
 def v1_models(snapshot: Snapshot) -> V1ModelList:

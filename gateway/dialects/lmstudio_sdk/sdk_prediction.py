@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import orjson
 from pydantic.alias_generators import to_camel
 
 from atelier.generation_types import Statistics, StopReason, ToolCallPiece
@@ -28,6 +27,7 @@ from gateway.dialects.lmstudio_sdk.sdk_history import THINK, THOUGHT, chat_messa
 from gateway.dialects.lmstudio_sdk.sdk_models import instance_info, model_info, requested_name
 from gateway.fleet.snapshot import Instance
 from gateway.fleet.watcher import Watcher
+from gateway.tools.loop.toolset import read_arguments
 
 LOCAL_PRESET = "@local:"  # prefix of the identifiers in preset files
 
@@ -182,11 +182,7 @@ class Fragments:
         if call is None:
             return
         raw = "".join(call.arguments)
-        try:
-            arguments = orjson.loads(raw or "{}")
-        except orjson.JSONDecodeError:
-            arguments = None
-        if isinstance(arguments, dict):
+        if (arguments := read_arguments(raw)) is not None:
             request = {"id": call.id, "type": "function", "name": call.name, "arguments": arguments}
             yield {"type": "toolCallGenerationEnd", "toolCallRequest": request}
         else:  # the completion ended within the arguments

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, NotRequired, cast
 
-import orjson
 from typing_extensions import TypedDict
 
 from atelier.errors import AtelierError
@@ -15,6 +14,7 @@ from gateway.dialects.openai.openai_logprobs import Logprob, chat_logprobs
 from gateway.dialects.reply import rfc3339
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm
+from gateway.tools.loop.toolset import read_arguments
 
 LENGTH = frozenset({StopReason.MAX_PREDICTED_TOKENS_REACHED, StopReason.CONTEXT_LENGTH_REACHED})
 
@@ -124,21 +124,13 @@ def split_calls(calls: Sequence[ToolCall]) -> tuple[list[OllamaSaidCall], str]:
     objects: list[OllamaSaidCall] = []
     text = ""
     for call in calls:
-        arguments = _object(call.arguments)
+        arguments = read_arguments(call.arguments) if call.arguments else None
         if arguments is None:
             text += f"{call.name} {call.arguments}"
         else:
             function: OllamaSaidFunction = {"index": len(objects), "name": call.name, "arguments": arguments}
             objects.append({"id": call.id, "function": function})
     return objects, text
-
-
-def _object(text: str) -> Json | None:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def logprob_list(tokens: Sequence[TokenLogprob]) -> list[Logprob]:

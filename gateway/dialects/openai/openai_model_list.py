@@ -1,5 +1,6 @@
 """The list of models in OpenAI's format, with further fields that clients use. Pure."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
@@ -18,6 +19,16 @@ class ModelObject(TypedDict):
     object: Literal["model"]
     created: int
     owned_by: str
+    type: Literal["llm", "vlm", "embeddings"]
+    state: Literal["loaded", "not-loaded"]
+    max_context_length: int
+    capabilities: list[str]
+    loaded_context_length: NotRequired[Nullable[int]]
+
+
+class LoadableFacts(TypedDict):
+    """What LM Studio's v0 and OpenAI's list say about a model's use."""
+
     type: Literal["llm", "vlm", "embeddings"]
     state: Literal["loaded", "not-loaded"]
     max_context_length: int
@@ -52,36 +63,31 @@ ListedModel = TypeAliasType(
 
 def model_object(name: str, model: Model, snapshot: Snapshot) -> ModelObject:
     """`name`: the model's key, or an instance's id."""
-    instances = instances_named(name, model, snapshot)
-    entry: ModelObject = {
+    instances = loaded(snapshot, model.key)
+    if name != model.key:
+        instances = [each for each in instances if each.id == name]
+    return {
         "id": name,
         "object": "model",
         "created": int(model.imported_at),
         "owned_by": model.publisher or model.key.partition("/")[0],
-        "type": type_name(model),
+        **loadable_facts(model, instances),
+    }
+
+
+def loadable_facts(model: Model, instances: Sequence[Instance]) -> LoadableFacts:
+    """`instances`: the loaded ones that a request for this name may use."""
+    capabilities = {
+        "tool_use": model.made_for_tools,
+        "reasoning": model.made_for_reasoning,
+        "vision": model.made_for_vision,
+    }
+    facts: LoadableFacts = {
+        "type": "embeddings" if model.embedding else "vlm" if model.made_for_vision else "llm",
         "state": "loaded" if instances else "not-loaded",
         "max_context_length": model.max_context_length,
-        "capabilities": capability_names(model),
+        "capabilities": [name for name, present in capabilities.items() if present],
     }
     if instances:
-        entry["loaded_context_length"] = instances[0].context_length
-    return entry
-
-
-def type_name(model: Model) -> Literal["llm", "vlm", "embeddings"]:
-    """LM Studio's name for the kind of model."""
-    if model.embedding:
-        return "embeddings"
-    return "vlm" if model.made_for_vision else "llm"
-
-
-def instances_named(name: str, model: Model, snapshot: Snapshot) -> list[Instance]:
-    """The instances that may serve a request for this name."""
-    instances = loaded(snapshot, model.key)
-    return instances if name == model.key else [each for each in instances if each.id == name]
-
-
-def capability_names(model: Model) -> list[str]:
-    """LM Studio's names for what the model is made for. Requests for other features are served too."""
-    known = {"tool_use": model.made_for_tools, "reasoning": model.made_for_reasoning, "vision": model.made_for_vision}
-    return [name for name, has in known.items() if has]
+        facts["loaded_context_length"] = instances[0].context_length
+    return facts

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,7 +16,7 @@ from gateway.dialects.openai.openai_calls import (
     chat_call,
 )
 from gateway.dialects.openai.openai_completions import Completions
-from gateway.dialects.openai.openai_model_list import ListedModel, ListedModels, model_object
+from gateway.dialects.openai.openai_model_list import ListedModel, ListedModels, ModelList, model_object
 from gateway.dialects.openai.openai_replies import (
     ChatChunk,
     ChatCompletion,
@@ -212,8 +212,9 @@ class OpenAIRoutes:
             return json_response({"prompt": words.text})
 
     async def list_models(self, request: Request) -> Response:
-        entries: list[Any] = [model_object(*entry, self._catalogue.snapshot) for entry in self._catalogue.served()]
-        return json_response({"object": "list", "data": entries})
+        entries = [model_object(*entry, self._catalogue.snapshot) for entry in self._catalogue.served()]
+        reply: ModelList = {"object": "list", "data": entries}
+        return json_response(reply)
 
     async def get_model(self, request: Request) -> Response:
         found = self._catalogue.find(request.path_params["id"])
