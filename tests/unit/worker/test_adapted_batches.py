@@ -1,4 +1,4 @@
-"""Sequences with different adapters side by side: none has a token of another's model.
+"""Sequences with different adapters in one context: none has a token computed with another's adapters.
 
 The context's logits tell which adapters each token in the cache was computed with, and it refuses calls that mix them.
 """
@@ -47,7 +47,7 @@ def test_sequences_with_different_adapters_run_side_by_side() -> None:
     assert agree(calls, kinds, exact=False)
 
 
-def test_those_with_the_same_adapters_share_a_call() -> None:
+def test_sequences_with_the_same_adapters_share_a_decode_call() -> None:
     batching = Batching(4, exact=True)
     kinds = [HALF, FULL, HALF, FULL]
     for number, scales in enumerate(kinds):
@@ -59,7 +59,7 @@ def test_those_with_the_same_adapters_share_a_call() -> None:
     assert [len(call.slots) for call in batching.context.calls[before:]] == [2, 2]
 
 
-def test_a_cached_prompt_is_no_beginning_with_other_adapters() -> None:
+def test_a_cached_prompt_is_not_reused_with_other_adapters() -> None:
     batching = Batching(2, exact=True)
     kinds = [NONE, FULL, HALF, NONE, FULL]
     calls = []
@@ -70,7 +70,7 @@ def test_a_cached_prompt_is_no_beginning_with_other_adapters() -> None:
     assert [call.finished[0].statistics.cached_tokens for call in calls[:3]] == [0, 0, 0]
 
 
-def test_a_cached_prompt_is_one_with_the_same_adapters() -> None:
+def test_a_cached_prompt_is_reused_with_the_same_adapters() -> None:
     batching = Batching(2, exact=True)
     calls = []
     for _ in range(2):
@@ -81,8 +81,8 @@ def test_a_cached_prompt_is_one_with_the_same_adapters() -> None:
 
 
 @pytest.mark.parametrize("length", [8, 40])
-def test_an_answer_is_gone_on_from_with_the_same_adapters_alone(length: int) -> None:
-    """Shorter than a block, the prompt itself is no piece of the cache."""
+def test_a_cached_answer_is_continued_only_with_the_same_adapters(length: int) -> None:
+    """The prompt is shorter than a block, so it is not a cached piece itself."""
     batching = Batching(1, exact=True)
     first = batching.submit(PROMPT[:length], scales=FULL, max_tokens=60, ignore_eos=True)
     batching.finish()
@@ -97,7 +97,7 @@ def test_an_answer_is_gone_on_from_with_the_same_adapters_alone(length: int) -> 
     assert other[0].finished[0].statistics.cached_tokens == 0
 
 
-def test_choices_of_one_prompt_are_twins_with_the_same_adapters_alone() -> None:
+def test_choices_share_a_prompt_only_with_the_same_adapters() -> None:
     batching = Batching(4, exact=True)
     kinds = [FULL, HALF]
     calls = [batching.submit(PROMPT, scales=scales, choices=2) for scales in kinds]
@@ -107,7 +107,7 @@ def test_choices_of_one_prompt_are_twins_with_the_same_adapters_alone() -> None:
     assert computed == 2 * len(PROMPT), "once for each scale"
 
 
-def test_what_was_saved_comes_back_to_the_same_adapters_alone() -> None:
+def test_a_saved_state_is_restored_only_with_the_same_adapters() -> None:
     batching = Batching(1, cache_ram=10**6)
     kinds = [NONE, FULL, HALF] * 2
     calls = []
@@ -128,7 +128,7 @@ submissions = st.tuples(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(submissions, max_size=12), st.booleans(), st.integers(1, 4))
-def test_whatever_runs_beside_it_a_call_has_the_tokens_of_its_adapters(
+def test_concurrent_calls_do_not_change_the_tokens_of_a_calls_adapters(
     submitted: list[tuple[tuple[int, ...], Scales, int, int]], exact: bool, slots: int
 ) -> None:
     batching = Batching(slots, exact=exact)

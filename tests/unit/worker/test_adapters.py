@@ -1,4 +1,4 @@
-"""What a request wants of an instance's adapters."""
+"""The scales that a request selects for an instance's adapters."""
 
 import pytest
 
@@ -20,18 +20,18 @@ def test_an_adapter_is_requested_by_id_or_by_name_and_the_others_are_off() -> No
     assert choose_scales([AdapterScale("poet", -1.0)], [POET, CLERK]) == (-1.0, 0.0)
 
 
-def test_nothing_above_zero_is_the_model_alone() -> None:
+def test_scales_of_zero_select_the_model_alone() -> None:
     assert choose_scales([], []) == choose_scales([], [OFF]) == choose_scales([AdapterScale("poet", 0)], [POET]) == ()
 
 
-def test_a_number_is_an_id_and_a_text_is_a_name() -> None:
+def test_an_integer_is_an_id_and_a_string_is_a_name() -> None:
     numbered = Adapter("0", "/adapters/0.gguf", 1.0)
     assert choose_scales([AdapterScale("0", 0.25)], [POET, numbered]) == (0.0, 0.25)
     assert choose_scales([AdapterScale(0, 0.25)], [POET, numbered]) == (0.25, 0.0)
 
 
 @pytest.mark.parametrize(("requested", "field"), [(2, "lora[1].id"), ("Poet", "lora[1].name")])
-def test_an_unknown_adapter_is_refused_by_its_field_with_those_that_there_are(requested: int | str, field: str) -> None:
+def test_an_unknown_adapter_is_rejected_by_field_name_with_the_known_ones(requested: int | str, field: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         choose_scales([AdapterScale(0, 1.0), AdapterScale(requested, 1.0)], [POET, CLERK])
     assert refusal.value.param == field
@@ -43,7 +43,7 @@ def test_an_instance_without_adapters_says_so() -> None:
         choose_scales([AdapterScale(0, 1.0)], [])
 
 
-def test_an_adapter_that_is_named_twice_is_refused() -> None:
+def test_an_adapter_named_twice_is_rejected() -> None:
     with pytest.raises(InvalidRequest) as refusal:
         choose_scales([AdapterScale(0, 1.0), AdapterScale("poet", 0.5)], [POET])
     assert refusal.value.param == "lora[1]"

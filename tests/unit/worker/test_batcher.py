@@ -1,4 +1,4 @@
-"""Continuous batching on a context whose logits tell what is in the cache: company must not change a token."""
+"""Continuous batching on a context whose logits depend on its cache: concurrent calls change no token."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -44,7 +44,7 @@ def agrees(call: Call) -> bool:
 
 
 def streaming(batching: Batching, count: int) -> list[Call]:
-    """Calls that have begun to answer and go on for long."""
+    """Long-running calls that have begun to answer."""
     calls = [batching.submit(endless(number), max_tokens=LONG_RUN) for number in range(count)]
     while not all(call.counts[0] for call in calls):
         batching.step()
@@ -58,7 +58,7 @@ def endless(number: int, *, exact: bool = False) -> tuple[int, ...]:
     return prompt(next(islice(kinds, number, None)), 20)
 
 
-# The same tokens, whatever else happens.
+# The same tokens under all circumstances.
 
 
 def test_the_same_prompt_alone_and_in_company_gives_the_same_tokens() -> None:
@@ -76,10 +76,10 @@ def test_a_prompt_that_is_reused_gives_the_same_tokens() -> None:
     assert second.finished[0].statistics.cached_tokens == SYSTEM_END
 
 
-SYSTEM_END = 91  # where SYSTEM's last token, a border, begins a slice
+SYSTEM_END = 91  # SYSTEM's last token, a border, begins a slice here
 
 
-def test_a_prompt_that_goes_on_from_another_gives_the_same_tokens() -> None:
+def test_a_prompt_that_extends_another_gives_the_same_tokens() -> None:
     batching = Batching(1)
     batching.run(CHAT)
     longer = batching.submit(CHAT + prompt(4, 300))
@@ -88,7 +88,7 @@ def test_a_prompt_that_goes_on_from_another_gives_the_same_tokens() -> None:
     assert longer.finished[0].statistics.cached_tokens >= SYSTEM_END
 
 
-def test_a_beginning_is_copied_from_the_slot_of_a_running_sequence() -> None:
+def test_a_prefix_is_copied_from_the_slot_of_a_running_sequence() -> None:
     batching = Batching(2)
     first = batching.submit(CHAT, max_tokens=30)
     while not first.counts[0]:
@@ -101,7 +101,7 @@ def test_a_beginning_is_copied_from_the_slot_of_a_running_sequence() -> None:
     assert len(batching.context.copies) == 1
 
 
-def test_what_is_computed_after_a_copy_is_reused_with_it() -> None:
+def test_tokens_computed_after_a_copied_prefix_are_reused_too() -> None:
     batching = Batching(2)
     batching.submit(CHAT, max_tokens=30)
     batching.run(SYSTEM + prompt(3, 200))
@@ -112,7 +112,7 @@ def test_what_is_computed_after_a_copy_is_reused_with_it() -> None:
     assert again.finished[0].statistics.cached_tokens == SYSTEM_END + 2 * GRID
 
 
-def test_a_prompt_submitted_while_another_computes_its_beginning_gives_the_same_tokens() -> None:
+def test_a_prompt_submitted_while_another_computes_its_prefix_gives_the_same_tokens() -> None:
     batching = Batching(4)
     long = SYSTEM + prompt(5, 900)
     calls = [batching.submit(long)]
@@ -163,14 +163,14 @@ def _once(condition: Any) -> Any:
 
 
 @pytest.mark.parametrize("worth_copying", [1, 50, 10_000])
-def test_twins_give_the_tokens_that_each_gives_alone(worth_copying: int) -> None:
+def test_choices_give_the_tokens_that_each_gives_alone(worth_copying: int) -> None:
     batching = Batching(3, costs=SteadyCosts(worth_copying=worth_copying))
     call = batching.submit(CHAT, choices=5)
     batching.finish()
     assert agrees(call)
 
 
-def test_twins_compute_their_prompt_once() -> None:
+def test_choices_compute_their_prompt_once() -> None:
     batching = Batching(4)
     call = batching.submit(CHAT, choices=4)
     batching.finish()
@@ -179,7 +179,7 @@ def test_twins_compute_their_prompt_once() -> None:
 
 
 @pytest.mark.parametrize("reuse", [True, False])
-def test_twins_of_a_random_sampling_differ_as_they_do_alone(reuse: bool) -> None:
+def test_choices_with_random_sampling_differ_as_they_do_alone(reuse: bool) -> None:
     batching = Batching(4, reuse=reuse)
     call = batching.submit(CHAT, choices=4, temperature=1.5)
     batching.finish()
@@ -188,7 +188,7 @@ def test_twins_of_a_random_sampling_differ_as_they_do_alone(reuse: bool) -> None
     assert len(set(map(tuple, tokens))) > 1
 
 
-def test_what_one_twin_samples_does_not_touch_the_odds_of_another() -> None:
+def test_sampling_for_one_choice_does_not_change_the_logits_of_another() -> None:
     batching = Batching(3)
     call = batching.submit(CHAT, choices=3, logprobs=2, repeat_penalty=2.0)
     batching.finish()
@@ -197,7 +197,7 @@ def test_what_one_twin_samples_does_not_touch_the_odds_of_another() -> None:
     assert len(of_choice[0]) == call.counts[0]
 
 
-def test_a_twin_keeps_the_prompt_in_the_cache_as_well() -> None:
+def test_every_choice_keeps_the_prompt_in_its_cache() -> None:
     batching = Batching(2)
     batching.submit(CHAT, choices=2)
     batching.finish()
@@ -217,20 +217,20 @@ def test_a_prompt_of_any_length_gives_the_same_tokens_again(length: int) -> None
     assert all(agrees(call) for call in calls)
 
 
-def test_slices_that_are_computed_together_give_the_same_tokens() -> None:
+def test_slices_computed_in_one_call_give_the_same_tokens() -> None:
     batching = Batching(2, exact=True)
     calls = [batching.submit(CHAT), batching.submit(OTHER_CHAT), batching.submit(CHAT + prompt(4, 300))]
     batching.finish()
     assert [call.tokens() for call in calls] == [solo(call.prompt, exact=True) for call in calls]
 
 
-def test_slices_that_are_computed_together_fit_into_one_batch() -> None:
+def test_slices_computed_in_one_call_fit_into_one_batch() -> None:
     batching = Batching(2, exact=True, costs=SteadyCosts(token_seconds=1e-5))
     batching.run(prompt(1, 6000))
     assert max(call.tokens for call in batching.context.calls) <= 2048  # a model's batch_size, unless it is set
 
 
-def test_short_prompts_that_come_together_share_a_call_where_that_changes_nothing() -> None:
+def test_short_prompts_submitted_together_share_a_call_where_batching_does_not_change_results() -> None:
     batching = Batching(4, exact=True)
     calls = [batching.submit(prompt(kind, 30)) for kind in range(1, 5)]
     batching.step()
@@ -239,7 +239,7 @@ def test_short_prompts_that_come_together_share_a_call_where_that_changes_nothin
     assert [call.tokens() for call in calls] == [solo(call.prompt, exact=True) for call in calls]
 
 
-def test_short_prompts_that_come_together_have_their_first_tokens_together() -> None:
+def test_short_prompts_submitted_together_have_their_first_tokens_together() -> None:
     batching = Batching(4, exact=True)
     calls = [batching.submit(prompt(kind, 200), max_tokens=9) for kind in range(1, 5)]  # 0.8 s, in steps of 0.25 s
     began = []
@@ -249,7 +249,7 @@ def test_short_prompts_that_come_together_have_their_first_tokens_together() -> 
     assert began == [3, 3, 3, 3]
 
 
-def test_a_prompt_shares_the_calls_of_the_streams_beside_it() -> None:
+def test_a_prompt_shares_the_decode_calls_of_concurrent_streams() -> None:
     batching = Batching(2, exact=True)
     stream = batching.submit(endless(0, exact=True), max_tokens=60)
     while not stream.counts[0]:
@@ -268,7 +268,7 @@ def test_a_prompt_shares_the_calls_of_the_streams_beside_it() -> None:
     ]
 
 
-def test_a_prompt_has_calls_of_its_own_where_decoding_rounds_otherwise() -> None:
+def test_a_prompt_has_separate_calls_where_decoding_rounds_differently() -> None:
     batching = Batching(2)
     stream = batching.submit(endless(0), max_tokens=60)
     while not stream.counts[0]:
@@ -279,7 +279,7 @@ def test_a_prompt_has_calls_of_its_own_where_decoding_rounds_otherwise() -> None
     assert all(len(call.slots) == 1 for call in batching.context.calls if call.tokens > 2)
 
 
-def test_a_conversation_goes_on_from_what_was_decoded() -> None:
+def test_a_conversation_reuses_decoded_tokens() -> None:
     batching = Batching(1, exact=True)
     first = endless(0, exact=True)
     answer = tuple(batching.run(first, max_tokens=30))
@@ -289,7 +289,7 @@ def test_a_conversation_goes_on_from_what_was_decoded() -> None:
     assert second.finished[0].statistics.cached_tokens == 48  # whole BLOCKs of 20 + 30 tokens less the last one
 
 
-def test_a_conversation_is_computed_anew_where_decoding_rounds_otherwise() -> None:
+def test_a_conversation_is_recomputed_where_decoding_rounds_differently() -> None:
     batching = Batching(1)
     answer = tuple(batching.run(CHAT, max_tokens=30))
     second = batching.submit(CHAT + answer + prompt(4, 40))
@@ -299,7 +299,7 @@ def test_a_conversation_is_computed_anew_where_decoding_rounds_otherwise() -> No
 
 
 @pytest.mark.parametrize("draft_tokens", [1, 4, 16])
-def test_guesses_that_hold_save_calls_and_change_no_token(draft_tokens: int) -> None:
+def test_accepted_drafts_save_calls_and_change_no_token(draft_tokens: int) -> None:
     batching = Batching(1, exact=True, draft_tokens=draft_tokens, mumbles=True)
     call = batching.submit(CHAT, max_tokens=60)
     batching.finish()
@@ -309,14 +309,14 @@ def test_guesses_that_hold_save_calls_and_change_no_token(draft_tokens: int) -> 
     assert len(batching.context.calls) == 1 + 59 - statistics.accepted_draft_tokens
 
 
-def test_guesses_need_no_more_cells_than_the_completion() -> None:
+def test_drafts_need_no_more_cells_than_the_completion() -> None:
     for most in range(1, 12):
         batching = Batching(1, exact=True, draft_tokens=8, mumbles=True)
         batching.run(CHAT, max_tokens=most)
         assert batching.context.most_cells <= len(CHAT) + most - 1
 
 
-def test_what_followed_a_wrong_guess_is_not_reused() -> None:
+def test_tokens_after_a_rejected_draft_are_not_reused() -> None:
     batching = Batching(1, exact=True, draft_tokens=4, mumbles=True)
     for length in range(20, 40):
         first = prompt(3, length)
@@ -324,7 +324,7 @@ def test_what_followed_a_wrong_guess_is_not_reused() -> None:
         assert batching.run(longer) == solo(longer, exact=True, mumbles=True)
 
 
-def test_many_streams_are_decoded_together_rather_than_guessed_at() -> None:
+def test_many_streams_are_decoded_together_without_drafts() -> None:
     batching = Batching(8, exact=True, draft_tokens=4, mumbles=True)
     calls = [batching.submit(prompt(kind, 20), max_tokens=20) for kind in range(5)]
     batching.finish()
@@ -333,7 +333,7 @@ def test_many_streams_are_decoded_together_rather_than_guessed_at() -> None:
     assert all(call.finished[0].statistics.draft_tokens == 0 for call in calls)
 
 
-def test_the_guesses_of_all_streams_are_checked_in_one_call() -> None:
+def test_the_drafts_of_all_streams_are_verified_in_one_call() -> None:
     batching = Batching(4, exact=True, draft_tokens=4, mumbles=True)
     calls = [batching.submit(prompt(kind, 20), max_tokens=60) for kind in range(4)]
     while not all(call.counts[0] for call in calls):
@@ -346,8 +346,8 @@ def test_the_guesses_of_all_streams_are_checked_in_one_call() -> None:
     assert max(call.tokens for call in batching.context.calls if call.kind == "next") > 4
 
 
-def test_where_grouping_changes_results_each_run_of_guesses_has_a_call_of_its_own() -> None:
-    """The context would refuse others beside it."""
+def test_where_batching_changes_results_each_draft_has_a_separate_call() -> None:
+    """The context rejects calls that hold other tokens too."""
     batching = Batching(3, draft_tokens=4, mumbles=True)
     calls = [batching.submit(prompt(kind, 20), max_tokens=40) for kind in range(3)]
     batching.finish()
@@ -387,7 +387,7 @@ def test_a_constrained_sequence_gives_the_same_tokens_in_company(record: Matcher
     assert [call.tokens(0), call.tokens(1)] == [alone, alone]
 
 
-def test_forced_tokens_share_a_call_with_what_others_decode(record: Matcher) -> None:
+def test_forced_tokens_share_a_call_with_decoding_sequences(record: Matcher) -> None:
     alone = Batching(1, exact=True).run(CHAT, matcher=record, max_tokens=60)
     batching = Batching(2, exact=True)
     stream = batching.submit(endless(0, exact=True), max_tokens=LONG_RUN)
@@ -400,7 +400,7 @@ def test_forced_tokens_share_a_call_with_what_others_decode(record: Matcher) -> 
     assert any(call.slots == (0, 1) and call.tokens > 2 for call in batching.context.calls)
 
 
-def test_forced_tokens_that_are_more_than_a_batch_are_computed_in_several() -> None:
+def test_more_forced_tokens_than_a_batch_holds_are_computed_in_several_calls() -> None:
     matcher = Matcher(start_matcher(TOKENIZER, f'start: "{"ab" * 50}"'), SIZE, InvalidGrammar)
     for exact in (True, False):
         batching = Batching(2, exact=exact, batch_size=32)
@@ -410,7 +410,7 @@ def test_forced_tokens_that_are_more_than_a_batch_are_computed_in_several() -> N
         assert max(call.tokens for call in batching.context.calls) <= 32
 
 
-def test_forced_tokens_keep_to_the_limit(record: Matcher) -> None:
+def test_forced_tokens_respect_max_tokens(record: Matcher) -> None:
     batching = Batching(1)
     call = batching.submit(CHAT, matcher=record, max_tokens=5)
     batching.finish()
@@ -441,7 +441,7 @@ def test_a_sequence_cancelled_in_prefill_frees_its_slot_within_a_step() -> None:
     assert batching.batcher.idle
 
 
-def test_a_sequence_cancelled_while_it_waits_never_starts() -> None:
+def test_a_sequence_cancelled_while_waiting_never_starts() -> None:
     batching = Batching(1)
     (stream,) = streaming(batching, 1)
     waiting = batching.submit(CHAT)
@@ -451,7 +451,7 @@ def test_a_sequence_cancelled_while_it_waits_never_starts() -> None:
     assert waiting.counts == [0]
 
 
-def test_what_a_cancelled_sequence_computed_is_reused() -> None:
+def test_tokens_computed_by_a_cancelled_sequence_are_reused() -> None:
     batching = Batching(1)
     long = batching.submit(prompt(1, 1000))
     batching.step()
@@ -497,7 +497,7 @@ def test_a_failed_choice_ends_the_others_of_its_call() -> None:
     assert batching.batcher.idle
 
 
-def test_what_a_failed_sequence_cached_is_not_reused() -> None:
+def test_tokens_cached_by_a_failed_sequence_are_not_reused() -> None:
     batching = Batching(1)
     failed = batching.submit(CHAT, max_tokens=30)
     batching.context.fails = _once(lambda call: call.kind == "next")
@@ -509,7 +509,7 @@ def test_what_a_failed_sequence_cached_is_not_reused() -> None:
     assert again.finished[0].statistics.cached_tokens == 0
 
 
-def test_what_was_copied_before_a_failure_stays_good() -> None:
+def test_a_copy_made_before_a_failure_stays_valid() -> None:
     batching = Batching(2)
     first = batching.submit(CHAT, max_tokens=30)
     while not first.counts[0]:
@@ -524,7 +524,7 @@ def test_what_was_copied_before_a_failure_stays_good() -> None:
     assert agrees(third)
 
 
-def test_everything_that_is_left_fails_when_the_model_is_unloaded() -> None:
+def test_remaining_calls_fail_when_the_model_is_unloaded() -> None:
     batching = Batching(1)
     (stream,) = streaming(batching, 1)
     waiting = batching.submit(CHAT, choices=2)
@@ -535,7 +535,7 @@ def test_everything_that_is_left_fails_when_the_model_is_unloaded() -> None:
     assert batching.batcher.idle
 
 
-# Turns and bounds.
+# Fairness and limits.
 
 
 def test_sequences_are_served_in_order_within_a_key_and_fairly_among_keys() -> None:
@@ -597,8 +597,8 @@ def _steps(batching: Batching, streams: list[Call], until: Call) -> Iterator[Pro
         yield Progress(batching, streams)
 
 
-def test_a_prompt_takes_long_steps_while_nobody_decodes() -> None:
-    """Twins that wait for it do not decode."""
+def test_a_prompt_takes_long_steps_while_no_sequence_decodes() -> None:
+    """Choices that wait for their prompt do not decode."""
     computed = []
     for choices in (1, 3):
         batching = Batching(4, costs=SteadyCosts(token_seconds=0.001, step_seconds=0.01))
@@ -627,7 +627,7 @@ def test_progress_is_reported_slice_by_slice_and_ends_with_the_whole_prompt() ->
     assert {progress.cached_tokens for progress in call.progress} == {call.finished[0].statistics.cached_tokens}
 
 
-# All at once.
+# Random actions.
 
 BEGINNINGS = [SYSTEM, prompt(1, 200), prompt(1, 130), prompt(2, 64), ()]
 prompts = st.builds(
@@ -661,7 +661,7 @@ actions = st.lists(
     worth_copying=st.sampled_from([1, 80]),
     cache_ram=st.sampled_from([0, 8_000]),
 )
-def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
+def test_every_finished_sequence_has_its_own_tokens_under_random_actions(
     actions: list[Any], slots: int, mode: str, worth_copying: int, cache_ram: int
 ) -> None:
     drafting, unified = "drafting" in mode, "unified" in mode
@@ -692,7 +692,7 @@ def test_whatever_happens_every_sequence_that_ends_has_its_own_tokens(
 
 
 def _act(batching: Batching, actions: list[Any]) -> int:
-    """How many decode calls are going to fail, at most."""
+    """Performs the actions; returns how many decode calls will fail at most."""
     injected = 0
     for action in actions:
         match action:
@@ -712,8 +712,8 @@ def _act(batching: Batching, actions: list[Any]) -> int:
 # A prompt that is echoed, with the log-probabilities of its tokens or without.
 
 
-def odds(echoed: tuple[int, ...], *, exact: bool) -> list[float | None]:
-    """Of each of the prompt's tokens after those before it."""
+def expected_logprobs(echoed: tuple[int, ...], *, exact: bool) -> list[float | None]:
+    """The log-probability of each of the prompt's tokens, given those before it."""
     context, found = FakeContext(1, rounding=not exact), [None]
     for start in range(0, len(echoed), SCORED_TOKENS):
         context.decode_runs([Run(0, echoed[start : start + SCORED_TOKENS], start, 0)])
@@ -722,13 +722,13 @@ def odds(echoed: tuple[int, ...], *, exact: bool) -> list[float | None]:
     return found
 
 
-def rated(call: Call, choice: int = 0) -> list[float | None]:
+def echoed_logprobs(call: Call, choice: int = 0) -> list[float | None]:
     return [rating.logprob for each in call.echoed if each.choice == choice for rating in each.logprobs]
 
 
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("length", [1, 2, SCORED_TOKENS, SCORED_TOKENS + 1, 3 * SCORED_TOKENS + 5])
-def test_every_token_of_a_prompt_is_rated_but_the_first_whatever_the_cache_holds(length: int, exact: bool) -> None:
+def test_every_prompt_token_but_the_first_is_scored_whatever_the_cache_holds(length: int, exact: bool) -> None:
     batching = Batching(4, exact=exact, cache_ram=10**6)
     echoed = prompt(1, length)
     batching.run((*echoed, *prompt(2, 40)))
@@ -737,7 +737,7 @@ def test_every_token_of_a_prompt_is_rated_but_the_first_whatever_the_cache_holds
     batching.finish()
     assert beside.tokens() == solo(beside.prompt, 20, exact=exact)
     for choice in (0, 1):
-        assert rated(calls[0], choice) == odds(echoed, exact=exact)
+        assert echoed_logprobs(calls[0], choice) == expected_logprobs(echoed, exact=exact)
         parts = [each for each in calls[0].echoed if each.choice == choice]
         assert "".join(each.text for each in parts) == "".join(f"{token} " for token in echoed)
         assert [rating.id for each in parts for rating in each.logprobs] == list(echoed)
@@ -747,7 +747,7 @@ def test_every_token_of_a_prompt_is_rated_but_the_first_whatever_the_cache_holds
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_no_call_rates_more_tokens_than_there_is_room_for_their_logits(exact: bool) -> None:
+def test_no_call_scores_more_tokens_than_its_logits_have_room_for(exact: bool) -> None:
     batching = Batching(4, exact=exact)
     stream = batching.submit(endless(0, exact=exact), max_tokens=LONG_RUN)
     while not stream.counts[0]:

@@ -1,4 +1,4 @@
-"""The batcher with a tier below its slots: what a slot lost comes back, and is what it was."""
+"""The batcher with a second cache tier: evicted states are restored unchanged."""
 
 import threading
 from collections.abc import Callable
@@ -32,39 +32,39 @@ def cached(call: Call) -> int:
 
 
 def run(batching: Batching, tokens: tuple[int, ...], **options: Any) -> Call:
-    """A call that has the tokens that it has where nothing else runs."""
+    """Runs a call and checks that its tokens are those it has when it runs alone."""
     call = batching.submit(tokens, **options)
     batching.finish()
     assert call.tokens() == solo(tokens)
     return call
 
 
-def test_a_prompt_whose_slot_was_taken_comes_back_from_ram() -> None:
+def test_an_evicted_prompt_is_restored_from_ram() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     assert [cached(run(batching, chat)) for chat in CHATS] == [0] * 4
     assert [cached(run(batching, chat)) for chat in CHATS] == [2 * GRID] * 4
 
 
-def test_without_a_tier_it_does_not() -> None:
+def test_without_a_tier_an_evicted_prompt_is_recomputed() -> None:
     batching = Batching(1)
     assert [cached(run(batching, chat)) for chat in (*CHATS, *CHATS)] == [0] * 8
 
 
-def test_a_longer_prompt_goes_on_from_what_was_saved() -> None:
+def test_a_longer_prompt_continues_a_saved_state() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     run(batching, CHATS[0])
     run(batching, CHATS[1])
     assert cached(run(batching, CHATS[0] + prompt(7, 100))) == 2 * GRID
 
 
-def test_a_prompt_that_shares_only_a_beginning_is_cut_there() -> None:
+def test_a_saved_state_is_truncated_to_the_shared_prefix() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     run(batching, CHATS[0])
     run(batching, CHATS[1])
     assert cached(run(batching, CHATS[0][:100] + prompt(7, 100))) == GRID
 
 
-def test_what_another_slot_holds_is_not_saved() -> None:
+def test_a_prompt_held_by_another_slot_is_not_saved() -> None:
     batching = Batching(2, cache_ram=PLENTY)
     batching.submit(CHATS[0], choices=2)
     batching.finish()
@@ -74,14 +74,14 @@ def test_what_another_slot_holds_is_not_saved() -> None:
     assert len(batching.context.saved) == 1
 
 
-def test_what_is_saved_already_is_not_saved_again() -> None:
+def test_a_saved_prompt_is_not_saved_again() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     for chat in (*CHATS[:2], *CHATS[:2], *CHATS[:2]):
         run(batching, chat)
     assert len(batching.context.saved) == 2
 
 
-def test_a_longer_state_takes_the_place_of_its_beginning() -> None:
+def test_a_longer_state_replaces_its_prefix() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     run(batching, CHATS[0])
     run(batching, CHATS[1])
@@ -102,7 +102,7 @@ def test_the_slot_of_a_running_sequence_is_copied_rather_than_a_state_restored()
     assert len(batching.context.restored) == restored == 1
 
 
-def test_ram_is_bounded_and_the_least_recently_used_goes() -> None:
+def test_ram_is_limited_and_evicts_the_least_recently_used() -> None:
     batching = Batching(1, cache_ram=2 * (2 * GRID * CELL + 900))
     for chat in CHATS:
         run(batching, chat)
@@ -110,14 +110,14 @@ def test_ram_is_bounded_and_the_least_recently_used_goes() -> None:
     assert [cached(run(batching, CHATS[kind])) for kind in (1, 2, 0)] == [2 * GRID, 0, 0], "1 was wanted, so 2 went"
 
 
-def test_nothing_is_saved_where_computing_is_as_quick() -> None:
+def test_nothing_is_saved_where_computing_is_as_fast() -> None:
     batching = Batching(1, cache_ram=PLENTY, costs=SteadyCosts(token_seconds=1e-9))
     for chat in CHATS:
         run(batching, chat)
     assert batching.context.saved == []
 
 
-def test_nothing_is_restored_where_computing_is_as_quick() -> None:
+def test_nothing_is_restored_where_computing_is_as_fast() -> None:
     costs = SteadyCosts(token_seconds=0.001)
     batching = Batching(1, cache_ram=PLENTY, costs=costs)
     run(batching, CHATS[0])
@@ -127,7 +127,7 @@ def test_nothing_is_restored_where_computing_is_as_quick() -> None:
     assert batching.context.restored == []
 
 
-def test_a_state_that_cannot_be_put_back_is_dropped_and_the_prompt_computed() -> None:
+def test_a_state_that_cannot_be_restored_is_dropped_and_the_prompt_computed() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     run(batching, CHATS[0])
     run(batching, CHATS[1])
@@ -140,7 +140,7 @@ def test_a_state_that_cannot_be_put_back_is_dropped_and_the_prompt_computed() ->
 
 
 @pytest.mark.parametrize("error", [DecodeFailed(), MemoryError()])
-def test_a_state_that_cannot_be_saved_is_done_without(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_cannot_be_saved_causes_no_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     batching = Batching(1, cache_ram=PLENTY)
     run(batching, CHATS[0])
     monkeypatch.setattr(batching.context, "state", _raising(error))
@@ -156,7 +156,7 @@ def _raising(error: Exception) -> Callable[[int], Any]:
     return state
 
 
-def test_what_a_failed_sequence_left_is_not_saved() -> None:
+def test_tokens_of_a_failed_sequence_are_not_saved() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     batching.context.fails = lambda call: call.kind == "next"
     batching.submit(CHATS[0])
@@ -188,7 +188,7 @@ def on_disk(tmp_path: Path) -> int:
 
 
 @pytest.mark.parametrize("ram", [0, PLENTY])
-def test_a_prompt_comes_back_in_the_next_worker(ram: int, opened: Opened, tmp_path: Path) -> None:
+def test_a_prompt_is_restored_in_the_next_worker(ram: int, opened: Opened, tmp_path: Path) -> None:
     first = Batching(2, cache_ram=ram, cache_disk=PLENTY, directory=opened())
     for chat in CHATS:
         run(first, chat)
@@ -199,7 +199,7 @@ def test_a_prompt_comes_back_in_the_next_worker(ram: int, opened: Opened, tmp_pa
     unload(second)
 
 
-def test_what_ram_has_no_room_for_comes_back_from_the_disk(opened: Opened) -> None:
+def test_a_state_evicted_from_ram_is_restored_from_disk(opened: Opened) -> None:
     batching = Batching(1, cache_ram=2 * GRID * CELL + 900, cache_disk=PLENTY, directory=opened())
     for chat in CHATS:
         run(batching, chat)
@@ -207,7 +207,7 @@ def test_what_ram_has_no_room_for_comes_back_from_the_disk(opened: Opened) -> No
     unload(batching)
 
 
-def test_the_disk_is_bounded(opened: Opened, tmp_path: Path) -> None:
+def test_disk_use_is_limited(opened: Opened, tmp_path: Path) -> None:
     batching = Batching(1, cache_disk=2 * (2 * GRID * CELL + 900), directory=opened())
     for chat in CHATS:
         run(batching, chat)
@@ -215,7 +215,7 @@ def test_the_disk_is_bounded(opened: Opened, tmp_path: Path) -> None:
     assert on_disk(tmp_path) == 2
 
 
-def test_a_smaller_disk_keeps_what_was_used_last(opened: Opened, tmp_path: Path) -> None:
+def test_a_lower_disk_limit_keeps_the_most_recently_used(opened: Opened, tmp_path: Path) -> None:
     first = Batching(1, cache_disk=PLENTY, directory=opened())
     for chat in CHATS:
         run(first, chat)
@@ -227,7 +227,7 @@ def test_a_smaller_disk_keeps_what_was_used_last(opened: Opened, tmp_path: Path)
     assert on_disk(tmp_path) == 1
 
 
-def test_the_next_worker_keeps_what_this_one_used_last(opened: Opened) -> None:
+def test_the_next_worker_keeps_the_most_recently_used(opened: Opened) -> None:
     room = 2 * (2 * GRID * CELL + 900)
     first = Batching(1, cache_ram=PLENTY, cache_disk=PLENTY, directory=opened())
     for kind in (0, 1, 2, 3, 1):
@@ -238,7 +238,7 @@ def test_the_next_worker_keeps_what_this_one_used_last(opened: Opened) -> None:
     unload(second)
 
 
-def test_the_end_does_not_wait_for_the_disk(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shutdown_does_not_wait_for_the_disk(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
     monkeypatch.setattr(state_directory, "write_state", lambda *arguments: answers.wait(10))
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.1)
@@ -251,7 +251,9 @@ def test_the_end_does_not_wait_for_the_disk(opened: Opened, monkeypatch: pytest.
     assert logs[-1]["states"] == len(batching.states) == 0
 
 
-def test_others_go_on_while_a_prompt_waits_for_the_disk(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_sequences_continue_while_a_prompt_waits_for_the_disk(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = Batching(1, cache_disk=PLENTY, directory=opened())
     run(first, CHATS[0])
     unload(first)
@@ -286,7 +288,7 @@ def test_a_call_that_is_cancelled_while_it_waits_for_the_disk_frees_its_slot(ope
     unload(second)
 
 
-def test_a_spoilt_file_costs_its_prefix_and_nothing_else(opened: Opened, tmp_path: Path) -> None:
+def test_a_corrupt_file_loses_only_its_own_prefix(opened: Opened, tmp_path: Path) -> None:
     first = Batching(1, cache_disk=PLENTY, directory=opened())
     run(first, CHATS[0])
     unload(first)
@@ -299,7 +301,7 @@ def test_a_spoilt_file_costs_its_prefix_and_nothing_else(opened: Opened, tmp_pat
     unload(second)
 
 
-def test_the_figures_are_logged_at_the_end(opened: Opened) -> None:
+def test_statistics_are_logged_at_shutdown(opened: Opened) -> None:
     batching = Batching(1, cache_ram=PLENTY, cache_disk=PLENTY, directory=opened())
     for chat in (*CHATS[:2], CHATS[0]):
         run(batching, chat)

@@ -1,4 +1,4 @@
-"""Tokens drawn from a few candidates, against llama.cpp's walk over all of them."""
+"""Sampling from a few candidates, compared with llama.cpp's sampling over the whole vocabulary."""
 
 import ctypes
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def test_forbidden_tokens_are_no_candidates(chains: Any) -> None:
         assert token in (5, 900, 8000)
 
 
-def test_too_many_candidates_are_left_to_llama(chains: Any) -> None:
+def test_too_many_candidates_are_sampled_by_llama_cpp(chains: Any) -> None:
     assert Candidates(TOP_K).draw(chains(1), np.zeros(SIZE, dtype=np.float32)) is None
     assert Candidates(TOP_K).draw(chains(1), np.full(SIZE, -np.inf, dtype=np.float32)) is None
 

@@ -29,14 +29,14 @@ def allowed(place: Matcher) -> set[int]:
     return set(np.flatnonzero(logits == 0).tolist())
 
 
-def test_a_mask_forbids_what_may_not_come_next() -> None:
+def test_a_mask_forbids_disallowed_next_tokens() -> None:
     place = regex("[ab]c")
     assert allowed(place) == {ord("a"), ord("b")}
     assert place.consume(ord("b"))
     assert allowed(place) == {ord("c")}
 
 
-def test_a_mask_computed_ahead_is_the_one_applied() -> None:
+def test_a_mask_computed_ahead_is_applied() -> None:
     place = regex("[ab]c")
     place.compute_mask()
     assert allowed(place) == {ord("a"), ord("b")}
@@ -45,7 +45,7 @@ def test_a_mask_computed_ahead_is_the_one_applied() -> None:
     assert allowed(place) == {ord("c")}
 
 
-def test_a_mask_leaves_allowed_logits_as_they_are() -> None:
+def test_a_mask_leaves_allowed_logits_unchanged() -> None:
     logits = np.arange(SIZE, dtype=np.float32)
     regex("[ab]").apply(logits)
     assert (logits[ord("a")], logits[ord("b")], logits[ord("c")]) == (97, 98, -np.inf)
@@ -60,7 +60,7 @@ def test_forced_tokens_are_accepted_and_not_consumed() -> None:
     assert allowed(place) == {ord("l"), ord("p")}
 
 
-def test_a_long_forced_text_comes_in_parts() -> None:
+def test_a_long_forced_text_is_returned_in_parts() -> None:
     place, text = regex("x" * 100 + "y"), b""
     while part := place.forced():
         assert len(part) <= MOST_FORCED
@@ -83,7 +83,7 @@ def test_a_token_other_than_the_forced_one_changes_what_is_forced() -> None:
     assert b"".join(tokens[token] for token in rest) == (b"y" if first[0] != 256 else b"xy")
 
 
-def test_the_last_token_says_that_the_text_is_complete() -> None:
+def test_the_last_token_completes_the_text() -> None:
     assert not regex("abc").consume_all(list(b"abc"))
     assert regex("abc?").consume_all(list(b"ab"))
 
@@ -96,7 +96,7 @@ def test_an_end_is_allowed_where_the_text_may_end() -> None:
     assert not place.consume(END)
 
 
-def test_a_token_that_may_not_come_is_an_error_of_the_request() -> None:
+def test_a_disallowed_token_raises_an_error() -> None:
     place = regex("ab")
     with pytest.raises(InvalidGrammar, match="The constraint failed"):
         place.consume(ord("x"))
@@ -106,7 +106,7 @@ def test_a_token_that_may_not_come_is_an_error_of_the_request() -> None:
         place.forced()
 
 
-def test_tokens_are_taken_back() -> None:
+def test_tokens_can_be_rolled_back() -> None:
     place = regex("[ab]cd")
     place.consume_all(list(b"ac"))
     place.rollback(1)
@@ -122,7 +122,7 @@ def test_acceptable_tokens_are_counted_without_being_consumed() -> None:
     assert allowed(place) == {ord("a")}
 
 
-def test_a_copy_goes_its_own_way() -> None:
+def test_a_copy_is_independent() -> None:
     place = regex("[ab]c")
     place.compute_mask()
     copy = place.copy()
@@ -151,7 +151,7 @@ def warnings_of(schema: Any) -> tuple[str, ...]:
         ({"x-guidance": {"lenient": False}, "not": {}}, ("not",)),
     ],
 )
-def test_keywords_that_are_not_enforced_are_known(schema: Any, keywords: tuple[str, ...]) -> None:
+def test_unenforced_keywords_are_reported(schema: Any, keywords: tuple[str, ...]) -> None:
     assert warnings_of(schema) == keywords
 
 
@@ -168,7 +168,7 @@ def test_a_union_of_references_is_enforced() -> None:
     assert warnings_of(union) == ()
 
 
-def test_keywords_for_a_header_are_few_and_plain() -> None:
+def test_keywords_in_a_header_are_few_and_plain() -> None:
     warnings = [f'Unimplemented keys: ["a{chr(97 + i)}\\r\\nX-Evil: 1"]' for i in range(26)]
     found = unenforced_keywords(warnings)
     assert len(found) == MOST_KEYWORDS
@@ -186,11 +186,11 @@ def test_keywords_for_a_header_are_few_and_plain() -> None:
         ('{"allOf": [{"multipleOf": 997}, {"properties": {"a": {"multipleOf": 0.991}}}]}', "multipleOf"),
     ],
 )
-def test_a_schema_too_large_to_compile_is_refused(schema: str, reason: str) -> None:
+def test_a_schema_too_large_to_compile_is_rejected(schema: str, reason: str) -> None:
     with pytest.raises(InvalidSchema, match=reason):
         schema_grammar(schema)
 
 
 @pytest.mark.parametrize("multiple", [0.01, 100, 25, 1e-9, 99_991, 0])
-def test_usual_multiples_are_not(multiple: float) -> None:
+def test_usual_values_of_multiple_of_are_accepted(multiple: float) -> None:
     schema_grammar(json.dumps({"type": "number", "multipleOf": multiple}))

@@ -1,4 +1,4 @@
-"""What computing is measured to cost, by a clock that is set."""
+"""Measured costs of computation, with a simulated clock."""
 
 from contextlib import AbstractContextManager
 
@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_an_average_is_nothing_before_its_first_value() -> None:
+def test_an_average_is_none_before_its_first_value() -> None:
     assert Average().value is None
 
 
@@ -40,7 +40,7 @@ def test_costs_are_guessed_until_they_are_measured() -> None:
     assert (costs.token_seconds, costs.decode_seconds(8)) == (FIRST_TOKEN_SECONDS, None)
 
 
-def test_a_slice_is_measured_by_the_token(clock: Clock) -> None:
+def test_a_slice_is_measured_per_token(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     with costs.call(0, 64):
         clock.now += 0.64
@@ -54,7 +54,7 @@ def test_a_decode_step_is_measured_as_a_whole(clock: Clock) -> None:
     assert costs.decode_seconds(8) == pytest.approx(0.05)
 
 
-def test_a_step_of_a_size_that_is_not_known_takes_what_the_nearest_smaller_one_does(clock: Clock) -> None:
+def test_an_unmeasured_step_size_costs_as_much_as_the_nearest_smaller_one(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     for tokens, seconds in ((2, 0.02), (4, 0.03), (8, 0.05)):
         with costs.call(tokens, 0):
@@ -63,7 +63,7 @@ def test_a_step_of_a_size_that_is_not_known_takes_what_the_nearest_smaller_one_d
     assert known == pytest.approx([0.02, 0.02, 0.02, 0.03, 0.05, 0.05])
 
 
-def test_a_call_that_fails_is_not_measured(clock: Clock) -> None:
+def test_a_failed_call_is_not_measured(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     for measuring in (costs.call(0, 1), costs.call(8, 0)):
         with pytest.raises(DecodeFailed):
@@ -107,7 +107,7 @@ def test_one_more_graph_costs_a_lone_step_for_each_token_of_an_answer(clock: Clo
     assert costs.split_tokens == ANSWER_TOKENS * 2
 
 
-def test_prompts_beside_streams_take_what_the_streams_own_steps_do_not(clock: Clock) -> None:
+def test_the_cost_of_prompts_in_mixed_steps_excludes_the_streams_share(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     with costs.call(4, 0):
         clock.now += 0.02
@@ -116,14 +116,14 @@ def test_prompts_beside_streams_take_what_the_streams_own_steps_do_not(clock: Cl
     assert (costs.token_seconds, costs.decode_seconds(4)) == (pytest.approx(0.005), pytest.approx(0.02))
 
 
-def test_until_a_step_was_measured_all_tokens_cost_the_same(clock: Clock) -> None:
+def test_all_tokens_cost_the_same_before_a_step_is_measured(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     with costs.call(5, 20):
         clock.now += 0.1
     assert (costs.token_seconds, costs.decode_seconds(5)) == (pytest.approx(0.004), pytest.approx(0.02))
 
 
-def test_a_call_faster_than_the_streams_alone_says_nothing_of_prompts(clock: Clock) -> None:
+def test_a_call_faster_than_the_streams_alone_is_not_used_for_the_prompt_cost(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     with costs.call(4, 0):
         clock.now += 0.02

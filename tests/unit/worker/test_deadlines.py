@@ -1,4 +1,4 @@
-"""Calls that are out of time: decided purely, and ended within a step wherever they are."""
+"""Calls past their deadlines: the pure decision, and that they end within a step in every state."""
 
 from collections.abc import Callable
 
@@ -16,24 +16,24 @@ ages = st.floats(0, 1e6)
 
 
 @given(ages, st.booleans())
-def test_who_allows_all_time_misses_nothing(age: float, started: bool) -> None:
+def test_a_call_without_limits_never_times_out(age: float, started: bool) -> None:
     assert NO_DEADLINES.missed(age, started=started) is None
 
 
 @given(ages, ages, st.booleans())
-def test_a_call_fails_from_its_end_on_and_not_before(end: float, age: float, started: bool) -> None:
+def test_a_call_fails_from_its_deadline_on_and_not_before(end: float, age: float, started: bool) -> None:
     missed = Deadlines(end=end).missed(age, started=started)
     assert (missed is not None) == (age >= end)
     assert missed is None or (missed.status, missed.param) == (504, "timeout")
 
 
 @given(ages, ages, st.booleans())
-def test_a_call_fails_for_its_wait_only_while_it_waits(start: float, age: float, started: bool) -> None:
+def test_a_queue_timeout_applies_only_while_a_call_waits(start: float, age: float, started: bool) -> None:
     missed = Deadlines(start=start).missed(age, started=started)
     assert isinstance(missed, QueueTimeout) == (age >= start and not started)
 
 
-def test_waiting_too_long_is_the_servers_fault_and_says_when_to_come_back() -> None:
+def test_a_queue_timeout_is_a_server_error_with_retry_after() -> None:
     assert (QueueTimeout.status, QueueTimeout.code, QueueTimeout.retry_after) == (503, "queue_timeout", 5)
 
 
@@ -61,7 +61,7 @@ def waiting(batching: Batching) -> Call:
 
 
 @pytest.mark.parametrize("reach", [streaming, in_prefill, waiting])
-def test_a_call_out_of_time_ends_within_a_step_wherever_it_is(reach: Callable[[Batching], Call]) -> None:
+def test_a_call_past_its_deadline_ends_within_a_step_in_every_state(reach: Callable[[Batching], Call]) -> None:
     batching = Batching(1)
     call = reach(batching)
     batching.step()
@@ -75,7 +75,7 @@ def test_a_call_out_of_time_ends_within_a_step_wherever_it_is(reach: Callable[[B
     assert batching.free_slots() == 1
 
 
-def test_what_a_call_out_of_time_left_in_the_cache_serves_the_next_one() -> None:
+def test_tokens_cached_by_a_timed_out_call_are_reused() -> None:
     batching = Batching(1, exact=True)
     call = batching.submit(LONG_PROMPT, deadlines=Deadlines(end=100))
     batching.step()
@@ -88,7 +88,7 @@ def test_what_a_call_out_of_time_left_in_the_cache_serves_the_next_one() -> None
     assert again.finished[0].statistics.cached_tokens > 0
 
 
-def test_a_wait_that_is_over_is_not_counted_any_more() -> None:
+def test_a_queue_timeout_no_longer_applies_once_a_choice_has_started() -> None:
     batching = Batching(1)
     call = batching.submit(PROMPT, choices=2, deadlines=Deadlines(start=100))
     batching.step()

@@ -1,4 +1,4 @@
-"""A draft model's bookkeeping, on a context that refuses gaps and overlaps, and beside a batcher."""
+"""A draft model's bookkeeping, on a context that rejects gaps and overlaps, and with a batcher."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,7 +25,7 @@ TOKENIZER = byte_tokenizer()
 
 @dataclass
 class Written:
-    """A text that a test writes."""
+    """A text given by a test."""
 
     tokens: list[int] = field(default_factory=list)
 
@@ -54,14 +54,14 @@ def sure_context(slots: int = 4, capacity: int | None = None) -> FakeContext:
 
 
 def continuation(text: list[int], count: int) -> list[int]:
-    """What the model says itself; no end is among it."""
+    """The model's own continuation; it contains no end token."""
     return solo(tuple(text), count, exact=True, plainly=True)
 
 
 # One text.
 
 
-def test_guesses_are_what_the_model_says_itself() -> None:
+def test_drafts_are_the_models_own_continuation() -> None:
     drafter = draft_model(sure_context())
     text = Written(prompt(1, 50))
     (guesses,) = drafter.propose([DraftRequest(2, text, 5)])
@@ -70,17 +70,17 @@ def test_guesses_are_what_the_model_says_itself() -> None:
     assert len(guesses) > 1
 
 
-def test_a_text_that_went_the_guessed_way_is_not_read_again() -> None:
+def test_an_accepted_draft_is_not_computed_again() -> None:
     context = sure_context()
     drafter = draft_model(context)
     text = Written(prompt(1, 50))
     (guesses,) = drafter.propose([DraftRequest(0, text, 4)])
     text.tokens += guesses
     drafter.propose([DraftRequest(0, text, 1)])
-    assert context.calls[-1].tokens == 1  # the last guess was never read
+    assert context.calls[-1].tokens == 1  # the last draft token was never computed
 
 
-def test_what_followed_a_wrong_guess_is_cut_off() -> None:
+def test_tokens_after_a_rejected_draft_are_removed() -> None:
     context = sure_context()
     drafter = draft_model(context)
     text = Written(prompt(1, 50))
@@ -91,25 +91,25 @@ def test_what_followed_a_wrong_guess_is_cut_off() -> None:
     assert [cell.token for cell in context.cells[0]][: len(text.tokens)] == text.tokens
 
 
-def test_an_unsure_model_guesses_nothing() -> None:
+def test_an_unconfident_model_drafts_nothing() -> None:
     drafter = draft_model(FakeContext(1, rounding=False), slots=1)
     assert drafter.propose([DraftRequest(0, Written(prompt(1, 50)), 4)]) == [[]]
 
 
-def test_a_long_text_is_read_over_several_steps_and_guessed_at_once_it_is_read() -> None:
+def test_a_long_text_is_computed_over_several_steps_before_drafting() -> None:
     context = sure_context()
     drafter = draft_model(context, read=64)
     text = Written(prompt(1, 300))
     found = []
     while not found:
         (found,) = drafter.propose([DraftRequest(0, text, 4)])
-        text.tokens.append(33)  # the stream goes on meanwhile
+        text.tokens.append(33)  # the stream continues meanwhile
         assert context.calls[-1].tokens <= 64
     assert found == continuation(text.tokens[:-1], 4)
     assert sum(call.tokens for call in context.calls) == len(text.tokens) - 1 + 3
 
 
-def test_reading_never_exceeds_a_call() -> None:
+def test_prefill_never_exceeds_a_batch() -> None:
     context = sure_context()
     drafter = draft_model(context, read=4000, room=100)
     drafter.propose([DraftRequest(0, Written(prompt(1, 300)), 4)])
@@ -119,7 +119,7 @@ def test_reading_never_exceeds_a_call() -> None:
 # Several texts.
 
 
-def test_several_texts_are_guessed_at_with_one_call_a_token() -> None:
+def test_several_texts_are_drafted_with_one_call_per_token() -> None:
     context = sure_context()
     drafter = draft_model(context)
     texts = [Written(prompt(kind, 40)) for kind in (1, 2, 3)]
@@ -136,7 +136,7 @@ def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     assert found == [[], continuation(short.tokens, 4)]
 
 
-def test_the_next_text_of_a_slot_goes_on_from_the_last_where_it_begins_so() -> None:
+def test_the_next_text_of_a_slot_reuses_a_common_prefix() -> None:
     context = sure_context()
     drafter = draft_model(context)
     drafter.propose([DraftRequest(0, Written(prompt(1, 100)), 4)])
@@ -148,7 +148,7 @@ def test_the_next_text_of_a_slot_goes_on_from_the_last_where_it_begins_so() -> N
     assert context.calls[before].tokens <= 31
 
 
-def test_a_shared_cache_is_left_to_others_when_a_text_ends() -> None:
+def test_a_finished_text_frees_its_part_of_a_shared_cache() -> None:
     context = sure_context(capacity=100)
     drafter = draft_model(context, keep=False)
     for kind in range(6):
@@ -157,7 +157,7 @@ def test_a_shared_cache_is_left_to_others_when_a_text_ends() -> None:
     assert not any(context.cells)
 
 
-def test_after_a_failure_the_text_is_read_again() -> None:
+def test_after_a_failure_the_text_is_computed_again() -> None:
     context = sure_context()
     drafter = draft_model(context)
     text = Written(prompt(1, 50))
@@ -168,7 +168,7 @@ def test_after_a_failure_the_text_is_read_again() -> None:
     assert drafter.propose([DraftRequest(0, text, 4)]) == [continuation(text.tokens, 4)]
 
 
-# Beside a batcher.
+# With a batcher.
 
 
 def drafting(slots: int = 4, *, most: int = 4, read: int = 2048, **options: Any) -> tuple[Batching, FakeContext]:
@@ -185,7 +185,7 @@ def statistics(call: Call) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("most", [1, 4, 16])
-def test_a_model_that_guesses_for_itself_is_always_right_and_changes_no_token(most: int) -> None:
+def test_a_model_drafting_for_itself_is_always_accepted_and_changes_no_token(most: int) -> None:
     batching, _ = drafting(1, most=most)
     for number in range(4):
         call = batching.submit(endless(number, plainly=True), max_tokens=40, repeat_penalty=1.0)
@@ -195,14 +195,14 @@ def test_a_model_that_guesses_for_itself_is_always_right_and_changes_no_token(mo
         assert call.tokens() == solo(call.prompt, 40, exact=True, plainly=True)
 
 
-def test_guesses_change_no_token_that_is_drawn_by_chance() -> None:
+def test_drafts_change_no_randomly_sampled_token() -> None:
     batching, _ = drafting(4)
     calls = [batching.submit(prompt(kind, 30), max_tokens=30, temperature=1.5) for kind in range(12)]
     batching.finish()
     assert all(call.tokens() == solo(call.prompt, 30, temperature=1.5, exact=True) for call in calls)
 
 
-def test_sequences_that_cannot_guess_go_on_beside_those_that_do() -> None:
+def test_sequences_that_cannot_draft_run_beside_those_that_do() -> None:
     matcher = Matcher(start_matcher(TOKENIZER, 'start: "{" /[a-z]{8}/ "}"'), SIZE, DecodeFailed)
     alone = Batching(1, exact=True).run(endless(1), matcher=matcher.copy(), max_tokens=20)
     batching, _ = drafting(3)
@@ -217,7 +217,7 @@ def test_sequences_that_cannot_guess_go_on_beside_those_that_do() -> None:
     assert statistics(bound) == statistics(scored) == (0, 0)
 
 
-def test_a_cancelled_sequence_leaves_its_slot_to_another_text() -> None:
+def test_a_cancelled_sequence_frees_its_slot_for_another_text() -> None:
     batching, _ = drafting(1)
     first = batching.submit(endless(0), max_tokens=200)
     while not first.counts[0]:
@@ -228,7 +228,7 @@ def test_a_cancelled_sequence_leaves_its_slot_to_another_text() -> None:
     assert other.tokens() == solo(other.prompt, 40, exact=True)
 
 
-def test_a_failed_guess_ends_the_sequences_that_guessed_and_no_others() -> None:
+def test_a_failed_draft_ends_only_the_sequences_that_were_drafted_for() -> None:
     batching, context = drafting(2)
     free = batching.submit(endless(0), max_tokens=40)
     scored = batching.submit(endless(2), max_tokens=40, logprobs=0)
@@ -238,7 +238,7 @@ def test_a_failed_guess_ends_the_sequences_that_guessed_and_no_others() -> None:
     assert scored.tokens() == solo(scored.prompt, 40, exact=True)
 
 
-def test_a_shared_cache_holds_what_is_guessed() -> None:
+def test_drafted_tokens_fit_into_a_shared_cache() -> None:
     """Both contexts check it at every call."""
     batching, _ = drafting(4, reuse=False, capacity=300)
     calls = [batching.submit(prompt(kind, 40 + kind), max_tokens=20) for kind in range(40, 52)]
@@ -249,20 +249,20 @@ def test_a_shared_cache_holds_what_is_guessed() -> None:
 # Decisions.
 
 
-def test_the_shortest_text_is_read_first_and_no_more_than_a_steps_worth() -> None:
+def test_the_shortest_text_is_computed_first_within_a_steps_budget() -> None:
     assert plan_reading([100, 2, 30], 64) == [32, 2, 30]
     assert plan_reading([1, 2], LEAST_READ) == [1, 2]
     assert plan_reading([], 64) == []
 
 
 @given(first=st.lists(st.integers(0, 2), max_size=6), second=st.lists(st.integers(0, 2), max_size=6))
-def test_what_two_lists_begin_with_together(first: list[int], second: list[int]) -> None:
+def test_the_common_prefix_of_two_lists_is_measured(first: list[int], second: list[int]) -> None:
     length = common_length(first, second)
     assert first[:length] == second[:length]
     assert length == min(len(first), len(second)) or first[length] != second[length]
 
 
-def test_a_token_is_sure_from_three_quarters_on() -> None:
+def test_a_token_is_confident_above_a_probability_of_three_quarters() -> None:
     def logits(probability: float) -> Any:
         return np.log(np.array([0.1 * (1 - probability), probability, 0.9 * (1 - probability)], np.float32))
 

@@ -14,7 +14,7 @@ def test_as_many_whole_inputs_as_fit_share_a_batch() -> None:
     assert lengths(4, 4, 4, 2, 8) == [[4, 4], [4, 2], [8]]
 
 
-def test_an_input_longer_than_a_batch_goes_alone() -> None:
+def test_an_input_longer_than_a_batch_has_one_of_its_own() -> None:
     assert lengths(3, 25, 3) == [[3], [25], [3]]
 
 
@@ -22,18 +22,18 @@ def test_a_batch_has_no_more_inputs_than_sequences() -> None:
     assert lengths(1, 1, 1, 1, 1, 1) == [[1, 1, 1, 1], [1, 1]]
 
 
-def test_no_input_is_no_batch() -> None:
+def test_no_input_makes_no_batch() -> None:
     assert lengths() == []
 
 
-def test_vectors_are_cut_and_then_of_unit_length() -> None:
+def test_vectors_are_truncated_and_then_normalised() -> None:
     vectors = np.array([[3, 4, 12], [0, 0, 5]], np.float32)
     assert unit_vectors(vectors, 2) == [pytest.approx([0.6, 0.8]), [0, 0]]
     assert np.linalg.norm(unit_vectors(vectors, None), axis=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("dimensions", [0, 9])
-def test_dimensions_that_the_model_does_not_have_are_refused(dimensions: int) -> None:
+def test_more_dimensions_than_the_model_has_are_rejected(dimensions: int) -> None:
     with pytest.raises(InvalidRequest, match="between 1 and 8"):
         check_dimensions(dimensions, 8)
     check_dimensions(8, 8)

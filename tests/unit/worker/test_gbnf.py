@@ -52,7 +52,7 @@ ws ::= | " " | "\n" [ \t]{0,20}
         ("root ::= [^] [a]", "xa", "xb"),
     ],
 )
-def test_a_grammar_lets_through_what_it_says(grammar: str, matching: str, other: str) -> None:
+def test_a_grammar_accepts_exactly_its_language(grammar: str, matching: str, other: str) -> None:
     assert accepts(grammar, matching)
     assert not accepts(grammar, other)
 
@@ -79,10 +79,10 @@ def test_a_grammar_lets_through_what_it_says(grammar: str, matching: str, other:
         ("\n".join(f'r{i} ::= "a"' for i in range(MOST_RULES + 1)), "rules"),
     ],
 )
-def test_a_fault_is_named(grammar: str, reason: str) -> None:
+def test_a_grammar_error_is_named(grammar: str, reason: str) -> None:
     with pytest.raises(GbnfError, match=reason):
         gbnf_to_lark(grammar)
 
 
-def test_as_deep_as_allowed_is_not_too_deep() -> None:
+def test_nesting_up_to_the_limit_is_accepted() -> None:
     assert accepts("root ::= " + "(" * DEEPEST_GROUP + '"a"' + ")" * DEEPEST_GROUP, "a")

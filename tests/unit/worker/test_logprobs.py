@@ -1,4 +1,4 @@
-"""Log-probabilities against the softmax written out."""
+"""Log-probabilities, compared with an explicit softmax."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from worker.engine.sampling.logprobs import token_logprobs
 
 
-def test_probabilities_of_all_tokens_come_to_one() -> None:
+def test_probabilities_of_all_tokens_sum_to_one() -> None:
     logits = np.array([1.0, 2.0, 3.0, -np.inf], dtype=np.float32)
     logprob, top = token_logprobs(logits, 0, 4)
     total = sum(math.exp(value) for value in (1.0, 2.0, 3.0))
@@ -18,13 +18,13 @@ def test_probabilities_of_all_tokens_come_to_one() -> None:
     assert math.isclose(sum(math.exp(value) for _, value in top), 1)
 
 
-def test_equals_come_by_their_ids() -> None:
+def test_equal_probabilities_are_sorted_by_token_id() -> None:
     logits = np.array([1, 5, 5, 1, 5], dtype=np.float32)
     assert [token for token, _ in token_logprobs(logits, 0, 2)[1]] == [1, 2]
     assert [token for token, _ in token_logprobs(logits, 0, 4)[1]] == [1, 2, 4, 0]
 
 
-def test_none_are_listed_unless_wanted() -> None:
+def test_no_alternatives_are_listed_unless_requested() -> None:
     assert token_logprobs(np.zeros(4, dtype=np.float32), 1, 0) == (-math.log(4), [])
 
 

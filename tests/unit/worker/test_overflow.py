@@ -1,4 +1,4 @@
-"""Prompts that are longer than their room: what is left out is decided purely, then done."""
+"""Prompts longer than the context: the pure decision what to omit, and its result."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from worker.engine.prompt.context_overflow import (
 )
 
 BOS = 1
-TOO_LONG = 1000  # tokens, from which on nothing is tokenised any more
+TOO_LONG = 1000  # tokens; longer texts are not tokenised
 few = settings(max_examples=60, deadline=None)
 roles = st.lists(st.sampled_from(["system", "user", "assistant", "tool"]), min_size=1, max_size=14)
 bodies = st.lists(st.integers(1, 90), min_size=1, max_size=10)
@@ -39,7 +39,7 @@ def letters(messages: list[dict[str, Any]]) -> str:
 
 
 def tokenize(prompt: Prompt) -> list[int]:
-    """A token a word, and two around every message; more than TOO_LONG are refused."""
+    """A token a word, and two around every message; more than TOO_LONG are rejected."""
     if isinstance(prompt, ChatPrompt):
         tokens = [BOS]
         for message in prompt.messages:
@@ -59,11 +59,11 @@ def fit(prompt: Prompt, room: int, *, middle: bool = False) -> Fitted:
 # Room.
 
 
-def test_an_answer_has_the_room_that_it_asks_for() -> None:
+def test_an_answer_has_the_room_that_it_requests() -> None:
     assert prompt_rooms(4096, 1000) == [3096]
 
 
-def test_an_answer_that_asks_for_none_has_a_part_of_the_context() -> None:
+def test_an_answer_without_a_limit_has_a_part_of_the_context() -> None:
     assert prompt_rooms(4096, None)[0] == 4096 - 4096 // ANSWER_SHARE
 
 
@@ -78,13 +78,13 @@ def test_the_middle_is_cut_between_beginning_and_end() -> None:
     assert cut_tokens(range(10), 4, middle=True) == [0, 1, 8, 9]
 
 
-def test_the_mark_at_the_beginning_stays() -> None:
+def test_the_beginning_of_sequence_token_is_kept() -> None:
     assert cut_tokens([BOS, *range(10)], 4, middle=False, mark=1) == [BOS, 7, 8, 9]
 
 
 @few
 @given(st.lists(st.integers(), max_size=60), st.integers(2, 60), st.booleans(), st.integers(0, 1))
-def test_as_many_tokens_stay_as_there_is_room_for(tokens: list[int], room: int, middle: bool, mark: int) -> None:
+def test_as_many_tokens_are_kept_as_fit(tokens: list[int], room: int, middle: bool, mark: int) -> None:
     kept = cut_tokens(tokens, room, middle=middle, mark=mark)
     assert len(kept) == min(room, len(tokens))
     assert kept[:mark] == tokens[:mark]
@@ -94,7 +94,7 @@ def test_as_many_tokens_stay_as_there_is_room_for(tokens: list[int], room: int, 
 # Messages.
 
 
-def test_the_rolling_window_leaves_out_whole_exchanges_after_the_system() -> None:
+def test_the_rolling_window_omits_whole_exchanges_after_the_system_message() -> None:
     messages = chat("suauau")
     assert [letters(gap.without(messages)) for gap in gaps(messages, middle=False)] == ["suau", "su"]
 
@@ -104,13 +104,13 @@ def test_truncating_the_middle_keeps_the_first_exchange_too() -> None:
     assert [letters(gap.without(messages)) for gap in gaps(messages, middle=True)] == ["suau"]
 
 
-def test_tool_calls_go_with_the_message_that_they_answer() -> None:
+def test_tool_calls_are_omitted_with_the_message_that_they_answer() -> None:
     messages = chat("uatauau")
     assert [letters(gap.without(messages)) for gap in gaps(messages, middle=False)] == ["uau", "u"]
 
 
 @pytest.mark.parametrize("pattern", ["u", "su", "s", "sua", "uat"])
-def test_of_a_single_exchange_nothing_is_left_out(pattern: str) -> None:
+def test_nothing_is_omitted_from_a_single_exchange(pattern: str) -> None:
     assert gaps(chat(pattern), middle=False) == gaps(chat(pattern), middle=True) == []
 
 
@@ -149,7 +149,7 @@ def test_the_smallest_gap_that_fits_is_found_in_few_attempts(count: int, needed:
 
 
 @pytest.mark.parametrize("middle", [True, False])
-def test_a_prompt_that_fits_stays_whole(middle: bool) -> None:
+def test_a_prompt_that_fits_is_unchanged(middle: bool) -> None:
     prompt = ChatPrompt(chat("suau"))
     assert fit(prompt, 50, middle=middle) == Fitted(tokenize(prompt))
 
@@ -166,14 +166,14 @@ def test_a_long_chat_loses_its_middle() -> None:
     assert fitted == Fitted(tokenize(ChatPrompt(messages[:3] + messages[5:])), Dropped(messages=2))
 
 
-def test_a_chat_that_is_too_long_to_be_tokenised_is_shortened_all_the_same() -> None:
+def test_a_chat_too_long_to_tokenise_is_shortened_too() -> None:
     messages = chat("s" + "ua" * 100 + "u")
     fitted = fit(ChatPrompt(messages), 50)
     assert fitted.dropped.messages == 198
     assert len(fitted.tokens) <= 50
 
 
-def test_a_last_message_that_is_too_long_itself_is_refused_by_the_rolling_window() -> None:
+def test_the_rolling_window_rejects_a_last_message_that_is_too_long_itself() -> None:
     with pytest.raises(ContextLengthExceeded, match="truncateMiddle"):
         fit(ChatPrompt(chat("suau", 60)), 50)
 
@@ -189,7 +189,7 @@ def test_a_message_that_is_too_long_itself_loses_its_middle() -> None:
 @pytest.mark.parametrize("middle", [True, False])
 @few
 @given(lengths=bodies, room=st.integers(LEAST_ROOM, 200))
-def test_what_is_made_to_fit_fits(middle: bool, lengths: list[int], room: int) -> None:
+def test_every_shortened_prompt_fits(middle: bool, lengths: list[int], room: int) -> None:
     messages = [
         {"role": "assistant" if at % 2 else "user", "content": "7 " * length} for at, length in enumerate(lengths)
     ]
@@ -203,20 +203,20 @@ def test_what_is_made_to_fit_fits(middle: bool, lengths: list[int], room: int) -
     assert (fitted.dropped == Dropped()) == (len(tokenize(prompt)) <= room)
 
 
-def test_token_ids_are_cut_and_counted() -> None:
+def test_token_ids_are_truncated_and_counted() -> None:
     tokens = [BOS, *range(100, 200)]
     assert fit(tokens, 20) == Fitted([BOS, *range(181, 200)], Dropped(tokens=81))
 
 
 @pytest.mark.parametrize("middle", [True, False])
-def test_an_answer_that_leaves_no_room_for_a_prompt_is_refused(middle: bool) -> None:
+def test_an_answer_that_leaves_no_room_for_a_prompt_is_rejected(middle: bool) -> None:
     with pytest.raises(ContextLengthExceeded) as caught:
         fit(list(range(100)), LEAST_ROOM - 1, middle=middle)
     assert caught.value.param == "max_tokens"
     assert fit([5, 6], 2, middle=middle) == Fitted([5, 6]), "what is short enough needs no more"
 
 
-def test_a_gap_to_fill_is_not_cut() -> None:
+def test_an_infill_prompt_is_not_truncated() -> None:
     prompt = InfillPrompt("a", "b")
     with pytest.raises(ContextLengthExceeded, match="suffix"):
         fitting.fit(prompt, [20], middle=True, bos=BOS, tokenize=lambda prompt: [0] * 30)
@@ -225,7 +225,7 @@ def test_a_gap_to_fill_is_not_cut() -> None:
 @pytest.mark.parametrize("middle", [True, False])
 @few
 @given(words=st.integers(1, 300), context=st.integers(128, 256))
-def test_what_is_answered_without_a_policy_is_not_refused_with_one(middle: bool, words: int, context: int) -> None:
+def test_an_overflow_policy_rejects_nothing_that_fits_without_one(middle: bool, words: int, context: int) -> None:
     prompt = ChatPrompt(chat("u", 1) + chat("a", words))
     rooms = prompt_rooms(context, None)
     if len(tokenize(prompt)) < context:

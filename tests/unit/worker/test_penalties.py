@@ -1,4 +1,4 @@
-"""Penalties and biases against llama.cpp's own samplers, number by number."""
+"""Penalties and biases, compared with llama.cpp's own samplers value by value."""
 
 import ctypes
 
@@ -46,7 +46,7 @@ def through_llama(
     frequency=st.sampled_from([0.0, 0.5, -1.0]),
     presence=st.sampled_from([0.0, 0.7, -2.0]),
 )
-def test_penalties_give_llama_cpps_numbers(
+def test_penalties_equal_llama_cpps(
     seed: int, tokens: list[int], window: int, repeat: float, frequency: float, presence: float
 ) -> None:
     settings = Inference(

@@ -1,4 +1,4 @@
-"""Decoding what clients send as images, and where images stand in messages."""
+"""Decoding of images, and their positions in messages."""
 
 import numpy as np
 import pytest
@@ -24,26 +24,26 @@ IMAGE = {"type": "image"}
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_usual_formats_become_pixels(kind: str) -> None:
+def test_usual_formats_are_decoded(kind: str) -> None:
     picture = decode_picture(red(10, 8, kind), 1)
     assert (picture.format, picture.width, picture.height) == (kind, 10, 8)
     assert len(picture.rgb) == 10 * 8 * 3
 
 
-def test_an_image_is_turned_as_its_camera_says() -> None:
+def test_an_image_is_rotated_by_its_exif_orientation() -> None:
     turned = PillowImage.Exif()
     turned[0x0112] = 6  # a quarter turn
     assert decode_picture(red(10, 8, "JPEG", exif=turned), 1).width == 8
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"text", red(10, 8, "TIFF"), red(10, 8)[:50], red(9000, 9000, "BMP")])
-def test_other_formats_cut_files_and_too_many_pixels_are_refused(spoilt: bytes) -> None:
+def test_other_formats_truncated_files_and_too_many_pixels_are_rejected(spoilt: bytes) -> None:
     with pytest.raises(InvalidRequest, match="Image 3") as caught:
         decode_picture(spoilt, 3)
     assert caught.value.param == "messages"
 
 
-def test_images_are_written_where_they_stand() -> None:
+def test_images_are_marked_at_their_positions_in_messages() -> None:
     messages = [{"content": [IMAGE, {"type": "text", "text": "a"}]}, {"content": "b"}, {"content": [IMAGE]}]
     assert count_images(messages) == 2
     written = with_images_written(messages, lambda number: f"<{number}>")
@@ -58,7 +58,7 @@ def seen(prompt: Prompt) -> list[int]:
     return [*cells, *range(len(prompt.messages))]
 
 
-def test_a_message_that_is_left_out_takes_its_images_along() -> None:
+def test_omitting_a_message_omits_its_images() -> None:
     turns = [{"role": "user", "content": [IMAGE]}, {"role": "assistant", "content": "x"}]
     chat = ChatPrompt([*turns, *turns, turns[0]], images=[b"\1", b"\2", b"\3"])
     fitted = fit(chat, [25], middle=False, bos=-1, tokenize=seen)
@@ -66,7 +66,7 @@ def test_a_message_that_is_left_out_takes_its_images_along() -> None:
     assert {-token // 100 for token in fitted.tokens if token < 0} == {2, 3}
 
 
-def test_an_image_is_never_cut_in_the_middle() -> None:
+def test_an_image_is_never_split() -> None:
     chat = ChatPrompt([{"role": "user", "content": [IMAGE, IMAGE]}], images=[b"\1", b"\2"])
     with pytest.raises(ContextLengthExceeded, match="images"):
         fit(chat, [16], middle=True, bos=-1, tokenize=seen)
@@ -76,7 +76,7 @@ def test_an_image_is_one_slice() -> None:
     assert BLOCKS.cut(range(30), {5: 10, 15: 3}) == [5, 15, 18, 22, 26, 30]
 
 
-def test_an_image_has_a_call_of_its_own_in_its_place() -> None:
+def test_an_image_has_a_separate_call_at_its_position() -> None:
     before, after, other = Run(0, [1, 2], 0, 2), Run(0, [3], 12, 0), Run(1, [4], 0, 0)
     image = Run(0, range(-10, 0), 2, 10, image=Image(np.zeros((10, 4), np.float32), 10, 10))
     assert plan_calls([before, image, after, other], 4, joined=True) == [[before], [image], [after, other]]
@@ -104,7 +104,7 @@ def with_image(at_once: int) -> Sequence:
     return sequence
 
 
-def test_a_large_image_is_computed_in_parts_between_which_others_have_their_turn() -> None:
+def test_other_sequences_run_between_the_parts_of_a_large_image() -> None:
     sequence = with_image(64)
     assert sequence.prompt.finer_slices_left()[:6] == [2, 2, 2, 64, 64, 22]
     runs = sequence.prompt.runs(0, sequence.prompt.finer_slices_left(), joined=True)
@@ -118,12 +118,12 @@ def test_a_large_image_is_computed_in_parts_between_which_others_have_their_turn
     assert sequence.prompt.slices_left[:2] == [64, 22]
 
 
-def test_an_image_is_one_part_where_its_cells_see_one_another_and_one_piece_in_any_case() -> None:
+def test_an_image_with_bidirectional_attention_is_one_part_and_always_one_piece() -> None:
     assert with_image(150).prompt.finer_slices_left()[:4] == [2, 2, 2, 150]
     assert [len(piece) for piece in with_image(64).prompt.pieces] == [4, 2, 150, 4, 4]
 
 
-async def test_the_scripted_engine_says_what_it_sees() -> None:
+async def test_the_scripted_engine_describes_its_images() -> None:
     spec = LaunchSpec(
         instance_id="a", engine="scripted", model_path="", load=Load(), address="", token="", grace_seconds=1
     )

@@ -1,4 +1,4 @@
-"""Where tokens are placed after images that take fewer positions than they have cells."""
+"""Positions of tokens after images, which take fewer positions than cells."""
 
 import numpy as np
 import pytest
@@ -23,26 +23,26 @@ def placed(positions: Positions, slot: int = 0) -> list[int]:
     return [token - positions.saved(slot, token) for token in TEXT]
 
 
-def test_text_goes_on_after_the_longer_side_of_every_image_before_it(positions: Positions) -> None:
+def test_text_continues_after_the_longer_side_of_each_preceding_image(positions: Positions) -> None:
     assert placed(positions) == [0, 1, 2, 6, 7, 12, 13, 22]
     assert placed(positions, 1) == TEXT
 
 
-def test_there_is_no_place_inside_an_image(positions: Positions) -> None:
+def test_a_position_inside_an_image_is_rejected(positions: Positions) -> None:
     assert positions.saved(0, 3) == 0
     for token in (4, 8, 17, 25):
         with pytest.raises(DecodeFailed, match=str(token)):
             positions.saved(0, token)
 
 
-def test_what_is_cut_off_takes_its_images_along(positions: Positions) -> None:
+def test_cutting_tokens_removes_their_images(positions: Positions) -> None:
     positions.cut(0, 16)
     assert placed(positions) == [0, 1, 2, 6, 7, 12, 13, 27]
     positions.cut(0, 3)
     assert placed(positions) == TEXT
 
 
-def test_a_copy_takes_the_place_of_what_was_there(positions: Positions) -> None:
+def test_a_copy_replaces_the_previous_content(positions: Positions) -> None:
     positions.add(1, 0, 9, 3)
     positions.copy(0, 1)
     assert placed(positions, 1) == placed(positions)
@@ -52,7 +52,7 @@ def test_a_copy_takes_the_place_of_what_was_there(positions: Positions) -> None:
     assert placed(positions, 1) == TEXT
 
 
-def test_images_go_with_a_saved_state_and_come_back(positions: Positions) -> None:
+def test_images_are_saved_and_restored_with_a_state(positions: Positions) -> None:
     cells = np.arange(37, dtype=np.uint8)
     for slot in (0, 5):
         state = np.concatenate([cells, positions.encoded(slot)])
@@ -62,6 +62,6 @@ def test_images_go_with_a_saved_state_and_come_back(positions: Positions) -> Non
 
 
 @pytest.mark.parametrize("end", [b"", b"\1", b"\377" * 4, b"\1\0\0\0", b"\0" * 12 + b"\2\0\0\0", b"\377" * 3 + b"\177"])
-def test_a_saved_state_that_does_not_end_so_is_refused(positions: Positions, end: bytes) -> None:
+def test_a_saved_state_with_another_end_is_rejected(positions: Positions, end: bytes) -> None:
     with pytest.raises(DecodeFailed):
         positions.decode(2, np.frombuffer(end, np.uint8))

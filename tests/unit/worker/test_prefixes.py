@@ -1,4 +1,4 @@
-"""The tree of prompt beginnings against lists that are compared one by one."""
+"""The prefix tree, compared with a model made of plain lists."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def length(path: list[Piece]) -> int:
 
 
 class TreeMachine(RuleBasedStateMachine):
-    """`held` and `claimed`: what each slot's lists would be."""
+    """The model: `held` and `claimed` are the lists of each slot."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class TreeMachine(RuleBasedStateMachine):
         assert self.tree.match(path) == self.expected(path)
 
     @rule(slot=slots, rest=paths)
-    def match_what_a_slot_is_at(self, slot: int, rest: list[Piece]) -> None:
+    def match_the_content_of_a_slot(self, slot: int, rest: list[Piece]) -> None:
         self.match([*self.held[slot], *self.claimed[slot], *rest])
 
     def expected(self, path: list[Piece]) -> Match:
@@ -105,7 +105,7 @@ class TreeMachine(RuleBasedStateMachine):
         assert self.tree.common(slot, path) == length(self.common(path, self.held[slot]))
 
     @invariant()
-    def counts_what_is_held(self) -> None:
+    def counts_held_tokens(self) -> None:
         assert [self.tree.tokens(slot) for slot in SLOTS] == [length(self.held[slot]) for slot in SLOTS]
 
     @invariant()
@@ -140,18 +140,18 @@ TestTree.settings = settings(max_examples=30, stateful_step_count=25, deadline=N
 A, B, C = (1, 2), (3, 4), (5, 6)
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_an_empty_tree_matches_nothing() -> None:
     assert PrefixTree().match([A, B]) == Match(0)
 
 
-def test_what_is_claimed_is_not_held_yet() -> None:
+def test_a_claimed_prefix_is_not_held_yet() -> None:
     tree = PrefixTree()
     tree.claim(0, [A, B])
     tree.fulfil(0)
     assert tree.match([A, B, C]) == Match(2, frozenset([0]), 4, frozenset([0]))
 
 
-def test_a_beginning_survives_the_claims_after_it() -> None:
+def test_a_held_prefix_survives_later_claims() -> None:
     tree = PrefixTree()
     tree.claim(0, [A, B])
     tree.fulfil(0)
@@ -159,7 +159,7 @@ def test_a_beginning_survives_the_claims_after_it() -> None:
     assert tree.match([A, B]) == Match(2, frozenset([0]), 2)
 
 
-def test_what_one_slot_forgets_another_may_still_hold() -> None:
+def test_a_prefix_cut_from_one_slot_may_be_held_by_another() -> None:
     tree = PrefixTree()
     tree.claim(0, [A, B])
     tree.fulfil(0)
@@ -171,7 +171,7 @@ def test_what_one_slot_forgets_another_may_still_hold() -> None:
 
 
 @given(st.lists(pieces, min_size=1, max_size=4))
-def test_what_is_set_apart_shares_its_beginning_with_nothing_of_another_mark(path: list[Piece]) -> None:
+def test_prefixes_with_different_marks_share_nothing(path: list[Piece]) -> None:
     marked, same, other = set_apart(path, (0.5,)), set_apart(path, (0.5,)), set_apart(path, (1.0,))
     assert marked == same
     assert [len(piece) for piece in marked] == [len(piece) for piece in path]

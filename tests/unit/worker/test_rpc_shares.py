@@ -1,4 +1,4 @@
-"""How a model is split over RPC servers of which some lend several devices."""
+"""How a model is split over RPC servers, some with several devices."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from worker.engine.model.rpc_servers import shares_of_devices
         ([1.0], [2], [4, 4], [0.5, 0.5]),
     ],
 )
-def test_a_server_shares_its_part_among_its_devices(
+def test_a_servers_share_is_split_among_its_devices(
     shares: list[float], counts: list[int], free: list[int], split: list[float]
 ) -> None:
     assert shares_of_devices(shares, counts, free) == split

@@ -1,4 +1,4 @@
-"""How what is to be decoded goes into calls."""
+"""How the tokens to decode are grouped into calls."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -13,7 +13,7 @@ lengths = st.dictionaries(st.integers(0, 9), st.tuples(st.integers(1, 20), st.in
 
 
 def runs_of(wanted: dict[int, tuple[int, int]]) -> list[Run]:
-    """Of each slot: how many tokens, and how many of them are silent, of which the last never is."""
+    """For each slot: the number of tokens, and how many are without logits; the last one always has them."""
     return [
         Run(slot, [slot * 100 + at for at in range(length)], 7 * slot, min(silent, length - 1))
         for slot, (length, silent) in wanted.items()
@@ -25,18 +25,18 @@ def shape(calls: list[list[Run]]) -> list[list[tuple[int, int]]]:
     return [[(run.slot, len(run)) for run in call] for call in calls]
 
 
-def test_rows_that_do_not_depend_on_one_another_share_a_call_in_the_order_of_their_slots() -> None:
+def test_where_batching_does_not_change_results_all_runs_share_calls_in_slot_order() -> None:
     wanted = {3: (1, 0), 0: (5, 0), 2: (3, 2)}
     assert shape(plan_calls(runs_of(wanted), 32, joined=True)) == [[(0, 5), (2, 3), (3, 1)]]
 
 
-def test_elsewhere_single_tokens_share_a_call_and_longer_runs_have_their_own() -> None:
+def test_otherwise_single_tokens_share_a_call_and_longer_runs_have_separate_ones() -> None:
     wanted = {3: (1, 0), 0: (5, 0), 2: (3, 2), 1: (1, 0)}
     assert shape(plan_calls(runs_of(wanted), 32, joined=False)) == [[(1, 1), (3, 1)], [(0, 5)], [(2, 3)]]
 
 
 @given(wanted=lengths, kinds=st.lists(st.sampled_from([(), (0.5,), (1.0,)]), min_size=8), joined=st.booleans())
-def test_runs_with_different_adapters_share_no_call_and_those_with_the_same_do_as_ever(
+def test_only_runs_with_the_same_adapters_share_a_call(
     wanted: dict[int, tuple[int, int]], kinds: list[tuple[float, ...]], joined: bool
 ) -> None:
     runs = [replace(run, scales=scales) for run, scales in zip(runs_of(wanted), kinds, strict=False)]
@@ -47,7 +47,7 @@ def test_runs_with_different_adapters_share_no_call_and_those_with_the_same_do_a
     assert all(len({run.scales for run in call}) == 1 for call in calls)
 
 
-def test_nothing_to_decode_needs_no_call() -> None:
+def test_no_tokens_need_no_call() -> None:
     assert plan_calls([], 32, joined=True) == plan_calls([], 32, joined=False) == []
 
 

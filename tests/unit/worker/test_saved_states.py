@@ -1,4 +1,4 @@
-"""What is saved, and what goes for it: against the bounds, whatever comes."""
+"""Which states are saved and which are evicted for them, within the limits, under random actions."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ paths = st.lists(st.sampled_from([A, B, (7,)]), min_size=1, max_size=4)
 
 
 class StatesMachine(RuleBasedStateMachine):
-    """`ram` and `disk`: what the changes, carried out, come to."""
+    """The model: `ram` and `disk` are the states after all changes were carried out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,19 +88,19 @@ class StatesMachine(RuleBasedStateMachine):
         return self.ram | self.disk
 
     @invariant()
-    def knows_where_everything_is(self) -> None:
+    def knows_the_tier_of_every_state(self) -> None:
         assert set(self.states.ram.sizes) == self.ram
         assert set(self.states.disk.sizes) == self.disk
         assert len(self.states) == len(self.kept)
         assert not self.ram & self.disk
 
     @invariant()
-    def never_takes_more_room_than_there_is(self) -> None:
+    def never_exceeds_its_limits(self) -> None:
         assert sum(self.sizes[state] for state in self.ram) == self.states.ram.used <= RAM
         assert sum(self.sizes[state] for state in self.disk) == self.states.disk.used <= DISK
 
     @invariant()
-    def keeps_nothing_that_another_state_begins_with(self) -> None:
+    def keeps_no_prefix_of_another_state(self) -> None:
         for state in self.kept:
             path = self.paths[state]
             assert self.states.pieces(state) == path
@@ -111,7 +111,7 @@ TestStates = StatesMachine.TestCase
 TestStates.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
-def test_what_ram_has_no_more_room_for_goes_to_the_disk_the_least_recently_used_first() -> None:
+def test_ram_overflow_is_written_to_disk_least_recently_used_first() -> None:
     states = SavedStates(RAM, DISK)
     first, second = added(states, [A], 5), added(states, [B], 5)
     states.touch(first)
@@ -120,7 +120,7 @@ def test_what_ram_has_no_more_room_for_goes_to_the_disk_the_least_recently_used_
     assert (changes.written, changes.dropped) == ([second], [])
 
 
-def test_without_a_disk_it_is_dropped() -> None:
+def test_ram_overflow_is_dropped_without_a_disk() -> None:
     states = SavedStates(RAM, 0)
     first = added(states, [A], 8)
     changes = states.add([B], 8)
@@ -129,20 +129,20 @@ def test_without_a_disk_it_is_dropped() -> None:
     assert states.match([A]) is None
 
 
-def test_without_ram_a_state_goes_to_the_disk_at_once() -> None:
+def test_without_ram_a_state_is_written_to_disk_at_once() -> None:
     changes = SavedStates(0, DISK).add([A], 5)
     assert changes is not None
     assert changes.written == [changes.state]
 
 
-def test_a_state_larger_than_any_place_drives_nothing_out() -> None:
+def test_a_state_larger_than_every_tier_evicts_nothing() -> None:
     states = SavedStates(RAM, DISK)
     added(states, [A], 8)
     assert states.add([A, B], 30) is None
     assert states.covering([A]) is not None
 
 
-def test_a_longer_state_takes_the_place_of_its_beginning_and_not_of_others() -> None:
+def test_a_longer_state_replaces_only_its_own_prefix() -> None:
     states = SavedStates(RAM, DISK)
     other, short = added(states, [A, C], 2), added(states, [A, B], 2)
     changes = states.add([A, B, B], 4)
@@ -151,13 +151,13 @@ def test_a_longer_state_takes_the_place_of_its_beginning_and_not_of_others() -> 
     assert states.covering([A, C]) == other
 
 
-def test_a_file_that_others_cover_is_not_adopted() -> None:
+def test_a_file_covered_by_another_is_not_adopted() -> None:
     states = SavedStates(RAM, DISK)
     added(states, [A, B], 4)
     assert states.adopt([A], 2) is None
 
 
-def test_at_the_end_the_newest_go_to_the_disk() -> None:
+def test_the_newest_states_are_written_to_disk_at_shutdown() -> None:
     states = SavedStates(20, 10)
     for path in ([A], [B], [C]):
         last = added(states, path, 6)
@@ -171,6 +171,6 @@ def added(states: SavedStates, path: list[Piece], size: int) -> int:
     return changes.state
 
 
-def test_a_beginning_has_whole_pieces() -> None:
+def test_a_prefix_has_whole_pieces() -> None:
     assert beginning([A, B, C], 4) == beginning([A, B, C], 5) == [A, B]
     assert beginning([A], 1) == []

@@ -1,4 +1,4 @@
-"""What a step computes, decided without llama.cpp."""
+"""Decisions about what a step computes, without llama.cpp."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -29,7 +29,7 @@ from worker.engine.batching.scheduler import (
 from worker.engine.cache.prefix_tree import Match
 
 few = settings(max_examples=40, deadline=None)
-SECOND = 0.001  # a token's
+SECOND = 0.001  # per token
 tokens = st.integers(0, 4000)
 free_slots = st.lists(
     st.builds(lambda held, share, used: FreeSlot(0, held, int(held * share), used), tokens, st.floats(0, 1), tokens),
@@ -43,30 +43,30 @@ prefills = st.dictionaries(
 )
 
 
-# A slot.
+# The choice of a slot.
 
 
 def chosen(*free: FreeSlot, copy_tokens: int = 5, split_tokens: int = 200) -> FreeSlot:
     return choose_slot(free, copy_tokens=copy_tokens, split_tokens=split_tokens)
 
 
-def test_a_prompt_goes_to_the_slot_that_holds_its_beginning() -> None:
+def test_a_prompt_goes_to_the_slot_that_holds_its_prefix() -> None:
     warm, cold = FreeSlot(0, 128, 128, last_used=9), FreeSlot(1, 0, 0, last_used=1)
     assert chosen(cold, warm) == warm
 
 
-def test_a_long_chat_is_not_thrown_away_for_a_short_beginning() -> None:
+def test_a_long_chat_is_not_discarded_for_a_short_prefix() -> None:
     long_chat, empty = FreeSlot(0, 3000, 64, last_used=2), FreeSlot(1, 0, 0, last_used=1)
     assert chosen(long_chat, empty) == empty
 
 
-def test_what_takes_long_to_copy_is_gone_on_from_though_something_is_lost() -> None:
+def test_a_prefix_that_is_slow_to_copy_is_reused_in_place_at_some_loss() -> None:
     warm, empty = FreeSlot(0, 200, 100, last_used=9), FreeSlot(1, 0, 0, last_used=0)
     assert chosen(warm, empty, copy_tokens=100) == warm
     assert chosen(warm, empty, copy_tokens=40) == empty
 
 
-def test_among_equal_beginnings_the_slot_that_loses_least_is_chosen() -> None:
+def test_among_equal_prefixes_the_slot_that_loses_least_is_chosen() -> None:
     longer, shorter = FreeSlot(0, 200, 128, last_used=0), FreeSlot(1, 128, 128, last_used=1)
     assert chosen(longer, shorter) == shorter
 
@@ -82,7 +82,7 @@ def test_a_slot_beside_others_in_use_is_taken_before_one_unused_for_longer() -> 
     assert chosen(alone, beside, split_tokens=20) == alone
 
 
-def test_a_gap_is_filled_unless_much_is_lost_with_it() -> None:
+def test_a_slot_between_used_ones_is_preferred_unless_it_loses_much() -> None:
     beside, gap = FreeSlot(0, 200, 0, last_used=0, neighbours=1), FreeSlot(1, 200, 0, last_used=1, neighbours=2)
     assert chosen(beside, gap) == gap
     assert chosen(beside, replace(gap, held=2000)) == beside
@@ -90,7 +90,7 @@ def test_a_gap_is_filled_unless_much_is_lost_with_it() -> None:
 
 @few
 @given(free_slots, st.integers(1, 500))
-def test_side_by_side_a_slot_that_loses_nothing_is_never_passed_for_one_that_holds_less_of_the_prompt(
+def test_a_slot_that_loses_nothing_is_preferred_to_one_that_holds_less_of_the_prompt(
     free: list[FreeSlot], copy_tokens: int
 ) -> None:
     choice = choose_slot(free, copy_tokens=copy_tokens, split_tokens=0)
@@ -104,7 +104,7 @@ def test_side_by_side_a_slot_that_loses_nothing_is_never_passed_for_one_that_hol
 # How a prompt begins.
 
 
-def test_a_prompt_waits_for_what_another_sequence_computes() -> None:
+def test_a_prompt_waits_for_a_prefix_that_another_sequence_computes() -> None:
     assert begin_or_wait(0, Match(0, frozenset(), 64, frozenset([3])), worth_copying=10) == Wait()
 
 
@@ -112,7 +112,7 @@ def test_a_prompt_does_not_wait_for_few_tokens() -> None:
     assert begin_or_wait(60, Match(60, frozenset([1]), 64, frozenset([3])), worth_copying=10) == Begin(60)
 
 
-def test_a_prompt_begins_with_a_copy_of_what_another_slot_holds() -> None:
+def test_a_prompt_copies_its_prefix_from_another_slot() -> None:
     assert begin_or_wait(64, Match(256, frozenset([5, 3]), 256), worth_copying=100) == Begin(256, source=3)
 
 
@@ -120,13 +120,13 @@ def test_few_tokens_are_not_copied() -> None:
     assert begin_or_wait(64, Match(128, frozenset([3]), 128), worth_copying=100) == Begin(64)
 
 
-def test_a_prompt_goes_on_from_what_its_own_slot_holds() -> None:
+def test_a_prompt_continues_the_prefix_in_its_own_slot() -> None:
     assert begin_or_wait(128, Match(128, frozenset([0]), 128), worth_copying=1) == Begin(128)
 
 
 @few
 @given(st.tuples(tokens, tokens, tokens).map(sorted), st.integers(1, 500))
-def test_a_beginning_is_the_best_there_is_within_what_copying_costs(known: list[int], worth: int) -> None:
+def test_the_chosen_prefix_is_the_longest_one_worth_copying(known: list[int], worth: int) -> None:
     own, held, claimed = known
     match = Match(held, frozenset([4, 7]), claimed, frozenset([9]) if claimed > held else frozenset())
     decision = begin_or_wait(own, match, worth_copying=worth)
@@ -149,17 +149,17 @@ def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
     assert list(plan_prefill({0: long, 1: short}, SECOND, 0.1)) == [1, 0]
 
 
-def test_a_prompt_that_waited_long_goes_before_a_short_one() -> None:
+def test_a_prompt_that_waited_long_precedes_a_short_one() -> None:
     long, short = Prefill([64] * 50, waited=4), Prefill([20], waited=0)
     assert next(iter(plan_prefill({0: long, 1: short}, SECOND, 0.1))) == 0
 
 
-def test_an_urgent_prompt_goes_first_however_long_it_is() -> None:
+def test_an_urgent_prompt_comes_first_regardless_of_its_length() -> None:
     urgent, short = Prefill([64] * 50, 0, priority=-1), Prefill([20], 3)
     assert next(iter(plan_prefill({0: short, 1: urgent}, SECOND, 0.1))) == 1
 
 
-def test_a_prompt_that_can_wait_is_not_passed_for_ever_by_urgent_ones() -> None:
+def test_a_prompt_of_low_priority_is_not_starved_by_urgent_ones() -> None:
     patient, urgent = (
         Prefill([64] * 50, LEVEL_SECONDS * 2 * MOST_PRIORITY, MOST_PRIORITY),
         Prefill([20], 0, -MOST_PRIORITY),
@@ -177,20 +177,20 @@ def test_several_slices_of_a_prompt_share_a_step() -> None:
 
 @few
 @given(prefills, st.floats(0, 1))
-def test_a_plan_does_something_whenever_there_is_something_to_do(waiting: dict[int, Prefill], budget: float) -> None:
+def test_a_plan_is_never_empty_while_prompts_remain(waiting: dict[int, Prefill], budget: float) -> None:
     assert bool(plan_prefill(waiting, SECOND, budget)) == bool(waiting)
 
 
 @few
 @given(prefills, st.floats(0, 1))
-def test_a_plan_keeps_to_its_budget_after_the_first_slice(waiting: dict[int, Prefill], budget: float) -> None:
+def test_a_plan_respects_its_budget_after_the_first_slice(waiting: dict[int, Prefill], budget: float) -> None:
     slices = [tokens for planned in plan_prefill(waiting, SECOND, budget).values() for tokens in planned]
     assert len(slices) <= 1 or sum(slices) * SECOND <= budget + 1e-9
 
 
 @few
 @given(prefills, st.floats(0, 1))
-def test_a_plan_finishes_a_prompt_before_it_turns_to_the_next(waiting: dict[int, Prefill], budget: float) -> None:
+def test_a_plan_finishes_a_prompt_before_it_starts_the_next(waiting: dict[int, Prefill], budget: float) -> None:
     planned = plan_prefill(waiting, SECOND, budget)
     for slot, slices in planned.items():
         assert slices == waiting[slot].slices[: len(slices)]
@@ -199,12 +199,12 @@ def test_a_plan_finishes_a_prompt_before_it_turns_to_the_next(waiting: dict[int,
 
 @few
 @given(prefills)
-def test_all_is_planned_when_there_is_time_for_it(waiting: dict[int, Prefill]) -> None:
+def test_all_slices_are_planned_when_the_budget_allows(waiting: dict[int, Prefill]) -> None:
     planned = plan_prefill(waiting, SECOND, 1e9)
     assert planned == {slot: prefill.slices for slot, prefill in waiting.items()}
 
 
-def test_a_burst_is_several_prompts_of_one_priority_that_are_soon_read() -> None:
+def test_a_burst_is_several_short_prompts_of_one_priority() -> None:
     short = Prefill([100], waited=0.1)
     assert came_together({0: short, 1: short}, SECOND)
     assert not came_together({0: short}, SECOND)
@@ -213,7 +213,7 @@ def test_a_burst_is_several_prompts_of_one_priority_that_are_soon_read() -> None
     assert not came_together({0: short, 1: Prefill([100] * 40, waited=0.1)}, SECOND)
 
 
-def test_prompts_that_came_together_end_together() -> None:
+def test_prompts_submitted_together_end_together() -> None:
     left = {0: [2] * 30, 1: [2] * 10, 2: [2] * 20}
     ended = []
     for step in range(9):
@@ -238,9 +238,9 @@ def test_every_prompt_of_a_burst_gets_its_share_of_a_step(waiting: dict[int, Pre
         assert sum(planned[slot]) >= share - 1e-6
 
 
-def test_a_long_prompt_is_not_passed_for_ever() -> None:
+def test_a_long_prompt_is_not_starved_by_short_ones() -> None:
     """A short prompt arrives with every step and would fill it."""
-    left: dict[float, list[int]] = {0.0: [64] * 60}  # when it came -> its slices
+    left: dict[float, list[int]] = {0.0: [64] * 60}  # arrival time -> its slices
     now = 0.0
     for _ in range(400):
         now += 0.064
@@ -255,7 +255,7 @@ def test_a_long_prompt_is_not_passed_for_ever() -> None:
     raise AssertionError(f"{len(left[0.0])} slices are left")
 
 
-def test_prefill_beside_streams_is_bounded_by_their_step() -> None:
+def test_prefill_beside_streams_is_limited_relative_to_their_step() -> None:
     assert prefill_budget(0.05) == STREAM_PAUSE * 0.05
 
 
@@ -263,10 +263,10 @@ def test_prefill_beside_no_stream_is_longer_and_still_bounded() -> None:
     assert prefill_budget(None) == LONGEST_STEP
 
 
-# A cache that all share.
+# A unified cache.
 
 
-def test_caches_of_their_own_always_have_room() -> None:
+def test_separate_caches_always_have_room() -> None:
     assert fits_in_cache(10**9, 10**9, None)
 
 

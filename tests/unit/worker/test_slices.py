@@ -1,4 +1,4 @@
-"""Where prompts are cut, and that it depends on their tokens alone."""
+"""Where prompts are cut into slices, which depends on their tokens alone."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ def test_slices_cover_a_prompt_in_order(slicing: Slicing, prompt: list[int]) -> 
 
 @few
 @given(slicings, prompts)
-def test_every_slice_but_the_last_is_as_long_as_it_may_be(slicing: Slicing, prompt: list[int]) -> None:
+def test_every_slice_but_the_last_has_an_allowed_length(slicing: Slicing, prompt: list[int]) -> None:
     assert all(slicing.shortest <= length <= slicing.grid for length in lengths(slicing, prompt)[:-1])
 
 
@@ -50,7 +50,7 @@ def test_a_slice_ends_before_a_border_or_at_its_greatest_length(slicing: Slicing
 
 @few
 @given(slicings, prompts, prompts, prompts)
-def test_a_common_beginning_is_cut_alike(slicing: Slicing, common: list[int], one: list[int], other: list[int]) -> None:
+def test_a_common_prefix_is_cut_alike(slicing: Slicing, common: list[int], one: list[int], other: list[int]) -> None:
     """An end depends on the tokens before it, on the one after it, and on whether a tail is left."""
     first, second = common + one, common + other
     known = min(len(common) - 1, len(first) - TAIL, len(second) - TAIL)
@@ -80,7 +80,7 @@ def test_a_border_does_not_make_a_slice_shorter_than_the_shortest() -> None:
     assert borders.cut([*[1] * 40, BORDER, *[1] * 60]) == [40, 101]
 
 
-def test_a_rest_shorter_than_a_tail_goes_with_the_slice_before() -> None:
+def test_a_rest_shorter_than_a_tail_joins_the_previous_slice() -> None:
     assert chats.cut([1] * (GRID + TAIL - 1)) == [GRID + TAIL - 1]
     assert chats.cut([1] * (GRID + TAIL)) == [GRID, GRID + TAIL]
 

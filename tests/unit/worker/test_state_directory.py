@@ -38,7 +38,7 @@ def flush(directory: StateDirectory) -> None:
 
 
 def reopened(directory: StateDirectory, identity: bytes = OWNER) -> StateDirectory:
-    """As the next worker opens it: the writer is done, and so are the deletions."""
+    """The directory as the next worker opens it, once writes and deletions are done."""
     directory._writer.submit(lambda: None).result(PATIENCE)
     directory.close()
     return StateDirectory(directory._directory, identity)
@@ -48,7 +48,7 @@ def files(place: Path) -> list[str]:
     return sorted(path.suffix for path in place.iterdir() if path.name != "lock")
 
 
-def test_what_was_written_is_read(directory: StateDirectory) -> None:
+def test_written_states_are_read_back(directory: StateDirectory) -> None:
     assert directory.write(1, PIECES, CONTENT)
     flush(directory)
     assert directory.written() == [(1, True)]
@@ -58,11 +58,11 @@ def test_what_was_written_is_read(directory: StateDirectory) -> None:
     assert read.state.tobytes() == CONTENT.tobytes()
 
 
-def test_it_is_for_its_user_alone(directory: StateDirectory, place: Path) -> None:
+def test_only_its_user_can_access_the_directory(directory: StateDirectory, place: Path) -> None:
     assert [path.stat().st_mode & 0o777 for path in (place.parent, place)] == [0o700, 0o700]
 
 
-def test_the_next_worker_finds_it_the_least_recently_used_first(directory: StateDirectory, place: Path) -> None:
+def test_the_next_worker_finds_the_states_least_recently_used_first(directory: StateDirectory, place: Path) -> None:
     for state, pieces in enumerate([PIECES, MORE]):
         directory.write(state, pieces, CONTENT)
         flush(directory)
@@ -76,9 +76,7 @@ def test_the_next_worker_finds_it_the_least_recently_used_first(directory: State
     ]
 
 
-def test_what_cannot_be_used_is_deleted_and_what_is_not_ours_is_left_alone(
-    directory: StateDirectory, place: Path
-) -> None:
+def test_unusable_files_are_deleted_and_foreign_ones_are_kept(directory: StateDirectory, place: Path) -> None:
     write_state(place / "1.kv", OTHER, PIECES, CONTENT)
     (place / "2.kv").write_bytes(b"nonsense")
     (place / "3.part").write_bytes(b"half")
@@ -88,12 +86,12 @@ def test_what_cannot_be_used_is_deleted_and_what_is_not_ours_is_left_alone(
     assert files(place) == [".txt"]
 
 
-def test_a_directory_is_one_worker_s(directory: StateDirectory, place: Path) -> None:
+def test_a_directory_is_used_by_one_worker_at_a_time(directory: StateDirectory, place: Path) -> None:
     with pytest.raises(BlockingIOError):
         StateDirectory(place, OWNER)
 
 
-def test_a_state_that_is_deleted_before_it_is_written_leaves_no_file(directory: StateDirectory, place: Path) -> None:
+def test_a_state_deleted_before_it_is_written_leaves_no_file(directory: StateDirectory, place: Path) -> None:
     for state, pieces in enumerate([PIECES, MORE]):
         directory.write(state, pieces, CONTENT)
     for state in range(2):
@@ -102,7 +100,7 @@ def test_a_state_that_is_deleted_before_it_is_written_leaves_no_file(directory: 
     assert files(place) == []
 
 
-def test_a_file_that_is_gone_or_spoilt_is_lost_and_no_more(directory: StateDirectory, place: Path) -> None:
+def test_a_missing_or_corrupt_file_raises_an_error(directory: StateDirectory, place: Path) -> None:
     for state, pieces in enumerate([PIECES, MORE]):
         directory.write(state, pieces, CONTENT)
     flush(directory)
@@ -114,7 +112,7 @@ def test_a_file_that_is_gone_or_spoilt_is_lost_and_no_more(directory: StateDirec
             directory.read(state, pieces, PATIENCE)
 
 
-def test_a_disk_that_takes_nothing_is_complained_about_once(directory: StateDirectory, place: Path) -> None:
+def test_a_failing_disk_is_logged_once(directory: StateDirectory, place: Path) -> None:
     for path in place.iterdir():
         path.unlink()
     place.rmdir()
@@ -126,9 +124,7 @@ def test_a_disk_that_takes_nothing_is_complained_about_once(directory: StateDire
     assert [entry["event"] for entry in logs] == ["cache_write_failed"]
 
 
-def test_no_more_waits_to_be_written_than_is_bearable(
-    directory: StateDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_write_queue_is_limited(directory: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_WAITING", CONTENT.size)
     assert directory.write(1, PIECES, CONTENT)
     assert not directory.write(2, MORE, CONTENT)

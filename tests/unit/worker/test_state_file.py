@@ -1,4 +1,4 @@
-"""Files of saved states: what was written is read, and nothing else ever is."""
+"""Files of saved states: only what was written is read back."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def content(data: bytes) -> State:
 
 @settings(max_examples=50, deadline=None)
 @given(path=pieces, data=st.binary(max_size=500))
-def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, path: list[Piece], data: bytes) -> None:
+def test_a_written_file_is_read_back(tmp_path_factory: pytest.TempPathFactory, path: list[Piece], data: bytes) -> None:
     file = tmp_path_factory.mktemp("state") / "1.kv"
     write_state(file, OWNER, path, content(data))
     assert file.stat().st_size == file_size(path, len(data))
@@ -30,7 +30,7 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, path
     assert read_state(file, OWNER, path).tobytes() == data
 
 
-def test_a_piece_may_say_how_its_tokens_were_computed(tmp_path: Path) -> None:
+def test_a_piece_may_record_how_its_tokens_were_computed(tmp_path: Path) -> None:
     marked: Any = [(((0.1, 1.0), 5), 6), (7,)]
     write_state(tmp_path / "1.kv", OWNER, marked, content(b"state"))
     assert read_pieces(tmp_path / "1.kv", OWNER) == marked
@@ -43,7 +43,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "1.kv"
 
 
-def test_a_file_is_for_its_user_alone(file: Path) -> None:
+def test_only_its_user_can_access_a_file(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
@@ -55,7 +55,7 @@ def test_no_byte_of_a_file_can_change_unnoticed(file: Path) -> None:
             read_state(file, OWNER, PIECES)
 
 
-def test_a_file_that_is_cut_off_or_has_more_is_not_used(file: Path) -> None:
+def test_a_truncated_or_extended_file_is_not_used(file: Path) -> None:
     original = file.read_bytes()
     for spoilt in [*(original[:length] for length in range(0, len(original), 7)), original + b"more"]:
         file.write_bytes(spoilt)
@@ -77,7 +77,7 @@ def test_the_file_of_other_tokens_is_not_used(file: Path) -> None:
         read_state(file, OWNER, [*PIECES[:-1], (70_000, 7)])
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "1.kv").mkdir()  # cannot be replaced by a file
     with pytest.raises(OSError, match="1"):
         write_state(tmp_path / "1.kv", OWNER, PIECES, content(b"state"))

@@ -1,4 +1,4 @@
-"""Stop strings end a text exactly, however it is cut into pieces."""
+"""Stop strings end a text exactly, however it is split into pieces."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ def scan(text: str, stops: list[str], cuts: list[int]) -> tuple[str, str | None]
 @given(
     text=letters, stops=st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), cuts=st.lists(st.integers(0, 30))
 )
-def test_no_stop_string_is_shown_and_nothing_before_it_is_lost_however_the_text_is_cut(
+def test_text_before_a_stop_string_is_complete_however_it_is_split(
     text: str, stops: list[str], cuts: list[int]
 ) -> None:
     shown, found = scan(text, stops, cuts)
@@ -34,7 +34,7 @@ def test_no_stop_string_is_shown_and_nothing_before_it_is_lost_however_the_text_
         assert text.startswith(shown + found)
 
 
-def test_text_that_may_begin_a_stop_string_waits() -> None:
+def test_text_that_may_begin_a_stop_string_is_held_back() -> None:
     scanner = StopScanner(["STOP"])
     assert scanner.push("go ST") == "go "
     assert scanner.push("AR") == "STAR"

@@ -1,4 +1,4 @@
-"""Who has a second tier, and what its files are of."""
+"""Which instances have a second cache tier, and the identity of its files."""
 
 import dataclasses
 import os
@@ -49,16 +49,16 @@ def opened(spec: LaunchSpec, *, reuse: bool = True) -> tuple[CacheTier | None, l
     return tier, [entry["event"] for entry in logs if entry["log_level"] == "warning"]
 
 
-def test_it_is_off_unless_it_is_asked_for(model: Path) -> None:
+def test_the_tier_is_off_by_default(model: Path) -> None:
     assert opened(spec(model)) == (None, [])
 
 
 @pytest.mark.parametrize("load", [{"cache_ram": 1}, {"cache_disk": 1}])
-def test_a_cache_that_cannot_be_cut_has_none_and_says_so(model: Path, load: dict[str, int]) -> None:
+def test_a_cache_that_cannot_be_truncated_has_no_tier_and_a_warning(model: Path, load: dict[str, int]) -> None:
     assert opened(spec(model, **load), reuse=False) == (None, ["cache_tier_off"])
 
 
-def test_a_directory_that_cannot_be_used_leaves_ram(model: Path, tmp_path: Path) -> None:
+def test_an_unusable_directory_leaves_the_ram_tier(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for directory in ("", str(tmp_path / "file" / "cache")):
         tier, warnings = opened(spec(model, directory, cache_ram=1, cache_disk=1))
@@ -67,7 +67,7 @@ def test_a_directory_that_cannot_be_used_leaves_ram(model: Path, tmp_path: Path)
         assert opened(spec(model, directory, cache_disk=1)) == (None, ["cache_disk_off"])
 
 
-def test_the_directory_is_made_for_the_disk_alone(model: Path, tmp_path: Path) -> None:
+def test_the_directory_is_made_only_for_the_disk_tier(model: Path, tmp_path: Path) -> None:
     opened(spec(model, str(tmp_path / "cache"), cache_ram=1))
     assert not (tmp_path / "cache").exists()
 
@@ -87,11 +87,11 @@ WITHOUT_EFFECT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_every_setting_either_changes_what_a_state_is_or_is_known_not_to() -> None:
+def test_every_setting_is_either_part_of_a_states_identity_or_listed_as_irrelevant() -> None:
     assert {*OTHERS, *WITHOUT_EFFECT} == {field.name for field in dataclasses.fields(Load)}
 
 
-def test_what_was_saved_with_an_adapter_is_there_while_its_file_is_the_same(model: Path, tmp_path: Path) -> None:
+def test_states_of_an_adapter_are_kept_while_its_file_is_unchanged(model: Path, tmp_path: Path) -> None:
     poet, cache = tmp_path / "poet.gguf", make_private(tmp_path / "caches" / "cache")
     poet.write_bytes(b"GGUF")
     adapted = dataclasses.replace(spec(model, str(cache), cache_disk=1), adapters=[Adapter("poet", str(poet), 1.0)])
@@ -111,13 +111,13 @@ def adopted(spec: LaunchSpec) -> int:
     return next(int(entry["states"]) for entry in logs if entry["event"] == "cache_tier_opened")
 
 
-def test_what_a_state_depends_on_makes_another_identity(model: Path) -> None:
+def test_relevant_settings_change_the_identity(model: Path) -> None:
     changed = [identity(model, Load(**{name: value})) for name, value in OTHERS.items()]
     changed += [identity(model, gpu_layers=1), identity(model, devices=["CUDA0"])]
     assert len({identity(model), *changed}) == 1 + len(changed)
 
 
-def test_what_it_does_not_depend_on_does_not(model: Path) -> None:
+def test_irrelevant_settings_do_not_change_the_identity(model: Path) -> None:
     assert {identity(model, Load(**{name: value})) for name, value in WITHOUT_EFFECT.items()} == {identity(model)}
 
 

@@ -1,4 +1,4 @@
-"""When a completion must keep to the form of tool calls."""
+"""When a completion is constrained to tool calls."""
 
 from typing import cast
 
@@ -42,20 +42,20 @@ def test_tools_that_may_be_called_leave_the_completion_free() -> None:
 
 @pytest.mark.parametrize("constraint", [JsonObject(), JsonSchema("{}"), Regex("a"), Lark("start: x")])
 @pytest.mark.parametrize("choice", [ToolChoice.REQUIRED, ToolChoice.NAMED])
-def test_required_calls_leave_no_room_for_another_constraint(constraint: Constraint, choice: ToolChoice) -> None:
+def test_required_calls_cannot_be_combined_with_another_constraint(constraint: Constraint, choice: ToolChoice) -> None:
     with pytest.raises(InvalidRequest) as refused:
         constrained(Tools([Tool("f")], choice, "f"), constraint)
     assert refused.value.param == "tool_choice"
 
 
-def test_a_text_that_a_constraint_describes_is_text_alone() -> None:
+def test_a_text_constraint_excludes_calls() -> None:
     for tools in (None, Tools([Tool("f")])):
         assert constrained(tools, Regex("a")) == (PLAIN_TEXT, Regex("a"))
     assert constrained(None, JsonObject()) == (PLAIN_TEXT, JsonObject())
     assert constrained(Tools([Tool("f")]), JsonObject(), "json") == (PLAIN_TEXT, JsonObject())
 
 
-def test_json_that_is_asked_for_leaves_room_for_calls() -> None:
+def test_a_json_format_allows_calls() -> None:
     tools = Tools([Tool("f")])
     read, constraint = constrained(tools, JsonSchema('{"type": "object"}', strict=True))
     assert read == choice_of(tools)
@@ -63,20 +63,20 @@ def test_json_that_is_asked_for_leaves_room_for_calls() -> None:
     assert constraint.strict == ('{"type": "object"}',)
 
 
-def test_required_calls_are_json_where_the_family_cannot_be_held_to_a_schema() -> None:
+def test_required_calls_are_json_where_the_family_does_not_support_the_schema() -> None:
     tools = Tools([Tool("f", parameters=LIMITED)], ToolChoice.REQUIRED)
     read, constraint = constrained(tools, format="glm")
     assert read.format == FORMATS["json"]
     assert isinstance(constraint, ToolCalls)
 
 
-def test_strict_tools_that_a_family_cannot_be_held_to_are_refused() -> None:
+def test_strict_tools_that_a_family_does_not_support_are_rejected() -> None:
     with pytest.raises(InvalidSchema) as refused:
         constrained(Tools([Tool("f", parameters=LIMITED, strict=True)]), format="glm")
     assert refused.value.param == "tools"
 
 
-def test_a_schema_that_is_too_large_is_the_tools_fault() -> None:
+def test_a_too_large_schema_is_reported_for_its_tool() -> None:
     deep: dict[str, object] = {}
     for _ in range(80):
         deep = {"properties": {"a": deep}}

@@ -1,4 +1,4 @@
-"""Whose turn it is: decided without a batcher, then kept by one."""
+"""The order in which sequences start: the decision alone, and with a batcher."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +8,7 @@ from tests.support.batching import Batching, solo
 from worker.engine.batching.fairness import LEVEL_SECONDS, Bid, levels, next_in_turn
 
 few = settings(max_examples=60, deadline=None)
-LONGEST_WAIT = 2 * MOST_PRIORITY * LEVEL_SECONDS  # behind more urgent ones, where nothing else decides
+LONGEST_WAIT = 2 * MOST_PRIORITY * LEVEL_SECONDS  # behind more urgent ones, all else being equal
 bids = st.builds(
     Bid, st.integers(-MOST_PRIORITY, MOST_PRIORITY), st.floats(0, 2 * LONGEST_WAIT), st.sampled_from("ABC")
 )
@@ -18,7 +18,7 @@ def fresh(keys: str) -> list[Bid]:
     return [Bid(0, 0.0, key) for key in keys]
 
 
-def test_sequences_start_fair_across_keys_and_in_order_among_equals() -> None:
+def test_sequences_start_fairly_across_keys_and_in_order_within_one() -> None:
     waiting, running, started = fresh("AABC"), list("AAB"), ""
     while waiting:
         key = waiting.pop(next_in_turn(waiting, running)).fairness_key
@@ -30,7 +30,7 @@ def test_sequences_start_fair_across_keys_and_in_order_among_equals() -> None:
 @few
 @given(st.text("ABCD", min_size=1, max_size=12), st.text("ABCD", max_size=12), st.floats(0, 1000))
 def test_no_key_has_fewer_running_than_the_one_that_starts(waiting: str, running: str, waited: float) -> None:
-    """However long some have waited: ageing does not touch the order within a priority."""
+    """However long some have waited: ageing does not change the order within a priority."""
     given = [Bid(0, waited / (1 + at), key) for at, key in enumerate(waiting)]
     chosen = next_in_turn(given, running)
     fewest = min(running.count(key) for key in waiting)
@@ -45,12 +45,12 @@ def test_the_lower_priority_goes_first_before_earlier_arrivals_and_smaller_share
 
 @few
 @given(st.lists(bids, min_size=1, max_size=12))
-def test_what_starts_is_of_the_most_urgent_level(waiting: list[Bid]) -> None:
+def test_the_next_sequence_has_the_most_urgent_level(waiting: list[Bid]) -> None:
     level = levels(waiting)
     assert level[waiting[next_in_turn(waiting, [])].priority] == min(level.values())
 
 
-def test_waiting_makes_up_for_priority() -> None:
+def test_waiting_raises_the_priority() -> None:
     def first(waited: float) -> int:
         return next_in_turn([Bid(0, waited, "A"), Bid(-3, 0.0, "B")], ["A"])
 
@@ -60,15 +60,13 @@ def test_waiting_makes_up_for_priority() -> None:
 
 @few
 @given(st.lists(bids, max_size=12), st.integers(-MOST_PRIORITY, MOST_PRIORITY))
-def test_who_has_waited_long_enough_shares_the_first_place_with_the_most_urgent(
-    others: list[Bid], priority: int
-) -> None:
+def test_a_sequence_that_waited_long_enough_is_as_urgent_as_the_most_urgent(others: list[Bid], priority: int) -> None:
     patient = Bid(priority, LONGEST_WAIT)
     assert levels([*others, patient])[priority] == -MOST_PRIORITY
 
 
-def test_a_flood_of_urgent_calls_does_not_keep_another_client_out() -> None:
-    """A slot comes free every second, and one client fills each with its most urgent calls."""
+def test_a_flood_of_urgent_calls_does_not_starve_another_client() -> None:
+    """A slot becomes free every second, and one client always has its most urgent calls waiting."""
     running = ["greedy"] * 4
     for second in range(int(LONGEST_WAIT)):
         now = float(second)
@@ -83,7 +81,7 @@ def prompt(kind: int, length: int) -> tuple[int, ...]:
     return tuple((kind * 31 + at * 7) % 200 + 20 for at in range(length))
 
 
-def test_urgent_calls_start_before_those_that_came_first() -> None:
+def test_urgent_calls_start_before_earlier_ones() -> None:
     batching = Batching(1)
     batching.submit(prompt(1, 20), max_tokens=4)
     batching.step()

@@ -1,4 +1,4 @@
-"""Protobuf to the engine's types and back."""
+"""Conversion between protobuf and the engine's types."""
 
 import orjson
 import pytest
@@ -36,12 +36,12 @@ def test_a_chat_carries_its_messages() -> None:
 
 
 @pytest.mark.parametrize("messages", [b"", b"{", b"{}", b"[1]", b'"text"', b"null"])
-def test_messages_of_another_form_are_refused(messages: bytes) -> None:
+def test_malformed_messages_are_rejected(messages: bytes) -> None:
     with pytest.raises(InvalidRequest):
         read_submit(pb.Submit(chat=pb.Chat(messages_json=messages)))
 
 
-def test_constraints_arrive() -> None:
+def test_constraints_survive_the_wire() -> None:
     assert read_submit(pb.Submit(text="x", json_object=True)).constraint == JsonObject()
     assert read_submit(pb.Submit(text="x", json_schema="{}")).constraint == JsonSchema("{}")
     assert read_submit(pb.Submit(text="x", json_schema="{}", strict=True)).constraint == JsonSchema("{}", True)
@@ -50,17 +50,17 @@ def test_constraints_arrive() -> None:
     assert read_submit(pb.Submit(text="x", lark="start: x")).constraint == Lark("start: x")
 
 
-def test_an_acceptance_names_what_is_not_enforced() -> None:
+def test_an_acceptance_names_unenforced_keywords() -> None:
     accepted = event_message(1, Accepted(3, ("not", "uniqueItems"))).accepted
     assert (accepted.prompt_tokens, list(accepted.unenforced)) == (3, ["not", "uniqueItems"])
 
 
-def test_a_call_without_a_prompt_is_refused() -> None:
+def test_a_call_without_a_prompt_is_rejected() -> None:
     with pytest.raises(InvalidRequest):
         read_submit(pb.Submit())
 
 
-def test_text_and_tokens_can_be_echoed_and_no_other_prompt() -> None:
+def test_only_text_and_token_prompts_can_be_echoed() -> None:
     assert read_submit(pb.Submit(text="x", echo=pb.ECHO_FIRST)).echo is Echo.FIRST
     assert read_submit(pb.Submit(tokens=pb.Tokens(ids=[1]), echo=pb.ECHO_ALONE)).echo is Echo.ALONE
     assert read_submit(pb.Submit(text="x")).echo is None
@@ -70,7 +70,7 @@ def test_text_and_tokens_can_be_echoed_and_no_other_prompt() -> None:
 
 
 @pytest.mark.parametrize("choices", [0, 9, 2**31])
-def test_a_number_of_choices_out_of_bounds_is_refused(choices: int) -> None:
+def test_a_number_of_choices_out_of_bounds_is_rejected(choices: int) -> None:
     with pytest.raises(InvalidRequest, match="between 1 and 8"):
         read_submit(pb.Submit(text="x", choices=choices))
 
@@ -81,14 +81,14 @@ def test_a_delta_keeps_its_text_and_choice() -> None:
 
 
 @pytest.mark.parametrize("reason", [each for each in StopReason if each is not StopReason.UNSPECIFIED])
-def test_every_stop_reason_has_its_counterpart_on_the_wire(reason: StopReason) -> None:
+def test_every_stop_reason_has_a_protobuf_counterpart(reason: StopReason) -> None:
     message = event_message(1, Finished(0, reason, None, STATISTICS))
     assert pb.StopReason.Name(message.finished.reason) == reason.name
     assert message.finished.statistics.cached_tokens == 4
     assert not message.finished.HasField("stop_string")
 
 
-def test_an_error_crosses_the_wire_whole() -> None:
+def test_an_error_survives_the_wire() -> None:
     message = event_message(1, Failed(ContextLengthExceeded("too long", param="messages")))
     error = from_message(message.failed.error)
     assert isinstance(error, ContextLengthExceeded)

@@ -1,4 +1,4 @@
-"""What each family of models writes, wherever it is cut."""
+"""The output of each model family is parsed alike, wherever it is split into pieces."""
 
 import json
 import random
@@ -41,7 +41,7 @@ def call(name: str = "get_weather", **arguments: object) -> tuple[str, str, obje
 
 
 def parsed(parts: list[PlainPart]) -> list[tuple[object, ...]]:
-    """With the arguments parsed: they are JSON."""
+    """Parts with the arguments of calls parsed as JSON."""
     return [(*part[:2], json.loads(part[2])) if part[0] == "call" else part for part in parts]
 
 
@@ -377,9 +377,7 @@ def test_a_completion_has_the_same_parts_wherever_it_is_cut(
 
 
 @pytest.mark.parametrize(("format", "text", "parts"), CASES)
-def test_a_call_that_breaks_off_is_emitted_as_far_as_it_goes(
-    format: str, text: str, parts: list[tuple[object, ...]]
-) -> None:
+def test_a_truncated_call_is_emitted_as_far_as_it_goes(format: str, text: str, parts: list[tuple[object, ...]]) -> None:
     for end in range(0, len(text), 3):
         cut = parts_of(parser(format), text[:end])
         assert cut == parts_of(parser(format), [text[:end]])
@@ -443,7 +441,7 @@ def test_an_answer_may_be_opened_by_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("tools", [TOOLS, None])
-def test_nothing_is_wanted_after_the_mark_that_ends_a_completion(tools: Tools | None) -> None:
+def test_a_completion_is_complete_after_the_mark_that_ends_it(tools: Tools | None) -> None:
     ended = parser("gigachat-3.1", tools=tools)
     ended.push("Hello.<|message_se")
     assert not ended.complete
@@ -462,17 +460,17 @@ def test_a_prompt_may_have_opened_a_message_with_a_header(tools: Tools | None) -
     assert parts == [("call", "now", "{}"), ("text", "<|start|>assistant Hi")]
 
 
-def test_what_a_prompt_lent_is_not_taken_from_what_follows_a_call() -> None:
+def test_a_mark_opened_by_the_prompt_does_not_alter_text_after_a_call() -> None:
     parts = every_cut(lambda: parser("functionary-v3.2", opened=">>>"), "now\n{}\nDone.")
     assert parts == [("call", "now", "{}"), ("text", "Done.")]
 
 
-def test_reasoning_that_does_not_end_is_reasoning() -> None:
+def test_unclosed_reasoning_is_reasoning_to_the_end() -> None:
     text = 'Hm <tool_call>{"name": "now"}</tool_call> \n'
     assert every_cut(lambda: parser("hermes", THINK, opened="<think>"), text) == [("reasoning", text)]
 
 
-def test_calls_that_may_begin_in_reasoning_end_it() -> None:
+def test_a_call_within_reasoning_ends_it() -> None:
     text = 'Hm.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="now">\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>'
     parts = [("reasoning", "Hm."), ("call", "now", "{}")]
     assert every_cut(lambda: parser("deepseek-v4", THINK, opened="<think>"), text) == parts
@@ -530,22 +528,22 @@ def test_a_malformed_call_is_text(format: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["[now(a=" + "-" * 20_000 + "1)]", "[now(a=" + "[" * 20_000, "[" * 5000])
-def test_what_is_nested_too_deep_is_text(text: str) -> None:
+def test_a_too_deeply_nested_call_is_text(text: str) -> None:
     assert parts_of(parser("pythonic"), [text]) == [("text", text)]
 
 
-def test_arguments_that_break_off_stay_emitted_and_the_rest_is_text() -> None:
+def test_truncated_arguments_stay_emitted_and_the_rest_is_text() -> None:
     text = '<tool_call>{"name": "now", "arguments": {"a": 1,}}</tool_call> <tool_call>{"name": "now"}</tool_call>'
     parts = every_cut(lambda: parser("hermes"), text)
     assert parts == [("call", "now", '{"a": 1,'), ("text", "}}</tool_call>"), ("call", "now", "{}")]
 
 
-def test_a_value_between_marks_ends_where_they_do() -> None:
+def test_a_value_between_marks_ends_at_the_closing_mark() -> None:
     text = '<function name="now"><param name="a">1</param><param name="b"><![CDATA[x]]>y</param></function>'
     assert every_cut(lambda: parser("minicpm5"), text)[0] == ("call", "now", '{"a": 1')
 
 
-def test_arguments_come_as_they_are_written() -> None:
+def test_arguments_are_emitted_as_written() -> None:
     streaming = parser("hermes")
     assert streaming.push('<tool_call>{"name": "now", "arguments": ') == []
     (begun, _) = streaming.push("{")
@@ -553,7 +551,7 @@ def test_arguments_come_as_they_are_written() -> None:
     assert [part.arguments for part in streaming.push('"a": "xy')] == ['"a": "xy']  # type: ignore[union-attr]
 
 
-def test_line_ends_within_strings_become_json() -> None:
+def test_line_breaks_within_strings_are_escaped() -> None:
     parts = every_cut(lambda: parser("hermes"), '<tool_call>{"name": "now", "arguments": {"a": "x\ny"}}</tool_call>')
     assert parts == [("call", "now", '{"a": "x\\ny"}')]
 
@@ -563,7 +561,7 @@ def test_text_that_cannot_be_a_mark_is_emitted_at_once() -> None:
     assert [len(streaming.push(piece)) for piece in ("Hello", " wor", "ld <", "b")] == [1, 1, 1, 1]
 
 
-def test_one_call_at_a_time_is_the_first() -> None:
+def test_without_parallel_calls_only_the_first_is_emitted() -> None:
     one = Tools(TOOLS.tools, one_at_a_time=True)
     text = '<tool_call>{"name": "now"}</tool_call><tool_call>{"name": "get_weather"}</tool_call>'
     assert every_cut(lambda: parser("hermes", tools=one), text) == [("call", "now", "{}")]
@@ -574,7 +572,7 @@ def test_one_call_at_a_time_is_the_first() -> None:
     assert ended.complete
 
 
-def test_a_result_that_the_model_makes_up_is_not_waited_for() -> None:
+def test_an_invented_tool_result_ends_the_completion() -> None:
     text = "Yes.<start_function_call>call:now{}<end_function_call>\n<start_function_response>response:now{value:1}"
     assert every_cut(lambda: parser("functiongemma"), text) == [("text", "Yes."), ("call", "now", "{}")]
     ended = parser("functiongemma")
@@ -595,18 +593,18 @@ def test_a_result_that_the_model_makes_up_is_not_waited_for() -> None:
         "a>2]<]minimax[>[</a>",
     ],
 )
-def test_nested_arguments_that_break_off_stay_emitted(value: str) -> None:
+def test_truncated_nested_arguments_stay_emitted(value: str) -> None:
     text = ']<]minimax[>[<tool_call>]<]minimax[>[<invoke name="now">]<]minimax[>[<a>1]<]minimax[>[</a>]<]minimax[>[<'
     assert parts_of(parser("minimax-m3"), [text + value])[0] == ("call", "now", '{"a": 1')
 
 
 @pytest.mark.parametrize("value", ["[" * 80, "x" * 5000, "<|tool_call>", ",", '<|"|>' + "x" * 10_000])
-def test_braced_arguments_that_break_off_stay_emitted(value: str) -> None:
+def test_truncated_braced_arguments_stay_emitted(value: str) -> None:
     text = "<|tool_call>call:now{a:1,b:" + value
     assert parts_of(parser("gemma-4"), [text])[0] == ("call", "now", '{"a": 1')
 
 
-def test_ids_are_as_the_family_wants_them() -> None:
+def test_call_ids_have_the_form_of_the_family() -> None:
     def id_of(format: str, text: str) -> str:
         part, *_ = parser(format).push(text)
         return str(part.id)  # type: ignore[union-attr]
@@ -650,7 +648,7 @@ def test_no_text_is_lost(format: str, text: str) -> None:
         assert "".join(part[1] for part in parts) == text
 
 
-def test_a_mark_is_found_after_text_that_ends_as_it_begins() -> None:
+def test_a_mark_is_found_after_text_that_ends_with_its_first_characters() -> None:
     text = '<p>hi</p>>>>now\n{"zone": "UTC"}'
     said = [("text", "<p>hi</p>"), ("call", "now", '{"zone": "UTC"}')]
     assert every_cut(lambda: parser("functionary-v3.2"), text) == said

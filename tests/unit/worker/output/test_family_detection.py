@@ -74,16 +74,16 @@ FRAGMENTS = {
 
 
 @pytest.mark.parametrize(("template", "format"), FRAGMENTS.items())
-def test_a_family_is_known_by_its_templates_marks(template: str, format: str) -> None:
+def test_a_family_is_recognised_by_its_templates_marks(template: str, format: str) -> None:
     assert detect_format(template).name == format
 
 
-def test_every_sign_has_a_fragment() -> None:
+def test_every_detection_rule_has_a_template_fragment() -> None:
     assert {signature.format for signature in SIGNATURES} | {"json"} == set(FRAGMENTS.values()) == set(FORMATS)
 
 
 @pytest.mark.parametrize("marks", REASONING)
-def test_reasoning_is_known_by_either_mark(marks: ReasoningMarks) -> None:
+def test_reasoning_is_recognised_by_either_mark(marks: ReasoningMarks) -> None:
     assert detect_reasoning(f"{{{{ content.split('{marks.end}')[-1] }}}}") == marks
     assert detect_reasoning(f"<|assistant|>{marks.start}\n") == marks
     assert detect_reasoning(CHATML) is None
@@ -96,13 +96,13 @@ def test_reasoning_is_known_by_either_mark(marks: ReasoningMarks) -> None:
         ("{% macro open_tag(t) %}<|open|>{{ t }}<|sep|>{% endmacro %}{{ open_tag('think') }}", KIMI_K3.end),
     ],
 )
-def test_reasoning_is_known_where_a_template_puts_its_marks_together(template: str, end: str) -> None:
+def test_reasoning_marks_are_recognised_where_a_template_concatenates_them(template: str, end: str) -> None:
     found = detect_reasoning(template)
     assert found is not None
     assert found.end == end
 
 
-def test_a_template_without_tools_is_known_as_such() -> None:
+def test_a_template_without_tool_support_is_recognised() -> None:
     assert not knows_tools(CHATML)
     assert knows_tools("{% if tools %}{% endif %}")
 
@@ -120,7 +120,7 @@ def test_a_prompt_that_ends_with_a_mark_opens_it(prompt: str, opened: str) -> No
     assert opened_by(prompt, ["<think>", ""]) == opened
 
 
-def test_without_marks_and_tools_all_is_text() -> None:
+def test_without_marks_and_tools_all_output_is_text() -> None:
     assert isinstance(choose_parser(OutputFormat(), CHATML, None).create_parser(), PlainText)
     assert isinstance(choose_parser(OutputFormat("hermes"), CHATML, None).create_parser(), PlainText)
 
@@ -132,7 +132,7 @@ def test_a_template_may_need_a_parser_without_tools() -> None:
     assert {"<|channel|>", "<|message|>", "<|end|>"} <= set(choice.marks)
 
 
-def test_settings_win_over_the_template() -> None:
+def test_settings_override_the_template() -> None:
     template = "{% if tools %}<tool_call>{% endif %}</think>"
     choice = choose_parser(OutputFormat("mistral", "<x>", "</x>"), template, TOOLS)
     assert (choice.format, choice.reasoning) == (FORMATS["mistral"], ReasoningMarks("<x>", "</x>"))

@@ -15,7 +15,7 @@ def user(content: str) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def test_a_chat_without_tools_stays_as_it_is() -> None:
+def test_a_chat_without_tools_is_unchanged() -> None:
     chat = [{"role": "system", "content": "Be brief."}, user("a"), user("b")]
     assert as_plain_chat(chat, None, has_system=True) == chat
 
@@ -59,7 +59,7 @@ def test_calls_are_written_as_they_are_read() -> None:
     assert [getattr(part, "name", "") for part in parts][:1] == ["now"]
 
 
-def test_odd_messages_are_no_error() -> None:
+def test_malformed_messages_raise_no_error() -> None:
     odd: list[dict[str, Any]] = [
         {"role": "tool"},
         {"role": "assistant", "tool_calls": [1, {"function": 2}, {"function": {"arguments": "["}}]},

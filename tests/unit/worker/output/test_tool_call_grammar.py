@@ -1,4 +1,4 @@
-"""Grammars of calls: texts that random choices under them produce, over a vocabulary of bytes."""
+"""Grammars of tool calls, tested with texts randomly sampled under them, over a vocabulary of bytes."""
 
 import dataclasses
 import json
@@ -113,12 +113,12 @@ def test_required_calls_parse_and_validate(format: str) -> None:
     tools = Tools(TOOLS, ToolChoice.REQUIRED)
     for seed in range(4):
         text = written(start(format, tools, opened=opened_for(format)), random.Random(seed))
-        if len(text) < 2000:  # others are too long to have ended
+        if len(text) < 2000:  # others reached the length limit
             check(parts_of(CompletionParser(FORMATS[format], None, tools, opened_for(format)), [text]), tools)
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
-def test_a_named_tool_is_the_one_called_and_once_if_one_is_called_at_a_time(format: str) -> None:
+def test_a_named_tool_is_called_and_only_once_without_parallel_calls(format: str) -> None:
     tools = Tools(TOOLS, ToolChoice.NAMED, "now", one_at_a_time=True)
     matcher = start(format, tools, opened=opened_for(format))
     text = written(matcher, random.Random(1))
@@ -131,7 +131,7 @@ def test_a_named_tool_is_the_one_called_and_once_if_one_is_called_at_a_time(form
 
 
 @pytest.mark.parametrize("opened", ["", "<think>"])
-def test_reasoning_may_come_before_required_calls(opened: str) -> None:
+def test_reasoning_may_precede_required_calls(opened: str) -> None:
     tools = Tools(TOOLS, ToolChoice.REQUIRED)
     text = (
         ("" if opened else "<think>\n") + "Hm { <tool\n</think>\n\n<tool_call>\n" + '{"name": "now", "arguments": {}}'
@@ -142,7 +142,7 @@ def test_reasoning_may_come_before_required_calls(opened: str) -> None:
     assert parts == [("reasoning", "Hm { <tool"), ("call", "now", "{}")]
 
 
-def test_a_prompt_that_opens_a_message_needs_its_mark_no_more() -> None:
+def test_a_mark_opened_by_the_prompt_is_not_required_again() -> None:
     matcher = start("functionary-v3.2", Tools(TOOLS, ToolChoice.NAMED, "now"), opened=">>>")
     assert matcher.validate_tokens(list(b"now\n{}")) == 6
 
@@ -163,7 +163,7 @@ def allows(matcher: LLMatcher, text: str) -> bool:
         ("harmony", "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"),
     ],
 )
-def test_the_model_may_write_text_but_the_arguments_of_a_call_keep_to_the_schema(format: str, begin: str) -> None:
+def test_text_is_free_but_a_calls_arguments_follow_the_schema(format: str, begin: str) -> None:
     strict = Tools([dataclasses.replace(tool, strict=True) for tool in TOOLS])
     before = "" if FORMATS[format].bare or format == "harmony" else "Well, {x} [1]:\n"
     free = "<|channel|>final<|message|>Well" if format == "harmony" else 'Well, {"a": [TOOL_CALL'
@@ -173,7 +173,7 @@ def test_the_model_may_write_text_but_the_arguments_of_a_call_keep_to_the_schema
     assert not allows(start(format, strict), f'{before}{begin}{{"place')
 
 
-def test_an_answer_of_a_schema_may_take_the_place_of_calls() -> None:
+def test_an_answer_that_follows_its_schema_may_replace_calls() -> None:
     answer = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
     tools = Tools(TOOLS)
     assert allows(start("hermes", tools, answer=answer), '{"sum": 3}')
@@ -185,7 +185,7 @@ def test_an_answer_of_a_schema_may_take_the_place_of_calls() -> None:
 @pytest.mark.parametrize(
     "schema", [{"type": "string", "pattern": "a+"}, {"type": ["string", "object"]}, {"oneOf": []}, {"$ref": "#/x"}]
 )
-def test_plain_text_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> None:
+def test_plain_text_arguments_do_not_support_every_schema(schema: dict[str, Any]) -> None:
     tools = Tools([Tool("f", parameters={"type": "object", "properties": {"a": schema}})], ToolChoice.REQUIRED)
     with pytest.raises(UnsupportedSchema):
         calls_grammar(FORMATS["qwen-coder"], tools, None, "", spell, embedded_schema)
@@ -205,7 +205,7 @@ def test_plain_text_cannot_be_held_to_every_schema(schema: dict[str, Any]) -> No
         ("{days", False),
     ],
 )
-def test_braced_arguments_keep_to_the_schema(arguments: str, allowed: bool) -> None:
+def test_braced_arguments_follow_the_schema(arguments: str, allowed: bool) -> None:
     matcher = start("gemma-4", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
     assert allows(matcher, f"<|tool_call>call:get_weather{arguments}") is allowed
 
@@ -229,7 +229,7 @@ M3_NEEDED = f"{M3}<unit>kelvin{M3}</unit>{M3}<days>3{M3}</days>"
     ],
 )
 @pytest.mark.parametrize("before", ["", "</mm:think>"])
-def test_nested_arguments_keep_to_the_schema(before: str, arguments: str, allowed: bool) -> None:
+def test_nested_arguments_follow_the_schema(before: str, arguments: str, allowed: bool) -> None:
     matcher = start("minimax-m3", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
     assert allows(matcher, f'{before}{M3}<tool_call>\n{M3}<invoke name="get_weather">{arguments}') is allowed
 
@@ -245,12 +245,12 @@ def test_nested_arguments_keep_to_the_schema(before: str, arguments: str, allowe
         ('<param name="days">x', False),
     ],
 )
-def test_values_between_marks_keep_to_the_schema(arguments: str, allowed: bool) -> None:
+def test_values_between_marks_follow_the_schema(arguments: str, allowed: bool) -> None:
     matcher = start("minicpm5", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
     assert allows(matcher, f'<function name="get_weather">{arguments}') is allowed
 
 
-def test_a_section_that_says_nothing_may_come_before_required_calls() -> None:
+def test_an_empty_response_section_may_precede_required_calls() -> None:
     begin, empty = "<|open|>response<|sep|>", "<|close|>response<|sep|>"
     call = '<|open|>tools<|sep|><|open|>call tool="now" index="1"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
     tools = Tools(TOOLS, ToolChoice.REQUIRED)
@@ -261,7 +261,7 @@ def test_a_section_that_says_nothing_may_come_before_required_calls() -> None:
     assert allows(start("kimi-k3", tools, marks, thought), f"Hm.{marks.end}{begin}{empty}{call}")
 
 
-def test_strict_tools_leave_the_marks_of_an_answer_free() -> None:
+def test_strict_tools_allow_the_marks_of_an_answer() -> None:
     strict = Tools([dataclasses.replace(tool, strict=True) for tool in TOOLS])
     marks = ReasoningMarks("<|think|>", "<|end|><|begin|>assistant")
     thought = f"{marks.start}Hm.{marks.end}"
@@ -277,7 +277,7 @@ def test_strict_tools_leave_the_marks_of_an_answer_free() -> None:
     assert not allows(start("solar-open", strict, marks), bad)
 
 
-def test_messages_may_be_thoughts_answers_and_calls() -> None:
+def test_messages_may_be_reasoning_answers_or_calls() -> None:
     strict = Tools([dataclasses.replace(tool, strict=True) for tool in TOOLS])
     thought, following = " to=self<|message|>Hm.<|eom|><|start|>assistant", "<|eom|><|start|>assistant"
     call = ' to=now<|message|><atem:function_calls>\n<atem:invoke name="now">\n</atem:invoke>\n</atem:function_calls>'
@@ -309,7 +309,7 @@ DSML_NEEDED = DSML_KEY.format("unit", "true", "kelvin") + DSML_END + DSML_KEY.fo
         (DSML_NEEDED + DSML_KEY.format("hours", "false", "[25"), False),
     ],
 )
-def test_arguments_that_say_their_types_keep_to_the_schema(arguments: str, allowed: bool) -> None:
+def test_typed_arguments_follow_the_schema(arguments: str, allowed: bool) -> None:
     matcher = start("deepseek-v4", Tools(TOOLS, ToolChoice.NAMED, "get_weather"))
     assert allows(matcher, DSML + arguments) is allowed
 
@@ -329,14 +329,14 @@ def test_arguments_that_say_their_types_keep_to_the_schema(arguments: str, allow
     ],
 )
 @pytest.mark.parametrize("format", ["gemma-4", "minimax-m3"])
-def test_braced_and_nested_arguments_cannot_be_held_to_every_schema(format: str, schema: dict[str, Any]) -> None:
+def test_braced_and_nested_arguments_do_not_support_every_schema(format: str, schema: dict[str, Any]) -> None:
     loop = {"type": "object", "properties": {"again": {"$ref": "#/$defs/loop"}, "or": {"$ref": "#/$defs/loop"}}}
     parameters = {"type": "object", "properties": {"a": schema}, "$defs": {"loop": loop}}
     with pytest.raises(UnsupportedSchema):
         calls_grammar(FORMATS[format], Tools([Tool("f", parameters=parameters)]), None, "", spell, embedded_schema)
 
 
-def test_arguments_that_a_schema_does_not_name_are_not_made_up() -> None:
+def test_schemas_are_closed_to_arguments_that_they_do_not_name() -> None:
     assert closed({"properties": {"a": {}}})["additionalProperties"] is False
     assert "additionalProperties" not in closed({"properties": {"a": {}}, "allOf": []})
     assert closed({"properties": {"a": {}}, "additionalProperties": True})["additionalProperties"] is True

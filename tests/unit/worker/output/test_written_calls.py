@@ -1,4 +1,4 @@
-"""Calls of earlier turns, for templates that would leave them out."""
+"""Calls of earlier turns, for templates that omit them."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ CALLS: list[dict[str, Any]] = [
 ]
 
 
-def test_a_template_without_calls_is_known_as_such() -> None:
+def test_a_template_that_omits_calls_is_recognised() -> None:
     assert drops_calls("{% if tools %}List of tools: [{% endif %}")
     assert not drops_calls("{% if tools %}{{ message.tool_calls }}{% endif %}")
     assert not drops_calls("{{ messages[0].content }}")
 
 
 @pytest.mark.parametrize("format", ["lfm2", "granite", "hermes", "glm"])
-def test_calls_are_written_as_the_family_reads_them(format: str) -> None:
+def test_calls_are_written_in_the_form_that_the_family_parses(format: str) -> None:
     (message,) = with_calls_written([{"role": "assistant", "content": "I look.", "tool_calls": CALLS}], FORMATS[format])
     assert "tool_calls" not in message
     read = FORMATS[format if format != "glm" else "json"]
@@ -47,6 +47,6 @@ def test_a_call_of_lfm2_is_written_as_python() -> None:
 
 
 @pytest.mark.parametrize("calls", [None, [], "x", [1], [{}]])
-def test_messages_without_calls_stay_as_they_are(calls: object) -> None:
+def test_messages_without_calls_are_unchanged(calls: object) -> None:
     message = {"role": "assistant", "content": "a", "tool_calls": calls}
     assert with_calls_written([message], FORMATS["lfm2"]) == [message]
