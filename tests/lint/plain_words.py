@@ -26,6 +26,7 @@ STATEMENT_STARTS = {tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokeni
 
 class Idiom(NamedTuple):
     pattern: re.Pattern[str]
+    needle: str  # a word of the phrase, in lower case: a text without it need not be searched
     instead: str
 
 
@@ -41,16 +42,11 @@ def read_table(guide: str) -> list[Idiom]:
     rows = ROW.findall(section[0]) if section else []
     if not rows:
         raise ValueError(f'{GUIDE.name} has no table under "Words"')
-    return [Idiom(_pattern(phrases), instead) for phrases, instead in rows]
+    return [_idiom(phrase, instead) for phrases, instead in rows for phrase in re.findall(r"`([^`]+)`", phrases)]
 
 
-def _pattern(phrases: str) -> re.Pattern[str]:
-    """Phrases in backticks; in one, `a/b` is either word and `…` one to three words."""
-    found = "|".join(_phrase(phrase) for phrase in re.findall(r"`([^`]+)`", phrases))
-    return re.compile(f"{BEGIN}(?i:{found}){END}")
-
-
-def _phrase(phrase: str) -> str:
+def _idiom(phrase: str, instead: str) -> Idiom:
+    """In a phrase, `a/b` is either word and `…` one to three words."""
     pattern = ""
     for word in phrase.split():
         if word == "…":
@@ -58,14 +54,17 @@ def _phrase(phrase: str) -> str:
         else:
             either = "|".join(map(re.escape, word.split("/")))
             pattern += (BETWEEN if pattern else "") + f"(?:{either})"
-    return pattern
+    fixed = [word for word in phrase.split() if "/" not in word and word != "…"]
+    return Idiom(re.compile(f"{BEGIN}(?i:{pattern}){END}"), max(fixed, key=len, default="").lower(), instead)
 
 
 def find_idioms(text: str, idioms: Iterable[Idiom]) -> list[Finding]:
     """Every idiom in the text, in the order of lines, which count from 1."""
+    lowered = text.lower()
     found = [
         Finding(text.count("\n", 0, match.start()) + 1, " ".join(match[0].split()), idiom.instead)
         for idiom in idioms
+        if idiom.needle in lowered
         for match in idiom.pattern.finditer(text)
     ]
     return sorted(found)
