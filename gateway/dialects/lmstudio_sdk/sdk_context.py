@@ -60,15 +60,21 @@ class Heartbeat:
     """Resends a channel's current message during silence, as an async context manager."""
 
     def __init__(self, channel: Channel, message: object, seconds: float = HEARTBEAT_SECONDS) -> None:
-        self.message = message
+        self._message = message
         self._channel = channel
         self._seconds = seconds
         self._last_sent = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     async def send(self, message: object) -> None:
+        """Send a message that is not repeated."""
         self._last_sent = time.monotonic()
         await self._channel.send(message)
+
+    async def update(self, message: object) -> None:
+        """Send a message that is repeated from now on."""
+        self._message = message
+        await self.send(message)
 
     async def __aenter__(self) -> "Heartbeat":
         self._task = asyncio.create_task(self._beat())
@@ -83,7 +89,7 @@ class Heartbeat:
         while True:
             quiet = time.monotonic() - self._last_sent
             if quiet >= self._seconds:
-                await self.send(self.message)
+                await self.send(self._message)
                 quiet = 0.0
             await asyncio.sleep(self._seconds - quiet)
 

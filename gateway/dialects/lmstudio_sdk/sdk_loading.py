@@ -59,8 +59,7 @@ class LoadChannels:
         async with Heartbeat(channel, {"type": kind, "progress": 0.0}) as heartbeat:
 
             async def report(progress: float) -> None:
-                heartbeat.message = {"type": kind, "progress": progress}
-                await heartbeat.send(heartbeat.message)
+                await heartbeat.update({"type": kind, "progress": progress})
 
             reached = one_more(model.key, self._watcher.snapshot)
             return await followed(loading, reached, self._watcher, report)

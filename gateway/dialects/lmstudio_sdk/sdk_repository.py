@@ -78,8 +78,7 @@ class RepositoryEndpoints:
                         await heartbeat.send(START_FINALIZING)
                     finalizing = True
                 else:
-                    heartbeat.message = progress_message(download)
-                    await heartbeat.send(heartbeat.message)
+                    await heartbeat.update(progress_message(download))
         channel.account.model = download.model_key
         return download.model_key
 
