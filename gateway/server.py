@@ -44,7 +44,7 @@ from gateway.dialects.openai.openai_completions import Completions, HostedChat
 from gateway.dialects.openai.openai_routes import OpenAIRoutes
 from gateway.dialects.responses.background_responses import Background
 from gateway.dialects.responses.response_archive import Archive
-from gateway.dialects.responses.response_creation import Answers
+from gateway.dialects.responses.response_creation import ResponseCreator
 from gateway.dialects.responses.responses_routes import ResponseRoutes
 from gateway.dialects.route import RouteTable
 from gateway.fleet.catalogue import Catalogue
@@ -101,7 +101,7 @@ class Gateway:
         )
         self.questions = OpenQuestions(ResponseStore(self.registry, QUESTION_KIND), config.mcp_elicitation)
         self.archive = Archive(ResponseStore(self.registry, "openai"))
-        self.answers = Answers(self.inference, self.tool_host, self.archive)
+        self.answers = ResponseCreator(self.inference, self.tool_host, self.archive)
         self.background = Background(
             self.inference, self.answers, self.archive, ResponseStore(self.registry, "openai-run")
         )

@@ -1,7 +1,7 @@
-"""Responses that nobody waits for. They run in this gateway; any gateway tells how they are.
+"""Responses in the background. Each runs in the gateway that accepted it; any gateway reports its status.
 
-Beside a response's record lie two small ones while it runs: its run, written anew every few seconds, so that others see
-that its gateway lives; and a wish to stop it, which another gateway may leave.
+While it runs, two small records accompany the response's: the heartbeat, written every few seconds, which shows other
+gateways that its gateway is running; and a request to stop, which another gateway may write.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from atelier.json_types import Json
 from gateway.core.call import Account, Origin
 from gateway.core.inference import Inference
 from gateway.dialects.responses.response_archive import Archive, Record
-from gateway.dialects.responses.response_creation import Answers
+from gateway.dialects.responses.response_creation import ResponseCreator
 from gateway.dialects.responses.response_object import (
     cancelled_response,
     error_object,
@@ -27,7 +27,7 @@ from gateway.dialects.responses.responses_stream import collected_response
 from gateway.fleet.registry_client import ResponseStore
 
 BEAT_SECONDS = 5.0
-LOST_SECONDS = 30.0  # without a beat, after which a run's gateway is taken for gone
+LOST_SECONDS = 30.0  # without a heartbeat, until a run's gateway is considered lost
 SAVE_PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0)  # before each attempt to store a result
 CLOSE_SECONDS = 5.0
 
@@ -39,14 +39,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Run:
-    """One response on its way."""
+    """One response that is being generated, or has yet to be stored."""
 
     turn: Turn
     origin: Origin
     model: str
     status: str = "queued"
-    discarded: bool = False  # its record is not wanted any more
-    result: Json | None = None  # known, and not stored yet
+    discarded: bool = False  # its record was deleted
+    result: Json | None = None  # complete, but not stored yet
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     work: asyncio.Task[Json] | None = None
     follower: asyncio.Task[None] | None = None
@@ -55,16 +55,16 @@ class Run:
 class Background:
     """Owns the runs of this gateway, from their start until their results are stored."""
 
-    def __init__(self, inference: Inference, answers: Answers, archive: Archive, runs: ResponseStore) -> None:
+    def __init__(self, inference: Inference, creator: ResponseCreator, archive: Archive, runs: ResponseStore) -> None:
         self._inference = inference
-        self._answers = answers
+        self._creator = creator
         self._archive = archive
         self._stored = runs
         self._runs: dict[str, Run] = {}
         self._closing = False
 
     async def start(self, turn: Turn, origin: Origin) -> Json:
-        """The queued response, stored. Raises what stands against it."""
+        """The queued response, stored. Raises the errors that can be known before it runs."""
         plan = self._inference.check(turn.call, origin)
         response = unfinished_response(turn, plan.name, "queued")
         await self._archive.put(turn, response)
@@ -76,7 +76,7 @@ class Background:
         return response
 
     async def look(self, id: str, owner: str) -> Json:
-        """The response as it is now, whichever gateway it runs in. ResponseNotFound."""
+        """The response as it is now, in whichever gateway it runs. Raises ResponseNotFound."""
         record = await self._archive.get(id, owner)
         if not record.unfinished:
             return record.response
@@ -91,24 +91,24 @@ class Background:
         return {**record.response, "status": beat.body.decode().strip('"')}
 
     async def cancel(self, id: str, owner: str) -> Json:
-        """The response, cancelled unless it was finished; in another gateway it is with the next beat."""
+        """The response, cancelled unless it was finished. Another gateway cancels it at its next heartbeat."""
         response = await self.look(id, owner)
         if not response["background"]:
-            raise InvalidRequest("Only a response with background can be cancelled.", param="background")
+            raise InvalidRequest("Only a response in the background can be cancelled.", param="background")
         if not Record(response, []).unfinished:
             return response
         await self._stop(id, owner, CANCEL)
         return await self.look(id, owner)
 
     async def delete(self, id: str, owner: str) -> None:
-        """Stop it, too, if it runs. ResponseNotFound."""
+        """Delete it, and stop it if it runs. Raises ResponseNotFound."""
         record = await self._archive.get(id, owner)
         if record.unfinished:
             await self._stop(id, owner, DISCARD)
         await self._archive.delete(id, owner)
 
     async def close(self) -> None:
-        """End what still runs, as failed."""
+        """End the running responses as failed."""
         self._closing = True
         followers = [run.follower for run in self._runs.values() if run.follower is not None]
         for run in self._runs.values():
@@ -120,11 +120,11 @@ class Background:
                 follower.cancel()
             await asyncio.gather(*followers, return_exceptions=True)
 
-    async def _stop(self, id: str, owner: str, wish: bytes) -> None:
+    async def _stop(self, id: str, owner: str, reason: bytes) -> None:
         if (run := self._runs.get(id)) is None:
-            await self._stored.put(_stop_id(id), owner, wish, created_at=0)
+            await self._stored.put(_stop_id(id), owner, reason, created_at=0)
             return
-        run.discarded = run.discarded or wish == DISCARD
+        run.discarded = run.discarded or reason == DISCARD
         assert run.work is not None
         assert run.follower is not None
         run.work.cancel()
@@ -133,7 +133,7 @@ class Background:
     async def _generate(self, run: Run) -> Json:
         turn = run.turn
         account = Account(run.origin.request_id)
-        answer = await self._answers.start(turn, run.origin, account, whole=True)
+        answer = await self._creator.start(turn, run.origin, account, whole=True)
         try:
             run.status = "in_progress"
             run.changed.set()
@@ -160,7 +160,7 @@ class Background:
         if work.cancelled():
             if not self._closing:
                 return cancelled_response(run.turn, run.model)
-            stopped = Draining("The server stopped before the response was complete; ask again.")
+            stopped = Draining("The server stopped before the response was complete; send the request again.")
             return failed_response(run.turn, run.model, stopped)
         error = work.exception()
         if error is None:
@@ -171,7 +171,7 @@ class Background:
         return failed_response(run.turn, run.model, error)
 
     async def _save(self, run: Run, response: Json) -> None:
-        """Until it is stored, or for as long as a registry may reasonably be away."""
+        """Retry until it is stored, for as long as the registry may reasonably be unavailable."""
         for pause in SAVE_PAUSES:
             await asyncio.sleep(pause)
             try:
@@ -186,7 +186,7 @@ class Background:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(run.changed.wait(), BEAT_SECONDS)
             run.changed.clear()
-            with contextlib.suppress(AtelierError):  # the registry is away: the next beat may reach it
+            with contextlib.suppress(AtelierError):  # the registry is unavailable: the next heartbeat may reach it
                 await self._beat(run)
                 await self._obey(run)
 
@@ -195,12 +195,12 @@ class Background:
         await self._stored.put(_run_id(run.turn.id), run.turn.owner, body, created_at=run.turn.created_at)
 
     async def _obey(self, run: Run) -> None:
-        """Do what another gateway was asked to do."""
+        """Carry out a stop that was requested of another gateway."""
         try:
-            wish = await self._stored.get(_stop_id(run.turn.id), run.turn.owner)
+            request = await self._stored.get(_stop_id(run.turn.id), run.turn.owner)
         except ResponseNotFound:
             return
-        run.discarded = run.discarded or wish.body == DISCARD
+        run.discarded = run.discarded or request.body == DISCARD
         if run.work is not None:
             run.work.cancel()
 
@@ -210,11 +210,11 @@ class Background:
                 await self._stored.delete(id, run.turn.owner)
 
     async def _lost(self, id: str, owner: str) -> Json:
-        """It may have ended since it was looked at."""
+        """The response as failed, unless it has ended in the meantime."""
         record = await self._archive.get(id, owner)
         if not record.unfinished:
             return record.response
-        error = AtelierError("The gateway that it ran in ended before it was complete; ask again.")
+        error = AtelierError("The gateway that ran it ended before it was complete; send the request again.")
         return {**record.response, "status": "failed", "error": error_object(error)}
 
 

@@ -15,19 +15,19 @@ DECLINED = "This call has not run: the user declined it."
 
 @dataclass(frozen=True, slots=True)
 class ServedCalls:
-    """`results`: tool messages of the calls that have run since they were agreed to, by the ids of what asked."""
+    """What is known of the calls of servers' tools. `results`: of approved calls, by ids of the approval requests."""
 
     consent: Consent = field(default_factory=Consent)
     toolset: Toolset | None = None
     results: Mapping[str, Json] = field(default_factory=dict)
 
     def messages(self, item: Json) -> tuple[Json, Json] | None:
-        """The call and its tool message; None where the prompt has nothing of the item."""
+        """The call and its tool message; None if the item is not part of the prompt."""
         if item["type"] == "mcp_call":
-            if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and it did not run
+            if item.get("status") == "incomplete":  # cut off: its arguments are not valid JSON, and it did not run
                 return None
             return self._call(item), self._result(item, outcome_text(item))
-        if item["id"] in self.consent.ran:  # the call's own item follows
+        if item["id"] in self.consent.ran:  # the call has an item of its own
             return None
         return self._call(item), self.results.get(item["id"]) or self._result(item, self._refusal(item["id"]))
 
@@ -39,12 +39,12 @@ class ServedCalls:
 
     def _refusal(self, id: str) -> str:
         answer = self.consent.answers.get(id)
-        if answer is None or answer["approve"]:  # which is about to run, or never came to it
+        if answer is None or answer["approve"]:  # it is about to run, or was never run
             return UNANSWERED
         return f"{DECLINED} {answer['reason']}" if answer.get("reason") else DECLINED
 
     def _shown(self, item: Json) -> str:
-        """As the model knows the tool now, or else as its server does."""
+        """The name that the model knows the tool by now, or else the server's."""
         tool = self.toolset.find(item["server_label"], item["name"]) if self.toolset else None
         return tool.shown if tool else item["name"]
 
@@ -55,14 +55,13 @@ ROLES = {"developer": "system"}
 def chat_messages(
     instructions: str | None, items: Sequence[Json], earlier: int = 0, served: ServedCalls | None = None
 ) -> list[Json]:
-    """What a model thought and called belongs to one message with what it said, as templates have it.
+    """A model's reasoning, text and calls form one message, as templates expect.
 
-    `earlier`: how many of the items are of the conversation that goes on, and not of the request's own input.
-    `served`: what is known of the calls of servers' tools.
+    `earlier`: how many of the items precede the request's own input.
     """
     served = served or ServedCalls()
     messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
-    reasoning = ""  # before the message or the call that it led to
+    reasoning = ""  # before the message or the call that it belongs to
     for number, item in enumerate(items, -earlier):
         match item["type"]:
             case "reasoning":
@@ -76,13 +75,13 @@ def chat_messages(
             case "mcp_list_tools" | "mcp_approval_response":
                 continue
             case "mcp_call" | "mcp_approval_request":
-                if (told := served.messages(item)) is None:
+                if (messages_of_call := served.messages(item)) is None:
                     continue
-                call, result = told
+                call, result = messages_of_call
                 _add_call(messages, call, reasoning)
                 messages.append(result)
             case "function_call":
-                if item.get("status") == "incomplete":  # cut off: its arguments are no JSON, and nobody ran it
+                if item.get("status") == "incomplete":  # cut off: its arguments are not valid JSON, and it did not run
                     continue
                 _add_call(messages, tool_call_entry(item["call_id"], item["name"], item["arguments"]), reasoning)
             case "function_call_output":
@@ -95,7 +94,7 @@ def chat_messages(
 
 
 def _add_call(messages: list[Json], call: Json, reasoning: str) -> None:
-    """To the message that it belongs to; new thoughts begin a new one."""
+    """Add the call to the last assistant message; reasoning begins a new one."""
     if reasoning or not messages or messages[-1]["role"] != "assistant":
         messages.append({"role": "assistant", "content": ""})
     messages[-1].setdefault("tool_calls", []).append(call)
@@ -104,7 +103,7 @@ def _add_call(messages: list[Json], call: Json, reasoning: str) -> None:
 
 
 def _path(number: int, name: str) -> str:
-    """Of what is in an item; what the conversation has from before has no place in the request."""
+    """The path of an item's field; "" for items that are not in the request."""
     return f"input[{number}].{name}" if number >= 0 else ""
 
 
@@ -116,5 +115,5 @@ def piece(part: Json, path: str) -> str | ImageSource:
 
 
 def reasoning_text(item: Json) -> str:
-    """The thoughts themselves where they are there, or else their summary."""
+    """The reasoning itself, or its summary if the item has only that."""
     return "\n".join(part["text"] for part in item.get("content") or item["summary"])

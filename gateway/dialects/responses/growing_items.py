@@ -93,7 +93,7 @@ class MCPState(PlacedEvent):
 
 
 class ItemDraft:
-    """What every kind has in common."""
+    """The base of every kind of item."""
 
     def __init__(self, kind: str, response_id: str, index: int, facts: Json) -> None:
         self.item: Json = {
@@ -183,7 +183,7 @@ class CallDraft(ItemDraft):
 
 
 class ServerCallDraft(ItemDraft):
-    """A call of a server's tool, from its first word to its outcome."""
+    """A call of a server's tool, from its first token to its outcome."""
 
     def __init__(self, response_id: str, index: int, begun: HostedCallBegun, approval_request_id: str | None) -> None:
         facts = {
@@ -207,17 +207,17 @@ class ServerCallDraft(ItemDraft):
         return [self._event("mcp_call_arguments.done", arguments=arguments)]
 
     def end(self, ended: HostedCallEnded) -> list[Json]:
-        """One that never ran was cut off by the answer's end."""
+        """A call that did not run was cut off by the end of the answer."""
         if self.item["status"] == "calling":
-            told, status = [], "failed" if ended.failure is not None else "completed"
+            events, status = [], "failed" if ended.failure is not None else "completed"
         else:
-            told, status = self.run(ended.arguments), "incomplete"
+            events, status = self.run(ended.arguments), "incomplete"
         self.item |= {**outcome(ended), "status": status}
-        return [*told, self._event(f"mcp_call.{'completed' if status == 'completed' else 'failed'}"), self._done()]
+        return [*events, self._event(f"mcp_call.{'completed' if status == 'completed' else 'failed'}"), self._done()]
 
 
 class ListDraft(ItemDraft):
-    """What a server offers. It is known before the response begins."""
+    """The list of a server's tools, which is known before the response begins."""
 
     def __init__(self, response_id: str, index: int, listing: ServerListing) -> None:
         super().__init__("mcp_list_tools", response_id, index, {"server_label": listing.use.server.label, "tools": []})
@@ -231,7 +231,7 @@ class ListDraft(ItemDraft):
 
 
 class ApprovalDraft(ItemDraft):
-    """A call that waits for the client's consent."""
+    """A call that waits for the client's approval."""
 
     def __init__(self, response_id: str, index: int, wanted: ApprovalWanted) -> None:
         facts = {"server_label": wanted.tool.label, "name": wanted.tool.name, "arguments": wanted.arguments}

@@ -1,4 +1,4 @@
-"""Calls of MCP servers' tools as items: the lists of tools, the outcomes, and the consent that calls wait for. Pure."""
+"""Calls of MCP servers' tools as items: lists of tools, outcomes, and approvals. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from gateway.core.events import HostedCallEnded
 from gateway.core.hosted_tool import ToolImage, ToolOutput
 from gateway.tools.loop.toolset import HostedCall, ServerListing, Toolset
 
-NO_REPLY = -32000  # a code that JSON-RPC leaves to servers: of all failures that no tool has told of
+NO_REPLY = -32000  # JSON-RPC's first code for servers: of every failure that no tool reported
 IMAGE = "[An image, which the item does not keep.]"
 
 
 def listed_tools(listing: ServerListing) -> list[Json]:
-    """As far as the request allows them."""
+    """The tools that the request allows."""
     return [
         {
             "name": tool.name,
@@ -28,10 +28,10 @@ def listed_tools(listing: ServerListing) -> list[Json]:
     ]
 
 
-def untold_listings(listings: Sequence[ServerListing], items: Sequence[Json]) -> list[ServerListing]:
-    """Those that the conversation does not tell of already, with the same tools."""
-    told = {item["server_label"]: item["tools"] for item in items if item["type"] == "mcp_list_tools"}
-    return [listing for listing in listings if told.get(listing.use.server.label) != listed_tools(listing)]
+def new_listings(listings: Sequence[ServerListing], items: Sequence[Json]) -> list[ServerListing]:
+    """The listings that the conversation does not contain yet, with the same tools."""
+    known = {item["server_label"]: item["tools"] for item in items if item["type"] == "mcp_list_tools"}
+    return [listing for listing in listings if known.get(listing.use.server.label) != listed_tools(listing)]
 
 
 def output_text(output: ToolOutput) -> str:
@@ -39,7 +39,7 @@ def output_text(output: ToolOutput) -> str:
 
 
 def outcome(ended: HostedCallEnded) -> Json:
-    """The output or the error of an item."""
+    """An item's output and error, one of which is null."""
     if ended.output is None:
         return {"output": None, "error": protocol_error(ended.error)}
     text = output_text(ended.output)
@@ -49,17 +49,17 @@ def outcome(ended: HostedCallEnded) -> Json:
 
 
 def protocol_error(message: str) -> Json:
-    """Of a call that never got to its tool, or whose reply did not come."""
+    """The error of a call that did not reach its tool, or whose reply did not arrive."""
     return {"type": "mcp_protocol_error", "code": NO_REPLY, "message": message}
 
 
 def execution_error(text: str) -> Json:
-    """In the tool's own judgement."""
+    """An error that the tool reported."""
     return {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": text}]}
 
 
 def outcome_text(item: Json) -> str:
-    """What the model reads of a call's item: what it read when the call had ended, but for images."""
+    """A call's outcome in the prompt: what the model read when the call ended, without images."""
     error = item.get("error")
     if error is None:
         return item.get("output") or ""
@@ -69,7 +69,7 @@ def outcome_text(item: Json) -> str:
 
 
 def _texts(content: object) -> list[str]:
-    """Of MCP's content, or of whatever else a client calls an error's content."""
+    """The texts of MCP's content, or of any other JSON that a client sends as an error's content."""
     if isinstance(content, str):
         return [content]
     if not isinstance(content, list):
@@ -80,10 +80,10 @@ def _texts(content: object) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """By ids of the items that asked for it.
+    """Approvals in a conversation, by ids of the approval requests.
 
-    `answers`: the items that answer them. `ran`: those whose call has an item of its own. `due`: those whose call
-    is to run now, in the order in which they asked, with the place of the answer in the request.
+    `answers`: the approval responses. `ran`: requests whose call has an item of its own. `due`: requests whose call
+    is to run now, in order, each with the path of its approval in the request.
     """
 
     answers: Mapping[str, Json] = field(default_factory=dict)
@@ -92,47 +92,45 @@ class Consent:
 
 
 def read_consent(items: Sequence[Json], earlier: int = 0) -> Consent:
-    """`earlier`: how many of the items are of the conversation that goes on. InvalidRequest.
+    """`earlier`: how many of the items precede the request's own input. Raises InvalidRequest.
 
-    What this request's own input agrees to runs, unless the input has the call's item as well: then it is a
-    conversation that its client keeps, and the call a thing of the past.
+    Calls that the request's own input approves are due, unless it also has the call's item: then the client keeps
+    the conversation itself, and the call has run already.
     """
-    asked: dict[str, Json] = {}
+    requests: dict[str, Json] = {}
     answers: dict[str, Json] = {}
-    places: dict[str, str] = {}  # of this request's answers
+    places: dict[str, str] = {}  # paths of the approvals in this request
     ran: set[str] = set()
     for number, item in enumerate(items, -earlier):
         match item["type"]:
             case "mcp_approval_request":
-                asked[item["id"]] = item
+                requests[item["id"]] = item
             case "mcp_call" if item.get("approval_request_id"):
                 ran.add(item["approval_request_id"])
             case "mcp_approval_response":
                 id = item["approval_request_id"]
                 if number >= 0:
                     places[id] = f"input[{number}].approval_request_id"
-                    _refuse_stray(id, places[id], asked, {*answers, *ran})
+                    _reject_stray(id, places[id], requests, {*answers, *ran})
                 answers[id] = item
-    due = {id: (item, places[id]) for id, item in asked.items() if id in places and id not in ran}
+    due = {id: (item, places[id]) for id, item in requests.items() if id in places and id not in ran}
     return Consent(answers, frozenset(ran), {id: each for id, each in due.items() if answers[id]["approve"]})
 
 
-def _refuse_stray(id: str, path: str, asked: Mapping[str, Json], answered: set[str]) -> None:
-    if id not in asked:
-        raise InvalidRequest(f'{path}: the conversation has no approval request "{id}" before it', param=path)
+def _reject_stray(id: str, path: str, requests: Mapping[str, Json], answered: set[str]) -> None:
+    if id not in requests:
+        raise InvalidRequest(f'{path}: the conversation has no earlier approval request "{id}"', param=path)
     if id in answered:
         raise InvalidRequest(f'{path}: "{id}" has been answered already', param=path)
 
 
 def approved_calls(consent: Consent, toolset: Toolset | None) -> list[HostedCall]:
-    """Exactly what was asked for; InvalidRequest where this request's servers have no such tool."""
+    """The calls that are due. Raises InvalidRequest if this request's servers have no such tool."""
     calls: list[HostedCall] = []
     for number, (id, (item, path)) in enumerate(consent.due.items()):
         label, name = item["server_label"], item["name"]
         tool = toolset.find(label, name) if toolset else None
         if tool is None:
-            raise InvalidRequest(
-                f'{path}: the tools of this request have no "{name[:64]}" of a server "{label}" to run', param=path
-            )
+            raise InvalidRequest(f'{path}: this request has no tool "{name[:64]}" of a server "{label}"', param=path)
         calls.append(HostedCall(number, id, tool, item["arguments"]))
     return calls

@@ -1,4 +1,4 @@
-"""The items of a response's input, as clients write them."""
+"""The items of a response's input, as clients send them."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,14 +18,14 @@ ServerToolName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Part(Body):
-    """Of a message's content, of reasoning, of what a function returned. Which types there may be, its place says."""
+    """A part of a message, of reasoning, or of a function's output, each of which allows types of its own."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
     image_url: str | None = Field(None, description="http, https, or a data URL in base64.")
-    detail: str | None = Field(None, description="Ignored: how an image becomes tokens is the model's to say.")
-    file_id: str | None = Field(None, description="Refused: there are no files stored here.")
+    detail: str | None = Field(None, description="Ignored: the model determines how many tokens an image has.")
+    file_id: str | None = Field(None, description="Not supported: files are not stored.")
 
 
 def _text_or_list(value: Any) -> str:
@@ -76,7 +76,7 @@ class ReasoningItem(Body):
 
 
 class ToolFailure(Body):
-    """Why a call of a server's tool came to nothing; which fields there are, its type says."""
+    """Why a call of a server's tool failed; the fields depend on the type."""
 
     type: Literal["mcp_protocol_error", "mcp_tool_execution_error", "http_error"]
     code: int | None = None
@@ -113,7 +113,7 @@ class ListedTool(Body):
 
 
 class MCPListItem(Body):
-    """Kept, and not shown to the model."""
+    """Stored, but not part of the prompt."""
 
     type: Literal["mcp_list_tools"]
     id: Id | None = None
@@ -143,7 +143,7 @@ class ItemReference(Body):
 
 
 class OtherItem(Body):
-    """Of a type that is refused by name."""
+    """An item of an unsupported type, which the error names."""
 
     type: str
 
@@ -155,7 +155,7 @@ ITEM_TYPES = frozenset(
 
 
 def _item_kind(value: Any) -> str:
-    """The type may be left out of messages and references."""
+    """Messages and references may omit their type."""
     if not isinstance(value, dict):
         return "(neither)"
     kind = value.get("type")

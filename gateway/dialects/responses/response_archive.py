@@ -1,4 +1,4 @@
-"""The stored responses, as the dialect uses them: continued, kept, listed."""
+"""Stored responses: storing, retrieving and continuing them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from gateway.dialects.responses.stored_items import referenced_ids
 from gateway.fleet.registry_client import ResponseStore
 
 CONTINUABLE = ("completed", "incomplete")
-MOST_REFERENCED = 64  # stored responses that one input refers to
+MOST_REFERENCED = 64  # stored responses that one input may refer to
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
+    """A stored response, and the items of its request's own input."""
+
     response: Json
     items: list[Json]
 
@@ -44,13 +46,16 @@ def read_record(body: bytes) -> Record:
 
 
 class Archive:
-    """Translates between stored bytes and turns. Unavailable when the registry is away."""
+    """Translates between stored bytes and turns. Raises Unavailable without a connection to the registry."""
 
     def __init__(self, stored: ResponseStore) -> None:
         self._stored = stored
 
     async def earlier(self, previous_id: str | None, owner: str) -> list[Json]:
-        """Every item of the conversation that goes on, the oldest first. PreviousResponseNotFound, InvalidRequest."""
+        """Every item of the conversation that is continued, the oldest first.
+
+        Raises PreviousResponseNotFound and InvalidRequest.
+        """
         if previous_id is None:
             return []
         try:
@@ -60,29 +65,29 @@ class Archive:
         status = records[-1].response["status"]
         if status not in CONTINUABLE:
             raise InvalidRequest(
-                f"previous_response_id: this response is {status}; only a finished one can be continued",
+                f"previous_response_id: the response is {status}; only a finished response can be continued",
                 param="previous_response_id",
             )
         return _items(records)
 
     async def referenced(self, given: Input, owner: str) -> dict[str, Json]:
-        """The items that the input refers to, as far as they are there, by id."""
+        """The existing items that the input refers to, by id. Raises InvalidRequest if there are too many."""
         ids = dict.fromkeys(found for id in referenced_ids(given) if (found := response_of(id)))
         if len(ids) > MOST_REFERENCED:
-            raise InvalidRequest(f"input: refers to items of more than {MOST_REFERENCED} responses", param="input")
+            raise InvalidRequest(f"input: must refer to items of at most {MOST_REFERENCED} responses", param="input")
         items: dict[str, Json] = {}
         for id in ids:
             try:
                 record = await self.get(id, owner)
             except ResponseNotFound:
-                continue  # who uses the items names the one that is missing
+                continue  # reported where the missing item is used
             items |= {item["id"]: item for item in record.all_items}
         return items
 
     async def keep(self, turn: Turn, response: Json) -> Json:
-        """The finished response as its client is to get it: its `store` says whether it was stored.
+        """The finished response for its client, whose `store` reports whether it was stored.
 
-        An answer is worth more than its record: one that cannot be stored is given all the same.
+        A response that cannot be stored is returned all the same: the answer is worth more than its record.
         """
         if not turn.stored:
             return response
@@ -94,7 +99,7 @@ class Archive:
         return response
 
     async def put(self, turn: Turn, response: Json) -> None:
-        """Written when this returns."""
+        """The response is stored when this returns."""
         await self._stored.put(
             turn.id,
             turn.owner,
@@ -104,15 +109,15 @@ class Archive:
         )
 
     async def get(self, id: str, owner: str) -> Record:
-        """ResponseNotFound."""
+        """Raises ResponseNotFound."""
         return read_record((await self._stored.get(id, owner)).body)
 
     async def delete(self, id: str, owner: str) -> None:
-        """ResponseNotFound."""
+        """Raises ResponseNotFound."""
         await self._stored.delete(id, owner)
 
     async def input_of(self, id: str, owner: str) -> list[Json]:
-        """Every item that the response was an answer to, the oldest first. ResponseNotFound."""
+        """Every item that the response answered, the oldest first. Raises ResponseNotFound."""
         *earlier, last = await self._conversation(id, owner)
         return [*_items(earlier), *last.items]
 

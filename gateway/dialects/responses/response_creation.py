@@ -1,4 +1,4 @@
-"""From a body to its turn, and from a turn to the answer that is on its way."""
+"""From a body to its turn, and from the turn to an answer that has begun."""
 
 import time
 
@@ -11,7 +11,7 @@ from gateway.dialects.responses.response_turn import (
     Turn,
     make_turn,
     own_functions,
-    refuse_contradictions,
+    reject_contradictions,
     requested_servers,
     uses_servers,
 )
@@ -21,8 +21,8 @@ from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.toolset import Toolset
 
 
-class Answers:
-    """For whoever waits for a response, and for those that nobody waits for."""
+class ResponseCreator:
+    """Creates the responses that clients wait for, and those in the background."""
 
     def __init__(self, inference: Inference, host: ToolHost, archive: Archive) -> None:
         self._inference = inference
@@ -30,10 +30,11 @@ class Answers:
         self._archive = archive
 
     async def turn(self, body: ResponseBody, owner: str) -> Turn:
-        """What the body asks for, with the conversation that it goes on from and the tools that its servers offer;
-        raises what stands against it.
+        """The request with the conversation that it continues and the tools of its servers.
+
+        Raises InvalidRequest, UnsupportedField, PreviousResponseNotFound and errors of the MCP servers.
         """
-        refuse_contradictions(body)
+        reject_contradictions(body)
         earlier = await self._archive.earlier(body.previous_response_id, owner)
         response_id = new_response_id()
         items = input_items(body.input, response_id, await self._archive.referenced(body.input, owner))
@@ -42,9 +43,9 @@ class Answers:
         return make_turn(response_id, owner, body, items, earlier, consent, toolset, int(time.time()))
 
     async def start(self, turn: Turn, origin: Origin, account: Account, *, whole: bool = False) -> Answering:
-        """An answer that a worker has accepted, for the caller to close; the approved calls have run.
+        """An answer that a worker has accepted, after the approved calls have run. The caller closes it.
 
-        `whole`: the client gets everything at the end.
+        `whole`: the client receives the whole response at the end.
         """
         if turn.toolset is None:
             return await self._inference.start(turn.call, origin, account)

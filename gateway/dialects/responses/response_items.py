@@ -36,7 +36,7 @@ def output_item_id(response_id: str, kind: str, number: int) -> str:
 
 
 def response_of(item_id: str) -> str | None:
-    """The id of the response that has this item; None when this server did not make the id."""
+    """The id of the response that has this item; None if this server did not create the id."""
     found = ITEM_ID.fullmatch(item_id)
     return f"resp_{found[1]}" if found else None
 
@@ -111,7 +111,7 @@ class FunctionCallOutputReply(TypedDict):
 
 
 class ProtocolError(TypedDict):
-    """The call never got to its tool, or its reply did not come."""
+    """The call did not reach its tool, or no reply arrived."""
 
     type: Literal["mcp_protocol_error", "http_error"]
     code: int
@@ -119,14 +119,14 @@ class ProtocolError(TypedDict):
 
 
 class ExecutionError(TypedDict):
-    """The tool says that it failed."""
+    """The tool reported an error."""
 
     type: Literal["mcp_tool_execution_error"]
     content: Annotated[Any, Field(description="MCP's content.")]
 
 
 class MCPCallReply(TypedDict):
-    """A call of an MCP server's tool, which the gateway has run."""
+    """A call of an MCP server's tool, run by the gateway."""
 
     id: str
     type: Literal["mcp_call"]
@@ -147,7 +147,7 @@ class MCPToolReply(TypedDict):
 
 
 class MCPListReply(TypedDict):
-    """What a server offers, as far as the request allows it."""
+    """The tools of a server that the request allows."""
 
     id: str
     type: Literal["mcp_list_tools"]
@@ -156,7 +156,7 @@ class MCPListReply(TypedDict):
 
 
 class ApprovalRequestReply(TypedDict):
-    """A call that does not run unless the next request agrees to it."""
+    """A call that runs only if a later request approves it."""
 
     id: str
     type: Literal["mcp_approval_request"]

@@ -1,4 +1,4 @@
-"""The response object, as OpenAI's clients know it. Pure."""
+"""The response object: its type, and what builds it. Pure."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ def unfinished_response(turn: Turn, model: str, status: str, settings: Effective
 
 
 def finished_response(turn: Turn, generation: Answering, output: Sequence[Json]) -> Json:
-    """Of a generation whose one choice has ended."""
+    """Of a generation whose only choice has ended."""
     status, details = ending(generation.ends[0])
     return _response(
         turn,
@@ -116,14 +116,14 @@ def cancelled_response(turn: Turn, model: str) -> Json:
 
 
 def ending(finished: Finished) -> tuple[str, Json | None]:
-    """The status, and what is missing."""
+    """The status, and the incomplete_details."""
     if finished.reason in CUT_OFF:
         return "incomplete", {"reason": "max_output_tokens"}
     return "completed", None
 
 
 def error_object(error: AtelierError) -> Json:
-    """OpenAI's codes say little here: ours is the type."""
+    """OpenAI's code, and LM Atelier's finer one as the type."""
     code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
     return {"code": code, "message": error.message, "type": error.code, "param": error.param}
 
@@ -164,18 +164,18 @@ def _response(
         "usage": usage,
         "store": turn.stored,
         **_sampling(turn.body, settings),
-        **_asked(turn.body),
+        **_repeated(turn.body),
     }
 
 
 def _sampling(body: ResponseBody, settings: Effective | None) -> Json:
-    """As they hold where that is known, otherwise as they were asked for."""
+    """The effective values, or the requested ones until those are known."""
     values: Mapping[str, Any] = settings.values if settings is not None else {}
     return {name: values[name].value if name in values else getattr(body, name) for name in ("temperature", "top_p")}
 
 
-def _asked(body: ResponseBody) -> Json:
-    """What the response repeats of its request."""
+def _repeated(body: ResponseBody) -> Json:
+    """The fields that the response repeats from its request."""
     reasoning = body.reasoning
     return {
         "instructions": body.instructions,
@@ -201,16 +201,14 @@ def _asked(body: ResponseBody) -> Json:
 
 
 def _text(body: ResponseBody) -> Json:
-    given = body.text.format if body.text else None
-    told: Json = {"type": "text"}
-    if given is not None:
-        told = {"type": given.type}
-    if given is not None and given.type == "json_schema":
-        told |= {
-            "name": given.name or "answer",
-            "description": given.description,
-            "schema": given.schema_,
-            "strict": given.strict,
+    requested = body.text.format if body.text else None
+    format: Json = {"type": requested.type if requested else "text"}
+    if requested is not None and requested.type == "json_schema":
+        format |= {
+            "name": requested.name or "answer",
+            "description": requested.description,
+            "schema": requested.schema_,
+            "strict": requested.strict,
         }
     verbosity = body.text.verbosity if body.text else None
-    return {"format": told, "verbosity": verbosity or "medium"}
+    return {"format": format, "verbosity": verbosity or "medium"}

@@ -14,7 +14,7 @@ from gateway.dialects.openai.chat_prompt import effort_arguments
 from gateway.dialects.openai.mcp_tool import MCPTool, requested_server, server_entries
 from gateway.dialects.openai.openai_calls import SETTINGS
 from gateway.dialects.responses.conversation_prompt import ServedCalls, chat_messages
-from gateway.dialects.responses.hosted_call_items import Consent, approved_calls, untold_listings
+from gateway.dialects.responses.hosted_call_items import Consent, approved_calls, new_listings
 from gateway.dialects.responses.responses_requests import (
     AllowedFunctions,
     ChosenServer,
@@ -44,14 +44,15 @@ def requested_servers(body: ResponseBody) -> list[RequestedServer]:
 
 
 def usual_approval(tool: MCPTool) -> str:
-    """Servers that the request brings ask for consent unless it says otherwise, as OpenAI has it; the operator's
-    where it says so, or mcp.json does.
+    """The default of require_approval: always, as OpenAI has it, for servers that the request names by URL.
+
+    The operator's servers need approval only if the request or mcp.json says so.
     """
     return "never" if tool.server_url is None else "always"
 
 
 def own_functions(body: ResponseBody) -> list[Tool]:
-    """Those that the client runs. InvalidRequest, UnsupportedField name the tool at fault."""
+    """The tools that the client runs. Raises InvalidRequest and UnsupportedField with the tool at fault."""
     tools = {
         number: _tool(entry, f"tools[{number}]")
         for number, entry in enumerate(body.tools or [])
@@ -62,7 +63,7 @@ def own_functions(body: ResponseBody) -> list[Tool]:
 
 
 def response_tools(body: ResponseBody, toolset: Toolset | None = None) -> Tools | None:
-    """None where nothing is to be called. `toolset`: of the MCP servers that the body names."""
+    """The tools that the model may call, or None. `toolset`: the tools of the MCP servers that the body names."""
     tools = own_functions(body) + (toolset.definitions() if toolset else [])
     one = body.parallel_tool_calls is False
     match body.tool_choice:
@@ -100,11 +101,11 @@ def _allowed_names(choice: AllowedFunctions, tools: Sequence[Tool], toolset: Too
 
 
 def _server_tools(toolset: Toolset | None, label: str, name: str | None, path: str) -> list[str]:
-    """What the model is shown them as: the one that is named, or all; never none."""
+    """The names that the model knows a server's tools by: of the named tool, or of all; at least one."""
     found = toolset.of_server(label) if toolset else []
     if not found:
         param = f"{path}.server_label"
-        raise InvalidRequest(f'{param}: no MCP server "{quoted_label(label)}" offers a tool here', param=param)
+        raise InvalidRequest(f'{param}: the request has no tools of an MCP server "{quoted_label(label)}"', param=param)
     if name is not None:
         found = [each for each in found if each.name == name]
         require_tool([Tool(each.name) for each in found], name, f"{path}.name")
@@ -114,16 +115,16 @@ def _server_tools(toolset: Toolset | None, label: str, name: str | None, path: s
 def _tool(entry: FunctionTool | OtherTool, path: str) -> Tool:
     if isinstance(entry, OtherTool):
         raise UnsupportedField(
-            f'{path}.type: tools of type "{entry.type[:40]}" are not supported; functions and MCP servers are',
+            f'{path}.type: tools of type "{entry.type[:40]}" are not supported; send functions or MCP servers',
             param=f"{path}.type",
         )
     tool = function_tool(entry, path)
-    json_bytes(entry.parameters or {}, f"{path}.parameters")  # the response repeats them
+    json_bytes(entry.parameters or {}, f"{path}.parameters")  # which the response repeats
     return tool
 
 
 def tool_objects(body: ResponseBody) -> list[Json]:
-    """As they are told in the response, and stored with it."""
+    """The tools as the response repeats and stores them."""
     return [
         _server_object(tool) if isinstance(tool, MCPTool) else _function_object(tool)
         for tool in body.tools or []
@@ -142,20 +143,20 @@ def _function_object(tool: FunctionTool) -> Json:
 
 
 def _server_object(tool: MCPTool) -> Json:
-    """Without what may be secret: headers, the token, and where the URL leads on its host."""
+    """Without anything that may be secret: headers, the token, and the URL's path and query."""
     asked = tool.model_dump(include={"allowed_tools", "require_approval"}, exclude_none=True)
     return {
         "type": "mcp",
         "server_label": tool.server_label,
-        "server_url": None if tool.server_url is None else told_url(tool.server_url),
+        "server_url": None if tool.server_url is None else redacted_url(tool.server_url),
         "server_description": tool.server_description,
         "allowed_tools": asked.get("allowed_tools"),
         "require_approval": asked.get("require_approval", usual_approval(tool)),
     }
 
 
-def told_url(url: str) -> str:
-    """The host alone: a path, a query and a user's name may hold keys."""
+def redacted_url(url: str) -> str:
+    """The scheme and the host only: paths, queries and user names may contain keys."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -173,40 +174,40 @@ def choice_object(body: ResponseBody) -> str | Json:
         case str(word):
             return word
         case choice:
-            told: Json = choice.model_dump(exclude_none=True)
-            return told
+            chosen: Json = choice.model_dump(exclude_none=True)
+            return chosen
 
 
 LOGPROBS = "message.output_text.logprobs"  # in `include`
 OVERFLOW = {"auto": "rollingWindow", "disabled": "stopAtLimit"}
-REFUSED = {
+UNSUPPORTED = {
     "conversation": "not supported; previous_response_id continues a conversation.",
-    "prompt": "there are no prompts stored here; a preset can hold a system prompt.",
-    "moderation": "nothing is moderated here; leave it out.",
+    "prompt": "prompts are not stored; use a preset for a system prompt.",
+    "moderation": "not supported; omit it.",
 }
 
 
-def refuse_contradictions(body: ResponseBody) -> None:
-    for name, reason in REFUSED.items():
+def reject_contradictions(body: ResponseBody) -> None:
+    for name, reason in UNSUPPORTED.items():
         if getattr(body, name) is not None:
             raise UnsupportedField(f"{name}: {reason}", param=name)
     if body.background and body.store is False:
-        raise InvalidRequest("store: a response in the background has to be stored", param="store")
+        raise InvalidRequest("store: must not be false for a response in the background", param="store")
     if body.background and body.stream:
-        raise UnsupportedField("stream: not supported together with background; leave one out.", param="stream")
+        raise UnsupportedField("stream: cannot be combined with background; omit one.", param="stream")
 
 
 def response_call(
     body: ResponseBody, items: Sequence[Json], earlier: Sequence[Json] = (), served: ServedCalls | None = None
 ) -> Call:
-    """`items`: of the request's own input. `earlier`: of the conversation that goes on, the oldest first.
+    """`items`: of the request's own input. `earlier`: of the conversation that it continues, the oldest first.
 
     `served`: what is known of the calls of servers' tools in them.
     """
     served = served or ServedCalls()
     messages = chat_messages(body.instructions, [*earlier, *items], len(earlier), served)
     if not messages:
-        raise InvalidRequest("input: there is nothing to answer", param="input")
+        raise InvalidRequest("input: must not be empty if there are no instructions", param="input")
     return Call(
         model=body.model,
         prompts=[Chat.of(messages)],
@@ -243,7 +244,10 @@ def format_constraint(asked: TextFormat | None) -> Constraint | None:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """`items`: of its own input, without what it continues. `toolset`: None where it names no MCP servers."""
+    """One request. `items`: of its own input, without the conversation that it continues.
+
+    `toolset`: None if the body names no MCP servers. `approved`: run before the model's turn.
+    """
 
     id: str
     owner: str
@@ -254,20 +258,20 @@ class Turn:
     earlier: Sequence[Json] = ()
     consent: Consent = field(default_factory=Consent)
     toolset: Toolset | None = None
-    approved: Sequence[HostedCall] = ()  # that run before all else
+    approved: Sequence[HostedCall] = ()
 
     @property
     def stored(self) -> bool:
-        """Whether it is to be."""
+        """Whether the response is to be stored."""
         return self.body.store is not False
 
     @property
     def listings(self) -> Sequence[ServerListing]:
-        """Of the servers that the response has to tell of."""
-        return untold_listings(self.toolset.listings, [*self.earlier, *self.items]) if self.toolset else []
+        """The servers whose tools the response has to list."""
+        return new_listings(self.toolset.listings, [*self.earlier, *self.items]) if self.toolset else []
 
     def resumed(self, results: Sequence[Json]) -> Call:
-        """The call, with the tool messages of the approved calls in their places."""
+        """The call, with the results of the approved calls in their places."""
         served = ServedCalls(self.consent, self.toolset, {each["tool_call_id"]: each for each in results})
         return response_call(self.body, self.items, self.earlier, served)
 
@@ -282,7 +286,7 @@ def make_turn(
     toolset: Toolset | None,
     created_at: int,
 ) -> Turn:
-    """Raises what stands against it."""
+    """Raises InvalidRequest and UnsupportedField."""
     approved = approved_calls(consent, toolset)
     call = response_call(body, items, earlier, ServedCalls(consent, toolset))
     return Turn(id, owner, body, items, call, created_at, earlier, consent, toolset, approved)

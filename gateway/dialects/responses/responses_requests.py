@@ -12,7 +12,7 @@ from gateway.dialects.openai.mcp_tool import Label, MCPTool
 from gateway.dialects.responses.item_requests import Input, ServerToolName
 
 MOST_TOOLS = 512
-MAX_TOKENS = "max_tokens"  # has another name here
+MAX_TOKENS = "max_tokens"  # max_output_tokens here
 
 Sampling = fields_model(
     "ResponseSampling",
@@ -31,11 +31,11 @@ class FunctionTool(Body):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments, an object.")
-    strict: bool | None = Field(None, description="Refuse a schema that cannot be enforced whole.")
+    strict: bool | None = Field(None, description="Reject a schema that cannot be enforced completely.")
 
 
 class OtherTool(Body):
-    """One that the server would run itself: refused by name."""
+    """A tool of an unsupported type, which the error names."""
 
     type: str
 
@@ -61,7 +61,7 @@ class NamedFunction(Body):
 
 
 class ChosenServer(Body):
-    """One of a server's tools has to be called: the one that is named, or any."""
+    """One of a server's tools must be called: the named one, or any."""
 
     type: Literal["mcp"]
     server_label: Label
@@ -69,7 +69,7 @@ class ChosenServer(Body):
 
 
 class ToolReference(Body):
-    """A function by its name, or a server's tools by its label: all of them where no name says which."""
+    """A function by its name, or a server's tool by label and name; without a name all of its tools."""
 
     type: str
     name: str | None = None
@@ -119,7 +119,7 @@ class TextSettings(Body):
 
 class ReasoningSettings(Body):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        None, description="Given to the chat template, with enable_thinking: false for none, true otherwise."
+        None, description="Passed to the chat template, with enable_thinking: false for none, true otherwise."
     )
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
@@ -133,24 +133,26 @@ Metadata = Annotated[
 class ResponseBody(Sampling, ServingFields):  # type: ignore[misc, valid-type]
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
     input: Input
-    instructions: str | None = Field(None, description="A system message for this response alone.")
-    previous_response_id: str | None = Field(None, description="The stored response that this one goes on from.")
-    store: bool | None = Field(None, description="Keep the response, so that it can be got and continued; true unset.")
+    instructions: str | None = Field(None, description="A system message for this response only.")
+    previous_response_id: str | None = Field(None, description="The stored response that this one continues.")
+    store: bool | None = Field(
+        None, description="Store the response, so that it can be retrieved and continued. Default: true."
+    )
     stream: bool | None = None
-    background: bool | None = Field(None, description="Return at once; the response is to be asked for later.")
+    background: bool | None = Field(None, description="Return at once; the response can be retrieved later.")
 
     tools: Annotated[list[ToolEntry], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Choice | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Of servers' tools, in this response; beyond it the model has to answer without."
+        None, description="Maximum calls of servers' tools in this response; after that the model answers without them."
     )
 
     text: TextSettings | None = None
     reasoning: ReasoningSettings | None = None
     max_output_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     truncation: Literal["auto", "disabled"] | None = Field(
-        None, description="auto: the oldest messages are left out of what does not fit."
+        None, description="auto: the oldest messages are dropped if the prompt does not fit."
     )
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     include: Annotated[list[str], Field(max_length=32)] | None = None
@@ -161,6 +163,6 @@ class ResponseBody(Sampling, ServingFields):  # type: ignore[misc, valid-type]
     prompt_cache_key: str | None = None
     service_tier: str | None = None
 
-    conversation: Any = Field(None, description="Refused: previous_response_id continues a conversation.")
-    prompt: Any = Field(None, description="Refused: there are no prompts stored here.")
-    moderation: Any = Field(None, description="Refused: nothing is moderated here.")
+    conversation: Any = Field(None, description="Not supported: use previous_response_id.")
+    prompt: Any = Field(None, description="Not supported.")
+    moderation: Any = Field(None, description="Not supported.")

@@ -1,4 +1,4 @@
-"""The routes of OpenAI's responses: parse, one call, render."""
+"""The routes of OpenAI's responses."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -14,7 +14,7 @@ from gateway.dialects.body import read_body
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.responses.background_responses import Background
 from gateway.dialects.responses.response_archive import Archive
-from gateway.dialects.responses.response_creation import Answers
+from gateway.dialects.responses.response_creation import ResponseCreator
 from gateway.dialects.responses.response_items import AnyItem
 from gateway.dialects.responses.response_object import ResponseObject
 from gateway.dialects.responses.response_turn import Turn
@@ -44,8 +44,8 @@ class DeletedResponse(TypedDict):
 class ResponseRoutes:
     tag: ClassVar[str] = "OpenAI's responses"
 
-    def __init__(self, answers: Answers, archive: Archive, background: Background) -> None:
-        self._answers = answers
+    def __init__(self, creator: ResponseCreator, archive: Archive, background: Background) -> None:
+        self._creator = creator
         self._archive = archive
         self._background = background
 
@@ -84,7 +84,7 @@ class ResponseRoutes:
                 query={
                     "limit": {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL_LIMIT},
                     "order": {"enum": ["asc", "desc"], "default": "desc"},
-                    "after": {"type": "string", "description": "Id of the item before the first one that is wanted."},
+                    "after": {"type": "string", "description": "Id of the item before the first one to return."},
                 },
                 reply=ItemList,
             ),
@@ -100,10 +100,10 @@ class ResponseRoutes:
     async def create(self, request: Request) -> Response:
         body = await read_body(request, ResponseBody)
         async with while_connected(request.receive):
-            turn = await self._answers.turn(body, owner_of(request))
+            turn = await self._creator.turn(body, owner_of(request))
             if body.background:
                 return json_response(await self._background.start(turn, origin_of(request)))
-            answer = await self._answers.start(turn, origin_of(request), account_of(request), whole=not body.stream)
+            answer = await self._creator.start(turn, origin_of(request), account_of(request), whole=not body.stream)
             if body.stream:
                 return ResponseStream(turn, answer, self._archive, answer_headers(request, answer))
             return await self._whole(request, turn, answer)
@@ -117,7 +117,7 @@ class ResponseRoutes:
 
     async def get(self, request: Request) -> Response:
         if request.query_params.get("stream") == "true":
-            raise UnsupportedField("stream: a stored response comes in one piece; leave it out.", param="stream")
+            raise UnsupportedField("stream: not supported for stored responses; omit it.", param="stream")
         return json_response(await self._background.look(request.path_params["id"], owner_of(request)))
 
     async def delete(self, request: Request) -> Response:
@@ -134,7 +134,7 @@ class ResponseRoutes:
 
 
 def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
-    """`items`: all, the oldest first. `query`: limit, order (desc unset), after. InvalidRequest names what is wrong."""
+    """A page of the list. `items`: all, the oldest first. `query`: limit, order and after. Raises InvalidRequest."""
     limit, order = _limit(query.get("limit")), query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise InvalidRequest('order: must be "asc" or "desc"', param="order")
@@ -164,4 +164,4 @@ def _start(ordered: Sequence[Json], after: str | None) -> int:
     for number, item in enumerate(ordered):
         if item["id"] == after:
             return number + 1
-    raise InvalidRequest(f'after: there is no item "{after[:100]}" in the list', param="after")
+    raise InvalidRequest(f'after: the list has no item "{after[:100]}"', param="after")

@@ -1,4 +1,4 @@
-"""A response as a stream: OpenAI's events, numbered, and each named in its frame."""
+"""A response as a stream of OpenAI's events: numbered, and each named in its frame."""
 
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -59,7 +59,7 @@ from gateway.dialects.responses.response_turn import Turn
 from gateway.http.server_sent_events import named_frame
 from gateway.tools.loop.toolset import ServerListing
 
-UNDER_WAY = ("in_progress", "calling")
+UNFINISHED_ITEMS = ("in_progress", "calling")
 LAST_EVENTS = {
     "completed": "response.completed",
     "incomplete": "response.incomplete",
@@ -96,14 +96,16 @@ ResponseEvent = TypeAliasType(
 
 
 class Output:
-    """The items so far; of those that are written the last may be open."""
+    """The output's items so far, and the events that report them.
+
+    Of the items that the model writes one is open at a time; an item of another kind closes it. Calls of servers' tools
+    stay open beside it while they run.
+    """
 
     def __init__(
         self, response_id: str, listings: Sequence[ServerListing] = (), approved: Collection[str] = ()
     ) -> None:
-        """`listings`: of the servers to tell of. `approved`: ids of the calls that a client has agreed to, which are
-        those of the items that asked for it.
-        """
+        """`listings`: of the servers whose tools are listed. `approved`: ids of the approved calls' requests."""
         self._response_id = response_id
         self._listings = [ListDraft(response_id, index, listing) for index, listing in enumerate(listings)]
         self._approved = approved
@@ -116,11 +118,11 @@ class Output:
         return [draft.item for draft in self._drafts]
 
     def begin(self) -> list[Json]:
-        """What the client gets before anything is written."""
+        """The events before any output."""
         return [event for draft in self._listings for event in draft.all()]
 
     def take(self, event: Event) -> list[Json]:
-        """What the client gets for it."""
+        """The events that report it."""
         match event:
             case Delta(_, text, logprobs):
                 return self._add_text(text, logprobs)
@@ -142,7 +144,7 @@ class Output:
         return []
 
     def end(self, status: str) -> list[Json]:
-        """An answer without a word is an empty message."""
+        """Output without items becomes an empty message."""
         if len(self._drafts) > len(self._listings):
             return self._close(status)
         return self._begin(MessageDraft(self._response_id, len(self._drafts))) + self._close(status)
@@ -185,12 +187,12 @@ class Output:
 
 
 def output_of(turn: Turn) -> Output:
-    """Of an answer that has yet to come."""
+    """The output of an answer that has not begun."""
     return Output(turn.id, turn.listings, {call.id for call in turn.approved})
 
 
 def collected_response(turn: Turn, generation: Answering, events: Iterable[Event]) -> Json:
-    """Of a generation that has ended, and all that it came as."""
+    """The response of a generation that has ended. `events`: all of its events."""
     output = output_of(turn)
     output.begin()
     for event in events:
@@ -200,7 +202,7 @@ def collected_response(turn: Turn, generation: Answering, events: Iterable[Event
 
 
 class ResponseRenderer:
-    """One response's events. How it ends is told by `last`, once it is stored."""
+    """One response's events. `last` is sent once the response is stored."""
 
     def __init__(self, turn: Turn, generation: Answering) -> None:
         self._turn = turn
@@ -210,8 +212,8 @@ class ResponseRenderer:
 
     def opening(self) -> bytes:
         begun = unfinished_response(self._turn, self._generation.plan.name, "in_progress", self._generation.settings)
-        told = [{"type": f"response.{name}", "response": begun} for name in ("created", "in_progress")]
-        return self._frames([*told, *self._output.begin()])
+        states = [{"type": f"response.{name}", "response": begun} for name in ("created", "in_progress")]
+        return self._frames([*states, *self._output.begin()])
 
     def event(self, event: Event) -> bytes:
         return self._frames(self._output.take(event))
@@ -224,8 +226,8 @@ class ResponseRenderer:
         return finished_response(self._turn, self._generation, self._output.items)
 
     def failed(self, error: AtelierError) -> Json:
-        """Items are told as far as they were complete."""
-        complete = [item for item in self._output.items if item.get("status") not in UNDER_WAY]
+        """With the items that were complete."""
+        complete = [item for item in self._output.items if item.get("status") not in UNFINISHED_ITEMS]
         return failed_response(self._turn, self._generation.plan.name, error, complete)
 
     def last(self, response: Json) -> bytes:
@@ -240,7 +242,7 @@ def _frame(event: Json) -> bytes:
 
 
 class ResponseStream(EventStream):
-    """The last event comes when the response is stored, or could not be: it says which."""
+    """The last event is sent once the response is stored, or could not be, which its `store` reports."""
 
     def __init__(self, turn: Turn, generation: Answering, archive: Archive, headers: Mapping[str, str]) -> None:
         self._events = ResponseRenderer(turn, generation)
@@ -255,7 +257,7 @@ class ResponseStream(EventStream):
         return closing + self._events.last(await self._archive.keep(self._turn, response))
 
     def _failed(self, scope: Scope, error: AtelierError) -> bytes:
-        """Told in the dialect's own last event."""
+        """The error is reported in the last event of the dialect's own."""
         scope["atelier.account"].error = error.code
         self._error = error
         return b""

@@ -1,4 +1,4 @@
-"""A request's input as items in the form in which they are stored and listed. Pure."""
+"""A request's input as items in the format that is stored and listed. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -37,7 +37,7 @@ def referenced_ids(given: Input) -> list[str]:
 
 
 def input_items(given: Input, response_id: str, referenced: Mapping[str, Json]) -> list[Json]:
-    """`referenced`: the items that the input refers to, by id. UnsupportedField, InvalidRequest name the place."""
+    """`referenced`: the items that the input refers to, by id. Raises UnsupportedField and InvalidRequest."""
     if isinstance(given, str):
         return [_message(MessageItem(role="user", content=given), "input", input_item_id(response_id, "message", 0))]
     return [_item(item, number, response_id, referenced) for number, item in enumerate(given)]
@@ -48,7 +48,7 @@ def _item(item: Item, number: int, response_id: str, referenced: Mapping[str, Js
     match item:
         case ItemReference(id=id):
             if (found := referenced.get(id)) is None:
-                raise InvalidRequest(f'{path}.id: there is no item "{id}" in a stored response', param=f"{path}.id")
+                raise InvalidRequest(f'{path}.id: no stored response has an item "{id}"', param=f"{path}.id")
             return found
         case OtherItem(type=kind):
             raise UnsupportedField(f'{path}.type: items of type "{kind[:40]}" are not supported', param=f"{path}.type")
@@ -71,7 +71,7 @@ def _item(item: Item, number: int, response_id: str, referenced: Mapping[str, Js
 
 
 def _served(item: MCPCallItem | MCPListItem | ApprovalRequestItem | ApprovalResponseItem, path: str) -> Json:
-    """What concerns a server's tools."""
+    """The fields of an item that concerns a server's tools."""
     match item:
         case MCPCallItem():
             names: tuple[str, ...] = ("server_label", "name", "arguments", "approval_request_id", "output")
@@ -95,7 +95,7 @@ def _encodable(value: Value, path: str) -> Value:
 
 
 def _failure(error: str | ToolFailure | None, path: str) -> Json | None:
-    """A text is how older clients have it."""
+    """Older clients send a text."""
     if error is None:
         return None
     if isinstance(error, str):
@@ -116,30 +116,30 @@ def _listed(tool: ListedTool, path: str) -> Json:
 
 def _message(item: MessageItem, path: str, id: str) -> Json:
     given = [Part(type="input_text", text=item.content)] if isinstance(item.content, str) else item.content
-    render = _said if item.role == "assistant" else _heard
+    render = _output_part if item.role == "assistant" else _input_part
     parts = [render(part, f"{path}.content[{number}]") for number, part in enumerate(given)]
     status = item.status or "completed"
     return {"id": id, "type": "message", "role": item.role, "content": parts, "status": status}
 
 
-def _heard(part: Part, path: str) -> Json:
+def _input_part(part: Part, path: str) -> Json:
     if part.type == "input_image":
-        return _seen(part, path)
+        return _image_part(part, path)
     return {"type": "input_text", "text": _text(part, path)}
 
 
-def _seen(part: Part, path: str) -> Json:
-    """The URL stays as it is: one that holds the image keeps it, another is asked again when the chat goes on."""
+def _image_part(part: Part, path: str) -> Json:
+    """The URL is stored unchanged; an image that it does not contain is downloaded again by later requests."""
     if part.file_id is not None:
         param = f"{path}.file_id"
-        raise UnsupportedField(f"{param}: no files are stored here; send image_url, such as a data URL.", param=param)
+        raise UnsupportedField(f"{param}: files are not stored; send an image_url, such as a data URL.", param=param)
     if part.image_url is None:
         raise InvalidRequest(f"{path}.image_url: is required", param=f"{path}.image_url")
     return {"type": "input_image", "image_url": part.image_url, "detail": part.detail or "auto"}
 
 
-def _said(part: Part, path: str) -> Json:
-    """By the model, in an earlier turn."""
+def _output_part(part: Part, path: str) -> Json:
+    """A part that the model wrote in an earlier turn."""
     if part.type == "refusal" and part.refusal is not None:
         return {"type": "refusal", "refusal": part.refusal}
     return {"type": "output_text", "text": _text(part, path), "annotations": [], "logprobs": []}
@@ -148,7 +148,7 @@ def _said(part: Part, path: str) -> Json:
 def _output(output: str | Sequence[Part], path: str) -> str | list[Json]:
     if isinstance(output, str):
         return output
-    return [_heard(part, f"{path}[{number}]") for number, part in enumerate(output)]
+    return [_input_part(part, f"{path}[{number}]") for number, part in enumerate(output)]
 
 
 def _text(part: Part, path: str) -> str:

@@ -75,7 +75,7 @@ async def test_another_gateway_tells_how_it_is(
 async def test_an_unfinished_one_cannot_be_continued(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
     await hold(registry)
     queued = await begin(client)
-    with pytest.raises(openai.BadRequestError, match="only a finished one"):
+    with pytest.raises(openai.BadRequestError, match="only a finished response"):
         await client.responses.create(model=KEY, input="more", previous_response_id=queued.id)
 
 

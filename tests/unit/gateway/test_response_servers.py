@@ -25,12 +25,12 @@ from gateway.dialects.responses.hosted_call_items import (
     IMAGE,
     approved_calls,
     listed_tools,
+    new_listings,
     outcome,
     outcome_text,
     read_consent,
-    untold_listings,
 )
-from gateway.dialects.responses.response_turn import requested_servers, response_tools, told_url, tool_objects
+from gateway.dialects.responses.response_turn import redacted_url, requested_servers, response_tools, tool_objects
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_stream import Output
 from gateway.dialects.responses.stored_items import input_items
@@ -198,8 +198,8 @@ def test_several_calls_and_text_can_be_in_progress_at_once() -> None:
 def test_a_listing_already_in_the_conversation_is_not_repeated() -> None:
     listing = ServerListing(USE, [READ, WRITE])
     listed = {"type": "mcp_list_tools", "server_label": "notes", "tools": listed_tools(listing)}
-    assert untold_listings([listing], [listed]) == []
-    assert untold_listings([listing], [listed, {**listed, "tools": []}]) == [listing]
+    assert new_listings([listing], [listed]) == []
+    assert new_listings([listing], [listed, {**listed, "tools": []}]) == [listing]
 
 
 @pytest.mark.parametrize(
@@ -249,4 +249,4 @@ def test_servers_in_the_request_require_approval_and_the_operators_servers_do_no
     ],
 )
 def test_only_the_host_of_a_servers_url_is_reported(url: str, reported: str) -> None:
-    assert told_url(url) == reported
+    assert redacted_url(url) == reported
