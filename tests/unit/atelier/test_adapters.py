@@ -24,20 +24,20 @@ from protos.inference_pb2 import Submit
         ("verse=a=b/c.gguf=d.gguf=3", "verse", "a=b/c.gguf=d.gguf", 3.0),
     ],
 )
-def test_an_entry_is_a_path_with_a_name_and_a_scale_if_wanted(entry: str, name: str, path: str, scale: float) -> None:
+def test_an_entry_is_a_path_with_an_optional_name_and_scale(entry: str, name: str, path: str, scale: float) -> None:
     assert read_adapters([entry]) == (Adapter(name, path, scale),)
 
 
 @pytest.mark.parametrize(
     "entry", ["", "poet", "poet.bin", "poet.gguf=", "poet.gguf=much", "poet.gguf=nan", "poet.gguf=1e9"]
 )
-def test_an_entry_that_is_invalid_is_refused(entry: str) -> None:
+def test_an_invalid_entry_is_rejected(entry: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         read_adapters(["other.gguf", entry])
     assert refusal.value.param == "lora"
 
 
-def test_two_adapters_of_one_name_are_refused() -> None:
+def test_two_adapters_of_one_name_are_rejected() -> None:
     with pytest.raises(InvalidRequest, match='"poet"'):
         read_adapters(["en/poet.gguf", "de/poet.gguf"])
     assert [adapter.name for adapter in read_adapters(["en/poet.gguf", "dichter=de/poet.gguf"])] == ["poet", "dichter"]
@@ -55,7 +55,7 @@ def test_scales_survive_the_wire(wanted: list[AdapterScale]) -> None:
     assert read_scales(Submit.FromString(submit.SerializeToString())) == wanted
 
 
-def test_more_scales_than_adapters_are_refused() -> None:
+def test_more_scales_than_adapters_are_rejected() -> None:
     submit = Submit()
     set_scales(submit, [AdapterScale(0, 1.0)] * (MOST_ADAPTERS + 1))
     with pytest.raises(InvalidRequest):

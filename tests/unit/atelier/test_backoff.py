@@ -3,7 +3,7 @@
 from atelier.backoff import backoff_delay
 
 
-def test_the_delay_doubles_up_to_the_longest() -> None:
+def test_the_delay_doubles_up_to_the_maximum() -> None:
     assert [backoff_delay(failures, 0.1, 1.0) for failures in range(1, 7)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
 
 

@@ -17,12 +17,12 @@ def render(source: str, *messages: dict[str, object]) -> str:
     return ChatTemplate(source).render(list(messages), bos="<s>", eos="</s>")
 
 
-def test_a_prompt_ends_where_the_assistant_speaks() -> None:
+def test_a_prompt_ends_with_the_assistants_turn_opened() -> None:
     prompt = render(CHATML, {"role": "user", "content": "hi"})
     assert prompt == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_text_parts_become_one_text() -> None:
+def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert "ab" in render(CHATML, {"role": "user", "content": parts})
 
@@ -35,12 +35,12 @@ def test_json_is_not_escaped_for_html() -> None:
     assert render("{{ messages[0] | tojson }}", {"content": "<é>"}) == '{"content": "<é>"}'
 
 
-def test_generation_marks_and_loop_controls_are_understood() -> None:
+def test_generation_marks_and_loop_controls_are_supported() -> None:
     source = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% break %}{% endfor %}"
     assert render(source, {"content": "a"}, {"content": "b"}) == "a"
 
 
-def test_a_template_that_refuses_says_why() -> None:
+def test_a_template_that_raises_an_exception_says_why() -> None:
     with pytest.raises(InvalidTemplate, match="roles must alternate"):
         render("{{ raise_exception('roles must alternate') }}")
 
@@ -57,18 +57,18 @@ def test_a_template_that_refuses_says_why() -> None:
         "{{ 1 / 0 }}",
     ],
 )
-def test_a_hostile_template_is_refused(source: str) -> None:
+def test_a_hostile_template_is_rejected(source: str) -> None:
     with pytest.raises(InvalidTemplate):
         render(source, {"role": "user", "content": "x"})
 
 
 @pytest.mark.parametrize("content", [None, 1, ["text"], [{"text": 1}], {"a": 1}])
-def test_content_of_an_odd_type_is_rendered_or_refused(content: object) -> None:
+def test_content_of_any_type_is_rendered_or_rejected(content: object) -> None:
     with contextlib.suppress(InvalidTemplate):
         render(CHATML, {"role": "user", "content": content})
 
 
-def test_a_template_may_keep_a_queue_and_changes_nothing_that_it_is_given() -> None:
+def test_a_template_may_change_its_lists_without_changing_the_arguments() -> None:
     messages: list[dict[str, object]] = [{"role": "user", "content": "a"}]
     source = "{% set q = [1, 2] %}{% set _ = q.append(3) %}{{ q.pop(0) }}{{ q }}{% set _ = messages.pop() %}"
     assert ChatTemplate(source).render(messages, bos="", eos="") == "1[2, 3]"
@@ -78,32 +78,32 @@ def test_a_template_may_keep_a_queue_and_changes_nothing_that_it_is_given() -> N
 TOOL = {"type": "function", "function": {"name": "now", "description": "", "parameters": {}}}
 
 
-def test_functions_and_the_time_are_given_to_templates_that_want_both() -> None:
+def test_functions_and_the_time_are_passed_to_templates_that_use_both() -> None:
     source = "{{ 'functools' + functions + datetime }}"
     assert '"name": "now"' in ChatTemplate(source).render([], bos="", eos="", tools=[TOOL])
     assert render(source).startswith("functools[]2")
     assert render("{{ functions is defined }}") == "False"
 
 
-def test_a_template_may_go_through_tools_though_there_are_none() -> None:
+def test_a_template_may_iterate_over_tools_without_any() -> None:
     assert render("{% for tool in tools %}x{% endfor %}{{ messages[0].content }}", {"content": "hi"}) == "hi"
     assert render("{{ tools is none }}") == "True"
 
 
-def test_a_template_may_take_arguments_as_text() -> None:
+def test_a_template_may_use_arguments_as_text() -> None:
     message = {"tool_calls": [{"function": {"name": "f", "arguments": {"a": "é"}}}]}
     assert render("{{ '>' + messages[0].tool_calls[0].function.arguments }}", message) == '>{"a": "é"}'
 
 
-def test_what_a_filter_gives_may_be_written_as_json() -> None:
+def test_the_result_of_a_filter_may_be_written_as_json() -> None:
     assert render("{{ messages | map(attribute='content') | tojson }}", {"content": "a"}) == '["a"]'
 
 
-def test_json_may_be_asked_for_in_ascii() -> None:
+def test_json_may_be_written_in_ascii() -> None:
     assert render("{{ messages[0] | tojson(ensure_ascii=True) }}", {"content": "é"}) == '{"content": "\\u00e9"}'
 
 
-def test_a_template_that_does_not_compile_is_refused() -> None:
+def test_a_template_that_does_not_compile_is_rejected() -> None:
     with pytest.raises(InvalidTemplate, match="does not compile"):
         ChatTemplate("{% if %}")
 
@@ -117,6 +117,6 @@ def test_the_arguments_of_a_call_are_an_object() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "not json", "3"])
-def test_arguments_that_are_no_object_stay_a_text(arguments: str) -> None:
+def test_arguments_other_than_an_object_remain_text(arguments: str) -> None:
     call = {"function": {"name": "f", "arguments": arguments}}
     assert render("{{ messages[0].tool_calls[0].function.arguments }}", {"tool_calls": [call]}) == arguments

@@ -1,4 +1,4 @@
-"""The tree of errors."""
+"""The error classes."""
 
 import pytest
 
@@ -7,19 +7,19 @@ from protos.inference_pb2 import Error
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=lambda kind: kind.__name__)
-def test_every_error_crosses_the_wire(kind: type[AtelierError]) -> None:
+def test_every_error_survives_the_wire(kind: type[AtelierError]) -> None:
     error = from_message(Error.FromString(to_message(kind("why", param="p")).SerializeToString()))
     assert type(error) is kind
     assert (error.message, error.param) == ("why", "p")
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=lambda kind: kind.__name__)
-def test_every_error_says_something_by_itself(kind: type[AtelierError]) -> None:
+def test_every_error_has_a_default_message(kind: type[AtelierError]) -> None:
     assert kind().message.endswith(".") or kind().message.endswith('KEY".')
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=lambda kind: kind.__name__)
-def test_what_can_be_tried_again_says_when(kind: type[AtelierError]) -> None:
+def test_retriable_errors_say_when_to_retry(kind: type[AtelierError]) -> None:
     assert (kind.retry_after is not None) == (kind.status in (429, 503))
 
 

@@ -1,5 +1,5 @@
-"""The cores of a machine, and processes that are held to some of them.
-What a GPU's driver tells, and the wire that it goes over."""
+"""The cores of a machine, and processes that are bound to some of them.
+The readings of a GPU's driver, and their protobuf form."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from protos import registry_pb2 as pb
 linux_only = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to cores")
 
 
-def test_two_faces_of_one_core_are_one(tmp_path: Path) -> None:
+def test_hyperthreads_of_one_core_are_grouped(tmp_path: Path) -> None:
     for core, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
         folder = tmp_path / f"cpu{core}/topology"
         folder.mkdir(parents=True)
@@ -24,7 +24,7 @@ def test_two_faces_of_one_core_are_one(tmp_path: Path) -> None:
     assert physical_cores([1, 2, 3], tmp_path) == [[1, 3], [2]]
 
 
-def test_cores_that_nothing_is_said_of_are_separate(tmp_path: Path) -> None:
+def test_cores_without_topology_are_separate(tmp_path: Path) -> None:
     assert physical_cores([3, 1], tmp_path) == [[1], [3]]
 
 
@@ -59,6 +59,6 @@ def test_a_process_that_has_ended_is_not_bound() -> None:
     assert not bind(process.pid, available_cores())
 
 
-def test_the_wire_has_every_reading_and_each_may_be_missing() -> None:
+def test_every_reading_survives_the_wire_and_may_be_missing() -> None:
     assert list(pb.Readings.DESCRIPTOR.fields_by_name) == [field.name for field in fields(Readings)]
     assert all(field.has_presence for field in pb.Readings.DESCRIPTOR.fields)

@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_who_takes_a_spec_can_be_found(path: Path) -> None:
+def test_the_process_that_takes_a_spec_can_be_found(path: Path) -> None:
     assert read_claim(path) is None
     assert take_spec(path).instance_id == "i"
     assert not path.exists()

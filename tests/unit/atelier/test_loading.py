@@ -1,4 +1,4 @@
-"""What load settings come to: presets, the model's bound, and what naming a draft model means."""
+"""Resolution of load settings: presets, the model's limit, and the effect of naming a draft model."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def resolved(name: str, *layers: dict[str, Any], longest: int = 0) -> Value:
         ([{**DRAFT, "speculation": None}], Value("draft_model", "0")),
     ],
 )
-def test_a_draft_model_that_is_named_is_meant_to_guess(layers: list[dict[str, Any]], speculation: Value) -> None:
+def test_naming_a_draft_model_selects_draft_speculation(layers: list[dict[str, Any]], speculation: Value) -> None:
     assert resolved("speculation", *layers) == speculation
 
 
@@ -43,16 +43,16 @@ def test_a_draft_model_that_is_named_is_meant_to_guess(layers: list[dict[str, An
         ([{"context_length": 2048}], 2048, Value(2048, "0")),
         ([{"context_length": 9000}], 2048, Value(2048, MODEL_FILE)),
         ([{"context_length": 9000}, {"context_length": 500}], 2048, Value(2048, MODEL_FILE)),
-        ([{"context_length": 9000}], 64, Value(128, MODEL_FILE)),  # what no instance has less of
+        ([{"context_length": 9000}], 64, Value(128, MODEL_FILE)),  # the minimum of every instance
     ],
 )
-def test_no_model_is_loaded_with_more_context_than_it_was_trained_for(
+def test_context_length_is_limited_to_the_trained_one(
     layers: list[dict[str, Any]], longest: int, length: Value
 ) -> None:
     assert resolved("context_length", *layers, longest=longest) == length
 
 
-def test_a_preset_that_was_named_is_stronger_than_the_models_default() -> None:
+def test_a_named_preset_overrides_the_models_default_preset() -> None:
     chosen = Preset(name="fast", settings={"load": {"parallel": 2}, "inference": {"top_k": 1}})
     default = Preset(name="usual", settings={"load": {"parallel": 4}})
     assert preset_layers(chosen, default) == [

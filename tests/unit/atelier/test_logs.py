@@ -15,7 +15,7 @@ HOSTILE = "\x1b]0;renamed\x07 two\nlines"
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Other tests' logs are not configured."""
+    """Restores the logging configuration for other tests."""
     root = logging.getLogger()
     handlers, level, levels = root.handlers, root.level, levels_of_loggers()
     yield
@@ -32,7 +32,9 @@ def levels_of_loggers() -> dict[str, int]:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_the_words_of_others_do_not_steer_the_terminal(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_from_others_do_not_reach_the_terminal(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     configure_logs(Config(log_format=form), "test")  # type: ignore[arg-type]
     structlog.get_logger("test").warning("mcp_server_failed", last_words=HOSTILE)
     said = capsys.readouterr().err

@@ -12,7 +12,7 @@ from atelier.mcp_file import LARGEST, WrongFile, entries_of, entry_of, read_docu
 ENVIRONMENT = {"TOKEN": "secret", "EMPTY": "", "HOME": "/home/a"}
 
 
-def test_an_entry_of_other_hosts_is_read() -> None:
+def test_an_entry_of_another_mcp_host_is_read() -> None:
     document = {
         "inputs": [],
         "mcpServers": {
@@ -26,7 +26,7 @@ def test_an_entry_of_other_hosts_is_read() -> None:
     assert (wiki.timeout, wiki.require_approval, wiki.allowed_tools, wiki.disabled) == (60, "never", None, False)
 
 
-def test_variables_of_the_environment_are_put_in() -> None:
+def test_environment_variables_are_substituted() -> None:
     given = {
         "command": "${HOME}/bin/server",
         "args": ["$TOKEN", "${env:TOKEN}", "${NOT:-else}", "${EMPTY:-else}", "a${EMPTY}b"],
@@ -60,7 +60,7 @@ def test_variables_of_the_environment_are_put_in() -> None:
         ("a string", "mcpServers.a: "),
     ],
 )
-def test_what_is_wrong_is_named_by_its_place(given: Any, message: str) -> None:
+def test_an_error_names_its_place(given: Any, message: str) -> None:
     with pytest.raises(WrongFile) as caught:
         entry_of("a", given, ENVIRONMENT | {"ATELIER_API_KEY": "secret"})
     assert str(caught.value).startswith(message)
@@ -83,13 +83,13 @@ def test_labels_are_plain(label: str) -> None:
         (" " * (LARGEST + 1), "bytes"),
     ],
 )
-def test_a_file_that_is_invalid_is_reported(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mcp.json").write_text(text)
     with pytest.raises(WrongFile, match=message):
         read_document(tmp_path / "mcp.json")
 
 
-def test_a_file_is_written_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_file_is_written_atomically_and_readable_only_by_its_owner(tmp_path: Path) -> None:
     path, link = tmp_path / "real" / "mcp.json", tmp_path / "mcp.json"
     link.symlink_to(path)
     assert read_document(link) == {}

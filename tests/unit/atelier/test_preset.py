@@ -59,18 +59,18 @@ LMSTUDIO_FILE = {
         ({"inference": {"seed": 2**70}}, "inference"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(given: dict[str, Any], param: str) -> None:
+def test_an_invalid_setting_is_rejected_by_name(given: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_settings(given)
     assert (caught.value.param or "").startswith(param)
 
 
-def test_a_misspelt_setting_is_rejected_with_its_neighbour() -> None:
+def test_a_misspelt_setting_is_rejected_with_a_suggestion() -> None:
     with pytest.raises(InvalidRequest, match="temperature"):
         check_settings({"inference": {"temprature": 0.2}})
 
 
-def test_what_is_not_set_is_left_out() -> None:
+def test_unset_settings_are_omitted() -> None:
     assert check_settings({"inference": {"seed": None, "temperature": 0.5}, "load": {}}) == {
         "inference": {"temperature": 0.5}
     }
@@ -82,7 +82,7 @@ def test_numbers_may_be_keys() -> None:
     assert settings_from_json(settings_json(check_settings(wanted))) == wanted
 
 
-def test_a_change_keeps_the_rest() -> None:
+def test_a_change_keeps_the_other_settings() -> None:
     before = Preset(name="a", settings={"inference": {"temperature": 0.5, "top_k": 3}})
     after = changed(before, {"inference": {"top_k": None}, "load": {"parallel": 2}})
     assert after == {"inference": {"temperature": 0.5}, "load": {"parallel": 2}}
@@ -109,7 +109,7 @@ def test_lm_studios_file_is_read() -> None:
     assert read.ignored == ("llm.prediction.tools",)
 
 
-def test_what_is_written_for_lm_studio_is_read_again() -> None:
+def test_a_file_written_for_lm_studio_is_read_back() -> None:
     settings = check_settings(read_file(LMSTUDIO_FILE).settings | {"load": {"kv_type": "q8_0", "load_seed": 3}})
     written = json.loads(json.dumps(write_file(Preset(name="Precise", settings=settings))))
     assert read_file(written).settings == settings
@@ -127,7 +127,7 @@ def test_what_is_written_for_lm_studio_is_read_again() -> None:
         {"operation": {"fields": [{"key": "llm.prediction.temperature", "value": "hot"}]}},
     ],
 )
-def test_what_is_no_preset_of_lm_studios_is_refused(file: dict[str, Any]) -> None:
+def test_a_file_other_than_an_lm_studio_preset_is_rejected(file: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         read_file(file)
 
@@ -144,11 +144,11 @@ def test_what_is_no_preset_of_lm_studios_is_refused(file: dict[str, Any]) -> Non
         },
     )
 )
-def test_every_preset_survives_lm_studios_form(inference: dict[str, Any]) -> None:
+def test_every_preset_survives_a_round_trip_through_lm_studios_format(inference: dict[str, Any]) -> None:
     settings = check_settings({"inference": inference})
     assert read_file(write_file(Preset(name="x", settings=settings))).settings == settings
 
 
-def test_every_key_of_lm_studios_means_one_setting() -> None:
+def test_every_key_of_lm_studio_refers_to_one_setting() -> None:
     keys = [row.facts.preset_key for rows in TABLE.values() for row in rows.values() if row.facts.preset_key]
     assert len(keys) == len(BY_KEY)

@@ -1,4 +1,4 @@
-"""Settings: declared once, resolved field by field, the same on every side of the wire."""
+"""Settings: declared once, resolved field by field, the same on both ends of the wire."""
 
 import dataclasses
 from typing import Any
@@ -39,7 +39,7 @@ def test_a_field_is_resolved_whatever_the_other_fields_are(value: float, other: 
 
 
 @pytest.mark.parametrize("kind", [Load, Prompt, Inference])
-def test_nothing_set_is_the_built_in_defaults(kind: Any) -> None:
+def test_without_settings_the_built_in_defaults_apply(kind: Any) -> None:
     assert resolve(kind, []).build() == kind()
 
 
@@ -104,7 +104,7 @@ def test_sampling_settings_survive_the_wire(inference: Inference, stop: list[str
 
 
 @given(value=st.one_of(st.integers(-(2**70), -1), st.integers(2**33, 2**70), st.text(), st.booleans(), st.floats()))
-def test_the_edge_refuses_a_seed_that_is_not_one(value: Any) -> None:
+def test_an_invalid_seed_is_rejected_in_requests(value: Any) -> None:
     model = fields_model("Seed", [("seed", TABLE["inference"]["seed"])])
     with pytest.raises(ValidationError):
         model.model_validate({"seed": value})

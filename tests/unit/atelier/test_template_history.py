@@ -1,4 +1,4 @@
-"""Histories as templates of several families take them: their ids, names and calls."""
+"""Chat histories in the forms that templates of several families expect: ids, names and calls."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def render(source: str, *messages: dict[str, Any], tools: list[dict[str, Any]] |
     return ChatTemplate(source).render(list(messages), bos="", eos="", tools=tools)
 
 
-def test_ids_have_the_length_that_a_template_demands_and_go_on_pairing_calls_with_results() -> None:
+def test_ids_have_the_length_that_a_template_requires_and_still_pair_calls_with_results() -> None:
     long, other = "call_abcdefghijklmnopqrstuvwx", "toolu_1"
     history = (made(call("f", long), call("g", other)), result("1", tool_call_id=long), result("2", tool_call_id=other))
     first, second, *answered = render(NINE, *history).strip("<>").split("><")
@@ -51,11 +51,11 @@ def test_ids_have_the_length_that_a_template_demands_and_go_on_pairing_calls_wit
     assert render(NINE, *history) == render(NINE, *history)
 
 
-def test_an_id_that_a_template_takes_stays_as_it_is() -> None:
+def test_an_id_that_a_template_accepts_is_unchanged() -> None:
     assert render(NINE, made(call("f", "aB3dE6gH9")), result("1", tool_call_id="aB3dE6gH9")) == "<aB3dE6gH9>" * 2
 
 
-def test_ids_are_left_alone_where_any_will_do() -> None:
+def test_ids_are_unchanged_where_a_template_accepts_any() -> None:
     source = "{{ messages[0].tool_calls[0].id }}"
     assert render(source, made(call("f", "call_with-signs"))) == "call_with-signs"
 
@@ -67,12 +67,12 @@ def test_a_short_id_is_nine_letters_and_digits(id: str) -> None:
     assert len(short_id(id, 9)) == 9
 
 
-def test_results_without_id_and_name_are_those_of_the_calls_in_their_order() -> None:
+def test_results_without_id_and_name_belong_to_the_calls_in_order() -> None:
     history = (made(call("f"), call("g")), result("1"), result("2"))
     assert render(MATCHED, *history) == "call_0_0 call_0_1 call_0_0=f call_0_1=g "
 
 
-def test_a_result_with_a_name_alone_is_that_of_the_call_of_that_name() -> None:
+def test_a_result_with_only_a_name_belongs_to_the_call_of_that_name() -> None:
     history = (made(call("f", "a"), call("g", "b")), result("1", name="g"), result("2", name="f"))
     assert render(MATCHED, *history) == "a b b=g a=f "
 
@@ -82,47 +82,47 @@ def test_a_result_is_named_after_its_call() -> None:
     assert render(MATCHED, *history) == "a b b=g a=f "
 
 
-def test_a_result_of_no_call_is_left_as_it_came() -> None:
+def test_a_result_without_a_call_is_unchanged() -> None:
     assert render("{{ messages[0] | tojson }}", result("1")) == '{"role": "tool", "content": "1"}'
 
 
-def test_calls_made_together_come_one_by_one_where_a_template_writes_one() -> None:
+def test_parallel_calls_are_split_for_a_template_that_writes_one_per_message() -> None:
     calls = made(call("f", "a"), call("g", "b"), content="hm", reasoning_content="so")
     history = (calls, result("1", tool_call_id="b"), result("2", tool_call_id="a"), {"role": "user", "content": "x"})
     assert render(ONE, *history) == "hmsof;=2;g;=1;;"
 
 
-def test_results_that_answer_none_of_the_calls_come_after_them() -> None:
+def test_results_of_unknown_calls_follow_the_others() -> None:
     history = (made(call("f", "a"), call("g", "b")), result("1", tool_call_id="b"), result("?", tool_call_id="c"))
     assert render(ONE, *history) == "f;g;=1;=?;"
 
 
-def test_calls_stay_together_where_a_template_goes_through_them() -> None:
+def test_parallel_calls_are_kept_for_a_template_that_iterates_over_them() -> None:
     source = "{% for c in messages[0].tool_calls %}{{ c.function.name }}{% endfor %}{{ messages[0].tool_calls[0].id }}"
     assert render(source, made(call("f", "a"), call("g", "b"))) == "fga"
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking", "thought"])
-def test_earlier_reasoning_has_the_name_that_a_template_reads(name: str) -> None:
+def test_earlier_reasoning_is_passed_under_the_name_that_a_template_reads(name: str) -> None:
     message = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
     for source in (f"{{{{ messages[0].{name} }}}}", f"{{{{ messages[0]['{name}'] }}}}"):
         assert render(source, message) == "hm"
     assert render(f"{{{{ messages[0].get('{name}') }}}}", message) == "hm"
 
 
-def test_reasoning_is_given_once_to_a_template_that_knows_its_usual_name() -> None:
+def test_reasoning_is_passed_once_to_a_template_that_reads_two_names() -> None:
     source = "{{ messages[0].reasoning }}{{ messages[0].reasoning_content }}"
     assert render(source, {"role": "assistant", "content": "a", "reasoning_content": "hm"}) == "hm"
 
 
-def test_reasoning_is_a_part_of_the_content_where_a_template_wants_it_there() -> None:
+def test_reasoning_is_a_content_part_for_a_template_that_reads_it_there() -> None:
     source = "{% for p in messages[0].content %}{{ p.thinking if p.type == 'thinking' else p.text }};{% endfor %}"
     message = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
     assert render(source, message) == "hm;a;"
     assert render(source, {**message, "content": ""}) == "hm;"
 
 
-def test_what_is_said_between_reasoning_and_calls_is_reasoning_where_a_template_takes_one_text() -> None:
+def test_text_before_calls_joins_the_reasoning_for_a_template_that_accepts_only_one() -> None:
     source = (
         "{% set m = messages[0] %}{% if m.content and m.thinking %}{{ raise_exception('not both') }}{% endif %}"
         "{{ m.thinking }}>{{ m.tool_calls[0].function.name }}"
@@ -133,7 +133,7 @@ def test_what_is_said_between_reasoning_and_calls_is_reasoning_where_a_template_
         render(source, {"role": "assistant", "content": "I look.", "reasoning_content": "hm"})
 
 
-def test_a_template_may_write_a_description_of_each_argument_though_there_is_none() -> None:
+def test_a_template_may_write_missing_descriptions_of_arguments() -> None:
     source = (
         "{% for tool in tools %}{% for name, schema in tool.function.parameters.properties|items %}"
         "{{ name + ': ' + schema.description }}"
@@ -147,5 +147,5 @@ def test_a_template_may_write_a_description_of_each_argument_though_there_is_non
 
 
 @pytest.mark.parametrize("calls", ["text", [1], [None, {"id": "a"}], {"id": 1}])
-def test_calls_of_an_odd_form_are_the_template_s_affair(calls: object) -> None:
+def test_malformed_calls_are_passed_to_the_template(calls: object) -> None:
     assert render("{{ messages[0].role }}", {"role": "assistant", "content": "", "tool_calls": calls}) == "assistant"

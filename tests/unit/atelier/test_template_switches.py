@@ -1,4 +1,4 @@
-"""A request's word on reasoning, by the names and values of several families' templates."""
+"""A request's reasoning options, under the names and values of several families' templates."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def render(source: str, arguments: dict[str, Any]) -> str:
 
 
 def effort(value: str) -> dict[str, Any]:
-    """As the gateway gives it."""
+    """The arguments that the gateway passes for an effort."""
     return {"reasoning_effort": value, "enable_thinking": value != "none"}
 
 
@@ -56,11 +56,11 @@ OFF, ON = {"enable_thinking": False}, {"enable_thinking": True}
         ({"reasoning_effort": "no_think"}, "no_think"),
     ],
 )
-def test_an_effort_is_the_next_that_a_template_takes(given: dict[str, Any], taken: str) -> None:
+def test_an_effort_is_mapped_to_the_nearest_that_a_template_accepts(given: dict[str, Any], taken: str) -> None:
     assert render(LISTED, given) == taken
 
 
-def test_an_effort_that_is_unknown_is_refused_with_those_that_the_template_takes() -> None:
+def test_an_unknown_effort_is_rejected_with_those_that_the_template_accepts() -> None:
     with pytest.raises(InvalidTemplate, match="no_think/low/high"):
         render(LISTED, {"reasoning_effort": "some"})
 
@@ -79,7 +79,7 @@ def test_an_effort_that_is_unknown_is_refused_with_those_that_the_template_takes
         ({"thinking": False}, "off"),
     ],
 )
-def test_a_template_has_its_own_names_for_it(given: dict[str, Any], taken: str) -> None:
+def test_an_effort_is_passed_under_the_templates_own_names(given: dict[str, Any], taken: str) -> None:
     assert render(OTHERWISE, given) == taken
 
 
@@ -87,7 +87,7 @@ def test_a_template_has_its_own_names_for_it(given: dict[str, Any], taken: str) 
     ("given", "thinks"),
     [({}, "on"), (OFF, "off"), (ON, "on"), (effort("none"), "off"), (effort("low"), "off"), (effort("max"), "on")],
 )
-def test_none_is_the_least_effort_of_a_template_that_has_no_switch(given: dict[str, Any], thinks: str) -> None:
+def test_none_is_the_lowest_effort_of_a_template_without_a_switch(given: dict[str, Any], thinks: str) -> None:
     assert render(SHORTEST, given) == thinks
 
 
@@ -95,41 +95,43 @@ def test_none_is_the_least_effort_of_a_template_that_has_no_switch(given: dict[s
     ("given", "written"),
     [({}, "medium"), (ON, "medium"), (OFF, "low"), (effort("minimal"), "low"), (effort("xhigh"), "high")],
 )
-def test_a_template_that_writes_any_effort_gets_those_its_models_know(given: dict[str, Any], written: str) -> None:
+def test_a_template_that_writes_any_effort_gets_one_that_its_models_support(
+    given: dict[str, Any], written: str
+) -> None:
     assert render(WRITTEN, given) == written
 
 
 @pytest.mark.parametrize(("given", "taken"), [("max", "high"), ("xhigh", "high"), ("high", "high"), ("low", "low")])
-def test_an_effort_beyond_those_that_a_template_tells_apart_is_its_extreme(given: str, taken: str) -> None:
+def test_an_effort_beyond_those_of_a_template_is_mapped_to_its_extreme(given: str, taken: str) -> None:
     source = "{% if reasoning_effort == 'high' %}a lot{% endif %}{{ reasoning_effort }}"
     assert render(source, effort(given)).endswith(taken)
 
 
-def test_a_template_that_knows_both_names_gets_both() -> None:
+def test_a_template_that_reads_both_names_gets_both() -> None:
     assert render(SHOWN, effort("none")) == "[False, False, 'none']"
     assert render(SHOWN, effort("xhigh")) == "[True, True, 'xhigh']"
     assert render(SHOWN, {"thinking": True}) == "[True, True, Undefined]"
 
 
-def test_what_is_given_by_a_name_is_not_changed() -> None:
+def test_an_explicit_argument_is_not_changed() -> None:
     assert render(SHOWN, {**OFF, "thinking": True}) == "[False, True, Undefined]"
     assert render(NAMED, {"enable_thinking": "auto", "thinking": True}) == "auto"
 
 
-def test_an_effort_that_is_no_text_is_the_template_s_affair() -> None:
+def test_an_effort_other_than_a_string_is_passed_to_the_template() -> None:
     assert render("{{ reasoning_effort }}", {"reasoning_effort": ["low"], **ON}) == "['low']"
 
 
-def test_nothing_is_added_where_nothing_is_asked_for() -> None:
+def test_nothing_is_added_without_a_reasoning_option() -> None:
     assert render(SHOWN, {"today": "Friday"}) == "[Undefined, Undefined, Undefined]"
 
 
-def test_a_mode_and_a_budget_are_switches_too() -> None:
+def test_thinking_mode_and_budget_are_switches_too() -> None:
     source = "{{ [thinking_mode, thinking_budget] }}"
     assert render(source, OFF) == "['disabled', 0]"
     assert render(source, ON) == "['enabled', Undefined]"
     assert render(source, {**ON, "thinking_budget": 2048}) == "['enabled', 2048]"
 
 
-def test_no_thinking_is_no_effort_though_one_is_given() -> None:
+def test_effort_none_overrides_enabled_thinking() -> None:
     assert render(LISTED, {"reasoning_effort": "none", **ON}) == "no_think"

@@ -1,4 +1,4 @@
-"""Chats of templates that are strict about turns."""
+"""Chats for templates with strict rules about turns."""
 
 from typing import Any
 
@@ -26,29 +26,29 @@ def render(source: str, *messages: dict[str, Any]) -> str:
     return ChatTemplate(source + WRITES).render(list(messages), bos="", eos="")
 
 
-def test_a_chat_is_left_as_it_is_where_the_template_takes_it() -> None:
+def test_a_chat_that_the_template_accepts_is_unchanged() -> None:
     assert render("", said("system", "s"), said("user", "a"), said("user", "b")) == "s:s;u:a;u:b;"
 
 
-def test_what_a_user_said_at_once_is_one_turn_where_a_template_wants_turns() -> None:
+def test_consecutive_messages_are_merged_for_a_template_that_requires_alternating_turns() -> None:
     chat = (said("user", "a"), said("user", "b"), said("assistant", "c"), said("assistant", "d"), said("user", "e"))
     assert render(TURNS, *chat) == "u:a\n\nb;a:c\n\nd;u:e;"
 
 
-def test_a_system_message_is_the_first_of_what_the_user_says_where_a_template_takes_none() -> None:
+def test_a_system_message_is_merged_into_the_user_turn_for_a_template_without_one() -> None:
     assert render(NO_SYSTEM + TURNS, said("system", "s"), said("user", "a")) == "u:s\n\na;"
 
 
-def test_only_later_system_messages_are_the_user_s_where_a_template_takes_the_first() -> None:
+def test_only_later_system_messages_are_merged_for_a_template_that_accepts_the_first() -> None:
     chat = (said("system", "s"), said("user", "a"), said("system", "t"))
     assert render(FIRST_SYSTEM, *chat) == "s:s;u:a\n\nt;"
 
 
-def test_several_system_messages_at_the_beginning_are_one_where_a_template_takes_one() -> None:
+def test_initial_system_messages_are_merged_for_a_template_that_accepts_one() -> None:
     assert render(FIRST_SYSTEM, said("system", "s"), said("system", "t"), said("user", "a")) == "s:s\n\nt;u:a;"
 
 
-def test_a_chat_that_cannot_be_turned_is_refused_with_the_template_s_own_words() -> None:
+def test_a_chat_that_cannot_be_adapted_is_rejected_with_the_templates_own_message() -> None:
     with pytest.raises(InvalidTemplate, match="turns"):
         render(TURNS, said("assistant", "a"), said("user", "b"))
 
@@ -60,7 +60,7 @@ LAST_ONLY = (
 )
 
 
-def test_a_system_message_that_is_lost_after_a_tool_s_result_stays_where_it_was_before_it() -> None:
+def test_a_system_message_lost_after_a_tool_result_is_placed_as_without_the_result() -> None:
     chat = [said("system", "s-words"), said("user", "a"), said("user", "b")]
     called = {**said("assistant", ""), "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {}}}]}
     template = ChatTemplate(LAST_ONLY)
@@ -68,7 +68,7 @@ def test_a_system_message_that_is_lost_after_a_tool_s_result_stays_where_it_was_
     assert template.render([*chat, called, said("tool", "r")], bos="", eos="") == "u:a;u:s-words\n\nb;t:r;"
 
 
-def test_a_system_message_whose_words_a_template_changes_is_not_lost() -> None:
+def test_a_system_message_that_a_template_rewrites_does_not_count_as_lost() -> None:
     chat = [said("system", "Words"), said("user", "a"), said("tool", "r")]
     source = "{{ messages[0].content | lower }};{{ messages[1].content }}"
     assert ChatTemplate(source).render(chat, bos="", eos="") == "words;a"

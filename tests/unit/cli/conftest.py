@@ -11,7 +11,7 @@ Atelier = Callable[..., Result]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    """A scripted server that the verbs speak to."""
+    """A scripted server that the verbs connect to."""
     with scripted_server() as script:
         monkeypatch.setenv("ATELIER_URL", script.url)
         monkeypatch.delenv("ATELIER_API_KEY", raising=False)

@@ -30,7 +30,7 @@ def test_the_flags_become_the_request(server: ScriptedServer, atelier: Atelier) 
     assert (body["temperature"], body["max_tokens"], body["seed"]) == (0, 5, 7)
 
 
-def test_standard_input_is_asked_below_the_prompt(server: ScriptedServer, atelier: Atelier) -> None:
+def test_standard_input_is_appended_to_the_prompt(server: ScriptedServer, atelier: Atelier) -> None:
     atelier("chat", "-p", "Sum this up:", piped="one\ntwo\n")
     assert server.bodies(PATH)[0]["messages"][0]["content"] == "Sum this up:\n\none\ntwo"
 
@@ -45,7 +45,7 @@ def test_no_prompt_at_all_is_a_usage_error(server: ScriptedServer, atelier: Atel
     assert server.bodies(PATH) == []
 
 
-def test_stats_are_lm_studios_one_to_a_line(atelier: Atelier) -> None:
+def test_stats_are_lm_studios_one_per_line(atelier: Atelier) -> None:
     assert atelier("chat", "-p", "Hi", "--stats").stdout.splitlines() == [
         "Hello!",
         "",
@@ -86,7 +86,7 @@ def test_json_holds_the_answer_and_its_stats(atelier: Atelier) -> None:
     assert (reply["stats"]["stopReason"], reply["stats"]["totalTokensCount"]) == ("eosFound", 21)
 
 
-def test_an_error_in_mid_answer_is_reported_and_fails(server: ScriptedServer, atelier: Atelier) -> None:
+def test_an_error_within_the_answer_is_reported_with_an_exit_code(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(f"POST {PATH}", Reply(events=[piece("Hel"), {"error": {"message": "The worker ended."}}]))
     result = atelier("chat", "-p", "Hi")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "Hel\n", "atelier: The worker ended.\n")
@@ -97,7 +97,7 @@ def test_an_answer_without_an_end_fails(server: ScriptedServer, atelier: Atelier
     assert atelier("chat", "-p", "Hi").stderr == "atelier: The connection closed before the end of the answer.\n"
 
 
-def test_a_refused_chat_says_why(server: ScriptedServer, atelier: Atelier) -> None:
+def test_a_rejected_chat_says_why(server: ScriptedServer, atelier: Atelier) -> None:
     server.refuses(f"POST {PATH}", 503, "The server has as much work queued as it accepts; try again.")
     result = atelier("chat", "-p", "Hi")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -112,7 +112,7 @@ def test_the_only_model_answers_when_none_is_loaded() -> None:
     assert choose_model([model("a/b"), model("e/f", type="embedding")]) == "a/b"
 
 
-def test_several_models_and_none_loaded_is_a_question_back() -> None:
+def test_several_models_with_none_loaded_require_a_name() -> None:
     with pytest.raises(Failure, match="name one of a/b, c/d"):
         choose_model([model("a/b"), model("c/d")])
 
@@ -122,7 +122,7 @@ def test_no_model_at_all_says_how_to_get_one() -> None:
         choose_model([])
 
 
-def test_tools_of_mcp_servers_are_asked_for_and_their_calls_noted(server: ScriptedServer, atelier: Atelier) -> None:
+def test_mcp_servers_are_requested_and_their_calls_shown(server: ScriptedServer, atelier: Atelier) -> None:
     head = {"index": 0, "id": "c", "type": "mcp_call", "server_label": "files", "name": "read", "arguments": ""}
     shown = [head, {"index": 0, "arguments": '{"path": '}, {"index": 0, "arguments": '"n.txt"}'}]
     ended = {"index": 0, "status": "completed", "output": "The kettle\nis blue. " * 20, "error": None}

@@ -42,7 +42,7 @@ def rows(output: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in table.splitlines()[1:]]
 
 
-def test_what_takes_room_is_listed_the_largest_first(server: ScriptedServer, atelier: Atelier) -> None:
+def test_files_are_listed_largest_first(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(DISK, FULL)
     assert rows(atelier("disk").stdout) == [
         ["lab/large", "model", "4.0 GB", "2 names"],
@@ -59,7 +59,7 @@ def test_what_takes_room_is_listed_the_largest_first(server: ScriptedServer, ate
     ]
 
 
-def test_the_sums_and_what_is_free_stand_below(server: ScriptedServer, atelier: Atelier) -> None:
+def test_totals_and_free_space_are_shown_below(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(DISK, FULL)
     assert atelier("disk").stdout.splitlines()[-2:] == [
         "The library's models take 4.0 GB, all files of the server 4.0 GB; each file is counted once.",

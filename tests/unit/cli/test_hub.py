@@ -57,12 +57,12 @@ def test_get_follows_the_download_to_its_end(server: ScriptedServer, atelier: At
     assert server.bodies("/api/v1/models/download") == [{"model": "acme/tiny", "quantization": "Q4_0"}]
 
 
-def test_get_does_not_wait_when_it_shall_not(server: ScriptedServer, atelier: Atelier) -> None:
+def test_get_does_not_wait_when_detached(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(START, download())
     assert "atelier downloads" in atelier("get", "acme/tiny", "--detach").stdout
 
 
-def test_get_of_what_is_there(server: ScriptedServer, atelier: Atelier) -> None:
+def test_get_of_an_installed_model(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(START, {"status": "already_downloaded", "model_key": "acme/tiny"})
     assert "acme/tiny is already there" in atelier("get", "acme/tiny").stdout
 

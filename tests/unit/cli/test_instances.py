@@ -12,12 +12,12 @@ def test_ps_shows_one_line_per_instance(server: ScriptedServer, atelier: Atelier
     assert row.split() == [KEY, KEY, "ready", "cpu", "cores", "0-1", "4711", "4096", "8", "1", "0"]
 
 
-def test_ps_tells_how_far_a_load_is(server: ScriptedServer, atelier: Atelier) -> None:
+def test_ps_shows_the_progress_of_a_load(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/instances", {"instances": [instance(state="loading", load_progress=0.42)]})
     assert "loading 42%" in atelier("ps").stdout
 
 
-def test_ps_tells_why_an_instance_failed(server: ScriptedServer, atelier: Atelier) -> None:
+def test_ps_shows_why_an_instance_failed(server: ScriptedServer, atelier: Atelier) -> None:
     failed = instance(state="failed", error={"code": "insufficient_memory", "message": "Needs 9 GB."}, pid=0)
     server.answers("GET /api/v1/instances", {"instances": [failed]})
     assert atelier("ps").stderr == f"{KEY}: Needs 9 GB.\n"
@@ -41,7 +41,7 @@ SEQUENCE = {
 }
 
 
-def test_ps_lists_what_each_instance_has_in_work(server: ScriptedServer, atelier: Atelier) -> None:
+def test_ps_lists_the_sequences_of_each_instance(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/instances", {"instances": [instance("a/b:2"), instance("idle")]})
     server.answers("GET /api/v1/instances/a/b%3A2/sequences", {"sequences": [SEQUENCE]})
     server.answers("GET /api/v1/instances/idle/sequences", {"sequences": []})

@@ -26,7 +26,7 @@ def test_load_sends_only_what_was_given(server: ScriptedServer, atelier: Atelier
     assert sent(server) == {"model": KEY}
 
 
-def test_every_setting_has_a_flag_and_travels_by_its_rest_name(server: ScriptedServer, atelier: Atelier) -> None:
+def test_every_setting_has_a_flag_and_is_sent_under_its_rest_name(server: ScriptedServer, atelier: Atelier) -> None:
     flags = (
         "--identifier mine -c 2048 --parallel 2 --device cuda:1 --cores 0-3 --threads 4 --gpu off --tensor-split 3,1 "
         "--kv-type q8_0 --no-flash-attention --batch-size 512 --ubatch-size 128 --no-mmap --mlock --no-offload-kv "
@@ -49,7 +49,7 @@ def test_every_setting_has_a_flag_and_travels_by_its_rest_name(server: ScriptedS
 @pytest.mark.parametrize(
     ("gpu", "layers"), [("off", 0), ("12", 12), ("0.5", 15), ("1.0", 30), ("0.0", 0), ("max", None)]
 )
-def test_gpu_is_off_max_layers_or_a_share(server: ScriptedServer, atelier: Atelier, gpu: str, layers: int) -> None:
+def test_gpu_is_off_max_layers_or_a_fraction(server: ScriptedServer, atelier: Atelier, gpu: str, layers: int) -> None:
     assert atelier("load", "smollm2-135m-instruct", "--gpu", gpu).exit_code == 0
     assert sent(server).get("gpu_layers") == layers
 
@@ -65,18 +65,18 @@ def test_gpu_is_off_max_layers_or_a_share(server: ScriptedServer, atelier: Ateli
         ["-c", "x"],
     ],
 )
-def test_a_value_that_cannot_be_is_a_usage_error(server: ScriptedServer, atelier: Atelier, flags: list[str]) -> None:
+def test_an_invalid_value_is_a_usage_error(server: ScriptedServer, atelier: Atelier, flags: list[str]) -> None:
     assert atelier("load", KEY, *flags).exit_code == 2
     assert server.bodies("/api/v1/models/load") == []
 
 
-def test_a_share_needs_a_model_that_is_listed(atelier: Atelier) -> None:
+def test_a_fraction_needs_a_listed_model(atelier: Atelier) -> None:
     result = atelier("load", "other", "--gpu", "0.5")
     assert (result.exit_code, 'There is no model "other"' in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(("name", "layers"), [("acme/tiny", 5), ("Tiny@Q8_0", 10)])
-def test_a_share_is_of_the_model_that_the_name_means(
+def test_a_fraction_applies_to_the_model_that_the_name_refers_to(
     server: ScriptedServer, atelier: Atelier, name: str, layers: int
 ) -> None:
     variants = [model("acme/tiny", layers=10), model("acme/tiny@q8_0", layers=20)]
@@ -85,13 +85,13 @@ def test_a_share_is_of_the_model_that_the_name_means(
     assert sent(server)["gpu_layers"] == layers
 
 
-def test_a_share_takes_a_variants_short_form(server: ScriptedServer, atelier: Atelier) -> None:
+def test_a_fraction_accepts_a_variants_short_name(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/models", {"models": [model("acme/tiny@q8_0", layers=20)]})
     assert atelier("load", "tiny", "--gpu", "0.5").exit_code == 0
     assert sent(server)["gpu_layers"] == 10
 
 
-def test_a_share_of_an_ambiguous_name_is_refused(server: ScriptedServer, atelier: Atelier) -> None:
+def test_a_fraction_for_an_ambiguous_name_is_rejected(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/models", {"models": [model("acme/tiny"), model("other/tiny")]})
     result = atelier("load", "tiny", "--gpu", "0.5")
     assert (result.exit_code, "acme/tiny, other/tiny" in result.stderr) == (1, True)
@@ -101,7 +101,7 @@ def test_load_json_is_the_servers_reply(atelier: Atelier) -> None:
     assert json.loads(atelier("load", KEY, "--json").stdout) == REPLY
 
 
-def test_what_the_server_refuses_is_reported_on_stderr(server: ScriptedServer, atelier: Atelier) -> None:
+def test_an_error_of_the_server_is_reported_on_stderr(server: ScriptedServer, atelier: Atelier) -> None:
     server.refuses("POST /api/v1/models/load", 404, 'There is no model "smol". Near names: smollm2.')
     result = atelier("load", "smol")
     assert (result.exit_code, result.stdout) == (1, "")

@@ -36,7 +36,7 @@ def test_help_lists_every_verb(atelier: Atelier) -> None:
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_every_verb_has_a_help_of_its_own(atelier: Atelier, name: str) -> None:
+def test_every_verb_has_its_own_help(atelier: Atelier, name: str) -> None:
     result = atelier(name, "--help")
     assert (result.exit_code, VERBS[name].help in result.stdout) == (0, True)
     assert command_of(name).name == name
@@ -68,7 +68,7 @@ def test_a_missing_key_says_where_to_put_it(server: ScriptedServer, atelier: Ate
     assert atelier("status").stderr == "atelier: Wrong key. Set ATELIER_API_KEY to the server's key.\n"
 
 
-def test_status_tells_how_the_server_is(server: ScriptedServer, atelier: Atelier) -> None:
+def test_status_shows_the_state_of_the_server(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/status", STATUS)
     server.answers(
         "GET /api/v1/instances", {"instances": [instance("a"), instance("b"), instance("c", state="failed")]}
@@ -83,7 +83,7 @@ def test_status_tells_how_the_server_is(server: ScriptedServer, atelier: Atelier
     assert json.loads(atelier("status", "--json").stdout) == STATUS
 
 
-def test_status_of_an_idle_server_counts_none(server: ScriptedServer, atelier: Atelier) -> None:
+def test_status_of_an_idle_server_shows_zero_counts(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/status", STATUS)
     server.answers("GET /api/v1/instances", {"instances": []})
     assert "instances none" in atelier("status").stdout

@@ -17,11 +17,11 @@ from atelier.cli.output import human_size, human_time, printable
         ("- item\n\n  its second paragraph", ""),
     ],
 )
-def test_a_block_is_finished_when_nothing_to_come_can_change_it(text: str, finished: str) -> None:
+def test_a_block_is_finished_when_no_later_text_can_change_it(text: str, finished: str) -> None:
     assert split_blocks(text) == (finished, text[len(finished) :])
 
 
-def test_a_text_cannot_steer_the_terminal() -> None:
+def test_text_cannot_control_the_terminal() -> None:
     assert printable("a\x1b[2Jb\r\x07\x9bc\n\té😀") == "a[2Jbc\n\té😀"
 
 

@@ -21,7 +21,7 @@ def servers(file: Path) -> Any:
     return json.loads(file.read_text())["mcpServers"]
 
 
-def test_a_command_is_added_with_all_that_belongs_to_it(atelier: Atelier, file: Path) -> None:
+def test_a_command_is_added_with_all_its_options(atelier: Atelier, file: Path) -> None:
     file.write_text('{"inputs": [1], "mcpServers": {"old": {"command": "o"}}}')
     options = ("--env", "A=b=c", "--allow", "read", "--allow", "write", "--approve", "write", "--timeout", "9")
     options = (*options, "--sampling", "qwen3-4b", "--elicitation")
@@ -66,7 +66,7 @@ def test_an_address_is_added(atelier: Atelier, file: Path) -> None:
         (["a", "--approve", "always", "--approve", "b", "--", "c"], "cannot be combined"),
     ],
 )
-def test_what_is_wrong_is_reported_and_nothing_written(
+def test_invalid_arguments_are_reported_and_nothing_is_written(
     atelier: Atelier, file: Path, arguments: list[str], message: str
 ) -> None:
     result = atelier("mcp", "add", *arguments)
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_reported_and_nothing_written(
     assert not file.exists()
 
 
-def test_a_label_is_not_taken_twice(atelier: Atelier, file: Path) -> None:
+def test_a_label_cannot_be_used_twice(atelier: Atelier, file: Path) -> None:
     assert atelier("mcp", "add", "a", "--", "b").exit_code == 0
     assert "--replace" in atelier("mcp", "add", "a", "--", "c").stderr
     assert atelier("mcp", "add", "a", "--replace", "--", "c").exit_code == 0
@@ -89,7 +89,7 @@ def test_a_server_is_removed(atelier: Atelier, file: Path) -> None:
     assert 'no server "a"' in atelier("mcp", "rm", "a").stderr
 
 
-def test_a_file_that_is_wrong_is_not_written_over(atelier: Atelier, file: Path) -> None:
+def test_an_invalid_file_is_not_overwritten(atelier: Atelier, file: Path) -> None:
     file.write_text("{")
     assert "line 1" in atelier("mcp", "add", "a", "--", "b").stderr
     assert file.read_text() == "{"
@@ -127,7 +127,7 @@ def test_no_servers_say_how_to_add_one(server: ScriptedServer, atelier: Atelier)
     assert "atelier mcp add" in atelier("mcp", "ls").stderr
 
 
-def test_a_server_is_tried(server: ScriptedServer, atelier: Atelier) -> None:
+def test_a_server_is_tested(server: ScriptedServer, atelier: Atelier) -> None:
     tools = [
         {"name": "read", "description": "Reads\na file.", "allowed": True, "needs_approval": False},
         {"name": "write", "description": "", "allowed": True, "needs_approval": True},

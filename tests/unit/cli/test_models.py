@@ -41,9 +41,7 @@ def test_import_sends_the_absolute_path_and_the_mode(
         assert sent == {"path": str(tmp_path / "tiny.gguf"), "key": "lab/tiny", "mode": mode}
 
 
-def test_a_refused_import_of_a_file_that_is_not_here_says_where_it_must_lie(
-    server: ScriptedServer, atelier: Atelier
-) -> None:
+def test_a_rejected_import_of_a_missing_file_says_where_it_must_be(server: ScriptedServer, atelier: Atelier) -> None:
     server.refuses("POST /api/v1/models/import", 404, "There is no such file.")
     result = atelier("import", "/nowhere/tiny.gguf")
     assert result.exit_code == 1
@@ -53,7 +51,7 @@ def test_a_refused_import_of_a_file_that_is_not_here_says_where_it_must_lie(
     )
 
 
-def test_a_refused_import_of_a_file_that_is_here_gives_the_servers_reason_alone(
+def test_a_rejected_import_of_an_existing_file_shows_only_the_servers_reason(
     server: ScriptedServer, atelier: Atelier, tmp_path: Path
 ) -> None:
     server.refuses("POST /api/v1/models/import", 400, "Not a GGUF file.")
@@ -84,7 +82,7 @@ def test_verify_of_all_models_fails_with_one_of_them(server: ScriptedServer, ate
     assert result.stdout == "a/good: matches its digests\na/bad: b.gguf: Its content is another.\n"
 
 
-def test_show_tells_all_and_the_memory_by_context(server: ScriptedServer, atelier: Atelier) -> None:
+def test_show_prints_all_facts_and_the_memory_by_context_length(server: ScriptedServer, atelier: Atelier) -> None:
     memory = {"context_length": 2048, "weights_bytes": 2**20, "kv_cache_bytes": 2**21, "compute_bytes": 0}
     facts = {
         "path": "/m/a.gguf",
@@ -129,7 +127,7 @@ def test_devices_are_listed(server: ScriptedServer, atelier: Atelier) -> None:
     ]
 
 
-def test_devices_are_listed_with_the_readings_that_there_are(server: ScriptedServer, atelier: Atelier) -> None:
+def test_devices_are_listed_with_their_available_readings(server: ScriptedServer, atelier: Atelier) -> None:
     shown = device("cuda:0", utilization_percent=0, temperature_celsius=64, power_watts=212.5, memory_used_bytes=2**34)
     server.answers("GET /api/v1/devices", {"devices": [shown, device("cpu")]})
     assert atelier("devices").stdout.splitlines() == [
@@ -154,7 +152,7 @@ def test_a_folder_is_imported_model_by_model(server: ScriptedServer, atelier: At
     ]
 
 
-def test_a_model_of_a_folder_that_is_refused_does_not_end_the_others(
+def test_a_rejected_model_of_a_folder_does_not_stop_the_others(
     server: ScriptedServer, atelier: Atelier, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.gguf").write_text("x")

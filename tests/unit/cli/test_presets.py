@@ -56,7 +56,7 @@ def test_set_makes_or_changes(
     }
 
 
-def test_a_misspelt_setting_is_found_here(server: ScriptedServer, atelier: Atelier) -> None:
+def test_a_misspelt_setting_is_found_before_the_request(server: ScriptedServer, atelier: Atelier) -> None:
     result = atelier("presets", "set", "precise", "temprature=1")
     assert result.exit_code == 2
     assert "temperature" in result.stderr
@@ -87,7 +87,7 @@ def test_a_file_is_imported(server: ScriptedServer, atelier: Atelier, tmp_path: 
     assert atelier("presets", "import", str(file)).exit_code == 1
 
 
-def test_a_default_is_chosen_or_taken_away(server: ScriptedServer, atelier: Atelier) -> None:
+def test_a_default_preset_is_set_or_removed(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("POST /api/v1/models/default-preset", {"model": "a/b", "default_preset": None})
     assert "no default preset" in atelier("presets", "default", "b", "--none").stdout
     assert server.received[-1].body == {"model": "b", "preset": None}

@@ -28,6 +28,6 @@ def test_limits_are_sent_and_reported(
 
 
 @pytest.mark.parametrize("flags", [[], ["--off", "--max", "2"]])
-def test_what_is_meant_must_be_clear(server: ScriptedServer, atelier: Atelier, flags: list[str]) -> None:
+def test_ambiguous_arguments_are_rejected(server: ScriptedServer, atelier: Atelier, flags: list[str]) -> None:
     assert atelier("scale", "b", *flags).exit_code == 2
     assert not server.received

@@ -43,14 +43,14 @@ def test_the_options_of_serve_are_the_configurations_fields() -> None:
     assert options == set(Config.model_fields) - INTERNAL
 
 
-def test_an_option_wins_over_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_overrides_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_PORT", "5000")
     assert configured({"port": None}).port == 5000
     assert configured({"port": 6000, "cors": ["http://a", "http://b,http://c"]}).port == 6000
     assert configured({"cors": ["http://a", "http://b,http://c"]}).cors == ["http://a", "http://b", "http://c"]
 
 
-def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, atelier: Atelier) -> None:
+def test_an_invalid_variable_is_named(monkeypatch: pytest.MonkeyPatch, atelier: Atelier) -> None:
     monkeypatch.setenv("ATELIER_PORT", "http")
     result = atelier("serve")
     assert result.exit_code == 1
@@ -58,7 +58,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, atelier: Ate
     assert "valid integer" in result.stderr
 
 
-def test_a_port_in_use_is_said_before_anything_starts(atelier: Atelier, taken_port: int, home: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(atelier: Atelier, taken_port: int, home: Path) -> None:
     result = atelier("serve", "--port", str(taken_port))
     assert result.exit_code == 1
     assert result.stderr == (
@@ -72,12 +72,12 @@ def test_port_0_becomes_a_free_one() -> None:
     assert claim_port("127.0.0.1", 0) > 0
 
 
-def test_a_host_that_is_not_here_is_said() -> None:
+def test_a_foreign_host_address_is_reported() -> None:
     with pytest.raises(Failure, match="Cannot listen on 192"):
         claim_port("192.0.2.1", 0)
 
 
-def test_an_open_server_needs_a_key_or_a_word() -> None:
+def test_a_public_server_needs_a_key_or_explicit_permission() -> None:
     with pytest.raises(Failure, match="ATELIER_API_KEY"):
         check_exposure(configured({"host": "0.0.0.0"}))
     check_exposure(configured({"host": "0.0.0.0", "api_key": "k"}))
@@ -86,7 +86,7 @@ def test_an_open_server_needs_a_key_or_a_word() -> None:
     check_exposure(configured({"host": "::1"}))
 
 
-def test_a_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Failure, match="--home"):
         prepare_home(configured({"home": tmp_path / "file" / "home"}))
@@ -135,17 +135,17 @@ def test_a_crashed_service_waits_longer_each_time() -> None:
     assert [crashes.delay_after(now, 20) for now in (20, 41, 63, 87, 115, 151, 201)] == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_a_service_that_ran_well_for_a_while_starts_afresh() -> None:
+def test_a_service_that_ran_for_a_while_starts_without_delay() -> None:
     crashes = Crashes()
     assert [crashes.delay_after(0, 5), crashes.delay_after(10, 5), crashes.delay_after(100, 61)] == [1, 2, 1]
 
 
-def test_five_crashes_within_a_minute_are_the_end() -> None:
+def test_five_crashes_within_a_minute_end_the_server() -> None:
     crashes = Crashes()
     assert [crashes.delay_after(now, 1) for now in (1, 3, 6, 11, 20)] == [1, 2, 4, 8, None]
 
 
-def test_how_a_service_ended_is_reported_in_words() -> None:
+def test_the_end_of_a_service_is_described_in_words() -> None:
     assert _ending(3) == "ended with exit code 3"
     assert _ending(-signal.SIGSEGV) == "was killed by SIGSEGV"
 
@@ -163,7 +163,7 @@ def test_an_exception_in_the_log_is_reported_by_its_last_line() -> None:
     assert readable_record(json.dumps(record)) == "rpc_failed (ValueError: no)"
 
 
-def test_the_last_line_of_a_log_may_be_no_record(tmp_path: Path) -> None:
+def test_the_last_line_of_a_log_may_be_plain_text(tmp_path: Path) -> None:
     log = tmp_path / "gateway.log"
     log.write_text('{"event": "starting"}\nModuleNotFoundError: No module named x\n\n')
     assert last_line(log) == "ModuleNotFoundError: No module named x"
@@ -171,7 +171,7 @@ def test_the_last_line_of_a_log_may_be_no_record(tmp_path: Path) -> None:
     assert last_line(log) == ""
 
 
-def test_a_large_log_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_log_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atelier.cli.service_log.KEPT_BYTES", 10)
     log = tmp_path / "gateway.log"
     log.write_text("x" * 11)
@@ -193,7 +193,7 @@ def test_the_announcement_without_models_says_how_to_get_one() -> None:
 
 
 @pytest.mark.parametrize("field", ["cors", "allowed_hosts", "rpc_servers"])
-def test_a_list_that_no_option_gives_is_the_variables(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+def test_a_list_without_an_option_is_the_variables(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
     monkeypatch.setenv(f"ATELIER_{field.upper()}", "a:1,b:2")
     given = command_of("serve").make_context("serve", []).params
     assert getattr(configured(given), field) == ["a:1", "b:2"]

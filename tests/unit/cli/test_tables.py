@@ -14,7 +14,7 @@ def test_a_table_aligns_words_left_and_numbers_right() -> None:
     ]
 
 
-def test_a_table_that_barely_fits_stands_closer() -> None:
+def test_a_table_that_barely_fits_has_narrower_gaps() -> None:
     assert listing(COLUMNS, ROWS, 29).splitlines()[1] == "lab/model-one ready         7"
 
 

@@ -1,4 +1,4 @@
-"""Which files are adapters for a model, told from their headers."""
+"""Which files are adapters for a model, judged by their headers."""
 
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,17 @@ def test_a_lora_of_the_models_architecture_fits(tmp_path: Path) -> None:
         ({"tensors": 0}, "no tensors"),
     ],
 )
-def test_what_does_not_fit_is_told(tmp_path: Path, facts: dict[str, Any], complaint: str) -> None:
+def test_an_adapter_that_does_not_fit_is_reported(tmp_path: Path, facts: dict[str, Any], complaint: str) -> None:
     error = refusal(write_lora_header(tmp_path / "a.gguf", **facts))
     assert isinstance(error, InvalidModelFile)
     assert complaint in error.message
 
 
-def test_a_model_is_no_adapter(tmp_path: Path) -> None:
+def test_a_model_is_rejected_as_an_adapter(tmp_path: Path) -> None:
     assert "not an adapter" in refusal(write_gguf(tmp_path / "a.gguf")).message
 
 
-def test_an_activated_lora_is_refused_as_such(tmp_path: Path) -> None:
+def test_an_activated_lora_is_rejected(tmp_path: Path) -> None:
     error = refusal(write_lora_header(tmp_path / "a.gguf", invocation_tokens=(1, 2, 3)))
     assert isinstance(error, UnsupportedField)
     assert "aLoRA" in error.message

@@ -17,11 +17,11 @@ from registry.models.model_facts import Capabilities, capabilities_of
         ("{{ 10**5000 }}", False, False),
     ],
 )
-def test_a_template_tells_what_a_model_is_made_for(template: str, tools: bool, reasoning: bool) -> None:
+def test_a_models_capabilities_are_read_from_its_template(template: str, tools: bool, reasoning: bool) -> None:
     assert capabilities_of(template) == Capabilities(chat=True, tools=tools, reasoning=reasoning)
 
 
-def test_without_a_template_there_is_no_chat() -> None:
+def test_a_model_without_a_template_cannot_chat() -> None:
     assert capabilities_of(None) == Capabilities(chat=False, tools=False, reasoning=False)
 
 
@@ -29,5 +29,5 @@ def test_without_a_template_there_is_no_chat() -> None:
     ("longest", "lengths"),
     [(0, [2048]), (512, [512]), (2048, [2048]), (5000, [2048, 4096, 5000]), (8192, [2048, 4096, 8192])],
 )
-def test_estimates_go_up_to_what_the_model_was_trained_for(longest: int, lengths: list[int]) -> None:
+def test_estimates_end_at_the_trained_context_length(longest: int, lengths: list[int]) -> None:
     assert context_lengths(longest) == lengths

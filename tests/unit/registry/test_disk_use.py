@@ -1,4 +1,4 @@
-"""What files are counted, and how often."""
+"""Which files are counted, and how often."""
 
 import os
 import shutil
@@ -67,7 +67,7 @@ def sums(use: DiskUse) -> tuple[int, int, int]:
     return use.library_bytes, use.other_bytes, use.used_bytes
 
 
-def test_a_model_is_all_of_its_parts_and_what_came_with_them(config: Config) -> None:
+def test_a_models_size_includes_its_parts_and_companion_files(config: Config) -> None:
     first = write(config.models_dir / "a/b/Big-00001-of-00002.gguf", 5)
     write(first.with_name("Big-00002-of-00002.gguf"), 7)
     write(first.with_name("mmproj-F16.gguf"), 11)
@@ -92,7 +92,7 @@ def test_a_file_with_two_names_counts_once_in_the_sums(config: Config) -> None:
     assert sums(found) == (53, 0, 53)
 
 
-def test_a_projector_that_two_models_came_with_counts_once(config: Config) -> None:
+def test_a_projector_shared_by_two_models_counts_once(config: Config) -> None:
     one, other = (write(config.models_dir / f"a/b/{name}.gguf", 10) for name in ("one", "other"))
     write(one.with_name("mmproj.gguf"), 4)
     found = use(config, model("a/one", one, "mmproj.gguf"), model("a/other", other, "mmproj.gguf"))
@@ -128,7 +128,7 @@ def test_links_out_of_the_folder_are_not_followed(config: Config, tmp_path: Path
     assert sums(found) == (5, 0, 5)
 
 
-def test_a_models_folder_that_lies_elsewhere_is_followed(config: Config, tmp_path: Path) -> None:
+def test_a_linked_models_folder_is_followed(config: Config, tmp_path: Path) -> None:
     config.home.mkdir()
     config.models_dir.symlink_to(tmp_path / "disk")
     write(tmp_path / "disk/a/x.gguf", 50)
@@ -137,13 +137,13 @@ def test_a_models_folder_that_lies_elsewhere_is_followed(config: Config, tmp_pat
     assert sums(found) == (50, 0, 50)
 
 
-def test_a_model_whose_file_is_gone_takes_nothing(config: Config) -> None:
+def test_a_model_whose_file_is_missing_has_no_size(config: Config) -> None:
     found = use(config, model("a/gone", config.models_dir / "a/gone.gguf"))
     assert found.models == [ModelFiles("a/gone", 0, True, 0)]
 
 
 class Deleting(threading.Event):
-    """Asked whether to stop, it deletes what was just listed."""
+    """An event that deletes the given paths when it is checked: files vanish in the middle of a scan."""
 
     def __init__(self, *paths: Path) -> None:
         super().__init__()
@@ -155,13 +155,13 @@ class Deleting(threading.Event):
         return False
 
 
-def test_what_vanishes_during_the_look_is_no_error(tmp_path: Path) -> None:
+def test_a_file_that_vanishes_during_the_scan_causes_no_error(tmp_path: Path) -> None:
     write(tmp_path / "stays", 3)
     vanishing = write(tmp_path / "vanishes", 5), write(tmp_path / "folder/inside", 7).parent
     assert total_bytes(files_below(tmp_path, Deleting(*vanishing))) == 3
 
 
-def test_a_look_ends_when_it_is_told_to(config: Config) -> None:
+def test_a_scan_ends_when_it_is_stopped(config: Config) -> None:
     write(config.models_dir / "x", 1)
     stop = threading.Event()
     stop.set()
@@ -169,12 +169,12 @@ def test_a_look_ends_when_it_is_told_to(config: Config) -> None:
         scan_disk(config, [], stop)
 
 
-def test_what_is_no_file_is_not_counted(tmp_path: Path) -> None:
+def test_only_regular_files_are_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert files_at([tmp_path / "pipe", tmp_path, tmp_path / "nothing"]) == {}
 
 
-def test_downloads_are_told_from_leftovers(config: Config) -> None:
+def test_downloads_are_distinguished_from_leftovers(config: Config) -> None:
     folder = config.models_dir / look.FOLDER
     write(folder / "d1/x.gguf.part", 10)
     write(folder / "d1/pip/inside/y", 2)
@@ -189,7 +189,7 @@ def test_downloads_are_told_from_leftovers(config: Config) -> None:
     assert sums(found) == (0, 0, 66)
 
 
-def test_saved_prompts_are_told_by_instance(config: Config) -> None:
+def test_saved_prompts_are_reported_by_instance(config: Config) -> None:
     for number, name in enumerate(("a--b--c", "a--b--c~2", "poet", "gone--model", "a--b--c~x")):
         write(config.cache_dir / name / "x.kv", 2**number)
     found = use(config, model("a/b--c", config.models_dir / "x.gguf"), ids=["poet"])
@@ -203,7 +203,7 @@ def test_saved_prompts_are_told_by_instance(config: Config) -> None:
     assert found.used_bytes == 31
 
 
-def test_the_rest_of_the_home_is_told_by_kind(config: Config) -> None:
+def test_other_files_of_the_home_are_reported_by_kind(config: Config) -> None:
     write(config.logs_dir / "gateway.log.1", 1)
     write(config.adapters_dir / "deep/down/x.gguf", 2)
     write(config.database_path, 4)
@@ -213,7 +213,7 @@ def test_the_rest_of_the_home_is_told_by_kind(config: Config) -> None:
     assert (found.logs_bytes, found.adapters_bytes, found.database_bytes, found.used_bytes) == (1, 2, 12, 15)
 
 
-def test_each_file_system_is_told_once_by_its_first_folder(tmp_path: Path) -> None:
+def test_each_file_system_is_reported_once_by_its_first_folder(tmp_path: Path) -> None:
     folders = [tmp_path / "nothing", tmp_path, tmp_path.parent, Path("/dev")]
     assert [each.path for each in file_systems(folders)] == [tmp_path, Path("/dev")]
     (found,) = file_systems([tmp_path])

@@ -1,4 +1,4 @@
-"""How a model's memory goes with its shape and its load settings; tests/system holds it against llama.cpp."""
+"""How a model's memory depends on its shape and its load settings; tests/system compares it with llama.cpp."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def kv_cache(shape: Shape = SHAPE, **load: object) -> int:
     return estimate_memory(shape, Load(**{"context_length": 1024, "parallel": 4, **load})).kv_cache  # type: ignore[arg-type]
 
 
-def test_every_sequence_has_a_cache_of_its_own_unless_they_share_one() -> None:
+def test_every_sequence_has_a_separate_cache_unless_it_is_unified() -> None:
     assert kv_cache() == 4 * 1024 * CELL
     assert kv_cache(kv_unified=True) == 1024 * CELL
 
@@ -76,7 +76,7 @@ def test_a_model_that_only_embeds_has_no_cache() -> None:
     ("architecture", "pattern", "sliding"),
     [("gemma3", None, [True] * 5 + [False]), ("llama", None, [False] * 6), ("llama", 2, [True, False] * 3)],
 )
-def test_which_layers_slide_is_told_by_the_file_or_its_architecture(
+def test_sliding_layers_are_given_by_the_file_or_its_architecture(
     tmp_path: Path, architecture: str, pattern: int | None, sliding: list[bool]
 ) -> None:
     extra = {f"{architecture}.attention.sliding_window": 512}
@@ -88,7 +88,7 @@ def test_which_layers_slide_is_told_by_the_file_or_its_architecture(
     assert list(shape.sliding_layers) == sliding
 
 
-def test_a_number_for_each_layer_is_read(tmp_path: Path) -> None:
+def test_values_per_layer_are_read(tmp_path: Path) -> None:
     extra = {"llama.attention.head_count": 8, "llama.attention.head_count_kv": [2, 0], "llama.ssm.inner_size": 64}
     shape = read_facts(write_gguf(tmp_path / "a.gguf", extra={**extra, "llama.ssm.state_size": 16})).shape
     assert shape is not None
@@ -97,7 +97,7 @@ def test_a_number_for_each_layer_is_read(tmp_path: Path) -> None:
     assert shape.vocabulary == 16
 
 
-def test_a_header_of_absurd_numbers_is_bounded(tmp_path: Path) -> None:
+def test_absurd_values_in_a_header_are_limited(tmp_path: Path) -> None:
     extra = {"llama.attention.head_count": 2**32 - 1, "llama.attention.key_length": 2**32 - 1}
     shape = read_facts(write_gguf(tmp_path / "a.gguf", extra=extra)).shape
     assert shape is not None

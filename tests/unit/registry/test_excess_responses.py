@@ -1,4 +1,4 @@
-"""How many stored responses are too many."""
+"""Which stored responses exceed the limits."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from registry.responses.response_rows import excess
         ([9, 1, 1, 1], 2, 3, 2),
     ],
 )
-def test_the_first_go_until_the_rest_is_within_both_bounds(
+def test_the_oldest_are_deleted_until_the_rest_is_within_both_limits(
     sizes: list[int], most: int, most_bytes: int, expected: int
 ) -> None:
     assert excess(sizes, most, most_bytes) == expected

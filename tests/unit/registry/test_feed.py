@@ -1,4 +1,4 @@
-"""What watchers see."""
+"""The snapshots and changes that watchers receive."""
 
 import pytest
 
@@ -25,7 +25,7 @@ async def test_a_snapshot_comes_first_and_changes_follow_in_order() -> None:
     await changes.aclose()
 
 
-async def test_a_watcher_that_reads_too_slowly_is_dropped_and_the_others_are_not() -> None:
+async def test_only_a_watcher_that_reads_too_slowly_is_dropped() -> None:
     feed = Feed(most_behind=2)
     slow, quick = feed.follow(), feed.follow()
     await anext(slow)
@@ -38,7 +38,7 @@ async def test_a_watcher_that_reads_too_slowly_is_dropped_and_the_others_are_not
     await quick.aclose()
 
 
-async def test_watchers_end_with_the_feed_after_what_is_left_to_read() -> None:
+async def test_watchers_end_with_the_feed_after_the_remaining_changes() -> None:
     feed = Feed()
     changes = feed.follow()
     await anext(changes)
@@ -47,7 +47,7 @@ async def test_watchers_end_with_the_feed_after_what_is_left_to_read() -> None:
     assert [change async for change in changes] == [instance(1)]
 
 
-async def test_removing_what_is_not_there_tells_nobody() -> None:
+async def test_removing_an_unknown_entry_sends_no_change() -> None:
     feed = Feed()
     changes = feed.follow()
     await anext(changes)

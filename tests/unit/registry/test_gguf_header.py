@@ -1,4 +1,4 @@
-"""GGUF files that lie, are cut off, or are something else."""
+"""GGUF files that are inconsistent, truncated, or something else."""
 
 import os
 import struct
@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def refused(tmp_path: Path, content: bytes) -> str:
-    """The refusal's message; the file must be refused."""
+    """The message of the rejection; the file must be rejected."""
     path = tmp_path / "hostile.gguf"
     path.write_bytes(content)
     with pytest.raises(InvalidModelFile) as refusal:
@@ -58,7 +58,7 @@ def test_the_header_agrees_with_the_gguf_library(tmp_path: Path) -> None:
     assert ours.tensor_bytes == sum(tensor.n_bytes for tensor in theirs.tensors)
 
 
-def test_sampling_defaults_within_bounds_are_taken_and_others_ignored(tmp_path: Path) -> None:
+def test_sampling_defaults_within_bounds_are_used_and_others_ignored(tmp_path: Path) -> None:
     extra = {
         "general.sampling.temp": 0.25,
         "general.sampling.top_k": 20,
@@ -86,81 +86,81 @@ def test_a_vocabulary_is_not_a_model(tmp_path: Path) -> None:
         read_facts(path)
 
 
-def test_every_truncation_is_refused(tmp_path: Path, model: bytes) -> None:
+def test_every_truncation_is_rejected(tmp_path: Path, model: bytes) -> None:
     for length in range(len(model)):
         assert refused(tmp_path, model[:length])
 
 
-def test_a_truncated_download_is_told_how_much_is_missing(tmp_path: Path, model: bytes) -> None:
+def test_a_truncated_download_is_reported_with_its_missing_bytes(tmp_path: Path, model: bytes) -> None:
     message = refused(tmp_path, model[:-1])
     assert f"{len(model) - 1} of {len(model)} bytes" in message
     assert "Download it again" in message
 
 
-def test_another_format_is_told_apart(tmp_path: Path, model: bytes) -> None:
+def test_another_format_is_recognised(tmp_path: Path, model: bytes) -> None:
     assert "not a GGUF file" in refused(tmp_path, b"PK\x03\x04" + model[4:])
 
 
 @pytest.mark.parametrize("version", [0, 1, 4, 2**31])
-def test_unknown_versions_are_refused(tmp_path: Path, model: bytes, version: int) -> None:
+def test_unknown_versions_are_rejected(tmp_path: Path, model: bytes, version: int) -> None:
     assert "version" in refused(tmp_path, model[:4] + struct.pack("<I", version) + model[8:])
 
 
-def test_a_big_endian_file_is_told_apart(tmp_path: Path, model: bytes) -> None:
+def test_a_big_endian_file_is_recognised(tmp_path: Path, model: bytes) -> None:
     assert "big-endian" in refused(tmp_path, model[:4] + struct.pack(">I", 3) + model[8:])
 
 
 @pytest.mark.parametrize("offset", [8, 16])
 @pytest.mark.parametrize("count", [2**60, 2**64 - 1, 65_537, 60_000])
-def test_counts_that_lie_are_refused(tmp_path: Path, model: bytes, offset: int, count: int) -> None:
+def test_false_counts_are_rejected(tmp_path: Path, model: bytes, offset: int, count: int) -> None:
     refused(tmp_path, model[:offset] + struct.pack("<Q", count) + model[offset + 8 :])
 
 
 @pytest.mark.parametrize("length", [2**60, 2**64 - 1, 2**31])
-def test_a_key_whose_length_lies_is_refused(tmp_path: Path, model: bytes, length: int) -> None:
+def test_a_key_with_a_false_length_is_rejected(tmp_path: Path, model: bytes, length: int) -> None:
     refused(tmp_path, model[:TOKENS_OFFSET] + struct.pack("<Q", length) + model[TOKENS_OFFSET + 8 :])
 
 
-def test_an_array_whose_count_lies_is_refused(tmp_path: Path, model: bytes) -> None:
+def test_an_array_with_a_false_count_is_rejected(tmp_path: Path, model: bytes) -> None:
     at = model.index(b"tokenizer.ggml.tokens") + len(b"tokenizer.ggml.tokens") + 8
     assert struct.unpack_from("<Q", model, at) == (16,)
     for count in (2**60, 2**64 - 1, 17, 10_000):
         refused(tmp_path, model[:at] + struct.pack("<Q", count) + model[at + 8 :])
 
 
-def test_an_array_of_arrays_is_refused(tmp_path: Path, model: bytes) -> None:
+def test_an_array_of_arrays_is_rejected(tmp_path: Path, model: bytes) -> None:
     at = model.index(b"tokenizer.ggml.tokens") + len(b"tokenizer.ggml.tokens") + 4
     assert "array of arrays" in refused(tmp_path, model[:at] + struct.pack("<I", 9) + model[at + 4 :])
 
 
-def test_a_tensor_beyond_the_end_is_refused(tmp_path: Path, model: bytes) -> None:
+def test_a_tensor_beyond_the_end_is_rejected(tmp_path: Path, model: bytes) -> None:
     at = model.index(b"blk.1.weight") + len(b"blk.1.weight") + 4 + 16 + 4
     for offset in (2**40, 2**63, 2**64 - 32):
         assert "truncated" in refused(tmp_path, model[:at] + struct.pack("<Q", offset) + model[at + 8 :])
 
 
-def test_a_tensor_of_impossible_shape_is_refused(tmp_path: Path, model: bytes) -> None:
+def test_a_tensor_of_impossible_shape_is_rejected(tmp_path: Path, model: bytes) -> None:
     at = model.index(b"blk.0.weight") + len(b"blk.0.weight") + 4
     for first in (0, 33, 2**62, 2**64 - 1):
         assert "shape" in refused(tmp_path, model[:at] + struct.pack("<Q", first) + model[at + 8 :])
 
 
-def test_a_tensor_of_unknown_type_is_refused(tmp_path: Path, model: bytes) -> None:
+def test_a_tensor_of_unknown_type_is_rejected(tmp_path: Path, model: bytes) -> None:
     at = model.index(b"blk.0.weight") + len(b"blk.0.weight") + 4 + 16
     assert "unknown" in refused(tmp_path, model[:at] + struct.pack("<I", 4711) + model[at + 4 :])
 
 
-def test_a_repeated_tensor_is_refused(tmp_path: Path, model: bytes) -> None:
+def test_a_repeated_tensor_is_rejected(tmp_path: Path, model: bytes) -> None:
     assert "twice" in refused(tmp_path, model.replace(b"blk.1.weight", b"blk.0.weight"))
 
 
 @pytest.mark.parametrize("alignment", [0, 3, 2**31])
-def test_an_alignment_that_is_none_is_refused(tmp_path: Path, alignment: int) -> None:
+def test_an_invalid_alignment_is_rejected(tmp_path: Path, alignment: int) -> None:
     path = write_gguf(tmp_path / "a.gguf", extra={"general.alignmen_": alignment})
     assert "alignment" in refused(tmp_path, path.read_bytes().replace(b"general.alignmen_", b"general.alignment"))
 
 
-def test_a_huge_file_of_empty_strings_is_refused_quickly_and_in_little_memory(tmp_path: Path) -> None:
+def test_a_huge_file_of_empty_strings_is_rejected_quickly_and_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "sparse.gguf"
     key = b"tokens"
     entry = struct.pack("<Q", len(key)) + key + struct.pack("<IIQ", 9, 8, 200_000)
@@ -185,7 +185,7 @@ def test_a_fifo_does_not_block(tmp_path: Path) -> None:
         read_facts(tmp_path / "fifo.gguf")
 
 
-def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
     write_gguf(tmp_path / "big-00001-of-00002.gguf")
     with pytest.raises(InvalidModelFile, match="big-00002-of-00002"):
         read_facts(tmp_path / "big-00001-of-00002.gguf")
@@ -201,7 +201,7 @@ def test_a_later_part_is_not_a_model(tmp_path: Path) -> None:
 
 @settings(max_examples=300, deadline=2000)
 @given(data=st.data())
-def test_changed_bytes_are_read_or_refused_but_never_crash(
+def test_changed_bytes_are_read_or_rejected_but_never_crash(
     data: st.DataObject, model: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = bytearray(model)
@@ -217,7 +217,7 @@ def test_changed_bytes_are_read_or_refused_but_never_crash(
 
 @settings(max_examples=200, deadline=2000)
 @given(tail=st.binary(max_size=400))
-def test_random_bytes_after_the_magic_are_refused(tail: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_random_bytes_after_the_magic_are_rejected(tail: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "random.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<I", 3) + tail)
     with pytest.raises(InvalidModelFile):

@@ -1,4 +1,4 @@
-"""Which files of a repository are meant."""
+"""Which files of a repository a request selects."""
 
 import pytest
 from hypothesis import given
@@ -40,7 +40,7 @@ def chosen(found: Repository, reference: HubReference | None = None) -> list[str
         ("Tiny.gguf", ""),
     ],
 )
-def test_a_name_tells_the_quantisation(name: str, quantization: str) -> None:
+def test_the_quantisation_is_read_from_the_name(name: str, quantization: str) -> None:
     assert quantization_of(name) == quantization
 
 
@@ -50,7 +50,7 @@ def test_the_parts_of_a_model_are_one_variant() -> None:
     assert [file.path for file in found[1].files] == ["b-Q8_0-00001-of-00002.gguf", "b-Q8_0-00002-of-00002.gguf"]
 
 
-def test_parts_that_are_not_all_there_are_no_variant() -> None:
+def test_incomplete_parts_are_not_a_variant() -> None:
     assert (
         variants_of(repository("b-Q8_0-00002-of-00002.gguf", "README.md", "mmproj-F16.gguf", "x.imatrix.gguf").files)
         == []
@@ -62,32 +62,32 @@ def test_the_same_name_in_two_folders_is_two_variants() -> None:
     assert len(variants_of(repository(*paths).files)) == 2
 
 
-def test_the_usual_quantisation_is_taken_where_none_is_named() -> None:
+def test_the_default_quantisation_is_chosen_where_none_is_named() -> None:
     assert chosen(repository("a-F16.gguf", "a-Q8_0.gguf", "a-Q4_K_M.gguf", "a-Q2_K.gguf")) == ["a-Q4_K_M.gguf"]
-    assert chosen(repository("a-F32.gguf", "a-F16.gguf")) == ["a-F32.gguf"]  # the smallest here
+    assert chosen(repository("a-F32.gguf", "a-F16.gguf")) == ["a-F32.gguf"]  # the first by name
 
 
 @pytest.mark.parametrize("wanted", ["q8_0", "Q8_0"])
-def test_a_quantisation_is_found_however_it_is_written(wanted: str) -> None:
+def test_a_quantisation_is_matched_in_any_case(wanted: str) -> None:
     assert chosen(repository("a-Q4_0.gguf", "a.q8_0.gguf"), HubReference(ID, quantization=wanted)) == ["a.q8_0.gguf"]
 
 
-def test_a_quantisation_may_be_named_without_its_makers_sign() -> None:
+def test_a_quantisation_may_be_named_without_its_makers_prefix() -> None:
     found = repository("a-UD-Q4_K_XL.gguf", "a-Q4_K_M.gguf")
     assert chosen(found, HubReference(ID, quantization="q4_k_xl")) == ["a-UD-Q4_K_XL.gguf"]
 
 
-def test_the_plain_one_is_meant_where_there_are_both() -> None:
+def test_the_quantisation_without_prefix_is_preferred() -> None:
     found = repository("a-UD-Q4_K_M.gguf", "a-Q4_K_M.gguf")
     assert chosen(found, HubReference(ID, quantization="q4_k_m")) == ["a-Q4_K_M.gguf"]
 
 
-def test_two_files_of_one_quantisation_have_to_be_named() -> None:
+def test_two_files_of_one_quantisation_have_to_be_chosen_by_name() -> None:
     with pytest.raises(InvalidRequest, match=r"a-Q4_0\.gguf, b-Q4_0\.gguf"):
         chosen(repository("a-Q4_0.gguf", "b-Q4_0.gguf"), HubReference(ID, quantization="q4_0"))
 
 
-def test_what_there_is_is_told_to_who_asks_for_something_else() -> None:
+def test_a_request_for_something_else_is_answered_with_the_available_files() -> None:
     with pytest.raises(NotFound, match="Q4_0, Q8_0"):
         chosen(repository("a-Q4_0.gguf", "a-Q8_0.gguf"), HubReference(ID, quantization="q2_k"))
     with pytest.raises(NotFound, match="Q4_0"):
@@ -96,17 +96,17 @@ def test_what_there_is_is_told_to_who_asks_for_something_else() -> None:
         chosen(repository("model.safetensors"))
 
 
-def test_any_part_stands_for_its_model() -> None:
+def test_any_part_selects_its_model() -> None:
     paths = ("a-00001-of-00002.gguf", "a-00002-of-00002.gguf")
     assert chosen(repository(*paths), HubReference(ID, file=paths[1])) == [*paths]
 
 
-def test_a_projector_is_no_model() -> None:
+def test_a_projector_is_rejected_as_a_model() -> None:
     with pytest.raises(InvalidRequest):
         chosen(repository("a-Q4_0.gguf", "mmproj-a-F16.gguf"), HubReference(ID, file="mmproj-a-F16.gguf"))
 
 
-def test_the_projector_comes_with_its_model() -> None:
+def test_the_projector_is_downloaded_with_its_model() -> None:
     found = repository("a-Q4_0.gguf", "mmproj-a-F32.gguf", "mmproj-a-F16.gguf", "mmproj-a-BF16.gguf")
     assert chosen(found) == ["a-Q4_0.gguf", "mmproj-a-F16.gguf"]
     projector = projector_of(repository("mmproj.gguf").files)
@@ -114,12 +114,12 @@ def test_the_projector_comes_with_its_model() -> None:
 
 
 @given(st.permutations(["Q4_K_M", "Q8_0", "Q2_K", "F16", ""]))
-def test_the_usual_choice_depends_on_no_order(kinds: list[str]) -> None:
+def test_the_default_choice_does_not_depend_on_the_order(kinds: list[str]) -> None:
     variants = [Variant(kind, (RepoFile(f"{kind}.gguf", 1, "sha256:0"),)) for kind in kinds]
     assert default_variant(variants).quantization == "Q4_K_M"
 
 
-def test_patience_ends_only_after_failures_in_a_row() -> None:
+def test_retries_end_only_after_consecutive_failures() -> None:
     patience = Patience()
     for _ in range(MOST_IN_A_ROW):
         patience = patience.after_failure(0)

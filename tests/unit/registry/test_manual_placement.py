@@ -52,7 +52,7 @@ LAPTOP = [gpu("vulkan:0", 16, integrated=True), gpu("vulkan:1", 8), gpu("cuda:0"
     ("load", "gpus", "devices"),
     [
         (Load(device="cuda:1"), THREE, ["cuda:1"]),
-        (Load(device="cuda:2,00"), THREE, ["cuda:2", "cuda:0"]),  # in the order that the worker will see
+        (Load(device="cuda:2,00"), THREE, ["cuda:2", "cuda:0"]),  # in the worker's order
         (Load(device="auto", gpu_layers=4), THREE, ["cuda:0", "cuda:1", "cuda:2"]),
         (Load(device="auto", tensor_split=[1]), THREE, ["cuda:0", "cuda:1", "cuda:2"]),
         (Load(device="auto", gpu_layers=4), LAPTOP, ["vulkan:1"]),  # of one backend, and not the integrated one
@@ -61,27 +61,27 @@ LAPTOP = [gpu("vulkan:0", 16, integrated=True), gpu("vulkan:1", 8), gpu("cuda:0"
         (Load(device="metal"), [gpu("metal")], ["metal"]),
         (Load(device="cpu"), THREE, []),
         (Load(device="cuda:1", gpu_layers=0), THREE, []),
-        (Load(device="auto", gpu_layers=4), [], []),  # llama.cpp takes main memory
+        (Load(device="auto", gpu_layers=4), [], []),  # llama.cpp uses main memory
     ],
 )
-def test_which_devices_someone_means(load: Load, gpus: list[Device], devices: list[str]) -> None:
+def test_the_requested_devices_are_selected(load: Load, gpus: list[Device], devices: list[str]) -> None:
     choice = choice_of(load, gpus)
     assert choice is not None
     assert [device.id for device in choice.devices] == devices
 
 
-def test_a_device_that_is_not_here_is_refused_by_its_name() -> None:
+def test_an_unknown_device_is_rejected_by_name() -> None:
     with pytest.raises(LoadFailed, match=r"cuda:3 is not here.*cuda:0, cuda:1, cuda:2") as refusal:
         choice_of(Load(device="cuda:1,3"), THREE)
     assert refusal.value.param == "device"
 
 
-def test_where_no_gpu_is_known_the_worker_is_left_to_look() -> None:
+def test_without_known_gpus_the_choice_is_left_to_the_worker() -> None:
     assert choice_of(Load(device="cuda:0"), []) is None
 
 
 @pytest.mark.parametrize("name", ["cuda:1", "rocm:0,2", "vulkan:3,1", "metal"])
-def test_a_name_and_its_devices_say_the_same(name: str) -> None:
+def test_a_device_name_survives_a_round_trip(name: str) -> None:
     assert pin_name([gpu(id) for id in ids_of(name)]) == name
 
 
@@ -95,23 +95,23 @@ def test_a_name_and_its_devices_say_the_same(name: str) -> None:
         (Load(device="cuda:1", gpu_layers=1), {"cuda:1": 2, CPU: 32}),
         (Load(device="cuda:1", gpu_layers=0), {CPU: 33}),
         (Load(device="cpu"), {CPU: 33}),
-        # several: by their room, 79, 79 and 19 GB beside the buffers
+        # several: in proportion to their free memory, 79, 79 and 19 GB without the buffers
         (Load(device="cuda:0,1"), {"cuda:0": 17, "cuda:1": 17}),
         (Load(device="cuda:0,2"), {"cuda:0": 27, "cuda:2": 7}),
-        (Load(device="auto", gpu_layers=8), {"cuda:0": 5, "cuda:1": 5, CPU: 25}),  # a part of a layer is none
-        # by what someone says
+        (Load(device="auto", gpu_layers=8), {"cuda:0": 5, "cuda:1": 5, CPU: 25}),  # a fraction of a layer is dropped
+        # by the requested split
         (Load(device="cuda:0,1", tensor_split=[3, 1]), {"cuda:0": 25, "cuda:1": 9}),
         (Load(device="cuda:0,1", tensor_split=[3, 1], gpu_layers=16), {"cuda:0": 13, "cuda:1": 5, CPU: 17}),
         (Load(device="cuda:1,0", tensor_split=[3, 1]), {"cuda:1": 25, "cuda:0": 9}),
         (Load(device="cuda:0,1", tensor_split=[0, 1]), {"cuda:1": 33}),
-        (Load(device="cuda:0,1", tensor_split=[2]), {"cuda:0": 33}),  # the others get nothing
-        (Load(device="cuda:0,1", tensor_split=[0, 0]), {"cuda:0": 17, "cuda:1": 17}),  # as without
+        (Load(device="cuda:0,1", tensor_split=[2]), {"cuda:0": 33}),  # missing shares are zero
+        (Load(device="cuda:0,1", tensor_split=[0, 0]), {"cuda:0": 17, "cuda:1": 17}),  # as without a split
         (Load(device="cuda:0,1", tensor_split=[1, 1, 8]), {"cuda:0": 17, "cuda:1": 17}),
         (Load(device="auto", tensor_split=[1, 0, 1]), {"cuda:0": 17, "cuda:2": 17}),
         (Load(device="cuda:0", tensor_split=[0.3]), {"cuda:0": 33}),
     ],
 )
-def test_what_lies_where(load: Load, memory: dict[str, int]) -> None:
+def test_memory_is_laid_out_over_the_devices(load: Load, memory: dict[str, int]) -> None:
     inventory = machine(gpu("cuda:0"), gpu("cuda:1"), gpu("cuda:2", 20))
     found = fit_choice(NEED, chosen(load, inventory), inventory, [])
     assert isinstance(found, ManualPlacement)
@@ -125,7 +125,7 @@ def test_what_lies_where(load: Load, memory: dict[str, int]) -> None:
         (Load(device="cuda:0", offload_kv=False, gpu_layers=16), {"cuda:0": 15, CPU: 19}),
     ],
 )
-def test_a_cache_that_is_not_offloaded_lies_in_main_memory(load: Load, memory: dict[str, int]) -> None:
+def test_a_cache_that_is_not_offloaded_is_in_main_memory(load: Load, memory: dict[str, int]) -> None:
     inventory = machine(gpu("cuda:0"))
     found = fit_choice(NEED, chosen(load, inventory), inventory, [])
     assert isinstance(found, ManualPlacement)
@@ -153,11 +153,11 @@ counts = st.lists(st.integers(0, 60), min_size=1, max_size=4).filter(any)
 
 
 @given(counts)
-def test_a_split_in_layers_is_that_split(counts: list[int]) -> None:
+def test_a_split_given_in_layers_is_used_exactly(counts: list[int]) -> None:
     assert split_layers(sum(counts), counts) == counts
 
 
-def test_what_stays_free_is_not_given_away() -> None:
+def test_reserved_memory_is_not_allocated() -> None:
     inventory = machine(gpu("cuda:0", 35))
     assert isinstance(fit_choice(NEED, chosen(Load(device="cuda:0"), inventory), inventory, []), ManualPlacement)
     refused = fit_choice(NEED, chosen(Load(device="cuda:0"), inventory), inventory, [], kept=0.1)
@@ -177,7 +177,7 @@ FULL = machine(gpu("cuda:0", 40, free=10), gpu("cuda:1", 40, free=40), gpu("cuda
         (Load(device="cuda:1"), [instance("idle", 9, cuda_1=0)], []),
         (Load(device="cuda:0"), [instance("busy", 0, cuda_0=30)], None),
         (Load(device="cuda:0"), [instance("idle", 9, cuda_0=15), instance("busy", 0, cuda_0=15)], None),
-        # several: as many layers as there is room for
+        # several: as many layers as fit
         (Load(device="cuda:0,1"), [instance("idle", 9, cuda_0=30)], []),
         (Load(device="cuda:0,2"), [instance("a", 9, cuda_0=15), instance("b", 99, cuda_2=15)], ["b"]),
         (
@@ -190,11 +190,11 @@ FULL = machine(gpu("cuda:0", 40, free=10), gpu("cuda:1", 40, free=40), gpu("cuda
         (Load(device="cuda:1", gpu_layers=16), [instance("idle", 9, cpu=20)], ["idle"]),
         (Load(device="cuda:1", gpu_layers=16), [instance("busy", 0, cpu=20)], None),
         (Load(device="cpu"), [instance("idle", 9, cpu=30), instance("there", 99, cuda_0=30)], ["idle"]),
-        # no more comes back than there is
+        # an eviction frees no more than the device has
         (Load(device="metal"), [instance("idle", 9, metal=90)], None),
     ],
 )
-def test_what_goes_for_a_model(load: Load, running: list[Occupant], evicted: list[str] | None) -> None:
+def test_instances_are_evicted_for_a_model(load: Load, running: list[Occupant], evicted: list[str] | None) -> None:
     inventory = FULL if load.device != "metal" else machine(gpu("metal", 32, free=5))
     found = fit_choice(NEED, chosen(load, inventory), inventory, running)
     assert (list(found.evicted) if isinstance(found, ManualPlacement) else None) == evicted
@@ -209,25 +209,25 @@ def test_what_goes_for_a_model(load: Load, running: list[Occupant], evicted: lis
         (Load(device="cuda:0,1", tensor_split=[7, 25]), ""),
     ],
 )
-def test_a_refusal_says_which_device_lacks_how_much(load: Load, reason: str) -> None:
+def test_a_rejection_says_which_device_lacks_how_much(load: Load, reason: str) -> None:
     found = fit_choice(NEED, chosen(load, FULL), FULL, [])
     assert (found.reason if isinstance(found, DoesNotFit) else "") == reason
 
 
-def test_a_refusal_counts_what_could_go() -> None:
+def test_a_rejection_counts_evictable_memory_as_available() -> None:
     refused = fit_choice(NEED, chosen(Load(device="cuda:0"), FULL), FULL, [instance("idle", 9, cuda_0=15)])
     assert isinstance(refused, DoesNotFit)
     assert refused.reason.startswith("cuda:0 lacks 7.5 GiB")
 
 
-def test_devices_that_have_room_for_no_layer_all_lack() -> None:
+def test_all_devices_without_room_for_a_layer_are_listed() -> None:
     none = machine(gpu("cuda:0", free=0), gpu("cuda:1", free=1))
     refused = fit_choice(NEED, chosen(Load(device="cuda:0,1"), none), none, [])
     assert isinstance(refused, DoesNotFit)
     assert [part.split(" lacks ")[0] for part in refused.reason.split(", ")] == ["cuda:0", "cuda:1"]
 
 
-def test_little_is_said_in_mebibytes() -> None:
+def test_small_amounts_are_written_in_mebibytes() -> None:
     assert [readable(count) for count in (1, 2**29, 3 * 2**30)] == ["1 MiB", "512 MiB", "3.0 GiB"]
 
 
@@ -261,7 +261,7 @@ loads: Any = st.builds(
 
 
 @given(devices, st.integers(0, 200), needs, running, loads)
-def test_no_device_is_given_more_than_it_has_and_none_goes_for_nothing(
+def test_no_device_is_overcommitted_and_no_eviction_is_needless(
     gpus: list[Device], memory: int, need: MemoryNeed, running: list[Occupant], load: Load
 ) -> None:
     inventory = Inventory(gpus, 200, memory)

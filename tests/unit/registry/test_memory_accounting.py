@@ -32,12 +32,12 @@ def tenant(id: str, memory: int, idle: float, evictable: bool = True) -> Tenant:
         (10, 5, ["older"]),
         (12, 5, ["old"]),
         (16, 5, ["older", "old"]),
-        (40, 5, ["large"]),  # what is unused for longer would not have been enough, and is then not needed
+        (40, 5, ["large"]),  # those idle for longer would not be enough, and are not needed then
         (58, 5, ["older", "old", "large"]),
         (100, 5, None),
     ],
 )
-def test_what_was_unused_for_longest_goes_first(needed: int, available: int, going: list[str] | None) -> None:
+def test_the_longest_idle_is_evicted_first(needed: int, available: int, going: list[str] | None) -> None:
     tenants = [
         tenant("large", 40, 10),
         tenant("older", 5, 300),
@@ -60,7 +60,9 @@ tenants = st.lists(
 
 
 @given(st.integers(0, 300), st.integers(-50, 300), tenants)
-def test_no_more_go_than_are_needed_and_none_that_must_stay(needed: int, available: int, tenants: list[Tenant]) -> None:
+def test_only_evictable_instances_are_evicted_and_no_more_than_needed(
+    needed: int, available: int, tenants: list[Tenant]
+) -> None:
     by_id = {each.id: each for each in tenants}
     going = evictions(needed, available, tenants)
     if going is None:
@@ -73,33 +75,36 @@ def test_no_more_go_than_are_needed_and_none_that_must_stay(needed: int, availab
     assert all(available + freed - each.memory < needed for each in chosen)
 
 
-def test_guardrails_leave_more_and_more() -> None:
+def test_stricter_guardrails_reserve_more() -> None:
     assert [guardrail(name, 7) for name in ("relaxed", "balanced", "strict")] == [(0.0, 0), (0.05, 0), (0.15, 0)]
     assert guardrail("custom", 7) == (0.0, 7)
 
 
-def test_what_was_granted_is_not_there_any_more() -> None:
+def test_granted_memory_is_subtracted() -> None:
     inventory = Inventory([Device("cuda:0", "", 100, 80)], 1000, 500)
     left = minus_granted(inventory, [{"cuda:0": 30, "cpu": 50}, {"cuda:0": 60}], 100)
     assert (left.gpus[0].free, left.memory_available) == (0, 350)
 
 
-def test_what_is_unloaded_comes_back_and_no_more_than_there_is() -> None:
+def test_unloading_frees_memory_up_to_the_total() -> None:
     inventory = Inventory([Device("cuda:0", "", 100, 30), Device("cuda:1", "", 100, 30)], 1000, 500)
     left = plus_freed(inventory, [{"cuda:0": 20, "cpu": 50}, {"cuda:0": 10, "cuda:1": 99}])
     assert ([gpu.free for gpu in left.gpus], left.memory_available) == ([60, 100], 550)
     assert plus_freed(inventory, [{"cpu": 900}]).memory_available == 1000
 
 
-def test_a_device_that_keeps_quiet_about_others_has_what_the_estimates_leave() -> None:
+def test_a_device_that_does_not_report_other_use_is_charged_by_estimates() -> None:
     inventory = Inventory([Device("metal", "", 100, 95), Device("cuda:0", "", 100, 95)], 1000, 500)
     loaded = [{"metal": 30, "cuda:0": 30}, {"metal": 40}]
     assert [gpu.free for gpu in minus_loaded(inventory, loaded).gpus] == [30, 95]
     assert [gpu.free for gpu in minus_loaded(inventory, [{"metal": 200}]).gpus] == [0, 95]
-    assert [gpu.free for gpu in minus_loaded(inventory, [{"metal": 1}]).gpus] == [95, 95]  # others have the rest
+    assert [gpu.free for gpu in minus_loaded(inventory, [{"metal": 1}]).gpus] == [
+        95,
+        95,
+    ]  # other processes use the rest
 
 
-def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
+def test_a_containers_limit_applies(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 1 kB\nMemAvailable:  2048 kB\n")
     whole = machine_memory(meminfo, tmp_path)
@@ -112,13 +117,13 @@ def test_a_container_may_have_less_than_its_machine(tmp_path: Path) -> None:
     assert machine_memory(meminfo, tmp_path) == Memory(1000, 400)
 
 
-def test_a_file_that_several_instances_map_is_there_once() -> None:
+def test_a_file_mapped_by_several_instances_counts_once() -> None:
     residents = [Resident("a", 10, 15), Resident("a", 10, 12), Resident("b", 5, 6), Resident("b", 5, 2)]
     assert committed_memory(residents) == 15 + 2 + 6 + 0
     assert committed_memory([]) == 0
 
 
-def test_what_is_there_of_a_file_is_what_the_most_of_it_takes() -> None:
+def test_the_shared_pages_of_a_file_are_the_largest_mapping() -> None:
     residents = [Resident("a", 10, 4), Resident("a", 60, 62), Resident("b", 5, 9)]
     assert (shared_pages(residents, "a"), shared_pages(residents, "b"), shared_pages(residents, "c")) == (60, 5, 0)
     assert committed_memory(residents) == committed_memory(residents[::-1]) == 60 + 2 + 5 + 4

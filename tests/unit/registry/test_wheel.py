@@ -1,4 +1,4 @@
-"""Why pip brought no wheel."""
+"""Why pip did not download a wheel."""
 
 import pytest
 
@@ -9,19 +9,19 @@ UNKNOWN = "ERROR: No matching distribution found for x"
 
 
 @pytest.mark.parametrize(
-    ("said", "last_word"),
+    ("output", "reason"),
     [
         (UNKNOWN, "No matching distribution found for x"),
         ("WARNING: one\n\nERROR: another\n\n[notice] A new release of pip is available", "another"),
         ("\n", "pip gave no reason."),
     ],
 )
-def test_pips_last_word_is_the_reason(said: str, last_word: str) -> None:
-    assert str(NotFetched(said)) == last_word
+def test_the_last_line_of_pip_is_the_reason(output: str, reason: str) -> None:
+    assert str(NotFetched(output)) == reason
 
 
 @pytest.mark.parametrize(
-    ("said", "unreachable"),
+    ("output", "unreachable"),
     [
         (f"{RETRYING}\n{UNKNOWN}", True),
         ("ERROR: Could not install: HTTPSConnectionPool(host='x', port=443): Read timed out.", True),
@@ -29,5 +29,5 @@ def test_pips_last_word_is_the_reason(said: str, last_word: str) -> None:
         ("ERROR: No matching distribution found for connection-pool", False),
     ],
 )
-def test_an_index_that_does_not_answer_is_told_from_one_that_has_no_such_wheel(said: str, unreachable: bool) -> None:
-    assert NotFetched(said).unreachable == unreachable
+def test_an_unreachable_index_is_distinguished_from_a_missing_wheel(output: str, unreachable: bool) -> None:
+    assert NotFetched(output).unreachable == unreachable

@@ -38,7 +38,7 @@ def test_a_large_log_makes_room_at_the_next_launch(tmp_path: Path) -> None:
     assert path.with_suffix(".log.1").stat().st_size == LARGEST_LOG + 1
 
 
-def test_last_words_are_those_of_this_launch(tmp_path: Path) -> None:
+def test_the_last_lines_of_a_log_are_those_of_this_launch(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text("earlier\n")
     since = path.stat().st_size
@@ -48,11 +48,11 @@ def test_last_words_are_those_of_this_launch(tmp_path: Path) -> None:
     assert last_lines(path, since).splitlines() == [f"line {number}" for number in range(15, 20)]
 
 
-def test_last_words_are_found_after_the_log_was_emptied(tmp_path: Path) -> None:
+def test_the_last_lines_are_found_after_the_log_was_truncated(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text("of this launch\n")
     assert last_lines(path, since=1000) == "of this launch"
 
 
-def test_a_log_that_is_not_there_has_no_last_words(tmp_path: Path) -> None:
+def test_a_missing_log_has_no_last_lines(tmp_path: Path) -> None:
     assert last_lines(tmp_path / "none.log") == ""

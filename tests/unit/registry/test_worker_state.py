@@ -1,4 +1,4 @@
-"""What is made of a worker's statuses and exits: liveness, idleness, the state, back-off, the preferred instance."""
+"""Conclusions from a worker's statuses and exits: liveness, idleness, the state, back-off, the preferred instance."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_one_crash_more_than_the_limit_is_too_many() -> None:
     assert crashes.after_crash(0).too_many
 
 
-def test_a_healthy_minute_makes_earlier_crashes_forgotten() -> None:
+def test_crashes_are_forgotten_after_a_healthy_minute() -> None:
     crashes = CrashCount(limit=5, in_a_row=5)
     assert crashes.after_crash(HEALTHY_SECONDS).in_a_row == 1
     assert crashes.after_crash(HEALTHY_SECONDS - 1).in_a_row == 6
@@ -59,20 +59,20 @@ def test_an_idle_worker_does_not_stall() -> None:
     assert not Liveness(20, 100, 100).after(READY, 500).stalled(500)
 
 
-def test_work_that_came_and_went_between_two_statuses_counts() -> None:
+def test_work_between_two_statuses_counts() -> None:
     use = Idleness(last_work=0.0).after(pb.WorkerStatus(steps=4), 10.0)
     assert use.idle_seconds(12.0) == 2.0
     assert use.after(pb.WorkerStatus(steps=4), 11.0).idle_seconds(12.0) == 2.0
 
 
 @pytest.mark.parametrize("status", [pb.WorkerStatus(active=1), pb.WorkerStatus(queued=1)])
-def test_what_works_never_expires(status: pb.WorkerStatus) -> None:
+def test_a_busy_instance_never_expires(status: pb.WorkerStatus) -> None:
     use = Idleness(last_work=0.0).after(status, 1.0)
     assert not use.expired(1000.0, 1.0)
     assert use.idle_seconds(1000.0) == 0.0
 
 
-def test_without_a_limit_it_stays() -> None:
+def test_an_instance_without_a_ttl_is_kept() -> None:
     assert not Idleness(last_work=0.0).expired(1e9, None)
     assert Idleness(last_work=0.0).expired(5.0, 5.0)
     assert not Idleness(last_work=0.0).expired(4.9, 5.0)
@@ -96,13 +96,13 @@ def test_a_ready_instance_is_chosen_before_one_that_loads() -> None:
     assert chosen.id == "a/b:3"
 
 
-def test_a_stalled_instance_is_waited_for_rather_than_doubled() -> None:
+def test_a_stalled_instance_is_waited_for_rather_than_replaced() -> None:
     chosen = preferred_instance([instance(State.FAILED, 1), instance(State.STALLED, 2)])
     assert chosen is not None
     assert chosen.state is State.STALLED
 
 
-def test_endings_are_told_in_words() -> None:
+def test_worker_exits_are_described_in_words() -> None:
     assert describe_exit(-9, "") == "was killed by SIGKILL"
     assert describe_exit(3, "oh no") == "ended with exit code 3; its log ends: oh no"
     assert describe_exit(None, "") == "ended"
