@@ -23,7 +23,7 @@ from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request
 from worker.engine.model.context import Context
 from worker.engine.model.context_params import FLASH, generation_params
 from worker.engine.model.loaded_model import LlamaLog, Model
-from worker.engine.model.projector import Projector, Room
+from worker.engine.model.projector import ImageLimits, Projector
 from worker.engine.model_loading import load_model
 from worker.engine.prompt.prompt_preparation import Prepared
 
@@ -110,7 +110,7 @@ class PlaneEngine:
     def reference(self, prompt: Prompt) -> Completion:
         """What libmtmd's own helper and one llama_decode a token come to."""
         model = self._loaded.model
-        room = Room(self._load.ubatch_size, self._load.ubatch_size, self._load.context_length)
+        room = ImageLimits(self._load.ubatch_size, self._load.ubatch_size, self._load.context_length)
         projector = Projector(
             self._projector, model, self._log, room, threads=1, flash=FLASH[self._load.flash_attention]
         )

@@ -20,7 +20,7 @@ from worker.engine.model.context import Context
 from worker.engine.model.context_params import generation_params
 from worker.engine.model.decode_run import Run
 from worker.engine.model.loaded_model import LlamaLog, Model
-from worker.engine.model.projector import Projector, Room
+from worker.engine.model.projector import ImageLimits, Projector
 from worker.engine.model_loading import load_model
 
 pytestmark = pytest.mark.system
@@ -55,7 +55,7 @@ def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str)
     projector_path = write_tiny_projector(tmp_path / "mmproj.gguf", 32, kind=kind)
     log = LlamaLog()
     model = Model(str(path), Load(), log, lambda _: True)
-    projector = Projector(str(projector_path), model, log, Room(256, 256, 256), threads=1, flash=-1)
+    projector = Projector(str(projector_path), model, log, ImageLimits(256, 256, 256), threads=1, flash=-1)
     text, picture = f"abc{projector.marker}def", decode_picture(noise(), 1)
     tokens, (image_chunk,) = projector.read(text, [picture], add_special=True)
     at = tokens.index(image_chunk.cells[0])
@@ -79,7 +79,7 @@ def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
     log = LlamaLog()
     model = Model(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
     path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
-    projector = Projector(str(path), model, log, Room(256, 256, 256), threads=1, flash=-1)
+    projector = Projector(str(path), model, log, ImageLimits(256, 256, 256), threads=1, flash=-1)
     pictures = [Picture("PNG", *size, bytes(30 * 40 * 3)) for size in ((40, 30), (30, 40), (40, 30))]
     _, image_chunks = projector.read(projector.marker * 3, pictures, add_special=True)
     _, (alone,) = projector.read(projector.marker, pictures[1:2], add_special=True)

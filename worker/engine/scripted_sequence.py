@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from atelier.generation_types import Statistics, StopReason, ToolCallPiece
@@ -15,7 +15,6 @@ from worker.engine.interface import (
     Echoed,
     Event,
     Finished,
-    Prompt,
     PromptProgress,
     Request,
     SequenceFigures,
@@ -42,8 +41,7 @@ class ScriptedSequence:
         self._prompt_tokens = len(prompt)
         self._echo = prompt if request.echo else ()
         self._slices = iter(_slices(len(prompt), script) if request.prompt_progress else [])
-        answer = TOKEN.findall(script["text"]) if "text" in script else prompt
-        self._words = _scripted_words(choice, answer, request.prompt, script)
+        self._words = _scripted_words(choice, prompt, request, script)
         self._drafted, self._accepted = script.get("draft_tokens", (0, 0))
         self._stop = StopScanner(request.stop)
         self._first_token = 0.0
@@ -70,40 +68,48 @@ class ScriptedSequence:
         """The events of the next step; sets `ended` with the last."""
         if (done := next(self._slices, None)) is not None:
             return [PromptProgress(self._prompt_tokens, 0, done)]
-        echoed, self._echo = ([self._echoed()] if self._echo else []), ()
+        events: list[Event] = []
+        if self._echo:
+            events.append(self._echoed())
+            self._echo = ()
         if self.request.echo is Echo.ALONE:
-            return [*echoed, *self._finish(StopReason.MAX_PREDICTED_TOKENS_REACHED, Delta(self._choice, "", 0))]
-        word = next(self._words, None)
-        if word is None:
+            self._finish(events, StopReason.MAX_PREDICTED_TOKENS_REACHED, Delta(self._choice, "", 0))
+        elif (word := next(self._words, None)) is None:
             reason = StopReason.TOOL_CALLS if self._has_calls else StopReason.EOS_FOUND
-            return [*echoed, *self._finish(reason, Delta(self._choice, self._stop.flush(), 0))]
+            self._finish(events, reason, Delta(self._choice, self._stop.flush(), 0))
+        else:
+            self._add(events, word)
+        return events
+
+    def _add(self, events: list[Event], word: str | Delta) -> None:
         self.predicted += 1
         self._first_token = self._first_token or time.monotonic()
-        return [*echoed, *(self._add_part(word) if isinstance(word, Delta) else self._add_text(word))]
-
-    def _add_text(self, word: str) -> list[Event]:
-        delta = Delta(self._choice, self._stop.push(word), 1, _logprobs(word, self.request.logprobs))
+        if isinstance(word, Delta):
+            delta = self._part(events, word)
+        else:
+            delta = Delta(self._choice, self._stop.push(word), 1, _logprobs(word, self.request.logprobs))
         if self._stop.found is not None:
-            return self._finish(StopReason.STOP_STRING_FOUND, delta)
-        if self.predicted == self.request.sampling.max_tokens:
-            delta = replace(delta, text=delta.text + self._stop.flush())
-            return self._finish(StopReason.MAX_PREDICTED_TOKENS_REACHED, delta)
-        return [delta]
+            self._finish(events, StopReason.STOP_STRING_FOUND, delta)
+        elif self.predicted == self.request.sampling.max_tokens:
+            if isinstance(word, str):
+                delta = replace(delta, text=delta.text + self._stop.flush())
+            self._finish(events, StopReason.MAX_PREDICTED_TOKENS_REACHED, delta)
+        else:
+            events.append(delta)
 
-    def _add_part(self, delta: Delta) -> list[Event]:
-        """Reasoning or a tool call, to which stop strings do not apply."""
+    def _part(self, events: list[Event], delta: Delta) -> Delta:
+        """Reasoning or a tool call, to which stop strings do not apply. Text that was held back precedes a call."""
         self._reasoning_tokens += bool(delta.reasoning)
         self._has_calls = self._has_calls or bool(delta.tool_calls)
-        held = self._stop.flush() if delta.tool_calls else ""
-        before: list[Event] = [Delta(self._choice, held, 0)] if held else []
-        if self.predicted == self.request.sampling.max_tokens:
-            return [*before, *self._finish(StopReason.MAX_PREDICTED_TOKENS_REACHED, delta)]
-        return [*before, delta]
+        if delta.tool_calls and (held := self._stop.flush()):
+            events.append(Delta(self._choice, held, 0))
+        return delta
 
-    def _finish(self, reason: StopReason, last: Delta) -> list[Event]:
+    def _finish(self, events: list[Event], reason: StopReason, last: Delta) -> None:
         self.ended = True
-        finished = Finished(self._choice, reason, self._stop.found, self._statistics())
-        return [last, finished] if last.text or last.tokens else [finished]
+        if last.text or last.tokens:
+            events.append(last)
+        events.append(Finished(self._choice, reason, self._stop.found, self._statistics()))
 
     def _echoed(self) -> Echoed:
         rated = [rating for word in self._echo for rating in _logprobs(word, self.request.logprobs)]
@@ -137,12 +143,12 @@ def _slices(prompt_tokens: int, script: Json) -> list[int]:
     return [*range(length, prompt_tokens, length), prompt_tokens]
 
 
-def _scripted_words(choice: int, answer: Iterable[str], prompt: Prompt, script: Json) -> Iterator[str | Delta]:
+def _scripted_words(choice: int, prompt: Sequence[str], request: Request, script: Json) -> Iterator[str | Delta]:
     """The words of the reasoning, the answer, and the tool calls."""
     for word in TOKEN.findall(script.get("reasoning", "")):
         yield Delta(choice, "", 1, reasoning=word)
-    yield from answer
-    if isinstance(prompt, ChatPrompt) and prompt.tools is not None:
+    yield from TOKEN.findall(script["text"]) if "text" in script else prompt
+    if isinstance(request.prompt, ChatPrompt) and request.prompt.tools is not None:
         for number, call in enumerate(script.get("tool_calls", [])):
             begun = ToolCallPiece(number, f"call_{choice}{number}", call["name"])
             yield Delta(choice, "", 1, tool_calls=[begun])

@@ -15,7 +15,7 @@ from worker.engine.batching.scheduler import (
     UNIT,
     Begin,
     FreeSlot,
-    Prefill,
+    PromptRest,
     Wait,
     begin_or_wait,
     came_together,
@@ -38,7 +38,7 @@ free_slots = st.lists(
 ).map(lambda slots: [replace(slot, id=number) for number, slot in enumerate(slots)])
 prefills = st.dictionaries(
     st.integers(0, 9),
-    st.builds(Prefill, st.lists(st.integers(1, 80), min_size=1, max_size=10), st.floats(0, 10)),
+    st.builds(PromptRest, st.lists(st.integers(1, 80), min_size=1, max_size=10), st.floats(0, 10)),
     max_size=8,
 )
 
@@ -145,52 +145,52 @@ def test_the_chosen_prefix_is_the_longest_one_worth_copying(known: list[int], wo
 
 
 def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
-    long, short = Prefill([64] * 50, waited=0.5), Prefill([20], waited=0)
+    long, short = PromptRest([64] * 50, waited=0.5), PromptRest([20], waited=0)
     assert list(plan_prefill({0: long, 1: short}, SECOND, 0.1)) == [1, 0]
 
 
 def test_a_prompt_that_waited_long_precedes_a_short_one() -> None:
-    long, short = Prefill([64] * 50, waited=4), Prefill([20], waited=0)
+    long, short = PromptRest([64] * 50, waited=4), PromptRest([20], waited=0)
     assert next(iter(plan_prefill({0: long, 1: short}, SECOND, 0.1))) == 0
 
 
 def test_an_urgent_prompt_comes_first_regardless_of_its_length() -> None:
-    urgent, short = Prefill([64] * 50, 0, priority=-1), Prefill([20], 3)
+    urgent, short = PromptRest([64] * 50, 0, priority=-1), PromptRest([20], 3)
     assert next(iter(plan_prefill({0: short, 1: urgent}, SECOND, 0.1))) == 1
 
 
 def test_a_prompt_of_low_priority_is_not_starved_by_urgent_ones() -> None:
     patient, urgent = (
-        Prefill([64] * 50, LEVEL_SECONDS * 2 * MOST_PRIORITY, MOST_PRIORITY),
-        Prefill([20], 0, -MOST_PRIORITY),
+        PromptRest([64] * 50, LEVEL_SECONDS * 2 * MOST_PRIORITY, MOST_PRIORITY),
+        PromptRest([20], 0, -MOST_PRIORITY),
     )
     assert next(iter(plan_prefill({0: urgent, 1: patient}, SECOND, 0.1))) == 1
 
 
 def test_a_slice_longer_than_the_budget_is_computed_alone() -> None:
-    assert plan_prefill({3: Prefill([500, 10], 0), 5: Prefill([600], 0)}, SECOND, 0.1) == {3: [500]}
+    assert plan_prefill({3: PromptRest([500, 10], 0), 5: PromptRest([600], 0)}, SECOND, 0.1) == {3: [500]}
 
 
 def test_several_slices_of_a_prompt_share_a_step() -> None:
-    assert plan_prefill({2: Prefill([64, 64, 64, 64], 0)}, SECOND, 0.2) == {2: [64, 64, 64]}
+    assert plan_prefill({2: PromptRest([64, 64, 64, 64], 0)}, SECOND, 0.2) == {2: [64, 64, 64]}
 
 
 @few
 @given(prefills, st.floats(0, 1))
-def test_a_plan_is_never_empty_while_prompts_remain(waiting: dict[int, Prefill], budget: float) -> None:
+def test_a_plan_is_never_empty_while_prompts_remain(waiting: dict[int, PromptRest], budget: float) -> None:
     assert bool(plan_prefill(waiting, SECOND, budget)) == bool(waiting)
 
 
 @few
 @given(prefills, st.floats(0, 1))
-def test_a_plan_respects_its_budget_after_the_first_slice(waiting: dict[int, Prefill], budget: float) -> None:
+def test_a_plan_respects_its_budget_after_the_first_slice(waiting: dict[int, PromptRest], budget: float) -> None:
     slices = [tokens for planned in plan_prefill(waiting, SECOND, budget).values() for tokens in planned]
     assert len(slices) <= 1 or sum(slices) * SECOND <= budget + 1e-9
 
 
 @few
 @given(prefills, st.floats(0, 1))
-def test_a_plan_finishes_a_prompt_before_it_starts_the_next(waiting: dict[int, Prefill], budget: float) -> None:
+def test_a_plan_finishes_a_prompt_before_it_starts_the_next(waiting: dict[int, PromptRest], budget: float) -> None:
     planned = plan_prefill(waiting, SECOND, budget)
     for slot, slices in planned.items():
         assert slices == waiting[slot].slices[: len(slices)]
@@ -199,25 +199,25 @@ def test_a_plan_finishes_a_prompt_before_it_starts_the_next(waiting: dict[int, P
 
 @few
 @given(prefills)
-def test_all_slices_are_planned_when_the_budget_allows(waiting: dict[int, Prefill]) -> None:
+def test_all_slices_are_planned_when_the_budget_allows(waiting: dict[int, PromptRest]) -> None:
     planned = plan_prefill(waiting, SECOND, 1e9)
     assert planned == {slot: prefill.slices for slot, prefill in waiting.items()}
 
 
 def test_a_burst_is_several_short_prompts_of_one_priority() -> None:
-    short = Prefill([100], waited=0.1)
+    short = PromptRest([100], waited=0.1)
     assert came_together({0: short, 1: short}, SECOND)
     assert not came_together({0: short}, SECOND)
     assert not came_together({0: short, 1: replace(short, priority=1)}, SECOND)
-    assert not came_together({0: short, 1: Prefill([100], waited=BURST_SECONDS + 1)}, SECOND)
-    assert not came_together({0: short, 1: Prefill([100] * 40, waited=0.1)}, SECOND)
+    assert not came_together({0: short, 1: PromptRest([100], waited=BURST_SECONDS + 1)}, SECOND)
+    assert not came_together({0: short, 1: PromptRest([100] * 40, waited=0.1)}, SECOND)
 
 
 def test_prompts_submitted_together_end_together() -> None:
     left = {0: [2] * 30, 1: [2] * 10, 2: [2] * 20}
     ended = []
     for step in range(9):
-        prefills = {slot: Prefill(slices, waited=0) for slot, slices in left.items() if slices}
+        prefills = {slot: PromptRest(slices, waited=0) for slot, slices in left.items() if slices}
         for slot, slices in spread_prefill(prefills, SECOND, 0.03).items():
             left[slot] = left[slot][len(slices) :]
             ended += [step] if not left[slot] else []
@@ -228,7 +228,7 @@ def test_prompts_submitted_together_end_together() -> None:
 
 @few
 @given(prefills.filter(bool), st.floats(0.001, 1))
-def test_every_prompt_of_a_burst_gets_its_share_of_a_step(waiting: dict[int, Prefill], budget: float) -> None:
+def test_every_prompt_of_a_burst_gets_its_share_of_a_step(waiting: dict[int, PromptRest], budget: float) -> None:
     planned = spread_prefill(waiting, SECOND, budget)
     total = sum(sum(prefill.slices) for prefill in waiting.values()) * SECOND
     for slot, prefill in waiting.items():
@@ -246,7 +246,7 @@ def test_a_long_prompt_is_not_starved_by_short_ones() -> None:
         now += 0.064
         left[now] = [64]
         came = dict(enumerate(left))
-        prefills = {slot: Prefill(left[at], now - at) for slot, at in came.items()}
+        prefills = {slot: PromptRest(left[at], now - at) for slot, at in came.items()}
         for slot, slices in plan_prefill(prefills, SECOND, 0.1).items():
             left[came[slot]] = left[came[slot]][len(slices) :]
         left = {at: slices for at, slices in left.items() if slices}

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 
-from worker.engine.batching.scheduler import Prefill, came_together, plan_prefill, prefill_budget, spread_prefill
+from worker.engine.batching.scheduler import PromptRest, came_together, plan_prefill, prefill_budget, spread_prefill
 from worker.engine.batching.sequence import Sequence
 from worker.engine.model.batch_invariance import Exactness
 from worker.engine.model.decode_costs import Costs
@@ -38,7 +38,7 @@ class BatchPlanner:
         if not unread:
             return []
         prefills = {
-            slot: Prefill(self._slices(each), each.ticket.age(now), each.priority) for slot, each in unread.items()
+            slot: PromptRest(self._slices(each), each.ticket.age(now), each.priority) for slot, each in unread.items()
         }
         budget = prefill_budget(self._costs.decode_seconds(streams + len(unread)) if streams else None)
         at_once = self._exact.slices and not streams and came_together(prefills, self._costs.token_seconds)

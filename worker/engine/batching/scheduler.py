@@ -75,7 +75,7 @@ def begin_or_wait(own: int, match: Match, *, worth_copying: int) -> Begin | Wait
 
 
 @dataclass(frozen=True, slots=True)
-class Prefill:
+class PromptRest:
     """The rest of a prompt: the tokens of each slice that is not computed yet."""
 
     slices: Seq[int]
@@ -87,7 +87,7 @@ class Prefill:
         return sum(self.slices)
 
 
-def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
+def plan_prefill(prefills: Mapping[int, PromptRest], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
     """The slices that this step computes, by slot, most urgent first.
 
     The most urgent level comes first. Within it the shortest rest does, and every second of waiting counts like a
@@ -109,7 +109,7 @@ def plan_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budg
     return planned
 
 
-def came_together(prefills: Mapping[int, Prefill], seconds_per_token: float) -> bool:
+def came_together(prefills: Mapping[int, PromptRest], seconds_per_token: float) -> bool:
     """Whether these prompts are a burst: several of one priority, none waiting for long, and soon computed."""
     if len({prefill.priority for prefill in prefills.values()}) != 1 or len(prefills) == 1:
         return False
@@ -117,7 +117,7 @@ def came_together(prefills: Mapping[int, Prefill], seconds_per_token: float) -> 
     return max(seconds, *(prefill.waited for prefill in prefills.values())) <= BURST_SECONDS
 
 
-def spread_prefill(prefills: Mapping[int, Prefill], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
+def spread_prefill(prefills: Mapping[int, PromptRest], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
     """The same share of every prompt, as large as `budget` seconds allow, at least a slice: all end together.
 
     This is fastest for a burst: its calls are large, and none of its streams starts early and is then delayed.
@@ -139,7 +139,7 @@ def _first(slices: Seq[int], tokens: float) -> list[int]:
     return taken
 
 
-def _urgency(prefill: Prefill, seconds_per_token: float) -> float:
+def _urgency(prefill: PromptRest, seconds_per_token: float) -> float:
     return prefill.tokens * seconds_per_token - prefill.waited
 
 

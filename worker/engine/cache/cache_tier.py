@@ -9,7 +9,7 @@ import structlog
 from atelier.errors import DecodeFailed
 from atelier.launch import LaunchSpec
 from worker.engine.cache.prefix_tree import Piece, PrefixTree, beginning
-from worker.engine.cache.saved_states import Found, SavedStates
+from worker.engine.cache.saved_states import SavedPrefix, SavedStates
 from worker.engine.cache.state_directory import StateDirectory
 from worker.engine.cache.state_file import State, UnusableFile, file_size, state_identity
 from worker.engine.model.context import Context
@@ -192,13 +192,13 @@ class CacheTier:
 
     # Restoring.
 
-    def _worth_restoring(self, found: Found, known: int) -> bool:
+    def _worth_restoring(self, found: SavedPrefix, known: int) -> bool:
         seconds = self._restoring.seconds(found.size)
         if found.state not in self._contents:
             seconds += self._reading.seconds(found.size)
         return seconds < (found.tokens - known) * self._costs.token_seconds
 
-    def _content(self, found: Found) -> State | None:
+    def _content(self, found: SavedPrefix) -> State | None:
         """The state's bytes; None while they are read. Raises UnusableFile when they are lost."""
         if found.state in self._contents:
             return self._contents[found.state]
@@ -209,7 +209,9 @@ class CacheTier:
         self._reading.add(found.size, read.seconds)
         return read.state
 
-    def _put(self, slot: int, content: State, found: Found, prompt: Sequence[Piece], prefixes: PrefixTree) -> None:
+    def _put(
+        self, slot: int, content: State, found: SavedPrefix, prompt: Sequence[Piece], prefixes: PrefixTree
+    ) -> None:
         prefixes.cut(slot, 0)
         with self._restoring.measure(found.size):
             self._context.put_state(slot, content)

@@ -45,7 +45,7 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SavedPrefix:
     """A saved state whose first `tokens` tokens are a prefix of a prompt."""
 
     state: int
@@ -94,13 +94,13 @@ class SavedStates:
         spilled, self.ram = self.ram.sizes, LruStore(0)
         return self._changes(None, [], spilled)
 
-    def match(self, pieces: Sequence[Piece]) -> Found | None:
+    def match(self, pieces: Sequence[Piece]) -> SavedPrefix | None:
         """The longest saved prefix of the pieces; of several states the one that is read fastest."""
         match = self._tree.match(pieces)
         if not match.holders:
             return None
         state = min(match.holders, key=lambda each: (each in self.disk.sizes, self._size(each)))
-        return Found(state, match.held, self._size(state))
+        return SavedPrefix(state, match.held, self._size(state))
 
     def covering(self, pieces: Sequence[Piece]) -> int | None:
         """A state that begins with all of these pieces."""

@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredState:
     """A file that an earlier worker left."""
 
     path: Path
@@ -43,14 +43,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ReadState:
     state: State
     seconds: float
 
 
 @dataclass(slots=True)
 class _Reading:
-    future: Future[Read]
+    future: Future[ReadState]
     asked: float
 
 
@@ -73,16 +73,16 @@ class StateDirectory:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cache-reader")
         self._complained = False
 
-    def stored(self) -> list[Stored]:
+    def stored(self) -> list[StoredState]:
         """The states that earlier workers left, the least recently used first. Unusable files are deleted."""
         for path in self._directory.glob(f"*{UNFINISHED}"):
             self.discard(path)
         files = sorted(self._directory.glob(f"*{SUFFIX}"), key=lambda path: path.lstat().st_mtime_ns)
         return [stored for path in files if (stored := self._inspect(path))]
 
-    def _inspect(self, path: Path) -> Stored | None:
+    def _inspect(self, path: Path) -> StoredState | None:
         try:
-            return Stored(path, read_pieces(path, self._identity), path.lstat().st_size)
+            return StoredState(path, read_pieces(path, self._identity), path.lstat().st_size)
         except (OSError, UnusableFile):
             self.discard(path)
             return None
@@ -115,7 +115,7 @@ class StateDirectory:
             _log.warning("cache_write_failed", directory=str(self._directory), reason=str(error))
         return error is None
 
-    def read(self, state: int, pieces: Sequence[Piece], wait: float) -> Read | None:
+    def read(self, state: int, pieces: Sequence[Piece], wait: float) -> ReadState | None:
         """The state, or None while it is still being read: call again. Raises UnusableFile when it is lost.
 
         `wait`: seconds to wait for it.
@@ -173,11 +173,11 @@ class StateDirectory:
         os.close(self._lock)
 
 
-def _read(path: Path, identity: bytes, pieces: Sequence[Piece]) -> Read:
+def _read(path: Path, identity: bytes, pieces: Sequence[Piece]) -> ReadState:
     started = time.perf_counter()
     state = read_state(path, identity, pieces)
     os.utime(path)  # the next worker keeps the most recently used states
-    return Read(state, time.perf_counter() - started)
+    return ReadState(state, time.perf_counter() - started)
 
 
 def _lock(path: Path) -> int:

@@ -43,7 +43,7 @@ class ImageChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ImageLimits:
     """Limits for the cells of an image, in tokens."""
 
     graph: int  # that the context can compute together, as it must where all cells attend to one another
@@ -54,7 +54,9 @@ class Room:
 class Projector:
     """Owns the mtmd_context. `close` frees it. `read` and `encode` may be called on different threads."""
 
-    def __init__(self, path: str, model: Model, log: LlamaLog, room: Room, *, threads: int, flash: int) -> None:
+    def __init__(
+        self, path: str, model: Model, log: LlamaLog, limits: ImageLimits, *, threads: int, flash: int
+    ) -> None:
         """Load the file. Raises LoadFailed, also for a projector of another model."""
         mtmd.mtmd_log_set(log.callback, ctypes.c_void_p(0))
         self.marker = f"<image {secrets.token_hex(16)}>"  # cannot be guessed, so no prompt can contain it
@@ -66,7 +68,7 @@ class Projector:
         params.print_timings = False
         params.warmup = False
         if model.has_planes:  # these models read images of almost any size, and scale larger ones down to this
-            params.image_max_tokens = min(MOST_SCALED, max(LEAST_SCALED, room.context // 2))
+            params.image_max_tokens = min(MOST_SCALED, max(LEAST_SCALED, limits.context // 2))
         self._handle = mtmd.mtmd_init_from_file(path.encode(), model.handle, params)
         if not self._handle:
             raise load_error(
@@ -78,7 +80,7 @@ class Projector:
         self.whole = bool(mtmd.mtmd_decode_use_non_causal(self._handle, None))
         self._has_planes = bool(mtmd.mtmd_decode_use_mrope(self._handle))
         self._width = int(ll.llama_model_n_embd_inp(model.handle))
-        self._room = room
+        self._limits = limits
         self._encoding = threading.Lock()  # libmtmd encodes one at a time
         self._encoded: OrderedDict[int, Embeddings] = OrderedDict()  # by first cell; the least recently used first
 
@@ -101,9 +103,9 @@ class Projector:
                 tokens += _text_tokens(chunk)
                 continue
             count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
-            if self.whole and count > self._room.graph:
+            if self.whole and count > self._limits.graph:
                 raise InvalidRequest(
-                    f"An image takes {count} tokens, and at most {self._room.graph} fit: send a smaller one, "
+                    f"An image takes {count} tokens, and at most {self._limits.graph} fit: send a smaller one, "
                     "or load the model with a larger ubatch_size and batch_size.",
                     param="messages",
                 )
@@ -122,7 +124,7 @@ class Projector:
         saved = 0  # positions fewer than cells, in the images before
         for start, chunk in sorted(image_chunks.items()):
             places = self._places(chunk, start - saved) if self._has_planes else None
-            at_once = len(chunk.cells) if self.whole else self._room.at_once
+            at_once = len(chunk.cells) if self.whole else self._limits.at_once
             images[start] = Image(self._embeddings(chunk), chunk.positions, at_once, places)
             saved += len(chunk.cells) - chunk.positions
         return images

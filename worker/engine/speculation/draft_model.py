@@ -162,7 +162,7 @@ def confident_token(logits: NDArray[np.float32]) -> int | None:
     return token if probability >= LEAST_PROBABILITY else None
 
 
-class Tokens(Protocol):
+class ComparedVocabulary(Protocol):
     """The part of a vocabulary that is compared."""
 
     size: int
@@ -176,7 +176,7 @@ class Tokens(Protocol):
     def text(self, token: int) -> bytes: ...
 
 
-def shared_size(main: Tokens, draft: Tokens) -> int:
+def shared_size(main: ComparedVocabulary, draft: ComparedVocabulary) -> int:
     """How many tokens both models share, from the first on. Raises LoadFailed when ids mean different tokens."""
     if (difference := _difference(main, draft)) is not None:
         raise LoadFailed(
@@ -186,7 +186,7 @@ def shared_size(main: Tokens, draft: Tokens) -> int:
     return min(main.size, draft.size)
 
 
-def _difference(main: Tokens, draft: Tokens) -> str | None:
+def _difference(main: ComparedVocabulary, draft: ComparedVocabulary) -> str | None:
     if main.kind != draft.kind:
         return "their vocabularies are of different types"
     if abs(main.size - draft.size) > MOST_DIFFERENCE:

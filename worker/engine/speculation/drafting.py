@@ -7,7 +7,7 @@ from typing import Protocol
 MOST_DRAFT_ROWS = 16  # draft tokens of a step
 
 
-class Text(Protocol):
+class GrowingText(Protocol):
     """The tokens of a sequence so far, prompt and completion; it only grows."""
 
     @property
@@ -17,7 +17,7 @@ class Text(Protocol):
         """The tokens from number `start` on."""
 
 
-class DecodingText(Text, Protocol):
+class DecodingText(GrowingText, Protocol):
     """The text of a sequence that decodes in a slot."""
 
     @property
@@ -33,7 +33,7 @@ class DraftRequest:
     """Asks for up to `count` tokens that may follow the text of a slot."""
 
     slot: int
-    text: Text
+    text: GrowingText
     count: int
 
 
