@@ -99,7 +99,7 @@ async def test_a_key_cannot_reach_anothers_responses(two_owners: Any) -> None:
     with pytest.raises(openai.BadRequestError, match="no response"):
         await bob.responses.create(model=KEY, input="and?", previous_response_id=created.id)
     reference = {"type": "item_reference", "id": created.output[0].id}
-    with pytest.raises(openai.BadRequestError, match="no item"):
+    with pytest.raises(openai.BadRequestError, match="no stored response has an item"):
         await bob.responses.create(model=KEY, input=[reference])
     assert (await alice_elsewhere.responses.retrieve(created.id)).output_text == "secret"
     continued = await alice_elsewhere.responses.create(model=KEY, input="and?", previous_response_id=created.id)
