@@ -18,7 +18,7 @@ from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_replies import V1Chat, V1ChatEvent, chat_result, chat_stats
 from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatStream, Store
 from gateway.dialects.lmstudio.lmstudio_requests import V1ChatBody
-from gateway.dialects.lmstudio.stored_conversation import Conversations, Turn, chat_messages, new_turn
+from gateway.dialects.lmstudio.stored_conversation import Conversations, StoredTurn, chat_messages, new_turn
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.route import HOSTED, MODEL, Route
 from gateway.fleet.watcher import Watcher
@@ -123,6 +123,8 @@ class LMStudioChatRoutes:
             return await self._host.admit(call, toolset, origin, account, respondent=respondent, whole=whole)
         return await self._inference.admit(call, origin, account)
 
-    async def _store(self, request: Request, body: V1ChatBody, turn: Turn, messages: Sequence[Json]) -> str | None:
+    async def _store(
+        self, request: Request, body: V1ChatBody, turn: StoredTurn, messages: Sequence[Json]
+    ) -> str | None:
         answered = turn.answered(messages)
         return await self._conversations.store(answered, body.previous_response_id, owner_of(request))

@@ -53,7 +53,7 @@ def event_frame(event: V1ChatEvent) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StreamPart:
     """Reasoning or message: its encoded events. `around_text`: the bytes of a delta before and after the text."""
 
     start: bytes
@@ -65,9 +65,9 @@ def _part(
     start: Literal["reasoning.start", "message.start"],
     delta: Literal["reasoning.delta", "message.delta"],
     end: Literal["reasoning.end", "message.end"],
-) -> Part:
+) -> StreamPart:
     around = around_text(lambda text: event_frame({"type": delta, "content": text}))
-    return Part(event_frame({"type": start}), around, event_frame({"type": end}))
+    return StreamPart(event_frame({"type": start}), around, event_frame({"type": end}))
 
 
 REASONING = _part("reasoning.start", "reasoning.delta", "reasoning.end")
@@ -89,7 +89,7 @@ class ChatRenderer:
         self._generation = generation
         self._instance_id = ""
         self._prompt_done: float | None = 0.0  # from 0 to 1; None: its end is sent
-        self._open: Part | None = None
+        self._open: StreamPart | None = None
         self._output = ChatOutput()
         self._called: dict[int, HostedTool] = {}
 
@@ -152,7 +152,7 @@ class ChatRenderer:
             return event_frame({"type": "tool_call.failure", **call_failure(ended)})
         return event_frame({"type": "tool_call.success", **call_result(ended, ended.output)})
 
-    def _text(self, part: Part, text: str) -> bytes:
+    def _text(self, part: StreamPart, text: str) -> bytes:
         before, after = part.around_text
         delta = before + orjson.dumps(text) + after
         if self._open is part:

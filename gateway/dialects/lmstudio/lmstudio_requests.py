@@ -58,7 +58,7 @@ class InputItem(Body):
     data_url: str | None = Field(None, description="An image as a data URL in base64.")
 
 
-Label = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+ServerLabel = Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class PluginIntegration(Body):
@@ -73,7 +73,7 @@ class EphemeralMCP(Body):
     """An MCP server for this request only."""
 
     type: Literal["ephemeral_mcp"]
-    server_label: Label
+    server_label: ServerLabel
     server_url: ServerUrl
     allowed_tools: ToolNames | None = None
     headers: ServerHeaders | None = None
@@ -97,7 +97,7 @@ Integration = Annotated[
     ),
 ]
 
-Input = Annotated[
+ChatInput = Annotated[
     Annotated[str, Tag("(text)")]
     | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_INPUT_ITEMS), Tag("(list)")],
     by_json_type({str: "(text)", list: "(list)"}, "input", "must be a string or a list of items"),
@@ -106,7 +106,7 @@ Input = Annotated[
 
 class V1ChatBody(ChatSettings):  # type: ignore[misc, valid-type]
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    input: Input = Field(description="The user's message.")
+    input: ChatInput = Field(description="The user's message.")
     system_prompt: str | None = Field(None, description="When continuing a chat, it replaces the earlier one.")
     stream: bool | None = None
     reasoning: Literal["off", "low", "medium", "high", "on"] | None = Field(

@@ -15,7 +15,7 @@ import structlog
 from atelier.errors import AtelierError, InvalidRequest, ResponseNotFound
 from atelier.json_types import Json
 from gateway.core.images import ImageSource, image_within, read_content
-from gateway.dialects.lmstudio.lmstudio_requests import Input, InputItem, V1ChatBody
+from gateway.dialects.lmstudio.lmstudio_requests import ChatInput, InputItem, V1ChatBody
 from gateway.fleet.registry_client import ResponseStore
 
 KIND = "lmstudio"
@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StoredTurn:
     """What one request adds to a conversation. `system_prompt`: from this turn on; None: unchanged."""
 
     system_prompt: str | None
@@ -35,21 +35,21 @@ class Turn:
         return orjson.dumps({"system_prompt": self.system_prompt, "messages": self.messages})
 
     @classmethod
-    def from_json(cls, body: bytes) -> "Turn":
+    def from_json(cls, body: bytes) -> "StoredTurn":
         values = orjson.loads(body)
         return cls(values["system_prompt"], values["messages"])
 
-    def answered(self, messages: Sequence[Json]) -> "Turn":
+    def answered(self, messages: Sequence[Json]) -> "StoredTurn":
         """The turn with the model's messages, reasoning included: whether to drop it is up to the chat template."""
-        return Turn(self.system_prompt, [*self.messages, *messages])
+        return StoredTurn(self.system_prompt, [*self.messages, *messages])
 
 
-def new_turn(body: V1ChatBody) -> Turn:
+def new_turn(body: V1ChatBody) -> StoredTurn:
     """Raises InvalidRequest."""
-    return Turn(body.system_prompt, [{"role": "user", "content": input_content(body.input)}])
+    return StoredTurn(body.system_prompt, [{"role": "user", "content": input_content(body.input)}])
 
 
-def input_content(input: Input) -> str | list[Json]:
+def input_content(input: ChatInput) -> str | list[Json]:
     """The user's message in the stored form, in which an image is a data URL."""
     if isinstance(input, str):
         return input
@@ -78,7 +78,7 @@ def _stored_part(part: Json) -> Json:
     return {"type": "image", "data_url": f"data:;base64,{part['source'].base64}"}
 
 
-def chat_messages(turns: Sequence[Turn]) -> list[Json]:
+def chat_messages(turns: Sequence[StoredTurn]) -> list[Json]:
     """The conversation as messages for chat templates. The last turn is the request's.
 
     The latest system prompt applies to all of it; an empty one removes it.
@@ -107,18 +107,18 @@ class Conversations:
     def __init__(self, stored: ResponseStore) -> None:
         self._stored = stored
 
-    async def before(self, previous_id: str | None, owner: str) -> list[Turn]:
+    async def before(self, previous_id: str | None, owner: str) -> list[StoredTurn]:
         """The turns up to and including this response's, oldest first. Raises ResponseNotFound, Unavailable."""
         if previous_id is None:
             return []
         try:
             if not RESPONSE_ID.fullmatch(previous_id):
                 raise ResponseNotFound()
-            return [Turn.from_json(each.body) for each in await self._stored.conversation(previous_id, owner)]
+            return [StoredTurn.from_json(each.body) for each in await self._stored.conversation(previous_id, owner)]
         except ResponseNotFound as error:
             raise ResponseNotFound(error.message, param="previous_response_id") from None
 
-    async def store(self, turn: Turn, previous_id: str | None, owner: str) -> str | None:
+    async def store(self, turn: StoredTurn, previous_id: str | None, owner: str) -> str | None:
         """The response's id, or None if it cannot be stored now: the client still receives the reply."""
         id = f"resp_{uuid.uuid4().hex}"
         try:

@@ -22,9 +22,9 @@ from gateway.dialects.lmstudio.lmstudio_model_list import started_settings
 from gateway.dialects.lmstudio_sdk.sdk_errors import M, parsed
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
     ConfigStack,
+    OfferedTool,
     ReasoningParsing,
     Structured,
-    ToolEntry,
     ToolFunction,
     ToolUse,
 )
@@ -124,7 +124,7 @@ def tools(fields: Json) -> Tools | None:
     return Tools(tools_of(use.tools), ToolChoice.REQUIRED if use.force else ToolChoice.AUTO)
 
 
-def tools_of(entries: Iterable[ToolEntry]) -> list[Tool]:
+def tools_of(entries: Iterable[OfferedTool]) -> list[Tool]:
     return [_tool(entry.function) for entry in entries]
 
 

@@ -11,13 +11,13 @@ from gateway.dialects.openai.openai_requests import MOST_MESSAGES
 MOST_LAYERS = 32  # per configuration stack
 MOST_FIELDS = 256  # per layer
 MOST_PARTS = 4096  # per message
-LONGEST_KEY = 1024  # characters; LM Studio's own limit for names
+LONGEST_NAME = 1024  # characters; LM Studio's own limit for names
 MOST_FOUND = 25  # repositories; LM Studio's own limit
 LONGEST_QUERY = 200  # characters
 LONGEST_TTL_MS = 10 * 365 * 86_400_000
 
 Number = Annotated[int, Field(ge=0, le=2**53)]
-Key = Annotated[str, Field(min_length=1, max_length=LONGEST_KEY)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 TtlMs = Annotated[int, Field(ge=1, le=LONGEST_TTL_MS)]
 
 
@@ -25,8 +25,8 @@ class AuthFrame(Body):
     """The first frame of a connection."""
 
     auth_version: Literal[1] = Field(alias="authVersion")
-    client_identifier: Annotated[str, Field(max_length=LONGEST_KEY)] = Field(alias="clientIdentifier")
-    client_passkey: Annotated[str, Field(max_length=LONGEST_KEY)] = Field(alias="clientPasskey")
+    client_identifier: Annotated[str, Field(max_length=LONGEST_NAME)] = Field(alias="clientIdentifier")
+    client_passkey: Annotated[str, Field(max_length=LONGEST_NAME)] = Field(alias="clientPasskey")
 
 
 class RpcCall(Body):
@@ -55,8 +55,8 @@ def _part_type(value: object) -> str:
 
 
 class ModelQuery(Body):
-    identifier: Key | None = None
-    path: Key | None = None
+    identifier: Name | None = None
+    path: Name | None = None
     domain: str | None = None
     vision: bool | None = None
 
@@ -66,32 +66,32 @@ class ModelSpecifier(Body):
 
     type: Literal["query", "instanceReference"]
     query: ModelQuery | None = None
-    instance_reference: Key | None = Field(None, alias="instanceReference")
+    instance_reference: Name | None = Field(None, alias="instanceReference")
 
 
 class ConfigField(Body):
-    key: Annotated[str, Field(max_length=LONGEST_KEY)]
+    key: Annotated[str, Field(max_length=LONGEST_NAME)]
     value: object = None
 
 
-class Config(Body):
+class ConfigFields(Body):
     fields: Annotated[list[ConfigField], Field(max_length=MOST_FIELDS)]
 
 
 class ConfigLayer(Body):
     layer_name: str = Field(alias="layerName")
-    config: Config
+    config: ConfigFields
 
 
 class ConfigStack(Body):
     layers: Annotated[list[ConfigLayer], Field(max_length=MOST_LAYERS)]
 
 
-class TextPart(Body):
+class HistoryText(Body):
     text: str
 
 
-class FilePart(Body):
+class HistoryFile(Body):
     identifier: str
 
 
@@ -101,20 +101,20 @@ class ToolCallRequest(Body):
     arguments: Json | None = None
 
 
-class ToolCallPart(Body):
+class HistoryToolCall(Body):
     tool_call_request: ToolCallRequest = Field(alias="toolCallRequest")
 
 
-class ToolResultPart(Body):
+class HistoryToolResult(Body):
     content: str
     tool_call_id: str | None = Field(None, alias="toolCallId")
 
 
-Part = Annotated[
-    Annotated[TextPart, Tag("(text)")]
-    | Annotated[FilePart, Tag("(file)")]
-    | Annotated[ToolCallPart, Tag("(toolCallRequest)")]
-    | Annotated[ToolResultPart, Tag("(toolCallResult)")],
+HistoryPart = Annotated[
+    Annotated[HistoryText, Tag("(text)")]
+    | Annotated[HistoryFile, Tag("(file)")]
+    | Annotated[HistoryToolCall, Tag("(toolCallRequest)")]
+    | Annotated[HistoryToolResult, Tag("(toolCallResult)")],
     Discriminator(
         _part_type,
         custom_error_type="part",
@@ -123,13 +123,13 @@ Part = Annotated[
 ]
 
 
-class Message(Body):
+class HistoryMessage(Body):
     role: Literal["system", "user", "assistant", "tool"]
-    content: Annotated[list[Part], Field(max_length=MOST_PARTS)]
+    content: Annotated[list[HistoryPart], Field(max_length=MOST_PARTS)]
 
 
 class History(Body):
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[list[HistoryMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
 
 
 class ToolFunction(Body):
@@ -138,7 +138,7 @@ class ToolFunction(Body):
     parameters: Json | None = None
 
 
-class ToolEntry(Body):
+class OfferedTool(Body):
     type: Literal["function"]
     function: ToolFunction
 
@@ -147,7 +147,7 @@ class ToolUse(Body):
     """The value of llm.prediction.tools."""
 
     type: Literal["none", "toolArray"]
-    tools: Annotated[list[ToolEntry], Field(max_length=128)] | None = None
+    tools: Annotated[list[OfferedTool], Field(max_length=128)] | None = None
     force: bool | None = None
 
 
@@ -175,20 +175,20 @@ class PredictParameter(Body):
 
 
 class GetOrLoadParameter(Body):
-    identifier: Key
+    identifier: Name
     load_config_stack: ConfigStack = Field(alias="loadConfigStack")
     load_ttl_ms: TtlMs | None = Field(None, alias="loadTtlMs")
 
 
 class LoadModelParameter(Body):
-    model_key: Key = Field(alias="modelKey")
+    model_key: Name = Field(alias="modelKey")
     identifier: str | None = None
     load_config_stack: ConfigStack = Field(alias="loadConfigStack")
     ttl_ms: TtlMs | None = Field(None, alias="ttlMs")
 
 
 class UnloadParameter(Body):
-    identifier: Key
+    identifier: Name
 
 
 class SpecifierParameter(Body):
@@ -219,7 +219,7 @@ class SearchResultIdentifier(Body):
     """A repository on the hub, or an entry in LM Studio's own catalogue."""
 
     type: Literal["hf", "catalog"]
-    identifier: Key
+    identifier: Name
 
 
 class DownloadOptionsParameter(Body):
@@ -227,7 +227,7 @@ class DownloadOptionsParameter(Body):
 
 
 class DownloadParameter(Body):
-    download_identifier: Key = Field(alias="downloadIdentifier")
+    download_identifier: Name = Field(alias="downloadIdentifier")
 
 
 class TextParameter(SpecifierParameter):
@@ -242,7 +242,7 @@ class EmbedParameter(Body):
 class TemplateOptions(Body):
     omit_bos_token: bool | None = Field(None, alias="omitBosToken")
     omit_eos_token: bool | None = Field(None, alias="omitEosToken")
-    tool_definitions: Annotated[list[ToolEntry], Field(max_length=128)] | None = Field(None, alias="toolDefinitions")
+    tool_definitions: Annotated[list[OfferedTool], Field(max_length=128)] | None = Field(None, alias="toolDefinitions")
 
 
 class TemplateParameter(SpecifierParameter):

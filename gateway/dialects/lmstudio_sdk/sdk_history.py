@@ -11,13 +11,13 @@ from atelier.json_types import Json, json_bytes
 from gateway.core.call import tool_call_entry
 from gateway.core.images import Allowance, EncodedImage, ImageSource, content_of, decode, known_image
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
-    FilePart,
     History,
-    Message,
-    TextPart,
-    ToolCallPart,
+    HistoryFile,
+    HistoryMessage,
+    HistoryText,
+    HistoryToolCall,
+    HistoryToolResult,
     ToolCallRequest,
-    ToolResultPart,
 )
 
 # Tags around reasoning in the text of a reply. They separate the two again when a client sends the text back.
@@ -39,7 +39,7 @@ def chat_messages(history: History) -> list[Json]:
             messages += _results(message, names, path)
             continue
         entry: Json = {"role": message.role, **_content(message, path)}
-        if calls := [part.tool_call_request for part in message.content if isinstance(part, ToolCallPart)]:
+        if calls := [part.tool_call_request for part in message.content if isinstance(part, HistoryToolCall)]:
             entry["tool_calls"] = [_call(call) for call in calls]
             names |= {call.id: call.name for call in calls if call.id}
         messages.append(entry)
@@ -65,7 +65,7 @@ def image_of(identifier: str, path: str) -> EncodedImage:
     return EncodedImage(identifier.removeprefix(INLINE_FILE), path)
 
 
-def _content(message: Message, path: str) -> Json:
+def _content(message: HistoryMessage, path: str) -> Json:
     content = content_of(_pieces(message, path), joint="")
     if message.role != "assistant" or not isinstance(content, str):
         return {"content": content}
@@ -75,15 +75,15 @@ def _content(message: Message, path: str) -> Json:
     return {"content": answer, "reasoning_content": reasoning}
 
 
-def _pieces(message: Message, path: str) -> Iterator[str | ImageSource]:
+def _pieces(message: HistoryMessage, path: str) -> Iterator[str | ImageSource]:
     for number, part in enumerate(message.content):
-        if isinstance(part, TextPart):
+        if isinstance(part, HistoryText):
             yield part.text
-        elif isinstance(part, FilePart):
+        elif isinstance(part, HistoryFile):
             yield image_of(part.identifier, f"{path}.content[{number}].identifier")
 
 
-def _text_alone(message: Message, path: str) -> str:
+def _text_alone(message: HistoryMessage, path: str) -> str:
     content = content_of(_pieces(message, path), joint="")
     if not isinstance(content, str):
         raise UnsupportedField(
@@ -97,14 +97,14 @@ def _call(call: ToolCallRequest) -> Json:
     return tool_call_entry(call.id or None, call.name, arguments.decode())
 
 
-def _results(message: Message, names: dict[str, str], path: str) -> list[Json]:
-    results = [part for part in message.content if isinstance(part, ToolResultPart)]
+def _results(message: HistoryMessage, names: dict[str, str], path: str) -> list[Json]:
+    results = [part for part in message.content if isinstance(part, HistoryToolResult)]
     if not results:
         raise InvalidRequest(f"{path}.content: a tool message requires a toolCallResult", param=f"{path}.content")
     return [_result(result, names) for result in results]
 
 
-def _result(result: ToolResultPart, names: dict[str, str]) -> Json:
+def _result(result: HistoryToolResult, names: dict[str, str]) -> Json:
     entry: Json = {"role": "tool", "content": result.content}
     if result.tool_call_id:
         entry["tool_call_id"] = result.tool_call_id

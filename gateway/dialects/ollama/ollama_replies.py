@@ -37,11 +37,11 @@ class OllamaSaidMessage(TypedDict):
     tool_calls: NotRequired[Nullable[list[OllamaSaidCall]]]
 
 
-class ChatPart(TypedDict):
+class OllamaChatPart(TypedDict):
     message: OllamaSaidMessage
 
 
-class GenerationPart(TypedDict):
+class OllamaGenerationPart(TypedDict):
     response: str
     thinking: NotRequired[Nullable[str]]
 
@@ -65,11 +65,11 @@ class OllamaHead(TypedDict):
     done: bool
 
 
-class OllamaChat(OllamaHead, ChatPart, OllamaFacts):
+class OllamaChat(OllamaHead, OllamaChatPart, OllamaFacts):
     pass
 
 
-class OllamaGeneration(OllamaHead, GenerationPart, OllamaFacts):
+class OllamaGeneration(OllamaHead, OllamaGenerationPart, OllamaFacts):
     pass
 
 
@@ -90,12 +90,12 @@ class OllamaVersion(TypedDict):
     atelier: str
 
 
-OllamaPart = ChatPart | GenerationPart
-Part = Callable[[str, str, Sequence[OllamaSaidCall]], OllamaPart]
+OllamaPart = OllamaChatPart | OllamaGenerationPart
+PartBuilder = Callable[[str, str, Sequence[OllamaSaidCall]], OllamaPart]
 """Puts text, thinking and tool calls into a chat's message, or into a generation's response."""
 
 
-def chat_part(text: str, thinking: str = "", calls: Sequence[OllamaSaidCall] = ()) -> ChatPart:
+def chat_part(text: str, thinking: str = "", calls: Sequence[OllamaSaidCall] = ()) -> OllamaChatPart:
     message: OllamaSaidMessage = {"role": "assistant", "content": text}
     if thinking:
         message["thinking"] = thinking
@@ -104,7 +104,7 @@ def chat_part(text: str, thinking: str = "", calls: Sequence[OllamaSaidCall] = (
     return {"message": message}
 
 
-def generate_part(text: str, thinking: str = "", calls: Sequence[OllamaSaidCall] = ()) -> GenerationPart:
+def generate_part(text: str, thinking: str = "", calls: Sequence[OllamaSaidCall] = ()) -> OllamaGenerationPart:
     """Without tool calls: a prompt cannot offer tools."""
     return {"response": text, "thinking": thinking} if thinking else {"response": text}
 
@@ -114,7 +114,7 @@ def reply_object(model: str, part: OllamaPart, facts: OllamaFacts, *, done: bool
     return cast(OllamaChat | OllamaGeneration, reply)
 
 
-def whole_part(part: Part, completion: Completion, *, thinking: bool) -> OllamaPart:
+def whole_part(part: PartBuilder, completion: Completion, *, thinking: bool) -> OllamaPart:
     calls, text = split_calls(completion.tool_calls)
     return part(completion.text + text, completion.reasoning if thinking else "", calls)
 

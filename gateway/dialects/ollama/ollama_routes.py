@@ -35,7 +35,7 @@ from gateway.dialects.ollama.ollama_replies import (
     OllamaVector,
     OllamaVectors,
     OllamaVersion,
-    Part,
+    PartBuilder,
     chat_part,
     done_facts,
     generate_part,
@@ -245,7 +245,7 @@ class OllamaRoutes:
         """Ollama's own command line detects a server by this request."""
         return Response()
 
-    async def _answer(self, request: Request, body: Generating, call: Call, part: Part) -> Response:
+    async def _answer(self, request: Request, body: Generating, call: Call, part: PartBuilder) -> Response:
         thinking, account = body.think is not False, account_of(request)
         async with while_connected(request.receive):
             generation = await self._begin(request, body, call)
@@ -273,7 +273,7 @@ class OllamaRoutes:
             raise
         return generation
 
-    async def _load_or_unload(self, request: Request, body: Generating, part: Part) -> Response:
+    async def _load_or_unload(self, request: Request, body: Generating, part: PartBuilder) -> Response:
         """The reply to a request without a prompt."""
         target, request_id = self._target(body.model), account_of(request).request_id
         reason: Literal["load", "unload"] = "unload" if requests_unload(body.keep_alive) else "load"

@@ -11,7 +11,7 @@ from gateway.core.inference import Answering
 from gateway.dialects.ollama.ollama_replies import (
     OllamaFacts,
     OllamaPart,
-    Part,
+    PartBuilder,
     done_facts,
     logprob_list,
     reply_object,
@@ -30,7 +30,7 @@ def line(value: object) -> bytes:
 class LineRenderer:
     """One generation's lines. The last one, with `done`, is sent only if the generation succeeded."""
 
-    def __init__(self, model: str, part: Part, account: Account, *, thinking: bool) -> None:
+    def __init__(self, model: str, part: PartBuilder, account: Account, *, thinking: bool) -> None:
         """`thinking`: whether it is sent. The time until now is counted as the load's."""
         self._model = model
         self._part = part

@@ -12,7 +12,7 @@ from gateway.core.events import Completion, Delta, Event, Finished, PromptProgre
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_replies import error_body, error_event
 from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatRenderer
-from gateway.dialects.lmstudio.stored_conversation import Turn, chat_messages
+from gateway.dialects.lmstudio.stored_conversation import StoredTurn, chat_messages
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())
 
@@ -64,10 +64,10 @@ def test_a_reply_has_an_item_for_each_kind_of_text(reasoning: str, message: str,
 
 
 def test_the_latest_system_prompt_applies_and_an_empty_one_removes_it() -> None:
-    def turn(system_prompt: str | None) -> Turn:
-        return Turn(system_prompt, [{"role": "user", "content": "hi"}])
+    def turn(system_prompt: str | None) -> StoredTurn:
+        return StoredTurn(system_prompt, [{"role": "user", "content": "hi"}])
 
-    def system(*turns: Turn) -> list[str]:
+    def system(*turns: StoredTurn) -> list[str]:
         return [each["content"] for each in chat_messages(turns) if each["role"] == "system"]
 
     assert system(turn("a"), turn(None)) == ["a"]
@@ -77,10 +77,10 @@ def test_the_latest_system_prompt_applies_and_an_empty_one_removes_it() -> None:
 
 
 def test_a_stored_turn_is_read_back_unchanged() -> None:
-    turn = Turn("Be brief.", [{"role": "user", "content": "é\0"}]).answered(
+    turn = StoredTurn("Be brief.", [{"role": "user", "content": "é\0"}]).answered(
         [{"role": "assistant", "content": "so", "reasoning_content": "hm"}]
     )
-    assert Turn.from_json(turn.to_json()) == turn
+    assert StoredTurn.from_json(turn.to_json()) == turn
 
 
 @pytest.mark.parametrize(
