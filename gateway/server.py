@@ -1,4 +1,4 @@
-"""The gateway's parts put together, and their life."""
+"""The gateway's parts, put together, and their lifecycle."""
 
 import asyncio
 import contextlib
@@ -119,7 +119,7 @@ class Gateway:
         await self.mcp.start()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take nothing new, let what runs finish within the grace period, end the rest with an error."""
+        """Admit no more requests, let running ones finish within the grace period, end the rest with an error."""
         self.admission.close()
         self.mcp.drain()
         _log.info("draining", requests=self.admission.active + self.admission.waiting)
@@ -131,7 +131,7 @@ class Gateway:
         self.tool_host.end_all(too_late)
         await self.questions.close()
         await self.background.close()
-        await self.registry.close()  # ends those that wait for a load
+        await self.registry.close()  # fails the requests that wait for a load
         await self.sdk.drain()
 
     async def close(self) -> None:

@@ -64,7 +64,7 @@ class FakeRegistry(RegistryServicer):
         self.released = asyncio.Event()
         self.asked = asyncio.Event()
         self.abandoned = asyncio.Event()
-        self._wished: dict[str, dict[str, Any]] = {}  # load settings of what is loaded for requests
+        self._load_settings: dict[str, dict[str, Any]] = {}  # of instances loaded for requests
         self._loading: dict[str, asyncio.Task[pb.Instance]] = {}
         self._watchers: list[asyncio.Queue[pb.Change]] = []
         self._directory = directory
@@ -171,7 +171,7 @@ class FakeRegistry(RegistryServicer):
             if name in (instance.id, instance.model_key) and instance.state == pb.READY:
                 return instance
         if name not in self._loading:
-            self._wished[name] = load_values(request.load)
+            self._load_settings[name] = load_values(request.load)
             self._loading[name] = asyncio.create_task(self._load(name))
         return await asyncio.shield(self._loading[name])
 
@@ -181,7 +181,7 @@ class FakeRegistry(RegistryServicer):
             if self.hold_loads:
                 await self.released.wait()
             known = self.instances.get(name)
-            return await self.start_instance(known.model_key if known else name, name, **self._wished[name])
+            return await self.start_instance(known.model_key if known else name, name, **self._load_settings[name])
         finally:
             del self._loading[name]
 

@@ -80,7 +80,7 @@ async def test_an_answer_in_time_is_whole(gateway: RunningGateway) -> None:
     assert reply.json()["choices"][0]["message"]["content"] == "one two three"
 
 
-async def test_a_request_that_finds_no_place_in_time_is_told_when_to_come_back(registry: FakeRegistry) -> None:
+async def test_a_request_that_is_not_admitted_in_time_is_asked_to_retry_later(registry: FakeRegistry) -> None:
     registry.script = ENDLESS
     await registry.start_instance(parallel=1)
     async with running_gateway(registry, queue_timeout=0.1) as gateway, gateway.client() as http:
@@ -117,7 +117,7 @@ async def test_the_more_urgent_request_is_answered_first(gateway: RunningGateway
     "fields",
     [{"priority": 11}, {"priority": -11}, {"priority": 0.5}, {"timeout": 0}, {"timeout": -1}, {"timeout": 1e9}],
 )
-async def test_what_nobody_may_ask_for_is_refused(gateway: RunningGateway, fields: dict[str, Any]) -> None:
+async def test_a_priority_or_timeout_out_of_bounds_is_rejected(gateway: RunningGateway, fields: dict[str, Any]) -> None:
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json={**CHAT, **fields})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, next(iter(fields)))

@@ -241,7 +241,7 @@ async def test_a_stopping_model_is_never_proxied_into(gateway: RunningGateway, r
     await instance_known(gateway, registry)
     await registry.start_instance(id="other")
     await until(lambda: len(gateway.gateway.watcher.snapshot.instances) == 2)
-    registry.workers["other"].status.draining()  # the gateway has not heard
+    registry.workers["other"].status.draining()  # which the gateway does not know yet
     async with gateway.client() as http:
         replies = [await ask(http) for _ in range(4)]
     assert [reply.status_code for reply in replies] == [200] * 4

@@ -114,13 +114,13 @@ async def test_allowed_pages_and_our_own_may_post(registry: FakeRegistry) -> Non
 async def test_a_body_beyond_the_limit_is_refused_at_once(registry: FakeRegistry) -> None:
     async with running_gateway(registry, body_limit_mb=0.5) as gateway:
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-        told = await reply_to(gateway, head + b"Content-Length: 99999999\r\n\r\n")
+        reply = await reply_to(gateway, head + b"Content-Length: 99999999\r\n\r\n")
         chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
         chunked = await reply_to(gateway, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 10)
         async with gateway.client() as http:
             assert (await http.get("/healthz")).status_code == 200
-    assert told.startswith(b"HTTP/1.1 413 ")
-    assert b'"code":"payload_too_large"' in told
+    assert reply.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"payload_too_large"' in reply
     assert chunked.startswith(b"HTTP/1.1 413 ")
 
 

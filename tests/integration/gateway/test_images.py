@@ -81,7 +81,7 @@ async def test_openais_chats_have_images_given_and_fetched(client: openai.AsyncO
     assert said.index(SEEN) < said.index("[image JPEG 5x4]")
 
 
-async def test_a_stored_response_goes_on_with_its_images(client: openai.AsyncOpenAI, gateway: RunningGateway) -> None:
+async def test_a_stored_response_continues_with_its_images(client: openai.AsyncOpenAI, gateway: RunningGateway) -> None:
     part: Any = {"type": "input_image", "image_url": DATA_URL, "detail": "auto"}
     first = await client.responses.create(model=KEY, input=[{"role": "user", "content": [part]}])
     assert SEEN in first.output_text
@@ -137,7 +137,7 @@ async def test_ollamas_chats_and_prompts_have_images(gateway: RunningGateway) ->
     assert "vision" in (shown.capabilities or [])
 
 
-async def test_lm_studios_chat_goes_on_with_its_images(gateway: RunningGateway) -> None:
+async def test_lm_studios_chat_continues_with_its_images(gateway: RunningGateway) -> None:
     items = [{"type": "text", "content": "Look"}, {"type": "image", "data_url": DATA_URL}]
     status, first = await post(gateway, "/api/v1/chat", {"input": items})
     assert status == 200

@@ -428,7 +428,7 @@ async def test_a_lost_worker_is_an_error_and_no_end(gateway: RunningGateway, reg
                 if KEY in registry.workers:
                     await registry.kill_worker(KEY)
 
-        with pytest.raises(lmstudio.LMStudioServerError, match="ended in the middle"):
+        with pytest.raises(lmstudio.LMStudioServerError, match="ended during the answer"):
             await read()
 
 

@@ -26,9 +26,9 @@ async def test_a_chat_tells_every_tokens_log_probability(client: openai.AsyncOpe
 async def test_a_streamed_chat_tells_the_same(client: openai.AsyncOpenAI) -> None:
     stream = await client.chat.completions.create(model=KEY, messages=HELLO, logprobs=True, stream=True)
     choices = [chunk.choices[0] async for chunk in stream]
-    told = [entry for choice in choices if choice.logprobs for entry in choice.logprobs.content or []]
-    assert [entry.token for entry in told] == WORDS
-    assert all(entry.top_logprobs == [] for entry in told)
+    reported = [entry for choice in choices if choice.logprobs for entry in choice.logprobs.content or []]
+    assert [entry.token for entry in reported] == WORDS
+    assert all(entry.top_logprobs == [] for entry in reported)
     assert "".join(choice.delta.content or "" for choice in choices) == "one two three"
 
 
@@ -44,12 +44,12 @@ async def test_a_text_tells_tokens_with_their_offsets(client: openai.AsyncOpenAI
 
 async def test_a_streamed_text_tells_the_same(client: openai.AsyncOpenAI) -> None:
     stream = await client.completions.create(model=KEY, prompt="one two three", logprobs=0, stream=True)
-    told = [chunk.choices[0].logprobs async for chunk in stream]
-    assert [token for each in told if each for token in each.tokens or []] == WORDS
-    assert [offset for each in told if each for offset in each.text_offset or []] == [0, 3, 7]
+    reported = [chunk.choices[0].logprobs async for chunk in stream]
+    assert [token for each in reported if each for token in each.tokens or []] == WORDS
+    assert [offset for each in reported if each for offset in each.text_offset or []] == [0, 3, 7]
 
 
-async def test_tokens_whose_text_is_held_back_are_told(client: openai.AsyncOpenAI) -> None:
+async def test_tokens_whose_text_is_held_back_are_reported(client: openai.AsyncOpenAI) -> None:
     reply = await client.chat.completions.create(model=KEY, messages=HELLO, logprobs=True, stop=["two three"])
     (choice,) = reply.choices
     assert choice.message.content == "one "
@@ -57,7 +57,7 @@ async def test_tokens_whose_text_is_held_back_are_told(client: openai.AsyncOpenA
     assert [entry.token for entry in choice.logprobs.content or []] == WORDS
 
 
-async def test_nobody_is_told_who_did_not_ask(client: openai.AsyncOpenAI) -> None:
+async def test_replies_have_none_unless_they_are_requested(client: openai.AsyncOpenAI) -> None:
     assert (await client.chat.completions.create(model=KEY, messages=HELLO)).choices[0].logprobs is None
     assert (await client.completions.create(model=KEY, prompt="a")).choices[0].logprobs is None
 
@@ -83,11 +83,11 @@ async def test_an_echoed_prompts_tokens_are_rated_too(client: openai.AsyncOpenAI
     asked: Any = {"model": KEY, "prompt": ["a b", "d"], "echo": True, "logprobs": 1}
     reply = await client.completions.create(**asked)
     assert [choice.text for choice in reply.choices] == ["a b c", "d c"]
-    told = reply.choices[0].logprobs
-    assert told
-    assert (told.tokens, told.text_offset) == (["a", " b", " c"], [0, 1, 3])
-    assert told.token_logprobs == [None, -0.5, -0.5]
-    assert told.top_logprobs == [None, {" b": -0.5}, {" c": -0.5}]
+    reported = reply.choices[0].logprobs
+    assert reported
+    assert (reported.tokens, reported.text_offset) == (["a", " b", " c"], [0, 1, 3])
+    assert reported.token_logprobs == [None, -0.5, -0.5]
+    assert reported.top_logprobs == [None, {" b": -0.5}, {" c": -0.5}]
     streamed: Any = await client.completions.create(**asked, stream=True)
     chunks = [chunk.choices[0] async for chunk in streamed]
     first = [chunk for chunk in chunks if chunk.index == 0]
@@ -106,7 +106,7 @@ async def test_a_prompt_of_token_ids_can_be_rated_alone(client: openai.AsyncOpen
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (3, 0)
 
 
-async def test_of_more_completions_the_best_are_told(client: openai.AsyncOpenAI) -> None:
+async def test_of_more_completions_the_best_are_returned(client: openai.AsyncOpenAI) -> None:
     reply = await client.completions.create(model=KEY, prompt=["a b", "c"], n=2, best_of=3, echo=True)
     assert [(choice.index, choice.text) for choice in reply.choices] == [
         (0, "a ba b"),
@@ -130,20 +130,20 @@ async def test_a_suffix_reaches_the_worker(client: openai.AsyncOpenAI) -> None:
 async def test_a_stream_tells_how_far_its_prompt_is_computed(
     gateway: RunningGateway, registry: FakeRegistry, route: str, prompt: dict[str, Any]
 ) -> None:
-    # A step takes a while, so that each is told before the next.
+    # A step takes a while, so that each is reported before the next.
     registry.script = {"step_seconds": 0.01}
     body = {"model": KEY, "stream": True, "return_progress": True, "n": 2, **prompt}
     async with gateway.client() as http:
         *chunks, done = events_of((await http.post(f"/v1/{route}", json=body)).text)
     assert done == "[DONE]"
-    told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
-    assert [(each["total"], each["cache"], each["processed"]) for each in told] == [(3, 0, 2), (3, 0, 3)]
-    assert all(each["time_ms"] >= 0 for each in told)
+    reported = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+    assert [(each["total"], each["cache"], each["processed"]) for each in reported] == [(3, 0, 2), (3, 0, 3)]
+    assert all(each["time_ms"] >= 0 for each in reported)
     empty = [chunk["choices"][0] for chunk in chunks if "prompt_progress" in chunk]
     assert all(choice.get("delta") == {} or choice.get("text") == "" for choice in empty)
 
 
-async def test_progress_is_told_to_nobody_who_did_not_ask(gateway: RunningGateway) -> None:
+async def test_streams_have_no_progress_unless_it_is_requested(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         streamed = await http.post("/v1/completions", json={"model": KEY, "prompt": "a b c", "stream": True})
         whole = await http.post("/v1/completions", json={"model": KEY, "prompt": "a b c", "return_progress": True})

@@ -224,9 +224,9 @@ async def test_a_reply_says_how_long_its_parts_took(gateway: RunningGateway) -> 
     async with gateway.client() as http:
         for stream in (False, True):
             reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "stream": stream})
-            told = [re.fullmatch(r"(\w+);dur=\d+\.\d", part) for part in reply.headers["server-timing"].split(", ")]
-            parts[stream] = [part.group(1) for part in told if part]
-            assert None not in told
+            found = [re.fullmatch(r"(\w+);dur=\d+\.\d", part) for part in reply.headers["server-timing"].split(", ")]
+            parts[stream] = [part.group(1) for part in found if part]
+            assert None not in found
     assert parts == {False: ["accept", "queue", "prefill", "decode"], True: ["accept"]}
 
 

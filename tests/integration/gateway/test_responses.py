@@ -218,12 +218,12 @@ async def test_an_answer_without_a_word_is_an_empty_message(registry: FakeRegist
     assert events[-1].response.output_text == ""
 
 
-async def test_logprobs_are_told_where_they_are_asked_for(gateway: RunningGateway) -> None:
+async def test_logprobs_are_returned_where_they_are_requested(gateway: RunningGateway) -> None:
     asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     whole = checked_response((await post(gateway, **asked)).json())
     events = checked_events((await post(gateway, stream=True, **asked)).text)
-    told = whole.output[0].content[0].logprobs  # type: ignore[union-attr]
-    assert [(each.token, len(each.top_logprobs)) for each in told] == [("one", 2), (" two", 2), (" three", 2)]  # type: ignore[union-attr]
+    returned = whole.output[0].content[0].logprobs  # type: ignore[union-attr]
+    assert [(each.token, len(each.top_logprobs)) for each in returned] == [("one", 2), (" two", 2), (" three", 2)]  # type: ignore[union-attr]
     deltas = [event for event in events if event.type == "response.output_text.delta"]
     assert [each.token for event in deltas for each in event.logprobs] == ["one", " two", " three"]
 

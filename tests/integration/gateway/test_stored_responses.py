@@ -106,7 +106,7 @@ async def test_a_key_cannot_reach_anothers_responses(two_owners: Any) -> None:
     assert continued.status == "completed"
 
 
-async def test_the_registry_is_told_nothing_of_the_key(two_owners: Any, registry: FakeRegistry) -> None:
+async def test_the_registry_learns_nothing_about_the_key(two_owners: Any, registry: FakeRegistry) -> None:
     await two_owners[0].responses.create(model=KEY, input="one")
     [stored] = registry.responses.values()
     assert len(stored.owner) == 64
