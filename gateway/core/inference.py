@@ -18,7 +18,7 @@ from gateway.fleet.snapshot import Instance
 from gateway.fleet.watcher import Watcher
 
 
-class Answering(Protocol):
+class RunningAnswer(Protocol):
     """An answer in progress: a generation, or a loop of them that calls tools. Owned by the request's task.
 
     See `Generation` for its members.
@@ -59,7 +59,7 @@ class Answering(Protocol):
     def close(self) -> None: ...
 
 
-Admitted = TypeVar("Admitted", bound=Answering)
+Admitted = TypeVar("Admitted", bound=RunningAnswer)
 
 
 class Inference:

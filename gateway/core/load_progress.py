@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TypeVar
 
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.core.routing import on_its_way
 from gateway.fleet.catalogue import loaded
 from gateway.fleet.snapshot import Instance, Snapshot
@@ -19,7 +19,7 @@ class LoadProgress:
     The call that waits for the load returns only when it has ended; its progress arrives with the registry's changes.
     """
 
-    def __init__(self, generation: Answering, watcher: Watcher) -> None:
+    def __init__(self, generation: RunningAnswer, watcher: Watcher) -> None:
         self._generation = generation
         self._watcher = watcher
         self._finding = asyncio.create_task(generation.find())

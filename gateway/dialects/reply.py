@@ -18,7 +18,7 @@ from atelier.submission import KEYWORD, MOST_KEYWORDS
 from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import Effective
 from gateway.core.events import Completion, Event, Finished
-from gateway.core.inference import Answering, Inference
+from gateway.core.inference import Inference, RunningAnswer
 from gateway.http.disconnect import ClientGone, while_connected
 from gateway.http.error_responses import error_event
 from gateway.http.server_sent_events import HEADERS
@@ -55,7 +55,7 @@ def owner_of(request: Request) -> str:
     return str(request.scope.get("atelier.owner", ""))
 
 
-def answer_headers(request: Request, generation: Answering) -> dict[str, str]:
+def answer_headers(request: Request, generation: RunningAnswer) -> dict[str, str]:
     """How the generation was served: timings, settings, and what was dropped or not enforced."""
     headers = {TIMING_HEADER: server_timing(generation.accept_seconds, generation.ends.values())}
     if request.headers.get(SETTINGS_HEADER) == "echo" and generation.settings is not None:
@@ -118,7 +118,7 @@ class Renderer(Protocol):
 
     def event(self, event: Event) -> bytes: ...
 
-    def closing(self, generation: Answering) -> bytes:
+    def closing(self, generation: RunningAnswer) -> bytes:
         """The bytes after the successful end of every choice."""
 
 
@@ -165,7 +165,7 @@ class EventStream(StreamedResponse):
     After an error the stream has no end marker.
     """
 
-    def __init__(self, generation: Answering, renderer: Renderer, headers: Mapping[str, str]) -> None:
+    def __init__(self, generation: RunningAnswer, renderer: Renderer, headers: Mapping[str, str]) -> None:
         super().__init__(headers)
         self._generation = generation
         self._renderer = renderer
@@ -200,7 +200,7 @@ class EventStream(StreamedResponse):
 
 
 async def stream_answer(
-    request: Request, inference: Inference, call: Call, renderer: Callable[[Answering], Renderer]
+    request: Request, inference: Inference, call: Call, renderer: Callable[[RunningAnswer], Renderer]
 ) -> Response:
     """A stream, returned once a worker has accepted the request: earlier errors are plain error responses."""
     async with while_connected(request.receive):
@@ -209,7 +209,7 @@ async def stream_answer(
 
 
 async def whole_answer(
-    request: Request, inference: Inference, call: Call, render: Callable[[Answering, list[Completion]], Any]
+    request: Request, inference: Inference, call: Call, render: Callable[[RunningAnswer, list[Completion]], Any]
 ) -> Response:
     """The whole reply as one JSON object."""
     async with while_connected(request.receive):

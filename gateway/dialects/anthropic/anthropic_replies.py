@@ -14,7 +14,7 @@ from atelier.generation_types import StopReason
 from atelier.json_types import Json
 from gateway.core.call import Call
 from gateway.core.events import Completion, Finished, ToolCall
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm
 from gateway.http.server_sent_events import named_frame
@@ -170,7 +170,7 @@ def empty_message(name: str, usage: MessageUsage) -> SaidMessage:
     }
 
 
-def whole_message(generation: Answering, completion: Completion, *, show_thinking: bool = True) -> SaidMessage:
+def whole_message(generation: RunningAnswer, completion: Completion, *, show_thinking: bool = True) -> SaidMessage:
     content = content_blocks(completion, show_thinking=show_thinking)
     end = ending(completion.finished, generation.plan.call)
     return {**empty_message(generation.plan.name, usage(generation)), "content": content, **end}
@@ -215,7 +215,7 @@ def ending(finished: Finished, call: Call) -> MessageEnd:
     return {"stop_reason": STOP_REASONS.get(finished.reason, "end_turn"), "stop_sequence": None}
 
 
-def usage(generation: Answering) -> MessageUsage:
+def usage(generation: RunningAnswer) -> MessageUsage:
     """Cached tokens are known only once the generation has ended; until then they count as input tokens."""
     cached = generation.cached_tokens
     counts: MessageUsage = {

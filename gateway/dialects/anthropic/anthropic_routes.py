@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.events import Completion
-from gateway.core.inference import Answering, Inference
+from gateway.core.inference import Inference, RunningAnswer
 from gateway.core.unary import Unary
 from gateway.dialects.anthropic.anthropic_calls import count_call, messages_call
 from gateway.dialects.anthropic.anthropic_model_list import model_object, model_page
@@ -58,10 +58,10 @@ class AnthropicRoutes:
         call = messages_call(body)
         show_thinking = body.thinking is None or body.thinking.display != "omitted"
 
-        def renderer(generation: Answering) -> MessageRenderer:
+        def renderer(generation: RunningAnswer) -> MessageRenderer:
             return MessageRenderer(generation, show_thinking=show_thinking)
 
-        def whole(generation: Answering, completions: Sequence[Completion]) -> SaidMessage:
+        def whole(generation: RunningAnswer, completions: Sequence[Completion]) -> SaidMessage:
             return whole_message(generation, completions[0], show_thinking=show_thinking)
 
         if body.stream:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import orjson
 
 from gateway.core.events import Delta, Event, Finished, Reasoning, ToolCallDelta
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.anthropic.anthropic_replies import (
     SIGNATURE,
     AnyDelta,
@@ -77,7 +77,7 @@ class MessageRenderer:
     no open block --event of a kind--> open block --event of another kind, or the end--> closed
     """
 
-    def __init__(self, generation: Answering, *, show_thinking: bool = True) -> None:
+    def __init__(self, generation: RunningAnswer, *, show_thinking: bool = True) -> None:
         self._generation = generation
         self._show_thinking = show_thinking
         self._blocks = 0
@@ -100,7 +100,7 @@ class MessageRenderer:
                 return self._close()
         return b""
 
-    def closing(self, generation: Answering) -> bytes:
+    def closing(self, generation: RunningAnswer) -> bytes:
         end = ending(generation.ends[0], generation.plan.call)
         delta = frame({"type": "message_delta", "delta": end, "usage": usage(generation)})
         return delta + frame({"type": "message_stop"})

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from atelier.errors import ResponseNotFound
 from atelier.json_types import Json
 from gateway.core.call import Call
-from gateway.core.inference import Answering, Inference, begun
+from gateway.core.inference import Inference, RunningAnswer, begun
 from gateway.core.load_progress import LoadProgress
 from gateway.dialects.body import read_body
 from gateway.dialects.lmstudio.lmstudio_chat import chat_tools, requested_servers, v1_chat_call
@@ -116,7 +116,7 @@ class LMStudioChatRoutes:
         respondent: Respondent | None = None,
         *,
         whole: bool = False,
-    ) -> Answering:
+    ) -> RunningAnswer:
         """A generation that has not begun. The caller closes it."""
         origin, account = origin_of(request), account_of(request)
         if toolset is not None:

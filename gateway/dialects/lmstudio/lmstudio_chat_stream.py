@@ -23,7 +23,7 @@ from gateway.core.events import (
     ToolCallDelta,
 )
 from gateway.core.hosted_tool import HostedTool
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.core.load_progress import LoadProgress
 from gateway.dialects.lmstudio.lmstudio_chat_output import (
     ChatOutput,
@@ -84,7 +84,7 @@ class ChatRenderer:
     tools has prompt_processing events.
     """
 
-    def __init__(self, generation: Answering) -> None:
+    def __init__(self, generation: RunningAnswer) -> None:
         self.response_id: str | None = None
         self._generation = generation
         self._instance_id = ""
@@ -132,7 +132,7 @@ class ChatRenderer:
                 return self._close()
         return b""
 
-    def closing(self, generation: Answering) -> bytes:
+    def closing(self, generation: RunningAnswer) -> bytes:
         result = self._result(generation.instance.id, generation.ends[0].statistics)
         return event_frame({"type": "chat.end", "result": result})
 
@@ -205,7 +205,7 @@ class ChatStream(EventStream):
 
     def __init__(
         self,
-        generation: Answering,
+        generation: RunningAnswer,
         headers: Mapping[str, str],
         instance_id: str,
         loading: LoadProgress | None,

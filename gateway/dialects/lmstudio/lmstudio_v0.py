@@ -9,7 +9,7 @@ from atelier.errors import InvalidRequest
 from atelier.generation_types import StopReason
 from gateway.core.call import Account
 from gateway.core.events import Finished
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.lmstudio.lmstudio_requests import UNLIMITED, V0ChatBody, V0CompletionBody
 from gateway.dialects.openai.openai_replies import ChatChunk, ChatCompletion, TextChunk, TextCompletion
 from gateway.dialects.route import Nullable
@@ -97,7 +97,7 @@ def openai_body(body: V0Body) -> V0Body:
     return body.model_copy(update={"max_tokens": None}) if body.max_tokens == UNLIMITED else body
 
 
-def end_facts(account: Account, generation: Answering, finished: Finished) -> V0Facts:
+def end_facts(account: Account, generation: RunningAnswer, finished: Finished) -> V0Facts:
     """The fields in addition to OpenAI's."""
     model, instance = generation.plan.model, generation.instance
     return {

@@ -7,7 +7,7 @@ import orjson
 
 from gateway.core.call import Account
 from gateway.core.events import CompletionDraft, Delta, Event, Finished, Reasoning, ToolCallDelta
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.ollama.ollama_replies import (
     OllamaFacts,
     OllamaPart,
@@ -55,7 +55,7 @@ class LineRenderer:
                 return self._call_line(event)
         return b""
 
-    def closing(self, generation: Answering) -> bytes:
+    def closing(self, generation: RunningAnswer) -> bytes:
         facts = done_facts(generation.ends[0], self._account.seconds(), self._load_seconds)
         return line(reply_object(self._model, self._part("", "", ()), facts, done=True))
 

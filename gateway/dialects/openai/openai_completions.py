@@ -8,7 +8,7 @@ from starlette.responses import Response
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
 from gateway.core.events import Completion, CompletionDraft, Finished
-from gateway.core.inference import Answering, Inference, begun
+from gateway.core.inference import Inference, RunningAnswer, begun
 from gateway.core.mcp_server import NEVER
 from gateway.dialects.openai.mcp_tool import requested_server, server_entries
 from gateway.dialects.openai.openai_calls import (
@@ -41,11 +41,11 @@ from gateway.tools.loop.server_selection import RequestedServer
 from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.tool_loop import ToolLoop
 
-EndFacts = Callable[[Answering, Finished], Mapping[str, object]]
+EndFacts = Callable[[RunningAnswer, Finished], Mapping[str, object]]
 """The fields that a dialect adds to the last chunk of a choice, or to a whole reply."""
 
 
-def no_facts(answer: Answering, finished: Finished) -> Mapping[str, object]:
+def no_facts(answer: RunningAnswer, finished: Finished) -> Mapping[str, object]:
     return {}
 
 
@@ -109,7 +109,7 @@ class Completions:
             return await self._hosted.answer(request, body, end_facts)
         call, older_calls = chat_call(body), uses_older_calls(body)
 
-        def renderer(generation: Answering) -> ChunkRenderer:
+        def renderer(generation: RunningAnswer) -> ChunkRenderer:
             return chat_renderer(
                 chat_head(generation.plan.name, stream=True),
                 generation.plan.choices,
@@ -118,7 +118,7 @@ class Completions:
                 older_calls=older_calls,
             )
 
-        def whole(generation: Answering, completions: list[Completion]) -> Json:
+        def whole(generation: RunningAnswer, completions: list[Completion]) -> Json:
             choices = chat_choices(completions, older_calls=older_calls)
             facts = end_facts(generation, completions[0].finished)
             return chat_head(generation.plan.name, stream=False).with_choices(choices, usage=usage(generation), **facts)
@@ -131,7 +131,7 @@ class Completions:
         call = completion_call(body)
         openings = echoes(body, call)
 
-        def renderer(generation: Answering) -> ChunkRenderer:
+        def renderer(generation: RunningAnswer) -> ChunkRenderer:
             return text_renderer(
                 text_head(generation.plan.name),
                 generation.plan.choices,
@@ -140,7 +140,7 @@ class Completions:
                 at_end=lambda finished: end_facts(generation, finished),
             )
 
-        def whole(generation: Answering, completions: list[Completion]) -> Json:
+        def whole(generation: RunningAnswer, completions: list[Completion]) -> Json:
             choices = text_choices(best_choices(body, completions), openings)
             facts = end_facts(generation, completions[0].finished)
             return text_head(generation.plan.name).with_choices(choices, usage=usage(generation), **facts)

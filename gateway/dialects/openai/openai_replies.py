@@ -18,7 +18,7 @@ from gateway.core.events import (
     HostedCallEnded,
     HostedEvent,
 )
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
 from gateway.dialects.route import Nullable
 
@@ -209,7 +209,7 @@ def finish_reason(reason: StopReason, *, older_calls: bool = False) -> FinishRea
     return FINISH_REASONS.get(reason, "stop")
 
 
-def usage(generation: Answering) -> Usage:
+def usage(generation: RunningAnswer) -> Usage:
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
     return {
         "prompt_tokens": prompt,

@@ -21,7 +21,7 @@ from gateway.core.events import (
     TokenLogprob,
     ToolCallDelta,
 )
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.openai import openai_replies as replies
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
 from gateway.dialects.openai.openai_replies import ChatDelta, finish_reason, usage
@@ -126,7 +126,7 @@ class ChunkRenderer:
         reason = finish_reason(event.reason, older_calls=self._older_calls)
         return self._chunk(event.choice, self._empty_part, reason, more=self._at_end(event))
 
-    def closing(self, generation: Answering) -> bytes:
+    def closing(self, generation: RunningAnswer) -> bytes:
         if not self._include_usage:
             return DONE
         return frame(orjson.dumps(self._head.with_choices([], usage=usage(generation)))) + DONE

@@ -3,7 +3,7 @@
 import time
 
 from gateway.core.call import Account, Origin
-from gateway.core.inference import Answering, Inference, begun
+from gateway.core.inference import Inference, RunningAnswer, begun
 from gateway.dialects.responses.hosted_call_items import read_consent
 from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_items import new_response_id
@@ -42,7 +42,7 @@ class ResponseCreator:
         toolset = await self._toolset(body, owner)
         return make_turn(response_id, owner, body, items, earlier, consent, toolset, int(time.time()))
 
-    async def start(self, turn: Turn, origin: Origin, account: Account, *, whole: bool = False) -> Answering:
+    async def start(self, turn: Turn, origin: Origin, account: Account, *, whole: bool = False) -> RunningAnswer:
         """An answer that a worker has accepted, after the approved calls have run. The caller closes it.
 
         `whole`: the client receives the whole response at the end.

@@ -12,7 +12,7 @@ from atelier.generation_types import StopReason
 from atelier.json_types import Json
 from gateway.core.call_plan import Effective
 from gateway.core.events import Finished
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.responses.response_items import OutputItem
 from gateway.dialects.responses.response_turn import Turn, choice_object, tool_objects
 from gateway.dialects.responses.responses_requests import ResponseBody
@@ -93,7 +93,7 @@ def unfinished_response(turn: Turn, model: str, status: str, settings: Effective
     return _response(turn, model, settings, status=status, output=[])
 
 
-def finished_response(turn: Turn, generation: Answering, output: Sequence[Json]) -> Json:
+def finished_response(turn: Turn, generation: RunningAnswer, output: Sequence[Json]) -> Json:
     """Of a generation whose only choice has ended."""
     status, details = ending(generation.ends[0])
     return _response(
@@ -128,7 +128,7 @@ def error_object(error: AtelierError) -> Json:
     return {"code": code, "message": error.message, "type": error.code, "param": error.param}
 
 
-def usage(generation: Answering) -> Json:
+def usage(generation: RunningAnswer) -> Json:
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
     return {
         "input_tokens": prompt,

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from atelier.errors import InvalidRequest, PreviousResponseNotFound, ResponseNotFound, UnsupportedField
 from atelier.json_types import Json
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.body import read_body
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.responses.background_responses import Background
@@ -108,7 +108,7 @@ class ResponseRoutes:
                 return ResponseStream(turn, answer, self._archive, answer_headers(request, answer))
             return await self._whole(request, turn, answer)
 
-    async def _whole(self, request: Request, turn: Turn, answer: Answering) -> Response:
+    async def _whole(self, request: Request, turn: Turn, answer: RunningAnswer) -> Response:
         try:
             response = collected_response(turn, answer, await answer.events())
             return json_response(await self._archive.keep(turn, response), answer_headers(request, answer))

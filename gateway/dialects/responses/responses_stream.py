@@ -24,7 +24,7 @@ from gateway.core.events import (
     TokenLogprob,
     ToolCallDelta,
 )
-from gateway.core.inference import Answering
+from gateway.core.inference import RunningAnswer
 from gateway.dialects.reply import EventStream
 from gateway.dialects.responses.growing_items import (
     ApprovalDraft,
@@ -191,7 +191,7 @@ def output_of(turn: Turn) -> Output:
     return Output(turn.id, turn.listings, {call.id for call in turn.approved})
 
 
-def collected_response(turn: Turn, generation: Answering, events: Iterable[Event]) -> Json:
+def collected_response(turn: Turn, generation: RunningAnswer, events: Iterable[Event]) -> Json:
     """The response of a generation that has ended. `events`: all of its events."""
     output = output_of(turn)
     output.begin()
@@ -204,7 +204,7 @@ def collected_response(turn: Turn, generation: Answering, events: Iterable[Event
 class ResponseRenderer:
     """One response's events. `last` is sent once the response is stored."""
 
-    def __init__(self, turn: Turn, generation: Answering) -> None:
+    def __init__(self, turn: Turn, generation: RunningAnswer) -> None:
         self._turn = turn
         self._generation = generation
         self._numbers = itertools.count()
@@ -218,7 +218,7 @@ class ResponseRenderer:
     def event(self, event: Event) -> bytes:
         return self._frames(self._output.take(event))
 
-    def closing(self, generation: Answering) -> bytes:
+    def closing(self, generation: RunningAnswer) -> bytes:
         status, _ = ending(generation.ends[0])
         return self._frames(self._output.end(status))
 
@@ -244,7 +244,7 @@ def _frame(event: Json) -> bytes:
 class ResponseStream(EventStream):
     """The last event is sent once the response is stored, or could not be, which its `store` reports."""
 
-    def __init__(self, turn: Turn, generation: Answering, archive: Archive, headers: Mapping[str, str]) -> None:
+    def __init__(self, turn: Turn, generation: RunningAnswer, archive: Archive, headers: Mapping[str, str]) -> None:
         self._events = ResponseRenderer(turn, generation)
         super().__init__(generation, self._events, headers)
         self._turn = turn
