@@ -28,7 +28,7 @@ KEYS = {
 
 
 @cache
-def examples() -> Mapping[str, Any]:
+def examples() -> Mapping[str, object]:
     """An example of each operation's reply."""
     found: Json = json.loads((files("gateway.dialects") / "examples.json").read_text())
     return found

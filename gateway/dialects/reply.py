@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import orjson
 import structlog
@@ -31,7 +31,7 @@ LONGEST_ECHO = 200  # characters of one value; a longer one is replaced by its l
 _log = structlog.get_logger(__name__)
 
 
-def json_response(value: Any, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(value: object, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), headers=headers, media_type="application/json")
 
 
@@ -88,7 +88,7 @@ def settings_echo(settings: Effective) -> str:
     return json.dumps(echoed, separators=(",", ":"))
 
 
-def _echoed(value: Any) -> Any:
+def _echoed(value: object) -> object:
     length = len(json.dumps(value))
     return value if length <= LONGEST_ECHO else f"({length} characters)"
 
@@ -209,7 +209,7 @@ async def stream_answer(
 
 
 async def whole_answer(
-    request: Request, inference: Inference, call: Call, render: Callable[[RunningAnswer, list[Completion]], Any]
+    request: Request, inference: Inference, call: Call, render: Callable[[RunningAnswer, list[Completion]], object]
 ) -> Response:
     """The whole reply as one JSON object."""
     async with while_connected(request.receive):

@@ -1,12 +1,13 @@
 """Which tools the model may call, and the rules for this that all dialects share. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from atelier.submission import Tool, ToolChoice, Tools
 
-LONGEST_QUOTED = 128  # characters of a name in an error
+LONGEST_QUOTED = 128  # characters of a name in an errorfrom atelier.json_types import Json
 
 
 class Function(Protocol):
@@ -14,18 +15,18 @@ class Function(Protocol):
 
     name: str
     description: str | None
-    parameters: dict[str, Any] | None
+    parameters: Json | None
     strict: bool | None
 
 
 def function_tool(function: Function, path: str) -> Tool:
     """Raises InvalidRequest if the parameters do not describe an object."""
-    more: Mapping[str, Any] = {}
-    if function.parameters:
-        if function.parameters.get("type", "object") != "object":
-            raise InvalidRequest(f'{path}.parameters.type: must be "object"', param=f"{path}.parameters.type")
-        more = {"parameters": function.parameters}
-    return Tool(function.name, function.description or "", strict=bool(function.strict), **more)
+    name, description, strict = function.name, function.description or "", bool(function.strict)
+    if not function.parameters:
+        return Tool(name, description, strict=strict)
+    if function.parameters.get("type", "object") != "object":
+        raise InvalidRequest(f'{path}.parameters.type: must be "object"', param=f"{path}.parameters.type")
+    return Tool(name, description, function.parameters, strict=strict)
 
 
 def reject_namesakes(tools: Mapping[int, Tool], path: str) -> None:

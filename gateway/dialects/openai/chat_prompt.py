@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 
@@ -93,17 +92,17 @@ def image(entry: str | ImageUrl | None, path: str) -> ImageSource:
     return image_at(entry, path) if isinstance(entry, str) else image_at(entry.url, f"{path}.url")
 
 
-def template_arguments(effort: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def template_arguments(effort: str | None, given: Mapping[str, object] | None) -> Json:
     """Arguments given by name take precedence over those that the effort implies."""
     return {**effort_arguments(effort), **checked_arguments(given or {})}
 
 
-def effort_arguments(effort: str | None) -> dict[str, Any]:
+def effort_arguments(effort: str | None) -> Json:
     """Under both names that templates use for it."""
     return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
-def checked_arguments(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def checked_arguments(given: Mapping[str, object]) -> Mapping[str, object]:
     """Raises InvalidRequest that names the argument at fault."""
     if len(given) > MOST_ARGUMENTS:
         raise InvalidRequest(f"{FIELD}: must have at most {MOST_ARGUMENTS} entries", param=FIELD)
@@ -120,7 +119,7 @@ def checked_arguments(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return given
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: object) -> bool:
     match value:
         case None | str() | bool():
             return True

@@ -1,7 +1,7 @@
 """OpenAI's tools of type mcp: a server, and which of its tools the model may call. Pure."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -27,7 +27,7 @@ class ToolFilter(Body):
     read_only: bool | None = Field(None, description="Only tools that their server describes as read-only.")
 
 
-def _list_or_filter(value: Any) -> str:
+def _list_or_filter(value: object) -> str:
     return "(list)" if isinstance(value, list) else "(filter)"
 
 
@@ -36,7 +36,7 @@ class ApprovalFilter(Body):
     never: ToolFilter | None = None
 
 
-def _word_or_filter(value: Any) -> str:
+def _word_or_filter(value: object) -> str:
     return "(word)" if isinstance(value, str) else "(filter)"
 
 
@@ -63,7 +63,7 @@ class MCPTool(Body):
         ]
         | None
     ) = Field(None, description="Which calls wait for the client's approval. In chat completions: never.")
-    connector_id: Any = Field(None, description="Not supported.")
+    connector_id: object = Field(None, description="Not supported.")
 
 
 class NamedMCPTool(Body):
@@ -74,7 +74,7 @@ class NamedMCPTool(Body):
     name: Annotated[str, Field(max_length=256)]
 
 
-def is_mcp(value: Any) -> bool:
+def is_mcp(value: object) -> bool:
     return isinstance(value, dict) and value.get("type") == "mcp"
 
 

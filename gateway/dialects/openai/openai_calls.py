@@ -1,12 +1,10 @@
 """OpenAI's bodies to the core's calls. Pure."""
 
-from typing import Any
-
 from pydantic import BaseModel
 
 from atelier.adapters import AdapterScale
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.json_types import json_text
+from atelier.json_types import Json, json_text
 from atelier.settings import TABLE
 from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text, Tokens
@@ -30,7 +28,7 @@ from gateway.tools.loop.toolset import Toolset
 
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
 # Fields that are not supported, and the values that they may have because those request nothing.
-HARMLESS: dict[str, tuple[Any, ...]] = {
+HARMLESS: dict[str, tuple[object, ...]] = {
     "audio": (),
     "modalities": ([], ["text"]),
     "prediction": (),
@@ -209,7 +207,7 @@ def worker_echo(body: CompletionBody, prompts: list[PromptInput]) -> Echo | None
     return Echo.ALONE if body.max_tokens == 0 else Echo.FIRST
 
 
-def completion_settings(body: CompletionBody, echo: Echo | None) -> dict[str, Any]:
+def completion_settings(body: CompletionBody, echo: Echo | None) -> Json:
     settings = sampling_settings(body)
     if body.max_tokens != 0:
         return settings
@@ -240,7 +238,7 @@ def reject_unsupported(body: BaseModel) -> None:
             raise UnsupportedField(f"{name}: not supported; omit it.", param=name)
 
 
-def sampling_settings(body: Common) -> dict[str, Any]:
+def sampling_settings(body: Common) -> Json:
     """The settings that the body sets, by the table's names."""
     values = {setting: getattr(body, field) for field, setting in SETTINGS.items()}
     if body.stop is not None:

@@ -1,7 +1,7 @@
 """Chat and text completions as OpenAI's clients receive them: the types, and what builds them. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Literal, NotRequired, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -76,9 +76,7 @@ class MCPElicitation(TypedDict):
     server_label: str
     name: str
     message: str
-    requested_schema: NotRequired[
-        Annotated[Nullable[dict[str, Any]], Field(description="JSON Schema of the answer's content.")]
-    ]
+    requested_schema: NotRequired[Annotated[Nullable[Json], Field(description="JSON Schema of the answer's content.")]]
     url: NotRequired[Annotated[Nullable[str], Field(description="A page to visit instead of filling in a form.")]]
 
 

@@ -1,10 +1,11 @@
 """The bodies of chat and text completions. The bounds of settings come from the table of settings."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS
+from atelier.json_types import Json
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
 from atelier.submission import MOST_CHOICES, MOST_LOGPROBS
@@ -96,7 +97,7 @@ class FunctionEntry(Body):
 
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments, an object.")
+    parameters: Json | None = Field(None, description="JSON Schema of the arguments, an object.")
     strict: bool | None = Field(None, description="A keyword of the schema that cannot be enforced is an error.")
 
 
@@ -132,7 +133,7 @@ class AllowedToolsChoice(Body):
     allowed_tools: AllowedTools
 
 
-def _choice_kind(value: Any) -> str:
+def _choice_kind(value: object) -> str:
     if isinstance(value, str):
         return "(text)"
     if is_mcp(value):
@@ -159,7 +160,7 @@ class StreamOptions(Body):
 
 class JsonSchemaFormat(Body):
     name: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the reply.")
+    schema_: Json | None = Field(None, alias="schema", description="JSON Schema of the reply.")
     strict: bool | None = None
     description: str | None = None
 
@@ -189,7 +190,7 @@ class Common(Sampling, ServingFields):  # type: ignore[misc, valid-type]
     grammar: str | None = Field(None, description="GBNF, or llguidance's Lark if it begins with %llguidance.")
     regex: str | None = Field(None, description="A regular expression that the whole completion must match.")
     user: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Json | None = None
     store: bool | None = None
     service_tier: str | None = None
     lora: Annotated[list[AdapterEntry], Field(max_length=MOST_ADAPTERS)] | None = Field(
@@ -226,17 +227,17 @@ class ChatBody(Common):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
         None, description="Passed to the chat template, with enable_thinking: false for none, true otherwise."
     )
-    chat_template_kwargs: dict[str, Any] | None = Field(
+    chat_template_kwargs: Json | None = Field(
         None, description="Further arguments of the chat template: text, numbers, true, false, null, or lists of these."
     )
 
     # Not supported: a value that requests something is an error.
-    audio: Any = None
+    audio: object = None
     modalities: list[str] | None = None
-    prediction: Any = None
-    web_search_options: Any = None
-    moderation: Any = None
-    chat_template: Any = None
+    prediction: object = None
+    web_search_options: object = None
+    moderation: object = None
+    chat_template: object = None
 
 
 class CompletionBody(Common):

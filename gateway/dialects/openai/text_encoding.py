@@ -4,12 +4,13 @@ import base64
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field, Tag
 from typing_extensions import TypedDict
 
 from atelier.errors import InvalidRequest
+from atelier.json_types import Json
 from gateway.core.call import EmbedCall, Embeddings, RerankCall, Scores, TokenizeCall
 from gateway.core.call import TokenList as TokenizedText
 from gateway.dialects.body import Body, by_content, by_json_type
@@ -91,7 +92,7 @@ class Vectors(TypedDict):
 class RankedDocument(TypedDict):
     index: int
     relevance_score: float
-    document: NotRequired[Nullable[dict[str, Any]]]
+    document: NotRequired[Nullable[Json]]
 
 
 class Ranking(TypedDict):

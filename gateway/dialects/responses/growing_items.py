@@ -1,7 +1,7 @@
 """A response's output items while they grow, and the events that report them. Pure."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from typing_extensions import TypedDict
 
@@ -105,7 +105,7 @@ class ItemDraft:
         self._index = index
         self._pieces: list[str] = []
 
-    def _event(self, kind: str, **facts: Any) -> Json:
+    def _event(self, kind: str, **facts: object) -> Json:
         place = {"item_id": self.item["id"], "output_index": self._index}
         return {"type": f"response.{kind}", **place, **facts}
 

@@ -1,6 +1,6 @@
 """The items of a response's input, as clients send them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -28,7 +28,7 @@ class Part(Body):
     file_id: str | None = Field(None, description="Not supported: files are not stored.")
 
 
-def _text_or_list(value: Any) -> str:
+def _text_or_list(value: object) -> str:
     if isinstance(value, str):
         return "(text)"
     return "(list)" if isinstance(value, list) else "(neither)"
@@ -81,10 +81,10 @@ class ToolFailure(Body):
     type: Literal["mcp_protocol_error", "mcp_tool_execution_error", "http_error"]
     code: int | None = None
     message: str | None = None
-    content: Any = None
+    content: object = None
 
 
-def _text_or_object(value: Any) -> str:
+def _text_or_object(value: object) -> str:
     return "(text)" if isinstance(value, str) else "(object)"
 
 
@@ -108,8 +108,8 @@ class MCPCallItem(Body):
 class ListedTool(Body):
     name: ServerToolName
     description: str | None = None
-    input_schema: Any
-    annotations: Any = None
+    input_schema: object
+    annotations: object = None
 
 
 class MCPListItem(Body):
@@ -154,7 +154,7 @@ ITEM_TYPES = frozenset(
 )
 
 
-def _item_kind(value: Any) -> str:
+def _item_kind(value: object) -> str:
     """Messages and references may omit their type."""
     if not isinstance(value, dict):
         return "(neither)"

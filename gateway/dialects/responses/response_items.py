@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -47,7 +47,7 @@ ItemStatus = Literal["in_progress", "completed", "incomplete"]
 class OutputText(TypedDict):
     type: Literal["output_text"]
     text: str
-    annotations: list[Any]
+    annotations: list[object]
     logprobs: list[Logprob]
 
 
@@ -122,7 +122,7 @@ class ExecutionError(TypedDict):
     """The tool reported an error."""
 
     type: Literal["mcp_tool_execution_error"]
-    content: Annotated[Any, Field(description="MCP's content.")]
+    content: Annotated[object, Field(description="MCP's content.")]
 
 
 class MCPCallReply(TypedDict):
@@ -142,8 +142,8 @@ class MCPCallReply(TypedDict):
 class MCPToolReply(TypedDict):
     name: str
     description: str | None
-    input_schema: Any
-    annotations: Any
+    input_schema: object
+    annotations: object
 
 
 class MCPListReply(TypedDict):

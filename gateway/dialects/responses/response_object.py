@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from atelier.errors import AtelierError, InvalidRequest
 from atelier.generation_types import StopReason
 from atelier.json_types import Json
+from atelier.settings import Value
 from gateway.core.call_plan import Effective
 from gateway.core.events import Finished
 from gateway.core.inference import RunningAnswer
@@ -81,9 +82,9 @@ class ResponseObject(TypedDict):
     reasoning: ReasoningEcho
     safety_identifier: str | None
     service_tier: Literal["default"]
-    text: Annotated[dict[str, Any], Field(description="The format and the verbosity.")]
-    tool_choice: str | dict[str, Any]
-    tools: list[dict[str, Any]]
+    text: Annotated[Json, Field(description="The format and the verbosity.")]
+    tool_choice: str | Json
+    tools: list[Json]
     top_logprobs: int
     truncation: Literal["auto", "disabled"]
     user: str | None
@@ -170,7 +171,7 @@ def _response(
 
 def _sampling(body: ResponseBody, settings: Effective | None) -> Json:
     """The effective values, or the requested ones until those are known."""
-    values: Mapping[str, Any] = settings.values if settings is not None else {}
+    values: Mapping[str, Value] = settings.values if settings is not None else {}
     return {name: values[name].value if name in values else getattr(body, name) for name in ("temperature", "top_p")}
 
 

@@ -1,9 +1,10 @@
 """The body of POST /v1/responses. Unknown fields are ignored."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from atelier.json_types import Json
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import fields_model
 from atelier.submission import MOST_LOGPROBS
@@ -30,7 +31,7 @@ class FunctionTool(Body):
     type: Literal["function"]
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="JSON Schema of the arguments, an object.")
+    parameters: Json | None = Field(None, description="JSON Schema of the arguments, an object.")
     strict: bool | None = Field(None, description="Reject a schema that cannot be enforced completely.")
 
 
@@ -40,7 +41,7 @@ class OtherTool(Body):
     type: str
 
 
-def _tool_kind(value: Any) -> str:
+def _tool_kind(value: object) -> str:
     if not isinstance(value, dict):
         return "(neither)"
     kind = value.get("type")
@@ -82,7 +83,7 @@ class AllowedFunctions(Body):
     tools: Annotated[list[ToolReference], Field(min_length=1, max_length=MOST_TOOLS)]
 
 
-def _choice_kind(value: Any) -> str:
+def _choice_kind(value: object) -> str:
     if isinstance(value, str):
         return "(word)"
     kind = value.get("type") if isinstance(value, dict) else None
@@ -107,7 +108,7 @@ Choice = Annotated[
 class TextFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema", description="JSON Schema of the answer.")
+    schema_: Json | None = Field(None, alias="schema", description="JSON Schema of the answer.")
     strict: bool | None = None
     description: str | None = None
 
@@ -163,6 +164,6 @@ class ResponseBody(Sampling, ServingFields):  # type: ignore[misc, valid-type]
     prompt_cache_key: str | None = None
     service_tier: str | None = None
 
-    conversation: Any = Field(None, description="Not supported: use previous_response_id.")
-    prompt: Any = Field(None, description="Not supported.")
-    moderation: Any = Field(None, description="Not supported.")
+    conversation: object = Field(None, description="Not supported: use previous_response_id.")
+    prompt: object = Field(None, description="Not supported.")
+    moderation: object = Field(None, description="Not supported.")
