@@ -7,16 +7,18 @@ gateways that its gateway is running; and a request to stop, which another gatew
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from typing import cast
 
 import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFound
-from atelier.json_types import Json
 from gateway.core.call import Account, Origin
 from gateway.core.inference import Inference
 from gateway.dialects.responses.response_archive import Archive, Record
 from gateway.dialects.responses.response_creation import ResponseCreator
 from gateway.dialects.responses.response_object import (
+    ResponseObject,
+    ResponseStatus,
     cancelled_response,
     error_object,
     failed_response,
@@ -44,11 +46,11 @@ class Run:
     turn: Turn
     origin: Origin
     model: str
-    status: str = "queued"
+    status: ResponseStatus = "queued"
     discarded: bool = False  # its record was deleted
-    result: Json | None = None  # complete, but not stored yet
+    result: ResponseObject | None = None  # complete, but not stored yet
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    work: asyncio.Task[Json] | None = None
+    work: asyncio.Task[ResponseObject] | None = None
     follower: asyncio.Task[None] | None = None
 
 
@@ -63,7 +65,7 @@ class Background:
         self._runs: dict[str, Run] = {}
         self._closing = False
 
-    async def start(self, turn: Turn, origin: Origin) -> Json:
+    async def start(self, turn: Turn, origin: Origin) -> ResponseObject:
         """The queued response, stored. Raises the errors that can be known before it runs."""
         plan = self._inference.check(turn.call, origin)
         response = unfinished_response(turn, plan.name, "queued")
@@ -75,7 +77,7 @@ class Background:
         run.follower = asyncio.create_task(self._follow(run))
         return response
 
-    async def look(self, id: str, owner: str) -> Json:
+    async def look(self, id: str, owner: str) -> ResponseObject:
         """The response as it is now, in whichever gateway it runs. Raises ResponseNotFound."""
         record = await self._archive.get(id, owner)
         if not record.unfinished:
@@ -88,9 +90,9 @@ class Background:
             return await self._lost(id, owner)
         if beat.age > LOST_SECONDS:
             return await self._lost(id, owner)
-        return {**record.response, "status": beat.body.decode().strip('"')}
+        return {**record.response, "status": cast(ResponseStatus, beat.body.decode().strip('"'))}
 
-    async def cancel(self, id: str, owner: str) -> Json:
+    async def cancel(self, id: str, owner: str) -> ResponseObject:
         """The response, cancelled unless it was finished. Another gateway cancels it at its next heartbeat."""
         response = await self.look(id, owner)
         if not response["background"]:
@@ -130,7 +132,7 @@ class Background:
         run.work.cancel()
         await asyncio.wait([run.follower])
 
-    async def _generate(self, run: Run) -> Json:
+    async def _generate(self, run: Run) -> ResponseObject:
         turn = run.turn
         account = Account(run.origin.request_id)
         answer = await self._creator.start(turn, run.origin, account, whole=True)
@@ -156,7 +158,7 @@ class Background:
             del self._runs[run.turn.id]
         await self._forget(run)
 
-    def _result(self, run: Run, work: asyncio.Task[Json]) -> Json:
+    def _result(self, run: Run, work: asyncio.Task[ResponseObject]) -> ResponseObject:
         if work.cancelled():
             if not self._closing:
                 return cancelled_response(run.turn, run.model)
@@ -170,7 +172,7 @@ class Background:
             error = AtelierError()
         return failed_response(run.turn, run.model, error)
 
-    async def _save(self, run: Run, response: Json) -> None:
+    async def _save(self, run: Run, response: ResponseObject) -> None:
         """Retry until it is stored, for as long as the registry may reasonably be unavailable."""
         for pause in SAVE_PAUSES:
             await asyncio.sleep(pause)
@@ -209,7 +211,7 @@ class Background:
             with contextlib.suppress(AtelierError):
                 await self._stored.delete(id, run.turn.owner)
 
-    async def _lost(self, id: str, owner: str) -> Json:
+    async def _lost(self, id: str, owner: str) -> ResponseObject:
         """The response as failed, unless it has ended in the meantime."""
         record = await self._archive.get(id, owner)
         if not record.unfinished:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import orjson
 import structlog
@@ -10,7 +11,7 @@ from atelier.errors import AtelierError, InvalidRequest, PreviousResponseNotFoun
 from atelier.json_types import Json
 from gateway.dialects.responses.item_requests import Input
 from gateway.dialects.responses.response_items import response_of
-from gateway.dialects.responses.response_object import UNFINISHED
+from gateway.dialects.responses.response_object import UNFINISHED, ResponseObject
 from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.stored_items import referenced_ids
 from gateway.fleet.registry_client import ResponseStore
@@ -24,7 +25,7 @@ _log = structlog.get_logger(__name__)
 class Record:
     """A stored response, and the items of its request's own input."""
 
-    response: Json
+    response: ResponseObject
     items: list[Json]
 
     @property
@@ -33,10 +34,10 @@ class Record:
 
     @property
     def all_items(self) -> list[Json]:
-        return [*self.items, *self.response["output"]]
+        return [*self.items, *cast(list[Json], self.response["output"])]
 
 
-def record_json(response: Json, items: list[Json]) -> bytes:
+def record_json(response: ResponseObject, items: list[Json]) -> bytes:
     return orjson.dumps({"response": response, "input": items})
 
 
@@ -84,7 +85,7 @@ class Archive:
             items |= {item["id"]: item for item in record.all_items}
         return items
 
-    async def keep(self, turn: Turn, response: Json) -> Json:
+    async def keep(self, turn: Turn, response: ResponseObject) -> ResponseObject:
         """The finished response for its client, whose `store` reports whether it was stored.
 
         A response that cannot be stored is returned all the same: the answer is worth more than its record.
@@ -98,7 +99,7 @@ class Archive:
             return {**response, "store": False}
         return response
 
-    async def put(self, turn: Turn, response: Json) -> None:
+    async def put(self, turn: Turn, response: ResponseObject) -> None:
         """The response is stored when this returns."""
         await self._stored.put(
             turn.id,

@@ -1,8 +1,8 @@
 """The response object: its type, and what builds it. Pure."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -10,7 +10,6 @@ from typing_extensions import TypedDict
 from atelier.errors import AtelierError, InvalidRequest
 from atelier.generation_types import StopReason
 from atelier.json_types import Json
-from atelier.settings import Value
 from gateway.core.call_plan import Effective
 from gateway.core.events import Finished
 from gateway.core.inference import RunningAnswer
@@ -19,6 +18,7 @@ from gateway.dialects.responses.response_turn import Turn, choice_object, tool_o
 from gateway.dialects.responses.responses_requests import ResponseBody
 
 CUT_OFF = {StopReason.MAX_PREDICTED_TOKENS_REACHED, StopReason.CONTEXT_LENGTH_REACHED}
+ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 UNFINISHED = ("queued", "in_progress")
 
 
@@ -61,7 +61,7 @@ class ResponseObject(TypedDict):
     id: str
     object: Literal["response"]
     created_at: int
-    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    status: ResponseStatus
     background: bool
     completed_at: int | None
     error: ResponseError | None
@@ -90,11 +90,13 @@ class ResponseObject(TypedDict):
     user: str | None
 
 
-def unfinished_response(turn: Turn, model: str, status: str, settings: Effective | None = None) -> Json:
+def unfinished_response(
+    turn: Turn, model: str, status: ResponseStatus, settings: Effective | None = None
+) -> ResponseObject:
     return _response(turn, model, settings, status=status, output=[])
 
 
-def finished_response(turn: Turn, generation: RunningAnswer, output: Sequence[Json]) -> Json:
+def finished_response(turn: Turn, generation: RunningAnswer, output: Sequence[Json]) -> ResponseObject:
     """Of a generation whose only choice has ended."""
     status, details = ending(generation.ends[0])
     return _response(
@@ -108,28 +110,28 @@ def finished_response(turn: Turn, generation: RunningAnswer, output: Sequence[Js
     )
 
 
-def failed_response(turn: Turn, model: str, error: AtelierError, output: Sequence[Json] = ()) -> Json:
+def failed_response(turn: Turn, model: str, error: AtelierError, output: Sequence[Json] = ()) -> ResponseObject:
     return _response(turn, model, None, status="failed", output=output, error=error_object(error))
 
 
-def cancelled_response(turn: Turn, model: str) -> Json:
+def cancelled_response(turn: Turn, model: str) -> ResponseObject:
     return _response(turn, model, None, status="cancelled", output=[])
 
 
-def ending(finished: Finished) -> tuple[str, Json | None]:
+def ending(finished: Finished) -> tuple[Literal["completed", "incomplete"], IncompleteDetails | None]:
     """The status, and the incomplete_details."""
     if finished.reason in CUT_OFF:
         return "incomplete", {"reason": "max_output_tokens"}
     return "completed", None
 
 
-def error_object(error: AtelierError) -> Json:
+def error_object(error: AtelierError) -> ResponseError:
     """OpenAI's code, and LM Atelier's finer one as the type."""
     code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
     return {"code": code, "message": error.message, "type": error.code, "param": error.param}
 
 
-def usage(generation: RunningAnswer) -> Json:
+def usage(generation: RunningAnswer) -> ResponseUsage:
     prompt, completion = generation.prompt_tokens, generation.completion_tokens
     return {
         "input_tokens": prompt,
@@ -145,40 +147,28 @@ def _response(
     model: str,
     settings: Effective | None,
     *,
-    status: str,
+    status: ResponseStatus,
     output: Sequence[Json],
-    error: Json | None = None,
-    incomplete_details: Json | None = None,
-    usage: Json | None = None,
-) -> Json:
+    error: ResponseError | None = None,
+    incomplete_details: IncompleteDetails | None = None,
+    usage: ResponseUsage | None = None,
+) -> ResponseObject:
+    body, reasoning = turn.body, turn.body.reasoning
     return {
         "id": turn.id,
         "object": "response",
         "created_at": turn.created_at,
         "status": status,
-        "background": bool(turn.body.background),
+        "background": bool(body.background),
         "completed_at": int(time.time()) if status == "completed" else None,
         "error": error,
         "incomplete_details": incomplete_details,
         "model": model,
-        "output": output,
+        "output": cast(list[OutputItem], output),
         "usage": usage,
         "store": turn.stored,
-        **_sampling(turn.body, settings),
-        **_repeated(turn.body),
-    }
-
-
-def _sampling(body: ResponseBody, settings: Effective | None) -> Json:
-    """The effective values, or the requested ones until those are known."""
-    values: Mapping[str, Value] = settings.values if settings is not None else {}
-    return {name: values[name].value if name in values else getattr(body, name) for name in ("temperature", "top_p")}
-
-
-def _repeated(body: ResponseBody) -> Json:
-    """The fields that the response repeats from its request."""
-    reasoning = body.reasoning
-    return {
+        "temperature": _setting("temperature", body, settings),
+        "top_p": _setting("top_p", body, settings),
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "max_tool_calls": body.max_tool_calls,
@@ -199,6 +189,12 @@ def _repeated(body: ResponseBody) -> Json:
         "truncation": body.truncation or "disabled",
         "user": body.user,
     }
+
+
+def _setting(name: str, body: ResponseBody, settings: Effective | None) -> float | None:
+    """The effective value, or the requested one until that is known."""
+    values = settings.values if settings is not None else {}
+    return cast("float | None", values[name].value if name in values else getattr(body, name))
 
 
 def _text(body: ResponseBody) -> Json:

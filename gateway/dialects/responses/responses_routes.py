@@ -1,7 +1,7 @@
 """The routes of OpenAI's responses."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -133,7 +133,7 @@ class ResponseRoutes:
         return json_response(page(items, request.query_params))
 
 
-def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
+def page(items: Sequence[Json], query: Mapping[str, str]) -> ItemList:
     """A page of the list. `items`: all, the oldest first. `query`: limit, order and after. Raises InvalidRequest."""
     limit, order = _limit(query.get("limit")), query.get("order", "desc")
     if order not in ("asc", "desc"):
@@ -143,7 +143,7 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
     shown = ordered[start : start + limit]
     return {
         "object": "list",
-        "data": shown,
+        "data": cast(list[AnyItem], shown),
         "first_id": shown[0]["id"] if shown else None,
         "last_id": shown[-1]["id"] if shown else None,
         "has_more": start + limit < len(ordered),

@@ -191,7 +191,7 @@ def output_of(turn: Turn) -> Output:
     return Output(turn.id, turn.listings, {call.id for call in turn.approved})
 
 
-def collected_response(turn: Turn, generation: RunningAnswer, events: Iterable[Event]) -> Json:
+def collected_response(turn: Turn, generation: RunningAnswer, events: Iterable[Event]) -> ResponseObject:
     """The response of a generation that has ended. `events`: all of its events."""
     output = output_of(turn)
     output.begin()
@@ -222,15 +222,15 @@ class ResponseRenderer:
         status, _ = ending(generation.ends[0])
         return self._frames(self._output.end(status))
 
-    def finished(self) -> Json:
+    def finished(self) -> ResponseObject:
         return finished_response(self._turn, self._generation, self._output.items)
 
-    def failed(self, error: AtelierError) -> Json:
+    def failed(self, error: AtelierError) -> ResponseObject:
         """With the items that were complete."""
         complete = [item for item in self._output.items if item.get("status") not in UNFINISHED_ITEMS]
         return failed_response(self._turn, self._generation.plan.name, error, complete)
 
-    def last(self, response: Json) -> bytes:
+    def last(self, response: ResponseObject) -> bytes:
         return self._frames([{"type": LAST_EVENTS[response["status"]], "response": response}])
 
     def _frames(self, events: Iterable[Json]) -> bytes:
