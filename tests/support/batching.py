@@ -1,4 +1,4 @@
-"""A batcher on a fake context: calls in, their tokens out."""
+"""A batcher on a fake context: it takes calls and collects their tokens."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ MOST_STEPS = 2000
 
 
 class SteadyCosts(Costs):
-    """Costs that are given, and not measured."""
+    """Costs that are set, not measured."""
 
     token_seconds = 0.001
     step_seconds = 0.05  # prefill beside streams: 100 tokens
@@ -136,9 +136,9 @@ class Batching:
         directory: StateDirectory | None = None,
         cache_disk: int = 0,
     ) -> None:
-        """`exact`: what is computed does not depend on the size of the call, which the batcher makes use of.
+        """`exact`: results do not depend on the size of a call, which the batcher makes use of.
 
-        `drafter`: who guesses, up to `draft_tokens` tokens; otherwise each sequence's own text.
+        `drafter`: proposes up to `draft_tokens` tokens; by default prompt lookup does.
         `cache_ram`, `cache_disk`: bytes of the tier that saves what slots lose.
         """
         self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles)
@@ -215,7 +215,7 @@ class Batching:
             if self.batcher.idle:
                 return
             self.step()
-        raise AssertionError("it does not end")
+        raise AssertionError("the calls do not end")
 
     def run(self, prompt: list[int] | tuple[int, ...], **options: Any) -> list[int]:
         """The tokens of a call, once everything is done."""
@@ -225,7 +225,7 @@ class Batching:
         return call.tokens()
 
     def free_slots(self) -> int:
-        """How many calls could start at once: asked of an idle batcher, and by starting them."""
+        """How many calls can start at once: counted by starting them on an idle batcher."""
         assert self.batcher.idle
         calls = [self.submit([number] * 2, max_tokens=1) for number in range(self._slots + 1)]
         before = len(self.context.calls)
@@ -246,7 +246,7 @@ def solo(
     mumbles: bool = False,
     plainly: bool = False,
 ) -> list[int]:
-    """What a choice comes to where nothing else runs or has run; `plainly`: without any penalty."""
+    """A choice's tokens where nothing else runs or has run. `plainly`: without any penalty."""
     batching = Batching(1, reuse=False, exact=exact, mumbles=mumbles)
     sampling = {"repeat_penalty": 1.0} if plainly else {}
     return batching.run(prompt, max_tokens=max_tokens, seed=SEED + choice, temperature=temperature, **sampling)

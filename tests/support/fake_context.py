@@ -1,7 +1,7 @@
-"""A llama.cpp context without a model: its logits tell how every token in the cache came to be there.
+"""A llama.cpp context without a model: its logits depend on how every token in the cache was computed.
 
 Each cell's digest is of the cells before it, of its token, and of the call that computed it. So a cache that was
-reused, copied or cut wrongly, or a prompt that was cut elsewhere or computed with other adapters, gives other tokens.
+reused, copied or cut wrongly, or a prompt that was cut elsewhere or computed with other adapters, yields other tokens.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ CELL = np.dtype([("token", "<i4"), ("digest", "V16")])  # of a saved state
 
 
 class FakeVocabulary:
-    """Bytes and an end. The piece of a token is its number, so that a text tells its tokens."""
+    """Bytes and an end. The piece of a token is its number, so that a text shows its tokens."""
 
     size = byte_vocabulary.SIZE
     end_tokens = frozenset([byte_vocabulary.END])
@@ -68,7 +68,7 @@ class FakeContext:
     ) -> None:
         """`rounding`: what is computed depends on the size of the call, as with kernels.
 
-        `mumbles`: repeats a few tokens, so that guesses at the next ones come true.
+        `mumbles`: repeats a few tokens, so that drafts of the next ones are right.
         `sharpness`: multiplies the logits; a sharp context is sure of its likeliest token.
         """
         self.cells: list[list[Cell]] = [[] for _ in range(slots)]

@@ -93,7 +93,7 @@ class PlaneEngine:
                 return completions
             for source, event in batcher.step():
                 _note(self._calls[source.call], event)
-        raise AssertionError("it does not end")
+        raise AssertionError("the completions do not end")
 
     def prepare(self, prompt: Prompt) -> Prepared:
         sampling = Inference(temperature=0.0, max_tokens=TOKENS, repeat_penalty=1.0)
@@ -108,7 +108,7 @@ class PlaneEngine:
             yield context
 
     def reference(self, prompt: Prompt) -> Completion:
-        """What libmtmd's own helper and one llama_decode a token come to."""
+        """The completion by libmtmd's own helper and one llama_decode per token."""
         model = self._loaded.model
         room = ImageLimits(self._load.ubatch_size, self._load.ubatch_size, self._load.context_length)
         projector = Projector(
@@ -134,7 +134,7 @@ def _note(call: Completion, event: Any) -> None:
 
 
 def read_prompt(projector: Projector, context: Context, prompt: Prompt) -> int:
-    """By libmtmd's own helper into sequence 0: the position of what comes next."""
+    """Read a prompt into sequence 0 by libmtmd's own helper; the position after it."""
     data = prompt.text.replace("@", projector.marker).encode()
     given = mtmd.mtmd_input_text(data, len(data), True, True)
     bitmaps = [_bitmap(encoded) for encoded in prompt.images]
@@ -179,7 +179,7 @@ def last_logits(context: Context, size: int) -> Any:
 
 
 def same(ours: Seq[Completion], theirs: Seq[Completion]) -> bool:
-    """Whether the tokens are the same, and their odds as close as rounding allows."""
+    """Whether the tokens are the same, and their log-probabilities as close as rounding allows."""
     return all(
         one.tokens == other.tokens and np.allclose(one.logprobs, other.logprobs, atol=1e-3)
         for one, other in zip(ours, theirs, strict=True)
