@@ -20,10 +20,15 @@ from gateway.dialects.error_formats import FORMS, forms_of_path
 from gateway.dialects.route import JSON, ReplySchema, ReplyType, Route, RouteTable
 
 REF = "#/components/schemas/{model}"
-GOOD = "As asked for."
+GOOD = "Success."
 KEYS = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "The server's key, where it has one."},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key, as Anthropic's."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The server's key, if it requires one."},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "The same key.",
+    },
 }
 
 

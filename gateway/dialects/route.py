@@ -1,4 +1,4 @@
-"""A route, as a row of its dialect's table: the endpoint, and what the OpenAPI document says of it.
+"""A route, as a row of its dialect's table: the endpoint, and its part of the OpenAPI document.
 
 Reply types are TypedDicts: what builds a reply is typed to return one, and the OpenAPI document is made of the same
 types. Nothing is validated at run time; the integration tests check every reply and stream event against the document.
@@ -83,7 +83,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. Its endpoint reads the path, the query and the body itself."""
+    """One operation. The endpoint reads the path, the query and the body itself."""
 
     operation: str
     """The method and the path: `GET /v1/models/{id:path}`."""

@@ -1,4 +1,4 @@
-"""Every reply of a gateway under test is held against what its OpenAPI says: the status, the body, each event."""
+"""Every reply of a gateway under test is checked against its OpenAPI document: the status, the body, each event."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atelier.json_types import Json
 from gateway.dialects.route import EVENTS, JSON, LINES
 
-# Told for every path by what stands before the routes, or of no route at all.
+# Statuses that the middleware returns for every path, or for paths without a route.
 ANYWHERE = (404, 405, 408, 413, 431, 499, 500)
 
 
 class RepliesChecked:
-    """The application, and what it said that its OpenAPI does not tell of."""
+    """The application, and the replies that its OpenAPI document does not allow."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app: ASGIApp = app
@@ -29,12 +29,12 @@ class RepliesChecked:
             return
         reply = _Reply()
 
-        async def noted(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             reply.note(message)
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, send_noted)
         finally:
             path = getattr(scope.get("route"), "path_format", None)
             if reply.status is not None and path is not None and path not in ("/docs", "/openapi.json"):
@@ -43,25 +43,25 @@ class RepliesChecked:
     def _check(self, operation: str, reply: "_Reply") -> None:
         method, _, path = operation.partition(" ")
         documented = _document(self._openapi)["paths"][path].get(method.lower(), {"responses": {}})
-        told = documented["responses"].get(str(reply.status))
-        if told is None:
+        expected = documented["responses"].get(str(reply.status))
+        if expected is None:
             if reply.status not in ANYWHERE:
-                self.faults.append(f"{operation}: status {reply.status} is not told of: {reply.body[:300]!r}")
+                self.faults.append(f"{operation}: status {reply.status} is not documented: {reply.body[:300]!r}")
             return
-        contents = told.get("content", {})
+        contents = expected.get("content", {})
         if not contents and not reply.body:
             return
         if reply.kind not in contents:
-            self.faults.append(f"{operation}: {reply.status} comes as {reply.kind!r}")
+            self.faults.append(f"{operation}: {reply.status} has the media type {reply.kind!r}")
             return
         if reply.kind not in (JSON, EVENTS, LINES):
             return
-        holds = _validator(self._openapi, operation, reply.status or 0, reply.kind)
+        validator = _validator(self._openapi, operation, reply.status or 0, reply.kind)
         for part in reply.parts():
-            for error in holds.iter_errors(part):
+            for error in validator.iter_errors(part):
                 place = "/".join(map(str, error.instance_path))
-                said = f"{error.message[:400]} in {str(part)[:600]}"
-                self.faults.append(f"{operation} {reply.status} {reply.kind} at /{place}: {said}")
+                detail = f"{error.message[:400]} in {str(part)[:600]}"
+                self.faults.append(f"{operation} {reply.status} {reply.kind} at /{place}: {detail}")
 
 
 class _Reply:
@@ -79,7 +79,7 @@ class _Reply:
             self.body += message.get("body", b"")
 
     def parts(self) -> Iterator[Any]:
-        """What is JSON of it: the body, or each event that is whole."""
+        """The JSON values: the body, or each complete event."""
         if self.kind == JSON:
             yield json.loads(self.body)
         elif self.kind == LINES:
@@ -98,7 +98,7 @@ _DOCUMENT: Json = {}
 
 
 def _document(openapi: Callable[[], Json]) -> Json:
-    """The same for every gateway: written once for all tests of this process."""
+    """The document is the same for every gateway, and made once per process."""
     if not _DOCUMENT:
         _DOCUMENT.update(openapi())
     return _DOCUMENT

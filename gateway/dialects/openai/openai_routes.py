@@ -94,7 +94,7 @@ class OpenAIRoutes:
             Route(
                 "POST /v1/embeddings",
                 self.embeddings,
-                "Texts to vectors (OpenAI)",
+                "Compute embeddings of texts (OpenAI)",
                 body=EmbeddingBody,
                 request={"model": "nomic-embed-text-v1.5", "input": ["a fjord", "a mountain"]},
                 errors=INFERENCE,
@@ -104,7 +104,7 @@ class OpenAIRoutes:
                 Route(
                     f"POST {prefix}/rerank",
                     self.rerank,
-                    "Documents by how well they answer a query (Jina, Cohere)",
+                    "Rank documents by relevance to a query (Jina, Cohere)",
                     body=RerankBody,
                     request={
                         "model": "bge-reranker-v2-m3",
@@ -122,7 +122,7 @@ class OpenAIRoutes:
             Route(
                 "GET /v1/models",
                 by_client(self._anthropic.list_models, self.list_models),
-                "List what requests may name (OpenAI, Anthropic)",
+                "List the models and instances that requests may name (OpenAI, Anthropic)",
                 errors=(InvalidRequest,),
                 query={
                     "limit": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "description": ANTHROPICS},
@@ -145,7 +145,7 @@ class OpenAIRoutes:
             Route(
                 f"POST {prefix}/tokenize",
                 self.tokenize,
-                "Text to tokens (llama.cpp)",
+                "Convert text to tokens (llama.cpp)",
                 body=TokenizeBody,
                 request={"model": MODEL, "content": "Hello world"},
                 errors=INFERENCE,
@@ -154,7 +154,7 @@ class OpenAIRoutes:
             Route(
                 f"POST {prefix}/detokenize",
                 self.detokenize,
-                "Tokens to text (llama.cpp)",
+                "Convert tokens to text (llama.cpp)",
                 body=DetokenizeBody,
                 request={"model": MODEL, "tokens": [19556, 905]},
                 errors=INFERENCE,
@@ -163,7 +163,7 @@ class OpenAIRoutes:
             Route(
                 f"POST {prefix}/apply-template",
                 self.apply_template,
-                "A chat's prompt (llama.cpp)",
+                "Render a chat's prompt (llama.cpp)",
                 body=ChatBody,
                 request={"model": MODEL, "messages": HI},
                 errors=INFERENCE,

@@ -54,7 +54,7 @@ class ResponseRoutes:
             Route(
                 "POST /v1/responses",
                 self.create,
-                "Answer, and keep the answer (OpenAI)",
+                "Answer, and store the response (OpenAI)",
                 body=ResponseBody,
                 request={"model": MODEL, "input": "Hi"},
                 errors=(*HOSTED, PreviousResponseNotFound),
@@ -79,7 +79,7 @@ class ResponseRoutes:
             Route(
                 "GET /v1/responses/{id}/input_items",
                 self.input_items,
-                "What a response answered (OpenAI)",
+                "List the items that a response answered (OpenAI)",
                 errors=(ResponseNotFound, InvalidRequest),
                 query={
                     "limit": {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL_LIMIT},
@@ -91,7 +91,7 @@ class ResponseRoutes:
             Route(
                 "POST /v1/responses/{id}/cancel",
                 self.cancel,
-                "Stop a response in the background (OpenAI)",
+                "Cancel a response in the background (OpenAI)",
                 errors=(InvalidRequest, ResponseNotFound),
                 reply=ResponseObject,
             ),
