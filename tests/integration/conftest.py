@@ -8,7 +8,7 @@ from tests.support.gateway_server import short_directory
 
 @pytest.fixture
 async def registry() -> AsyncIterator[FakeRegistry]:
-    """One to script."""
+    """A registry whose behaviour the test scripts."""
     with short_directory() as directory:
         async with fake_registry(directory) as running:
             yield running

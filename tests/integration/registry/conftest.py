@@ -1,4 +1,4 @@
-"""A registry on a home of its own, with fake or real workers."""
+"""A registry with its own home, with fake or real workers."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -1,4 +1,4 @@
-"""Instances with LoRA adapters: which files a load may name, and what their workers are told."""
+"""Instances with LoRA adapters: which files a load may name, and what their workers receive."""
 
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from tests.support.registry_launcher import FakeLauncher
 
 @pytest.fixture
 def adapters(home: Path) -> Path:
-    """The home's folder of adapters, with one in it."""
+    """The home's folder of adapters, with one adapter."""
     write_lora_header(home / "adapters/poet.gguf")
     return home / "adapters"
 
 
 async def refusal(registry: Running, *lora: str) -> AtelierError:
-    """Why neither a load nor an estimate may name these; both say the same."""
+    """The error with which both a load and an estimate reject these adapters."""
     refusals = []
     for ask in (registry.client.create, registry.client.estimate):
         with pytest.raises(InvalidRequest) as caught:
@@ -33,7 +33,7 @@ async def refusal(registry: Running, *lora: str) -> AtelierError:
     return refusals[0]
 
 
-async def test_a_worker_is_told_its_adapters_and_watchers_their_entries(
+async def test_a_worker_receives_its_adapters_and_watchers_their_entries(
     registry: Running, launcher: FakeLauncher, adapters: Path
 ) -> None:
     write_lora_header(adapters / "en/clerk.gguf")
@@ -47,9 +47,7 @@ async def test_a_worker_is_told_its_adapters_and_watchers_their_entries(
     ]
 
 
-async def test_an_instance_that_is_started_again_has_its_adapters(
-    registry: Running, launcher: FakeLauncher, adapters: Path
-) -> None:
+async def test_a_restarted_instance_has_its_adapters(registry: Running, launcher: FakeLauncher, adapters: Path) -> None:
     await registry.client.create(KEY, lora=["poet.gguf"])
     first = await launcher.next_worker()
     await first.crash(1)
@@ -65,13 +63,11 @@ async def test_adapters_count_as_weights(registry: Running, adapters: Path) -> N
 @pytest.mark.parametrize(
     "path", ["../models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf", "/etc/poet.gguf", "en/../poet.gguf", "nul\0.gguf"]
 )
-async def test_a_path_that_leads_out_of_the_folder_is_refused(registry: Running, adapters: Path, path: str) -> None:
+async def test_a_path_outside_the_folder_is_rejected(registry: Running, adapters: Path, path: str) -> None:
     assert "nothing outside that folder is opened" in (await refusal(registry, path)).message
 
 
-async def test_a_link_that_leads_out_of_the_folder_is_refused(
-    registry: Running, adapters: Path, tmp_path: Path
-) -> None:
+async def test_a_link_out_of_the_folder_is_rejected(registry: Running, adapters: Path, tmp_path: Path) -> None:
     outside = write_lora_header(tmp_path / "outside/secret.gguf")
     (adapters / "file.gguf").symlink_to(outside)
     (adapters / "folder").symlink_to(outside.parent)
@@ -87,7 +83,7 @@ async def test_a_link_inside_the_folder_is_followed(registry: Running, launcher:
     assert launcher.workers[0].spec.adapters == [Adapter("latest", str(adapters / "poet.gguf"), 1.0)]
 
 
-async def test_an_unknown_adapter_is_refused_with_near_names(registry: Running, adapters: Path) -> None:
+async def test_an_unknown_adapter_is_rejected_with_suggestions(registry: Running, adapters: Path) -> None:
     assert "Near names: poet.gguf" in (await refusal(registry, "poets.gguf")).message
 
 
@@ -103,7 +99,7 @@ async def test_without_the_folder_there_is_no_adapter(registry: Running) -> None
         ({"invocation_tokens": (1,)}, UnsupportedField, "aLoRA"),
     ],
 )
-async def test_a_file_that_does_not_fit_is_refused_by_its_name(
+async def test_a_file_for_another_model_is_rejected_by_name(
     registry: Running, launcher: FakeLauncher, adapters: Path, facts: dict[str, Any], kind: type, complaint: str
 ) -> None:
     write_lora_header(adapters / "other.gguf", **facts)
@@ -114,14 +110,14 @@ async def test_a_file_that_does_not_fit_is_refused_by_its_name(
     assert launcher.workers == []
 
 
-async def test_a_damaged_file_and_a_folder_are_refused(registry: Running, adapters: Path) -> None:
+async def test_a_damaged_file_and_a_folder_are_rejected(registry: Running, adapters: Path) -> None:
     (adapters / "damaged.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
     (adapters / "folder.gguf").mkdir()
     for path in ("damaged.gguf", "folder.gguf"):
         assert isinstance(await refusal(registry, path), InvalidModelFile)
 
 
-async def test_a_model_that_makes_embeddings_takes_none(home: Path, adapters: Path, start: Any) -> None:
+async def test_an_embedding_model_accepts_no_adapters(home: Path, adapters: Path, start: Any) -> None:
     write_gguf(home / "models/Acme/Embedder.gguf", architecture="bert", name="Embedder")
     registry = await start()
     with pytest.raises(UnsupportedField) as caught:
@@ -129,7 +125,7 @@ async def test_a_model_that_makes_embeddings_takes_none(home: Path, adapters: Pa
     assert caught.value.param == "lora"
 
 
-async def test_a_models_key_means_its_instances_without_adapters_where_there_are_some(
+async def test_a_models_key_selects_instances_without_adapters_if_there_are_any(
     registry: Running, adapters: Path
 ) -> None:
     await registry.client.create(KEY, "poet", lora=["poet.gguf"])

@@ -1,4 +1,4 @@
-"""Instances in main memory compute on cores of their own while they work."""
+"""Instances in main memory compute on separate cores while they are busy."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "available_cores", lambda: frozenset(range(4)))
 
 
-async def test_those_at_work_have_cores_of_their_own(start: Any, launcher: FakeLauncher) -> None:
+async def test_busy_instances_have_separate_cores(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     async with registry.client.watch() as view:
         for _ in range(2):
@@ -31,7 +31,7 @@ async def test_those_at_work_have_cores_of_their_own(start: Any, launcher: FakeL
         await view.until(lambda view: second.cores == [0, 1, 2, 3])
 
 
-async def test_cores_given_by_hand_are_not_shared(start: Any, launcher: FakeLauncher) -> None:
+async def test_requested_cores_are_not_shared(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     async with registry.client.watch() as view:
         await registry.client.create(KEY, cores="0")
@@ -44,7 +44,7 @@ async def test_cores_given_by_hand_are_not_shared(start: Any, launcher: FakeLaun
         assert view.instances[KEY].pin.endswith("cores 0")
 
 
-async def test_a_system_that_binds_no_process_is_not_said_to(start: Any, launcher: FakeLauncher) -> None:
+async def test_without_support_for_binding_no_cores_are_reported(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     async with registry.client.watch() as view:
         await registry.client.create(KEY)
@@ -57,7 +57,7 @@ async def test_a_system_that_binds_no_process_is_not_said_to(start: Any, launche
         assert view.instances[KEY].pin == "cpu cores 0-3"
 
 
-async def test_threads_that_must_not_change_do_not_depend_on_who_else_works(start: Any, launcher: FakeLauncher) -> None:
+async def test_a_fixed_number_of_threads_does_not_depend_on_other_instances(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     await registry.client.create(KEY)
     launcher.workers[0].work(1)
@@ -65,7 +65,7 @@ async def test_threads_that_must_not_change_do_not_depend_on_who_else_works(star
     assert [worker.spec.threads for worker in launcher.workers] == [4, 4]
 
 
-async def test_cores_of_one_that_is_gone_are_free_again(start: Any, launcher: FakeLauncher) -> None:
+async def test_cores_of_an_ended_instance_are_free_again(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     async with registry.client.watch() as view:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The database: kept, locked, brought up to date."""
+"""The database: persistence, locks, migrations."""
 
 import asyncio
 import sqlite3
@@ -59,7 +59,7 @@ async def test_models_keep_their_keys_over_a_restart(home: Path, launcher: FakeL
         assert set(view.models) == {KEY, "me/mine"}
 
 
-async def test_facts_that_an_earlier_version_told_are_left_out(home: Path, launcher: FakeLauncher) -> None:
+async def test_facts_of_an_earlier_version_are_ignored(home: Path, launcher: FakeLauncher) -> None:
     async with running(home, launcher):
         pass
     with closing(sqlite3.connect(home / "registry.db")) as connection:
@@ -84,7 +84,7 @@ async def test_a_deleted_file_disappears_and_a_file_left_in_place_may_come_back(
         assert model.key == "me/mine"
 
 
-async def test_a_file_that_was_replaced_is_read_anew(home: Path, launcher: FakeLauncher) -> None:
+async def test_a_replaced_file_is_read_again(home: Path, launcher: FakeLauncher) -> None:
     async with running(home, launcher):
         pass
     write_gguf(home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf", context_length=4444, tokens=99)
@@ -92,7 +92,7 @@ async def test_a_file_that_was_replaced_is_read_anew(home: Path, launcher: FakeL
         assert view.models[KEY].max_context_length == 4444
 
 
-async def test_a_locked_database_refuses_writes_and_serves_the_rest(
+async def test_a_locked_database_rejects_writes_and_serves_everything_else(
     impatient: Running, launcher: FakeLauncher, home: Path, tmp_path: Path
 ) -> None:
     client = impatient.client
@@ -124,12 +124,12 @@ async def test_a_worker_is_restarted_while_the_database_is_locked(
             await launcher.workers[0].crash(-9)
             await view.until(lambda view: view.instances[KEY].restarts == 1)
             pid = (await view.until_state(KEY, pb.READY)).pid
-    async with asyncio.timeout(SECONDS):  # the row that could not be written is, once it can be
+    async with asyncio.timeout(SECONDS):  # the row is written once the lock is released
         while (await impatient.server._instance_store.all())[0].pid != pid:  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.05)
 
 
-async def test_a_write_that_contradicts_the_database_is_no_outage(home: Path) -> None:
+async def test_a_write_that_violates_a_constraint_is_not_an_outage(home: Path) -> None:
     database = await open_database(home / "registry.db")
     with pytest.raises(IntegrityError):
         async with database.transaction() as session:
@@ -137,13 +137,13 @@ async def test_a_write_that_contradicts_the_database_is_no_outage(home: Path) ->
     await database.close()
 
 
-async def test_a_damaged_database_is_told_as_such(home: Path) -> None:
+async def test_a_damaged_database_is_reported(home: Path) -> None:
     (home / "registry.db").write_bytes(b"no database" * 1000)
     with pytest.raises(Unavailable, match=r"registry\.db"):
         await open_database(home / "registry.db")
 
 
-async def test_a_database_of_a_newer_version_is_told_as_such(home: Path) -> None:
+async def test_a_database_of_a_newer_version_is_reported(home: Path) -> None:
     await (await open_database(home / "registry.db")).close()
     with closing(sqlite3.connect(home / "registry.db")) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")

@@ -1,4 +1,4 @@
-"""The machine's devices: asked of a process of their own, and what is put on them."""
+"""The machine's devices: probed by a separate process, and the instances placed on them."""
 
 import asyncio
 import json
@@ -29,13 +29,13 @@ def entry(name: str, kind: str = "gpu") -> dict[str, Any]:
     return {"name": name, "description": "x", "kind": kind, "memory_total": 8, "memory_free": 4, "readings": None}
 
 
-def test_devices_have_the_names_that_they_are_pinned_with() -> None:
+def test_devices_have_the_names_used_to_pin_them() -> None:
     names = ["CUDA1", "ROCm0", "Vulkan2", "MTL0", "BLAS", "SYCL0"]
     said = json.dumps([*map(entry, names), entry("CPU", "cpu")]).encode()
     assert [device.id for device in read_devices(read_report(said))] == ["cuda:1", "rocm:0", "vulkan:2", "metal"]
 
 
-def test_integrated_gpus_are_told_apart() -> None:
+def test_integrated_gpus_are_marked() -> None:
     said = json.dumps([entry("Vulkan0"), entry("Vulkan1", "integrated gpu")]).encode()
     assert [(device.id, device.integrated) for device in read_devices(read_report(said))] == [
         ("vulkan:0", False),
@@ -44,13 +44,13 @@ def test_integrated_gpus_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"{}", b"no"])
-def test_what_is_no_list_is_refused(said: bytes) -> None:
+def test_output_other_than_a_device_list_is_rejected(said: bytes) -> None:
     with pytest.raises(ValueError, match=r"Expecting value|did not print a list"):
         read_report(said)
 
 
-async def test_a_real_worker_says_what_this_build_of_llama_cpp_sees(registry: Running) -> None:
-    assert await probe_local() == []  # tests run on builds for the CPU
+async def test_a_real_worker_reports_the_devices_of_this_llama_cpp_build(registry: Running) -> None:
+    assert await probe_local() == []  # tests run on CPU builds
     (main,) = await registry.client.devices()
     assert main.id == "cpu"
     assert 0 < main.memory_free <= main.memory_total
@@ -77,7 +77,7 @@ async def test_each_gpu_has_the_readings_of_its_bus_id(
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
-    """A machine with two GPUs of 24 GiB, on which every model takes 10."""
+    """A machine with two GPUs of 24 GiB, on which every model needs 10."""
     gpus = [Device(f"cuda:{number}", "a GPU", 24 * GB, 24 * GB) for number in range(2)]
 
     async def look() -> list[Device]:
@@ -90,7 +90,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[Device]:
     return gpus
 
 
-async def test_instances_of_one_model_go_on_several_gpus(two_gpus: list[Device], start: Any, launcher: Any) -> None:
+async def test_instances_of_one_model_are_spread_over_gpus(two_gpus: list[Device], start: Any, launcher: Any) -> None:
     registry: Running = await start()
     one = await registry.client.create(KEY)
     other = await registry.client.create(KEY)
@@ -111,7 +111,7 @@ async def test_a_model_that_fits_on_no_gpu_is_split(
     assert list(instance.load.tensor_split) == [0.5, 0.5]
 
 
-async def test_a_full_gpu_is_made_free_of_what_is_idle(
+async def test_idle_instances_are_evicted_from_a_full_gpu(
     two_gpus: list[Device], start: Any, launcher: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def look() -> list[Device]:
@@ -127,12 +127,14 @@ async def test_a_full_gpu_is_made_free_of_what_is_idle(
         await view.until(lambda view: view.instances["other"].load.device == "cuda:0")
 
 
-async def test_a_device_that_was_chosen_by_hand_is_kept(two_gpus: list[Device], start: Any) -> None:
+async def test_a_requested_device_is_kept(two_gpus: list[Device], start: Any) -> None:
     registry: Running = await start()
     assert (await registry.client.create(KEY, device="cuda:1")).load.device == "cuda:1"
 
 
-async def test_no_room_anywhere_is_said(two_gpus: list[Device], start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_without_room_anywhere_is_rejected(
+    two_gpus: list[Device], start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(launch_plan, "need_of", lambda model, resolved: MemoryNeed(Estimate(10_000 * GB, GB, GB), 32))
     registry: Running = await start()
     with pytest.raises(InsufficientMemory, match="the GPU with the most"):
@@ -147,7 +149,7 @@ async def test_an_adopted_instance_keeps_its_device(two_gpus: list[Device], star
     assert (record.placement["device"], list(record.placement["memory"])) == ("cuda:0", ["cuda:0"])
 
 
-async def test_a_probe_without_an_answer_finds_what_there_was_but_not_how_busy_it_is(
+async def test_a_probe_without_an_answer_returns_the_known_devices_without_readings(
     two_gpus: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_gpus[0] = replace(two_gpus[0], readings=Readings(temperature_celsius=64))
@@ -163,7 +165,7 @@ async def test_a_probe_without_an_answer_finds_what_there_was_but_not_how_busy_i
 
 
 class Unkillable:
-    """A process that a driver holds on to."""
+    """A process that is blocked in a driver and cannot be killed."""
 
     pid, returncode = 1, None
 
@@ -177,7 +179,7 @@ class Unkillable:
         raise AssertionError
 
 
-async def test_a_process_that_cannot_be_ended_keeps_no_look_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unkillable_process_does_not_block_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     async def started(*command: str, **options: Any) -> Unkillable:
         return Unkillable()
 
@@ -188,7 +190,7 @@ async def test_a_process_that_cannot_be_ended_keeps_no_look_waiting(monkeypatch:
         assert await probe_local() is None
 
 
-async def test_a_machine_without_room_for_a_process_gives_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_that_cannot_start_a_process_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(*command: str, **options: Any) -> None:
         raise OSError("Cannot allocate memory")
 
@@ -201,7 +203,7 @@ async def test_a_machine_without_room_for_a_process_gives_no_answer(monkeypatch:
 
 @dataclass
 class Servers:
-    """Two RPC servers; what each answers."""
+    """Two RPC servers with scripted answers."""
 
     answers: list[list[Device] | None]
     asked: list[int] = field(default_factory=list)
@@ -220,7 +222,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
     return servers
 
 
-async def test_an_rpc_server_that_is_in_use_is_not_asked_and_has_no_room(servers: Servers) -> None:
+async def test_an_rpc_server_in_use_is_not_probed_and_has_no_free_memory(servers: Servers) -> None:
     asked = probe.DeviceProbe(["a:1", "b:2"])
     await asked.inventory()
     asked.forget()
@@ -230,7 +232,7 @@ async def test_an_rpc_server_that_is_in_use_is_not_asked_and_has_no_room(servers
     assert servers.asked == [1]
 
 
-async def test_an_rpc_server_that_does_not_answer_is_not_there(servers: Servers) -> None:
+async def test_an_rpc_server_that_does_not_answer_is_not_listed(servers: Servers) -> None:
     asked = probe.DeviceProbe(["a:1", "b:2"])
     await asked.inventory()
     asked.forget()
@@ -238,7 +240,7 @@ async def test_an_rpc_server_that_does_not_answer_is_not_there(servers: Servers)
     assert [gpu.id for gpu in (await asked.inventory()).gpus] == ["rpc:1"]
 
 
-async def test_an_rpc_server_that_an_instance_came_to_meanwhile_is_still_there(
+async def test_an_rpc_server_taken_by_an_instance_during_the_probe_is_still_listed(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, having = probe.DeviceProbe(["a:1"]), set[str]()
@@ -252,7 +254,7 @@ async def test_an_rpc_server_that_an_instance_came_to_meanwhile_is_still_there(
     assert [(gpu.id, gpu.free) for gpu in (await asked.inventory(lambda: having)).gpus] == [("rpc:0", 0)]
 
 
-async def test_each_rpc_server_has_one_instance(servers: Servers, start: Any) -> None:
+async def test_each_rpc_server_serves_one_instance(servers: Servers, start: Any) -> None:
     registry: Running = await start(rpc_servers=["a:1", "b:2"])
     placed = [(await registry.client.create(KEY)).load.device for _ in range(3)]
     assert placed == ["rpc:0", "rpc:1", "cpu"]
@@ -262,7 +264,7 @@ async def test_each_rpc_server_has_one_instance(servers: Servers, start: Any) ->
     assert (free["rpc:0"], free["rpc:1"]) == (0, 0)
 
 
-async def test_an_idle_instance_gives_up_its_rpc_server_for_a_larger_one(
+async def test_an_idle_instance_is_evicted_from_its_rpc_server_for_a_larger_one(
     servers: Servers, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry: Running = await start(rpc_servers=["a:1"])
@@ -273,7 +275,7 @@ async def test_an_idle_instance_gives_up_its_rpc_server_for_a_larger_one(
         await view.until(lambda view: list(view.instances) == ["larger"])
 
 
-async def test_a_look_that_began_before_a_change_does_not_count_after_it(
+async def test_a_probe_that_began_before_a_change_is_not_used_after_it(
     two_gpus: list[Device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
@@ -296,13 +298,13 @@ async def test_a_look_that_began_before_a_change_does_not_count_after_it(
     assert (await later).gpus[0].free == GB
 
 
-def test_devices_are_counted_among_those_that_the_server_may_use() -> None:
+def test_device_numbers_count_only_the_visible_devices() -> None:
     pinned = {"CUDA_VISIBLE_DEVICES": "1", "HIP_VISIBLE_DEVICES": "-1"}
     assert within_visible({"CUDA_VISIBLE_DEVICES": "3,GPU-5"}, pinned) == {**pinned, "CUDA_VISIBLE_DEVICES": "GPU-5"}
     assert within_visible({}, pinned) == pinned
 
 
 @pytest.mark.parametrize(("pinned", "servers"), [("1", "b:2"), ("0,1", "a:1,b:2"), ("7", "")])
-def test_a_worker_is_told_where_the_devices_are_that_are_lent_to_it(pinned: str, servers: str) -> None:
+def test_a_worker_receives_the_addresses_of_its_rpc_devices(pinned: str, servers: str) -> None:
     visible = within_visible({"ATELIER_RPC_SERVERS": "a:1,b:2"}, {"ATELIER_RPC_SERVERS": pinned})
     assert visible == {"ATELIER_RPC_SERVERS": servers}

@@ -1,4 +1,4 @@
-"""How much room the server's files take, as the registry tells it."""
+"""The disk space that the server's files use, as the registry reports it."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.support.registry_client import SECONDS
 LINK, IN_PLACE = pb.ImportModelRequest.LINK, pb.ImportModelRequest.IN_PLACE
 
 
-async def test_models_are_told_with_their_files(registry: Running, home: Path, tmp_path: Path) -> None:
+async def test_models_are_reported_with_their_files(registry: Running, home: Path, tmp_path: Path) -> None:
     linked, kept = write_gguf(tmp_path / "Linked.gguf"), write_gguf(tmp_path / "Kept.gguf", tensor_count=3)
     await registry.client.import_model(linked, mode=LINK)
     await registry.client.import_model(kept, mode=IN_PLACE)
@@ -41,7 +41,7 @@ async def test_models_are_told_with_their_files(registry: Running, home: Path, t
     assert 0 < file_system.free_bytes <= file_system.total_bytes
 
 
-async def test_one_file_that_is_two_models_counts_once(registry: Running, home: Path, tmp_path: Path) -> None:
+async def test_one_file_of_two_models_counts_once(registry: Running, home: Path, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "one.gguf")
     os.link(source, tmp_path / "other.gguf")
     before = (await registry.client.disk()).library_bytes
@@ -61,7 +61,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-async def test_an_unfinished_download_is_told_with_what_has_come(hub: Hub, start: Any, home: Path) -> None:
+async def test_an_unfinished_download_is_reported_with_its_received_bytes(hub: Hub, start: Any, home: Path) -> None:
     registry: Running = await start(hub=HubClient(endpoint=hub.url))
     async with registry.client.watch() as view:
         download_id = (await registry.client.download("Acme/Fresh")).download.id
@@ -71,9 +71,9 @@ async def test_an_unfinished_download_is_told_with_what_has_come(hub: Hub, start
         stray.mkdir()
         (stray / "x.gguf.part").write_bytes(b"abc")
         use = await registry.client.disk()
-        (told,) = use.downloads
-        assert told.id == download_id
-        assert done <= told.size_bytes <= done + 1000  # and a note of what is being fetched
+        (reported,) = use.downloads
+        assert reported.id == download_id
+        assert done <= reported.size_bytes <= done + 1000  # and a file that describes the download
         assert [(each.path, each.size_bytes) for each in use.leftovers] == [(str(stray), 3)]
         assert use.other_bytes == 0
         await registry.client.control(download_id, pb.ControlDownloadRequest.RESUME)
@@ -86,7 +86,7 @@ def save_prompt(directory: Path) -> None:
     (directory / "x.kv").write_bytes(b"saved")
 
 
-async def test_saved_prompts_are_told_by_instance_even_under_names_that_are_no_text(
+async def test_saved_prompts_are_reported_by_instance_even_with_undecodable_names(
     registry: Running, home: Path
 ) -> None:
     instance = await registry.client.create(KEY, "poet")
@@ -100,7 +100,7 @@ async def test_saved_prompts_are_told_by_instance_even_under_names_that_are_no_t
     ]
 
 
-async def test_a_slow_disk_holds_nobody_else_up(registry: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_disk_blocks_no_other_request(registry: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     looking, stopped = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -115,6 +115,6 @@ async def test_a_slow_disk_holds_nobody_else_up(registry: Running, monkeypatch: 
         asked = asyncio.create_task(registry.client.disk())
         await looking.wait()
         await registry.client.create(KEY)
-        asked.cancel()  # nobody waits for it any more
+        asked.cancel()  # no caller waits for it any more
         await asyncio.wait([asked])
         await stopped.wait()

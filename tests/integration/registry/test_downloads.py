@@ -1,4 +1,4 @@
-"""Downloads from a hub that behaves, and from one that does not: the real client against a double of its HTTP."""
+"""Downloads from a well-behaved and from a faulty hub: the real client with a test double of the hub's HTTP API."""
 
 import asyncio
 import hashlib
@@ -97,7 +97,7 @@ async def test_a_download_becomes_a_model(running: Running, view: View, content:
     assert scratch(running) == []
 
 
-async def test_every_watcher_hears_how_far_it_is(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_every_watcher_receives_the_progress(running: Running, view: View, hub: Hub, content: bytes) -> None:
     hub.hold_after = len(content) // 2
     download_id = await begun(running)
     half = await view.until(lambda view: view.downloads[download_id].done_bytes and view.downloads[download_id])
@@ -109,7 +109,7 @@ async def test_every_watcher_hears_how_far_it_is(running: Running, view: View, h
     assert whole.done_bytes == len(content)
 
 
-async def test_the_token_goes_to_the_hub_and_nowhere_else(hub: Hub, start: Any, content: bytes) -> None:
+async def test_the_token_is_sent_to_the_hub_only(hub: Hub, start: Any, content: bytes) -> None:
     hub.token = "hf_secret"
     hub.repos[ID].private = True
     running = await start(hub=HubClient("hf_secret", hub.url))
@@ -126,7 +126,7 @@ async def test_a_quantisation_a_file_and_a_revision_can_be_named(running: Runnin
     assert caught.value.param == "revision"
 
 
-async def test_a_split_model_comes_with_all_its_parts_and_its_projector(
+async def test_a_split_model_is_downloaded_with_all_its_parts_and_its_projector(
     running: Running, view: View, hub: Hub, tmp_path: Path, content: bytes
 ) -> None:
     second = write_gguf(tmp_path / "second.gguf", tensor_count=3).read_bytes()
@@ -138,7 +138,7 @@ async def test_a_split_model_comes_with_all_its_parts_and_its_projector(
     assert model.size_bytes == len(content) + len(second)
 
 
-async def test_what_is_there_is_not_downloaded_again(running: Running, view: View, hub: Hub) -> None:
+async def test_an_installed_model_is_not_downloaded_again(running: Running, view: View, hub: Hub) -> None:
     await completed(running, view)
     transfers = len(hub.transfers())
     reply = await running.client.download(f"https://huggingface.co/{ID}/blob/main/{FILE}")
@@ -146,7 +146,7 @@ async def test_what_is_there_is_not_downloaded_again(running: Running, view: Vie
     assert len(hub.transfers()) == transfers
 
 
-async def test_who_asks_for_the_same_gets_the_same_download(running: Running, view: View, hub: Hub) -> None:
+async def test_a_second_request_for_a_model_returns_the_same_download(running: Running, view: View, hub: Hub) -> None:
     hub.hold_after = 0
     one, other = await asyncio.gather(begun(running), begun(running, f"{ID}@q4_k_m"))
     assert one == other
@@ -154,7 +154,7 @@ async def test_who_asks_for_the_same_gets_the_same_download(running: Running, vi
     await view.until_download(one, pb.DOWNLOAD_COMPLETED)
 
 
-async def test_a_broken_connection_is_gone_on_from(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_a_broken_connection_is_resumed(running: Running, view: View, hub: Hub, content: bytes) -> None:
     cut = len(content) * 6 // 10
     hub.cut_after = [cut]
     model = await completed(running, view)
@@ -165,12 +165,14 @@ async def test_a_broken_connection_is_gone_on_from(running: Running, view: View,
     assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= cut
 
 
-async def test_a_hub_that_gives_no_parts_begins_anew(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_without_range_support_a_download_starts_over(
+    running: Running, view: View, hub: Hub, content: bytes
+) -> None:
     hub.cut_after, hub.ranges = [len(content) // 2], False
     assert content_of(await completed(running, view)) == content
 
 
-async def test_a_file_that_changed_meanwhile_begins_anew(
+async def test_a_file_that_changed_meanwhile_is_downloaded_from_the_start(
     running: Running, view: View, hub: Hub, content: bytes
 ) -> None:
     hub.cut_after = [len(content) // 2]
@@ -183,25 +185,27 @@ async def test_a_file_that_changed_meanwhile_begins_anew(
     assert hub.transfers() == [None, None]
 
 
-async def test_a_wrong_byte_is_found(running: Running, view: View, hub: Hub) -> None:
+async def test_a_wrong_byte_is_detected(running: Running, view: View, hub: Hub) -> None:
     hub.repos[ID].damaged = {FILE}
     error = await failed(running, view)
     assert isinstance(error, DownloadDamaged)
     assert KEY not in view.models
     hub.repos[ID].damaged = set()
-    assert (await completed(running, view)).key == KEY  # and is not gone on from
+    assert (await completed(running, view)).key == KEY  # and is not resumed
 
 
-async def test_a_file_that_is_no_model_is_not_let_in(running: Running, view: View, hub: Hub) -> None:
+async def test_a_file_that_is_not_a_model_is_rejected(running: Running, view: View, hub: Hub) -> None:
     hub.repos[ID] = Repo({FILE: b"GGUF" + b"\xff" * 1000})
     assert isinstance(await failed(running, view), InvalidModelFile)
     assert not (running.config.models_dir / ID).exists()
 
 
-async def test_a_pause_keeps_what_has_come(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_a_paused_download_keeps_its_received_bytes(
+    running: Running, view: View, hub: Hub, content: bytes
+) -> None:
     hub.cut_after = [len(content) // 2]
     download_id = await begun(running)
-    await view.until(lambda view: view.downloads[download_id].HasField("error"))  # it waits to try again
+    await view.until(lambda view: view.downloads[download_id].HasField("error"))  # it waits before the next attempt
     paused = await running.client.control(download_id, PAUSE)
     assert paused.state == pb.DOWNLOAD_PAUSED
     assert paused.done_bytes > 0
@@ -210,7 +214,7 @@ async def test_a_pause_keeps_what_has_come(running: Running, view: View, hub: Hu
     assert hub.transfers() == [None, f"bytes={paused.done_bytes}-"]
 
 
-async def test_a_cancelled_download_leaves_nothing(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_a_cancelled_download_leaves_no_files(running: Running, view: View, hub: Hub, content: bytes) -> None:
     hub.cut_after = [len(content) // 2]
     download_id = await begun(running)
     await view.until(lambda view: view.downloads[download_id].HasField("error"))
@@ -221,7 +225,7 @@ async def test_a_cancelled_download_leaves_nothing(running: Running, view: View,
         await running.client.control(download_id, RESUME)
 
 
-async def test_no_more_than_three_come_at_once(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_at_most_three_downloads_run_at_once(running: Running, view: View, hub: Hub, content: bytes) -> None:
     hub.hold_after = 0
     names = [f"Acme/M{number}" for number in range(5)]
     for number, name in enumerate(names):
@@ -238,7 +242,7 @@ async def test_no_more_than_three_come_at_once(running: Running, view: View, hub
     assert hub.most_at_once <= 3
 
 
-async def test_the_next_registry_goes_on(hub: Hub, start: Any, content: bytes) -> None:
+async def test_the_next_registry_resumes_downloads(hub: Hub, start: Any, content: bytes) -> None:
     first: Running = await start(hub=HubClient(endpoint=hub.url))
     hub.cut_after = [len(content) // 2]
     async with first.client.watch() as view:
@@ -252,7 +256,7 @@ async def test_the_next_registry_goes_on(hub: Hub, start: Any, content: bytes) -
     assert hub.transfers()[1] is not None
 
 
-async def test_a_file_that_was_moved_before_it_was_noted_is_not_fetched_again(
+async def test_a_file_moved_but_not_recorded_before_a_crash_is_not_downloaded_again(
     running: Running, view: View, hub: Hub, content: bytes
 ) -> None:
     shelf = running.config.models_dir / ID
@@ -262,46 +266,46 @@ async def test_a_file_that_was_moved_before_it_was_noted_is_not_fetched_again(
     assert hub.transfers() == []
 
 
-async def test_another_file_of_that_name_is_replaced(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_a_different_file_of_the_same_name_is_replaced(
+    running: Running, view: View, hub: Hub, content: bytes
+) -> None:
     shelf = running.config.models_dir / ID
     shelf.mkdir(parents=True)
     (shelf / FILE).write_bytes(content[:-1] + b"x")
     assert content_of(await completed(running, view)) == content
 
 
-async def test_a_newer_revision_takes_the_place_of_the_older(
-    running: Running, view: View, hub: Hub, tmp_path: Path
-) -> None:
+async def test_a_newer_revision_replaces_the_older(running: Running, view: View, hub: Hub, tmp_path: Path) -> None:
     await completed(running, view)
     newer = write_gguf(tmp_path / "newer.gguf", name="Fresh", tensor_count=7).read_bytes()
     hub.repos[ID] = Repo({FILE: newer}, commit="b" * 40)
     model = await completed(running, view)
     assert (model.key, model.provenance.revision) == (KEY, "b" * 40)
     assert content_of(model) == newer
-    assert len(view.models) == 2  # with the one that every home of these tests has
+    assert len(view.models) == 2  # besides the model that every home of these tests has
 
 
 @pytest.mark.parametrize(
-    ("token", "fault", "error", "told"),
+    ("token", "fault", "error", "message"),
     [
         (None, {"private": True}, NotFound, "private"),
         ("wrong", {"private": True}, NotFound, "private"),
         (None, {"gated": "auto"}, HubAccessDenied, "Accept their terms"),
     ],
 )
-async def test_what_the_hub_does_not_give_is_explained(
-    hub: Hub, start: Any, token: str | None, fault: dict[str, Any], error: type[Exception], told: str
+async def test_a_response_without_the_file_is_explained(
+    hub: Hub, start: Any, token: str | None, fault: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     hub.token = "right"
     for name, value in fault.items():
         setattr(hub.repos[ID], name, value)
     running: Running = await start(hub=HubClient(token, hub.url))
     async with running.client.watch() as view:
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             raise await failed(running, view)
 
 
-async def test_what_the_hub_does_not_have_is_told_at_once(running: Running, hub: Hub) -> None:
+async def test_a_file_missing_on_the_hub_is_reported_at_once(running: Running, hub: Hub) -> None:
     for model in ("Acme/Nothing", f"{ID}@q2_k", f"{ID}:other.gguf"):
         with pytest.raises(NotFound):
             await begun(running, model)
@@ -310,19 +314,21 @@ async def test_what_the_hub_does_not_have_is_told_at_once(running: Running, hub:
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 429, 500, 503])
-async def test_a_hub_in_trouble_is_told_from_one_that_refuses(running: Running, hub: Hub, status: int) -> None:
+async def test_a_server_error_of_the_hub_is_distinguished_from_a_rejection(
+    running: Running, hub: Hub, status: int
+) -> None:
     hub.status = status
     with pytest.raises((HubUnavailable, HubAccessDenied, NotFound)):
         await begun(running)
 
 
-async def test_a_hub_that_is_away_is_said_to_be(start: Any) -> None:
+async def test_an_unreachable_hub_is_reported(start: Any) -> None:
     running: Running = await start(hub=HubClient(endpoint="http://127.0.0.1:9"))
     with pytest.raises(HubUnavailable, match="cannot be reached"):
         await begun(running)
 
 
-async def test_a_search_shows_what_there_is_with_sizes(running: Running, hub: Hub, content: bytes) -> None:
+async def test_a_search_lists_variants_with_sizes(running: Running, hub: Hub, content: bytes) -> None:
     hub.repos["Other/Thing"] = Repo({"thing-Q4_0.gguf": content}, downloads=7)
     hub.repos["Other/Fresher"] = Repo({"fresher-Q4_0.gguf": content}, downloads=1_000_000, gated="manual")
     found = await running.client.search("fresh")
@@ -337,14 +343,14 @@ async def test_a_search_shows_what_there_is_with_sizes(running: Running, hub: Hu
     assert [each.id for each in await running.client.search("Other/Thing")] == ["Other/Thing"]
 
 
-async def test_digests_are_of_the_whole_content(content: bytes, running: Running, view: View) -> None:
+async def test_digests_cover_the_whole_content(content: bytes, running: Running, view: View) -> None:
     await completed(running, view)
     model = running.server.catalogue.require(KEY)
     assert model.provenance is not None
     assert model.provenance.digests == {FILE: f"sha256:{hashlib.sha256(content).hexdigest()}"}
 
 
-async def test_a_folder_of_a_download_that_nobody_knows_is_removed(hub: Hub, start: Any, home: Path) -> None:
+async def test_the_folder_of_an_unknown_download_is_removed(hub: Hub, start: Any, home: Path) -> None:
     stray = home / "models" / FOLDER / "stray"
     stray.mkdir(parents=True)
     (stray / "x.gguf.part").write_bytes(b"x")
@@ -354,7 +360,7 @@ async def test_a_folder_of_a_download_that_nobody_knows_is_removed(hub: Hub, sta
 
 @pytest.fixture
 def small_disk(home: Path) -> Iterator[Path]:
-    """The models' folder on a file system of its own, with room for three models of these tests and no more."""
+    """The models' folder on a separate file system, with room for exactly three models of these tests."""
     models = home / "models"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1600k", "tmpfs", models], capture_output=True, check=False
@@ -365,7 +371,7 @@ def small_disk(home: Path) -> Iterator[Path]:
     subprocess.run(["umount", models], check=True)
 
 
-async def test_a_disk_that_fills_up_meanwhile_keeps_what_has_come(
+async def test_a_disk_that_fills_up_keeps_the_received_bytes(
     hub: Hub, small_disk: Path, start: Any, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")
@@ -381,10 +387,10 @@ async def test_a_disk_that_fills_up_meanwhile_keeps_what_has_come(
         filler.unlink()
         await running.client.control(download_id, RESUME)
         await view.until_download(download_id, pb.DOWNLOAD_COMPLETED)
-    assert hub.transfers()[-1] is not None  # it was gone on with
+    assert hub.transfers()[-1] is not None  # it was resumed
 
 
-async def test_a_disk_without_room_is_told_before_anything_comes(
+async def test_a_full_disk_is_reported_before_the_transfer(
     running: Running, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
@@ -394,20 +400,20 @@ async def test_a_disk_without_room_is_told_before_anything_comes(
     assert hub.transfers() == []
 
 
-async def test_a_changed_byte_is_found_when_it_is_looked_for(running: Running, view: View) -> None:
+async def test_verification_finds_a_changed_byte(running: Running, view: View) -> None:
     model = await completed(running, view)
     assert [file.fault for file in await running.client.verify(KEY)] == [""]
     write_content(model, content_of(model)[:-1] + b"x")
     assert "has changed since it was downloaded" in (await running.client.verify(KEY))[0].fault
 
 
-async def test_what_was_downloaded_can_be_removed_and_downloaded_again(running: Running, view: View) -> None:
+async def test_a_downloaded_model_can_be_removed_and_downloaded_again(running: Running, view: View) -> None:
     await completed(running, view)
     await running.client.remove(KEY)
     assert (await completed(running, view)).key == KEY
 
 
-async def test_who_resumes_twice_gets_one_transfer(running: Running, view: View, hub: Hub, content: bytes) -> None:
+async def test_resuming_twice_causes_one_transfer(running: Running, view: View, hub: Hub, content: bytes) -> None:
     hub.cut_after = [len(content) // 2]
     download_id = await begun(running)
     await view.until(lambda view: view.downloads[download_id].HasField("error"))
@@ -417,7 +423,7 @@ async def test_who_resumes_twice_gets_one_transfer(running: Running, view: View,
     assert len(hub.transfers()) == 2
 
 
-async def test_who_cancels_and_resumes_at_once_leaves_nothing_behind(
+async def test_cancelling_and_resuming_at_once_leaves_no_files(
     running: Running, view: View, hub: Hub, content: bytes
 ) -> None:
     hub.cut_after = [len(content) // 2]
@@ -430,7 +436,7 @@ async def test_who_cancels_and_resumes_at_once_leaves_nothing_behind(
     assert await running.server.downloads._store.all() == []
 
 
-async def test_files_that_several_models_share_stay_for_the_others(
+async def test_files_shared_by_several_models_are_kept_for_the_others(
     running: Running, view: View, hub: Hub, content: bytes
 ) -> None:
     projector = b"GGUF" + b"\1" * 50

@@ -1,4 +1,4 @@
-"""Idle instances: unloaded after their time, or to make room; busy ones and those of operators never."""
+"""Idle instances are unloaded after their TTL or evicted for others; busy ones and those of operators never are."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ NEED = 100  # bytes that every model takes in these tests
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, home: Path, launcher: FakeLauncher) -> dict[str, int]:
-    """What there is for models; every one that lives takes NEED of it."""
+    """The memory available for models; every running worker uses NEED of it."""
     write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
     state = {"room": 10 * NEED}
 
@@ -36,7 +36,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, home: Path, launcher: FakeLauncher) 
     return state
 
 
-async def test_what_a_request_loaded_goes_after_its_time(start: Any) -> None:
+async def test_an_instance_loaded_by_a_request_is_unloaded_after_its_ttl(start: Any) -> None:
     registry: Running = await start(idle_ttl=0.01)
     async with registry.client.watch() as view:
         instance = await registry.client.ensure(KEY)
@@ -44,7 +44,7 @@ async def test_what_a_request_loaded_goes_after_its_time(start: Any) -> None:
         await view.until(lambda view: KEY not in view.instances)
 
 
-async def test_a_request_may_say_how_long(start: Any) -> None:
+async def test_a_request_may_set_the_ttl(start: Any) -> None:
     registry: Running = await start(idle_ttl=1000)
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY, ttl=0.01)
@@ -52,7 +52,7 @@ async def test_a_request_may_say_how_long(start: Any) -> None:
         assert not (await registry.client.ensure(KEY, ttl=-1)).HasField("ttl_seconds")
 
 
-async def test_what_an_operator_loaded_stays(start: Any) -> None:
+async def test_an_instance_loaded_by_an_operator_is_kept(start: Any) -> None:
     registry: Running = await start(idle_ttl=0.01)
     async with registry.client.watch() as view:
         await registry.client.create(KEY, "kept")
@@ -61,7 +61,7 @@ async def test_what_an_operator_loaded_stays(start: Any) -> None:
         assert "kept" in view.instances
 
 
-async def test_an_idle_model_makes_room_for_another(start: Any, memory: dict[str, int]) -> None:
+async def test_an_idle_model_is_evicted_for_another(start: Any, memory: dict[str, int]) -> None:
     registry: Running = await start(guardrail="relaxed")
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
@@ -71,14 +71,14 @@ async def test_an_idle_model_makes_room_for_another(start: Any, memory: dict[str
         await view.until_state(OTHER, pb.READY)
 
 
-async def test_what_an_operator_loaded_makes_no_room(start: Any, memory: dict[str, int]) -> None:
+async def test_an_instance_loaded_by_an_operator_is_not_evicted(start: Any, memory: dict[str, int]) -> None:
     registry: Running = await start(guardrail="relaxed")
     await registry.client.create(KEY)
     memory["room"] = NEED + NEED // 2
     with pytest.raises(InsufficientMemory, match="to spare"):
         await registry.client.ensure(OTHER)
     memory["room"] = 10 * NEED
-    assert (await registry.client.ensure(OTHER)).state == pb.READY  # a failure is not for ever
+    assert (await registry.client.ensure(OTHER)).state == pb.READY  # a failure is not final
 
 
 async def test_two_loads_are_not_granted_the_same_memory(start: Any, memory: dict[str, int], launcher: Any) -> None:
@@ -90,7 +90,7 @@ async def test_two_loads_are_not_granted_the_same_memory(start: Any, memory: dic
             outcomes.append((await registry.client.ensure(name)).state)
         except InsufficientMemory:
             outcomes.append(None)
-            assert outcomes == [pb.READY, pb.READY]  # the second in the place of the first, which was idle
+            assert outcomes == [pb.READY, pb.READY]  # the second replaces the first, which was idle
 
 
 @pytest.mark.parametrize(("guardrail", "more"), [("balanced", {}), ("custom", {"guardrail_mb": 1})])
@@ -121,7 +121,7 @@ async def test_a_queued_load_does_not_evict_a_busy_model(
         queued = asyncio.create_task(registry.client.ensure(OTHER))
         await view.until(lambda view: OTHER in view.instances)
         launcher.workers[0].work(2)
-        await view.until(lambda view: view.instances[KEY].active == 2)  # it lives, and works
+        await view.until(lambda view: view.instances[KEY].active == 2)  # it runs, and is busy
         assert not queued.done()
         launcher.workers[0].work(0)
         assert (await queued).state == pb.READY
@@ -148,7 +148,7 @@ async def test_the_queue_is_first_in_first_out(
     assert [worker.spec.instance_id for worker in launcher.workers] == [KEY, third, OTHER]
 
 
-async def test_a_load_does_not_wait_for_ever(start: Any, memory: dict[str, int], launcher: FakeLauncher) -> None:
+async def test_a_queued_load_times_out(start: Any, memory: dict[str, int], launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="relaxed", room_timeout=0.2)
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
@@ -160,7 +160,7 @@ async def test_a_load_does_not_wait_for_ever(start: Any, memory: dict[str, int],
         assert view.instances[KEY].state == pb.READY
 
 
-async def test_memory_is_not_promised_twice_though_mapped_files_look_free(
+async def test_memory_is_not_granted_twice_although_mapped_files_look_free(
     start: Any, memory: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "machine_memory", lambda: Memory(NEED + NEED // 2, NEED + NEED // 2))
@@ -168,4 +168,4 @@ async def test_memory_is_not_promised_twice_though_mapped_files_look_free(
     await registry.client.create(KEY)
     with pytest.raises(InsufficientMemory):
         await registry.client.ensure(OTHER)
-    assert (await registry.client.create(KEY)).id == f"{KEY}:2"  # of the same file, whose pages they share
+    assert (await registry.client.create(KEY)).id == f"{KEY}:2"  # from the same file, whose pages they share

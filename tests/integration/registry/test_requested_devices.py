@@ -26,7 +26,7 @@ OTHER = "acme/other"
 
 @dataclass
 class Machine:
-    """Two GPUs of 24 GiB, of which each living worker takes 10, and main memory. The next load takes `estimate`."""
+    """Two GPUs of 24 GiB, and main memory. Each running worker uses 10 GiB of a GPU; the next load needs `estimate`."""
 
     launcher: FakeLauncher
     estimate: Estimate
@@ -56,7 +56,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, launcher: FakeLauncher, home: Path)
     return machine
 
 
-async def test_what_does_not_fit_is_refused_before_a_worker_starts(start: Any, machine: Machine) -> None:
+async def test_a_model_that_does_not_fit_is_rejected_before_a_worker_starts(start: Any, machine: Machine) -> None:
     registry: Running = await start()
     for _ in range(2):
         await registry.client.create(KEY, device="cuda:0")
@@ -66,7 +66,7 @@ async def test_what_does_not_fit_is_refused_before_a_worker_starts(start: Any, m
     assert [_visible(worker) for worker in machine.launcher.workers] == [["0"], ["0"], ["1"]]
 
 
-async def test_instances_are_listed_where_they_were_told_to_go(start: Any, machine: Machine) -> None:
+async def test_instances_are_listed_on_the_requested_devices(start: Any, machine: Machine) -> None:
     registry: Running = await start()
     await registry.client.create(KEY, "one", device="cuda:1")
     await registry.client.create(KEY, "both", device="cuda:0,1")
@@ -79,8 +79,8 @@ async def test_instances_are_listed_where_they_were_told_to_go(start: Any, machi
     }
 
 
-async def test_what_is_still_being_loaded_counts(start: Any, machine: Machine) -> None:
-    machine.gpus = lambda: [gpu("cuda:0"), gpu("cuda:1")]  # nothing is taken yet
+async def test_memory_of_loading_instances_is_counted(start: Any, machine: Machine) -> None:
+    machine.gpus = lambda: [gpu("cuda:0"), gpu("cuda:1")]  # no memory is used yet
     machine.estimate = Estimate(18 * GB, GB, GB)
     machine.launcher.ready_at_once = False
     registry: Running = await start()
@@ -95,7 +95,7 @@ async def test_what_is_still_being_loaded_counts(start: Any, machine: Machine) -
     await asyncio.gather(*loads)
 
 
-async def test_what_is_idle_on_the_device_makes_room(start: Any, machine: Machine) -> None:
+async def test_an_idle_instance_on_the_device_is_evicted(start: Any, machine: Machine) -> None:
     registry: Running = await start()
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
@@ -107,7 +107,7 @@ async def test_what_is_idle_on_the_device_makes_room(start: Any, machine: Machin
         assert view.instances[KEY].state == pb.READY
 
 
-async def test_what_is_busy_on_the_device_is_waited_for(start: Any, machine: Machine) -> None:
+async def test_a_load_waits_for_a_busy_instance_on_the_device(start: Any, machine: Machine) -> None:
     registry: Running = await start()
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
@@ -118,14 +118,14 @@ async def test_what_is_busy_on_the_device_is_waited_for(start: Any, machine: Mac
         big = asyncio.create_task(registry.client.create(KEY, "big", device="cuda:0"))
         await view.until(lambda view: "big" in view.instances)
         worker.work(2)
-        await view.until(lambda view: view.instances[KEY].active == 2)  # it lives, and works
+        await view.until(lambda view: view.instances[KEY].active == 2)  # it runs, and is busy
         assert not big.done()
         worker.work(0)
         assert (await big).state == pb.READY
         await view.until(lambda view: KEY not in view.instances)
 
 
-async def test_what_is_busy_is_not_waited_for_for_ever(start: Any, machine: Machine) -> None:
+async def test_the_wait_for_a_busy_instance_times_out(start: Any, machine: Machine) -> None:
     registry: Running = await start(room_timeout=0.2)
     async with registry.client.watch() as view:
         await registry.client.ensure(KEY)
@@ -137,14 +137,14 @@ async def test_what_is_busy_is_not_waited_for_for_ever(start: Any, machine: Mach
         assert view.instances[KEY].state == pb.READY
 
 
-async def test_a_device_that_is_not_here_is_refused_before_a_worker_starts(start: Any, machine: Machine) -> None:
+async def test_an_unknown_device_is_rejected_before_a_worker_starts(start: Any, machine: Machine) -> None:
     registry: Running = await start()
     with pytest.raises(LoadFailed, match="cuda:7 is not here"):
         await registry.client.create(KEY, device="cuda:7")
     assert machine.launcher.workers == []
 
 
-async def test_where_no_gpu_is_known_the_worker_has_the_word(start: Any, machine: Machine) -> None:
+async def test_without_known_gpus_the_worker_rejects_the_device(start: Any, machine: Machine) -> None:
     machine.gpus = list
     machine.launcher.load_error = LoadFailed("Device cuda:0 is not here. llama.cpp sees: CPU.")
     registry: Running = await start()
@@ -161,18 +161,18 @@ async def test_layers_without_devices_are_split_over_all_of_them(start: Any, mac
     assert await _listed(registry) == {"cuda:0": [KEY], "cuda:1": [KEY], "cpu": [KEY]}
 
 
-async def test_a_split_that_someone_chose_is_kept(start: Any, machine: Machine) -> None:
+async def test_a_requested_split_is_kept(start: Any, machine: Machine) -> None:
     registry: Running = await start()
     instance = await registry.client.create(KEY, device="cuda:1,0", tensor_split=[3, 1])
     assert (instance.load.device, list(instance.load.tensor_split)) == ("cuda:1,0", [3, 1])
 
 
-async def test_a_worker_that_is_launched_again_is_split_as_before(start: Any, machine: Machine) -> None:
+async def test_a_relaunched_worker_is_split_as_before(start: Any, machine: Machine) -> None:
     registry: Running = await start()
     await registry.client.create(KEY, "one", device="cuda:0")
     await registry.client.create(KEY, "both", device="cuda:0,1")
     both = machine.launcher.workers[1]
-    assert both.spec.load.tensor_split[0] < both.spec.load.tensor_split[1]  # cuda:0 had less room
+    assert both.spec.load.tensor_split[0] < both.spec.load.tensor_split[1]  # cuda:0 had less free memory
     await registry.client.unload("one")
     async with registry.client.watch() as view:
         await both.crash(-9)
@@ -181,7 +181,7 @@ async def test_a_worker_that_is_launched_again_is_split_as_before(start: Any, ma
     assert machine.launcher.workers[2].spec.load == both.spec.load
 
 
-async def test_metal_is_asked_for_room_though_it_never_looks_taken(start: Any, machine: Machine) -> None:
+async def test_metal_memory_is_checked_although_it_always_looks_free(start: Any, machine: Machine) -> None:
     machine.gpus = lambda: [gpu("metal")]
     registry: Running = await start()
     for name in ("one", "two"):
@@ -191,7 +191,7 @@ async def test_metal_is_asked_for_room_though_it_never_looks_taken(start: Any, m
     assert await _listed(registry) == {"metal": ["one", "two"], "cpu": []}
 
 
-async def test_what_was_adopted_still_counts(start: Any, machine: Machine, home: Path) -> None:
+async def test_memory_of_adopted_instances_is_counted(start: Any, machine: Machine, home: Path) -> None:
     machine.gpus = lambda: [gpu("metal")]
     first: Running = await start()
     for name in ("one", "two"):
@@ -202,7 +202,7 @@ async def test_what_was_adopted_still_counts(start: Any, machine: Machine, home:
         await second.client.create(KEY, device="metal")
 
 
-async def test_without_a_guardrail_nothing_is_asked_and_all_is_listed(start: Any, machine: Machine) -> None:
+async def test_without_a_guardrail_nothing_is_checked_and_everything_is_listed(start: Any, machine: Machine) -> None:
     machine.estimate = Estimate(100 * GB, GB, GB)
     registry: Running = await start(guardrail="off")
     instance = await registry.client.create(KEY, device="cuda:1,0")
@@ -210,7 +210,7 @@ async def test_without_a_guardrail_nothing_is_asked_and_all_is_listed(start: Any
     assert await _listed(registry) == {"cuda:0": [KEY], "cuda:1": [KEY], "cpu": []}
 
 
-async def test_caches_in_main_memory_are_no_pages_that_instances_share(start: Any, machine: Machine) -> None:
+async def test_caches_in_main_memory_are_not_shared_between_instances(start: Any, machine: Machine) -> None:
     machine.estimate, machine.memory = Estimate(8 * GB, 8 * GB, GB), 15 * GB
     registry: Running = await start(guardrail="relaxed")
     await registry.client.create(KEY, device="cuda:0", offload_kv=False)

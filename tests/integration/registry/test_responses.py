@@ -1,4 +1,4 @@
-"""Responses in the registry: kept for their owner, continued, expired, bounded."""
+"""Responses in the registry: stored per owner, continued, expired, limited."""
 
 import asyncio
 import sqlite3
@@ -19,7 +19,7 @@ from tests.support.registry_launcher import FakeLauncher
 
 
 class Kept:
-    """A store of responses whose clock is the test's."""
+    """A store of responses whose clock the test sets."""
 
     def __init__(self, store: ResponseStore, *, most_bytes: int = 2**20) -> None:
         self.now = 1_000_000.0
@@ -44,7 +44,7 @@ async def store(tmp_path: Path) -> AsyncIterator[ResponseStore]:
     await database.close()
 
 
-async def test_what_was_stored_is_there_after_a_restart(home: Path, launcher: FakeLauncher) -> None:
+async def test_stored_responses_survive_a_restart(home: Path, launcher: FakeLauncher) -> None:
     async with running(home, launcher) as first:
         await first.client.put_response("r1", body=b'{"a": "\xc3\xa4"}', created_at=12.5, previous_id="r0")
     async with running(home, launcher) as second:
@@ -53,7 +53,7 @@ async def test_what_was_stored_is_there_after_a_restart(home: Path, launcher: Fa
     assert 0 <= response.age_seconds < SECONDS
 
 
-async def test_nobody_reads_continues_or_deletes_anothers(registry: Running) -> None:
+async def test_only_its_owner_reads_continues_or_deletes_a_response(registry: Running) -> None:
     client = registry.client
     await client.put_response("r1", owner="me")
     for owner, kind in (("you", "openai"), ("", "openai"), ("me", "lmstudio")):
@@ -71,7 +71,7 @@ async def test_a_second_write_replaces_the_first(registry: Running) -> None:
     assert (await registry.client.get_response("r1")).body == b"done"
 
 
-async def test_a_conversation_comes_whole_and_in_order(registry: Running) -> None:
+async def test_a_conversation_is_returned_whole_and_in_order(registry: Running) -> None:
     client = registry.client
     await client.put_response("a", body=b"1")
     await client.put_response("b", body=b"2", previous_id="a")
@@ -81,7 +81,7 @@ async def test_a_conversation_comes_whole_and_in_order(registry: Running) -> Non
     assert [each.id for each in await client.conversation("c2")] == ["a", "b", "c2"]
 
 
-async def test_a_conversation_that_lacks_a_response_is_not_told_in_part(registry: Running) -> None:
+async def test_a_conversation_with_a_missing_response_is_not_returned_in_part(registry: Running) -> None:
     client = registry.client
     await client.put_response("a")
     await client.put_response("b", previous_id="a")
@@ -96,7 +96,7 @@ async def test_a_conversation_that_lacks_a_response_is_not_told_in_part(registry
         await client.delete_response("a")
 
 
-async def test_responses_that_continue_one_another_in_a_circle_end_somewhere(registry: Running) -> None:
+async def test_a_cycle_of_responses_terminates(registry: Running) -> None:
     await registry.client.put_response("a", previous_id="b")
     await registry.client.put_response("b", previous_id="a")
     with pytest.raises(AtelierError):
@@ -114,7 +114,7 @@ async def test_responses_that_continue_one_another_in_a_circle_end_somewhere(reg
         ({"id": "a", "body": bytes(MOST_BYTES + 1)}, PayloadTooLarge, None),
     ],
 )
-async def test_what_cannot_be_stored_is_refused(
+async def test_an_invalid_response_is_rejected(
     registry: Running, facts: dict[str, Any], error: type[AtelierError], param: str | None
 ) -> None:
     with pytest.raises(error) as caught:
@@ -122,7 +122,7 @@ async def test_what_cannot_be_stored_is_refused(
     assert caught.value.param == param
 
 
-async def test_a_conversation_too_long_for_a_message_is_refused_unread(registry: Running) -> None:
+async def test_a_conversation_too_long_for_a_message_is_rejected_unread(registry: Running) -> None:
     await registry.client.put_response("a", body=bytes(MOST_BYTES - 10))
     await registry.client.put_response("b", body=bytes(11), previous_id="a")
     with pytest.raises(InvalidRequest, match="longer than 48 MiB"):
@@ -139,12 +139,12 @@ async def test_a_response_expires_and_is_deleted(store: ResponseStore) -> None:
         await kept.bodies("old")
     with pytest.raises(ResponseNotFound):
         await kept.responses.delete(Address("old", "me", "openai"))
-    assert await kept.has("old", "young") == [True, True]  # not told any more, but there until it is swept
+    assert await kept.has("old", "young") == [True, True]  # no longer returned, but stored until the next sweep
     await kept.responses.sweep()
     assert await kept.has("old", "young") == [False, True]
 
 
-async def test_what_is_continued_lives_as_long_as_its_continuation(store: ResponseStore) -> None:
+async def test_a_continued_response_is_kept_as_long_as_its_continuation(store: ResponseStore) -> None:
     kept = Kept(store)
     await kept.put("a", body=b"1")
     kept.now += 20 * DAY_SECONDS
@@ -157,7 +157,7 @@ async def test_what_is_continued_lives_as_long_as_its_continuation(store: Respon
     assert await kept.has("a", "b") == [False, False]
 
 
-async def test_beyond_the_limit_those_unused_for_longest_go(store: ResponseStore) -> None:
+async def test_beyond_the_limit_the_least_recently_used_are_deleted(store: ResponseStore) -> None:
     kept = Kept(store, most_bytes=100)
     await kept.put("idle", body=bytes(40))
     kept.now += DAY_SECONDS
@@ -180,7 +180,7 @@ async def test_more_than_one_batch_expires_in_one_sweep(store: ResponseStore, mo
     assert await store.sizes() == []
 
 
-async def test_the_registry_sweeps_by_itself_when_much_has_come(start: Any) -> None:
+async def test_the_registry_sweeps_after_many_writes(start: Any) -> None:
     registry: Running = await start(response_limit_mb=0.001)
     await registry.client.put_response("a", body=bytes(600))
     await registry.client.put_response("b", body=bytes(600))
@@ -193,7 +193,7 @@ async def test_the_registry_sweeps_by_itself_when_much_has_come(start: Any) -> N
     assert len((await registry.client.get_response("b")).body) == 600
 
 
-async def test_a_registry_whose_database_is_locked_says_so_and_goes_on(home: Path, registry: Running) -> None:
+async def test_a_write_to_a_locked_database_is_rejected_and_later_writes_work(home: Path, registry: Running) -> None:
     with closing(sqlite3.connect(home / "registry.db")) as connection:
         connection.execute("BEGIN IMMEDIATE")
         with pytest.raises(AtelierError, match="database"):

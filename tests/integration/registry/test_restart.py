@@ -45,7 +45,7 @@ async def test_a_killed_registrys_workers_are_adopted(home: Path, address: str) 
         await second.client.unload("named")
 
 
-async def test_an_adopted_worker_that_dies_is_launched_again(home: Path, address: str) -> None:
+async def test_an_adopted_worker_that_dies_is_relaunched(home: Path, address: str) -> None:
     async with registry_process(home, address) as first:
         before = await first.client.ensure(KEY)
         await first.end(signal.SIGKILL)
@@ -55,7 +55,9 @@ async def test_an_adopted_worker_that_dies_is_launched_again(home: Path, address
         assert (await view.until_state(KEY, pb.READY)).pid != before.pid
 
 
-async def test_what_died_with_the_registry_is_launched_again_if_it_was_loaded_by_hand(home: Path, address: str) -> None:
+async def test_a_worker_that_died_with_the_registry_is_relaunched_if_an_operator_loaded_it(
+    home: Path, address: str
+) -> None:
     async with registry_process(home, address) as first:
         by_hand = await first.client.create(KEY, "by-hand")
         on_demand = await first.client.create(KEY)
@@ -67,7 +69,7 @@ async def test_what_died_with_the_registry_is_launched_again_if_it_was_loaded_by
         assert set(view.instances) == {"by-hand"}
 
 
-async def test_what_was_loaded_on_demand_and_died_is_forgotten(home: Path, address: str) -> None:
+async def test_an_instance_loaded_on_demand_that_died_is_forgotten(home: Path, address: str) -> None:
     async with registry_process(home, address) as first:
         instance = await first.client.ensure(KEY)
         await first.end(signal.SIGKILL)
@@ -76,7 +78,7 @@ async def test_what_was_loaded_on_demand_and_died_is_forgotten(home: Path, addre
         assert not view.instances
 
 
-async def test_a_worker_that_loads_when_the_registry_is_killed_gets_ready(home: Path, address: str) -> None:
+async def test_a_worker_that_was_loading_when_the_registry_was_killed_becomes_ready(home: Path, address: str) -> None:
     async with registry_process(home, address, script='{"load_seconds": 3}') as first:
         ensure = asyncio.create_task(first.client.ensure(KEY))
         async with first.client.watch() as view:
@@ -89,7 +91,9 @@ async def test_a_worker_that_loads_when_the_registry_is_killed_gets_ready(home: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_leaves_no_process_and_no_socket(home: Path, address: str, number: signal.Signals) -> None:
+async def test_a_stopped_registry_leaves_no_process_and_no_socket(
+    home: Path, address: str, number: signal.Signals
+) -> None:
     async with registry_process(home, address) as registry:
         await registry.client.ensure(KEY)
         assert len(await asyncio.to_thread(workers_of, home)) == 1
@@ -100,7 +104,7 @@ async def test_a_stop_leaves_no_process_and_no_socket(home: Path, address: str, 
         assert not view.instances
 
 
-async def test_a_stop_during_a_load_ends_it(home: Path, address: str) -> None:
+async def test_stopping_during_a_load_ends_the_load(home: Path, address: str) -> None:
     async with registry_process(home, address, script='{"load_seconds": 60}') as registry:
         ensure = asyncio.create_task(registry.client.ensure(KEY))
         async with registry.client.watch() as view:
@@ -119,7 +123,7 @@ async def test_the_registry_ends_with_its_parent(home: Path, address: str) -> No
             assert await registry.process.wait() == 0
 
 
-async def test_a_second_registry_on_one_home_is_refused(home: Path, address: str) -> None:
+async def test_a_second_registry_on_one_home_is_rejected(home: Path, address: str) -> None:
     async with registry_process(home, address) as first:
         async with first.client.watch():
             pass
@@ -137,7 +141,7 @@ async def test_a_registry_on_a_port_needs_a_token(home: Path) -> None:
     assert "ATELIER_REGISTRY_TOKEN" in complaint.decode()
 
 
-async def test_tokens_are_readable_by_their_owner_alone(home: Path, address: str) -> None:
+async def test_only_their_owner_can_read_tokens(home: Path, address: str) -> None:
     async with registry_process(home, address) as registry:
         await registry.client.ensure(KEY)
         modes = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in _database_files(home)}
@@ -152,7 +156,7 @@ async def test_a_workers_environment_has_no_secrets(home: Path, address: str) ->
     assert not [name for name, value in environment.items() if "secret" in value]
 
 
-async def test_a_worker_stopped_by_hand_stalls_and_comes_back(home: Path, address: str) -> None:
+async def test_a_suspended_worker_stalls_and_recovers(home: Path, address: str) -> None:
     async with registry_process(home, address, stall_timeout=1.5) as registry, registry.client.watch() as view:
         instance = await registry.client.ensure(KEY)
         os.kill(instance.pid, signal.SIGSTOP)
@@ -163,7 +167,7 @@ async def test_a_worker_stopped_by_hand_stalls_and_comes_back(home: Path, addres
         assert (await view.until_state(KEY, pb.READY)).pid == instance.pid
 
 
-async def test_a_worker_that_crashes_in_its_load_is_given_up_with_the_reason(home: Path, address: str) -> None:
+async def test_a_worker_that_crashes_while_loading_fails_with_the_reason(home: Path, address: str) -> None:
     async with registry_process(home, address, script='{"crash_on_load": true}', restart_limit=1) as registry:
         with pytest.raises(Exception, match="exit code 3"):
             await registry.client.ensure(KEY)

@@ -49,7 +49,7 @@ def waiting() -> list[psutil.Process]:
 
 
 async def spare_of(launcher: LocalLauncher) -> psutil.Process:
-    """The process that waits, once it has imported what it can and sleeps."""
+    """The standby process, once it has finished its imports and sleeps."""
     launcher.prepare()
     async with asyncio.timeout(SECONDS):
         while not waiting() or not _loaded(waiting()[0], "llguidance"):  # noqa: ASYNC110 - no event tells
@@ -77,9 +77,9 @@ async def end(worker: LocalWorker) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into processes by /proc")
-async def test_a_launch_takes_the_process_that_waits(launcher: LocalLauncher) -> None:
+async def test_a_launch_uses_the_standby_process(launcher: LocalLauncher) -> None:
     spare = await spare_of(launcher)
-    assert not _loaded(spare, "libllama")  # it reads the environment that pins it to its devices
+    assert not _loaded(spare, "libllama")  # it applies the environment that pins it to its devices
     core = min(os.sched_getaffinity(0))
     spec = spec_for(launcher, [core])
     worker = await launcher.launch(spec, {"CUDA_VISIBLE_DEVICES": "-1"})
@@ -90,7 +90,7 @@ async def test_a_launch_takes_the_process_that_waits(launcher: LocalLauncher) ->
     await end(worker)
 
 
-async def test_without_one_that_waits_a_launch_starts_its_own(launcher: LocalLauncher) -> None:
+async def test_without_a_standby_process_a_launch_starts_one(launcher: LocalLauncher) -> None:
     spec = spec_for(launcher, [])
     worker = await launcher.launch(spec, {})
     await ready(spec)
@@ -98,7 +98,7 @@ async def test_without_one_that_waits_a_launch_starts_its_own(launcher: LocalLau
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into processes by /proc")
-async def test_one_that_died_waiting_is_replaced(launcher: LocalLauncher) -> None:
+async def test_a_standby_process_that_died_is_replaced(launcher: LocalLauncher) -> None:
     spare = await spare_of(launcher)
     spare.kill()
     async with asyncio.timeout(SECONDS):
@@ -112,13 +112,13 @@ async def test_one_that_died_waiting_is_replaced(launcher: LocalLauncher) -> Non
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into processes by /proc")
-async def test_nothing_waits_after_the_end(launcher: LocalLauncher) -> None:
+async def test_no_standby_process_remains_after_the_end(launcher: LocalLauncher) -> None:
     spare = await spare_of(launcher)
     await launcher.close()
     assert not spare.is_running()
 
 
-def test_one_whose_registry_died_ends(tmp_path: Path) -> None:
+def test_a_standby_process_ends_when_its_registry_dies(tmp_path: Path) -> None:
     script = f"""
 import os
 from registry.instances.standby_worker import StandbyWorker
@@ -133,14 +133,14 @@ os.kill(os.getpid(), 9)
     assert not psutil.pid_exists(pid)
 
 
-def test_a_worker_imports_nothing_heavy_before_it_knows_what_for() -> None:
+def test_a_worker_imports_nothing_heavy_before_its_launch() -> None:
     heavy = ["grpc", "jinja2", "llama_cpp", "llguidance", "numpy", "pydantic", "rich", "structlog"]
     script = f"import sys, worker.__main__; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
 
 
-def test_waiting_imports_all_but_llama_cpp() -> None:
+def test_a_standby_process_imports_everything_but_llama_cpp() -> None:
     script = (
         "import importlib, sys\n"
         "from worker.__main__ import AHEAD\n"
@@ -156,7 +156,7 @@ def test_waiting_imports_all_but_llama_cpp() -> None:
     assert not {"grpc", "jinja2", "numpy", "pydantic", "structlog"} & set(late)
 
 
-def test_a_spare_takes_no_order_twice(tmp_path: Path) -> None:
+def test_a_standby_process_accepts_only_one_launch(tmp_path: Path) -> None:
     spare = StandbyWorker(tmp_path, os.environ)
     spare.dismiss()
     with pytest.raises(OSError, match="ended"):

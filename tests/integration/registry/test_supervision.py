@@ -1,4 +1,4 @@
-"""Workers that crash, fall silent, or never get ready."""
+"""Workers that crash, become silent, or never become ready."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from tests.integration.registry.conftest import KEY, Running
 from tests.support.registry_launcher import FakeLauncher
 
 
-async def test_a_crashed_worker_is_launched_again(registry: Running, launcher: FakeLauncher) -> None:
+async def test_a_crashed_worker_is_relaunched(registry: Running, launcher: FakeLauncher) -> None:
     await registry.client.ensure(KEY)
     async with registry.client.watch() as view:
         await launcher.workers[0].crash(-9)
@@ -22,7 +22,7 @@ async def test_a_crashed_worker_is_launched_again(registry: Running, launcher: F
         assert instance.restarts == 1
         assert not instance.HasField("error")
         assert view.states_of(KEY) == ["RESTARTING", "STARTING", "READY"]
-        # What it had on a device is free meanwhile, and kept for it: nothing of it is there.
+        # Its memory on a device is free meanwhile, and reserved for it.
         assert view.changes[0].instance.load_progress == 0
     assert launcher.workers[1].spec.token == instance.token != launcher.workers[0].spec.token
 
@@ -50,7 +50,7 @@ async def test_a_crash_loop_ends_as_failed_with_the_reason(start: Any, launcher:
         assert "exit code 3" in view.instances[KEY].error.message
 
 
-async def test_a_silent_worker_is_passed_over_until_it_speaks(start: Any, launcher: FakeLauncher) -> None:
+async def test_a_silent_worker_is_skipped_until_it_reports(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(stall_timeout=0.4)
     await registry.client.ensure(KEY)
     async with registry.client.watch() as view:
@@ -65,7 +65,7 @@ async def test_a_silent_worker_is_passed_over_until_it_speaks(start: Any, launch
     assert len(launcher.workers) == 1
 
 
-async def test_a_worker_that_is_busy_without_a_step_stalls(start: Any, launcher: FakeLauncher) -> None:
+async def test_a_busy_worker_without_steps_stalls(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(stall_timeout=0.4)
     await registry.client.ensure(KEY)
     async with registry.client.watch() as view:
@@ -75,7 +75,7 @@ async def test_a_worker_that_is_busy_without_a_step_stalls(start: Any, launcher:
         await view.until_state(KEY, pb.READY)
 
 
-async def test_a_load_that_takes_too_long_is_ended(start: Any, launcher: FakeLauncher) -> None:
+async def test_a_load_that_takes_too_long_is_killed(start: Any, launcher: FakeLauncher) -> None:
     launcher.ready_at_once = False
     registry: Running = await start(load_timeout=0.3)
     with pytest.raises(LoadFailed, match=r"not loaded within 0\.3 s"):
@@ -83,7 +83,7 @@ async def test_a_load_that_takes_too_long_is_ended(start: Any, launcher: FakeLau
     assert [number.name for number in launcher.workers[0].signals] == ["SIGTERM"]
 
 
-async def test_progress_is_published_while_it_loads(registry: Running, launcher: FakeLauncher) -> None:
+async def test_load_progress_is_published(registry: Running, launcher: FakeLauncher) -> None:
     launcher.ready_at_once = False
     ensure = asyncio.create_task(registry.client.ensure(KEY))
     worker = await launcher.next_worker()
@@ -95,7 +95,7 @@ async def test_progress_is_published_while_it_loads(registry: Running, launcher:
         await ensure
 
 
-async def test_counts_are_published_seldom_but_the_last_one_is(registry: Running, launcher: FakeLauncher) -> None:
+async def test_counts_are_published_rarely_and_the_last_one_always(registry: Running, launcher: FakeLauncher) -> None:
     await registry.client.ensure(KEY)
     async with registry.client.watch() as view:
         for number in range(1, 30):
@@ -105,12 +105,12 @@ async def test_counts_are_published_seldom_but_the_last_one_is(registry: Running
         assert len(view.changes) <= 4
 
 
-async def test_a_worker_that_someone_else_ends_is_launched_again(start: Any, launcher: FakeLauncher) -> None:
+async def test_a_worker_ended_by_another_process_is_relaunched(start: Any, launcher: FakeLauncher) -> None:
     registry: Running = await start(load_timeout=0.3, stall_timeout=0.4)
     await registry.client.ensure(KEY)
     async with registry.client.watch() as view:
         launcher.workers[0].fall_silent()
-        await view.until_state(KEY, pb.STALLED)  # now the time for loading is over, and must not count
+        await view.until_state(KEY, pb.STALLED)  # the load timeout has passed now, and must not apply
         launcher.workers[0].fall_silent(False)
         launcher.workers[0].say(state=pb2.WORKER_DRAINING)
         await view.until_state(KEY, pb.RESTARTING)

@@ -1,4 +1,4 @@
-"""The real NVML client in a process of its own, on a library that is compiled for the test."""
+"""The real NVML client in a separate process, with a library that is compiled for the test."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from tests.support.fake_gpus import broken_nvml, fake_nvml
 
 WAIT_SECONDS = 60
-LIB_RM_VERSION_MISMATCH = 18  # after an update of the driver, until the machine is started anew
+LIB_RM_VERSION_MISMATCH = 18  # after an update of the driver, until the machine is restarted
 ASK = """
 import dataclasses, json
 from worker.nvml import gpu_readings
@@ -51,7 +51,7 @@ def test_a_gpu_is_reported_in_full(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_gpu_does_not_report_is_missing_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_unsupported_readings_of_a_gpu_are_missing_and_the_rest_is_reported(tmp_path: Path) -> None:
     partial = ask(fake_nvml(tmp_path))["0000:c2:00.0"]
     assert {name: value for name, value in partial.items() if value is not None} == {
         "uuid": "GPU-2",
@@ -73,7 +73,7 @@ def test_a_library_that_cannot_be_loaded_gives_no_readings(tmp_path: Path) -> No
     assert ask(broken_nvml(tmp_path)) == {}
 
 
-def test_a_driver_that_hangs_is_left_to_itself(tmp_path: Path) -> None:
+def test_a_driver_that_hangs_is_abandoned(tmp_path: Path) -> None:
     assert ask(fake_nvml(tmp_path, HANGS_AT=0), IMPATIENTLY) == {}
 
 

@@ -19,21 +19,21 @@ except LoadFailed as error:
 """
 
 
-def said_of(address: str) -> str:
+def output_for(address: str) -> str:
     environment = {**os.environ, "ATELIER_RPC_SERVERS": address}
     return subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True, timeout=60, check=True
     ).stdout
 
 
-def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up() -> None:
+def test_a_server_that_accepts_a_connection_without_answering_times_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert "serves one instance at a time" in said_of(f"127.0.0.1:{silent.getsockname()[1]}")
+        assert "serves one instance at a time" in output_for(f"127.0.0.1:{silent.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
-def test_a_server_that_is_not_there_is_said(address: str) -> None:
-    assert f"The RPC server {address} does not answer" in said_of(address)
+def test_an_unreachable_server_is_reported(address: str) -> None:
+    assert f"The RPC server {address} does not answer" in output_for(address)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads which libraries a process has in /proc")

@@ -71,7 +71,7 @@ async def test_a_call_is_accepted_then_answered_then_finished(start: Start) -> N
     assert ends[0].finished.statistics.predicted_tokens == 3
 
 
-async def test_the_events_of_all_calls_of_a_step_come_in_one_message(start: Start) -> None:
+async def test_all_events_of_a_step_are_sent_in_one_message(start: Start) -> None:
     server, client = await start(hold=True)
     await server.wait_ready()
     for call in range(4):
@@ -93,7 +93,7 @@ async def test_choices_are_distinguished(start: Start) -> None:
     assert sorted(end.choice for end in ends) == [0, 1, 2]
 
 
-async def test_more_calls_than_sequences_wait_their_turn(start: Start) -> None:
+async def test_calls_beyond_the_number_of_sequences_are_queued(start: Start) -> None:
     server, client = await start(Load(parallel=2))
     await server.wait_ready()
     for call in range(10):
@@ -116,7 +116,7 @@ async def test_a_call_with_a_lower_priority_starts_first(start: Start) -> None:
     assert ends == [2, 1, 0]
 
 
-async def test_a_priority_out_of_bounds_is_refused(start: Start) -> None:
+async def test_a_priority_out_of_bounds_is_rejected(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     await client.submit(1, "a", priority=-11)
@@ -126,7 +126,7 @@ async def test_a_priority_out_of_bounds_is_refused(start: Start) -> None:
 ENDLESS = {"text": "word " * 100_000, "step_seconds": 0.001}
 
 
-async def test_a_call_out_of_time_fails_in_the_middle_of_its_answer(start: Start) -> None:
+async def test_a_call_past_its_deadline_fails_in_the_middle_of_its_answer(start: Start) -> None:
     server, client = await start(**ENDLESS)
     await server.wait_ready()
     await client.submit(1, "a", timeout_seconds=1)
@@ -139,7 +139,7 @@ async def test_a_call_out_of_time_fails_in_the_middle_of_its_answer(start: Start
 @pytest.mark.parametrize(
     ("limit", "code"), [("timeout_seconds", "timeout"), ("queue_timeout_seconds", "queue_timeout")]
 )
-async def test_a_call_out_of_time_fails_while_it_waits_for_its_turn(start: Start, limit: str, code: str) -> None:
+async def test_a_queued_call_past_its_deadline_fails(start: Start, limit: str, code: str) -> None:
     server, client = await start(Load(parallel=1), **ENDLESS)
     await server.wait_ready()
     await client.submit(1, "a")
@@ -163,7 +163,7 @@ async def test_a_cancelled_call_frees_its_sequence(start: Start) -> None:
     assert server.engine.figures().queued == 0
 
 
-async def test_a_gateway_that_is_gone_frees_its_sequences(start: Start) -> None:
+async def test_a_disconnected_gateway_frees_its_sequences(start: Start) -> None:
     server, client = await start(Load(parallel=1), hold=True)
     await server.wait_ready()
     async with WorkerClient(client._spec) as gone:
@@ -175,7 +175,7 @@ async def test_a_gateway_that_is_gone_frees_its_sequences(start: Start) -> None:
     assert texts == ["answered"]
 
 
-async def test_a_call_for_another_instance_is_refused(start: Start) -> None:
+async def test_a_call_for_another_instance_is_rejected(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     await client.submit(1, "hi", instance_id="c/d")
@@ -183,7 +183,7 @@ async def test_a_call_for_another_instance_is_refused(start: Start) -> None:
     assert event.failed.error.code == InstanceNotFound.code
 
 
-async def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(start: Start) -> None:
+async def test_a_prompt_beyond_the_context_is_rejected_and_the_next_call_works(start: Start) -> None:
     server, client = await start(Load(context_length=128))
     await server.wait_ready()
     await client.submit(1, "word " * 200)
@@ -192,7 +192,7 @@ async def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(st
     assert (await client.finish(2))[0] == ["short"]
 
 
-async def test_a_call_number_in_use_is_refused_without_harm_to_the_first(start: Start) -> None:
+async def test_a_call_number_in_use_is_rejected_without_affecting_the_first(start: Start) -> None:
     server, client = await start(hold=True)
     await server.wait_ready()
     await client.submit(1, "first")
@@ -203,7 +203,7 @@ async def test_a_call_number_in_use_is_refused_without_harm_to_the_first(start: 
     assert (await client.finish(1))[0] == ["first"]
 
 
-async def test_a_call_without_the_launchs_token_is_refused(start: Start) -> None:
+async def test_a_call_without_the_launchs_token_is_rejected(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     stranger = WorkerClient(client._spec, token="guess")
@@ -236,13 +236,13 @@ async def test_the_status_stream_reports_loading_then_ready(start: Start) -> Non
         pass
 
 
-async def test_a_worker_without_a_registry_and_without_work_ends_itself(start: Start) -> None:
+async def test_an_idle_worker_without_a_registry_exits(start: Start) -> None:
     server, _ = await start(grace=0.05)
     await server.wait_ready()
     await bounded(server.run(asyncio.Event()))
 
 
-async def test_a_worker_without_a_registry_stays_while_it_works(start: Start) -> None:
+async def test_a_busy_worker_without_a_registry_keeps_running(start: Start) -> None:
     server, client = await start(grace=0.05, hold=True)
     await server.wait_ready()
     await client.submit(1, "one two")
@@ -255,7 +255,7 @@ async def test_a_worker_without_a_registry_stays_while_it_works(start: Start) ->
     await bounded(run)
 
 
-async def test_a_call_that_is_not_understood_leaves_the_stream_to_the_others(start: Start) -> None:
+async def test_an_invalid_call_does_not_affect_others_on_the_stream(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     await client.submit(1, chat=pb.Chat(messages_json=b"{"))
@@ -288,7 +288,7 @@ async def test_a_running_call_finishes_before_the_worker_stops(start: Start) -> 
     await bounded(stopping)
 
 
-async def test_a_call_that_outlasts_the_grace_period_fails_rather_than_ends(start: Start) -> None:
+async def test_a_call_that_outlasts_the_grace_period_fails(start: Start) -> None:
     server, client = await start(hold=True)
     await server.wait_ready()
     await client.submit(1, "one two")
@@ -306,7 +306,7 @@ async def test_shutdown_ends_the_workers_run(start: Start) -> None:
     await bounded(run)
 
 
-async def test_describe_returns_what_was_loaded(start: Start) -> None:
+async def test_describe_returns_the_loaded_model(start: Start) -> None:
     server, client = await start(Load(context_length=2048, parallel=3))
     await server.wait_ready()
     reply = await client.stub.Describe(pb.DescribeRequest(instance_id="a/b"), metadata=client.metadata)
@@ -336,7 +336,7 @@ async def test_calls_in_progress_are_listed_without_their_text(start: Start) -> 
     assert b"secret" not in reply.SerializeToString()
 
 
-async def test_a_worker_that_loads_has_nothing_in_work(start: Start) -> None:
+async def test_a_loading_worker_has_no_calls_in_progress(start: Start) -> None:
     _, client = await start(load_hold=True)
     request = pb.ListSequencesRequest(instance_id="a/b")
     reply = await bounded(client.stub.ListSequences(request, metadata=client.metadata))
@@ -352,7 +352,7 @@ async def test_tokenize_gives_ids_with_their_bytes(start: Start) -> None:
         assert b"".join(reply.pieces).decode() == f"{begin}héllo wörld"
 
 
-async def test_tokens_are_written_and_chats_rendered(start: Start) -> None:
+async def test_tokens_are_detokenized_and_chats_rendered(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     tokens = pb.DetokenizeRequest(instance_id="a/b", tokens=pb.Tokens(ids=[5, 6]))
@@ -365,7 +365,7 @@ async def test_tokens_are_written_and_chats_rendered(start: Start) -> None:
 
 
 @pytest.mark.parametrize("method", ["Detokenize", "ApplyTemplate"])
-async def test_tokens_and_chats_meant_for_another_instance_are_refused(start: Start, method: str) -> None:
+async def test_tokens_and_chats_for_another_instance_are_rejected(start: Start, method: str) -> None:
     server, client = await start()
     await server.wait_ready()
     request = getattr(pb, f"{method}Request")(instance_id="a/b:2")
@@ -374,7 +374,7 @@ async def test_tokens_and_chats_meant_for_another_instance_are_refused(start: St
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_inputs_are_embedded_with_as_many_dimensions_as_wanted(start: Start) -> None:
+async def test_inputs_are_embedded_with_the_requested_dimensions(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     request = pb.EmbedRequest(instance_id="a/b", texts=["one", "two"], dimensions=2)
@@ -383,7 +383,7 @@ async def test_inputs_are_embedded_with_as_many_dimensions_as_wanted(start: Star
     assert reply.prompt_tokens == 2
 
 
-async def test_documents_are_ranked_in_their_order(start: Start) -> None:
+async def test_rankings_are_returned_in_document_order(start: Start) -> None:
     server, client = await start()
     await server.wait_ready()
     request = pb.RerankRequest(instance_id="a/b", query="blue sea", documents=["bread", "blue sea", "blue sky"])
