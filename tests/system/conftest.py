@@ -1,4 +1,4 @@
-"""The real model, fetched once a machine; a worker that runs it, and a server."""
+"""The real model, downloaded once per machine; a worker that runs it, and a server."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,14 +22,14 @@ def starter_model() -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, starter_model: Path) -> Path:
-    """A home of its own that has the starter model."""
+    """A separate home with the starter model."""
     put_starter(tmp_path / "home", starter_model)
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Iterator[Server]:
-    """One server for the tests of a module; they leave it as they found it."""
+    """One server for the tests of a module, which must restore its state."""
     home = tmp_path_factory.mktemp("server") / "home"
     put_starter(home, starter_model)
     with serving(home) as running:

@@ -1,4 +1,4 @@
-"""Adapters through the whole server: put into the home, loaded by the command, chosen by requests."""
+"""Adapters in the whole server: copied into the home, loaded by the command, selected by requests."""
 
 import json
 from pathlib import Path

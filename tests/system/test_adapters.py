@@ -1,4 +1,4 @@
-"""LoRA adapters on the real model: what they change, and what they leave alone."""
+"""LoRA adapters on the real model: what they change, and what they do not."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ CLERK = [{"name": "clerk", "scale": 1.0}]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def spec(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LaunchSpec]:
-    """A worker whose requests have half of the poet and nothing of the clerk, unless they say otherwise."""
+    """A worker with the poet at scale 0.5 and the clerk at 0 by default."""
     directory = tmp_path_factory.mktemp("adapted")
     adapters = [
         Adapter("poet", str(write_lora(directory / "poet.gguf", starter_model, seed=1)), 0.5),
@@ -56,7 +56,7 @@ async def test_a_scale_changes_the_text_and_zero_is_the_model_alone(
         assert await answer(other, 1) == base
 
 
-async def test_odds_at_scale_zero_are_those_of_the_model_alone_to_the_bit(
+async def test_log_probabilities_at_scale_zero_are_exactly_those_of_the_model_alone(
     client: WorkerClient, starter_model: Path, tmp_path: Path
 ) -> None:
     async with worker_process(tmp_path, starter_model, LOAD) as bare, WorkerClient(bare) as other:
@@ -72,7 +72,7 @@ async def logprobs(client: WorkerClient, lora: Any) -> list[float]:
     return found
 
 
-async def test_requests_with_different_scales_side_by_side_give_what_each_gives_alone(client: WorkerClient) -> None:
+async def test_concurrent_requests_with_different_scales_give_the_same_as_alone(client: WorkerClient) -> None:
     kinds = [BASE, HALF, FULL, CLERK]
     alone = [await answer(client, i, each, OTHER) for i, each in enumerate(kinds)]
     await client.submit(50, OTHER, sampling={"ignore_eos": True, "max_tokens": 300}, lora=BASE)
@@ -85,7 +85,7 @@ async def test_requests_with_different_scales_side_by_side_give_what_each_gives_
     assert together == [alone[1:]] * 2
 
 
-async def test_a_prompt_is_taken_from_the_cache_of_its_own_adapters_alone(client: WorkerClient) -> None:
+async def test_a_cached_prompt_is_reused_only_with_the_same_adapters(client: WorkerClient) -> None:
     text = "The same long beginning, again and again, for the cache to know. " * 8
     kinds = [BASE, FULL, CLERK, FULL, BASE, CLERK]
     cached = [await cached_tokens(client, call, lora, text) for call, lora in enumerate(kinds)]
@@ -105,17 +105,17 @@ async def test_choices_of_a_request_share_its_prompt_and_its_adapters(client: Wo
     assert texts == [await answer(client, 2, FULL, max_tokens=1)] * 3
 
 
-@pytest.mark.parametrize(("wish", "param"), [({"id": 2}, "lora[0].id"), ({"name": "baker"}, "lora[0].name")])
-async def test_an_unknown_adapter_is_refused_with_those_that_there_are(
-    client: WorkerClient, wish: dict[str, Any], param: str
+@pytest.mark.parametrize(("adapter", "param"), [({"id": 2}, "lora[0].id"), ({"name": "baker"}, "lora[0].name")])
+async def test_an_unknown_adapter_is_rejected_with_the_known_ones(
+    client: WorkerClient, adapter: dict[str, Any], param: str
 ) -> None:
-    await client.submit(1, "hi", lora=[{**wish, "scale": 1.0}])
+    await client.submit(1, "hi", lora=[{**adapter, "scale": 1.0}])
     error = (await client.next(1)).failed.error
     assert (error.code, error.param) == ("invalid_value", param)
     assert '0 "poet", 1 "clerk"' in error.message
 
 
-async def test_an_adapter_for_another_shape_of_model_fails_the_load_and_says_why(
+async def test_an_adapter_for_another_model_shape_fails_the_load_with_the_reason(
     starter_model: Path, tmp_path: Path
 ) -> None:
     stranger = Adapter("stranger", str(write_lora(tmp_path / "stranger.gguf", starter_model, width=64)), 1.0)

@@ -22,14 +22,14 @@ def client(server: Server) -> Iterator[anthropic.Anthropic]:
 def test_counted_tokens_are_those_that_a_message_uses(client: anthropic.Anthropic) -> None:
     prompt: Any = {"model": MODEL, "messages": CAPITAL, "system": "You answer in one word."}
     counted = client.messages.count_tokens(**prompt).input_tokens
-    for _ in range(2):  # the second time out of the cache, for the most part
+    for _ in range(2):  # the second time mostly from the cache
         usage = client.messages.create(**prompt, max_tokens=4).usage
         assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == counted
     assert usage.cache_read_input_tokens
     assert counted > client.messages.count_tokens(model=MODEL, messages=CAPITAL, system="Be kind.").input_tokens
 
 
-def test_a_stream_says_what_a_whole_message_says(client: anthropic.Anthropic) -> None:
+def test_a_stream_equals_a_message_that_is_not_streamed(client: anthropic.Anthropic) -> None:
     wanted: Any = {"model": KEY, "messages": CAPITAL, "max_tokens": 24, "extra_body": {"temperature": 0}}
     whole = client.messages.create(**wanted)
     with client.messages.stream(**wanted) as stream:
@@ -49,7 +49,7 @@ def test_a_stop_sequence_ends_a_message_and_is_named(client: anthropic.Anthropic
     assert "Paris" not in str(message.content)
 
 
-def test_more_tokens_may_be_allowed_than_there_is_room_for(client: anthropic.Anthropic) -> None:
+def test_max_tokens_may_exceed_the_context(client: anthropic.Anthropic) -> None:
     extra = {"temperature": 0}
     message = client.messages.create(
         model=MODEL, messages=CAPITAL, max_tokens=100_000, stop_sequences=["Paris"], extra_body=extra, timeout=60

@@ -1,4 +1,4 @@
-"""The second tier of the prefix cache with the real model: more prompts than slots, and a worker started again."""
+"""The second tier of the prefix cache with the real model: more prompts than slots, and a restarted worker."""
 
 from pathlib import Path
 
@@ -35,9 +35,7 @@ async def answer(client: WorkerClient, call: int, text: str) -> Answer:
     return texts[0], statistics.cached_tokens
 
 
-async def test_prompts_that_lost_their_slots_come_back_from_ram_with_the_same_text(
-    tmp_path: Path, starter_model: Path
-) -> None:
+async def test_evicted_prompts_are_restored_from_ram_with_the_same_text(tmp_path: Path, starter_model: Path) -> None:
     longer = [prompt + GOES_ON for prompt in PROMPTS]
     cold = [await answers(tmp_path, starter_model, [prompt]) for prompt in longer[:2]]
     first, again, more = _parts(await answers(tmp_path, starter_model, [*PROMPTS, *PROMPTS, *longer], cache_ram=64), 3)
@@ -46,7 +44,7 @@ async def test_prompts_that_lost_their_slots_come_back_from_ram_with_the_same_te
     assert all(cached > 100 for _, cached in (*again, *more))
 
 
-async def test_prompts_come_back_from_the_disk_after_a_restart_with_the_same_text(
+async def test_prompts_are_restored_from_disk_after_a_restart_with_the_same_text(
     tmp_path: Path, starter_model: Path
 ) -> None:
     first = await answers(tmp_path, starter_model, PROMPTS, cache_disk=64)

@@ -46,7 +46,7 @@ async def complete(client: WorkerClient, **fields: Any) -> tuple[str, pb.Event]:
         ({"lark": SUM}, r"[1-9]\d? \+ [1-9]\d? \+ [1-9]\d?\."),
     ],
 )
-async def test_a_text_has_the_form_that_was_asked_for(
+async def test_a_text_has_the_requested_form(
     client: WorkerClient, constraint: dict[str, Any], form: str, temperature: float
 ) -> None:
     text, end = await complete(client, **constraint, sampling={"temperature": temperature})
@@ -54,7 +54,7 @@ async def test_a_text_has_the_form_that_was_asked_for(
     assert re.fullmatch(form, text), text
 
 
-async def test_a_grammar_nests(client: WorkerClient) -> None:
+async def test_a_grammar_may_be_recursive(client: WorkerClient) -> None:
     for seed in range(5):
         text, end = await complete(client, gbnf=NESTED, sampling={"temperature": 1.5, "seed": seed})
         if end.finished.reason == pb.EOS_FOUND:
@@ -76,7 +76,7 @@ async def test_a_grammar_nests(client: WorkerClient) -> None:
         {"top_k": 0, "top_p": 1.0, "min_p": 0.0},
     ],
 )
-async def test_every_sampler_keeps_to_a_schema(client: WorkerClient, sampling: dict[str, Any]) -> None:
+async def test_every_sampler_follows_a_schema(client: WorkerClient, sampling: dict[str, Any]) -> None:
     schema = {
         "type": "object",
         "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "maximum": 99}},
@@ -88,7 +88,7 @@ async def test_every_sampler_keeps_to_a_schema(client: WorkerClient, sampling: d
     jsonschema.validate(json.loads(text), schema)
 
 
-async def test_what_is_not_enforced_is_named(client: WorkerClient) -> None:
+async def test_unenforced_keywords_are_named(client: WorkerClient) -> None:
     schema = json.dumps({"type": "array", "items": {"type": "integer"}, "maxItems": 3, "uniqueItems": True})
     await client.submit(1, "Numbers.", json_schema=schema, sampling={"max_tokens": 60})
     assert list((await client.next(1)).accepted.unenforced) == ["uniqueItems"]
@@ -96,14 +96,14 @@ async def test_what_is_not_enforced_is_named(client: WorkerClient) -> None:
     assert len(json.loads(texts[0])) <= 3
 
 
-async def test_strict_refuses_what_is_not_enforced(client: WorkerClient) -> None:
+async def test_strict_rejects_unenforced_keywords(client: WorkerClient) -> None:
     await client.submit(1, "Numbers.", json_schema='{"type": "array", "uniqueItems": true}', strict=True)
     error = (await client.next(1)).failed.error
     assert (error.code, error.param) == ("invalid_json_schema", "response_format")
     assert "uniqueItems" in error.message
 
 
-async def test_strict_takes_a_union_of_models(client: WorkerClient) -> None:
+async def test_strict_accepts_a_union_of_models(client: WorkerClient) -> None:
     def member(kind: str) -> dict[str, Any]:
         properties = {"kind": {"const": kind, "type": "string"}}
         return {"type": "object", "properties": properties, "required": ["kind"], "additionalProperties": False}
@@ -151,7 +151,7 @@ PROPERTIES = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i
         ({"lark": rules(3000)}, "grammar"),
     ],
 )
-async def test_a_hostile_constraint_is_refused_in_time_and_the_next_call_works(
+async def test_a_hostile_constraint_is_rejected_in_time_and_the_next_call_works(
     client: WorkerClient, constraint: dict[str, str], param: str
 ) -> None:
     begun = time.monotonic()

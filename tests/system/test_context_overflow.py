@@ -1,4 +1,4 @@
-"""Prompts that are longer than the context, with the real model: one worker process, driven over its own wire."""
+"""Prompts that are longer than the context, with the real model: one worker process, driven over gRPC."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ def chat(messages: list[dict[str, str]]) -> pb.Chat:
     return pb.Chat(messages_json=json.dumps(messages).encode())
 
 
-async def test_a_chat_beyond_the_context_is_refused_where_nothing_else_is_said(client: WorkerClient) -> None:
+async def test_a_chat_beyond_the_context_is_rejected_by_default(client: WorkerClient) -> None:
     await client.submit(1, chat=chat(MESSAGES), sampling={"max_tokens": MAX_TOKENS})
     assert (await client.next(1)).failed.error.code == "context_length_exceeded"
 
@@ -75,7 +75,7 @@ async def test_one_long_message_loses_its_middle(client: WorkerClient) -> None:
     assert (await client.next(2)).failed.error.code == "context_length_exceeded"
 
 
-async def test_a_text_keeps_its_end_and_an_answer_without_a_limit_has_room(
+async def test_a_text_keeps_its_end_and_leaves_room_for_an_unlimited_answer(
     client: WorkerClient, spec: LaunchSpec
 ) -> None:
     text = f"{STORY * 8} The capital of France is"

@@ -1,4 +1,4 @@
-"""Two real models at work at once: on cores of their own, and with the text that each writes alone."""
+"""Two real models running at once: on separate cores, and with the text that each writes alone."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ def story(server: Server, instance: str) -> str:
     return str(reply["choices"][0]["message"]["content"])
 
 
-def test_models_at_work_have_cores_of_their_own_and_write_what_they_write_alone(server: Server) -> None:
+def test_busy_models_have_separate_cores_and_write_the_same_as_alone(server: Server) -> None:
     for name in NAMES:
         assert server.atelier("load", KEY, "--identifier", name, "-c", "1024", "--parallel", "1").returncode == 0
     pids = [each["pid"] for each in server.instances()]

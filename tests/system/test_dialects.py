@@ -1,4 +1,4 @@
-"""The same request in every dialect, whole and streamed, with the real model: one answer, told in eight ways."""
+"""The same request in every dialect, whole and streamed, with the real model: one answer in eight formats."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ WIDTH = 576  # of SmolLM2-135M's embeddings
 
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Iterator[Server]:
-    """A server whose model has a projector beside it, of random weights: its words are nonsense, but the image's."""
+    """A server whose model has a projector with random weights: its text is nonsense, but depends on the image."""
     home = tmp_path_factory.mktemp("seeing") / "home"
     put_starter(home, starter_model)
     write_tiny_projector(home / FOLDER / "mmproj-F16.gguf", WIDTH)
@@ -42,8 +42,8 @@ def seeing(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Ite
 @dataclass(frozen=True, slots=True)
 class Answer:
     text: str
-    reason: str | None  # why it ended, in the dialect's words
-    tokens: tuple[int, int] | None  # of the prompt and of the answer, where the dialect tells
+    reason: str | None  # the stop reason, in the dialect's terms
+    tokens: tuple[int, int] | None  # of the prompt and of the answer, where the dialect reports them
     reasoning: str = ""
 
 
@@ -53,7 +53,7 @@ class Dialect:
     body: Json
     whole: Callable[[Json], Answer]
     streamed: Callable[[list[Json]], Answer]
-    with_usage: Json  # what a stream is asked for besides
+    with_usage: Json  # further fields of a streamed request
 
 
 def openai_usage(reply: Json) -> tuple[int, int]:
@@ -217,7 +217,7 @@ def asked(server: Server, dialect: Dialect) -> Answer:
     return dialect.whole(reply.json())
 
 
-def heard(server: Server, dialect: Dialect) -> Answer:
+def streamed_answer(server: Server, dialect: Dialect) -> Answer:
     body = {**dialect.body, **dialect.with_usage, "stream": True}
     with httpx.stream("POST", f"{server.url}{dialect.path}", json=body, timeout=60) as reply:
         assert reply.status_code == 200
@@ -229,7 +229,7 @@ def heard(server: Server, dialect: Dialect) -> Answer:
 def test_a_stream_and_a_whole_answer_agree(seeing: Server, name: str) -> None:
     whole = asked(seeing, DIALECTS[name])
     assert whole.text
-    assert heard(seeing, DIALECTS[name]) == whole
+    assert streamed_answer(seeing, DIALECTS[name]) == whole
 
 
 def test_several_choices_agree(seeing: Server) -> None:
@@ -246,8 +246,8 @@ def test_several_choices_agree(seeing: Server) -> None:
     assert len(set(texts)) > 1
 
 
-def test_every_dialect_says_the_same(seeing: Server) -> None:
-    """Of the same chat with the same settings and the same seed."""
+def test_every_dialect_gives_the_same_answer(seeing: Server) -> None:
+    """For the same chat with the same settings and the same seed."""
     sampled = {asked(seeing, DIALECTS[name]).text for name in ("chat", "responses", "ollama-chat", "v0-chat")}
     greedy = {asked(seeing, DIALECTS[name]).text for name in ("messages", "v1-chat")}
     assert len(sampled) == 1
@@ -262,7 +262,7 @@ SHOTS = "".join(
     for country, capital in (("Norway", "Oslo"), ("Italy", "Rome"), ("Poland", "Warsaw"))
 )
 TURN = "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-THINKING = {  # the model has not learnt to think: its template shows it how, and begins the thought
+THINKING = {  # the model was not trained to reason: its template shows how, and opens the reasoning
     "chat_template": f"{SHOTS}{{% for message in messages %}}{TURN}{{% endfor %}}<|im_start|>assistant\n<think>",
     "reasoning_start": "<think>",
     "reasoning_end": "</think>",
@@ -290,15 +290,15 @@ def thinking(seeing: Server) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("name", PUZZLES)
-def test_a_stream_and_a_whole_answer_agree_on_what_was_thought(thinking: Server, name: str) -> None:
+def test_a_stream_and_a_whole_answer_have_the_same_reasoning(thinking: Server, name: str) -> None:
     dialect = replace(DIALECTS[name], body={**DIALECTS[name].body, **PUZZLES[name]})
     whole = asked(thinking, dialect)
     assert (whole.reasoning, whole.text) == (THOUGHT.format("France"), "Paris")
-    assert heard(thinking, dialect) == whole
+    assert streamed_answer(thinking, dialect) == whole
 
 
 def png(red: int) -> str:
-    """An image in base64, of one colour but for a corner."""
+    """An image in base64, of one colour except for a corner."""
     image = Image.new("RGB", (32, 24), (red, 80, 160))
     image.putpixel((0, 0), (0, 0, 0))
     return base64.b64encode(encoded(image)).decode()
@@ -368,7 +368,7 @@ def test_a_model_sees_an_image(seeing: Server, ask: Callable[[Server, str], str]
     assert ask(seeing, png(240)) != first
 
 
-def test_a_model_that_sees_is_told_to(seeing: Server) -> None:
+def test_models_with_vision_are_listed_as_such(seeing: Server) -> None:
     models = httpx.get(f"{seeing.url}/api/v1/models").json()["models"]
     assert [model["capabilities"]["vision"] for model in models] == [True]
     assert httpx.get(f"{seeing.url}/api/v0/models").json()["data"][0]["type"] == "vlm"

@@ -1,4 +1,4 @@
-"""A model from a hub to an answer, as a user gets it: real processes, the real model, a double of the hub's HTTP."""
+"""A model from a hub to an answer, as a user gets it: real processes, the real model, a test double of the hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def answer(server: Server) -> str:
 
 
 def downloaded_by_sdk(server: Server, words: str) -> tuple[str, int, bool]:
-    """The model's key, its size as progress told it, and whether there was an end to that."""
+    """The model's key, its size as reported by the progress, and whether the progress ended."""
     sizes, ends = [], []
     with lmstudio.Client(server.url.removeprefix("http://")) as client:
         (model,) = client.repository.search_models(words)
@@ -64,7 +64,7 @@ def test_search_get_chat_verify_remove(hub: Hub, tmp_path: Path) -> None:
         assert downloaded_by_sdk(server, "fresh") == ("acme/fresh", len(content), True)
 
 
-def test_a_registry_killed_in_the_middle_goes_on_with_its_download(hub: Hub, tmp_path: Path) -> None:
+def test_a_registry_killed_in_the_middle_resumes_its_download(hub: Hub, tmp_path: Path) -> None:
     size = len(hub.repos[ID].files[FILE])
     hub.hold_after = size * 6 // 10
     with serving(tmp_path / "home") as server:

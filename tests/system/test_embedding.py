@@ -101,7 +101,7 @@ async def test_an_encoders_vectors_are_the_same_alone_and_together(encoder: Work
     await same_alone_and_together(encoder)
 
 
-async def test_fewer_dimensions_are_the_first_ones_of_unit_length(encoder: WorkerClient) -> None:
+async def test_fewer_dimensions_are_the_first_ones_normalised(encoder: WorkerClient) -> None:
     (whole,), (cut,) = await embed(encoder, TEXTS[0]), await embed(encoder, TEXTS[0], dimensions=5)
     assert cut == pytest.approx(whole[:5] / np.linalg.norm(whole[:5]), abs=1e-5)
     for dimensions in (0, LENGTH + 1):
@@ -115,13 +115,13 @@ async def test_an_input_that_is_too_long_is_named(encoder: WorkerClient) -> None
     assert "Input 1 has" in error.message
 
 
-async def test_an_encoder_neither_completes_nor_ranks(encoder: WorkerClient) -> None:
+async def test_an_encoder_rejects_completions_and_rankings(encoder: WorkerClient) -> None:
     await encoder.submit(1, text="sea")
     assert (await encoder.next(1)).failed.error.param == "model"
     assert (await refusal(rerank(encoder, "sea", "ship"))).status == 400
 
 
-async def test_many_inputs_do_not_stop_a_running_text(client: WorkerClient) -> None:
+async def test_many_inputs_do_not_block_a_running_stream(client: WorkerClient) -> None:
     await client.submit(7, "Count from one to a hundred.", sampling={"max_tokens": 40, "temperature": 0})
     await client.next(7)
     embedding = asyncio.create_task(embed(client, *(f"{TEXTS[3]} {number}" for number in range(12))))
@@ -146,5 +146,5 @@ async def test_a_document_that_is_too_long_is_named(ranker: WorkerClient) -> Non
     assert "Document 1 has" in error.message
 
 
-async def test_a_ranker_makes_no_embeddings(ranker: WorkerClient) -> None:
+async def test_a_ranker_rejects_embeddings(ranker: WorkerClient) -> None:
     assert (await refusal(embed(ranker, "sea"))).status == 400

@@ -1,4 +1,4 @@
-"""The engine with the real model: one worker process, driven over its own wire."""
+"""The engine with the real model: one worker process, driven over gRPC."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def answer(client: WorkerClient, call: int, text: str, **sampling: Any) ->
     return texts[0], ends[0].finished
 
 
-async def test_a_text_is_the_same_alone_in_company_and_with_a_warm_cache(client: WorkerClient) -> None:
+async def test_a_text_is_the_same_alone_beside_others_and_with_a_warm_cache(client: WorkerClient) -> None:
     alone = [(await answer(client, i, prompt, temperature=0))[0] for i, prompt in enumerate(PROMPTS)]
     together = await asyncio.gather(
         *(answer(client, 100 + i, prompt, temperature=0) for i, prompt in enumerate(PROMPTS))
@@ -61,7 +61,7 @@ async def test_a_text_is_the_same_alone_in_company_and_with_a_warm_cache(client:
     assert [text for text, _ in again] == alone
 
 
-async def test_a_repeated_prompt_is_taken_from_the_cache(client: WorkerClient) -> None:
+async def test_a_repeated_prompt_is_reused_from_the_cache(client: WorkerClient) -> None:
     prompt = f"{LONG} Which item is the last one?"
     first, _ = await answer(client, 1, prompt, temperature=0)
     second, finished = await answer(client, 2, prompt, temperature=0)
@@ -113,14 +113,14 @@ async def test_structured_output_parses_and_validates(client: WorkerClient) -> N
         '{"properties": ' * 500 + "{}" + "}" * 500,
     ],
 )
-async def test_an_impossible_schema_is_refused_and_the_next_call_works(client: WorkerClient, schema: str) -> None:
+async def test_an_impossible_schema_is_rejected_and_the_next_call_works(client: WorkerClient, schema: str) -> None:
     await client.submit(1, "hi", json_schema=schema)
     failed = await client.next(1)
     assert failed.failed.error.code == "invalid_json_schema"
     assert (await answer(client, 2, "hi", max_tokens=2))[1].statistics.predicted_tokens > 0
 
 
-async def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(client: WorkerClient) -> None:
+async def test_a_prompt_beyond_the_context_is_rejected_and_the_next_call_works(client: WorkerClient) -> None:
     await client.submit(1, "word " * 1500)
     assert (await client.next(1)).failed.error.code == "context_length_exceeded"
     await client.submit(2, "hi", sampling={"max_tokens": 1020})
@@ -129,7 +129,7 @@ async def test_a_prompt_beyond_the_context_is_refused_and_the_next_call_works(cl
     await answer(client, 3, "hi", max_tokens=2)
 
 
-async def test_text_beyond_ascii_comes_out_whole(client: WorkerClient) -> None:
+async def test_non_ascii_text_is_emitted_whole(client: WorkerClient) -> None:
     text = "🎉🚀 日本語 héllo"
     await client.submit(1, "Anything.", json_schema=json.dumps({"enum": [text]}))
     texts, _ = await client.finish(1)
@@ -146,7 +146,7 @@ async def test_a_stop_string_ends_the_text_before_it(client: WorkerClient) -> No
     assert (ends[0].finished.reason, ends[0].finished.stop_string) == (pb.STOP_STRING_FOUND, stop)
 
 
-async def test_max_tokens_is_kept_exactly(client: WorkerClient) -> None:
+async def test_max_tokens_is_respected_exactly(client: WorkerClient) -> None:
     _, finished = await answer(client, 1, "Tell me a long story.", max_tokens=13, ignore_eos=True)
     assert finished.reason == pb.MAX_PREDICTED_TOKENS_REACHED
     assert finished.statistics.predicted_tokens == 13
@@ -205,7 +205,7 @@ async def test_a_call_cancelled_in_prefill_is_freed(client: WorkerClient, spec: 
 
 
 async def steps(client: WorkerClient, spec: LaunchSpec) -> int:
-    """Decode steps that the worker has made."""
+    """The number of decode steps of the worker."""
     statuses = client.stub.Supervise(pb.SuperviseRequest(instance_id=spec.instance_id), metadata=client.metadata)
     status = await anext(aiter(statuses))
     statuses.cancel()
@@ -213,7 +213,7 @@ async def steps(client: WorkerClient, spec: LaunchSpec) -> int:
 
 
 async def idle(client: WorkerClient, spec: LaunchSpec) -> None:
-    """Returns when the worker says that nothing runs."""
+    """Returns when the worker reports no running sequence."""
     async with asyncio.timeout(10):
         statuses = client.stub.Supervise(pb.SuperviseRequest(instance_id=spec.instance_id), metadata=client.metadata)
         async for status in statuses:
@@ -221,20 +221,20 @@ async def idle(client: WorkerClient, spec: LaunchSpec) -> None:
                 return
 
 
-async def test_a_long_prompt_does_not_stop_a_running_stream(client: WorkerClient) -> None:
+async def test_a_long_prompt_does_not_block_a_running_stream(client: WorkerClient) -> None:
     await client.submit(1, "Tell me a long story.", sampling={"ignore_eos": True, "max_tokens": 400})
     while not (await client.next(1)).HasField("delta"):
         pass
     await client.submit(2, "peculiar " * 300, sampling={"max_tokens": 1})
     assert (await client.next(2)).HasField("accepted")
-    seen = len(client.steps)  # from here on the long prompt is computed
+    seen = len(client.steps)  # the long prompt is computed from here on
     finish_long = asyncio.create_task(client.finish(2))
     await finish_long
     assert sum(event.call == 1 for step in client.steps[seen:] for event in step.events) >= 4
     await client.cancel(1)
 
 
-async def test_eight_streams_run_side_by_side(client: WorkerClient) -> None:
+async def test_eight_streams_run_concurrently(client: WorkerClient) -> None:
     for call in range(8):
         await client.submit(call, PROMPTS[call % 4], sampling={"ignore_eos": True, "max_tokens": 32})
     ends = await asyncio.gather(*(client.finish(call) for call in range(8)))
@@ -242,7 +242,7 @@ async def test_eight_streams_run_side_by_side(client: WorkerClient) -> None:
     assert any(len({event.call for event in step.events if event.HasField("delta")}) == 8 for step in client.steps)
 
 
-async def test_embeddings_are_of_unit_length_and_put_like_with_like(client: WorkerClient, spec: LaunchSpec) -> None:
+async def test_embeddings_have_unit_length_and_similar_texts_are_close(client: WorkerClient, spec: LaunchSpec) -> None:
     texts = ["The cat sat on the mat.", "A cat is sitting on a mat.", "Stocks fell sharply in New York."]
     request = pb.EmbedRequest(instance_id=spec.instance_id, texts=texts)
     reply = await client.stub.Embed(request, metadata=client.metadata)
@@ -255,7 +255,7 @@ def dot(a: Any, b: Any) -> float:
     return float(sum(x * y for x, y in zip(a, b, strict=True)))
 
 
-async def test_tokens_put_together_are_the_text(client: WorkerClient, spec: LaunchSpec) -> None:
+async def test_the_pieces_of_tokens_form_the_text(client: WorkerClient, spec: LaunchSpec) -> None:
     text = "Grüße, 世界! 🎉"
     request = pb.TokenizeRequest(instance_id=spec.instance_id, text=text, add_special=False)
     reply = await client.stub.Tokenize(request, metadata=client.metadata)
@@ -273,22 +273,22 @@ async def test_a_prompt_may_be_given_as_tokens(client: WorkerClient, spec: Launc
     assert (await client.next(3)).failed.error.code == "invalid_value"
 
 
-async def test_a_prompts_tokens_are_rated_as_they_were_when_they_were_generated(client: WorkerClient) -> None:
+async def test_prompt_tokens_have_the_log_probabilities_they_had_when_generated(client: WorkerClient) -> None:
     prompt = list(range(100, 130))
     await client.submit(900, tokens=pb.Tokens(ids=prompt), sampling={"temperature": 0, "max_tokens": 24}, logprobs=1)
     generated = await ratings(client, 900)
-    told = [*prompt, *(each.id for each in generated)]
-    await client.submit(901, tokens=pb.Tokens(ids=told), echo=pb.ECHO_ALONE, logprobs=1, sampling={"max_tokens": 1})
+    tokens = [*prompt, *(each.id for each in generated)]
+    await client.submit(901, tokens=pb.Tokens(ids=tokens), echo=pb.ECHO_ALONE, logprobs=1, sampling={"max_tokens": 1})
     rated = await ratings(client, 901)
-    assert [each.id for each in rated] == told
-    assert [each.HasField("logprob") for each in rated] == [False] + [True] * (len(told) - 1)
+    assert [each.id for each in rated] == tokens
+    assert [each.HasField("logprob") for each in rated] == [False] + [True] * (len(tokens) - 1)
     again = rated[len(prompt) :]
     assert [each.logprob for each in again] == pytest.approx([each.logprob for each in generated], abs=0.05)
     assert [each.top[0].id for each in again] == [each.top[0].id for each in generated]
 
 
 async def ratings(client: WorkerClient, call: int) -> list[pb.TokenLogprob]:
-    """Of the tokens that a call tells: of its prompt and of its completion."""
+    """The log-probabilities that a call returns: of its prompt and of its completion."""
     found: list[pb.TokenLogprob] = []
     while not (event := await client.next(call)).HasField("finished"):
         assert not event.HasField("failed"), event.failed.error.message

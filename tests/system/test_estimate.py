@@ -1,4 +1,4 @@
-"""The estimate of a model's memory, held against llama.cpp's own account of it."""
+"""The estimate of a model's memory, compared with the buffers that llama.cpp reports."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ BUFFER = re.compile(r"(model|KV|compute|output) buffer size = +([\d.]+) MiB")
 
 
 class Accounts(LlamaLog):
-    """Adds up the buffers that llama.cpp says it makes."""
+    """Adds up the buffers that llama.cpp reports in its log."""
 
     def __init__(self) -> None:
         self.mib: dict[str, float] = dict.fromkeys(("model", "KV", "compute", "output"), 0.0)
@@ -66,7 +66,7 @@ def measured(model: Model, load: Load, accounts: Accounts) -> Estimate:
     ],
     ids=lambda settings: "-".join(f"{value}" for value in settings.values()),
 )
-def test_the_estimate_is_near_what_llama_cpp_takes(
+def test_the_estimate_is_close_to_llama_cpps_use(
     model: Model, accounts: Accounts, starter_model: Path, settings: dict[str, Any]
 ) -> None:
     load = Load(**settings)

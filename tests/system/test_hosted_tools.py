@@ -1,4 +1,4 @@
-"""The real model calls a tool of a filesystem server that others wrote, and answers with what it read.
+"""The real model calls a tool of a published filesystem server, and answers with its result.
 
 A model this small answers with a tool's result only after it has seen how that is done: its chats begin with
 three such exchanges, which a preset's chat template puts before them.
@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path, folder
     home = tmp_path_factory.mktemp("server") / "home"
     put_starter(home, starter_model)
     command, *args = filesystem(folder)
-    # In its own folder, so that the model's words are the same wherever the tests run.
+    # Started in its own folder, so that the model's text is the same wherever the tests run.
     entry = {"command": command, "args": args, "cwd": str(folder), "allowedTools": ["read_text_file"]}
     (home / "mcp.json").write_text(json.dumps({"mcpServers": {"files": entry}}))
     with serving(home) as running:
@@ -71,7 +71,7 @@ def post(server: Server, path: str, body: dict[str, Any]) -> Any:
     return reply.json()
 
 
-def test_lmstudios_chat_answers_with_what_the_tool_has_read(server: Server) -> None:
+def test_lmstudios_chat_answers_with_the_tools_result(server: Server) -> None:
     body = {"input": question("note.txt"), "integrations": ["mcp/files"], "tool_choice": "required"}
     *calls, answer = post(server, "/api/v1/chat", body)["output"]
     assert {(each["type"], each["tool"]) for each in calls} == {("tool_call", "read_text_file")}
@@ -80,7 +80,7 @@ def test_lmstudios_chat_answers_with_what_the_tool_has_read(server: Server) -> N
     assert (answer["type"], TEXT in answer["content"]) == ("message", True), answer
 
 
-def test_a_response_answers_with_what_the_tool_has_read(server: Server) -> None:
+def test_a_response_answers_with_the_tools_result(server: Server) -> None:
     tools: Any = [{"type": "mcp", "server_label": "files"}]
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=SECONDS, max_retries=0) as client:
         reply = client.responses.create(
@@ -95,7 +95,7 @@ def test_a_response_answers_with_what_the_tool_has_read(server: Server) -> None:
     assert TEXT in reply.output_text
 
 
-def test_a_chat_completion_answers_with_what_the_tool_has_read(server: Server) -> None:
+def test_a_chat_completion_answers_with_the_tools_result(server: Server) -> None:
     body = {
         "messages": [{"role": "user", "content": question("note.txt")}],
         "tools": [{"type": "mcp", "server_label": "files"}],
@@ -106,7 +106,7 @@ def test_a_chat_completion_answers_with_what_the_tool_has_read(server: Server) -
     assert TEXT in message["content"]
 
 
-def test_the_server_of_the_tools_ends_with_the_gateway(tmp_path: Path, starter_model: Path, folder: Path) -> None:
+def test_the_mcp_server_ends_with_the_gateway(tmp_path: Path, starter_model: Path, folder: Path) -> None:
     home = tmp_path / "home"
     put_starter(home, starter_model)
     command, *args = filesystem(folder)

@@ -1,4 +1,4 @@
-"""Images with the real model and a projector of random weights: what it says is nonsense, but that of the image."""
+"""Images with the real model and a projector with random weights: the text is nonsense, but depends on the image."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ async def answer(client: WorkerClient, call: int, chat: pb.Chat) -> tuple[str, p
     return texts[0], ends[0]
 
 
-async def test_the_image_makes_the_text_and_the_same_image_the_same_text(eyes: WorkerClient) -> None:
+async def test_the_text_depends_on_the_image_and_is_the_same_for_the_same_image(eyes: WorkerClient) -> None:
     first, _ = await answer(eyes, 1, look(noise(1)))
     other, _ = await answer(eyes, 2, look(noise(2)))
     both, _ = await answer(eyes, 3, look(noise(1), noise(2)))
@@ -67,7 +67,7 @@ async def test_the_image_makes_the_text_and_the_same_image_the_same_text(eyes: W
     assert end.finished.statistics.cached_tokens >= FEWEST
 
 
-async def test_a_second_turn_finds_the_image_in_the_cache_and_another_image_does_not(eyes: WorkerClient) -> None:
+async def test_a_second_turn_reuses_the_cached_image_and_another_image_does_not(eyes: WorkerClient) -> None:
     text, _ = await answer(eyes, 1, look(noise(11)))
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
     turns.append({"role": "assistant", "content": text})
@@ -77,7 +77,7 @@ async def test_a_second_turn_finds_the_image_in_the_cache_and_another_image_does
     assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + FEWEST
 
 
-async def test_an_image_that_is_added_leaves_the_first_one_in_the_cache(eyes: WorkerClient) -> None:
+async def test_an_added_image_keeps_the_first_one_in_the_cache(eyes: WorkerClient) -> None:
     text, _ = await answer(eyes, 1, look(noise(14)))
     turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
     turns.append({"role": "assistant", "content": text})
@@ -87,7 +87,7 @@ async def test_an_image_that_is_added_leaves_the_first_one_in_the_cache(eyes: Wo
     assert end.finished.statistics.cached_tokens > stranger.finished.statistics.cached_tokens + FEWEST
 
 
-async def test_an_image_is_the_same_in_company_and_so_is_the_company(eyes: WorkerClient) -> None:
+async def test_calls_with_and_without_images_do_not_affect_each_other(eyes: WorkerClient) -> None:
     texts = [pb.Chat(messages_json=orjson.dumps([{"role": "user", "content": f"Count to {n}."}])) for n in (5, 9)]
     chats = [look(noise(21)), *texts, look(noise(22), text="Why?")]
     alone = [await answer(eyes, call, chat) for call, chat in enumerate(chats)]
@@ -95,7 +95,7 @@ async def test_an_image_is_the_same_in_company_and_so_is_the_company(eyes: Worke
     assert [text for text, _ in together] == [text for text, _ in alone]
 
 
-async def test_what_is_no_image_is_refused_and_the_next_call_answered(eyes: WorkerClient) -> None:
+async def test_an_invalid_image_is_rejected_and_the_next_call_works(eyes: WorkerClient) -> None:
     bomb = encoded(Image.new("1", (20_000, 20_000)))
     for call, spoilt in enumerate([b"no image", noise(1)[:60], b"", bomb]):
         _, end = await answer(eyes, call, look(spoilt))
@@ -104,14 +104,14 @@ async def test_what_is_no_image_is_refused_and_the_next_call_answered(eyes: Work
     assert end.HasField("finished")
 
 
-async def test_a_call_that_is_cancelled_with_its_image_leaves_the_worker_free(eyes: WorkerClient) -> None:
+async def test_a_cancelled_call_with_an_image_frees_the_worker(eyes: WorkerClient) -> None:
     await eyes.submit(1, chat=look(noise(31, 2000, 2000)), sampling={"max_tokens": 16})
     await eyes.cancel(1)
     _, end = await answer(eyes, 2, look(noise(32)))
     assert end.HasField("finished")
 
 
-async def test_the_tokens_of_a_chat_count_its_images(eyes: WorkerClient, seeing: LaunchSpec) -> None:
+async def test_the_token_count_of_a_chat_includes_its_images(eyes: WorkerClient, seeing: LaunchSpec) -> None:
     request = pb.TokenizeRequest(instance_id=seeing.instance_id, chat=look(noise(1)))
     tokens = (await eyes.stub.Tokenize(request, metadata=eyes.metadata)).ids
     await eyes.submit(1, chat=look(noise(1)), sampling={"max_tokens": 1})
@@ -119,7 +119,7 @@ async def test_the_tokens_of_a_chat_count_its_images(eyes: WorkerClient, seeing:
     assert sum(token == 2**32 - 1 for token in tokens) >= FEWEST
 
 
-async def test_a_model_without_a_projector_refuses_images(client: WorkerClient) -> None:
+async def test_a_model_without_a_projector_rejects_images(client: WorkerClient) -> None:
     _, end = await answer(client, 1, look(noise(1)))
     assert end.failed.error.code == "invalid_value"
     assert "projector" in end.failed.error.message

@@ -1,4 +1,4 @@
-"""Starting, stopping, and what is left behind."""
+"""Start and stop of the server, and the absence of leftovers."""
 
 import signal
 from pathlib import Path
@@ -23,10 +23,10 @@ def say_hi(server: Server, model: str = MODEL) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_leaves_no_process_behind(home: Path, number: signal.Signals) -> None:
+def test_stopping_leaves_no_process_behind(home: Path, number: signal.Signals) -> None:
     with serving(home) as server:
         assert say_hi(server)
-        # serve, registry, gateway, worker, and the spare worker, which comes a while after a launch
+        # serve, registry, gateway, worker, and the standby worker, which starts a while after a launch
         assert reaches(lambda: len(server.tree()) == 5, SPARE_SECONDS)
         tree = server.tree()
         server.process.send_signal(number)
@@ -36,7 +36,7 @@ def test_a_stop_leaves_no_process_behind(home: Path, number: signal.Signals) -> 
     assert len(gone) == 5
 
 
-def test_a_stop_lets_a_running_stream_finish(home: Path) -> None:
+def test_stopping_lets_a_running_stream_finish(home: Path) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": 200}
     with serving(home) as server:
         say_hi(server)
@@ -59,18 +59,18 @@ def test_the_services_end_with_serve_even_when_it_is_killed(home: Path) -> None:
         assert not alive
 
 
-def test_a_killed_registry_comes_back_and_keeps_its_workers(home: Path) -> None:
+def test_a_killed_registry_is_restarted_and_keeps_its_workers(home: Path) -> None:
     with serving(home) as server:
         say_hi(server)
         before = server.instances()[0]["pid"]
         registry = next(p for p in server.tree() if "registry" in p.cmdline())
         registry.kill()
         registry.wait(10)
-        assert say_hi(server)  # the loaded model goes on being served
+        assert say_hi(server)  # the loaded model is served meanwhile
         assert server.instances()[0]["pid"] == before
 
 
-def test_a_prompt_outlasts_the_server_where_the_disk_keeps_it(home: Path) -> None:
+def test_a_prompt_saved_on_disk_survives_a_restart_of_the_server(home: Path) -> None:
     words = " ".join(f"Item {number} is a word." for number in range(40))
     replies = []
     for _ in range(2):
@@ -96,7 +96,7 @@ def ask(server: Server, text: str) -> tuple[str, int]:
     return reply.choices[0].message.content or "", reply.usage.prompt_tokens_details.cached_tokens or 0
 
 
-def test_a_second_server_runs_beside_the_first(home: Path, tmp_path: Path, starter_model: Path) -> None:
+def test_a_second_server_runs_concurrently(home: Path, tmp_path: Path, starter_model: Path) -> None:
     put_starter(tmp_path / "second", starter_model)
     with serving(home) as first, serving(tmp_path / "second") as second:
         assert first.url != second.url
@@ -105,6 +105,6 @@ def test_a_second_server_runs_beside_the_first(home: Path, tmp_path: Path, start
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
 
 
-def test_a_second_server_on_the_same_home_is_refused(home: Path) -> None:
+def test_a_second_server_on_the_same_home_is_rejected(home: Path) -> None:
     with serving(home), pytest.raises(RuntimeError, match="did not start"), serving(home):
         pass

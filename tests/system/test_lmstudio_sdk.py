@@ -1,4 +1,4 @@
-"""LM Studio's own Python client against the whole server, with real models."""
+"""LM Studio's own Python client on the whole server, with real models."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def client(server: Server) -> Iterator[lmstudio.Client]:
         yield connected
 
 
-def test_a_model_is_loaded_asked_and_unloaded(client: lmstudio.Client) -> None:
+def test_a_model_is_loaded_used_and_unloaded(client: lmstudio.Client) -> None:
     assert [each.model_key for each in client.llm.list_downloaded()] == [KEY]
     progress: list[float] = []
     config = {"contextLength": 1024}

@@ -1,4 +1,4 @@
-"""What a worker refuses to load, with models that are made for it."""
+"""What a worker loads and what it rejects, with models made for the tests."""
 
 import re
 from pathlib import Path
@@ -38,21 +38,21 @@ def try_to_load(path: Path, log: LlamaLog, draft: Path | None = None, **load: An
     load_model(spec, log, lambda _: True).close()
 
 
-def test_a_model_with_a_sliding_window_takes_back_no_guesses(tmp_path: Path, log: LlamaLog) -> None:
+def test_a_model_with_a_sliding_window_does_not_speculate(tmp_path: Path, log: LlamaLog) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf", architecture="gemma2")
     try_to_load(path, log)
     with pytest.raises(LoadFailed, match=r"sliding window.*speculation off"):
         try_to_load(path, log, speculation="prompt_lookup")
 
 
-def test_a_model_with_a_sliding_window_saves_no_prompts_and_says_so(tmp_path: Path, log: LlamaLog) -> None:
+def test_a_model_with_a_sliding_window_saves_no_prompts_and_logs_it(tmp_path: Path, log: LlamaLog) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf", architecture="gemma2")
     with structlog.testing.capture_logs() as logs:
         try_to_load(path, log, cache_ram=1, cache_disk=1)
     assert "cache_tier_off" in [entry["event"] for entry in logs]
 
 
-def test_a_model_that_makes_embeddings_guesses_nothing(tmp_path: Path, log: LlamaLog) -> None:
+def test_an_embedding_model_does_not_speculate(tmp_path: Path, log: LlamaLog) -> None:
     path = write_tiny_bert(tmp_path / "tiny.gguf", PoolingType.MEAN)
     try_to_load(path, log)
     with pytest.raises(LoadFailed, match="speculation off"):
@@ -60,12 +60,12 @@ def test_a_model_that_makes_embeddings_guesses_nothing(tmp_path: Path, log: Llam
 
 
 @pytest.mark.parametrize("kv_unified", [True, False])
-def test_other_models_guess_with_any_kind_of_cache(tmp_path: Path, log: LlamaLog, kv_unified: bool) -> None:
+def test_other_models_speculate_with_any_type_of_cache(tmp_path: Path, log: LlamaLog, kv_unified: bool) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf")
     try_to_load(path, log, speculation="prompt_lookup", kv_unified=kv_unified)
 
 
-def test_a_model_of_the_same_vocabulary_guesses_for_another(tmp_path: Path, log: LlamaLog) -> None:
+def test_a_model_with_the_same_vocabulary_drafts_for_another(tmp_path: Path, log: LlamaLog) -> None:
     main = write_tiny_llama(tmp_path / "main.gguf")
     draft = write_tiny_llama(tmp_path / "draft.gguf", seed=1)
     try_to_load(main, log, draft, speculation="draft_model")
@@ -85,7 +85,7 @@ def test_a_model_of_the_same_vocabulary_guesses_for_another(tmp_path: Path, log:
         ({"architecture": "gemma2"}, "sliding window"),
     ],
 )
-def test_a_model_that_cannot_guess_for_another_is_refused_with_the_reason(
+def test_an_incompatible_draft_model_is_rejected_with_the_reason(
     tmp_path: Path, log: LlamaLog, vocabulary: dict[str, Any], reason: str
 ) -> None:
     main = write_tiny_llama(tmp_path / "main.gguf")
@@ -95,13 +95,13 @@ def test_a_model_that_cannot_guess_for_another_is_refused_with_the_reason(
     assert "draft_model" in caught.value.message
 
 
-def test_a_model_that_makes_embeddings_cannot_guess_for_another(tmp_path: Path, log: LlamaLog) -> None:
+def test_an_embedding_model_cannot_be_a_draft_model(tmp_path: Path, log: LlamaLog) -> None:
     main = write_tiny_llama(tmp_path / "main.gguf")
     with pytest.raises(LoadFailed, match="embeddings"):
         try_to_load(main, log, write_tiny_bert(tmp_path / "bert.gguf", PoolingType.MEAN), speculation="draft_model")
 
 
-def test_a_draft_model_that_is_no_model_is_refused(tmp_path: Path, log: LlamaLog) -> None:
+def test_an_invalid_draft_model_is_rejected(tmp_path: Path, log: LlamaLog) -> None:
     main, broken = write_tiny_llama(tmp_path / "main.gguf"), tmp_path / "broken.gguf"
     broken.write_bytes(main.read_bytes()[:2000])
     with pytest.raises(LoadFailed, match="The draft model: The model could not be loaded"):

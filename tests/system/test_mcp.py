@@ -19,21 +19,21 @@ CAPITAL: Any = {
 
 
 async def answer(server: Any, mode: str) -> Any:
-    """The chat's structured result, which is what its progress told."""
-    heard: list[str] = []
+    """The chat's structured result, which equals its streamed progress."""
+    received: list[str] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
-        heard.append(message or "")
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        received.append(message or "")
 
     async with Client(server, mode=mode, read_timeout_seconds=SECONDS) as client:
-        result = await client.call_tool("chat", CAPITAL, progress_callback=hear)
+        result = await client.call_tool("chat", CAPITAL, progress_callback=on_progress)
     assert not result.is_error, result.content
     assert result.structured_content is not None
-    assert "".join(heard) == result.structured_content["text"]
+    assert "".join(received) == result.structured_content["text"]
     return result.structured_content
 
 
-async def test_every_way_of_asking_gives_the_same_answer(server: Server) -> None:
+async def test_every_transport_gives_the_same_answer(server: Server) -> None:
     url = f"{server.url}/mcp"
     command = StdioServerParameters(
         command=str(ATELIER), args=["mcp"], env={**os.environ, "ATELIER_URL": server.url, "ATELIER_API_KEY": ""}
@@ -48,10 +48,10 @@ async def test_a_schema_is_followed_and_tokens_are_counted(server: Server) -> No
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}
     async with Client(f"{server.url}/mcp", read_timeout_seconds=SECONDS) as client:
         made = await client.call_tool("chat", {**CAPITAL, "json_schema": schema, "settings": {"max_tokens": 64}})
-        told = await client.call_tool("tokenize", {"model": MODEL, "text": "Hello, world"})
+        result = await client.call_tool("tokenize", {"model": MODEL, "text": "Hello, world"})
         lines = await client.read_resource("atelier://logs/gateway")
     assert made.structured_content is not None
     assert made.structured_content["text"].startswith("{")
-    assert told.structured_content is not None
-    assert told.structured_content["count"] == len(told.structured_content["tokens"]) > 1
+    assert result.structured_content is not None
+    assert result.structured_content["count"] == len(result.structured_content["tokens"]) > 1
     assert lines.contents

@@ -19,7 +19,7 @@ def client(server: Server) -> Iterator[ollama.Client]:
         yield opened
 
 
-def test_a_streamed_chat_is_a_whole_one_in_pieces(client: ollama.Client) -> None:
+def test_a_streamed_chat_equals_one_that_is_not_streamed(client: ollama.Client) -> None:
     messages = [{"role": "user", "content": "Name a colour."}]
     whole = client.chat(f"{MODEL}:latest", messages, options=OPTIONS)
     parts = list(client.chat(f"{MODEL}:Q4_1", messages, options=OPTIONS, stream=True))
@@ -29,7 +29,7 @@ def test_a_streamed_chat_is_a_whole_one_in_pieces(client: ollama.Client) -> None
     assert (whole.eval_duration or 0) > 0
 
 
-def test_a_schema_is_kept_to(client: ollama.Client) -> None:
+def test_a_schema_is_followed(client: ollama.Client) -> None:
     age = {"type": "integer", "minimum": 0, "maximum": 120}
     schema = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": False}
     reply = client.generate(MODEL, "How old is Ada? Answer in JSON.", format=schema, options=OPTIONS)

@@ -1,4 +1,4 @@
-"""Images that are placed in rows and columns (M-RoPE), held against libmtmd's own way through the same prompts."""
+"""Images with two-dimensional positions (M-RoPE), compared with libmtmd's own processing of the same prompts."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -31,7 +31,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PlaneEngi
     engine.close()
 
 
-def test_what_follows_images_is_what_llama_cpp_says_itself(engine: PlaneEngine) -> None:
+def test_text_after_images_equals_llama_cpps(engine: PlaneEngine) -> None:
     prompts = [
         FIRST,
         SECOND,
@@ -43,7 +43,7 @@ def test_what_follows_images_is_what_llama_cpp_says_itself(engine: PlaneEngine) 
         assert same(engine.complete(prompt), [engine.reference(prompt)])
 
 
-def test_images_that_are_in_the_cache_change_nothing(engine: PlaneEngine) -> None:
+def test_cached_images_change_no_result(engine: PlaneEngine) -> None:
     (cold,) = engine.complete(SECOND)
     (warm,) = engine.complete(SECOND)
     assert cold.cached == 0
@@ -55,7 +55,7 @@ def test_images_that_are_in_the_cache_change_nothing(engine: PlaneEngine) -> Non
     assert same([next_turn], [engine.reference(longer)])
 
 
-def test_a_prompt_that_goes_another_way_keeps_what_is_before_that(engine: PlaneEngine) -> None:
+def test_a_prompt_that_diverges_keeps_the_common_prefix(engine: PlaneEngine) -> None:
     engine.complete(SECOND)
     after = Prompt("look at this: @ what is it and this @ no, the other", (WIDE, HIGH))
     other_second = Prompt(SECOND.text, (WIDE, WIDE))
@@ -65,7 +65,7 @@ def test_a_prompt_that_goes_another_way_keeps_what_is_before_that(engine: PlaneE
     assert same(turned, [engine.reference(prompt) for prompt in (after, other_second, other_first)])
 
 
-def test_several_at_once_are_what_each_is_alone(engine: PlaneEngine) -> None:
+def test_concurrent_prompts_give_the_same_as_alone(engine: PlaneEngine) -> None:
     prompts = [FIRST, SECOND, Prompt("tell me"), Prompt("@ now", (HIGH,)), FIRST, SECOND]
     together = engine.complete(*prompts)
     assert same(together, [engine.reference(prompt) for prompt in prompts])
@@ -75,7 +75,7 @@ def test_several_at_once_are_what_each_is_alone(engine: PlaneEngine) -> None:
 
 
 @pytest.mark.parametrize("load", [{"ubatch_size": 32}, {"kv_unified": True}, {"flash_attention": False}], ids=str)
-def test_an_image_in_several_calls_or_in_another_kind_of_cache_is_the_same(
+def test_an_image_in_several_calls_or_another_type_of_cache_gives_the_same(
     tmp_path: Path, load: dict[str, Any]
 ) -> None:
     engine = PlaneEngine(tmp_path, "qwen3vl_merger", **load)
@@ -94,7 +94,7 @@ def test_an_image_is_scaled_down_to_half_of_the_context(engine: PlaneEngine) -> 
 
 
 def compute(context: Context, slot: int, prepared: Prepared) -> None:
-    """The prompt, image by image and what is between them."""
+    """Compute the prompt, image by image and the text between them."""
     borders = sorted({0, len(prepared.tokens), *prepared.images, *_ends(prepared)})
     for start, end in pairwise(borders):
         run = Run(slot, prepared.tokens[start:end], start, end - start, image=prepared.images.get(start))
@@ -106,7 +106,7 @@ def _ends(prepared: Prepared) -> list[int]:
 
 
 def goes_on(context: Context, slot: int, tokens: int) -> NDArray[Any]:
-    """The logits of what comes after so many tokens, which is dropped again."""
+    """The logits after so many tokens; the computed token is removed again."""
     logits = []
     for step in range(4):
         context.decode_runs([Run(slot, [40 + step], tokens + step, 0)])
@@ -115,7 +115,7 @@ def goes_on(context: Context, slot: int, tokens: int) -> NDArray[Any]:
     return np.stack(logits)
 
 
-def test_a_cache_that_is_cut_copied_or_saved_goes_on_as_the_computed_one(engine: PlaneEngine) -> None:
+def test_a_truncated_copied_or_restored_cache_continues_as_a_computed_one(engine: PlaneEngine) -> None:
     prepared = engine.prepare(SECOND)
     first, second = sorted(prepared.images)
     behind, end = sorted(_ends(prepared))
@@ -133,7 +133,7 @@ def test_a_cache_that_is_cut_copied_or_saved_goes_on_as_the_computed_one(engine:
             assert np.array_equal(goes_on(context, 2, tokens), expected)
 
 
-def test_an_image_that_was_begun_is_begun_anew(engine: PlaneEngine) -> None:
+def test_an_interrupted_image_is_computed_from_its_start(engine: PlaneEngine) -> None:
     prepared = engine.prepare(FIRST)
     ((first, image),) = prepared.images.items()
     with engine.context() as context:
@@ -151,7 +151,7 @@ def test_an_image_that_was_begun_is_begun_anew(engine: PlaneEngine) -> None:
         np.testing.assert_allclose(goes_on(context, 0, tokens), goes_on(context, 1, tokens), atol=1e-4)
 
 
-def test_a_cache_is_not_cut_inside_an_image_nor_filled_with_a_spoilt_state(engine: PlaneEngine) -> None:
+def test_a_cache_is_neither_cut_inside_an_image_nor_restored_from_a_corrupt_state(engine: PlaneEngine) -> None:
     prepared = engine.prepare(FIRST)
     (first,) = prepared.images
     with engine.context() as context:

@@ -1,4 +1,4 @@
-"""A projector as the engine uses it, held against libmtmd's own way through a prompt with an image."""
+"""A projector as the engine uses it, compared with libmtmd's own processing of a prompt with an image."""
 
 import ctypes
 from pathlib import Path
@@ -39,7 +39,7 @@ def loading(path: Path, projector: Path) -> LaunchSpec:
     )
 
 
-def test_a_projector_that_is_not_the_models_fails_the_load(tmp_path: Path) -> None:
+def test_a_projector_of_another_model_fails_the_load(tmp_path: Path) -> None:
     log = LlamaLog()
     model = write_tiny_llama(tmp_path / "tiny.gguf")
     with pytest.raises(LoadFailed, match=r"projector.*mismatch"):
@@ -50,7 +50,7 @@ def test_a_projector_that_is_not_the_models_fails_the_load(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", sorted({**CELLS, **PLANES}))
-def test_the_logits_after_an_image_are_llama_cpps_own(tmp_path: Path, kind: str) -> None:
+def test_the_logits_after_an_image_equal_llama_cpps(tmp_path: Path, kind: str) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf", architecture=PLANES.get(kind, "llama"))
     projector_path = write_tiny_projector(tmp_path / "mmproj.gguf", 32, kind=kind)
     log = LlamaLog()
@@ -89,7 +89,7 @@ def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
 
 
 def reference(projector: Projector, context: Any, text: str, picture: Any, size: int) -> Any:
-    """What libmtmd's own helper makes of the prompt."""
+    """The result of libmtmd's own helper for the prompt."""
     data = text.encode()
     given = mtmd.mtmd_input_text(data, len(data), True, True)
     bitmap = mtmd.mtmd_bitmap_init(

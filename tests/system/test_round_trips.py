@@ -1,4 +1,4 @@
-"""Tools, their results and the answers to them, and answers in a form: official clients with the real model."""
+"""Tool calls, their results and the final answers, and structured answers: official clients with the real model."""
 
 import json
 from collections.abc import Iterator
@@ -69,19 +69,19 @@ def chat(server: Server) -> ChatOpenAI:
     )
 
 
-def test_openais_client_has_a_chat_parsed(client: openai.OpenAI) -> None:
+def test_openais_client_parses_a_chat(client: openai.OpenAI) -> None:
     messages: Any = [{"role": "user", "content": ASKED}]
     reply = client.chat.completions.parse(model=MODEL, messages=messages, response_format=Weather, max_tokens=60)
     assert isinstance(reply.choices[0].message.parsed, Weather)
 
 
-def test_openais_client_has_a_response_parsed(client: openai.OpenAI) -> None:
+def test_openais_client_parses_a_response(client: openai.OpenAI) -> None:
     reply = client.responses.parse(model=MODEL, input=ASKED, text_format=Weather, max_output_tokens=60)
     assert isinstance(reply.output_parsed, Weather)
 
 
 @pytest.mark.parametrize("base", ["/v1", "/api/v0"])
-def test_a_stream_of_a_call_agrees_with_the_whole_one(server: Server, client: openai.OpenAI, base: str) -> None:
+def test_a_streamed_call_equals_one_that_is_not_streamed(server: Server, client: openai.OpenAI, base: str) -> None:
     function = {"name": "note", "description": "Keep a note.", "parameters": FREE}
     asked: Any = {
         "model": MODEL,
@@ -108,7 +108,7 @@ def test_a_stream_of_a_call_agrees_with_the_whole_one(server: Server, client: op
     assert streamed.usage.completion_tokens == whole.usage.completion_tokens
 
 
-def test_a_responses_call_is_answered_by_the_response_after_it(client: openai.OpenAI) -> None:
+def test_a_responses_call_is_answered_in_the_next_response(client: openai.OpenAI) -> None:
     tools: Any = [{"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}]
     fields: Any = {"model": MODEL, "tools": tools, "max_output_tokens": 60, "parallel_tool_calls": False}
     fields["extra_body"] = {"seed": 1}
@@ -153,7 +153,7 @@ def test_anthropics_client_makes_the_round_trip(server: Server) -> None:
 
 
 def test_ollamas_client_makes_the_round_trip(server: Server) -> None:
-    """Ollama's chats have no way to say that a tool must be called: the model does as it did before."""
+    """Ollama's chats cannot require a tool call: the model imitates an earlier one."""
     tools: Any = [
         {"type": "function", "function": {"name": "weather", "description": "Of now.", "parameters": PARAMETERS}}
     ]
@@ -181,7 +181,7 @@ def test_ollamas_client_makes_the_round_trip(server: Server) -> None:
 
 
 def test_lm_studios_act_makes_the_round_trip(server: Server) -> None:
-    """Its client cannot say that a tool must be called: the model does as it did before."""
+    """Its client cannot require a tool call: the model imitates an earlier one."""
     asked: list[str] = []
     said: list[Any] = []
 
@@ -208,7 +208,7 @@ def test_lm_studios_act_makes_the_round_trip(server: Server) -> None:
     assert RESULT in said[-1].content[0].text
 
 
-async def test_langchain_reads_whole_and_streamed_answers_alike(chat: ChatOpenAI) -> None:
+async def test_langchain_reads_streamed_and_whole_answers_alike(chat: ChatOpenAI) -> None:
     whole, joined = chat.invoke("Name a colour."), None
     for chunk in chat.stream("Name a colour."):
         joined = chunk if joined is None else joined + chunk
@@ -230,14 +230,14 @@ def test_langchain_makes_the_round_trip(chat: ChatOpenAI) -> None:
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_langchain_has_an_answer_in_a_form(
+def test_langchain_gets_a_structured_answer(
     chat: ChatOpenAI, method: Literal["json_schema", "function_calling"]
 ) -> None:
     assert isinstance(chat.with_structured_output(Weather, method=method).invoke(ASKED), Weather)
 
 
-async def test_langchain_finds_the_text_that_is_like_the_question(server: Server) -> None:
-    """Sent as text: the token ids that it would send are of OpenAI's models."""
+async def test_langchain_finds_the_text_most_similar_to_the_question(server: Server) -> None:
+    """Sent as text, because the token ids that it would send belong to OpenAI's models."""
     texts = ["The weather in Bergen is wet.", "Integers are countable."]
     with httpx.Client(timeout=60) as blocking:
         async with httpx.AsyncClient(timeout=60) as waiting:

@@ -1,4 +1,4 @@
-"""Placement on real devices that are not the CPU: two that llama.cpp's RPC servers lend, standing in for two GPUs."""
+"""Placement on real devices other than the CPU: two of llama.cpp's RPC servers, in place of two GPUs."""
 
 import asyncio
 import itertools
@@ -40,7 +40,7 @@ def addresses() -> Iterator[list[str]]:
 
 @pytest.fixture
 def unused() -> Iterator[list[str]]:
-    """Addresses of two that serve nobody yet."""
+    """Addresses of two RPC servers that no client uses yet."""
     with two_lenders() as addresses:
         yield addresses
 
@@ -101,14 +101,14 @@ def test_each_device_has_one_instance_and_one_can_be_split_over_both(server: Ser
     assert answers == {answer(server, "split")}
 
 
-def test_devices_lists_what_is_lent(server: Server, addresses: Sequence[str]) -> None:
-    told = server.atelier("devices").stdout
+def test_the_devices_command_lists_rpc_devices(server: Server, addresses: Sequence[str]) -> None:
+    output = server.atelier("devices").stdout
     for number, address in enumerate(addresses):
-        assert f"rpc:{number}" in told
-        assert f"lent by {address}" in told
+        assert f"rpc:{number}" in output
+        assert f"lent by {address}" in output
 
 
-def test_a_device_that_nobody_lends_is_refused(server: Server) -> None:
+def test_an_unknown_rpc_device_is_rejected(server: Server) -> None:
     done = server.atelier("load", KEY, "--device", "rpc:7")
     assert done.returncode == 1
     assert "rpc:7" in done.stderr
@@ -116,7 +116,7 @@ def test_a_device_that_nobody_lends_is_refused(server: Server) -> None:
 
 @pytest.fixture
 def lent(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Bytes that each device is said to have free; the real ones have the machine's whole memory."""
+    """Sets the free bytes that each device reports; the real ones report the machine's whole memory."""
     free: dict[str, int] = {}
     real = probe.read_server
 
@@ -145,7 +145,7 @@ async def test_a_model_that_fits_on_neither_is_split_over_both(
             assert (instance.state, instance.load.device) == (pb.READY, "rpc:0,1")
             assert list(instance.load.tensor_split) == [0.5, 0.5]
             assert sorted(await devices_of(client, KEY)) == ["rpc:0", "rpc:1"]
-            # Told that they are the model's, and busy with it: a server serves one process at a time.
+            # Listed as the model's, and in use: a server serves one process at a time.
             assert await asyncio.gather(*itertools.starmap(probe.probe_server, enumerate(unused))) == [None, None]
     finally:
         await registry.drain()

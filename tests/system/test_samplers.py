@@ -1,4 +1,4 @@
-"""llama.cpp's samplers with the real model: each does what it says, and none does anything at temperature 0."""
+"""llama.cpp's samplers with the real model: each has its effect, and none has any at temperature 0."""
 
 from typing import Any
 
@@ -45,13 +45,13 @@ async def test_temperature_0_is_greedy_whatever_else_is_set(client: WorkerClient
         {"top_k": 1, "typical_p": 0.5},
     ],
 )
-async def test_at_its_narrowest_a_filter_is_greedy(client: WorkerClient, narrow: dict[str, Any]) -> None:
+async def test_a_filter_at_its_narrowest_is_greedy(client: WorkerClient, narrow: dict[str, Any]) -> None:
     greedy = await text(client, STORY, temperature=0, max_tokens=6)
     assert await text(client, STORY, **{**OPEN, **narrow}, max_tokens=6) == greedy
     assert await text(client, STORY, **OPEN, max_tokens=6) != greedy
 
 
-async def test_xtc_leaves_the_likeliest_out(client: WorkerClient) -> None:
+async def test_xtc_excludes_the_likeliest_tokens(client: WorkerClient) -> None:
     plain = {"temperature": 0.05, "top_k": 3, "min_p": 0.0, "top_p": 1.0, "max_tokens": 1}
     likeliest = await text(client, STORY, **plain)
     assert await text(client, STORY, **plain, xtc_probability=1.0, xtc_threshold=0.01) != likeliest
@@ -59,7 +59,7 @@ async def test_xtc_leaves_the_likeliest_out(client: WorkerClient) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_mirostat_is_reproducible_and_heeds_its_aim(client: WorkerClient, version: int) -> None:
+async def test_mirostat_is_reproducible_and_depends_on_its_target(client: WorkerClient, version: int) -> None:
     wild = {"temperature": 1.0, "mirostat": version, "mirostat_tau": 9.0}
     first = await text(client, STORY, **wild)
     assert first == await text(client, STORY, **wild)
@@ -75,14 +75,14 @@ async def test_dry_ends_the_repetition_of_a_prompt(client: WorkerClient) -> None
     assert kept == await text(client, CIRCLE, temperature=0, dry_multiplier=10.0)
 
 
-async def test_dry_lets_what_is_short_or_long_ago_repeat(client: WorkerClient) -> None:
+async def test_dry_allows_repetitions_that_are_short_or_long_ago(client: WorkerClient) -> None:
     free = await text(client, CIRCLE, temperature=0, max_tokens=4)
     for harmless in ({"dry_allowed_length": 60}, {"dry_penalty_last_n": 2}, {"dry_sequence_breakers": [" green"]}):
         kept = await text(client, CIRCLE, temperature=0, max_tokens=1, dry_multiplier=10.0, **harmless)
         assert free.startswith(kept), harmless
 
 
-async def test_dry_sees_what_it_has_written(client: WorkerClient) -> None:
+async def test_dry_considers_generated_text(client: WorkerClient) -> None:
     settings = {"temperature": 0, "max_tokens": 60}
     free = await text(client, "la", **settings)
     assert free != await text(client, "la", **settings, dry_multiplier=10.0)

@@ -1,4 +1,4 @@
-"""What llama.cpp gives of a sequence's cache, put into another sequence: the same bits come of it."""
+"""A sequence's state that llama.cpp saves, restored into another sequence: bit for bit the same results."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def compute(context: Context, slot: int, tokens: list[int]) -> None:
 
 
 def goes_on(context: Context, slot: int, position: int) -> NDArray[Any]:
-    """The logits of what comes next, which is dropped again."""
+    """The logits of the next position; the computed token is removed again."""
     logits = []
     for step in range(4):
         context.decode_runs([Run(slot=slot, tokens=[40 + step], start=position + step, silent=0)])
@@ -48,20 +48,20 @@ def goes_on(context: Context, slot: int, position: int) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("cut", [len(PROMPT), 64])
-def test_a_saved_state_goes_on_as_the_computed_one(context: Context, cut: int) -> None:
+def test_a_restored_state_continues_as_the_computed_one(context: Context, cut: int) -> None:
     compute(context, 0, PROMPT)
     state = context.state(0)
     assert state.size == context.state_size(0)
     context.keep_prefix(0, cut)
     expected = goes_on(context, 0, cut)
-    compute(context, 1, PROMPT[::-1])  # what was there before does not matter
+    compute(context, 1, PROMPT[::-1])  # the previous content does not matter
     for slot in (1, 2, 0):
         context.put_state(slot, state)
         context.keep_prefix(slot, cut)
         assert np.array_equal(goes_on(context, slot, cut), expected)
 
 
-def test_a_state_that_is_cut_off_is_refused_and_leaves_the_sequence_empty(context: Context) -> None:
+def test_a_truncated_state_is_rejected_and_leaves_the_sequence_empty(context: Context) -> None:
     compute(context, 0, PROMPT)
     with pytest.raises(DecodeFailed):
         context.put_state(1, context.state(0)[:-100])

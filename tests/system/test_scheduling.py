@@ -1,4 +1,4 @@
-"""What runs, what waits and for how long, with the real model: one worker process, driven over its own wire."""
+"""Running and waiting sequences, deadlines and priorities with the real model: one worker process, driven over gRPC."""
 
 import pytest
 
@@ -23,7 +23,7 @@ async def begun(client: WorkerClient, call: int) -> None:
         pass
 
 
-async def test_what_runs_and_what_waits_is_listed(client: WorkerClient, spec: LaunchSpec) -> None:
+async def test_running_and_waiting_sequences_are_listed(client: WorkerClient, spec: LaunchSpec) -> None:
     assert await sequences(client, spec) == []
     for call in range(SLOTS):
         await client.submit(call, "Tell me a long story.", sampling={"ignore_eos": True}, request_id=f"run-{call}")
@@ -38,7 +38,7 @@ async def test_what_runs_and_what_waits_is_listed(client: WorkerClient, spec: La
         await client.cancel(call)
 
 
-async def test_a_call_out_of_time_ends_wherever_it_is_and_frees_its_place(
+async def test_a_call_past_its_deadline_ends_in_every_state_and_frees_its_sequence(
     client: WorkerClient, spec: LaunchSpec
 ) -> None:
     await client.submit(1, "Tell me a long story.", sampling={"ignore_eos": True}, timeout_seconds=1.0)

@@ -26,7 +26,7 @@ def client(server: Server) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=120, max_retries=0)
 
 
-def test_a_streamed_answer_comes_in_pieces(client: openai.OpenAI) -> None:
+def test_a_streamed_answer_arrives_in_pieces(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model=MODEL, messages=HELLO, max_tokens=24, stream=True, stream_options={"include_usage": True}
     )
@@ -38,7 +38,7 @@ def test_a_streamed_answer_comes_in_pieces(client: openai.OpenAI) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] in ("stop", "length")
 
 
-def test_an_answer_comes_whole_with_its_usage(client: openai.OpenAI) -> None:
+def test_an_answer_has_its_text_and_usage(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(model=KEY, messages=HELLO, temperature=0, max_tokens=24)
     assert reply.choices[0].message.content
     assert reply.usage is not None
@@ -79,7 +79,7 @@ def test_a_stored_response_is_continued(client: openai.OpenAI) -> None:
     assert continued.usage.input_tokens == again.usage.input_tokens > first.usage.input_tokens
 
 
-def test_a_response_in_the_background_is_there_later(client: openai.OpenAI) -> None:
+def test_a_background_response_is_available_later(client: openai.OpenAI) -> None:
     begun = client.responses.create(model=MODEL, input="hi", background=True, max_output_tokens=16)
     assert begun.status == "queued"
     assert reaches(lambda: client.responses.retrieve(begun.id).status in ("completed", "incomplete"))
@@ -138,17 +138,17 @@ def test_a_tool_that_must_be_called_is_called_whole_and_streamed_alike(client: o
     assert reply.choices[0].message.tool_calls is None
 
 
-def test_choices_are_as_many_as_asked_for(client: openai.OpenAI) -> None:
+def test_the_requested_number_of_choices_is_returned(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(model=MODEL, messages=HELLO, n=3, max_tokens=8, seed=1)
     assert [choice.index for choice in reply.choices] == [0, 1, 2]
 
 
-def test_a_model_that_is_loaded_with_a_draft_model_tells_of_its_guesses(server: Server) -> None:
+def test_a_model_loaded_with_a_draft_model_reports_its_draft_tokens(server: Server) -> None:
     loaded = server.atelier("load", MODEL, "--draft-model", MODEL, "--identifier", "guessing", "-c", "512")
     assert loaded.returncode == 0, loaded.stderr
-    told = server.atelier("chat", "guessing", "-p", "Count from one to ten.", "--temperature", "0", "--stats")
-    assert f"usedDraftModelKey: {KEY}" in told.stdout
-    assert "acceptedDraftTokensCount: 0" not in told.stdout
+    statistics = server.atelier("chat", "guessing", "-p", "Count from one to ten.", "--temperature", "0", "--stats")
+    assert f"usedDraftModelKey: {KEY}" in statistics.stdout
+    assert "acceptedDraftTokensCount: 0" not in statistics.stdout
     body = {"model": "guessing", "messages": HELLO, "max_tokens": 2}
     named = [
         httpx.post(f"{server.url}/v1/chat/completions", json={**body, "draft_model": name}, timeout=60)
@@ -158,7 +158,7 @@ def test_a_model_that_is_loaded_with_a_draft_model_tells_of_its_guesses(server: 
     assert server.atelier("unload", "guessing").returncode == 0
 
 
-def test_a_plain_completion_goes_on_from_the_prompt(client: openai.OpenAI) -> None:
+def test_a_plain_completion_continues_the_prompt(client: openai.OpenAI) -> None:
     reply = client.completions.create(model=MODEL, prompt="The capital of France is", temperature=0, max_tokens=8)
     assert "Paris" in reply.choices[0].text
 
@@ -188,7 +188,7 @@ def test_models_are_listed_and_found_by_id(client: openai.OpenAI) -> None:
     assert client.models.retrieve(KEY).id == KEY
 
 
-async def test_eight_streams_run_side_by_side_and_none_starves(server: Server) -> None:
+async def test_eight_streams_run_concurrently_and_none_starves(server: Server) -> None:
     async def stream(client: openai.AsyncOpenAI, number: int) -> tuple[int, float]:
         started, pieces = time.monotonic(), 0
         chunks = await client.chat.completions.create(
@@ -209,7 +209,7 @@ async def test_eight_streams_run_side_by_side_and_none_starves(server: Server) -
     assert slowest < 3 * fastest
 
 
-def test_a_client_that_leaves_frees_its_sequence(server: Server, client: openai.OpenAI) -> None:
+def test_a_disconnect_frees_the_sequence(server: Server, client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model=MODEL, messages=HELLO, stream=True, max_tokens=2000, extra_body={"ignore_eos": True}
     )
@@ -246,7 +246,7 @@ def test_a_killed_worker_is_replaced_and_the_next_request_succeeds(server: Serve
     assert server.instances()[0]["pid"] != before
 
 
-def test_a_killed_worker_leaves_the_streams_of_others_alone(server: Server, client: openai.OpenAI) -> None:
+def test_a_killed_worker_does_not_affect_the_streams_of_others(server: Server, client: openai.OpenAI) -> None:
     client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2)
     assert server.atelier("load", MODEL, "--identifier", "other", "--context-length", "1024").returncode == 0
     stream = client.chat.completions.create(
@@ -262,7 +262,7 @@ def test_a_killed_worker_leaves_the_streams_of_others_alone(server: Server, clie
     assert server.atelier("unload", "other").returncode == 0
 
 
-def test_a_worker_killed_in_mid_stream_is_an_error_and_no_false_end(server: Server, client: openai.OpenAI) -> None:
+def test_a_worker_killed_in_mid_stream_is_an_error_and_not_a_normal_end(server: Server, client: openai.OpenAI) -> None:
     client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2)
     body = {"model": MODEL, "messages": HELLO, "stream": True, "max_tokens": 2000, "ignore_eos": True}
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as response:
@@ -298,7 +298,7 @@ BAD_REQUESTS: list[tuple[dict[str, Any], int, str | None]] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("change", "status", "param"), BAD_REQUESTS, ids=lambda value: str(value)[:40])
-def test_bad_input_says_what_to_change_and_the_next_request_works(
+def test_invalid_input_says_what_to_change_and_the_next_request_works(
     server: Server, client: openai.OpenAI, change: dict[str, Any], status: int, param: str, stream: bool
 ) -> None:
     body = {"model": MODEL, "messages": HELLO, "stream": stream, **change}
@@ -310,12 +310,12 @@ def test_bad_input_says_what_to_change_and_the_next_request_works(
     assert client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=1).choices
 
 
-def test_an_unknown_model_names_near_ones(server: Server, client: openai.OpenAI) -> None:
+def test_an_unknown_model_suggests_similar_names(server: Server, client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match=KEY):
         client.chat.completions.create(model="smollm2-instruct", messages=HELLO)
 
 
-def test_a_truncated_file_is_refused_and_the_next_request_works(
+def test_a_truncated_file_is_rejected_and_the_next_request_works(
     server: Server, client: openai.OpenAI, starter_model: Path, tmp_path: Path
 ) -> None:
     truncated = tmp_path / "truncated.gguf"
@@ -344,7 +344,7 @@ def test_chat_prints_the_statistics_that_lm_studio_shows(server: Server) -> None
         assert name in chat.stdout + chat.stderr
 
 
-def test_lm_studios_chat_carries_its_statistics(server: Server) -> None:
+def test_lm_studios_chat_has_its_statistics(server: Server) -> None:
     body = {"model": MODEL, "messages": HELLO, "max_tokens": 8}
     reply = httpx.post(f"{server.url}/api/v0/chat/completions", json=body, timeout=60).json()
     assert reply["stats"]["tokens_per_second"] > 0
@@ -353,12 +353,12 @@ def test_lm_studios_chat_carries_its_statistics(server: Server) -> None:
     assert reply["runtime"]["name"]
 
 
-def test_lm_studios_chat_tells_of_the_load_and_goes_on(server: Server) -> None:
+def test_lm_studios_chat_reports_the_load_and_can_be_continued(server: Server) -> None:
     unload_all(server)
     first = chat_events(server, input="My name is Ada.", context_length=1024)
     second = chat_events(server, input="Who am I?", previous_response_id=first[-1]["result"]["response_id"])
-    told = list(dict.fromkeys(event["type"] for event in first))
-    assert told == [
+    event_types = list(dict.fromkeys(event["type"] for event in first))
+    assert event_types == [
         *("chat.start", "model_load.start", "model_load.progress", "model_load.end"),
         *("prompt_processing.start", "prompt_processing.progress", "prompt_processing.end"),
         *("message.start", "message.delta", "message.end", "chat.end"),
@@ -367,8 +367,8 @@ def test_lm_studios_chat_tells_of_the_load_and_goes_on(server: Server) -> None:
     assert instance["context_length"] == 1024
     assert "model_load.start" not in [event["type"] for event in second]
     counts = [events[-1]["result"]["stats"]["input_tokens"] for events in (first, second)]
-    assert counts[1] > counts[0] + 8  # it has the first turn too
-    unload_all(server)  # others want the usual context
+    assert counts[1] > counts[0] + 8  # the prompt contains the first turn too
+    unload_all(server)  # other tests need the usual context length
 
 
 def unload_all(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Two workers of one file hold its weights once."""
+"""Two workers of one file share its weights in memory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Guessing ahead with the real model: the texts are those of a worker that guesses nothing."""
+"""Speculation with the real model: the texts are those of a worker without it."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ SPECULATIONS = ("prompt_lookup", "draft_model")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plain(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WorkerClient]:
-    """A worker that guesses nothing."""
+    """A worker without speculation."""
     load = Load(context_length=1024, parallel=4)
     async with worker_process(tmp_path_factory.mktemp("plain"), starter_model, load) as spec, WorkerClient(spec) as it:
         yield it
@@ -36,7 +36,7 @@ async def plain(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -
 async def guessing(
     request: pytest.FixtureRequest, starter_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[WorkerClient]:
-    """A worker that guesses; as a draft model the model guesses for itself."""
+    """A worker with speculation; as a draft model the model drafts for itself."""
     load = Load(context_length=1024, parallel=4, speculation=request.param)
     directory, draft = tmp_path_factory.mktemp("guessing"), starter_model if request.param == "draft_model" else None
     async with worker_process(directory, starter_model, load, draft) as spec, WorkerClient(spec) as it:
@@ -52,13 +52,15 @@ async def answer(client: WorkerClient, call: int, text: str, **options: Any) -> 
 
 
 async def answers(client: WorkerClient, first: int, sampling: dict[str, Any]) -> list[tuple[str, pb.Finished]]:
-    """Of all prompts at once."""
+    """The answers to all prompts at once."""
     calls = (answer(client, first + i, prompt, sampling=sampling) for i, prompt in enumerate(PROMPTS))
     return list(await asyncio.gather(*calls))
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, DRAWN], ids=["greedy", "drawn"])
-async def test_guessing_changes_no_text(plain: WorkerClient, guessing: WorkerClient, sampling: dict[str, Any]) -> None:
+async def test_speculation_changes_no_text(
+    plain: WorkerClient, guessing: WorkerClient, sampling: dict[str, Any]
+) -> None:
     expected = [(await answer(plain, 100 + i, each, sampling=sampling))[0] for i, each in enumerate(PROMPTS)]
     alone = [await answer(guessing, 200 + i, each, sampling=sampling) for i, each in enumerate(PROMPTS)]
     together = await answers(guessing, 300, sampling)
@@ -68,14 +70,14 @@ async def test_guessing_changes_no_text(plain: WorkerClient, guessing: WorkerCli
 
 
 @pytest.mark.parametrize("guessing", ["draft_model"], indirect=True)
-async def test_a_model_that_guesses_for_itself_is_right(guessing: WorkerClient) -> None:
+async def test_drafts_of_the_same_model_are_accepted(guessing: WorkerClient) -> None:
     ends = [end.statistics for _, end in await answers(guessing, 600, GREEDY)]
     drafted, accepted = (sum(getattr(end, name) for end in ends) for name in ("draft_tokens", "accepted_draft_tokens"))
     assert accepted > 20
     assert accepted / drafted > 0.95
 
 
-async def test_sequences_that_cannot_guess_run_beside_those_that_do(
+async def test_sequences_that_cannot_speculate_run_beside_those_that_do(
     plain: WorkerClient, guessing: WorkerClient
 ) -> None:
     async def mixed(client: WorkerClient) -> list[tuple[str, pb.Finished]]:
@@ -92,7 +94,9 @@ async def test_sequences_that_cannot_guess_run_beside_those_that_do(
     assert [end.statistics.draft_tokens > 0 for _, end in found] == [True, False, False]
 
 
-async def test_a_cancelled_sequence_leaves_the_others_their_texts(plain: WorkerClient, guessing: WorkerClient) -> None:
+async def test_a_cancelled_sequence_does_not_change_the_texts_of_others(
+    plain: WorkerClient, guessing: WorkerClient
+) -> None:
     expected = (await answer(plain, 500, PROMPTS[0], sampling=GREEDY))[0]
     await guessing.submit(501, PROMPTS[1], sampling={**GREEDY, "ignore_eos": True})
     other = asyncio.create_task(answer(guessing, 502, PROMPTS[0], sampling=GREEDY))

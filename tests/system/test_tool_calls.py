@@ -1,4 +1,4 @@
-"""Tool calls of the real model, whose chat template knows of no tools."""
+"""Tool calls of the real model, whose chat template does not support tools."""
 
 import json
 from typing import Any
@@ -75,7 +75,7 @@ async def test_a_named_tool_is_called(client: WorkerClient) -> None:
     jsonschema.validate(json.loads(calls[0][1]), CLOCK)
 
 
-async def test_what_a_call_returned_is_part_of_the_prompt(client: WorkerClient) -> None:
+async def test_the_result_of_a_call_is_part_of_the_prompt(client: WorkerClient) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
     messages = [
         {"role": "user", "content": "How is the weather in Paris?"},
@@ -87,12 +87,12 @@ async def test_what_a_call_returned_is_part_of_the_prompt(client: WorkerClient) 
     assert "24" in text or "unny" in text
 
 
-async def test_required_calls_leave_no_room_for_a_response_format(client: WorkerClient) -> None:
+async def test_required_calls_cannot_be_combined_with_a_response_format(client: WorkerClient) -> None:
     _, _, end = await complete(client, Tools(TOOLS, ToolChoice.REQUIRED), json_object=True)
     assert (end.failed.error.param, end.failed.error.code) == ("tool_choice", "invalid_value")
 
 
-async def test_a_strict_tool_refuses_what_cannot_be_enforced(client: WorkerClient) -> None:
+async def test_a_strict_tool_with_unenforced_keywords_is_rejected(client: WorkerClient) -> None:
     unique = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
     for strict in (True, False):
         tools = Tools([Tool("f", parameters=unique, strict=strict)], ToolChoice.REQUIRED, one_at_a_time=True)
@@ -104,7 +104,7 @@ async def test_a_strict_tool_refuses_what_cannot_be_enforced(client: WorkerClien
             assert calls
 
 
-async def test_strict_tools_leave_the_text_free(client: WorkerClient) -> None:
+async def test_strict_tools_do_not_constrain_text(client: WorkerClient) -> None:
     strict = Tools([Tool("get_time", "The time.", CLOCK, strict=True)])
     messages = [{"role": "user", "content": "Say hello to the world."}]
     for format in ("auto", "hermes"):
@@ -115,8 +115,8 @@ async def test_strict_tools_leave_the_text_free(client: WorkerClient) -> None:
             jsonschema.validate(json.loads(arguments), CLOCK)
 
 
-async def test_marks_that_are_control_tokens_are_seen_and_not_shown(client: WorkerClient, spec: LaunchSpec) -> None:
-    """Both marks are made certain: the first may begin the completion, the second end what it began."""
+async def test_marks_that_are_control_tokens_are_parsed_and_not_shown(client: WorkerClient, spec: LaunchSpec) -> None:
+    """Biases force both marks: the first may begin the completion, the second end the part that it began."""
     start, end_mark = "<file_sep>", "<repo_name>"
     ids = []
     for mark in (start, end_mark):

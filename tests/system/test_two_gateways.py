@@ -1,4 +1,4 @@
-"""Two gateways before one registry, with real workers."""
+"""Two gateways with one registry and real workers."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ BODY = {"model": KEY, "messages": [{"role": "user", "content": "hi"}], "max_toke
 
 @dataclass(frozen=True)
 class Registry:
-    """The one that a server runs."""
+    """The registry of a running server."""
 
     target: str
 
 
-async def test_twenty_requests_through_two_gateways_for_a_cold_model_make_one_load_and_twenty_answers(
+async def test_twenty_requests_through_two_gateways_cause_one_load_and_get_twenty_answers(
     home: Path,
 ) -> None:
     with serving(home, variables={"ATELIER_REGISTRY_TOKEN": TOKEN}) as server:
