@@ -1,4 +1,4 @@
-"""The database's tables, in SQL that SQLite and PostgreSQL both speak."""
+"""The database's tables, in SQL that SQLite and PostgreSQL both support."""
 
 from sqlalchemy import JSON, BigInteger, Boolean, Float, Index, Integer, LargeBinary, MetaData, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column

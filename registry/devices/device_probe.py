@@ -29,7 +29,7 @@ NAME = re.compile(r"(?P<backend>[A-Za-z]+)(?P<number>\d*)")
 BACKENDS = {"cuda": "cuda", "rocm": "rocm", "hip": "rocm", "vulkan": "vulkan", "metal": "metal", "mtl": "metal"}
 
 InUse = Callable[[], Collection[str]]
-"""The ids of devices that instances have now."""
+"""Returns the ids of the devices that instances use now."""
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class DeviceProbe:
         self._rpc_servers = rpc_servers
         self._reports: dict[str, list[Device]] = {}  # the last one of this machine, and of each server
         self._probed_at: float | None = None
-        self._changes = 0  # reported by `forget`
+        self._changes = 0  # number of calls of `forget`
         self._probing = asyncio.Lock()
 
     @property
@@ -62,8 +62,8 @@ class DeviceProbe:
     async def inventory(self, in_use: InUse = frozenset) -> Inventory:
         """The devices and their free memory now. If probing this machine fails, its last report is used.
 
-        An RPC server in use by an instance accepts no other connection: it is not probed, and has no free memory.
-        One that does not answer though none of our instances uses it is left out.
+        An RPC server that an instance uses accepts no other connection: it is not probed, and has no free memory.
+        One that no instance uses and that does not answer is left out.
         """
         memory = await asyncio.to_thread(machine_memory)
         found, used = await self._probe(in_use), in_use()

@@ -113,7 +113,7 @@ def _named(name: str, gpus: Sequence[Device]) -> list[Device]:
     wanted = ids_of(name)
     if missing := [id for id in wanted if id not in known]:
         raise LoadFailed(
-            f"Device {', '.join(missing)} is not here. llama.cpp sees: {', '.join(known)}. Choose one of these.",
+            f"There is no device {', '.join(missing)}. llama.cpp sees: {', '.join(known)}. Choose one of these.",
             param="device",
         )
     return [known[id] for id in wanted]

@@ -1,4 +1,4 @@
-"""One download's work: the task that transfers it, tries again, and stops where it is told to."""
+"""One download's work: the task that transfers it, retries after failures, and stops on request."""
 
 import asyncio
 import shutil

@@ -140,7 +140,10 @@ class Downloads:
         return await self._control(download_id, Job.resume)
 
     async def cancel(self, download_id: str) -> Download:
-        """Forget the download and delete its incomplete files; a completed one's model stays. DownloadNotFound."""
+        """Forget the download and delete its incomplete files. The model of a completed one stays.
+
+        Raises DownloadNotFound.
+        """
         return await self._control(download_id, self._cancel)
 
     async def close(self) -> None:

@@ -140,7 +140,7 @@ def refusal(what: str, status: int) -> AtelierError:
     if status == 403:
         return HubAccessDenied(f"{what}: the server's token (HF_TOKEN) has no read access to it.")
     if status == 429:
-        return HubUnavailable(f"{what}: the hub limits the request rate; the request is retried later.")
+        return HubUnavailable(f"{what}: the hub rejects requests that exceed its rate limit; later ones may succeed.")
     return HubUnavailable(f"{what}: the hub responded with status {status}.")
 
 

@@ -73,13 +73,13 @@ def read_reference(text: str, hosts: tuple[str, ...] = ()) -> Reference:
 
 
 def with_choice(reference: Reference, *, quantization: str = "", revision: str = "") -> Reference:
-    """The reference with the fields of a request beside it. Raises InvalidRequest if they contradict it."""
+    """The reference, completed by other fields of its request. Raises InvalidRequest if they contradict it."""
     if not quantization and not revision:
         return reference
     if isinstance(reference, PackageReference):
         raise InvalidRequest("quantization and revision apply to repositories of the hub, not to packages", param=PARAM)
     if quantization and (reference.file or (reference.quantization or quantization).lower() != quantization.lower()):
-        raise InvalidRequest(f"quantization: {reference} names a file already", param="quantization")
+        raise InvalidRequest(f"quantization: {reference} selects a file already", param="quantization")
     if revision and (reference.revision or revision) != revision:
         raise InvalidRequest(f"revision: the URL names {reference.revision} already", param="revision")
     return HubReference(
@@ -148,7 +148,7 @@ def _package(text: str) -> PackageReference:
 def _repo(text: str) -> str:
     match = REPO.fullmatch(text)
     if match is None or "--" in text or ".." in text:
-        raise InvalidRequest(f'"{text[:200]}" is not a model to download. Name it as {FORMS}.', param=PARAM)
+        raise InvalidRequest(f'"{text[:200]}" does not name a model to download. Name one as {FORMS}.', param=PARAM)
     return text
 
 

@@ -106,7 +106,7 @@ class InstanceSet:
         return supervisor in self._removals
 
     def check_unused(self, model: Model) -> None:
-        """Raises Conflict while an instance has the model loaded, be it as its draft model."""
+        """Raises Conflict while an instance has the model loaded, also as its draft model."""
         users = [each.plan.instance_id for each in self if model.key in each.plan.model_keys]
         if users:
             reloads = model.replicas is not None and model.replicas.least > 0

@@ -21,7 +21,7 @@ class StoredPlacement(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredInstance:
-    """One instance's row. Without a pid, its launch was begun and nothing more is known."""
+    """One instance's row. Without a pid its launch was begun, and the outcome is unknown."""
 
     id: str
     model_key: str

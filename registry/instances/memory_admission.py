@@ -76,7 +76,7 @@ class MemoryAdmission:
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _unchecked(self, plan: LaunchPlan) -> LaunchPlan:
-        """On the devices that llama.cpp chooses, or the operator chose; the latter count against their memory."""
+        """The plan, with the memory that it takes if its devices were requested; otherwise llama.cpp chooses them."""
         return plan if chooses_devices(plan.load) else counted_plan(plan, await self.inventory())
 
     def _assignment(self, plan: LaunchPlan, inventory: Inventory, until: float) -> Assignment | None:

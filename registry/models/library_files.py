@@ -38,7 +38,7 @@ def find_models(root: Path) -> list[Path]:
 
 
 def is_mounted(root: Path) -> bool:
-    """False for an empty folder: it may be the mount point of a disk that is absent, so nothing was deleted."""
+    """False for an empty folder: it may be the mount point of an absent disk, whose models were not deleted."""
     try:
         return any(not entry.name.startswith(".") for entry in root.iterdir())
     except OSError:

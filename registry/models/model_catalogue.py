@@ -163,7 +163,7 @@ class Catalogue:
         self.stop_imports()
         await asyncio.gather(*self._imports, return_exceptions=True)
 
-    # Changes to files that others make. The caller holds `changes`.
+    # Changes that follow from files that others changed. The caller holds `changes`.
 
     async def renew(self, model: Model) -> None:
         """Show a model of the database if its file is still there, as it is now; forget it if it was deleted."""

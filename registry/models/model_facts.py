@@ -1,4 +1,4 @@
-"""What a model's file headers and chat template tell of it."""
+"""The facts about a model that its file headers and its chat template contain."""
 
 import math
 from collections.abc import Mapping, Sequence

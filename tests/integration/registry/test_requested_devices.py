@@ -139,14 +139,14 @@ async def test_the_wait_for_a_busy_instance_times_out(start: Any, machine: Machi
 
 async def test_an_unknown_device_is_rejected_before_a_worker_starts(start: Any, machine: Machine) -> None:
     registry: Running = await start()
-    with pytest.raises(LoadFailed, match="cuda:7 is not here"):
+    with pytest.raises(LoadFailed, match="no device cuda:7"):
         await registry.client.create(KEY, device="cuda:7")
     assert machine.launcher.workers == []
 
 
 async def test_without_known_gpus_the_worker_rejects_the_device(start: Any, machine: Machine) -> None:
     machine.gpus = list
-    machine.launcher.load_error = LoadFailed("Device cuda:0 is not here. llama.cpp sees: CPU.")
+    machine.launcher.load_error = LoadFailed("There is no device cuda:0. llama.cpp sees: CPU.")
     registry: Running = await start()
     with pytest.raises(LoadFailed, match="sees: CPU"):
         await registry.client.create(KEY, device="cuda:0")

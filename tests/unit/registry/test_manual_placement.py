@@ -71,7 +71,7 @@ def test_the_requested_devices_are_selected(load: Load, gpus: list[Device], devi
 
 
 def test_an_unknown_device_is_rejected_by_name() -> None:
-    with pytest.raises(LoadFailed, match=r"cuda:3 is not here.*cuda:0, cuda:1, cuda:2") as refusal:
+    with pytest.raises(LoadFailed, match=r"no device cuda:3.*cuda:0, cuda:1, cuda:2") as refusal:
         choice_of(Load(device="cuda:1,3"), THREE)
     assert refusal.value.param == "device"
 

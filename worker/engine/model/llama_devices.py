@@ -39,7 +39,7 @@ def require_device(wanted: str, devices: list[Device]) -> None:
     found = [device for device in gpus(devices) if device.name.lower().startswith(_PREFIXES.get(backend, (backend,)))]
     if len(found) < count:
         seen = ", ".join(device.name for device in devices) or "none"
-        raise LoadFailed(f"Device {wanted} is not here. llama.cpp sees: {seen}. Choose one of these.", param="device")
+        raise LoadFailed(f"There is no device {wanted}. llama.cpp sees: {seen}. Choose one of these.", param="device")
 
 
 _PREFIXES = {"metal": ("metal", "mtl")}
