@@ -75,7 +75,7 @@ class Config(BaseSettings):
     guardrail: Literal["off", "relaxed", "balanced", "strict", "custom"] = Field(
         "balanced",
         description="Share of main memory and of each GPU's memory that loads leave free: off: not checked; "
-        "relaxed: none; balanced: 1/20; strict: 1/7; custom: guardrail_mb. If memory is short, idle models that "
+        "relaxed: none; balanced: 5%; strict: 15%; custom: guardrail_mb. If memory is short, idle models that "
         "requests loaded are unloaded.",
     )
     guardrail_mb: int = Field(0, ge=0, description="MiB of main memory that loads leave free, with guardrail custom.")
@@ -106,7 +106,7 @@ class Config(BaseSettings):
     restart_limit: int = Field(
         5,
         ge=0,
-        description="Consecutive crashes after which an instance is not restarted; the count resets after 60 s ready.",
+        description="Maximum restarts of an instance after crashes in a row; the count resets after 60 s ready.",
     )
 
     spare_worker: bool = Field(

@@ -99,7 +99,7 @@ def serve(
         Number, typer.Option(help="Seconds after which a silent worker gets no requests.  [20]")
     ] = None,
     restart_limit: Annotated[
-        int | None, typer.Option(help="Consecutive crashes after which an instance is not restarted.  [5]")
+        int | None, typer.Option(help="Maximum restarts of an instance after crashes in a row.  [5]")
     ] = None,
     spare_worker: Annotated[
         bool | None, typer.Option(help="Keep a worker process ready for the next load.  [on]")
