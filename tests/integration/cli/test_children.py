@@ -30,7 +30,7 @@ DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); prin
 
 
 class Standin:
-    """A child whose program is given, what it said, and its log."""
+    """A child with a given program, its messages, and its log."""
 
     def __init__(self, directory: Path, program: str) -> None:
         (directory / "standin.py").write_text(program)
@@ -80,7 +80,7 @@ async def test_a_service_that_always_crashes_is_given_up(tmp_path: Path) -> None
     assert len(standin.said) == 4
 
 
-async def test_a_service_that_is_asked_to_end_is_not_killed(tmp_path: Path) -> None:
+async def test_a_service_that_ends_when_asked_is_not_killed(tmp_path: Path) -> None:
     standin = Standin(tmp_path, RUNS)
     keeping = asyncio.create_task(standin.child.keep_running())
     await standin.logged("up")
@@ -113,7 +113,7 @@ async def test_a_service_that_ends_before_it_is_killed_is_stopped(
     await stopped(keeping, standin, grace=0.05)
 
 
-async def test_a_service_runs_in_a_session_of_its_own(tmp_path: Path) -> None:
+async def test_a_service_runs_in_its_own_session(tmp_path: Path) -> None:
     standin = Standin(
         tmp_path, "import os, sys; print('session', os.getsid(0) == os.getpid(), flush=True); sys.stdin.read()"
     )
@@ -122,7 +122,7 @@ async def test_a_service_runs_in_a_session_of_its_own(tmp_path: Path) -> None:
     await stopped(keeping, standin, grace=BOUND)
 
 
-async def test_warnings_are_reported_as_they_are_logged(tmp_path: Path) -> None:
+async def test_warnings_are_reported_when_they_are_logged(tmp_path: Path) -> None:
     log, said, shown = tmp_path / "gateway.log", list[str](), asyncio.Event()
     log.write_text('{"event": "old", "level": "error"}\n')
 
@@ -140,7 +140,7 @@ async def test_warnings_are_reported_as_they_are_logged(tmp_path: Path) -> None:
     async with asyncio.timeout(BOUND):
         await shown.wait()
         shown.clear()
-        log.write_text('{"event": "x", "level": "error"}\n')  # as logrotate's copytruncate leaves it
+        log.write_text('{"event": "x", "level": "error"}\n')  # as logrotate does with copytruncate
         await shown.wait()
     telling.cancel()
     assert said == ["gateway: stalled worker=7", "gateway: x"]

@@ -1,4 +1,4 @@
-"""`atelier mcp` before a gateway of this process, started by the official client as desktop programs start it."""
+"""`atelier mcp` in front of a gateway in this process, started by the official client as desktop programs start it."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from tests.support.gateway_server import PATIENCE, RunningGateway, running_gatew
 from tests.support.mcp_client import MODES
 from tests.support.server_process import ATELIER
 
-START_SECONDS = 60.0  # that a process may take until it answers, on a machine that is busy
+START_SECONDS = 60.0  # until a process answers, on a busy machine
 LONG = {"text": "word " * 100_000, "step_seconds": 0.001}
 
 
@@ -43,17 +43,17 @@ def active(registry: FakeRegistry) -> int:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_everything_passes_through(gateway: RunningGateway, registry: FakeRegistry, mode: str) -> None:
+async def test_every_kind_of_message_is_forwarded(gateway: RunningGateway, registry: FakeRegistry, mode: str) -> None:
     registry.script = {"text": "one two three", "step_seconds": 0.01}
     received: list[Any] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         received.append(message)
 
     async with desktop(gateway.url, mode) as client:
         assert client.instructions
         assert {tool.name for tool in (await client.list_tools()).tools} >= {"chat", "embed", "list_models"}
-        result = await client.call_tool("chat", {"model": KEY, "prompt": "x"}, progress_callback=hear)
+        result = await client.call_tool("chat", {"model": KEY, "prompt": "x"}, progress_callback=on_progress)
         assert [each.text for each in result.content if isinstance(each, TextContent)] == ["one two three"]
         await until(lambda: "".join(received) == "one two three")
         assert (await client.call_tool("chat", {"model": "nothing", "prompt": "x"})).is_error
@@ -77,7 +77,7 @@ async def test_a_cancelled_call_frees_the_sequence(gateway: RunningGateway, regi
         assert (await client.list_tools()).tools
 
 
-async def test_a_program_that_leaves_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_program_that_disconnects_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = LONG
     async with desktop(gateway.url) as client:
         call = asyncio.create_task(client.call_tool("chat", {"model": KEY, "prompt": "x"}))
@@ -92,7 +92,7 @@ async def test_changes_are_announced(gateway: RunningGateway, registry: FakeRegi
         assert await asyncio.wait_for(anext(received), PATIENCE) == ResourcesListChanged()
 
 
-async def test_a_server_that_is_away_for_a_while_is_found_again(registry: FakeRegistry) -> None:
+async def test_a_restarted_server_is_found_again(registry: FakeRegistry) -> None:
     async with running_gateway(registry, api_key="right") as first:
         bridge = contextlib.AsyncExitStack()
         client = await bridge.enter_async_context(desktop(first.url))
@@ -108,7 +108,7 @@ async def test_a_server_that_is_away_for_a_while_is_found_again(registry: FakeRe
     ("url", "shown"),
     [("http://127.0.0.1:9", "No server at http://127.0.0.1:9: start one with: atelier serve"), ("", "ATELIER_API_KEY")],
 )
-async def test_what_stands_in_the_way_is_reported_on_stderr(gateway: RunningGateway, url: str, shown: str) -> None:
+async def test_connection_errors_are_reported_on_stderr(gateway: RunningGateway, url: str, shown: str) -> None:
     ended = await asyncio.to_thread(
         subprocess.run,
         [str(ATELIER), "mcp"],

@@ -22,7 +22,7 @@ Serve = Callable[..., AbstractContextManager[Terminal]]
 
 
 class Home:
-    """The server's home: what its services logged."""
+    """The server's home, with the logs of its services."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,7 +58,7 @@ def serve(home: Home, tmp_path: Path) -> Serve:
     return start
 
 
-def test_serve_says_where_it_is_and_ctrl_c_stops_it(serve: Serve, home: Home) -> None:
+def test_serve_prints_its_address_and_ctrl_c_stops_it(serve: Serve, home: Home) -> None:
     with serve() as screen:
         screen.wait_for('"model": "lab/tiny"')
         assert "Ready at http://127.0.0.1:" in screen.text
@@ -86,7 +86,7 @@ def test_ctrl_c_before_the_server_is_ready_stops_it_too(serve: Serve, home: Home
         assert screen.ended() == 0
 
 
-def test_a_killed_serve_takes_its_services_along(serve: Serve, home: Home) -> None:
+def test_killing_serve_ends_its_services(serve: Serve, home: Home) -> None:
     with serve() as screen:
         screen.wait_for("Ready at")
         screen.process.kill()
@@ -94,7 +94,7 @@ def test_a_killed_serve_takes_its_services_along(serve: Serve, home: Home) -> No
         home.wait_until(lambda: home.alive() == [])
 
 
-def test_a_killed_gateway_comes_back_and_the_registry_stays(serve: Serve, home: Home) -> None:
+def test_a_killed_gateway_is_restarted_and_the_registry_keeps_running(serve: Serve, home: Home) -> None:
     with serve() as screen:
         screen.wait_for("Ready at")
         registry = home.pid("registry")
@@ -138,7 +138,7 @@ def test_a_service_that_cannot_run_ends_the_server(serve: Serve, home: Home) -> 
         assert screen.ended() == 0
 
 
-def test_secrets_reach_only_who_needs_them(serve: Serve, home: Home) -> None:
+def test_secrets_reach_only_the_services_that_need_them(serve: Serve, home: Home) -> None:
     with serve(ATELIER_API_KEY=KEY) as screen:
         screen.wait_for("Ready at")
         (registry,), (gateway,) = home.records("registry", "started"), home.records("gateway", "started")
@@ -158,7 +158,7 @@ def test_warnings_of_the_services_are_reported(serve: Serve, home: Home) -> None
         assert screen.ended() == 0
 
 
-def test_a_second_server_in_the_same_home_is_refused(serve: Serve, home: Home) -> None:
+def test_a_second_server_in_the_same_home_is_rejected(serve: Serve, home: Home) -> None:
     with serve() as screen:
         screen.wait_for("Ready at")
         with serve() as second:
@@ -168,7 +168,7 @@ def test_a_second_server_in_the_same_home_is_refused(serve: Serve, home: Home) -
         assert screen.ended() == 0
 
 
-def test_the_first_line_comes_at_once_and_readiness_soon(serve: Serve, home: Home) -> None:
+def test_the_first_line_appears_at_once_and_readiness_soon(serve: Serve, home: Home) -> None:
     began = time.monotonic()
     with serve() as screen:
         screen.wait_for("is starting")

@@ -1,4 +1,4 @@
-"""What a person sees: the command on a real terminal, against a scripted server."""
+"""The command on a real terminal, with a scripted server."""
 
 import threading
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(server: ScriptedServ
     assert chat.ended() == 0
 
 
-def test_ctrl_c_twice_leaves(chat: Terminal) -> None:
+def test_ctrl_c_twice_exits(chat: Terminal) -> None:
     chat.type(CTRL_C)
     chat.wait_for("Ctrl-C again to leave")
     chat.wait_for_prompt(2)
@@ -91,7 +91,7 @@ def test_ctrl_c_twice_leaves(chat: Terminal) -> None:
     assert chat.ended() == 0
 
 
-def test_a_refused_answer_does_not_end_the_conversation(server: ScriptedServer, chat: Terminal) -> None:
+def test_a_rejected_request_does_not_end_the_conversation(server: ScriptedServer, chat: Terminal) -> None:
     server.refuses(f"POST {CHAT}", 503, "Try again.")
     chat.type("Hi\n")
     chat.wait_for("Try again.")
@@ -100,7 +100,7 @@ def test_a_refused_answer_does_not_end_the_conversation(server: ScriptedServer, 
     assert chat.ended() == 0
 
 
-def test_a_load_shows_how_far_it_is(server: ScriptedServer) -> None:
+def test_a_load_shows_its_progress(server: ScriptedServer) -> None:
     shown = threading.Event()
     reply = Reply({"type": "llm", "instance_id": KEY, "load_time_seconds": 1.0, "status": "loaded"})
 

@@ -1,4 +1,4 @@
-"""The command line against the real services: one server with the scripted engine, every verb."""
+"""Every verb of the command line on the real services: one server with the scripted engine."""
 
 import json
 import os
@@ -25,7 +25,7 @@ KEY = "lab/tiny"
 
 @contextmanager
 def running_server(home: Path) -> Iterator[Terminal]:
-    """A server with one model, on a terminal; nothing of it is left at the end."""
+    """A server with one model, on a terminal; checks at the end that no process is left."""
     write_gguf(home / "models" / "lab" / "tiny" / "tiny.gguf", name="Tiny")
     environment = {"ATELIER_ENGINE": "scripted", "ATELIER_API_KEY": ""}
     with terminal("serve", "--home", str(home), "--port", "0", environment=environment, width=200) as screen:
@@ -73,7 +73,7 @@ def atelier(shared_server: Terminal) -> Iterator[Atelier]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Terminal]:
-    """A server of the test's own, to be stopped or broken."""
+    """A server for one test, to be stopped or broken."""
     with running_server(tmp_path / "home") as screen:
         yield screen
 
@@ -85,7 +85,7 @@ def asked(atelier: Atelier, *arguments: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_a_model_is_listed_loaded_asked_and_unloaded(atelier: Atelier) -> None:
+def test_a_model_is_listed_loaded_used_and_unloaded(atelier: Atelier) -> None:
     assert KEY in [model["key"] for model in asked(atelier, "ls")["models"]]
     assert f"Loaded {KEY} in" in atelier("load", "tiny", "-c", "512", "--parallel", "2", "--device", "cpu").stdout
     (instance,) = asked(atelier, "ps")["instances"]
@@ -111,14 +111,14 @@ def test_an_imported_model_can_be_used_at_once(atelier: Atelier, tmp_path: Path)
     assert atelier("chat", "lab/other", "-p", "Hi").stdout == "Hi\n"
 
 
-def test_a_second_instance_has_a_name_of_its_own(atelier: Atelier) -> None:
+def test_a_second_instance_has_its_own_name(atelier: Atelier) -> None:
     assert [asked(atelier, "load", KEY)["instance_id"] for _ in range(2)] == [KEY, f"{KEY}:2"]
     assert atelier("load", KEY, "--identifier", "mine").exit_code == 0
     assert sorted(instance["id"] for instance in asked(atelier, "ps")["instances"]) == [KEY, f"{KEY}:2", "mine"]
     assert sorted(asked(atelier, "unload", "--all")["unloaded"]) == [KEY, f"{KEY}:2", "mine"]
 
 
-def test_what_the_server_refuses_is_reported(atelier: Atelier) -> None:
+def test_an_error_of_the_server_is_reported(atelier: Atelier) -> None:
     for call in (["load", "tinny"], ["chat", "tinny", "-p", "Hi"], ["unload", "tinny"]):
         result = atelier(*call)
         assert (result.exit_code, result.stdout, "tinny" in result.stderr) == (1, "", True), call
@@ -130,7 +130,7 @@ def test_status_is_that_of_the_server(atelier: Atelier) -> None:
     assert (status["registry"], status["instances"], status["requests"]["active"]) == ("connected", 0, 0)
 
 
-def test_the_disks_use_is_that_of_the_servers_files(atelier: Atelier) -> None:
+def test_disk_use_is_that_of_the_servers_files(atelier: Atelier) -> None:
     use = asked(atelier, "disk")
     (model,) = [each for each in use["models"] if each["key"] == KEY]
     assert model["in_library"]
@@ -139,7 +139,7 @@ def test_the_disks_use_is_that_of_the_servers_files(atelier: Atelier) -> None:
     assert KEY in atelier("disk").stdout
 
 
-def test_ctrl_c_ends_the_workers_too(server: Terminal) -> None:
+def test_ctrl_c_stops_the_workers_too(server: Terminal) -> None:
     atelier = command_for(server)
     asked(atelier, "load", KEY)
     pid = asked(atelier, "ps")["instances"][0]["pid"]
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_the_workers_too(server: Terminal) -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_a_killed_registry_comes_back_and_the_model_goes_on(server: Terminal) -> None:
+def test_a_killed_registry_is_restarted_and_the_model_keeps_running(server: Terminal) -> None:
     atelier = command_for(server)
     asked(atelier, "load", KEY)
     (before,) = asked(atelier, "ps")["instances"]

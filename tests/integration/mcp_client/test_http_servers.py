@@ -1,4 +1,4 @@
-"""Connections to MCP servers over HTTP: the SDK's own, and misbehaving ones."""
+"""Connections to MCP servers over HTTP: one made with the SDK, and misbehaving ones."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ def sdk_server() -> MCPServer:
 
 
 @pytest.mark.parametrize("options", [{}, {"json_response": True}, {"stateless_http": True}])
-async def test_a_server_of_the_sdk_is_used(options: dict[str, Any]) -> None:
+async def test_a_server_made_with_the_sdk_works(options: dict[str, Any]) -> None:
     async with served(sdk_server().streamable_http_app(**options)) as url, pool_of() as pool:
         server = at(f"{url}/mcp")
         tools = {tool.name: tool for tool in await pool.tools(server)}
@@ -73,7 +73,7 @@ async def test_newer_servers_announce_changed_tools() -> None:
                 pass
 
 
-async def test_a_server_that_was_started_anew_is_found_again() -> None:
+async def test_a_restarted_server_is_found_again() -> None:
     app = sdk_server().streamable_http_app
     async with pool_of() as pool:
         async with served(app()) as url:
@@ -100,7 +100,7 @@ class Sessions:
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Odd servers name one."""
+    """Faulty servers that open a session."""
     import tests.support.http_mcp_servers as servers
 
     plain = servers._handshake
@@ -115,14 +115,14 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("sessions")
-async def test_a_lost_session_is_begun_anew() -> None:
+async def test_a_lost_session_is_reopened() -> None:
     async with OddServer(Sessions()).running() as odd, pool_of() as pool:
         assert (await pool.call(at(odd.url), "echo", {})).text == "here"
 
 
 @pytest.mark.usefixtures("sessions")
-async def test_a_session_that_one_call_finds_lost_repeats_no_other() -> None:
-    """The other one may have had its effect."""
+async def test_a_session_lost_in_one_call_does_not_repeat_other_calls() -> None:
+    """The other call may have had its effect already."""
     paid, over = asyncio.Event(), asyncio.Event()
 
     async def pay_or_forget(request: Request, write: Write) -> None:
@@ -142,7 +142,7 @@ async def test_a_session_that_one_call_finds_lost_repeats_no_other() -> None:
 
 
 @pytest.mark.usefixtures("sessions")
-async def test_arguments_that_a_server_refuses_cost_others_nothing() -> None:
+async def test_arguments_that_a_server_rejects_do_not_affect_other_calls() -> None:
     release = asyncio.Event()
 
     async def check(request: Request, write: Write) -> None:
@@ -190,7 +190,7 @@ async def broken_off(request: Request, write: Write) -> None:
 
 
 @pytest.mark.parametrize("answer", [endless_body, endless_event, packed, many_values, web_page, broken_off])
-async def test_an_invalid_reply_costs_little_and_the_next_call_works(answer: Any) -> None:
+async def test_an_invalid_reply_costs_little_memory_and_the_next_call_works(answer: Any) -> None:
     turns = [answer]
 
     async def once(request: Request, write: Write) -> None:
@@ -209,7 +209,7 @@ async def failed(pool: ServerPool, server: ServerConfig) -> None:
         assert (await pool.call(server, "echo", {})).is_error
 
 
-async def test_a_stream_of_events_may_be_long_however_it_is_cut_into_pieces() -> None:
+async def test_a_long_event_stream_is_read_however_it_is_split() -> None:
     async def line_by_line(request: Request, write: Write) -> None:
         head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
         await write(f"{head}connection: close\r\n\r\n".encode())
@@ -249,7 +249,7 @@ async def test_a_server_that_rejects_the_key_is_reported() -> None:
 
 
 async def test_an_invalid_header_is_not_disclosed() -> None:
-    """A key that was read from a file has a line feed at its end."""
+    """A key read from a file has a line feed at its end."""
     async with OddServer(web_page).running() as odd, pool_of() as pool:
         with capture_logs() as logs:
             message = await refused(pool.tools(at(odd.url, ("Authorization", "Bearer s3cr3t\n"))))
@@ -257,7 +257,7 @@ async def test_an_invalid_header_is_not_disclosed() -> None:
         assert "s3cr3t" not in message + str(logs)
 
 
-async def test_a_server_that_fails_is_no_tool_that_does() -> None:
+async def test_a_failing_server_is_distinguished_from_a_failing_tool() -> None:
     async def fail(request: Request, write: Write) -> None:
         await write(reply(b"oh", status="500 Internal Server Error", kind="text/plain"))
 
@@ -265,7 +265,7 @@ async def test_a_server_that_fails_is_no_tool_that_does() -> None:
         assert "HTTP 500" in await refused(pool.call(at(odd.url), "echo", {}))
 
 
-async def test_headers_go_to_the_endpoint_alone() -> None:
+async def test_headers_are_sent_to_the_endpoint_only() -> None:
     async def echo(request: Request, write: Write) -> None:
         await write(reply(result_of(request, {"content": []})))
 
@@ -295,14 +295,14 @@ async def names(host: str, port: int) -> list[str]:
         *("http://both.example/mcp", "http://inner.example:8080/mcp", "http://2130706433/mcp", "ftp://inner.example/"),
     ],
 )
-async def test_servers_of_requests_are_at_public_addresses(url: str) -> None:
+async def test_servers_named_in_requests_must_have_public_addresses(url: str) -> None:
     pool = ServerPool(AddressGuard(resolve=names), limits=PoolLimits())
     message = await refused(pool.tools(ServerConfig("odd", Endpoint(url, public_only=True), owner="k")))
     assert "its URL is not allowed" in message
     await pool.close()
 
 
-async def test_a_name_is_reached_at_the_address_that_was_judged() -> None:
+async def test_a_name_is_reached_at_the_checked_address() -> None:
     """The operator allows the name here; it leads to the checked address, and the server sees the name."""
 
     async def echo(request: Request, write: Write) -> None:
@@ -317,7 +317,7 @@ async def test_a_name_is_reached_at_the_address_that_was_judged() -> None:
         await pool.close()
 
 
-async def test_of_servers_of_requests_only_so_many_are_connected() -> None:
+async def test_connections_to_servers_named_in_requests_are_limited() -> None:
     release = asyncio.Event()
 
     async def wait(request: Request, write: Write) -> None:
@@ -333,7 +333,7 @@ async def test_of_servers_of_requests_only_so_many_are_connected() -> None:
         first, second, third = guests(odd, "abc")
         await pool.tools(first)
         await pool.tools(second)
-        await pool.tools(third)  # the first has to go
+        await pool.tools(third)  # the first is closed
         assert [pool.state(server) for server in (first, second, third)] == ["closed", "open", "open"]
         calls = [asyncio.create_task(pool.call(server, "echo", {})) for server in (second, third)]
         await until(

@@ -27,7 +27,7 @@ LONG = "trigger-long-running-operation"
 
 
 class Answers:
-    """A model and a user, for servers that ask."""
+    """A model and a user for servers that send requests."""
 
     async def sample(self, server: ServerConfig, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
         said = params.messages[-1].content
@@ -92,26 +92,24 @@ async def test_tools_are_listed_and_called_and_their_errors_are_error_results(
     assert "no-such-tool" in unknown.text
 
 
-async def test_an_image_comes_between_its_texts(pool: ServerPool, everything: ServerConfig) -> None:
+async def test_an_image_keeps_its_place_between_texts(pool: ServerPool, everything: ServerConfig) -> None:
     output = await pool.call(everything, "get-tiny-image", {})
     before, image, after = output.pieces
     assert isinstance(before, str)
     assert isinstance(image, ToolImage)
     assert isinstance(after, str)
     assert image.media_type == "image/png"
-    # A wrong checksum in what it says of colours keeps Pillow from opening this one.
+    # Pillow cannot open this one: a chunk about colours has a wrong checksum.
     assert struct.unpack(">4sII", base64.b64decode(image.data)[12:24]) == (b"IHDR", 20, 20)
 
 
-async def test_a_structured_result_is_there_as_text(pool: ServerPool, everything: ServerConfig) -> None:
+async def test_a_structured_result_is_returned_as_text(pool: ServerPool, everything: ServerConfig) -> None:
     output = await pool.call(everything, "get-structured-content", {"location": "Chicago"})
     assert not output.is_error
     assert json.loads(only_text(output))["temperature"] == 36
 
 
-async def test_links_and_embedded_resources_become_something_to_read(
-    pool: ServerPool, everything: ServerConfig
-) -> None:
+async def test_links_and_embedded_resources_become_text(pool: ServerPool, everything: ServerConfig) -> None:
     linked = await pool.call(everything, "get-resource-links", {"count": 2})
     assert "demo://resource/dynamic/" in linked.text
     embedded = await pool.call(everything, "get-resource-reference", {"resourceType": "Text", "resourceId": 1})
@@ -130,7 +128,7 @@ async def test_progress_of_a_long_call_is_reported(pool: ServerPool, everything:
     assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
-async def test_calls_of_one_connection_run_side_by_side(pool: ServerPool, everything: ServerConfig) -> None:
+async def test_calls_of_one_connection_run_concurrently(pool: ServerPool, everything: ServerConfig) -> None:
     await pool.tools(everything)
     slow = asyncio.create_task(pool.call(everything, LONG, {"duration": 0.5, "steps": 1}))
     quick = await asyncio.gather(*(pool.call(everything, "get-sum", {"a": n, "b": 1}) for n in range(5)))
@@ -139,7 +137,7 @@ async def test_calls_of_one_connection_run_side_by_side(pool: ServerPool, everyt
     await slow
 
 
-async def test_a_cancelled_call_is_given_up_at_the_server(pool: ServerPool, tmp_path: Path) -> None:
+async def test_a_cancelled_call_is_cancelled_at_the_server(pool: ServerPool, tmp_path: Path) -> None:
     tapped = Wire(tmp_path)
     server = server_of(tapped.around(npm_servers.everything()))
     begun = asyncio.Event()
@@ -154,7 +152,7 @@ async def test_a_cancelled_call_is_given_up_at_the_server(pool: ServerPool, tmp_
     with pytest.raises(asyncio.CancelledError):
         await call
     await until(lambda: tapped.sent("notifications/cancelled"))
-    await pool.call(server, LONG, arguments)  # ends after the other would have
+    await pool.call(server, LONG, arguments)  # ends after the other would have ended
 
     given_up, finished = (message["id"] for message in tapped.sent("tools/call"))
     (cancelled,) = tapped.sent("notifications/cancelled")
@@ -163,7 +161,7 @@ async def test_a_cancelled_call_is_given_up_at_the_server(pool: ServerPool, tmp_
     assert given_up not in tapped.answered()
 
 
-async def test_a_server_that_was_started_anew_is_spoken_with_again(pool: ServerPool) -> None:
+async def test_a_restarted_server_is_used_again(pool: ServerPool) -> None:
     with npm_servers.everything_over_http() as url:
         server = ServerConfig("everything", Endpoint(url))
         await pool.call(server, "echo", {"message": "first"})
@@ -180,7 +178,7 @@ async def test_a_server_may_ask_a_model_and_the_user_during_a_call(pool: ServerP
     assert "- Name: Ada" in elicited.text
 
 
-async def test_files_are_written_read_and_kept_within_their_folder(pool: ServerPool, tmp_path: Path) -> None:
+async def test_files_are_written_and_read_within_their_folder_only(pool: ServerPool, tmp_path: Path) -> None:
     shown, hidden = tmp_path / "shown", tmp_path / "hidden.txt"
     shown.mkdir()
     hidden.write_text("secret")
@@ -206,7 +204,7 @@ async def test_files_are_written_read_and_kept_within_their_folder(pool: ServerP
     assert "secret" not in refused.text
 
 
-async def test_resources_and_prompts_are_read_by_the_sdk_alone() -> None:
+async def test_resources_and_prompts_are_read_with_the_sdk() -> None:
     """The MCP client does not use these operations; the SDK that it builds on does."""
     command = npm_servers.everything()
     parameters = mcp.StdioServerParameters(command=command[0], args=command[1:])
@@ -225,7 +223,7 @@ async def test_resources_and_prompts_are_read_by_the_sdk_alone() -> None:
 
 
 class Wire:
-    """What goes over a program's standard input and output, noted by `tee`."""
+    """The messages on a program's standard input and output, recorded by `tee`."""
 
     def __init__(self, folder: Path) -> None:
         self._in, self._out = folder / "in.txt", folder / "out.txt"
@@ -250,6 +248,6 @@ class Wire:
 
 
 def _messages(path: Path) -> list[dict[str, Any]]:
-    """Those that are whole."""
+    """The complete messages."""
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     return [json.loads(line) for line in lines]

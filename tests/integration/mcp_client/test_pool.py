@@ -71,7 +71,7 @@ async def test_a_crash_in_a_call_is_reported_and_the_next_call_works(tmp_path: P
             assert (await pool.call(server, "echo", {"a": 1})).text == '{"a": 1}'
 
 
-async def test_arguments_without_a_bottom_do_not_end_the_connection(tmp_path: Path) -> None:
+async def test_endlessly_nested_arguments_do_not_end_the_connection(tmp_path: Path) -> None:
     server = odd(file=tmp_path / "notes")
     deep: dict[str, Any] = {}
     for _ in range(600):
@@ -84,7 +84,7 @@ async def test_arguments_without_a_bottom_do_not_end_the_connection(tmp_path: Pa
     assert len(lines(tmp_path / "notes", "start")) == 1
 
 
-async def test_the_end_of_a_program_is_noticed_although_what_it_started_lives_on(tmp_path: Path) -> None:
+async def test_the_end_of_a_program_is_noticed_although_its_child_processes_run_on(tmp_path: Path) -> None:
     server = odd("children", tmp_path / "notes")
     async with pool_of() as pool:
         assert "during the call" in await refused(pool.call(server, "crash", {}))
@@ -92,7 +92,7 @@ async def test_the_end_of_a_program_is_noticed_although_what_it_started_lives_on
     assert not any(map(lives, pids(tmp_path / "notes")))
 
 
-async def test_a_program_that_does_not_start_is_tried_again_after_a_while(tmp_path: Path) -> None:
+async def test_a_program_that_does_not_start_is_retried_after_a_delay(tmp_path: Path) -> None:
     server = odd("crash at start", tmp_path / "notes")
     async with pool_of() as pool:
         await refused(pool.tools(server))
@@ -103,7 +103,7 @@ async def test_a_program_that_does_not_start_is_tried_again_after_a_while(tmp_pa
     assert len(lines(tmp_path / "notes", "start")) == 2
 
 
-async def test_a_program_that_there_is_not_is_named() -> None:
+async def test_a_missing_program_is_named() -> None:
     async with pool_of() as pool:
         message = await refused(pool.tools(ServerConfig("odd", Command("/nowhere/at/all"))))
         assert "could not be started" in message
@@ -124,7 +124,7 @@ async def test_a_server_that_does_not_become_ready_is_reported(
         assert reason in await refused(pool.tools(odd(behaviour)))
 
 
-async def test_a_server_that_hangs_in_a_call_is_started_anew(tmp_path: Path) -> None:
+async def test_a_server_that_hangs_in_a_call_is_restarted(tmp_path: Path) -> None:
     server = odd(file=tmp_path / "notes", call_seconds=0.3)
     async with pool_of(probe_seconds=0.2) as pool:
         assert "within 0.3 seconds" in await refused(pool.call(server, "hang", {}))
@@ -132,8 +132,8 @@ async def test_a_server_that_hangs_in_a_call_is_started_anew(tmp_path: Path) -> 
     assert len(lines(tmp_path / "notes", "start")) == 2
 
 
-async def test_a_call_that_takes_too_long_ends_alone(tmp_path: Path) -> None:
-    """Its server, which answers others meanwhile, is notified and continues."""
+async def test_a_call_that_times_out_does_not_end_the_connection(tmp_path: Path) -> None:
+    """The server is notified, and answers other calls meanwhile."""
     server = odd(file=tmp_path / "notes", call_seconds=0.3)
     async with pool_of(probe_seconds=5) as pool:
         await refused(pool.call(server, "work", {}))
@@ -142,7 +142,7 @@ async def test_a_call_that_takes_too_long_ends_alone(tmp_path: Path) -> None:
     assert len(lines(tmp_path / "notes", "start")) == 1
 
 
-async def test_to_cancel_who_waits_cancels_the_call_at_the_server(tmp_path: Path) -> None:
+async def test_cancelling_the_caller_cancels_the_call_at_the_server(tmp_path: Path) -> None:
     server = odd(file=tmp_path / "notes")
     async with pool_of() as pool:
         await pool.tools(server)
@@ -155,7 +155,7 @@ async def test_to_cancel_who_waits_cancels_the_call_at_the_server(tmp_path: Path
         assert pool.state(server) == "open"
 
 
-async def test_who_gives_up_waiting_for_a_connection_leaves_the_others_theirs() -> None:
+async def test_cancelling_one_wait_for_a_connection_does_not_affect_the_others() -> None:
     server = odd()
     async with pool_of() as pool:
         first, second = (asyncio.create_task(pool.call(server, "echo", {})) for _ in range(2))
@@ -164,7 +164,7 @@ async def test_who_gives_up_waiting_for_a_connection_leaves_the_others_theirs() 
         assert (await second).text == "{}"
 
 
-async def test_who_gives_up_waiting_for_the_tools_leaves_the_others_theirs(tmp_path: Path) -> None:
+async def test_cancelling_one_wait_for_the_tools_does_not_affect_the_others(tmp_path: Path) -> None:
     """Its list may arrive while the others wait for theirs."""
     file = tmp_path / "notes"
     server = odd("late list", file)
@@ -199,7 +199,7 @@ async def test_a_message_of_too_many_values_is_not_read() -> None:
         await within_memory(lambda: refused(pool.call(server, "echo", {})), 30)
 
 
-async def test_endless_notifications_cost_no_more_than_a_call() -> None:
+async def test_endless_notifications_cost_only_the_call() -> None:
     server = odd("notifications", call_seconds=1)
     async with pool_of(messages_a_second=50) as pool:
         used = time.process_time()
@@ -207,13 +207,13 @@ async def test_endless_notifications_cost_no_more_than_a_call() -> None:
         assert time.process_time() - used < 0.8
 
 
-async def test_who_does_not_read_our_answers_asks_only_so_much() -> None:
+async def test_requests_of_a_server_that_does_not_read_the_answers_are_limited() -> None:
     server = odd("pings", call_seconds=2)
     async with pool_of(probe_seconds=0.2) as pool:
         await within_memory(lambda: refused(pool.call(server, "echo", {})), 150)
 
 
-async def test_requests_that_a_server_takes_back_do_not_count() -> None:
+async def test_requests_that_a_server_cancels_do_not_count() -> None:
     async def elicit(server: ServerConfig, params: ElicitRequestParams) -> ElicitResult:
         await asyncio.Event().wait()
         raise AssertionError
@@ -225,7 +225,7 @@ async def test_requests_that_a_server_takes_back_do_not_count() -> None:
         await pool.close()
 
 
-async def test_a_program_that_does_not_read_is_started_anew(tmp_path: Path) -> None:
+async def test_a_program_that_does_not_read_is_restarted(tmp_path: Path) -> None:
     server = odd(file=tmp_path / "notes", call_seconds=0.3)
     async with pool_of(probe_seconds=0.2) as pool:
         await refused(pool.call(server, "hang", {}))
@@ -236,7 +236,7 @@ async def test_a_program_that_does_not_read_is_started_anew(tmp_path: Path) -> N
         assert (await pool.call(server, "echo", {})).text == "{}"
 
 
-async def test_a_failure_is_counted_once_for_all_who_wait(tmp_path: Path) -> None:
+async def test_a_failure_is_counted_once_for_all_waiting_callers(tmp_path: Path) -> None:
     server = odd("crash at start", tmp_path / "notes")
     async with pool_of() as pool:
         await asyncio.gather(*(refused(pool.tools(server)) for _ in range(10)))
@@ -244,7 +244,7 @@ async def test_a_failure_is_counted_once_for_all_who_wait(tmp_path: Path) -> Non
     assert len(lines(tmp_path / "notes", "start")) == 2
 
 
-async def test_progress_is_passed_on_and_its_flood_is_not() -> None:
+async def test_progress_is_passed_on_and_a_flood_of_it_is_dropped() -> None:
     reported: list[tuple[float, str | None]] = []
     slow = asyncio.Event()
 
@@ -260,12 +260,12 @@ async def test_progress_is_passed_on_and_its_flood_is_not() -> None:
         slow.set()
 
 
-async def test_what_is_no_message_is_passed_over() -> None:
+async def test_invalid_messages_are_skipped() -> None:
     async with pool_of() as pool:
         assert (await pool.call(odd("junk"), "echo", {})).text == "after the junk"
 
 
-async def test_of_what_a_program_says_of_errors_the_end_is_kept() -> None:
+async def test_the_end_of_a_programs_error_output_is_kept() -> None:
     server = odd("stderr")
     async with pool_of() as pool:
         assert (await pool.call(server, "echo", {})).text == "said much"
@@ -273,12 +273,12 @@ async def test_of_what_a_program_says_of_errors_the_end_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("behaviour", "count"), [("endless pages", 5), ("same cursor", 2), ("many tools", 100)])
-async def test_a_list_without_an_end_is_cut(behaviour: str, count: int) -> None:
+async def test_an_endless_list_of_tools_is_truncated(behaviour: str, count: int) -> None:
     async with pool_of(pages=5, tools=100) as pool:
         assert len(await pool.tools(odd(behaviour))) == count
 
 
-async def test_tools_that_cannot_be_offered_are_left_out() -> None:
+async def test_invalid_tools_are_omitted() -> None:
     async with pool_of() as pool:
         tools = {tool.name: tool for tool in await pool.tools(odd("odd tools"))}
         assert list(tools) == ["good", "also_good", "odd_output"]
@@ -302,7 +302,7 @@ async def test_tools_are_listed_again_after_a_while() -> None:
         assert [(await pool.tools(odd("changing")))[0].name for _ in range(2)] == ["v1", "v2"]
 
 
-async def test_output_is_checked_against_its_schema_for_a_bounded_time() -> None:
+async def test_checking_output_against_its_schema_is_limited_in_time() -> None:
     server = odd("typed")
     async with pool_of() as pool:
         right = await pool.call(server, "right", {})
@@ -314,18 +314,18 @@ async def test_output_is_checked_against_its_schema_for_a_bounded_time() -> None
             assert not (await pool.call(server, name, {})).is_error
 
 
-async def test_a_result_of_another_form_is_reported() -> None:
+async def test_a_malformed_result_is_reported() -> None:
     async with pool_of() as pool:
         assert "not valid MCP" in await refused(pool.call(odd("bad result"), "echo", {}))
 
 
-async def test_what_a_server_refuses_is_the_tools_result() -> None:
+async def test_a_rejected_call_is_a_tool_error() -> None:
     async with pool_of() as pool:
         result = await pool.call(odd("refuses"), "echo", {})
         assert (result.is_error, result.text) == (True, "no such tool")
 
 
-async def test_a_program_gets_nothing_of_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_does_not_inherit_the_servers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATELIER_API_KEY", "secret")
     monkeypatch.setenv("HF_TOKEN", "secret")
     server = odd("environment")
@@ -338,7 +338,7 @@ async def test_a_program_gets_nothing_of_the_servers_environment(monkeypatch: py
     assert "secret" not in environment.values()
 
 
-async def test_idle_connections_are_closed_and_opened_anew(tmp_path: Path) -> None:
+async def test_idle_connections_are_closed_and_reopened(tmp_path: Path) -> None:
     server = odd("children", tmp_path / "notes")
     async with pool_of(idle_seconds=0.2) as pool:
         await pool.tools(server)
@@ -347,7 +347,7 @@ async def test_idle_connections_are_closed_and_opened_anew(tmp_path: Path) -> No
         assert (await pool.call(server, "echo", {})).text == "{}"
 
 
-async def test_nothing_that_a_program_started_outlives_the_pool(tmp_path: Path) -> None:
+async def test_no_child_process_of_a_program_outlives_the_pool(tmp_path: Path) -> None:
     pool = ServerPool(AddressGuard(), limits=PoolLimits(grace_seconds=0.2))
     await pool.tools(odd("children", tmp_path / "notes"))
     await pool.tools(odd("stubborn", tmp_path / "notes"))
@@ -358,7 +358,7 @@ async def test_nothing_that_a_program_started_outlives_the_pool(tmp_path: Path) 
     assert "stopping" in await refused(pool.tools(odd()))
 
 
-async def test_a_server_that_never_opens_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_a_server_that_never_becomes_ready_does_not_delay_the_end(tmp_path: Path) -> None:
     pool = ServerPool(AddressGuard(), limits=PoolLimits(grace_seconds=0.2))
     waiting = asyncio.create_task(pool.tools(odd("hang in initialize", tmp_path / "notes")))
     await until(lambda: lines(tmp_path / "notes", "start"))
