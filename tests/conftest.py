@@ -1,7 +1,7 @@
-"""What holds for all tests."""
+"""Settings for all tests."""
 
 from hypothesis import settings
 
-# How long one example takes says more of what else the machine does than of the code.
+# The time of one example depends more on the machine's load than on the code.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Figure:
     label: str
     digits: int = 1
-    factor: float = 1.0  # from the unit it is measured in to the one that is shown
+    factor: float = 1.0  # from the measured unit to the displayed one
 
 
 MILLISECONDS = 1000.0

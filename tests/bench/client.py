@@ -1,4 +1,4 @@
-"""Requests to a server under measurement, in the one dialect that all of them speak."""
+"""Requests to a server under measurement, in the one dialect that all of them support."""
 
 import json
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from tests.bench.trace import Trace, read_trace
 from tests.bench.words import Words
 
 CHAT = "/v1/chat/completions"
-# Said in full, as the servers' defaults differ.
+# Set explicitly, because the servers' defaults differ.
 SAMPLING: Json = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1.1}
 
 
 class Client:
-    """Asks one server. `adapt` puts a body into that server's words where they differ."""
+    """Sends requests to one server. `adapt` changes a body where that server's fields differ."""
 
     def __init__(self, port: int, model: str, adapt: Callable[[Json], Json]) -> None:
         self.port = port

@@ -1,4 +1,4 @@
-"""Two models at work at once, on shared cores and on cores of their own: `python -m tests.bench.core_shares`.
+"""Two models running at once, on shared and on separate cores: `python -m tests.bench.core_shares`.
 
 Shared: both are loaded with all cores given by hand. Their own: the registry divides the cores between those at work.
 """

@@ -160,7 +160,7 @@ class BareProcess:
 
 
 def serve_bare(streams: int) -> None:
-    """What `BareProcess` speaks to."""
+    """The process behind `BareProcess`."""
     bare = BareLoop(starter_file(), streams, physical_cores())
     for line in sys.stdin:
         print(bare.run(**json.loads(line)), flush=True)
@@ -168,7 +168,7 @@ def serve_bare(streams: int) -> None:
 
 
 class Engine:
-    """The worker's engine, asked without a worker around it."""
+    """The worker's engine, without a worker process."""
 
     def __init__(self, model: Path, streams: int, threads: int) -> None:
         from worker.engine.engine import LlamaEngine

@@ -18,7 +18,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Exchange(asyncio.Protocol):
-    """A request that was sent, and what has come back so far."""
+    """A request that was sent, and the bytes received so far."""
 
     def __init__(self, request: bytes, on_piece: Callable[[], None] | None = None) -> None:
         self._request = request
@@ -70,7 +70,7 @@ class Exchange(asyncio.Protocol):
 async def exchange(
     port: int, path: str, body: dict[str, Any] | None = None, on_piece: Callable[[], None] | None = None
 ) -> Exchange:
-    """Send, and return when everything has come. A POST when there is a body."""
+    """Send, and return when everything was received. A POST when there is a body."""
     made = Exchange(request_bytes(path, body), on_piece)
     await asyncio.get_running_loop().create_connection(lambda: made, LOOPBACK, port)
     try:

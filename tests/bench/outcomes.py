@@ -1,4 +1,4 @@
-"""What a turn comes to: figures, or why there are none."""
+"""The outcome of a turn: figures, or why there are none."""
 
 from dataclasses import dataclass, field
 
@@ -38,4 +38,4 @@ class Turn:
     note: str = ""
     seconds: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
-    idle_cpu_seconds: float = 0.0  # that the servers whose turn it was not took meanwhile
+    idle_cpu_seconds: float = 0.0  # used meanwhile by the servers whose turn it was not

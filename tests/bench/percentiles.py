@@ -1,4 +1,4 @@
-"""What many times come down to. Pure."""
+"""Statistics of many times. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which this share of them lies, between neighbours in proportion; NaN of nothing."""
+    """The value below which this share of them lies, interpolated; NaN without values."""
     if not values:
         return math.nan
     ordered = sorted(values)

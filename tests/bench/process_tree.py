@@ -1,4 +1,4 @@
-"""What a server's processes take, all of them together."""
+"""The resources used by all processes of a server together."""
 
 import threading
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def memory(pid: int) -> Memory:
 
 
 class MemoryWatch:
-    """Looks about once a second, in a thread, and keeps the most it saw."""
+    """Samples about once a second, in a thread, and keeps the maximum."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -81,7 +81,7 @@ class MemoryWatch:
 
 @contextmanager
 def ended_with_its_children(pid: int) -> Iterator[None]:
-    """Nothing of the process is left afterwards, whatever happened."""
+    """The process and its children are always ended afterwards."""
     try:
         yield
     finally:

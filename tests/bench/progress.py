@@ -1,4 +1,4 @@
-"""What is being measured, and how long it will go on."""
+"""What is being measured, and the remaining time."""
 
 import time
 from collections import defaultdict
@@ -44,7 +44,7 @@ class Progress:
         return sum(self._expected(place, correction) for place in self._places[self._done :])
 
     def _expected(self, place: Place, correction: float) -> float:
-        """As it took last time; before that, the guess."""
+        """The time that it took last; before that, the guess."""
         known = self._measured.get((place.scenario.name, place.server))
         return known or (place.scenario.seconds + OVERHEAD_SECONDS) * correction
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.reproducibility`: is a text the same alone, in company, with warm and shared caches?
+"""`python -m tests.bench.reproducibility`: is a text the same alone, beside others, with warm and shared caches?
 
 One worker process with the real model. Every prompt is answered alone on a cold cache first; then
 the same prompts are answered under each condition, and the texts are compared. Prints how many agree.

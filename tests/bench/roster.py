@@ -1,4 +1,4 @@
-"""Who takes part, started once and kept: a server whose turn it is not does nothing."""
+"""The servers under comparison, started once and kept: a server whose turn it is not is idle."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ async def warm_up(started: dict[str, Participant]) -> None:
 
 
 async def idle_shares(started: dict[str, Participant]) -> dict[str, float]:
-    """The part of a core that each takes when nobody asks it anything."""
+    """The share of a core that each server uses when idle."""
     before = {name: cpu_seconds(participant.running.pid) for name, participant in started.items()}
     await asyncio.sleep(IDLE_LOOK_SECONDS)
     after = {name: cpu_seconds(participant.running.pid) for name, participant in started.items()}

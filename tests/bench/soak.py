@@ -94,7 +94,7 @@ async def text_seconds(client: WorkerClient, call: int) -> float:
 
 
 async def idle(spec: LaunchSpec) -> bool:
-    """Whether the worker reports no sequence in work, within ten seconds."""
+    """Whether the worker reports no running sequence, within ten seconds."""
     async with asyncio.timeout(10), open_channel(spec.address) as channel:
         async for status in supervise(channel, spec):
             if not status.active and not status.queued:

@@ -22,7 +22,7 @@ class Trace:
 
     @property
     def whole(self) -> bool:
-        """A stream that just stops was interrupted: it never said why it ended."""
+        """A stream without a finish reason was interrupted."""
         return self.error is None and self.finish_reason is not None
 
     @property

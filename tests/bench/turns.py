@@ -43,7 +43,7 @@ def order(rounds: int, scenarios: Iterable[Scenario], servers: list[str]) -> Ite
 
 @dataclass(slots=True)
 class _Seen:
-    """What a turn came to so far."""
+    """The results of a turn so far."""
 
     result: Result = field(default_factory=lambda: Result({}))
     status: str = OK
@@ -94,7 +94,7 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
 
 
 def _failure(error: Exception) -> _Seen:
-    """A server that breaks down costs its own turn, never the others' figures."""
+    """A server that fails loses its own turn, and does not affect the others' figures."""
     if isinstance(error, NoFigures):
         return _Seen(status=error.status, note=str(error))
     return _Seen(status=NoFigures.status, note=f"{type(error).__name__}: {error}")

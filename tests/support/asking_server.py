@@ -1,4 +1,4 @@
-"""An MCP server of the SDK's own whose tool asks the user, in one version of the protocol or another."""
+"""An MCP server made with the SDK whose tool asks the user, in one version of the protocol or another."""
 
 import json
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ def asking_app() -> Any:
 
 
 class Older:
-    """A server that has not heard of the discovery of newer versions."""
+    """A server that does not know the discovery of newer protocol versions."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -37,7 +37,7 @@ from worker.engine.speculation.drafting import Drafter, Speculation
 from worker.engine.speculation.prompt_lookup import LookupDrafter
 
 GRID = 64
-BORDER = 1  # the token around messages
+BORDER = 1  # the token before and after messages
 SLICING = Slicing(GRID, is_border=lambda token: token == BORDER)
 SEED = 7
 VOCABULARY: Any = FakeVocabulary()
@@ -65,7 +65,7 @@ class SteadyCosts(Costs):
 def draft_model(
     context: FakeContext, *, read: int = 2048, room: int = 2048, keep: bool = True, slots: int = 4
 ) -> DraftModel:
-    """One on a fake context, which reads about so many tokens of a text in each step."""
+    """A draft model on a fake context, which computes about so many tokens of a text in each step."""
     own: Any = context
     costs = SteadyCosts(step_seconds=read * FIRST_TOKEN_SECONDS)
     return DraftModel(own, slots, VOCABULARY.size, VOCABULARY.is_end, costs, room=room, keep=keep)
@@ -139,7 +139,7 @@ class Batching:
         """`exact`: results do not depend on the size of a call, which the batcher makes use of.
 
         `drafter`: proposes up to `draft_tokens` tokens; by default prompt lookup does.
-        `cache_ram`, `cache_disk`: bytes of the tier that saves what slots lose.
+        `cache_ram`, `cache_disk`: bytes of the tier that saves evicted states.
         """
         self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles)
         context: Any = self.context

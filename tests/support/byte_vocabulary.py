@@ -22,5 +22,5 @@ class _Bytes:
 
 
 def byte_tokenizer(tokens: list[bytes] = TOKENS) -> LLTokenizer:
-    """Text is cut into bytes, whatever longer tokens there are; the last token is the end."""
+    """Text is split into bytes, even if there are longer tokens; the last token is the end."""
     return LLTokenizer(TokenizerWrapper(_Bytes(tokens)))

@@ -1,4 +1,4 @@
-"""A scripted HTTP server: the command line's tests speak to it over a real socket."""
+"""A scripted HTTP server: the command line's tests connect to it over a real socket."""
 
 import json
 import threading
@@ -33,7 +33,7 @@ class Received:
 
 @dataclass
 class ScriptedServer:
-    """Answers each "METHOD /path" with its reply, or with what a function makes of the request."""
+    """Answers each "METHOD /path" with its reply, or with the result of a function of the request."""
 
     routes: dict[str, Reply | Callable[[Received], Reply]] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)

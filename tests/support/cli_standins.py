@@ -1,4 +1,4 @@
-"""Stand-ins for the registry and the gateway: as quick as possible, and true to what `serve` relies on.
+"""Stand-ins for the registry and the gateway: as quick as possible, with the behaviour that `serve` relies on.
 
 Each logs its events as JSON lines, as the services do: `started` with its process id and what its
 environment says, and `stopping` once it is asked to stop.
@@ -19,7 +19,7 @@ from atelier.config import Config
 from atelier.lifecycle import stop_event
 
 REPOSITORY = Path(__file__).parents[2]
-DEAF, LOUD, BROKEN = "deaf", "loud", "broken"  # what STANDIN_REGISTRY and STANDIN_GATEWAY ask for
+DEAF, LOUD, BROKEN = "deaf", "loud", "broken"  # the values of STANDIN_REGISTRY and STANDIN_GATEWAY
 
 
 def standin_environment(directory: Path) -> dict[str, str]:

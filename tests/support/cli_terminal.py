@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, as a person uses it: keys go in, the screen's text comes out."""
+"""A program on its own terminal, as a person uses it: keys are its input, the screen's text its output."""
 
 import contextlib
 import fcntl
@@ -29,7 +29,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
 
 
 class Terminal:
-    """The program's process, and its terminal's other side."""
+    """The program's process, and the other end of its terminal."""
 
     def __init__(self, process: subprocess.Popen[bytes], side: int) -> None:
         self.process, self._side = process, side
@@ -37,7 +37,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """All that was ever written, without colours and cursor movements."""
+        """All output so far, without colours and cursor movements."""
         return ESCAPE.sub("", self.raw).replace("\r", "")
 
     def type(self, keys: str) -> None:

@@ -1,4 +1,4 @@
-"""Parses completions that arrive in pieces, and joins the parts."""
+"""Parses completions that arrive in pieces, and joins their parts."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,7 +10,7 @@ PlainPart = tuple[str, ...]
 
 
 def parts_of(parser: OutputParser, pieces: Iterable[str]) -> list[PlainPart]:
-    """The parts in their order, each as long as possible."""
+    """The parts in order, each as long as possible."""
     parts: list[Part] = []
     for piece in pieces:
         parts += parser.push(piece)
@@ -45,7 +45,7 @@ def _append(out: list[PlainPart], kind: str, text: str) -> None:
 
 
 def every_cut(make: Callable[[], OutputParser], text: str) -> list[PlainPart]:
-    """The parts of the text, which are the same wherever it is cut."""
+    """The parts of the text; checks that they are the same wherever it is split."""
     whole = parts_of(make(), [text])
     assert parts_of(make(), text) == whole
     for at in range(1, len(text)):

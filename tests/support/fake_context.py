@@ -16,8 +16,8 @@ from tests.support import byte_vocabulary
 from worker.engine.model.decode_run import Run
 
 SPREAD = 8.0  # of the logits
-FAVOURITES = [65, 66, 67]  # of a context that mumbles
-END_BONUS = 0.6  # makes about one token in a dozen the last
+FAVOURITES = [65, 66, 67]  # of a context that repeats itself
+END_BONUS = 0.6  # makes about one token in twelve the last
 
 CELL = np.dtype([("token", "<i4"), ("digest", "V16")])  # of a saved state
 
@@ -69,11 +69,11 @@ class FakeContext:
         """`rounding`: what is computed depends on the size of the call, as with kernels.
 
         `mumbles`: repeats a few tokens, so that drafts of the next ones are right.
-        `sharpness`: multiplies the logits; a sharp context is sure of its likeliest token.
+        `sharpness`: multiplies the logits; a sharp context is confident of its likeliest token.
         """
         self.cells: list[list[Cell]] = [[] for _ in range(slots)]
         self.calls: list[Computed] = []
-        self.most_cells = 0  # that a slot ever held
+        self.most_cells = 0  # the most that a slot ever held
         self.copies: list[tuple[int, int]] = []
         self.saved: list[int] = []
         self.restored: list[int] = []

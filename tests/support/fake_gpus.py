@@ -1,4 +1,4 @@
-"""GPUs for a process on a machine that has none: their driver's library, and what llama.cpp sees of them."""
+"""GPUs for a process on a machine that has none: their driver's library, and what llama.cpp reports of them."""
 
 import subprocess
 from pathlib import Path

@@ -78,7 +78,7 @@ class FakeRegistry(RegistryServicer):
         await self._server.start()
 
     async def go_away(self) -> None:
-        """The registry's process dies; its workers live on."""
+        """The registry's process dies; its workers keep running."""
         await self._server.stop(None)
 
     async def stop(self) -> None:
@@ -89,7 +89,7 @@ class FakeRegistry(RegistryServicer):
             await worker.stop(0)
 
     async def start_instance(self, key: str = KEY, id: str | None = None, **load: Any) -> pb.Instance:
-        """A worker for the model, ready; every watcher hears of it."""
+        """A worker for the model, ready; every watcher is notified."""
         instance_id = id or numbered_id(key, self.instances)
         self._launches += 1
         spec = LaunchSpec(
@@ -358,7 +358,7 @@ class FakeRegistry(RegistryServicer):
         return response
 
     def set_download(self, **facts: Any) -> pb.Download:
-        """The one download, with these facts changed; every watcher hears of it."""
+        """The one download, with these facts changed; every watcher is notified."""
         begun = pb.Download(
             id="d1",
             repo="acme/tiny-gguf",

@@ -1,4 +1,4 @@
-"""A gateway of this process on a real port."""
+"""A gateway in this process on a real port."""
 
 import asyncio
 import contextlib
@@ -34,14 +34,14 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 class Registry(Protocol):
-    """A scripted one, or a real one."""
+    """A scripted or a real registry."""
 
     @property
     def target(self) -> str: ...
 
 
 class RunningGateway:
-    """Where it listens, and its parts."""
+    """Its address, and its parts."""
 
     def __init__(self, gateway: Gateway, server: uvicorn.Server, port: int) -> None:
         self.gateway = gateway

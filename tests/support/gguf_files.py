@@ -1,4 +1,4 @@
-"""Small GGUF files: real headers, a few tensors, nothing a model could speak with."""
+"""Small GGUF files: real headers, a few tensors, no usable model."""
 
 from collections.abc import Mapping
 from pathlib import Path

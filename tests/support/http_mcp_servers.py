@@ -1,4 +1,4 @@
-"""MCP servers over HTTP on 127.0.0.1: the SDK's own, and ones that answer any bytes."""
+"""MCP servers over HTTP on 127.0.0.1: made with the SDK, and ones that answer any bytes."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ Answer = Callable[[Request, Write], Awaitable[None]]
 
 @dataclass(slots=True)
 class OddServer:
-    """Answers the handshake, and what a test wants to all else. `requests`: those that came."""
+    """Answers the handshake itself, and everything else as the test sets it. `requests`: those received."""
 
     answer: Answer
     requests: list[Request] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A double of the Hugging Face hub's HTTP: the real huggingface_hub client speaks to it over real sockets.
+"""A test double of the Hugging Face hub: the real huggingface_hub client connects to it over real sockets.
 
 As the hub does it: a search and a repository's facts as JSON, errors by their X-Error-Code, and files by a redirect
 to an address elsewhere (here "localhost" rather than 127.0.0.1), which is signed and refuses a token.
@@ -41,7 +41,7 @@ class Hub:
     token: str | None = None  # that opens private and gated repositories
     cut_after: list[int] = field(default_factory=list)  # bytes after which the next transfers break off, in turn
     hold_after: int | None = None  # bytes after which transfers wait for `released`
-    ranges: bool = True  # whether a part of a file can be had
+    ranges: bool = True  # whether range requests are supported
     status: int | None = None  # in place of every answer
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path, headers
     held: threading.Event = field(default_factory=threading.Event)
@@ -138,7 +138,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
         def _transfer(self, path: str, headers: dict[str, str]) -> None:
             if "authorization" in headers:
-                self._refuse(400)  # as a signed address does
+                self._refuse(400)  # as a signed URL does
                 return
             user, name, file = path.split("/", 2)
             repo = hub.repos[f"{user}/{name}"]
@@ -180,7 +180,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 at = end
 
         def _visible(self, name: str) -> Repo | None:
-            """The repository; of one that may not be seen, and of none, the hub says the same."""
+            """The repository; the hub answers alike for one without access and for an unknown one."""
             repo = hub.repos.get(name)
             if repo is None or (repo.private and not self._has_token()):
                 self._refuse(404 if self._has_token() else 401, "RepoNotFound")

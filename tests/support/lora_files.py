@@ -1,4 +1,4 @@
-"""LoRA adapters with random weights, made by a test: real ones for a real model, nonsense for style."""
+"""LoRA adapters with random weights, made by a test: valid for a real model, with nonsense as their effect."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def write_lora_header(
     invocation_tokens: tuple[int, ...] = (),
     tensors: int = 1,
 ) -> Path:
-    """An adapter of which the header is right, as far as the test wants it to be, and nothing else."""
+    """An adapter with a header only, valid except for what the test changes."""
     writer = _adapter(path, architecture, general_type, adapter_type)
     if invocation_tokens:
         writer.add_array(Keys.Adapter.ALORA_INVOCATION_TOKENS, list(invocation_tokens))

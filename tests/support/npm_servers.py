@@ -1,4 +1,4 @@
-"""MCP servers that others wrote, from npm (tests/npm): how to start them."""
+"""Published MCP servers from npm (tests/npm): how to start them."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def everything() -> list[str]:
 
 
 def filesystem(*folders: Path) -> list[str]:
-    """The command of a server whose tools read and write what lies in these folders."""
+    """The command of a server whose tools read and write files in these folders."""
     return [node(), str(script(_FILESYSTEM)), *map(str, folders)]
 
 
@@ -40,7 +40,7 @@ def everything_over_http(port: int = 0) -> Iterator[str]:
 
 
 def _port(server: subprocess.Popen[str]) -> int:
-    """What it says once it listens. It ends by itself where it cannot, and with that its output."""
+    """Its output once it listens. If it cannot, it ends by itself, and so does its output."""
     assert server.stderr is not None
     said: list[str] = []
     for line in server.stderr:

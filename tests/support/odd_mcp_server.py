@@ -107,7 +107,7 @@ def text(value, **more):
 
 
 def ask(method, params):
-    """What the client answers, and what it says of itself."""
+    """The client's answer, and its declared capabilities."""
     say({"id": "asked", "method": method, "params": params})
     for line in sys.stdin:
         reply = json.loads(line)
@@ -128,7 +128,7 @@ def call(id, params):
     if name == "hang":
         time.sleep(600)
     if name == "work":
-        return None  # answered never, but others are meanwhile
+        return None  # never answered, but others are meanwhile
     if name == "change":
         say({"method": "notifications/tools/list_changed"})
     if name == "right":

@@ -1,4 +1,4 @@
-"""Images as files of a format are."""
+"""Images as files of a format."""
 
 import io
 from typing import Any
@@ -15,7 +15,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def noise(seed: int = 0, width: int = 40, height: int = 30) -> bytes:
-    """A PNG of pixels by chance, the same for the same seed."""
+    """A PNG of random pixels, the same for the same seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     return encoded(Image.fromarray(pixels))
 

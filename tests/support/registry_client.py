@@ -19,7 +19,7 @@ SECONDS = 50.0  # that anything may take on a busy machine
 
 
 class View:
-    """What a watcher knows: the newest of every model and instance, and the order of changes."""
+    """A watcher's view: the newest state of every model and instance, and the order of changes."""
 
     def __init__(self) -> None:
         self.models: dict[str, pb.Model] = {}

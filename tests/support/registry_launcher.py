@@ -30,7 +30,7 @@ class FakeWorker(InferenceServicer):
         self.signals: list[signal.Signals] = []
         self.shutdowns: list[float] = []
         self.ignores_shutdown = False
-        self.cores: list[int] = []  # that the registry bound it to last
+        self.cores: list[int] = []  # the cores that the registry last bound it to
         self.can_be_bound = True
         self._status = pb.WorkerStatus(state=pb.WORKER_LOADING)
         self._silent = False
@@ -61,7 +61,7 @@ class FakeWorker(InferenceServicer):
         self._change()
 
     def work(self, sequences: int) -> None:
-        """Report so many sequences in work from now on."""
+        """Report so many running sequences from now on."""
         self._status.active = sequences
         self._status.steps += 1
         self._change()
@@ -79,7 +79,7 @@ class FakeWorker(InferenceServicer):
         self._change()
 
     async def crash(self, exit_code: int | None) -> None:
-        """The process ends. Its socket goes with it."""
+        """The process ends, and its socket is removed."""
         if not self._ended.done():
             self._ended.set_result(exit_code)
         await self._server.stop(None)

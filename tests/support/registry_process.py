@@ -1,4 +1,4 @@
-"""`python -m registry` as a process of its own, for tests that kill it."""
+"""`python -m registry` as a separate process, for tests that kill it."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ class RegistryProcess:
 async def launch_registry(home: Path, *options: str, **settings: object) -> asyncio.subprocess.Process:
     """The process alone, its standard input and error open to the test."""
     environment = {**os.environ, "ATELIER_HOME": str(home), "ATELIER_ENGINE": "scripted", "ATELIER_LOG_FORMAT": "json"}
-    environment["ATELIER_SPARE_WORKER"] = "off"  # its tests are those of the launcher
+    environment["ATELIER_SPARE_WORKER"] = "off"  # tested with the launcher
     environment |= {f"ATELIER_{name.upper()}": str(value) for name, value in settings.items()}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "registry", *options),
@@ -49,7 +49,7 @@ async def launch_registry(home: Path, *options: str, **settings: object) -> asyn
 async def registry_process(
     home: Path, address: str, *options: str, **settings: object
 ) -> AsyncIterator[RegistryProcess]:
-    """A registry that answers at `address`; ended, whatever the test did to it, when the test ends."""
+    """A registry that answers at `address`; it is always ended after the test."""
     process = await launch_registry(home, *options, **settings)
     assert process.stderr is not None
     reading = asyncio.create_task(_discard(process.stderr))
@@ -64,7 +64,7 @@ async def registry_process(
 
 
 def workers_of(home: Path) -> list[psutil.Process]:
-    """The worker processes of this home that live, whoever launched them."""
+    """The running worker processes of this home, including those of other launchers."""
     run_dir = str(Config(home=home).run_dir)
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):

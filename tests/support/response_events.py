@@ -1,4 +1,4 @@
-"""A stream of OpenAI's responses, held against the official client's types."""
+"""A stream of OpenAI's responses, validated with the official client's types."""
 
 import json
 from typing import Any, get_args
@@ -14,12 +14,12 @@ _RESPONSE = TypeAdapter(Response)
 
 
 def checked_response(value: Any) -> Response:
-    """As the client has it; a validation error where it is not what its types say."""
+    """The response as the client's type. Raises ValidationError if it does not match."""
     return _RESPONSE.validate_python(value)
 
 
 def checked_events(text: str) -> list[Any]:
-    """Every event as an object of the client's, in order; their frames name them and their numbers have no gap."""
+    """Every event as the client's type, in order; checks the frames' names and that numbers have no gap."""
     events = []
     for number, block in enumerate(text.removesuffix("\n\n").split("\n\n")):
         name, data = block.split("\n")

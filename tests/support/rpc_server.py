@@ -1,4 +1,4 @@
-"""This machine's CPU, lent by a real process as if it were another machine's device."""
+"""This machine's CPU, offered by a real RPC server process as another machine's device."""
 
 import socket
 import subprocess

@@ -1,4 +1,4 @@
-"""Models that answer one request after another as a test says, and what they were asked."""
+"""Models that answer requests in turn as a test scripts them, and the requests they received."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from worker.engine.interface import ChatPrompt, Request
 
 
 def call(name: str, /, **arguments: Any) -> dict[str, str]:
-    """Of a tool, as a script has it."""
+    """A tool call of a script."""
     return {"name": name, "arguments": json.dumps(arguments)}
 
 
@@ -17,7 +17,7 @@ ANSWERS = {"text": "It is blue.", "reasoning": ""}
 
 
 async def follow(registry: FakeRegistry, *turns: dict[str, Any]) -> list[Request]:
-    """The script's turns, and every request that comes to the worker."""
+    """The script's turns, and every request that reaches the worker."""
     registry.script.update({"turns": list(turns)})
     await registry.start_instance()
     engine = registry.workers[KEY].engine

@@ -18,7 +18,7 @@ AUTH = {"authVersion": 1, "clientIdentifier": "test", "clientPasskey": "none"}
 async def with_client(
     gateway: RunningGateway, work: Callable[[lmstudio.Client], T], kind: type[lmstudio.Client] = lmstudio.Client
 ) -> T:
-    """What the work of a blocking client gives, done in a thread of its own."""
+    """The result of work with a blocking client, done in a separate thread."""
 
     def run() -> T:
         with kind(f"127.0.0.1:{gateway.port}") as client:
@@ -84,7 +84,7 @@ async def open_socket(gateway: RunningGateway, namespace: str = "llm", **options
 
 
 def prediction(text: str, model: str = "tiny", **fields: Any) -> dict[str, Any]:
-    """What opens a channel for predictions; `fields` by the ends of their keys."""
+    """The message that opens a prediction channel; `fields` by the last part of their keys."""
     config = [{"key": f"llm.prediction.{key}", "value": value} for key, value in fields.items()]
     return {
         "modelSpecifier": {"type": "query", "query": {"identifier": model}},

@@ -1,4 +1,4 @@
-"""`atelier serve` as a user starts it: real processes, a home of its own, a free port."""
+"""`atelier serve` as a user starts it: real processes, a separate home, a free port."""
 
 import os
 import signal
@@ -89,7 +89,7 @@ def serving(home: Path, *options: str, variables: Mapping[str, str] = MappingPro
 
 
 def _ready_url(process: "subprocess.Popen[str]") -> str:
-    """The address that the server announces. What it says goes on to standard error."""
+    """The address that the server announces. Its output is passed on to standard error."""
     assert process.stdout is not None
     announced: list[str] = []
     ready = threading.Event()

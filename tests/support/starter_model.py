@@ -1,4 +1,4 @@
-"""The real model, fetched once a machine, out of everybody's home."""
+"""The real model, downloaded once per machine and kept outside the tests' homes."""
 
 import os
 from pathlib import Path

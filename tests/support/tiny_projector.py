@@ -1,4 +1,4 @@
-"""A projector with random weights, for any model: it makes of an image what is nonsense, but always the same."""
+"""A projector with random weights, for any model: its embeddings are nonsense, but reproducible."""
 
 from pathlib import Path
 

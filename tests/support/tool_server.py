@@ -1,4 +1,4 @@
-"""An MCP server of the SDK's own, with tools to call from answers."""
+"""An MCP server made with the SDK, with tools to call from answers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,12 +14,12 @@ from mcp_types import ToolAnnotations
 from tests.support.http_mcp_servers import served
 from tests.support.pictures import red
 
-NOTE = "n1: the kettle is blue"  # what `read_note` says of n1
+NOTE = "n1: the kettle is blue"  # the result of `read_note` for n1
 
 
 @dataclass(slots=True)
 class ToolServer:
-    """Where it listens, and what was asked of it."""
+    """The server's address, and the calls it received."""
 
     url: str = ""
     calls: list[tuple[str, Any]] = field(default_factory=list)
@@ -28,35 +28,35 @@ class ToolServer:
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def tool_app(told: ToolServer) -> Any:
+def tool_app(recorded: ToolServer) -> Any:
     server = MCPServer("tools")
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
     def read_note(name: str) -> str:
         """What is written in a note."""
-        told.calls.append(("read_note", name))
+        recorded.calls.append(("read_note", name))
         return f"{name}: the kettle is blue"
 
     @server.tool()
     def fail(reason: str) -> str:
         """Fails."""
-        told.calls.append(("fail", reason))
+        recorded.calls.append(("fail", reason))
         raise ToolError(reason)
 
     @server.tool()
     def picture() -> Image:
         """A small image."""
-        told.calls.append(("picture", None))
+        recorded.calls.append(("picture", None))
         return Image(data=red(10, 8), format="png")
 
     @server.tool()
     async def wait() -> str:
         """Answers once it is let."""
-        told.begun.set()
+        recorded.begun.set()
         try:
-            await told.released.wait()
+            await recorded.released.wait()
         except asyncio.CancelledError:
-            told.cancelled.set()
+            recorded.cancelled.set()
             raise
         return "at last"
 
@@ -65,7 +65,7 @@ def tool_app(told: ToolServer) -> Any:
 
 @asynccontextmanager
 async def tool_server() -> AsyncIterator[ToolServer]:
-    told = ToolServer()
-    async with served(tool_app(told)) as url:
-        told.url = f"{url}/mcp"
-        yield told
+    recorded = ToolServer()
+    async with served(tool_app(recorded)) as url:
+        recorded.url = f"{url}/mcp"
+        yield recorded

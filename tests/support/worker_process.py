@@ -64,7 +64,7 @@ async def worker_process(
 
 
 def supervise(channel: grpc.aio.Channel, spec: LaunchSpec) -> Statuses:
-    """What a registry holds open for as long as it wants the worker."""
+    """The stream that a registry holds open for as long as it needs the worker."""
     request = pb.SuperviseRequest(instance_id=spec.instance_id)
     return InferenceStub(channel).Supervise(request, metadata=token_metadata(spec.token), wait_for_ready=True)
 

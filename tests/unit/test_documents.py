@@ -20,7 +20,7 @@ def test_files_that_a_document_names_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_of_a_document_lead_somewhere(page: Path) -> None:
+def test_links_of_a_document_have_existing_targets(page: Path) -> None:
     broken = []
     for link in LINK.findall(page.read_text()):
         target, _, anchor = link.partition("#")
@@ -33,5 +33,5 @@ def test_links_of_a_document_lead_somewhere(page: Path) -> None:
 
 
 def _anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """Anchors as GitHub makes them from headings."""
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(page.read_text())}

@@ -61,7 +61,7 @@ def test_a_guide_without_the_table_is_an_error() -> None:
         read_table("## Tests\n\n| `told` | reported |\n")
 
 
-def test_strings_are_blanked_and_docstrings_stay() -> None:
+def test_strings_are_blanked_and_docstrings_are_kept() -> None:
     source = 'def f():\n    """Told."""\n    return "told", f"told {told}"  # told\n'
     kept = without_literals(source)
     assert [line.lower().count("told") for line in kept.splitlines()][:2] == [0, 1]

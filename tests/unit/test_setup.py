@@ -51,7 +51,7 @@ numpy==2.4.6 \\
     ("machine", "name"),
     [(BARE, "cpu"), (CUDA, "cuda"), (ROCM, "rocm"), (VULKAN, "vulkan"), (APPLE, "metal")],
 )
-def test_a_gpu_with_its_toolchain_is_used_and_else_the_cpu(machine: Machine, name: str) -> None:
+def test_a_gpu_with_its_toolchain_is_used_otherwise_the_cpu(machine: Machine, name: str) -> None:
     assert choose_backend(machine).name == name
 
 
@@ -80,21 +80,21 @@ def test_cuda_is_compiled_by_the_nvcc_that_was_found() -> None:
     assert "-DCMAKE_CUDA_COMPILER=/opt/cuda/bin/nvcc" in choose_backend(CUDA).cmake_args
 
 
-def test_the_wanted_backend_overrides_the_gpu() -> None:
+def test_the_requested_backend_overrides_the_gpu() -> None:
     assert choose_backend(CUDA, "cpu").name == "cpu"
 
 
-def test_a_wanted_backend_without_its_toolchain_is_refused() -> None:
+def test_a_requested_backend_without_its_toolchain_is_rejected() -> None:
     with pytest.raises(SetupError, match="ATELIER_BACKEND=cuda, but this machine lacks nvcc"):
         choose_backend(BARE, "cuda")
 
 
-def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_backend_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(SetupError, match="cpu, cuda, rocm, vulkan, metal"):
         choose_backend(BARE, "tpu")
 
 
-def test_a_wanted_gpu_without_a_device_is_compiled_for_any() -> None:
+def test_a_requested_gpu_backend_without_a_device_is_compiled_for_any() -> None:
     chosen = choose_backend(replace(BARE, nvcc=NVCC), "cuda")
     assert "-DGGML_NATIVE=OFF" in chosen.cmake_args
     assert not chosen.runs_here
@@ -105,8 +105,8 @@ def test_the_users_cmake_args_come_last() -> None:
     assert args.index("-DGGML_NATIVE=ON") < args.index("-DGGML_NATIVE=OFF")
 
 
-def test_tiles_are_left_out_and_the_users_flags_stay() -> None:
-    """GCC 12 drops what sets Intel's tiles up: every prompt would end the worker."""
+def test_tiles_are_disabled_and_the_users_flags_are_kept() -> None:
+    """GCC 12 drops the setup of Intel's tiles: every prompt would crash the worker."""
     args = shlex.split(cmake_args(choose_backend(BARE), {"CFLAGS": "-O1", "CXXFLAGS": "-O1 -g"}))
     assert "-DCMAKE_C_FLAGS=-O1 -U__AMX_INT8__" in args
     assert "-DCMAKE_CXX_FLAGS=-O1 -g -U__AMX_INT8__" in args
@@ -121,7 +121,7 @@ def test_the_lock_is_split_into_the_compiled_package_and_the_others() -> None:
     assert lock.others.count("--hash") == 2
 
 
-def test_a_lock_without_the_compiled_package_is_refused() -> None:
+def test_a_lock_without_the_compiled_package_is_rejected() -> None:
     with pytest.raises(SetupError, match="make lock"):
         read_lock("numpy==2.4.6\n", "llama-cpp-python")
 
@@ -152,7 +152,7 @@ def test_a_wheel_is_not_reused_for_another_source_or_other_arguments() -> None:
     assert len(keys) == 4
 
 
-def test_cores_that_differ_in_their_number_alone_are_one_cpu() -> None:
+def test_cores_that_differ_only_in_their_number_are_one_cpu() -> None:
     core = "processor : {0}\nmodel name : EPYC\ncpu MHz : 2{0}00\nflags : avx2 fma\n"
     assert cpu_identity(core.format(0) + core.format(1)) == "flags : avx2 fma\nmodel name : EPYC"
 
@@ -199,14 +199,14 @@ def test_a_damaged_wheel_is_not_found(tmp_path: Path, wheel: Path) -> None:
     assert cache.find("key") is None
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, wheel: Path) -> None:
+def test_an_unwritable_cache_causes_no_error(tmp_path: Path, wheel: Path) -> None:
     (tmp_path / "file").touch()
     cache = WheelCache({"XDG_CACHE_HOME": str(tmp_path / "file")})
     cache.keep("key", wheel)
     assert cache.find("key") is None
 
 
-def test_progress_is_read_from_ninjas_lines_alone() -> None:
+def test_progress_is_read_from_ninjas_lines_only() -> None:
     progress = BuildProgress()
     progress.read(["-- Configuring done", "  [41/83] /usr/bin/g++ -c a.cpp", "[see note 1/2] b"])
     assert (progress.done, progress.total, progress.percent) == (41, 83, 49)
@@ -289,7 +289,7 @@ def test_a_failing_command_names_its_log(tmp_path: Path) -> None:
 STAMP = Stamp(root="/here", python="3.11", contents="one")
 
 
-def test_an_interrupted_environment_is_made_anew(tmp_path: Path) -> None:
+def test_an_interrupted_environment_is_rebuilt(tmp_path: Path) -> None:
     environment = Environment(tmp_path)
     with suppress(KeyboardInterrupt), environment.being_filled(STAMP):
         (environment.folder / "half").touch()
@@ -299,7 +299,7 @@ def test_an_interrupted_environment_is_made_anew(tmp_path: Path) -> None:
         assert not (environment.folder / "half").exists()
 
 
-def test_a_finished_environment_holds_what_it_was_made_from(tmp_path: Path) -> None:
+def test_a_finished_environment_records_what_it_was_made_from(tmp_path: Path) -> None:
     environment = Environment(tmp_path)
     with environment.being_filled(STAMP):
         environment.python.parent.mkdir()

@@ -1,4 +1,4 @@
-"""A server that takes part: how it is started, asked and made to load its model anew."""
+"""A server under comparison: how it is started, queried and made to reload its model."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

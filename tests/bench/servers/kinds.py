@@ -42,14 +42,14 @@ class LlamaCppPython:
             "n_threads": settings.threads,
             "n_threads_batch": settings.threads,
             "embedding": embeddings,
-            "logits_all": False,  # its default computes logits that nobody asked for
+            "logits_all": False,  # its default computes logits that were not requested
             "verbose": False,
         }
         flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return [str(PYTHON), str(LAUNCHERS / "llama_cpp_server.py"), *flags]
 
     def adapt(self, body: Json) -> Json:
-        """Its schema stands elsewhere; of usage in streams it knows nothing."""
+        """Its schema has another field, and it reports no usage in streams."""
         body = {name: value for name, value in body.items() if name != "stream_options"}
         if "response_format" in body:
             schema = body["response_format"]["json_schema"]["schema"]

@@ -1,4 +1,4 @@
-"""One user's chat, turn by turn: each request brings everything that was said before."""
+"""One user's chat, turn by turn: each request contains all earlier messages."""
 
 from dataclasses import dataclass
 

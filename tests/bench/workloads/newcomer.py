@@ -1,4 +1,4 @@
-"""A long prompt that arrives among running streams: what it costs them, and what they cost it."""
+"""A long prompt that arrives among running streams: how much it slows them, and they it."""
 
 import asyncio
 import time

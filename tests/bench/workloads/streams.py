@@ -1,4 +1,4 @@
-"""Several streams at once, every one with words of its own; or behind words that all of them share."""
+"""Several streams at once, each with its own prompt, or with a prefix that all of them share."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Whom a workload asks, and with which words."""
+"""The server and the prompts of a workload."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -19,7 +19,7 @@ def only_row(*turns: Turn) -> Row:
     return row
 
 
-def test_a_ratio_is_of_figures_of_the_same_round() -> None:
+def test_a_ratio_compares_figures_of_the_same_round() -> None:
     """The machine became twice as fast in the second round: the ratios do not show it, the medians do."""
     row = only_row(turn(OURS, 0, 30), turn(PEER, 0, 10), turn(OURS, 1, 60), turn(PEER, 1, 20))
     assert row.cells[OURS].value == 45
@@ -39,12 +39,12 @@ def test_a_server_without_a_figure_is_shown_by_its_status() -> None:
     assert row.cells[PEER].status == "interrupts"
 
 
-def test_a_scenario_that_nobody_can_do_keeps_a_row() -> None:
+def test_a_scenario_that_no_server_supports_keeps_a_row() -> None:
     row = only_row(turn(OURS, 0, None, status="n/a"), turn(PEER, 0, None, status="failed"))
     assert [row.cells[name].status for name in (OURS, PEER)] == ["n/a", "failed"]
 
 
-def test_speed_over_one_stream_is_of_the_same_server_and_round() -> None:
+def test_speed_over_one_stream_compares_the_same_server_and_round() -> None:
     turns = [turn(OURS, 0, 10), turn(OURS, 1, 20), turn(OURS, 0, 40, "streams-8"), turn(OURS, 1, 60, "streams-8")]
     assert [t.figures.get("over_streams_1") for t in with_speedups(turns)] == [None, None, 4, 3]
 

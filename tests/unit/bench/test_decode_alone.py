@@ -13,7 +13,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_what_one_sequence_decodes_while_another_is_in_prefill_does_not_count(clock: list[float]) -> None:
+def test_tokens_decoded_while_another_sequence_is_in_prefill_do_not_count(clock: list[float]) -> None:
     window = Window(2)
     window.note(0, 1)
     clock[0] = 5.0

@@ -25,13 +25,13 @@ def test_gaps_are_those_within_streams() -> None:
     assert figures["slowest_over_fastest"] == pytest.approx(13 / 1.5)
 
 
-def test_a_chats_first_turn_stands_apart() -> None:
+def test_a_chats_first_turn_is_reported_separately() -> None:
     figures = turn_figures([trace(0.0, 9.0, 9.5), trace(0.0, 1.0, 1.5), trace(0.0, 3.0, 3.5)])
     assert figures["ttft_turn_1"] == 9.0
     assert figures["ttft_later_turns"] == 2.0
 
 
-def test_a_gap_counts_in_full_when_the_newcomer_came_within_it() -> None:
+def test_a_gap_counts_in_full_when_the_newcomer_arrived_within_it() -> None:
     assert overlapping_gaps((1.0, 2.0, 5.0, 6.0, 7.0), begin=2.5, end=5.5) == [3.0, 1.0]
 
 

@@ -1,4 +1,4 @@
-"""Whose turn it is, with which words, and how a gateway's streams are spread."""
+"""The order of turns, their prompts, and how a gateway's streams are spread."""
 
 from tests.bench.gateway.levels import level
 from tests.bench.gateway.reader import Counted
@@ -21,12 +21,12 @@ def test_servers_take_turns_within_a_scenario() -> None:
     assert named == [("streams-1", "a"), ("streams-1", "b"), ("chat", "a"), ("chat", "b")]
 
 
-def test_words_are_the_same_for_every_server_and_new_in_every_round() -> None:
+def test_prompts_are_the_same_for_every_server_and_new_in_every_round() -> None:
     assert Words("chat", 1, 0).draw(20) == Words("chat", 1, 0).draw(20)
     assert len({Words("chat", number, 0).draw(20) for number in range(10)}) == 10
 
 
-def test_processor_time_is_for_each_thousand_tokens() -> None:
+def test_processor_time_is_per_thousand_tokens() -> None:
     figures = costs(Result({}, tokens=500), cpu=2.0, memory=Memory(resident=10))
     assert figures == {"peak_rss": 10, "cpu_per_1000_tokens": 4.0}  # no proportional size: not known here
     assert costs(Result({}), cpu=2.0, memory=Memory(resident=10)) == {}
