@@ -230,7 +230,7 @@ class Placement:
     ) -> None:
         """`within`: bounds the wait for an instance. `on_lost`: called before another one is looked for."""
         self.instance: Instance | None = None
-        self.had_to_load = False
+        self.had_to_load = False  # it waited for its model's load; a lost worker's replacement does not count
         self.final = False  # another instance may no longer take its place
         self._dispatcher = dispatcher
         self._demand = demand
@@ -250,7 +250,7 @@ class Placement:
         """Return when an instance is ready. Raises what Dispatcher.find does."""
         async with self._within():
             self.instance, waited = await self._dispatcher.find(self._demand, self._lost)
-        self.had_to_load = self.had_to_load or waited
+        self.had_to_load = self.had_to_load or (waited and not self._lost)
 
     async def run(self, work: Callable[[Instance], Awaitable[T]]) -> T:
         """What the work returns, which is repeated on another instance if its worker is lost or refuses it."""

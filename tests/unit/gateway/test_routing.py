@@ -1,12 +1,12 @@
-"""Decisions about where a request goes: no event loop, no wire."""
+"""Decisions about where a request goes, without a wire."""
 
 from typing import Any
 
 import pytest
 
-from atelier.errors import InvalidRequest, ModelNotFound, Unavailable
+from atelier.errors import InvalidRequest, ModelNotFound, Unavailable, WorkerLost
 from atelier.names import InstanceName, ModelName
-from gateway.core.routing import Circumstances, Decision, Load, Reject, Serve, Wait, decide
+from gateway.core.routing import Circumstances, Decision, Demand, Load, Placement, Reject, Serve, Wait, decide
 from gateway.fleet.snapshot import Instance, Model, Snapshot, State
 
 KEY = "acme/tiny"
@@ -119,3 +119,28 @@ def test_a_lost_process_is_skipped_although_it_is_listed_as_ready() -> None:
     assert decision(lost, lost=[lost.launch]) == Wait(KEY)
     assert served(decision(lost, instance(f"{KEY}:2"), lost=[lost.launch])) == f"{KEY}:2"
     assert served(decision(instance(token="next"), lost=[lost.launch])) == KEY
+
+
+class ScriptedDispatcher:
+    """Finds these instances one after the other, each with whether its load was waited for."""
+
+    def __init__(self, *found: tuple[Instance, bool]) -> None:
+        self._found = iter(found)
+
+    async def find(self, demand: Demand, lost: Any = ()) -> tuple[Instance, bool]:
+        return next(self._found)
+
+
+@pytest.mark.parametrize("waited", [False, True])
+async def test_the_wait_for_a_lost_workers_replacement_is_not_reported_as_a_load(waited: bool) -> None:
+    lost, replacement = instance(), instance(token="next")
+    dispatcher: Any = ScriptedDispatcher((lost, waited), (replacement, True))
+    placement = Placement(dispatcher, Demand(ModelName(KEY), "r"))
+
+    async def work(on: Instance) -> Instance:
+        if on is lost:
+            raise WorkerLost
+        return on
+
+    assert await placement.run(work) is replacement
+    assert (placement.replaced, placement.had_to_load) == (True, waited)
