@@ -53,13 +53,13 @@ class Config(BaseSettings):
         600, gt=0, description="Seconds after which an unused connection to an MCP server is closed."
     )
     mcp_elicitation: float = Field(
-        300, gt=0, le=3600, description="Seconds in which a user must answer an MCP server's questions in one call."
+        300, gt=0, le=3600, description="Seconds that a user has for all questions of an MCP server during one call."
     )
     max_queued: int = Field(256, ge=0, description="Maximum requests running and waiting per gateway; more get a 503.")
     queue_timeout: float | None = Field(
         None,
         gt=0,
-        description="Seconds after which a request that waits for a model gets a 503; unset: no limit.",
+        description="Seconds for which a request may wait for its turn at its model before a 503; unset: no limit.",
     )
     embedding_encoding: Literal["as_asked", "float"] = Field(
         "as_asked",

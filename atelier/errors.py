@@ -101,7 +101,7 @@ class Forbidden(AtelierError):
 
 
 class NotFound(AtelierError):
-    """There is nothing at this path."""
+    """What the request names does not exist."""
 
     status = 404
     grpc_code = "NOT_FOUND"
@@ -198,7 +198,7 @@ class DownloadNotFound(NotFound):
 
 
 class DownloadDamaged(AtelierError):
-    """The downloaded file does not match its source's digest; download it again."""
+    """The downloaded file is not the one that its source announced; download it again."""
 
     status = 502
     grpc_code = "DATA_LOSS"

@@ -41,10 +41,7 @@ CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),  # timeout of a connection attempt: a busy machine answers late
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    (
-        "grpc.use_local_subchannel_pool",
-        1,
-    ),  # a restarted server does not inherit the back-off
+    ("grpc.use_local_subchannel_pool", 1),  # a restarted server does not inherit the back-off
     ("grpc.enable_http_proxy", 0),
     # Keeps the flow-control window at 64 KiB: a worker that waits for a busy gateway then joins the events of several
     # steps into one message, which is cheaper, rather than queue thousands of messages.

@@ -1,6 +1,6 @@
 """What a request carries to its worker besides the prompt and the sampling settings, and its fields in Submit.
 
-A request that uses none of it needs only the output format.
+All of it is optional: a field that is not set means the default.
 """
 
 from collections.abc import Mapping, Sequence

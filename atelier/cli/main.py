@@ -85,7 +85,7 @@ app = typer.Typer(
     help="LM Atelier: local models behind one address.",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="All commands but serve use the server at ATELIER_URL (default: http://127.0.0.1:1234), with the key in "
-    "ATELIER_API_KEY if set. Exit status: 1 if the server refused, 2 for a usage error.",
+    "ATELIER_API_KEY if set. Exit status: 1 after a failure, 2 after a usage error.",
 )
 for _name, _verb in VERBS.items():
     app.command(_name, help=_verb.help)(_listed)

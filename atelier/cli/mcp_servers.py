@@ -125,7 +125,7 @@ def try_server(label: Label, as_json: AsJSON = False) -> None:
     if reply["tools"]:
         show_listing(TOOLS, [_tool_row(tool) for tool in reply["tools"]])
     else:
-        remark("It has no tools.")
+        remark("It has no tools that a model could use.")
 
 
 def _check(label: str, entry: Json) -> None:

@@ -54,7 +54,7 @@ class Server:
         return is_loopback(urlsplit(self.url).hostname or "")
 
     def get(self, path: str, *, patient: bool = False) -> Json:
-        """The reply; `patient`: without a timeout, for what the server itself requests elsewhere. Raises Failure."""
+        """The reply; `patient`: without a timeout, where the server itself waits for others. Raises Failure."""
         with self._explained():
             return _reply(self._http.get(path, timeout=self._timeout(patient)))
 

@@ -57,13 +57,13 @@ def serve(
         Number, typer.Option(help="Seconds after which an unused connection to an MCP server is closed.  [600]")
     ] = None,
     mcp_elicitation: Annotated[
-        Number, typer.Option(help="Seconds in which a user must answer an MCP server's question.  [300]")
+        Number, typer.Option(help="Seconds that a user has for an MCP server's questions during one call.  [300]")
     ] = None,
     max_queued: Annotated[
         int | None, typer.Option(help="Maximum requests running and waiting; more get a 503.  [256]")
     ] = None,
     queue_timeout: Annotated[
-        Number, typer.Option(help="Seconds after which a waiting request gets a 503.  [no limit]")
+        Number, typer.Option(help="Seconds for which a request may wait for its turn before a 503.  [no limit]")
     ] = None,
     embedding_encoding: Annotated[
         Literal["as_asked", "float"] | None, typer.Option(help="float: never send embeddings as base64.  [as_asked]")

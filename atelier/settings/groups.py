@@ -12,7 +12,7 @@ from atelier.settings.declaration import setting
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 SPECULATIONS = ("off", "prompt_lookup", "draft_model")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
-# Those of worker/output/format_table.py.
+# Those of worker/output/family_table.py.
 TOOL_CALL_FORMATS = (
     "auto",
     "json",

@@ -101,7 +101,7 @@ class Unary:
         return Words(name, reply.prompt)
 
     async def sequences(self, instance: Instance) -> Sequence[pb.Sequence]:
-        """What the instance is computing, and what waits for it. Raises why its worker does not reply."""
+        """What the instance is computing, and what is queued for it. Raises AtelierError if its worker fails."""
         if instance.state not in LOADED:
             return []
         try:

@@ -1,4 +1,4 @@
-"""The connections to the workers: each has one Generate stream, which carries all of this gateway's calls to it."""
+"""The connections to the workers: each has one Generate stream, which carries all of this gateway's generations."""
 
 import asyncio
 import itertools

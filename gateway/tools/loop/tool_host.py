@@ -97,25 +97,25 @@ class ToolHost:
         vision = self._inference.check(call, origin).model.made_for_vision
         limits, images = self._limits_of(call, account, most_calls), ImageBudget(call.images)
         deadline = PausableDeadline(limits.seconds, limits.latest)
-        # One admission for the whole answer: without a place for a later step its tools' effects would be lost.
-        place = self._inference.enter()
+        # One slot for the whole answer: if a later step found none free, the work of its tools would be lost.
+        slot = self._inference.enter()
         try:
             ended: list[HostedCallEnded] = []
             if approved:
                 ended = [images.fitted(each) for each in await self._run_approved(approved, deadline)]
                 results = [result_message(each, vision=vision) for each in ended]
                 call = unforced(resumed(results) if resumed else with_messages(call, results), constraint)
-            first = await self._inference.admit(call, origin, account, place)
+            first = await self._inference.admit(call, origin, account, slot)
         except BaseException:
-            place.leave()
+            slot.leave()
             raise
 
         async def start(later: Call) -> Generation:
-            return await self._inference.start(later, origin, account, place)
+            return await self._inference.start(later, origin, account, slot)
 
         def on_close(closed: ToolLoop) -> None:
             self._loops.discard(closed)
-            place.leave()
+            slot.leave()
 
         later, run = unforced(call, constraint), partial(self._run, respondent=respondent)
         budget = LoopBudget(limits, deadline, calls=len(ended))

@@ -78,7 +78,7 @@ def error_reason(error: BaseException) -> str:
         case ForbiddenAddress():
             return f"was not called, because its URL is not allowed: {message}"
         case httpx2.LocalProtocolError():  # whose message quotes the header, which may be a key
-            return "was not called, because one of the headers configured for it is not valid HTTP"
+            return "was not called, because one of the headers for it is not valid HTTP"
         case httpx2.HTTPError() | httpx2.InvalidURL():
             return f"cannot be reached: {message}"
     return f"failed: {message}"
