@@ -47,6 +47,14 @@ def require_some(tools: Sequence[Tool]) -> None:
         raise InvalidRequest("tool_choice: there are no tools to call", param="tool_choice")
 
 
+def chosen_by_word(word: str | None, tools: Sequence[Tool], *, one_at_a_time: bool) -> Tools | None:
+    """For none, auto (the default) and required. Raises InvalidRequest if a call is required without any tools."""
+    if word == "required":
+        require_some(tools)
+        return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one_at_a_time)
+    return Tools(tools, one_at_a_time=one_at_a_time) if tools and word != "none" else None
+
+
 def require_tool(tools: Sequence[Tool], name: str, param: str) -> None:
     if all(each.name != name for each in tools):
         raise InvalidRequest(f'{param}: there is no tool "{name[:64]}"', param=param)

@@ -23,7 +23,7 @@ from gateway.dialects.openai.openai_requests import (
     NamedTool,
     ResponseFormat,
 )
-from gateway.dialects.tool_choice import allowed, function_tool, named, reject_namesakes, require_some
+from gateway.dialects.tool_choice import allowed, chosen_by_word, function_tool, named, reject_namesakes
 from gateway.tools.loop.toolset import Toolset
 
 SETTINGS = {row.facts.openai: row.name for row in TABLE["inference"].values() if row.facts.openai}
@@ -110,13 +110,8 @@ def chat_tools(body: ChatBody, toolset: Toolset | None = None) -> Tools | None:
     tools = own_functions(body) + (toolset.definitions() if toolset else [])
     one = body.parallel_tool_calls is False
     match body.tool_choice:
-        case "none":
-            return None
-        case None | "auto":
-            return Tools(tools, one_at_a_time=one) if tools else None
-        case "required":
-            require_some(tools)
-            return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
+        case None | "none" | "auto" | "required" as word:
+            return chosen_by_word(word, tools, one_at_a_time=one)
         case NamedTool(function=function):
             return named(tools, function.name, "tool_choice.function.name", one_at_a_time=one)
         case NamedMCPTool(server_label=label, name=name):
@@ -133,11 +128,10 @@ def older_tools(body: ChatBody) -> Tools | None:
     tools = [function_tool(entry, f"functions[{i}]") for i, entry in enumerate(body.functions or [])]
     reject_namesakes(dict(enumerate(tools)), "functions[{}].name")
     match body.function_call:
-        case "none":
-            return None
         case FunctionReference(name=name):
             return named(tools, name, "function_call.name", one_at_a_time=True)
-    return Tools(tools, one_at_a_time=True) if tools else None
+        case word:
+            return chosen_by_word(word, tools, one_at_a_time=True)
 
 
 def completion_call(body: CompletionBody) -> Call:

@@ -1,1 +1,1 @@
-"""OpenAI's responses: answers that the server keeps, and conversations that go on from them."""
+"""OpenAI's responses: answers that the server stores, and conversations that continue them."""

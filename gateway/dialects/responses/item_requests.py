@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from gateway.dialects.body import Body
+from gateway.dialects.body import Body, by_json_type
 from gateway.dialects.openai.mcp_tool import Label
 
 MOST_ITEMS = 10_000
@@ -28,17 +28,9 @@ class Part(Body):
     file_id: str | None = Field(None, description="Not supported: files are not stored.")
 
 
-def _text_or_list(value: object) -> str:
-    if isinstance(value, str):
-        return "(text)"
-    return "(list)" if isinstance(value, list) else "(neither)"
-
-
 Content = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[list[Part], Field(max_length=MOST_PARTS), Tag("(list)")],
-    Discriminator(
-        _text_or_list, custom_error_type="content", custom_error_message="must be a string or a list of content parts"
-    ),
+    by_json_type({str: "(text)", list: "(list)"}, "content", "must be a string or a list of content parts"),
 ]
 
 
@@ -180,5 +172,5 @@ Item = Annotated[
 
 Input = Annotated[
     Annotated[str, Tag("(text)")] | Annotated[list[Item], Field(max_length=MOST_ITEMS), Tag("(list)")],
-    Discriminator(_text_or_list, custom_error_type="input", custom_error_message="must be a string or a list of items"),
+    by_json_type({str: "(text)", list: "(list)"}, "input", "must be a string or a list of items"),
 ]

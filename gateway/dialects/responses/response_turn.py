@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_bytes
-from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, ToolChoice, Tools
+from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat
 from gateway.core.mcp_server import APPROVALS
 from gateway.dialects.body import requested_logprobs
@@ -24,7 +24,7 @@ from gateway.dialects.responses.responses_requests import (
     ResponseBody,
     TextFormat,
 )
-from gateway.dialects.tool_choice import function_tool, named, reject_namesakes, require_some, require_tool, some_of
+from gateway.dialects.tool_choice import chosen_by_word, function_tool, named, reject_namesakes, require_tool, some_of
 from gateway.tools.loop.server_selection import RequestedServer, quoted_label
 from gateway.tools.loop.toolset import HostedCall, ServerListing, Toolset
 
@@ -67,13 +67,8 @@ def response_tools(body: ResponseBody, toolset: Toolset | None = None) -> Tools 
     tools = own_functions(body) + (toolset.definitions() if toolset else [])
     one = body.parallel_tool_calls is False
     match body.tool_choice:
-        case "none":
-            return None
-        case None | "auto":
-            return Tools(tools, one_at_a_time=one) if tools else None
-        case "required":
-            require_some(tools)
-            return Tools(tools, ToolChoice.REQUIRED, one_at_a_time=one)
+        case None | "none" | "auto" | "required" as word:
+            return chosen_by_word(word, tools, one_at_a_time=one)
         case NamedFunction(name=name):
             return named(tools, name, "tool_choice.name", one_at_a_time=one)
         case ChosenServer(server_label=label, name=tool):
