@@ -54,7 +54,7 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 
 def shape(event: dict[str, Any]) -> str:
-    """`content_block_delta 0 text_delta`: what of an event is the same for every text."""
+    """`content_block_delta 0 text_delta`: the part of an event that is the same for every text."""
     inner = event.get("content_block") or event.get("delta") or {}
     return " ".join(str(part) for part in (event["type"], event.get("index"), inner.get("type")) if part is not None)
 
@@ -119,7 +119,7 @@ async def test_a_streams_events_come_in_anthropics_order(gateway: RunningGateway
     assert end["usage"]["output_tokens_details"] == {"thinking_tokens": 3}
 
 
-async def test_a_message_without_a_word_has_no_block(
+async def test_a_message_without_text_has_no_block(
     client: anthropic.AsyncAnthropic, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"text": ""}
@@ -139,7 +139,7 @@ async def test_a_message_without_a_word_has_no_block(
         ({"reasoning": "let me see"}, {"thinking": {"type": "adaptive", "display": "omitted"}}),
         ({"tool_calls": CALLS}, {"tools": [WEATHER]}),
         ({"tool_calls": CALLS, "text": "", "reasoning": "call"}, {"tools": [WEATHER]}),
-        ({"tool_calls": CALLS}, {"tools": [WEATHER], "max_tokens": 5}),  # in the midst of the arguments
+        ({"tool_calls": CALLS}, {"tools": [WEATHER], "max_tokens": 5}),  # within the arguments
         ({"tool_calls": [{"name": "weather", "arguments": ""}]}, {"tools": [WEATHER]}),
         ({"text": 'a "quoted" \\ 漢字 \N{GRINNING FACE}'}, {}),
     ],
@@ -165,7 +165,7 @@ def _facts(message: Any) -> Any:
     return blocks, facts["stop_reason"], facts.get("stop_sequence"), facts["usage"]
 
 
-async def test_tools_make_a_round_trip(
+async def test_tool_calls_make_a_round_trip(
     client: anthropic.AsyncAnthropic, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"reasoning": "let me see", "tool_calls": CALLS}
@@ -186,10 +186,10 @@ async def test_tools_make_a_round_trip(
     assert [block.to_dict()["type"] for block in answered.content] == ["thinking", "text"]
     assert (answered.content[1].text, answered.stop_reason) == ("so what", "end_turn")  # type: ignore[union-attr]
     counted = await client.messages.count_tokens(model=KEY, messages=history, tools=[WEATHER])
-    assert counted.input_tokens == 2  # the scripted engine's prompt is what the user says last
+    assert counted.input_tokens == 2  # the scripted engine's prompt is the last user message
 
 
-async def test_counted_tokens_are_those_of_the_prompt_and_count_for_nothing(
+async def test_counted_tokens_are_those_of_the_prompt_and_nothing_is_computed(
     client: anthropic.AsyncAnthropic, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     def computed() -> float | None:
@@ -215,7 +215,7 @@ async def test_the_blocking_client_reads_messages_and_streams(gateway: RunningGa
     assert await asyncio.wait_for(asyncio.to_thread(ask), PATIENCE) == ("one two three", "one two three")
 
 
-async def test_models_are_in_anthropics_form_for_its_clients_alone(
+async def test_models_are_in_anthropics_form_for_its_clients_only(
     client: anthropic.AsyncAnthropic, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     listed = await client.models.list()
@@ -269,7 +269,7 @@ async def test_errors_are_of_the_clients_classes(
         await client.messages.create(**{**BODY, "messages": long}, stream=stream)
 
 
-async def test_what_is_no_message_is_refused_in_anthropics_form(gateway: RunningGateway) -> None:
+async def test_invalid_bodies_are_rejected_in_anthropics_form(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         replies = [
             await http.post("/v1/messages", content=b"{"),
@@ -306,7 +306,7 @@ async def test_a_body_beyond_the_limit_is_too_large_in_anthropics_form(registry:
     assert (caught.value.status_code, _error_of(caught.value)["type"]) == (413, "request_too_large")
 
 
-async def test_too_much_work_is_overloaded_with_when_to_come_back(registry: FakeRegistry) -> None:
+async def test_too_many_requests_are_overloaded_with_retry_after(registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     await registry.start_instance()
     async with running_gateway(registry, max_queued=1) as gateway, client_of(gateway) as client:
@@ -321,7 +321,7 @@ async def test_too_much_work_is_overloaded_with_when_to_come_back(registry: Fake
     assert _error_of(error)["type"] == "overloaded_error"
 
 
-async def test_an_unforeseen_error_is_an_api_error(
+async def test_an_unexpected_error_is_an_api_error(
     gateway: RunningGateway, client: anthropic.AsyncAnthropic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*arguments: Any) -> None:
@@ -334,7 +334,7 @@ async def test_an_unforeseen_error_is_an_api_error(
     assert "secret" not in caught.value.message
 
 
-async def test_a_worker_lost_in_mid_stream_is_an_error_event_and_no_end(
+async def test_a_worker_lost_in_mid_stream_is_an_error_event_without_message_stop(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hang_after_tokens": 1}

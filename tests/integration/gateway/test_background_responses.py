@@ -1,4 +1,4 @@
-"""Responses in the background: asked for later, through any gateway; stopped; lost with their gateway."""
+"""Responses in the background: retrieved later, through any gateway; cancelled; lost with their gateway."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def hold(registry: FakeRegistry) -> None:
     await registry.start_instance()
 
 
-async def test_it_comes_at_once_and_is_complete_later(
+async def test_a_background_response_is_returned_at_once_and_completed_later(
     client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     await hold(registry)
@@ -57,12 +57,12 @@ async def test_it_comes_at_once_and_is_complete_later(
     done = await wait_for(client, queued.id, "completed")
     assert (done.output_text, done.background) == ("one two", True)
     checked_response(done.to_dict())
-    await until(lambda: set(registry.responses) == {queued.id})  # nothing else is left of it
+    await until(lambda: set(registry.responses) == {queued.id})  # no other trace of it remains
     follow_up = await client.responses.create(model=KEY, input="more", previous_response_id=queued.id)
     assert follow_up.status == "completed"
 
 
-async def test_another_gateway_tells_how_it_is(
+async def test_another_gateway_returns_its_state(
     client: openai.AsyncOpenAI, elsewhere: openai.AsyncOpenAI, registry: FakeRegistry
 ) -> None:
     await hold(registry)
@@ -79,7 +79,7 @@ async def test_an_unfinished_one_cannot_be_continued(client: openai.AsyncOpenAI,
         await client.responses.create(model=KEY, input="more", previous_response_id=queued.id)
 
 
-async def test_it_is_cancelled_and_frees_its_place(
+async def test_a_cancelled_response_frees_its_sequence(
     client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     await hold(registry)
@@ -93,7 +93,7 @@ async def test_it_is_cancelled_and_frees_its_place(
 
 
 @pytest.mark.usefixtures("quick_beats")
-async def test_another_gateway_cancels_it_too(
+async def test_another_gateway_can_cancel_a_response(
     client: openai.AsyncOpenAI, elsewhere: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     await hold(registry)
@@ -105,7 +105,7 @@ async def test_another_gateway_cancels_it_too(
     await until(lambda: set(registry.responses) == {queued.id})
 
 
-async def test_what_is_deleted_while_it_runs_stays_deleted(
+async def test_a_response_deleted_while_it_runs_stays_deleted(
     client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     await hold(registry)
@@ -116,7 +116,7 @@ async def test_what_is_deleted_while_it_runs_stays_deleted(
 
 
 @pytest.mark.usefixtures("quick_beats")
-async def test_what_another_gateway_deletes_while_it_runs_stays_deleted(
+async def test_a_response_deleted_by_another_gateway_while_it_runs_stays_deleted(
     client: openai.AsyncOpenAI, elsewhere: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     await hold(registry)
@@ -127,13 +127,13 @@ async def test_what_another_gateway_deletes_while_it_runs_stays_deleted(
     assert gateway.gateway.admission.active == 0
 
 
-async def test_only_what_runs_in_the_background_is_cancelled(client: openai.AsyncOpenAI) -> None:
+async def test_only_background_responses_can_be_cancelled(client: openai.AsyncOpenAI) -> None:
     created = await client.responses.create(model=KEY, input="one")
     with pytest.raises(openai.BadRequestError, match="background"):
         await client.responses.cancel(created.id)
 
 
-async def test_what_fails_says_why(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+async def test_a_failed_response_has_its_error(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
     await registry.start_instance(context_length=128)
     queued = await client.responses.create(model=KEY, input="word " * 200, background=True)
     failed = await wait_for(client, queued.id, "failed")
@@ -141,7 +141,7 @@ async def test_what_fails_says_why(client: openai.AsyncOpenAI, registry: FakeReg
     assert (failed.error.code, failed.error.type) == ("invalid_prompt", "context_length_exceeded")
 
 
-async def test_one_whose_gateway_is_gone_has_failed(
+async def test_a_response_whose_gateway_is_gone_has_failed(
     client: openai.AsyncOpenAI, elsewhere: openai.AsyncOpenAI, registry: FakeRegistry
 ) -> None:
     await hold(registry)
@@ -156,7 +156,7 @@ async def test_one_whose_gateway_is_gone_has_failed(
     checked_response(lost.to_dict())
 
 
-async def test_one_that_its_gateway_stops_with_has_failed(registry: FakeRegistry) -> None:
+async def test_a_response_whose_gateway_stops_has_failed(registry: FakeRegistry) -> None:
     await hold(registry)
     async with running_gateway(registry) as gateway, gateway.client() as http:
         body = {"model": KEY, "input": "one", "background": True}
@@ -169,7 +169,7 @@ async def test_one_that_its_gateway_stops_with_has_failed(registry: FakeRegistry
 
 
 @pytest.mark.usefixtures("quick_beats")
-async def test_a_result_waits_for_the_registry_to_come_back(
+async def test_a_result_is_served_from_memory_until_the_registry_returns(
     client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     await hold(registry)

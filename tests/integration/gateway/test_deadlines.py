@@ -1,4 +1,4 @@
-"""Requests that may take so long and no longer, and those that are more urgent than others."""
+"""Requests with timeouts and with priorities."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ def idle(gateway: RunningGateway, registry: FakeRegistry) -> bool:
 
 
 @pytest.mark.parametrize("path", BODIES)
-async def test_an_answer_that_takes_longer_than_its_timeout_is_a_504(
+async def test_an_answer_that_exceeds_its_timeout_is_a_504(
     gateway: RunningGateway, registry: FakeRegistry, path: str
 ) -> None:
     registry.script = ENDLESS
@@ -39,7 +39,7 @@ async def test_an_answer_that_takes_longer_than_its_timeout_is_a_504(
 
 
 @pytest.mark.parametrize("path", BODIES)
-async def test_a_stream_that_takes_longer_ends_with_an_error_event_and_no_done(
+async def test_a_stream_that_exceeds_its_timeout_ends_with_an_error_event_and_no_done(
     gateway: RunningGateway, registry: FakeRegistry, path: str
 ) -> None:
     registry.script = ENDLESS
@@ -53,7 +53,7 @@ async def test_a_stream_that_takes_longer_ends_with_an_error_event_and_no_done(
     await until(lambda: idle(gateway, registry))
 
 
-async def test_the_time_that_a_load_takes_counts(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_the_timeout_includes_the_load(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.hold_loads = True
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json={**CHAT, "timeout": 0.1})
@@ -62,7 +62,7 @@ async def test_the_time_that_a_load_takes_counts(gateway: RunningGateway, regist
     registry.released.set()
 
 
-async def test_a_worker_that_stands_still_does_not_keep_a_request_beyond_its_timeout(
+async def test_a_stalled_worker_does_not_hold_a_request_beyond_its_timeout(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.core.generation.MARGIN_SECONDS", 0.05)
@@ -74,7 +74,7 @@ async def test_a_worker_that_stands_still_does_not_keep_a_request_beyond_its_tim
     await until(lambda: idle(gateway, registry))
 
 
-async def test_an_answer_in_time_is_whole(gateway: RunningGateway) -> None:
+async def test_an_answer_in_time_is_complete(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json={**CHAT, "timeout": PATIENCE})
     assert reply.json()["choices"][0]["message"]["content"] == "one two three"

@@ -5,7 +5,7 @@ from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import RunningGateway
 
 
-async def test_the_disk_is_shown_by_what_takes_its_room(gateway: RunningGateway) -> None:
+async def test_disk_use_is_shown_by_kind_of_file(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.get("/api/v1/disk")
     assert reply.status_code == 200

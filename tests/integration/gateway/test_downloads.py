@@ -35,11 +35,11 @@ async def test_a_download_is_returned_with_lm_studios_fields_and_ours(
     assert (asked.model, asked.quantization, asked.revision) == ("acme/tiny-gguf", "Q4_0", "v1")
 
 
-async def test_a_model_that_is_there_is_not_downloaded(gateway: RunningGateway) -> None:
+async def test_an_installed_model_is_not_downloaded(gateway: RunningGateway) -> None:
     assert await post(gateway, DOWNLOAD, {"model": KEY}) == (200, {"status": "already_downloaded", "model_key": KEY})
 
 
-async def test_how_far_a_download_is(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_the_progress_of_a_download_is_returned(gateway: RunningGateway, registry: FakeRegistry) -> None:
     await post(gateway, DOWNLOAD, {"model": "acme/tiny-gguf"})
     registry.set_download(state=pb.DOWNLOAD_DOWNLOADING, done_bytes=400, bytes_per_second=100.0)
     await until(lambda: gateway.gateway.watcher.snapshot.downloads["d1"].done_bytes)
@@ -58,7 +58,7 @@ async def test_how_far_a_download_is(gateway: RunningGateway, registry: FakeRegi
         (pb.DOWNLOAD_FAILED, "failed"),
     ],
 )
-async def test_each_state_has_lm_studios_name(
+async def test_each_state_has_its_name_in_lm_studio(
     gateway: RunningGateway, registry: FakeRegistry, state: Any, status: str
 ) -> None:
     registry.set_download(state=state, error=to_message(HubUnavailable("away")), finished_at=1_700_000_060)
@@ -127,11 +127,11 @@ async def test_a_search_shows_quantisations_with_their_sizes(gateway: RunningGat
         "query=" + "x" * 300,
     ],
 )
-async def test_a_search_has_bounds(gateway: RunningGateway, query: str) -> None:
+async def test_the_parameters_of_a_search_are_limited(gateway: RunningGateway, query: str) -> None:
     assert (await get(gateway, f"/api/v1/models/search?{query}"))[0] == 400
 
 
-async def test_all_that_is_known_of_a_model(gateway: RunningGateway) -> None:
+async def test_a_model_is_described_with_all_its_facts(gateway: RunningGateway) -> None:
     status, reply = await get(gateway, "/api/v1/models/tiny/info")
     assert status == 200
     assert (reply["key"], reply["licence"], reply["made_for_tools"], reply["source"]) == (KEY, "mit", True, None)
@@ -140,7 +140,7 @@ async def test_all_that_is_known_of_a_model(gateway: RunningGateway) -> None:
     assert (await get(gateway, "/api/v1/models/nothing/info"))[0] == 404
 
 
-async def test_devices_are_listed_with_what_is_on_them(gateway: RunningGateway) -> None:
+async def test_devices_are_listed_with_their_instances(gateway: RunningGateway) -> None:
     status, reply = await get(gateway, "/api/v1/devices")
     assert (status, reply["devices"][1]) == (
         200,
@@ -155,7 +155,7 @@ async def test_devices_are_listed_with_what_is_on_them(gateway: RunningGateway) 
     )
 
 
-async def test_a_device_has_what_its_driver_tells_and_null_for_the_rest(gateway: RunningGateway) -> None:
+async def test_a_device_has_the_readings_of_its_driver_and_null_for_the_rest(gateway: RunningGateway) -> None:
     _, reply = await get(gateway, "/api/v1/devices")
     assert reply["devices"][0]["readings"] == {
         "uuid": "GPU-1",

@@ -53,7 +53,7 @@ def body_for(path: str, **more: Any) -> Json:
 
 
 def question_in(event: Json) -> Json | None:
-    """In either dialect."""
+    """The question in an event of either dialect."""
     if event.get("type") == "tool_call.elicitation":
         return event
     for choice in event.get("choices", []):
@@ -107,7 +107,7 @@ def kept_questions(registry: FakeRegistry) -> list[str]:
 
 
 @pytest.mark.parametrize("path", [OPENAI, LMSTUDIO])
-async def test_the_client_is_asked_and_its_answer_goes_to_the_server(
+async def test_the_client_is_asked_and_its_answer_is_sent_to_the_server(
     registry: FakeRegistry, tmp_path: Path, url: str, path: str
 ) -> None:
     result = await scripted(registry)
@@ -174,7 +174,7 @@ async def test_others_cannot_answer(registry: FakeRegistry, tmp_path: Path, new_
         await converse(gateway, reply)
 
 
-async def test_who_does_not_answer_in_time_has_cancelled(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
+async def test_a_question_not_answered_in_time_is_cancelled(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
     result = await scripted(registry)
     asked: list[Json] = []
 
@@ -187,7 +187,9 @@ async def test_who_does_not_answer_in_time_has_cancelled(registry: FakeRegistry,
     assert result() == "closed: cancel"
 
 
-async def test_a_call_takes_no_time_while_its_user_thinks(registry: FakeRegistry, tmp_path: Path, new_url: str) -> None:
+async def test_the_time_limit_of_a_call_pauses_while_its_user_is_asked(
+    registry: FakeRegistry, tmp_path: Path, new_url: str
+) -> None:
     result = await scripted(registry)
     options = {"home": home(tmp_path, new_url, timeout=1.5), "mcp_seconds": 1.5, "mcp_elicitation": 1.6}
 
@@ -199,21 +201,25 @@ async def test_a_call_takes_no_time_while_its_user_thinks(registry: FakeRegistry
     assert result() == "closed: cancel"
 
 
-async def test_who_has_not_said_so_is_not_asked(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
+async def test_a_request_without_elicitation_is_not_asked(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
     result = await scripted(registry)
     async with running_gateway(registry, home=home(tmp_path, url)) as gateway:
         await converse(gateway, never_asked, elicitation=False)
     assert result() == "closed: decline"
 
 
-async def test_a_whole_answer_asks_nobody(registry: FakeRegistry, tmp_path: Path, new_url: str) -> None:
+async def test_an_answer_that_is_not_streamed_asks_no_questions(
+    registry: FakeRegistry, tmp_path: Path, new_url: str
+) -> None:
     result = await scripted(registry)
     async with running_gateway(registry, home=home(tmp_path, new_url)) as gateway, gateway.client() as http:
         await http.post(LMSTUDIO, json=body_for(LMSTUDIO, elicitation=True))
     assert result() == "closed: decline"
 
 
-async def test_a_server_that_may_not_ask_is_refused(registry: FakeRegistry, tmp_path: Path, new_url: str) -> None:
+async def test_a_server_without_permission_to_ask_is_declined(
+    registry: FakeRegistry, tmp_path: Path, new_url: str
+) -> None:
     result = await scripted(registry)
     async with running_gateway(registry, home=home(tmp_path, new_url, elicitation=False)) as gateway:
         await converse(gateway, never_asked)
@@ -246,7 +252,7 @@ async def test_each_of_two_users_is_asked_for_their_own_call(registry: FakeRegis
             assert sorted(await asyncio.gather(talk(), talk())) == sorted(doors)
 
 
-async def test_a_client_that_goes_takes_its_question_with_it(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
+async def test_a_question_ends_when_its_client_disconnects(registry: FakeRegistry, tmp_path: Path, url: str) -> None:
     await scripted(registry)
     asked: list[Json] = []
 

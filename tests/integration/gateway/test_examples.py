@@ -1,4 +1,4 @@
-"""The replies that the OpenAPI document shows are those that the scripted engine gives to its example requests.
+"""The example replies of the OpenAPI document are those of the scripted engine to the example requests.
 
 `RECORD_EXAMPLES=1` writes gateway/dialects/examples.json anew.
 """
@@ -29,7 +29,7 @@ RANKS = "baai/bge-reranker-v2-m3"
 REPO = "bartowski/Qwen3-0.6B-GGUF"
 RECORDED = Path(openapi.__file__).with_name("examples.json")
 
-# Replies without JSON, and those that the scripted parts do not give; their examples are written by hand.
+# Replies without JSON, and those that the scripted parts cannot produce; their examples are written by hand.
 BY_HAND = {
     *("HEAD /", "DELETE /api/delete", "GET /metrics"),
     *("POST /detokenize", "POST /v1/detokenize"),
@@ -84,7 +84,7 @@ async def examples_gateway(registry: FakeRegistry, tmp_path: Path) -> Any:
         yield gateway
 
 
-async def test_examples_are_what_the_server_replies(examples_gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_examples_are_the_servers_replies(examples_gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with examples_gateway.client() as client:
         document = (await client.get("/openapi.json")).json()
         operations = {
@@ -135,7 +135,7 @@ MOMENT = re.compile(r"(^created|_at)$")
 
 
 def normalised(value: Any, key: str = "") -> Any:
-    """The value without what is another one each time: ids, times, durations, the version."""
+    """The value without the parts that differ each time: ids, times, durations, the version."""
     match value:
         case dict():
             return {name: normalised(each, name) for name, each in value.items()}

@@ -1,4 +1,4 @@
-"""Workers that die, registries that go away, clients that leave, too much work, and the end."""
+"""Workers that die, registries that stop, clients that disconnect, overload, and shutdown."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ async def ask(http: httpx.AsyncClient, body: Any = CHAT) -> httpx.Response:
 
 @contextlib.asynccontextmanager
 async def asking(gateway: RunningGateway, body: Any = CHAT) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
-    """A request on its way."""
+    """A request in progress."""
     async with gateway.client() as http:
         task = asyncio.create_task(ask(http, body))
         try:
@@ -54,13 +54,13 @@ def waiting_or_active(gateway: RunningGateway) -> int:
 
 
 async def instance_known(gateway: RunningGateway, registry: FakeRegistry) -> None:
-    """An instance is ready, and the gateway knows: it asks nobody to load the model."""
+    """An instance is ready, and the gateway knows it: no load is requested."""
     await registry.start_instance()
     await until(lambda: gateway.gateway.watcher.snapshot.instances)
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM])
-async def test_a_worker_lost_before_the_first_text_is_replaced_unseen(
+async def test_a_worker_lost_before_the_first_text_is_replaced_without_an_error(
     gateway: RunningGateway, registry: FakeRegistry, body: Any
 ) -> None:
     registry.script = {"hold": True}
@@ -134,7 +134,7 @@ async def test_two_losses_are_an_error(gateway: RunningGateway, registry: FakeRe
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "worker_lost")
 
 
-async def test_a_death_that_the_registry_has_not_noticed_is_waited_out(
+async def test_a_lost_worker_that_the_registry_still_lists_is_waited_for(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hold": True}
@@ -143,7 +143,7 @@ async def test_a_death_that_the_registry_has_not_noticed_is_waited_out(
         await until(lambda: gateway.gateway.admission.active == 1)
         worker = registry.workers.pop(KEY)
         await worker._server.stop(None)  # the snapshot still says that it is ready
-        await until(lambda: registry.ensured == [KEY])  # and so does the registry, when it is asked
+        await until(lambda: registry.ensured == [KEY])  # and so does the registry when asked
         registry.script = {}
         registry.set_instance(pb.Instance(id=KEY, model_key=KEY, state=pb.RESTARTING))
         reply = await asyncio.wait_for(request, PATIENCE)
@@ -170,7 +170,7 @@ async def test_other_changes_do_not_shorten_the_wait_for_a_restart(
         await worker.stop(0)
 
 
-async def test_a_restart_that_does_not_come_is_an_error(
+async def test_a_restart_that_does_not_happen_is_an_error(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.core.routing.RESTART_SECONDS", 0.4)  # less than one wait for a change
@@ -186,7 +186,7 @@ async def test_a_restart_that_does_not_come_is_an_error(
     assert len(registry.ensured) == 2
 
 
-async def test_a_prompt_too_large_for_the_worker_costs_nobody_else_their_stream(
+async def test_a_prompt_too_large_for_the_worker_does_not_affect_other_streams(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.core.worker_connection.MOST_SUBMIT_BYTES", 4096)
@@ -202,7 +202,7 @@ async def test_a_prompt_too_large_for_the_worker_costs_nobody_else_their_stream(
     assert waiting_or_active(gateway) == 0
 
 
-async def test_a_change_that_cannot_be_taken_is_logged_and_the_watch_begins_again(
+async def test_a_change_that_cannot_be_applied_is_logged_and_the_watch_restarts(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watcher = gateway.gateway.watcher
@@ -215,7 +215,7 @@ async def test_a_change_that_cannot_be_taken_is_logged_and_the_watch_begins_agai
     assert "watch_failed" in [line["event"] for line in lines]
 
 
-async def test_a_registry_that_starts_later_is_no_warning(registry: FakeRegistry) -> None:
+async def test_a_registry_that_starts_later_causes_no_warning(registry: FakeRegistry) -> None:
     await registry.go_away()
     gateway = Gateway(Config(registry_address=registry.target))
     with structlog.testing.capture_logs() as lines:
@@ -262,9 +262,7 @@ async def test_a_disconnect_frees_the_sequence(
     assert gateway.gateway.workers.in_flight()[KEY] == 0
 
 
-async def test_a_disconnect_while_waiting_for_a_load_gives_up_the_wait(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_a_disconnect_during_a_load_ends_the_wait(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.hold_loads = True
     _, writer = await gateway.raw(post_bytes("/v1/chat/completions", STREAM))
     await asyncio.wait_for(registry.asked.wait(), PATIENCE)
@@ -274,7 +272,7 @@ async def test_a_disconnect_while_waiting_for_a_load_gives_up_the_wait(
     registry.released.set()
 
 
-async def test_a_client_that_does_not_read_delays_nobody(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_client_that_does_not_read_delays_no_other(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"text": "word " * 60_000}
     await instance_known(gateway, registry)
     _, writer = await gateway.raw(post_bytes("/v1/chat/completions", STREAM))
@@ -286,7 +284,7 @@ async def test_a_client_that_does_not_read_delays_nobody(gateway: RunningGateway
     await until(lambda: waiting_or_active(gateway) == 0)
 
 
-async def test_exactly_the_excess_is_refused_with_when_to_come_back(registry: FakeRegistry) -> None:
+async def test_only_requests_over_the_limit_are_rejected_with_retry_after(registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     await registry.start_instance()
     async with running_gateway(registry, max_queued=5) as gateway, gateway.client() as http:
@@ -301,7 +299,7 @@ async def test_exactly_the_excess_is_refused_with_when_to_come_back(registry: Fa
     assert all(int(reply.headers["retry-after"]) > 0 for reply in refused)
 
 
-async def test_two_gateways_load_a_cold_model_once(registry: FakeRegistry) -> None:
+async def test_two_gateways_load_a_model_once(registry: FakeRegistry) -> None:
     async with (
         running_gateway(registry) as one,
         running_gateway(registry) as two,
@@ -313,7 +311,7 @@ async def test_two_gateways_load_a_cold_model_once(registry: FakeRegistry) -> No
     assert registry.loads == 1
 
 
-async def test_loaded_models_are_served_while_the_registry_is_away(
+async def test_loaded_models_are_served_while_the_registry_is_down(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     await instance_known(gateway, registry)
@@ -334,7 +332,7 @@ async def test_loaded_models_are_served_while_the_registry_is_away(
         assert (await ask(http, {**CHAT, "model": "acme/cold"})).status_code == 200
 
 
-async def test_draining_finishes_what_runs_and_refuses_the_rest(
+async def test_draining_finishes_running_requests_and_rejects_new_ones(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hold": True}
@@ -353,7 +351,7 @@ async def test_draining_finishes_what_runs_and_refuses_the_rest(
         assert (await running).text.endswith("data: [DONE]\n\n")
 
 
-async def test_stragglers_get_an_error_event_and_waiters_an_error(
+async def test_unfinished_streams_get_an_error_event_and_waiting_requests_an_error(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hold": True}

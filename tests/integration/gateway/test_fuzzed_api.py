@@ -1,4 +1,4 @@
-"""Requests made from the server's own OpenAPI: none is answered by a 5xx, or by what its schema forbids."""
+"""Requests made from the server's own OpenAPI: none is answered with a 5xx or with a reply that its schema forbids."""
 
 import asyncio
 import os
@@ -9,17 +9,17 @@ from tests.support.gateway_server import RunningGateway
 SECONDS = 240.0
 EXAMPLES = 8  # of each route
 CHECKS = "not_a_server_error,response_schema_conformance,content_type_conformance,status_code_conformance"
-# What takes files of this machine, or stays open for as long as something else goes on; and what always answers in
-# events, of which the checks take the event's name for part of its data.
+# Routes that use files of this machine, or stay open while something else runs; and those that always answer in
+# events, because the checks mistake an event's name for part of its data.
 LEFT_OUT = "^/(api/v1/models/(import|download|remove|verify|search)|api/(pull|delete)|metrics|mcp)"
 
 
-async def test_no_request_that_the_api_describes_fails_the_server(gateway: RunningGateway) -> None:
+async def test_no_request_that_the_api_describes_causes_a_server_error(gateway: RunningGateway) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json"),
         *("--checks", CHECKS, "--max-examples", str(EXAMPLES), "--phases", "examples,fuzzing", "--seed", "1"),
         *("--exclude-path-regex", LEFT_OUT, "--request-timeout", "30", "--no-color"),
-        "--suppress-health-check=filter_too_much",  # says something of the generator alone
+        "--suppress-health-check=filter_too_much",  # concerns only the generator
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": ""},

@@ -26,7 +26,7 @@ CHATS = ("/v1/chat/completions", "/api/v1/chat")
 
 @pytest.fixture
 async def gateway(registry: FakeRegistry, server: ToolServer) -> AsyncIterator[RunningGateway]:
-    """Ends before the server, whose connections it holds."""
+    """Shut down before the server whose connections it holds."""
     registry.models[KEY] = model_message(made_for_tools=True)
     async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as running:
         yield running
@@ -146,7 +146,7 @@ async def test_lmstudios_chat_has_the_call_among_its_items_and_keeps_it(
     assert messages_of(requests[-1])[2]["content"] == NOTE
 
 
-async def test_a_chat_that_goes_on_has_what_the_model_read_of_its_tools(
+async def test_a_continued_chat_has_the_tool_results_that_the_model_read(
     registry: FakeRegistry, server: ToolServer
 ) -> None:
     calls = [call("fail", reason="no ink"), call("picture"), call("read_note", name="n1")]
@@ -164,7 +164,7 @@ async def test_a_chat_that_goes_on_has_what_the_model_read_of_its_tools(
     assert images_of(again) == images_of(answered)
 
 
-async def test_lmstudios_stream_ends_with_what_the_whole_answer_is(
+async def test_lmstudios_stream_ends_with_the_whole_answer(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS, READS, ANSWERS)
@@ -179,7 +179,7 @@ async def test_lmstudios_stream_ends_with_what_the_whole_answer_is(
     assert events[-1]["result"]["output"] == whole["output"]
 
 
-async def test_calls_of_one_step_run_side_by_side_and_their_results_keep_their_order(
+async def test_calls_of_one_step_run_concurrently_and_their_results_keep_their_order(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     calls = [call("read_note", name=f"n{number}") for number in range(3)]
@@ -203,7 +203,7 @@ async def test_a_failed_tool_is_reported_to_the_model_and_to_the_client(
 
 
 @pytest.mark.parametrize("sees", [False, True])
-async def test_a_picture_is_shown_to_a_model_that_sees_and_named_to_others(
+async def test_an_image_is_shown_to_a_vision_model_and_named_to_others(
     registry: FakeRegistry, server: ToolServer, sees: bool
 ) -> None:
     requests = await follow(registry, {"text": "", "tool_calls": [call("picture")]}, ANSWERS)
@@ -226,7 +226,7 @@ async def test_only_the_tools_that_are_allowed_are_offered(
     assert tools_of(requests[-1]) == ["read_note"]
 
 
-async def test_only_tools_that_read_are_offered_where_that_is_asked_for(
+async def test_only_read_only_tools_are_offered_on_request(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, ANSWERS)
@@ -255,9 +255,7 @@ async def test_the_clients_own_calls_end_the_answer_after_the_servers_have_run(
     assert [each["output"] for each in choice["message"]["mcp_calls"]] == [NOTE]
 
 
-async def test_a_forced_call_is_forced_once(
-    gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
-) -> None:
+async def test_a_call_is_forced_only_once(gateway: RunningGateway, registry: FakeRegistry, server: ToolServer) -> None:
     requests = await follow(registry, READS, ANSWERS)
     choice = {"type": "mcp", "server_label": "notes", "name": "read_note"}
     await post(gateway, CHATS[0], openai_body(server, tool_choice=choice))
@@ -274,10 +272,10 @@ async def test_an_answer_that_never_stops_calling_is_stopped(registry: FakeRegis
     assert reply["choices"][0]["message"]["content"] == "sososo"
 
 
-async def test_calls_of_tools_that_are_not_offered_any_more_end_the_answer(
+async def test_calls_of_tools_that_are_no_longer_offered_end_the_answer(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
-    """The client's own functions are, so what the model calls is read."""
+    """The client's own functions still are, so calls in the output are parsed."""
     requests = await follow(registry, {"text": "so", "tool_calls": [call("read_note", name="n1")]})
     mine = {"type": "function", "function": {"name": "mine"}}
     [choice] = (await post(gateway, CHATS[0], openai_body(server, tools=[mine, mcp_tool(server)]))).json()["choices"]
@@ -287,7 +285,7 @@ async def test_calls_of_tools_that_are_not_offered_any_more_end_the_answer(
     assert [each["error"] for each in choice["message"]["mcp_calls"]] == [None, None, NO_MORE]
 
 
-async def test_a_tool_that_the_choice_leaves_out_is_not_called(
+async def test_a_tool_excluded_by_tool_choice_is_not_called(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, {"text": "", "tool_calls": [call("read_note", name="n1")]}, ANSWERS)
@@ -303,7 +301,7 @@ async def test_a_tool_that_the_choice_leaves_out_is_not_called(
 
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
-async def test_a_client_that_leaves_ends_the_call_at_the_server(
+async def test_a_disconnect_cancels_the_call_at_the_server(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str, streams: bool
 ) -> None:
     requests = await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
@@ -319,7 +317,7 @@ async def test_a_client_that_leaves_ends_the_call_at_the_server(
 
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
-async def test_a_client_that_leaves_while_a_later_step_is_written_ends_it(
+async def test_a_disconnect_during_a_later_step_ends_it(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str, streams: bool
 ) -> None:
     registry.script = {"step_seconds": 0.005}
@@ -353,7 +351,7 @@ async def test_a_worker_that_dies_while_calls_run_is_replaced_for_the_next_step(
 
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("path", [*CHATS, "/v1/responses"])
-async def test_the_end_of_the_server_ends_calls_that_run_with_an_error(
+async def test_shutdown_ends_running_calls_with_an_error(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str, streams: bool
 ) -> None:
     await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
@@ -373,7 +371,7 @@ async def test_the_end_of_the_server_ends_calls_that_run_with_an_error(
 async def test_an_answer_that_calls_tools_is_finished_within_the_grace_period(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer, path: str
 ) -> None:
-    """Its later steps need no place of their own, which they would not get."""
+    """Its later steps are admitted with it; the draining gateway would not admit them separately."""
     await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
     asking = asyncio.create_task(post(gateway, path, body_for(path, server)))
     await asyncio.wait_for(server.begun.wait(), PATIENCE)
@@ -384,7 +382,7 @@ async def test_an_answer_that_calls_tools_is_finished_within_the_grace_period(
     await asyncio.wait_for(draining, PATIENCE)
 
 
-async def test_an_answer_keeps_its_place_in_a_full_queue(registry: FakeRegistry, server: ToolServer) -> None:
+async def test_an_answer_keeps_its_admission_in_a_full_queue(registry: FakeRegistry, server: ToolServer) -> None:
     await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
     options: dict[str, Any] = {"mcp_requests": True, "outbound_hosts": ["127.0.0.1"], "max_queued": 1}
     async with running_gateway(registry, **options) as gateway:
@@ -396,7 +394,7 @@ async def test_an_answer_keeps_its_place_in_a_full_queue(registry: FakeRegistry,
         assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0
 
 
-async def test_the_end_of_the_server_ends_the_wait_for_its_tools(registry: FakeRegistry) -> None:
+async def test_shutdown_ends_the_wait_for_the_list_of_tools(registry: FakeRegistry) -> None:
     await registry.start_instance()
     asked = asyncio.Event()
 
@@ -429,7 +427,7 @@ async def test_a_requests_timeout_ends_its_calls(
     assert gateway.gateway.admission.active + gateway.gateway.admission.waiting == 0
 
 
-async def test_more_images_than_a_request_may_have_are_left_out(registry: FakeRegistry, server: ToolServer) -> None:
+async def test_images_beyond_the_limit_of_a_request_are_omitted(registry: FakeRegistry, server: ToolServer) -> None:
     """They would fail the whole answer."""
     requests = await follow(registry, {"text": "", "tool_calls": [call("picture")] * 40}, ANSWERS)
     registry.models[KEY] = model_message(made_for_tools=True, made_for_vision=True)
@@ -445,7 +443,7 @@ async def test_more_images_than_a_request_may_have_are_left_out(registry: FakeRe
     assert str(messages_of(requests[-1])).count("too many") == 6
 
 
-async def test_arguments_that_are_no_object_do_not_reach_the_template(
+async def test_arguments_other_than_an_object_do_not_reach_the_template(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(
@@ -459,7 +457,7 @@ async def test_arguments_that_are_no_object_do_not_reach_the_template(
 
 
 @pytest.mark.parametrize("path", CHATS)
-async def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
+async def test_an_unreachable_server_is_an_error_that_names_it(
     gateway: RunningGateway, registry: FakeRegistry, path: str
 ) -> None:
     await registry.start_instance()
@@ -470,7 +468,7 @@ async def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
 
 
 @pytest.mark.parametrize("path", CHATS)
-async def test_requests_may_name_servers_only_where_the_operator_lets_them(
+async def test_requests_may_name_servers_only_if_the_operator_allows_it(
     registry: FakeRegistry, server: ToolServer, path: str
 ) -> None:
     async with running_gateway(registry) as gateway:
@@ -499,7 +497,7 @@ async def test_private_addresses_are_not_reached(registry: FakeRegistry, server:
         ({"tools": [{"type": "mcp", "server_label": "a", "server_url": "x", "headers": {"Host": "b"}}]}, "headers"),
     ],
 )
-async def test_what_is_wrong_with_a_tool_is_named(
+async def test_an_invalid_tool_is_named(
     gateway: RunningGateway, server: ToolServer, more: dict[str, Any], param: str
 ) -> None:
     reply = await post(gateway, CHATS[0], openai_body(server, **more))

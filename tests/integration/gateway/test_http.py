@@ -49,12 +49,12 @@ async def test_every_reply_carries_the_requests_id(gateway: RunningGateway) -> N
     assert made_up[0] != made_up[1]
 
 
-async def test_the_server_does_not_say_what_it_is_made_of(gateway: RunningGateway) -> None:
+async def test_the_server_does_not_disclose_its_software(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         assert "server" not in (await http.get("/healthz")).headers
 
 
-async def test_an_unforeseen_error_is_a_500_that_tells_nothing(
+async def test_an_unexpected_error_is_a_500_without_details(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def explode(*_: Any) -> None:
@@ -68,7 +68,7 @@ async def test_an_unforeseen_error_is_a_500_that_tells_nothing(
     assert reply.headers["x-request-id"]
 
 
-async def test_with_a_key_only_health_is_open(registry: FakeRegistry) -> None:
+async def test_with_a_key_only_health_is_public(registry: FakeRegistry) -> None:
     async with running_gateway(registry, api_key="secret") as gateway, gateway.client() as http:
         paths = ["/healthz", "/readyz", "/metrics", "/v1/models", "/docs", "/openapi.json", "/nowhere"]
         assert [(await http.get(path)).status_code for path in paths] == [200, 200, 401, 401, 401, 401, 401]
@@ -88,14 +88,16 @@ async def test_cors_is_off_or_for_named_origins(gateway: RunningGateway, registr
         preflight = await http.options("/v1/models", headers=asks)
         assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (200, asks["origin"])
         assert "access-control-allow-credentials" not in preflight.headers
-        refused = await http.get("/v1/models", headers=asks)  # the page may read why
+        refused = await http.get("/v1/models", headers=asks)  # the page may read the error
         assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, asks["origin"])
         stranger = await http.get("/v1/models", headers={**asks, "origin": "https://evil.example"})
         assert "access-control-allow-origin" not in stranger.headers
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/models/load", "/api/v1/models/import"])
-async def test_a_strangers_page_changes_nothing(gateway: RunningGateway, registry: FakeRegistry, path: str) -> None:
+async def test_a_page_of_another_origin_changes_nothing(
+    gateway: RunningGateway, registry: FakeRegistry, path: str
+) -> None:
     unasked = {"origin": "https://evil.example", "content-type": "text/plain"}  # sent without a preflight
     body = {**CHAT, "path": "/etc/passwd"}
     async with gateway.client() as http:
@@ -104,14 +106,14 @@ async def test_a_strangers_page_changes_nothing(gateway: RunningGateway, registr
     assert (registry.ensured, registry.created, registry.imported) == ([], [], [])
 
 
-async def test_allowed_pages_and_our_own_may_post(registry: FakeRegistry) -> None:
+async def test_allowed_origins_and_our_own_may_post(registry: FakeRegistry) -> None:
     async with running_gateway(registry, cors=["https://chat.example"]) as gateway, gateway.client() as http:
         for origin in ("https://chat.example", gateway.url):
             reply = await http.post("/v1/chat/completions", json=CHAT, headers={"origin": origin})
             assert reply.status_code == 200
 
 
-async def test_a_body_beyond_the_limit_is_refused_at_once(registry: FakeRegistry) -> None:
+async def test_a_body_beyond_the_limit_is_rejected_at_once(registry: FakeRegistry) -> None:
     async with running_gateway(registry, body_limit_mb=0.5) as gateway:
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
         reply = await reply_to(gateway, head + b"Content-Length: 99999999\r\n\r\n")
@@ -124,7 +126,7 @@ async def test_a_body_beyond_the_limit_is_refused_at_once(registry: FakeRegistry
     assert chunked.startswith(b"HTTP/1.1 413 ")
 
 
-async def test_headers_beyond_the_limit_are_refused(gateway: RunningGateway) -> None:
+async def test_headers_beyond_the_limit_are_rejected(gateway: RunningGateway) -> None:
     head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
     endless = await reply_to(gateway, head + b"X-Long: " + b"x" * 100_000)
     whole = await reply_to(gateway, head + b"X-Long: " + b"x" * 1_000_000 + b"\r\n\r\n")
@@ -140,7 +142,7 @@ CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-En
 
 
 @pytest.mark.parametrize(("opening", "more"), [(b"", b"X-More: yes\r\n" * 4096), (b"X-More: ", b"x" * 65536)])
-async def test_trailers_that_never_end_are_cut_off(gateway: RunningGateway, opening: bytes, more: bytes) -> None:
+async def test_endless_trailers_are_cut_off(gateway: RunningGateway, opening: bytes, more: bytes) -> None:
     _, writer = await gateway.raw(CHUNKED + b"1\r\n{\r\n0\r\n" + opening)
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(write_forever(writer, more), PATIENCE)
@@ -155,7 +157,7 @@ async def test_a_body_in_many_small_chunks_with_trailers_is_read(gateway: Runnin
     assert reply.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_a_body_that_never_ends_after_the_answer_is_cut_off(gateway: RunningGateway) -> None:
+async def test_an_endless_body_is_cut_off_after_the_answer(gateway: RunningGateway) -> None:
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     reader, writer = await gateway.raw(head)
     assert (await asyncio.wait_for(reader.readline(), PATIENCE)).startswith(b"HTTP/1.1 404 ")
@@ -165,17 +167,17 @@ async def test_a_body_that_never_ends_after_the_answer_is_cut_off(gateway: Runni
     writer.close()
 
 
-async def test_requests_on_one_connection_are_answered_one_after_another(gateway: RunningGateway) -> None:
+async def test_pipelined_requests_are_answered_in_order(gateway: RunningGateway) -> None:
     two = post_bytes("/v1/chat/completions", CHAT) + post_bytes("/v1/chat/completions", CHAT, Connection="close")
     assert (await reply_to(gateway, two)).count(b'"content":"one two three"') == 2
 
 
 @pytest.mark.parametrize("request_line", [b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"\0\0\0\0\r\n\r\n"])
-async def test_what_is_no_http_is_a_400(gateway: RunningGateway, request_line: bytes) -> None:
+async def test_invalid_http_is_a_400(gateway: RunningGateway, request_line: bytes) -> None:
     assert (await reply_to(gateway, request_line)).startswith(b"HTTP/1.1 400 ")
 
 
-async def test_paths_are_labels_only_as_they_are_declared(gateway: RunningGateway) -> None:
+async def test_metrics_are_labelled_with_declared_paths_only(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         await http.get("/v1/models/acme/tiny")
         await http.get("/v1/models/../../etc/passwd%00")
@@ -211,7 +213,7 @@ async def test_a_gateway_without_a_registry_is_alive_but_not_ready(registry: Fak
         await gateway.close()
 
 
-async def test_a_request_is_one_line_of_the_log_without_what_was_said(gateway: RunningGateway) -> None:
+async def test_a_request_is_one_log_line_without_its_content(gateway: RunningGateway) -> None:
     with structlog.testing.capture_logs() as lines:
         async with gateway.client() as http:
             await http.post("/v1/chat/completions", json={**CHAT, "stream": True}, headers={"x-request-id": "r1"})
@@ -233,7 +235,7 @@ async def test_a_request_is_one_line_of_the_log_without_what_was_said(gateway: R
     assert "secret-name" not in str(lines)
 
 
-async def test_half_open_connections_hinder_nobody_and_do_not_stay(
+async def test_half_open_connections_block_no_requests_and_are_closed(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedProtocol, "head_seconds", 2.0)
@@ -247,7 +249,7 @@ async def test_half_open_connections_hinder_nobody_and_do_not_stay(
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"])
-async def test_a_byte_now_and_then_does_not_keep_a_connection(
+async def test_slowly_sent_headers_do_not_keep_a_connection_open(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
     monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.2)
@@ -262,7 +264,7 @@ async def test_a_byte_now_and_then_does_not_keep_a_connection(
                 await asyncio.sleep(0.02)
 
 
-async def test_an_answer_may_take_longer_than_a_head(
+async def test_an_answer_may_take_longer_than_the_header_timeout(
     gateway: RunningGateway, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.05)
@@ -277,9 +279,7 @@ async def test_an_answer_may_take_longer_than_a_head(
     writer.close()
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
-    gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_missing_body_times_out(gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.dialects.body.BODY_SECONDS", 0.1)
     whole = post_bytes("/v1/chat/completions", CHAT)
     reply = await reply_to(gateway, whole[:-1])
@@ -287,7 +287,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     assert b'"code":"body_too_slow"' in reply
 
 
-async def test_a_large_body_is_parsed_beside_the_streams(
+async def test_a_large_body_is_parsed_without_blocking_streams(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
@@ -303,7 +303,7 @@ async def test_a_large_body_is_parsed_beside_the_streams(
     assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_ours(gateway: RunningGateway) -> None:
+async def test_a_disconnect_in_the_middle_of_a_body_is_not_logged_as_an_error(gateway: RunningGateway) -> None:
     with structlog.testing.capture_logs() as lines:
         _, writer = await gateway.raw(post_bytes("/v1/chat/completions", CHAT)[:-1])
         writer.close()

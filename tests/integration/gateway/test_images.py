@@ -1,4 +1,4 @@
-"""Images over the real wire, with the official clients: the scripted engine says what it sees."""
+"""Images over the real wire, with the official clients: the scripted engine describes its images."""
 
 import base64
 import threading
@@ -41,7 +41,7 @@ class Pictures(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web() -> Iterator[str]:
-    """Of a server with a JPEG at every path."""
+    """The address of a server with a JPEG at every path."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -75,7 +75,7 @@ def chat_of(*urls: str) -> list[Any]:
     return [{"role": "user", "content": [{"type": "text", "text": "Look: "}, *images]}]
 
 
-async def test_openais_chats_have_images_given_and_fetched(client: openai.AsyncOpenAI, web: str) -> None:
+async def test_openais_chats_accept_embedded_and_remote_images(client: openai.AsyncOpenAI, web: str) -> None:
     reply = await client.chat.completions.create(model=KEY, messages=chat_of(DATA_URL, f"{web}/moved"))
     said = reply.choices[0].message.content or ""
     assert said.index(SEEN) < said.index("[image JPEG 5x4]")
@@ -102,7 +102,7 @@ async def test_a_stored_response_continues_with_its_images(client: openai.AsyncO
     assert prompt.messages[0]["content"] == [{"type": "image"}]
 
 
-async def test_anthropics_messages_have_images_in_results_too(gateway: RunningGateway, web: str) -> None:
+async def test_anthropics_messages_accept_images_in_tool_results_too(gateway: RunningGateway, web: str) -> None:
     data: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": RED}}
     there: Any = {"type": "image", "source": {"type": "url", "url": f"{web}/a"}}
     use: Any = {"type": "tool_use", "id": "t", "name": "camera", "input": {}}
@@ -126,7 +126,7 @@ async def test_anthropics_messages_have_images_in_results_too(gateway: RunningGa
     assert "[image JPEG 5x4]" in block.text
 
 
-async def test_ollamas_chats_and_prompts_have_images(gateway: RunningGateway) -> None:
+async def test_ollamas_chats_and_prompts_accept_images(gateway: RunningGateway) -> None:
     image = ollama.Image(value=red(3, 2))
     async with ollama.AsyncClient(gateway.url, timeout=PATIENCE, trust_env=False, verify=False) as client:
         chat = await client.chat(KEY, [ollama.Message(role="user", content="Look", images=[image])])
@@ -147,9 +147,7 @@ async def test_lm_studios_chat_continues_with_its_images(gateway: RunningGateway
     assert (status, second["output"][0]["content"]) == (200, "Again?")
 
 
-async def test_the_sdks_chats_have_the_images_that_were_uploaded(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_the_sdks_chats_have_their_uploaded_images(gateway: RunningGateway, registry: FakeRegistry) -> None:
     def look(client: lmstudio.Client) -> tuple[Any, str, str]:
         handle = client.prepare_image(red(3, 2), "red.png")
         chat = lmstudio.Chat()
@@ -161,7 +159,7 @@ async def test_the_sdks_chats_have_the_images_that_were_uploaded(
     assert (handle.name, handle.size_bytes, handle.file_type) == ("red.png", len(red(3, 2)), "image")
     assert said.index("Look") < said.index(SEEN)
     assert "Look" in prompt
-    # Nothing of an upload is with the gateway that took it: behind a balancer another one may answer the chat.
+    # An upload is not kept in the gateway that received it: behind a balancer another one may answer the chat.
     async with running_gateway(registry) as other:
         again = lmstudio.Chat()
         again.add_user_message("Look", images=[handle])
@@ -178,7 +176,7 @@ async def test_the_sdks_chats_have_the_images_that_were_uploaded(
     ],
     ids=["text", "broken", "large", "number"],
 )
-async def test_what_is_no_image_is_not_uploaded(gateway: RunningGateway, content: Any, reason: str) -> None:
+async def test_an_upload_other_than_an_image_is_rejected(gateway: RunningGateway, content: Any, reason: str) -> None:
     async with open_socket(gateway, "files") as frames:
         reply = await frames.call("uploadFileBase64", {"name": "a", "contentBase64": content})
         assert (reply["type"], reply["error"]["errorData"]["param"]) == ("rpcError", "contentBase64")
@@ -219,7 +217,7 @@ async def test_the_sdk_names_the_file_that_is_unknown(gateway: RunningGateway, r
         ("/api/v1/chat", {"input": [{"type": "image", "data_url": DATA_URL}]}, "input[0].data_url"),
     ],
 )
-async def test_a_model_that_sees_nothing_is_not_loaded_for_images(
+async def test_a_model_without_vision_is_not_loaded_for_images(
     gateway: RunningGateway, registry: FakeRegistry, path: str, body: dict[str, Any], place: str
 ) -> None:
     status, reply = await post(gateway, path, {**body, "model": BLIND})
@@ -243,7 +241,7 @@ async def test_a_model_that_sees_nothing_is_not_loaded_for_images(
         ("file:///etc/passwd", "http or https"),
     ],
 )
-async def test_what_is_no_image_loads_no_model(
+async def test_an_invalid_image_loads_no_model(
     gateway: RunningGateway, registry: FakeRegistry, url: str, reason: str
 ) -> None:
     status, reply = await post(gateway, "/v1/chat/completions", {"messages": chat_of(url)})
@@ -253,12 +251,12 @@ async def test_what_is_no_image_loads_no_model(
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages/count_tokens", "/apply-template"])
-async def test_a_gateway_that_takes_nobody_fetches_nothing(gateway: RunningGateway, path: str) -> None:
+async def test_a_draining_gateway_fetches_no_images(gateway: RunningGateway, path: str) -> None:
     gateway.gateway.admission.close()
     source = {"type": "image", "source": {"type": "url", "url": "http://127.0.0.1/"}}
     messages = [{"role": "user", "content": [source]}] if path.startswith("/v1/m") else chat_of("http://127.0.0.1/")
     status, _ = await post(gateway, path, {"messages": messages, "max_tokens": 8})
-    assert status == 503  # and not 400, as for an address that nothing is fetched from
+    assert status == 503  # and not 400, as for a forbidden address
 
 
 async def test_fetching_can_be_turned_off(registry: FakeRegistry, web: str) -> None:
@@ -269,7 +267,7 @@ async def test_fetching_can_be_turned_off(registry: FakeRegistry, web: str) -> N
         assert status == 200
 
 
-async def test_lists_tell_which_models_see(gateway: RunningGateway) -> None:
+async def test_lists_show_which_models_have_vision(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         v1 = {each["id"]: each for each in (await http.get("/v1/models")).json()["data"]}
         v0 = {each["id"]: each["type"] for each in (await http.get("/api/v0/models")).json()["data"]}

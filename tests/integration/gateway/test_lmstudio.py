@@ -1,4 +1,4 @@
-"""LM Studio's dialects and our own routes."""
+"""LM Studio's dialects and the native routes."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ async def test_v0_streams_have_the_statistics_in_the_last_chunk(
     assert last["stats"].get("stop_string") == fields.get("stop")
 
 
-async def test_v0_completions_have_them_too(gateway: RunningGateway) -> None:
+async def test_v0_completions_have_statistics_too(gateway: RunningGateway) -> None:
     body = {"model": "tiny", "prompt": "one two", "echo": True, "max_tokens": -1}
     async with gateway.client() as http:
         whole = (await http.post("/api/v0/completions", json=body)).json()
@@ -67,7 +67,7 @@ async def test_v0_completions_have_them_too(gateway: RunningGateway) -> None:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "max_tokens")
 
 
-async def test_v0_embeddings_are_as_openais(gateway: RunningGateway) -> None:
+async def test_v0_embeddings_equal_openais(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         body = {"model": "tiny", "input": ["a", "b"]}
         v0 = (await http.post("/api/v0/embeddings", json=body)).json()
@@ -75,7 +75,7 @@ async def test_v0_embeddings_are_as_openais(gateway: RunningGateway) -> None:
     assert [each["embedding"] for each in v0["data"]] == [[1.0, 0.0, 0.0, 0.0]] * 2
 
 
-async def test_what_is_not_known_of_a_quantization_is_null(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_an_unknown_quantization_is_null(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.tell(pb.Change(model=model_message(KEY, quantization="")))
     await until(lambda: not gateway.gateway.watcher.snapshot.models[KEY].quantization)
     async with gateway.client() as http:
@@ -83,9 +83,7 @@ async def test_what_is_not_known_of_a_quantization_is_null(gateway: RunningGatew
     assert model["quantization"] is None
 
 
-async def test_an_instances_own_draft_model_may_be_named_and_no_other(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_only_an_instances_own_draft_model_may_be_named(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"draft_tokens": [5, 3]}
     body = {"model": KEY, "messages": HELLO}
     async with gateway.client() as http:
@@ -193,7 +191,7 @@ async def test_a_load_that_fails_says_why(gateway: RunningGateway, registry: Fak
         ("import", {"path": "/a", "key": "../../x"}, 400, "key"),
     ],
 )
-async def test_what_is_wrong_with_a_change_is_named(
+async def test_an_invalid_change_is_rejected_by_field_name(
     gateway: RunningGateway, registry: FakeRegistry, path: str, body: dict[str, Any], status: int, param: str
 ) -> None:
     async with gateway.client() as http:
@@ -213,7 +211,7 @@ async def test_an_import_returns_the_model(gateway: RunningGateway, registry: Fa
     ]
 
 
-async def test_instances_are_listed_with_all_there_is_to_know(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_instances_are_listed_with_all_their_facts(gateway: RunningGateway, registry: FakeRegistry) -> None:
     await registry.start_instance(context_length=512)
     failed = pb.Instance(id="bad", model_key=KEY, state=pb.FAILED)
     failed.error.code, failed.error.message = "model_load_failed", "it is no model"
@@ -230,7 +228,7 @@ async def test_instances_are_listed_with_all_there_is_to_know(gateway: RunningGa
     assert (bad["state"], bad["error"]["message"]) == ("failed", "it is no model")
 
 
-async def test_what_an_instance_has_in_work_is_listed(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_the_sequences_of_an_instance_are_listed(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
     await registry.start_instance(parallel=1)
     await registry.start_instance()
@@ -252,16 +250,14 @@ async def test_what_an_instance_has_in_work_is_listed(gateway: RunningGateway, r
         assert (await http.get("/api/v1/instances/acme/other/sequences")).status_code == 404
 
 
-async def test_an_instance_that_is_not_loaded_has_nothing_in_work(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_an_instance_that_is_not_loaded_has_no_sequences(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.set_instance(pb.Instance(id="coming", model_key=KEY, state=pb.LOADING))
     await until(lambda: gateway.gateway.watcher.snapshot.instances)
     async with gateway.client() as http:
         assert (await http.get("/api/v1/instances/coming/sequences")).json() == {"sequences": []}
 
 
-async def test_status_says_how_the_server_is(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_status_describes_the_server(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with gateway.client() as http:
         status = (await http.get("/api/v1/status")).json()
         assert status.pop("uptime_seconds") >= 0
@@ -277,7 +273,7 @@ async def test_status_says_how_the_server_is(gateway: RunningGateway, registry: 
         assert (await http.get("/api/v1/status")).json()["registry"] == "away"
 
 
-async def test_without_loading_on_demand_only_what_is_loaded_is_listed(registry: FakeRegistry) -> None:
+async def test_without_loading_on_demand_only_loaded_models_are_listed(registry: FakeRegistry) -> None:
     async with running_gateway(registry, load_on_demand=False) as gateway, gateway.client() as http:
         assert (await http.get("/v1/models")).json()["data"] == []
         refused = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO})
@@ -291,7 +287,7 @@ async def test_without_loading_on_demand_only_what_is_loaded_is_listed(registry:
     assert registry.ensured == []
 
 
-async def test_the_description_of_the_api_is_complete(gateway: RunningGateway) -> None:
+async def test_the_openapi_document_is_complete(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         described = (await http.get("/openapi.json")).json()
         assert (await http.get("/docs")).status_code == 200

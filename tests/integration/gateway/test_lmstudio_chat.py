@@ -1,4 +1,4 @@
-"""LM Studio's v1 chat: whole, streamed, from a cold model, continued, and what goes wrong."""
+"""LM Studio's v1 chat: whole, streamed, from an unloaded model, continued, and its errors."""
 
 import asyncio
 import json
@@ -95,7 +95,7 @@ async def cold(gateway: RunningGateway, registry: FakeRegistry) -> str:
     return COLD
 
 
-async def test_a_reply_has_output_figures_and_an_id(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_reply_has_output_statistics_and_an_id(gateway: RunningGateway, registry: FakeRegistry) -> None:
     await warm(gateway, registry, reasoning="let me see", text="four five")
     reply = (await ask(gateway)).json()
     assert set(reply) == {"model_instance_id", "output", "stats", "response_id"}
@@ -175,20 +175,20 @@ async def frames_of(reply: httpx.Response) -> AsyncIterator[NamedEvent]:
             yield event
 
 
-async def test_a_load_whose_start_was_not_seen_is_reported_too(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_load_in_progress_is_reported_too(gateway: RunningGateway, registry: FakeRegistry) -> None:
     reply = await ask(gateway, stream=True)
     events = events_of(reply.text)
     assert names(events)[:4] == ["chat.start", "model_load.start", "model_load.progress", "model_load.end"]
     assert events[0][1] == {"model_instance_id": KEY}
     whole = (await ask(gateway)).json()
-    assert "model_load_time_seconds" not in whole["stats"]  # it is there by now
+    assert "model_load_time_seconds" not in whole["stats"]  # it is loaded by now
 
 
-async def test_a_load_for_a_whole_reply_counts(gateway: RunningGateway) -> None:
+async def test_a_reply_that_is_not_streamed_reports_its_load_time(gateway: RunningGateway) -> None:
     assert (await ask(gateway)).json()["stats"]["model_load_time_seconds"] == 0.25
 
 
-async def test_a_load_that_is_refused_is_no_stream(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_rejected_load_is_an_error_instead_of_a_stream(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.fail_with = InsufficientMemory("It needs 9 GiB.")
     reply = await ask(gateway, stream=True)
     assert (reply.status_code, reply.headers["retry-after"]) == (503, "30")
@@ -219,7 +219,7 @@ async def test_a_load_that_fails_midway_is_an_error_event(
     assert busy(gateway) == 0
 
 
-async def test_what_a_worker_refuses_after_a_load_is_an_error_event_and_otherwise_no_stream(
+async def test_a_rejection_by_the_worker_is_an_error_event_only_after_a_load(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     long = {"input": "word " * 5000, "stream": True}
@@ -231,7 +231,9 @@ async def test_what_a_worker_refuses_after_a_load_is_an_error_event_and_otherwis
     assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request")
 
 
-async def test_a_chat_goes_on_from_any_of_its_responses(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_chat_can_be_continued_from_any_of_its_responses(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
     prompts = await warm(gateway, registry)
     root = (await ask(gateway, system_prompt="Be brief.")).json()["response_id"]
     left = (await ask(gateway, input="left", previous_response_id=root)).json()["response_id"]
@@ -251,9 +253,7 @@ async def test_a_chat_goes_on_from_any_of_its_responses(gateway: RunningGateway,
     ]
 
 
-async def test_what_was_thought_goes_to_the_template_with_its_answer(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_earlier_reasoning_is_passed_to_the_template(gateway: RunningGateway, registry: FakeRegistry) -> None:
     prompts = await warm(gateway, registry, reasoning="hm")
     first = (await ask(gateway)).json()["response_id"]
     await ask(gateway, input="go on", previous_response_id=first)
@@ -294,7 +294,7 @@ async def test_a_response_that_is_not_stored_has_no_id(gateway: RunningGateway, 
     assert registry.responses == {}
 
 
-async def test_without_a_registry_answers_cannot_be_continued_but_are_given(
+async def test_without_a_registry_answers_are_given_but_cannot_be_continued(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     await warm(gateway, registry)
@@ -309,7 +309,9 @@ async def test_without_a_registry_answers_cannot_be_continued_but_are_given(
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
 
 
-async def test_a_worker_that_dies_is_an_error_and_then_the_end(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_worker_that_dies_is_an_error_event_followed_by_the_end(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
     await warm(gateway, registry, hang_after_tokens=1)
     text = ""
     async with gateway.client() as http, http.stream("POST", PATH, json=STREAM) as reply:
@@ -364,7 +366,7 @@ async def test_a_disconnect_stops_the_work(gateway: RunningGateway, registry: Fa
 
 
 @pytest.mark.parametrize("seen", [False, True])
-async def test_a_disconnect_gives_up_the_wait_for_a_load(
+async def test_a_disconnect_ends_the_wait_for_a_load(
     gateway: RunningGateway, registry: FakeRegistry, cold: str, seen: bool
 ) -> None:
     """Before the stream has begun, and in its load."""
@@ -379,7 +381,9 @@ async def test_a_disconnect_gives_up_the_wait_for_a_load(
     registry.released.set()
 
 
-async def test_a_stop_in_a_load_is_an_error_event(gateway: RunningGateway, registry: FakeRegistry, cold: str) -> None:
+async def test_stopping_the_server_during_a_load_is_an_error_event(
+    gateway: RunningGateway, registry: FakeRegistry, cold: str
+) -> None:
     registry.set_instance(pb.Instance(id=cold, model_key=cold, state=pb.LOADING))
     await until(lambda: gateway.gateway.watcher.snapshot.instances)
     asking = asyncio.create_task(ask(gateway, model=cold, stream=True))
@@ -410,7 +414,7 @@ async def test_settings_reach_the_worker_and_the_load(gateway: RunningGateway, r
         ("high", {"enable_thinking": True, "reasoning_effort": "high"}),
     ],
 )
-async def test_reasoning_is_said_to_the_template(
+async def test_the_reasoning_option_is_passed_to_the_template(
     gateway: RunningGateway, registry: FakeRegistry, reasoning: str | None, arguments: dict[str, Any]
 ) -> None:
     prompts = await warm(gateway, registry)
@@ -420,7 +424,7 @@ async def test_reasoning_is_said_to_the_template(
     assert prompt.arguments == arguments
 
 
-async def test_items_of_the_input_are_one_message(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_input_items_become_one_message(gateway: RunningGateway, registry: FakeRegistry) -> None:
     prompts = await warm(gateway, registry)
     items = [{"type": "message", "content": "one"}, {"type": "text", "content": "two"}]
     assert (await ask(gateway, input=items)).status_code == 200
@@ -463,7 +467,7 @@ async def test_items_of_the_input_are_one_message(gateway: RunningGateway, regis
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_bad_input_is_named_before_anything_is_loaded(
+async def test_invalid_input_is_rejected_before_anything_is_loaded(
     gateway: RunningGateway,
     registry: FakeRegistry,
     fields: dict[str, Any],
@@ -482,7 +486,7 @@ async def test_bad_input_is_named_before_anything_is_loaded(
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"model": "tiny", "input": "a", "temperature": NaN}'])
-async def test_what_is_no_request_is_refused(gateway: RunningGateway, content: bytes) -> None:
+async def test_an_invalid_body_is_rejected(gateway: RunningGateway, content: bytes) -> None:
     async with gateway.client() as http:
         reply = await http.post(PATH, content=content)
     assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request")

@@ -1,4 +1,4 @@
-"""LM Studio's SDK protocol, spoken by the unmodified `lmstudio` package."""
+"""LM Studio's SDK protocol, used by the unmodified `lmstudio` package."""
 
 import asyncio
 import json
@@ -107,7 +107,9 @@ async def test_a_new_instance_has_its_name_configuration_and_ttl(
     assert (info.identifier, info.model_key, info.context_length) == ("mine", KEY, 2048)
 
 
-async def test_a_configuration_is_for_the_load_alone(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_configuration_applies_only_when_the_model_is_loaded(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
     def load(client: lmstudio.Client) -> int:
         client.llm.model("tiny", config={"contextLength": 1024})
         return client.llm.model("tiny", config={"contextLength": 512}).get_context_length()
@@ -116,7 +118,7 @@ async def test_a_configuration_is_for_the_load_alone(gateway: RunningGateway, re
     assert registry.loads == 1
 
 
-async def test_two_that_ask_for_a_configured_model_share_one_load(
+async def test_concurrent_loads_with_one_configuration_share_one_load(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     async with async_client(gateway) as client:
@@ -206,9 +208,7 @@ async def test_a_structured_answer_is_parsed(gateway: RunningGateway, registry: 
     assert result.parsed == {"name": "Ada", "age": 36}
 
 
-async def test_tools_are_called_round_by_round_and_side_by_side(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_tools_are_called_in_rounds_and_concurrently(gateway: RunningGateway, registry: FakeRegistry) -> None:
     calls = [("add", {"a": 1, "b": 2}), ("add", {"a": 3, "b": 4})]
     registry.script = {"tool_calls": [{"name": name, "arguments": json.dumps(value)} for name, value in calls]}
     called: list[tuple[int, int]] = []
@@ -239,7 +239,7 @@ async def test_tools_are_called_round_by_round_and_side_by_side(
     assert sorted(part.content for part in messages[1].content) == ["3", "7"]
 
 
-async def test_a_call_of_a_tool_that_is_cut_off_is_an_error(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_truncated_tool_call_is_an_error(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"text": "", "tool_calls": [{"name": "add", "arguments": '{"a": 1, "b": 2}'}]}
 
     def add(a: int, b: int) -> int:
@@ -308,7 +308,7 @@ async def test_the_async_client_calls_tools(gateway: RunningGateway, registry: F
     assert (done.rounds, shouted) == (2, ["hey"])
 
 
-async def test_tokens_are_given_and_counted(gateway: RunningGateway) -> None:
+async def test_tokens_are_returned_and_counted(gateway: RunningGateway) -> None:
     def count(client: lmstudio.Client) -> Any:
         model = client.llm.model("tiny")
         return model.tokenize("a b"), model.tokenize(["a", "b c"]), model.count_tokens("a b c")
@@ -343,7 +343,7 @@ async def test_texts_become_vectors(gateway: RunningGateway, registry: FakeRegis
     assert config.context_length == 256
 
 
-async def test_an_unknown_model_is_an_error_with_near_names(gateway: RunningGateway) -> None:
+async def test_an_unknown_model_is_an_error_with_suggestions(gateway: RunningGateway) -> None:
     for ask in (
         lambda client: client.llm.model("tinny"),
         lambda client: client.llm.load_new_instance("tinny"),
@@ -363,12 +363,12 @@ async def test_a_model_that_is_not_loaded_has_no_instance_info(gateway: RunningG
         await with_client(gateway, lambda client: client.llm._create_handle("tiny").get_load_config())
 
 
-async def test_an_unknown_preset_is_an_error_of_its_kind(gateway: RunningGateway) -> None:
+async def test_an_unknown_preset_has_its_own_error(gateway: RunningGateway) -> None:
     with pytest.raises(lmstudio.LMStudioPresetNotFoundError, match="precise"):
         await with_client(gateway, lambda client: client.llm.model("tiny").respond("hi", preset="precise"))
 
 
-async def test_a_preset_holds_where_the_request_is_silent(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_preset_applies_where_the_request_sets_nothing(gateway: RunningGateway, registry: FakeRegistry) -> None:
     short = Preset(name="short", settings={"inference": {"max_tokens": 1}})
     await Control(gateway.gateway.registry, gateway.gateway.watcher).put_preset(short, None)
     result = await with_client(gateway, lambda c: c.llm.model("tiny").respond("one two", preset="@local:short"))
@@ -393,7 +393,7 @@ async def test_an_invalid_setting_is_rejected_by_name(gateway: RunningGateway, c
 @pytest.mark.parametrize(
     "config", [{"numExperts": 2}, {"ropeFrequencyBase": 10.0}, {"gpu": {"disabledGpus": [0]}}, {"gpu": {"ratio": 0.5}}]
 )
-async def test_load_settings_that_are_not_served_are_refused(
+async def test_unsupported_load_settings_are_rejected(
     gateway: RunningGateway, registry: FakeRegistry, config: Any
 ) -> None:
     with pytest.raises(lmstudio.LMStudioServerError, match=r"load\."):
@@ -410,7 +410,7 @@ async def test_a_load_that_fails_says_why(gateway: RunningGateway, registry: Fak
     assert "30 s" in str(caught.value.server_error.suggestion)
 
 
-async def test_a_model_of_the_other_kind_is_refused(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_model_of_the_other_kind_is_rejected(gateway: RunningGateway, registry: FakeRegistry) -> None:
     await embedder_known(gateway, registry)
     with pytest.raises(lmstudio.LMStudioServerError, match="/llm"):
         await with_client(gateway, lambda client: client.embedding.model("tiny"))
@@ -418,7 +418,7 @@ async def test_a_model_of_the_other_kind_is_refused(gateway: RunningGateway, reg
         await with_client(gateway, lambda client: client.llm.model("embed"))
 
 
-async def test_a_lost_worker_is_an_error_and_no_end(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_lost_worker_is_an_error_instead_of_an_end(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"text": LONG, "step_seconds": 0.001}
     async with async_client(gateway) as client:
         stream = await (await client.llm.model("tiny")).respond_stream("go")
@@ -442,7 +442,7 @@ class TokenClient(lmstudio.Client):
         return self._format_auth_message("abcdefgh", "ijkl")
 
 
-async def test_with_a_key_a_client_brings_it_as_its_passkey(registry: FakeRegistry) -> None:
+async def test_a_client_sends_the_key_as_its_passkey(registry: FakeRegistry) -> None:
     async with running_gateway(registry, api_key="secret") as gateway:
         answer = await with_client(gateway, lambda client: client.llm.model("tiny").respond("hi").content, KeyedClient)
         assert answer == "hi"
@@ -450,6 +450,6 @@ async def test_with_a_key_a_client_brings_it_as_its_passkey(registry: FakeRegist
             await with_client(gateway, lambda client: client.llm.list_loaded())
 
 
-async def test_a_token_of_two_parts_is_put_together_again(registry: FakeRegistry) -> None:
+async def test_a_token_of_two_parts_is_joined(registry: FakeRegistry) -> None:
     async with running_gateway(registry, api_key="sk-lm-abcdefgh:ijkl") as gateway:
         assert await with_client(gateway, lambda client: client.llm.list_loaded(), TokenClient) == []

@@ -1,4 +1,4 @@
-"""What an answer tells beside its text: log-probabilities, the prompt itself, how far it is computed."""
+"""Further parts of an answer: log-probabilities, the echoed prompt, progress."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ HELLO: Any = [{"role": "user", "content": "one two three"}]
 WORDS = ["one", " two", " three"]
 
 
-async def test_a_chat_tells_every_tokens_log_probability(client: openai.AsyncOpenAI) -> None:
+async def test_a_chat_returns_the_log_probability_of_every_token(client: openai.AsyncOpenAI) -> None:
     reply = await client.chat.completions.create(model=KEY, messages=HELLO, n=2, logprobs=True, top_logprobs=2)
     for choice in reply.choices:
         assert choice.logprobs
@@ -23,7 +23,7 @@ async def test_a_chat_tells_every_tokens_log_probability(client: openai.AsyncOpe
         assert [(each.token, each.logprob) for each in top] == [(" two", -0.5), (" other1", -1.0)]
 
 
-async def test_a_streamed_chat_tells_the_same(client: openai.AsyncOpenAI) -> None:
+async def test_a_streamed_chat_returns_the_same_log_probabilities(client: openai.AsyncOpenAI) -> None:
     stream = await client.chat.completions.create(model=KEY, messages=HELLO, logprobs=True, stream=True)
     choices = [chunk.choices[0] async for chunk in stream]
     reported = [entry for choice in choices if choice.logprobs for entry in choice.logprobs.content or []]
@@ -32,7 +32,7 @@ async def test_a_streamed_chat_tells_the_same(client: openai.AsyncOpenAI) -> Non
     assert "".join(choice.delta.content or "" for choice in choices) == "one two three"
 
 
-async def test_a_text_tells_tokens_with_their_offsets(client: openai.AsyncOpenAI) -> None:
+async def test_a_text_completion_returns_tokens_with_their_offsets(client: openai.AsyncOpenAI) -> None:
     reply = await client.completions.create(model=KEY, prompt=["one two", "é x"], logprobs=2)
     first, second = (choice.logprobs for choice in reply.choices)
     assert first
@@ -42,7 +42,7 @@ async def test_a_text_tells_tokens_with_their_offsets(client: openai.AsyncOpenAI
     assert (second.tokens, second.text_offset) == (["é", " x"], [0, 1])
 
 
-async def test_a_streamed_text_tells_the_same(client: openai.AsyncOpenAI) -> None:
+async def test_a_streamed_text_completion_returns_the_same(client: openai.AsyncOpenAI) -> None:
     stream = await client.completions.create(model=KEY, prompt="one two three", logprobs=0, stream=True)
     reported = [chunk.choices[0].logprobs async for chunk in stream]
     assert [token for each in reported if each for token in each.tokens or []] == WORDS
@@ -62,7 +62,7 @@ async def test_replies_have_none_unless_they_are_requested(client: openai.AsyncO
     assert (await client.completions.create(model=KEY, prompt="a")).choices[0].logprobs is None
 
 
-async def test_lm_studios_chat_tells_log_probabilities_too(gateway: RunningGateway) -> None:
+async def test_lm_studios_chat_returns_log_probabilities_too(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.post("/api/v0/chat/completions", json={"model": KEY, "messages": HELLO, "logprobs": True})
     assert [entry["token"] for entry in reply.json()["choices"][0]["logprobs"]["content"]] == WORDS
@@ -78,7 +78,9 @@ async def test_an_echo_puts_the_prompt_before_every_choice(client: openai.AsyncO
     assert texts == ["a c", "b c"]
 
 
-async def test_an_echoed_prompts_tokens_are_rated_too(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+async def test_tokens_of_an_echoed_prompt_have_log_probabilities_too(
+    client: openai.AsyncOpenAI, registry: FakeRegistry
+) -> None:
     registry.script = {"text": " c"}
     asked: Any = {"model": KEY, "prompt": ["a b", "d"], "echo": True, "logprobs": 1}
     reply = await client.completions.create(**asked)
@@ -95,10 +97,10 @@ async def test_an_echoed_prompts_tokens_are_rated_too(client: openai.AsyncOpenAI
     assert [value for chunk in first if chunk.logprobs for value in chunk.logprobs.token_logprobs] == [None, -0.5, -0.5]
 
 
-async def test_a_prompt_of_token_ids_can_be_rated_alone(client: openai.AsyncOpenAI) -> None:
+async def test_a_prompt_of_token_ids_can_be_scored_without_generating(client: openai.AsyncOpenAI) -> None:
     reply = await client.completions.create(model=KEY, prompt=[[1, 2], [3]], echo=True, logprobs=1, max_tokens=0)
     (first, second) = reply.choices
-    assert (first.text, second.text) == ("1 2", "3")  # as the scripted engine writes them
+    assert (first.text, second.text) == ("1 2", "3")  # the scripted engine writes token ids as numbers
     assert first.logprobs
     assert first.logprobs.token_logprobs == [None, -0.5]
     assert first.finish_reason == "length"
@@ -116,18 +118,18 @@ async def test_of_more_completions_the_best_are_returned(client: openai.AsyncOpe
     ]
     assert all(choice.logprobs is None for choice in reply.choices)
     assert reply.usage
-    assert reply.usage.completion_tokens == 9  # those that were thrown away were generated too
+    assert reply.usage.completion_tokens == 9  # the discarded ones were generated too
 
 
 async def test_a_suffix_reaches_the_worker(client: openai.AsyncOpenAI) -> None:
     reply = await client.completions.create(model=KEY, prompt="a b", suffix="c", echo=True)
-    assert reply.choices[0].text == "a ba b"  # the scripted engine repeats what is before the gap
+    assert reply.choices[0].text == "a ba b"  # the scripted engine repeats the text before the gap
 
 
 @pytest.mark.parametrize(
     ("route", "prompt"), [("chat/completions", {"messages": HELLO}), ("completions", {"prompt": "one two three"})]
 )
-async def test_a_stream_tells_how_far_its_prompt_is_computed(
+async def test_a_stream_reports_the_progress_of_its_prompt(
     gateway: RunningGateway, registry: FakeRegistry, route: str, prompt: dict[str, Any]
 ) -> None:
     # A step takes a while, so that each is reported before the next.
@@ -151,7 +153,7 @@ async def test_streams_have_no_progress_unless_it_is_requested(gateway: RunningG
     assert (whole.status_code, "prompt_progress" in whole.json()) == (200, False)
 
 
-async def test_guessed_tokens_are_counted_by_model(
+async def test_draft_tokens_are_counted_by_model(
     gateway: RunningGateway, client: openai.AsyncOpenAI, registry: FakeRegistry
 ) -> None:
     registry.script = {"draft_tokens": [5, 3]}

@@ -60,7 +60,7 @@ async def test_a_cancelled_call_frees_the_sequence(gateway: RunningGateway, regi
         assert (await mcp.list_tools()).tools  # the client can continue
 
 
-async def test_a_cancelled_call_gives_up_the_wait_for_a_load(
+async def test_a_cancelled_call_ends_the_wait_for_a_load(
     gateway: RunningGateway, registry: FakeRegistry, mode: str
 ) -> None:
     registry.hold_loads = True
@@ -73,9 +73,7 @@ async def test_a_cancelled_call_gives_up_the_wait_for_a_load(
     registry.released.set()
 
 
-async def test_a_client_that_leaves_frees_the_sequence(
-    gateway: RunningGateway, registry: FakeRegistry, mode: str
-) -> None:
+async def test_a_disconnect_frees_the_sequence(gateway: RunningGateway, registry: FakeRegistry, mode: str) -> None:
     registry.script = LONG
     params: dict[str, Any] = {"name": "chat", "arguments": CHAT}
     headers = {"accept": ACCEPT, "content-type": "application/json"}
@@ -99,7 +97,7 @@ async def test_a_client_that_leaves_frees_the_sequence(
     assert (entry["model"], entry["prompt_tokens"]) == (KEY, 2)
 
 
-async def test_a_stranger_cannot_cancel_a_call(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_another_client_cannot_cancel_a_call(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with (
         mcp_client(gateway.url, "legacy") as mcp,
         generating(mcp, registry),
@@ -113,7 +111,7 @@ async def test_a_stranger_cannot_cancel_a_call(gateway: RunningGateway, registry
         assert active(registry) == 1
 
 
-async def test_a_server_that_stops_ends_calls_with_what_to_do(
+async def test_a_server_that_stops_ends_calls_with_instructions(
     gateway: RunningGateway, registry: FakeRegistry, mode: str
 ) -> None:
     async with mcp_client(gateway.url, mode) as mcp, generating(mcp, registry) as call:
@@ -123,7 +121,7 @@ async def test_a_server_that_stops_ends_calls_with_what_to_do(
     assert "send the request again" in result.content[0].text
 
 
-async def test_a_session_is_a_name_that_only_handshakes_get(gateway: RunningGateway) -> None:
+async def test_only_a_handshake_returns_a_session_id(gateway: RunningGateway) -> None:
     headers = {"accept": ACCEPT}
     async with gateway.client(headers=headers) as http:
         names = [(await http.post("/mcp", json=INITIALIZE)).headers["mcp-session-id"] for _ in range(2)]
@@ -137,7 +135,9 @@ async def test_a_session_is_a_name_that_only_handshakes_get(gateway: RunningGate
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"x-api-key": "wrong"}])
-async def test_the_key_is_asked_for(registry: FakeRegistry, mode: str, headers: dict[str, str]) -> None:
+async def test_a_request_without_the_key_is_rejected(
+    registry: FakeRegistry, mode: str, headers: dict[str, str]
+) -> None:
     async with running_gateway(registry, api_key="right") as gateway:
         async with gateway.client(headers={"accept": ACCEPT, **headers}) as http:
             refused = await http.post("/mcp", json=INITIALIZE)
@@ -150,7 +150,7 @@ async def test_the_key_is_asked_for(registry: FakeRegistry, mode: str, headers: 
 
 
 @pytest.mark.parametrize("headers", [{"authorization": "Bearer right"}, {"x-api-key": "right"}])
-async def test_the_key_opens_it(registry: FakeRegistry, mode: str, headers: dict[str, str]) -> None:
+async def test_a_request_with_the_key_is_accepted(registry: FakeRegistry, mode: str, headers: dict[str, str]) -> None:
     async with (
         running_gateway(registry, api_key="right") as gateway,
         mcp_client(gateway.url, mode, headers=headers) as mcp,
@@ -159,12 +159,12 @@ async def test_the_key_opens_it(registry: FakeRegistry, mode: str, headers: dict
 
 
 @pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"host": "evil.example"}])
-async def test_web_pages_and_names_of_strangers_are_forbidden(gateway: RunningGateway, headers: dict[str, str]) -> None:
+async def test_foreign_origins_and_hosts_are_forbidden(gateway: RunningGateway, headers: dict[str, str]) -> None:
     async with gateway.client(headers={"accept": ACCEPT, **headers}) as http:
         assert (await http.post("/mcp", json=INITIALIZE)).status_code == 403
 
 
-async def test_a_web_page_that_may_call_can_read_the_name_of_its_session(registry: FakeRegistry) -> None:
+async def test_an_allowed_web_page_can_read_its_session_id(registry: FakeRegistry) -> None:
     origin = "https://page.example"
     preflight_headers = {
         "access-control-request-method": "POST",
@@ -184,7 +184,7 @@ async def test_a_web_page_that_may_call_can_read_the_name_of_its_session(registr
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"[" * 100_000, b'{"jsonrpc":"2.0","id":1}', b"\xff", b'{"jsonrpc":"2.0","id":{}}']
 )
-async def test_what_is_no_message_is_refused(gateway: RunningGateway, body: bytes, version: str) -> None:
+async def test_an_invalid_message_is_rejected(gateway: RunningGateway, body: bytes, version: str) -> None:
     headers = {"accept": ACCEPT, "content-type": "application/json", "mcp-protocol-version": version}
     async with gateway.client(headers=headers) as http:
         reply = await http.post("/mcp", content=body)
@@ -192,7 +192,7 @@ async def test_what_is_no_message_is_refused(gateway: RunningGateway, body: byte
     assert reply.json()["error"]["message"]
 
 
-async def test_a_body_that_is_too_large_is_refused(registry: FakeRegistry) -> None:
+async def test_a_body_that_is_too_large_is_rejected(registry: FakeRegistry) -> None:
     async with (
         running_gateway(registry, body_limit_mb=0.001) as gateway,
         gateway.client(headers={"accept": ACCEPT}) as http,

@@ -36,7 +36,7 @@ async def modern(gateway: RunningGateway) -> AsyncIterator[Client]:
 
 
 async def called(mcp: Client, name: str, **arguments: Any) -> Any:
-    """The structured result; what the client's own check of the output schema finds is raised."""
+    """The structured result; raises if the client finds that it violates the output schema."""
     result = await mcp.call_tool(name, arguments)
     assert not result.is_error, result.content
     return result.structured_content
@@ -63,7 +63,7 @@ async def put_preset(gateway: RunningGateway, name: str, **prompt: str) -> None:
         assert (await http.put(f"/api/v1/presets/{name}", json=body)).status_code == 200
 
 
-async def test_both_protocols_are_spoken(gateway: RunningGateway) -> None:
+async def test_both_protocol_versions_are_supported(gateway: RunningGateway) -> None:
     versions = []
     for mode in MODES:
         async with mcp_client(gateway.url, mode) as client:
@@ -107,14 +107,14 @@ async def test_a_chat_has_messages_settings_and_a_preset(mcp: Client, gateway: R
     assert (result["text"], result["finish_reason"]) == ("one ", "stop")
 
 
-async def test_text_comes_as_progress_while_it_is_generated(mcp: Client, registry: FakeRegistry) -> None:
+async def test_text_is_sent_as_progress_while_it_is_generated(mcp: Client, registry: FakeRegistry) -> None:
     registry.script = {"text": "one two three four", "reasoning": "hm hm", "step_seconds": 0.01}
     reported: list[tuple[float, str | None]] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         reported.append((progress, message))
 
-    result = await mcp.call_tool("chat", {"model": KEY, "prompt": "x"}, progress_callback=hear)
+    result = await mcp.call_tool("chat", {"model": KEY, "prompt": "x"}, progress_callback=on_progress)
     await until(lambda: "".join(text or "" for _, text in reported) == "one two three four")
     steps = [progress for progress, _ in reported]
     assert len(steps) > 2
@@ -123,14 +123,14 @@ async def test_text_comes_as_progress_while_it_is_generated(mcp: Client, registr
     assert result.structured_content["reasoning"] == "hm hm"
 
 
-async def test_a_load_comes_as_progress_before_the_first_text(mcp: Client, registry: FakeRegistry) -> None:
+async def test_a_load_is_sent_as_progress_before_the_first_text(mcp: Client, registry: FakeRegistry) -> None:
     registry.hold_loads = True
     reported: list[tuple[float, str | None]] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         reported.append((progress, message))
 
-    asked = asyncio.create_task(mcp.call_tool("chat", {"model": KEY, "prompt": "one"}, progress_callback=hear))
+    asked = asyncio.create_task(mcp.call_tool("chat", {"model": KEY, "prompt": "one"}, progress_callback=on_progress))
     await asyncio.wait_for(registry.asked.wait(), PATIENCE)
     for done in (0.25, 0.75):
         registry.set_instance(pb.Instance(id=KEY, model_key=KEY, state=pb.LOADING, load_progress=done))
@@ -146,7 +146,9 @@ async def test_a_text_is_continued(mcp: Client, registry: FakeRegistry) -> None:
     assert (await called(mcp, "complete", model=KEY, prompt="Once"))["text"] == "and so on"
 
 
-async def test_texts_are_read(mcp: Client, gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_texts_are_embedded_ranked_and_tokenized(
+    mcp: Client, gateway: RunningGateway, registry: FakeRegistry
+) -> None:
     registry.models["acme/vectors"] = model_message("acme/vectors", embedding=True)
     registry.tell(pb.Change(model=registry.models["acme/vectors"]))
     await until(lambda: "acme/vectors" in gateway.gateway.watcher.snapshot.models)
@@ -182,13 +184,13 @@ async def test_the_hub_is_searched(mcp: Client, registry: FakeRegistry) -> None:
     assert [found["id"] for found in (await called(mcp, "search_models", query="tiny"))["models"]] == ["acme/tiny-gguf"]
 
 
-async def test_a_download_tells_its_bytes_until_it_has_ended(mcp: Client, registry: FakeRegistry) -> None:
+async def test_a_download_reports_its_bytes_until_it_ends(mcp: Client, registry: FakeRegistry) -> None:
     reported: list[tuple[float, float | None]] = []
 
-    async def hear(progress: float, total: float | None, message: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         reported.append((progress, total))
 
-    asked = asyncio.create_task(mcp.call_tool("download_model", {"model": "acme/new"}, progress_callback=hear))
+    asked = asyncio.create_task(mcp.call_tool("download_model", {"model": "acme/new"}, progress_callback=on_progress))
     await until(lambda: registry.downloads)
     registry.set_download(state=pb.DOWNLOAD_DOWNLOADING, done_bytes=400)
     await until(lambda: (400, 1000) in reported)
@@ -205,7 +207,7 @@ async def test_a_download_tells_its_bytes_until_it_has_ended(mcp: Client, regist
     }
 
 
-async def test_a_download_continues_when_its_caller_leaves(modern: Client, registry: FakeRegistry) -> None:
+async def test_a_download_continues_when_its_caller_disconnects(modern: Client, registry: FakeRegistry) -> None:
     asked = asyncio.create_task(modern.call_tool("download_model", {"model": "acme/new"}))
     await until(lambda: registry.downloads)
     asked.cancel()
@@ -239,13 +241,13 @@ async def test_a_download_that_fails_says_why(mcp: Client, registry: FakeRegistr
         ("embed", {"model": KEY, "texts": []}, "texts: must have at least 1 item"),
     ],
 )
-async def test_what_is_wrong_with_a_call_is_its_result(
+async def test_an_invalid_call_returns_an_error_result(
     modern: Client, tool: str, arguments: dict[str, Any], message: str
 ) -> None:
     assert (await refused(modern, tool, **arguments)).startswith(message)
 
 
-async def test_an_unknown_tool_is_a_fault_of_the_protocol(mcp: Client) -> None:
+async def test_an_unknown_tool_is_a_protocol_error(mcp: Client) -> None:
     with pytest.raises(MCPError, match='Unknown tool: "explode"'):
         await mcp.call_tool("explode", {})
 
@@ -268,7 +270,9 @@ async def test_resources_are_listed_and_read(mcp: Client, gateway: RunningGatewa
     assert {"labels": {}, "value": 1.0} in series["atelier_models"]
 
 
-async def test_templates_name_one_of_each_kind_and_complete_its_name(mcp: Client, gateway: RunningGateway) -> None:
+async def test_resource_templates_name_one_of_each_kind_and_complete_its_name(
+    mcp: Client, gateway: RunningGateway
+) -> None:
     await put_preset(gateway, "brief", system_prompt="be brief")
     templates = {each.name: each.uri_template for each in (await mcp.list_resource_templates()).resource_templates}
     assert set(templates) == {"models", "instances", "presets", "logs"}
@@ -294,7 +298,7 @@ async def test_templates_name_one_of_each_kind_and_complete_its_name(mcp: Client
         *("atelier://logs/%2Fetc%2Fpasswd", "atelier://logs/../secret", "atelier://logs/link", "atelier://presets/%00"),
     ],
 )
-async def test_what_is_no_resource_is_not_read(registry: FakeRegistry, tmp_path: Path, uri: str) -> None:
+async def test_an_unknown_resource_is_an_error(registry: FakeRegistry, tmp_path: Path, uri: str) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "secret.log").write_text("secret\n")
     (tmp_path / "logs" / "link.log").symlink_to(tmp_path / "secret.log")
@@ -330,7 +334,7 @@ async def test_presets_with_a_system_prompt_are_prompts(mcp: Client, gateway: Ru
         await mcp.get_prompt("silent")
 
 
-async def test_those_who_listen_hear_of_changes(
+async def test_subscribed_clients_are_notified_of_changes(
     modern: Client, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     uri = f"atelier://instances/{KEY}"
@@ -344,7 +348,7 @@ async def test_those_who_listen_hear_of_changes(
             assert {await anext(events), await anext(events)} == {ResourcesListChanged(), PromptsListChanged()}
 
 
-async def test_listening_clients_are_notified_when_the_server_stops(modern: Client, gateway: RunningGateway) -> None:
+async def test_subscribed_clients_are_notified_when_the_server_stops(modern: Client, gateway: RunningGateway) -> None:
     async with modern.listen(resources_list_changed=True) as events, asyncio.timeout(PATIENCE):
         await gateway.gateway.drain(0)
         assert [event async for event in events] == []

@@ -46,7 +46,7 @@ async def lines_of(gateway: RunningGateway, path: str, body: Any) -> list[Any]:
     return [orjson.loads(line) for line in reply.text.splitlines()]
 
 
-async def test_a_chat_is_answered_with_what_it_took(client: ollama.AsyncClient) -> None:
+async def test_a_chat_is_answered_with_its_statistics(client: ollama.AsyncClient) -> None:
     reply = await client.chat("tiny", WORDS)
     assert (reply.message.role, reply.message.content) == ("assistant", "one two three")
     assert (reply.model, reply.done, reply.done_reason) == (KEY, True, "stop")
@@ -57,7 +57,9 @@ async def test_a_chat_is_answered_with_what_it_took(client: ollama.AsyncClient) 
     assert datetime.fromisoformat(reply.created_at or "").tzinfo == UTC
 
 
-async def test_a_streamed_chat_says_the_same_as_a_whole_one(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
+async def test_a_streamed_chat_equals_one_that_is_not_streamed(
+    client: ollama.AsyncClient, registry: FakeRegistry
+) -> None:
     registry.script = {"reasoning": "let me see"}
     whole = await client.chat("tiny", WORDS)
     parts = [part async for part in await client.chat("tiny", WORDS, stream=True)]
@@ -70,7 +72,7 @@ async def test_a_streamed_chat_says_the_same_as_a_whole_one(client: ollama.Async
     assert set(last.model_fields_set) == set(whole.model_fields_set)
 
 
-async def test_the_synchronous_client_is_served_too(gateway: RunningGateway) -> None:
+async def test_the_synchronous_client_works_too(gateway: RunningGateway) -> None:
     def talk() -> tuple[str | None, str]:
         with ollama.Client(host=gateway.url, timeout=PATIENCE, trust_env=False, verify=False) as client:
             whole = client.chat("tiny", WORDS).message.content
@@ -116,7 +118,7 @@ async def test_thinking_is_omitted_on_request(client: ollama.AsyncClient, regist
         ({"num_ctx": 2048, "seed": -1, "repeat_last_n": -1, "numa": True, "temperature": 0}, "one two three", "stop"),
     ],
 )
-async def test_options_hold_for_streams_and_whole_answers(
+async def test_options_apply_to_streams_and_whole_answers(
     gateway: RunningGateway, options: Any, text: str, reason: str
 ) -> None:
     body = {"model": KEY, "messages": WORDS, "options": options}
@@ -127,7 +129,7 @@ async def test_options_hold_for_streams_and_whole_answers(
     assert lines[-1]["done_reason"] == whole["done_reason"] == reason
 
 
-async def test_a_context_that_the_model_is_not_loaded_with_is_refused(
+async def test_a_context_length_beyond_the_loaded_one_is_rejected(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     body = {"model": KEY, "messages": WORDS, "options": {"num_ctx": 8192}}
@@ -135,13 +137,13 @@ async def test_a_context_that_the_model_is_not_loaded_with_is_refused(
     assert status == 400
     assert reply["error"].startswith(f"options.num_ctx: {KEY} is loaded with a context of 4096 tokens.")
     assert gateway.gateway.admission.active == 0
-    registry.models[KEY].max_context_length = 4096  # more cannot be had
+    registry.models[KEY].max_context_length = 4096  # more is not possible
     registry.tell(pb.Change(model=registry.models[KEY]))
     await until(lambda: gateway.gateway.watcher.snapshot.models[KEY].max_context_length == 4096)
     assert (await send(gateway, "POST", "/api/chat", {**body, "stream": False}))[0] == 200
 
 
-async def test_tools_are_called_and_their_results_answered(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
+async def test_tools_are_called_and_their_results_used(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
     calls = [{"name": "weather", "arguments": '{"town": "Oslo"}'}, {"name": "weather", "arguments": '{"town": "Rome"}'}]
     registry.script = {"text": "", "tool_calls": calls}
     asked = await client.chat("tiny", WORDS, tools=[WEATHER])
@@ -158,7 +160,7 @@ async def test_tools_are_called_and_their_results_answered(client: ollama.AsyncC
     assert answered.done
 
 
-async def test_a_call_that_the_limit_cuts_off_becomes_text(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
+async def test_a_call_truncated_by_the_limit_becomes_text(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
     registry.script = {"text": "", "tool_calls": [{"name": "weather", "arguments": '{"town": "Oslo"}'}]}
     options = {"num_predict": 2}
     whole = await client.chat("tiny", WORDS, tools=[WEATHER], options=options)
@@ -168,7 +170,7 @@ async def test_a_call_that_the_limit_cuts_off_becomes_text(client: ollama.AsyncC
     assert whole.done_reason == parts[-1].done_reason == "length"
 
 
-async def test_logprobs_come_in_chats_and_texts(client: ollama.AsyncClient) -> None:
+async def test_logprobs_are_returned_in_chats_and_texts(client: ollama.AsyncClient) -> None:
     whole = await client.chat("tiny", WORDS, logprobs=True, top_logprobs=2)
     parts = [part async for part in await client.generate("tiny", "one two", stream=True, logprobs=True)]
     assert [entry.token for entry in whole.logprobs or []] == ["one", " two", " three"]
@@ -176,7 +178,7 @@ async def test_logprobs_come_in_chats_and_texts(client: ollama.AsyncClient) -> N
     assert [entry.token for part in parts for entry in part.logprobs or []] == ["one", " two"]
 
 
-async def test_raw_text_and_gaps_go_past_the_template(client: ollama.AsyncClient) -> None:
+async def test_raw_text_and_infill_bypass_the_template(client: ollama.AsyncClient) -> None:
     assert (await client.generate("tiny", "as it is", raw=True)).response == "as it is"
     assert (await client.generate("tiny", "before", suffix="after")).response == "before"
 
@@ -210,14 +212,14 @@ async def test_a_model_is_loaded_and_unloaded_without_a_prompt(
     ("keep_alive", "ttl"),
     [(None, None), ("1h30m", 5400.0), (90, 90.0), (-1, -1.0), ("-1m", -1.0), ("99999999h", -1.0), (0, 1.0), ("0", 1.0)],
 )
-async def test_how_long_a_model_stays_is_said_by_who_has_it_loaded(
+async def test_the_request_that_loads_a_model_sets_its_ttl(
     client: ollama.AsyncClient, registry: FakeRegistry, keep_alive: Any, ttl: float | None
 ) -> None:
     assert (await client.chat("tiny", WORDS, keep_alive=keep_alive)).done_reason == "stop"
     assert registry.requested_ttls == [ttl]
 
 
-async def test_models_are_listed_with_what_is_known_of_them(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
+async def test_models_are_listed_with_their_facts(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
     (model,) = (await client.list()).models
     assert (model.model, model.size, model.modified_at) == (KEY, 0, datetime.fromtimestamp(0, UTC))
     assert model.details is not None
@@ -235,7 +237,7 @@ async def test_models_are_listed_with_what_is_known_of_them(client: ollama.Async
     assert (shown.modelinfo or {})["llama.context_length"] == 8192
 
 
-async def test_what_is_loaded_is_listed_with_when_it_goes(
+async def test_loaded_models_are_listed_with_their_expiry(
     client: ollama.AsyncClient, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     instance = await registry.start_instance()
@@ -265,7 +267,7 @@ async def test_what_is_loaded_is_listed_with_when_it_goes(
         ("acme/tiny@q8:latest", f"{KEY}@q8"),
     ],
 )
-async def test_a_name_means_the_model_that_its_tag_says(registry: FakeRegistry, name: str, key: str) -> None:
+async def test_a_name_selects_the_model_of_its_tag(registry: FakeRegistry, name: str, key: str) -> None:
     registry.models[KEY].provenance.MergeFrom(pb.Provenance(source="hub", name="acme/tiny-GGUF"))
     registry.models[f"{KEY}@q8"] = model_message(f"{KEY}@q8", quantization="Q8_0")
     await registry.start_instance()
@@ -291,7 +293,7 @@ async def test_a_name_means_the_model_that_its_tag_says(registry: FakeRegistry, 
         ("show", {}),
     ],
 )
-async def test_an_unknown_model_is_a_404_with_near_names(
+async def test_an_unknown_model_is_a_404_with_suggestions(
     gateway: RunningGateway, registry: FakeRegistry, name: str, near: str, path: str, more: Any
 ) -> None:
     status, reply = await send(gateway, "POST", f"/api/{path}", {"model": name, **more})
@@ -354,7 +356,7 @@ async def test_an_unknown_model_is_a_404_with_near_names(
         ("pull", {"model": "a/b", "stream": 1}, "stream"),
     ],
 )
-async def test_what_is_wrong_with_a_body_is_named(
+async def test_an_invalid_body_is_rejected_by_field_name(
     gateway: RunningGateway, registry: FakeRegistry, path: str, body: Any, field: str
 ) -> None:
     status, reply = await send(gateway, "POST", f"/api/{path}", body)
@@ -383,14 +385,14 @@ async def test_a_wrong_key_is_reported_in_ollamas_form(registry: FakeRegistry) -
             assert len((await client.list()).models) == 1
 
 
-async def test_a_server_is_found_as_ollamas_command_line_looks_for_it(gateway: RunningGateway) -> None:
+async def test_the_probe_of_ollamas_command_line_is_answered(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         assert (await http.head("/")).status_code == 200
         version = (await http.get("/api/version")).json()["version"]
     assert all(part.isdecimal() for part in version.split("."))
 
 
-async def test_a_worker_that_dies_in_mid_stream_is_an_error_and_no_end(
+async def test_a_worker_that_dies_in_mid_stream_is_an_error_without_an_end(
     client: ollama.AsyncClient, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"text": "word " * 10, "hang_after_tokens": 2}
@@ -415,7 +417,7 @@ async def test_after_an_error_a_stream_has_no_further_line(gateway: RunningGatew
 
 
 @pytest.mark.parametrize(("path", "asked"), [("/api/chat", {"messages": WORDS}), ("/api/generate", {"prompt": "x"})])
-async def test_a_client_that_goes_away_frees_its_place(
+async def test_a_disconnect_frees_the_sequence(
     gateway: RunningGateway, registry: FakeRegistry, path: str, asked: Any
 ) -> None:
     registry.script = {"text": "word " * 100_000, "step_seconds": 0.001}
@@ -444,7 +446,7 @@ async def test_a_pull_is_followed_until_the_model_can_be_used(
     assert (await client.show("new")).details is not None
 
 
-async def test_a_pull_in_one_piece_waits_for_the_end(
+async def test_a_pull_that_is_not_streamed_waits_for_the_end(
     client: ollama.AsyncClient, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     pulling = asyncio.create_task(client.pull("acme/tiny-gguf"))
@@ -453,7 +455,7 @@ async def test_a_pull_in_one_piece_waits_for_the_end(
     assert (await asyncio.wait_for(pulling, PATIENCE)).status == "success"
 
 
-async def test_what_is_there_is_not_pulled(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
+async def test_an_installed_model_is_not_pulled(client: ollama.AsyncClient, registry: FakeRegistry) -> None:
     statuses = [each.status async for each in await client.pull("tiny:latest", stream=True)]
     assert statuses == ["pulling manifest", "success"]
     assert registry.wanted == []
@@ -473,7 +475,7 @@ async def test_a_pull_that_fails_says_why(
     assert (await asyncio.wait_for(again, PATIENCE)).status == "success"
 
 
-async def test_a_pull_that_is_cancelled_by_others_ends(
+async def test_a_pull_cancelled_by_another_client_ends(
     client: ollama.AsyncClient, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     progress = await client.pull("acme/tiny-gguf", stream=True)
@@ -495,7 +497,9 @@ async def test_a_pull_ends_with_an_error_when_the_server_stops(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_what_prevents_a_pull_is_a_status(gateway: RunningGateway, registry: FakeRegistry, stream: bool) -> None:
+async def test_an_error_that_prevents_a_pull_has_its_status(
+    gateway: RunningGateway, registry: FakeRegistry, stream: bool
+) -> None:
     assert (await send(gateway, "POST", "/api/pull", {"model": "llama3.2:1b", "stream": stream}))[0] == 404
     registry.fail_with = DiskFull("full")
     body = {"name": "acme/tiny-gguf", "stream": stream}

@@ -49,7 +49,7 @@ async def test_the_official_client_reads_a_stream(client: openai.AsyncOpenAI) ->
     assert text == "one two three"
 
 
-async def test_several_choices_come_in_one_reply_and_one_stream(client: openai.AsyncOpenAI) -> None:
+async def test_several_choices_are_returned_in_one_reply_and_one_stream(client: openai.AsyncOpenAI) -> None:
     reply = await client.chat.completions.create(model=KEY, messages=HELLO, n=3)
     assert [(choice.index, choice.message.content) for choice in reply.choices] == [
         (number, "one two three") for number in range(3)
@@ -69,7 +69,7 @@ async def test_max_tokens_and_stop_strings_end_a_completion(client: openai.Async
     assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("one two ", "stop")
 
 
-async def test_text_completions_take_one_prompt_or_many(client: openai.AsyncOpenAI) -> None:
+async def test_text_completions_accept_one_prompt_or_many(client: openai.AsyncOpenAI) -> None:
     one = await client.completions.create(model=KEY, prompt="a b")
     assert (one.object, one.choices[0].text, one.choices[0].finish_reason) == ("text_completion", "a b", "stop")
     many = await client.completions.create(model=KEY, prompt=["a", "b c"], n=2)
@@ -102,7 +102,7 @@ async def test_models_are_listed_and_found_by_short_names(client: openai.AsyncOp
         await client.models.retrieve("acme/tinny")
 
 
-async def test_models_say_what_they_are_made_for_and_how_long_their_context_is(
+async def test_models_are_listed_with_capabilities_and_context_length(
     client: openai.AsyncOpenAI, gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     def facts(model: Any) -> tuple[Any, ...]:
@@ -127,7 +127,7 @@ async def test_models_say_what_they_are_made_for_and_how_long_their_context_is(
         assert [each["capabilities"] for each in (await http.get("/api/v0/models")).json()["data"]] == [[], abilities]
 
 
-async def test_an_unknown_model_is_a_404_with_near_names_before_any_load(
+async def test_an_unknown_model_is_a_404_with_suggestions_before_any_load(
     client: openai.AsyncOpenAI, registry: FakeRegistry
 ) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
@@ -148,7 +148,7 @@ async def test_a_prompt_that_is_too_long_is_a_400_for_streams_too(
         assert caught.value.code == "context_length_exceeded"
 
 
-async def test_an_error_of_ours_has_openais_envelope(gateway: RunningGateway) -> None:
+async def test_errors_have_openais_envelope(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         replies = [
             await http.get("/v2/nothing"),
@@ -162,7 +162,7 @@ async def test_an_error_of_ours_has_openais_envelope(gateway: RunningGateway) ->
     assert replies[2].json()["error"]["param"] == "temperature"
 
 
-async def test_defaults_of_the_model_file_apply_where_the_request_is_silent(
+async def test_defaults_of_the_model_file_apply_where_the_request_sets_nothing(
     client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     defaults = SamplingSettings(stop=["two"], max_tokens=1)
@@ -174,7 +174,7 @@ async def test_defaults_of_the_model_file_apply_where_the_request_is_silent(
     assert outspoken.choices[0].message.content == "one two "
 
 
-async def test_a_model_that_makes_embeddings_does_not_chat(
+async def test_an_embedding_model_does_not_chat(
     client: openai.AsyncOpenAI, registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     registry.tell(pb.Change(model=model_message("acme/embed", embedding=True)))
@@ -195,14 +195,14 @@ async def test_numbers_beyond_64_bits_break_nothing(gateway: RunningGateway) -> 
             reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, **fields})
             return reply.status_code, reply.json().get("error", {}).get("param")
 
-        assert await param(messages=history) == (200, None)  # what nobody asked for is not looked at
+        assert await param(messages=history) == (200, None)  # fields without effect are not validated
         assert await param(response_format=schema) == (200, None)
         assert await param(tools=[tool]) == (400, "tools")
         assert await param(chat_template_kwargs={"a": 2**70}) == (400, "chat_template_kwargs.a")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_of_a_schema_is_not_enforced_stands_in_a_header(
+async def test_unenforced_schema_keywords_are_listed_in_a_header(
     registry: FakeRegistry, gateway: RunningGateway, stream: bool
 ) -> None:
     registry.script = {"unenforced": ["not", "uniqueItems", "evil\r\nheader: 1"]}
@@ -212,14 +212,14 @@ async def test_what_of_a_schema_is_not_enforced_stands_in_a_header(
             assert (reply.status_code, reply.headers["x-atelier-unenforced"]) == (200, "not, uniqueItems")
 
 
-async def test_an_answer_that_keeps_to_everything_has_no_such_header(gateway: RunningGateway) -> None:
+async def test_a_fully_enforced_schema_has_no_such_header(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO, "regex": "a"})
     assert reply.status_code == 200
     assert "x-atelier-unenforced" not in reply.headers
 
 
-async def test_a_reply_says_how_long_its_parts_took(gateway: RunningGateway) -> None:
+async def test_a_reply_has_the_durations_of_its_parts(gateway: RunningGateway) -> None:
     parts = {}
     async with gateway.client() as http:
         for stream in (False, True):
@@ -230,14 +230,14 @@ async def test_a_reply_says_how_long_its_parts_took(gateway: RunningGateway) -> 
     assert parts == {False: ["accept", "queue", "prefill", "decode"], True: ["accept"]}
 
 
-async def test_two_constraints_are_refused(gateway: RunningGateway) -> None:
+async def test_two_constraints_are_rejected(gateway: RunningGateway) -> None:
     body = {"model": KEY, "messages": HELLO, "regex": "a", "grammar": 'root ::= "a"'}
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json=body)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "regex")
 
 
-async def test_a_reply_says_what_was_left_out_of_its_prompts(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_reply_says_what_was_omitted_from_its_prompts(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"dropped": [4, 812]}
     await registry.start_instance()
     chat = {"model": KEY, "messages": HELLO, "context_overflow": "truncateMiddle"}
@@ -251,7 +251,7 @@ async def test_a_reply_says_what_was_left_out_of_its_prompts(gateway: RunningGat
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "context_overflow")
 
 
-async def test_a_reply_to_a_whole_prompt_has_no_such_header(gateway: RunningGateway) -> None:
+async def test_a_reply_to_an_unshortened_prompt_has_no_such_header(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO})
     assert "x-atelier-truncated" not in reply.headers

@@ -28,7 +28,7 @@ def odd(behaviour: str = "", **more: Any) -> dict[str, Any]:
     return {"command": sys.executable, "args": ["-S", "-E", ODD, behaviour], **more}
 
 
-async def test_servers_are_listed_and_tried(registry: FakeRegistry, tmp_path: Path) -> None:
+async def test_servers_are_listed_and_tested(registry: FakeRegistry, tmp_path: Path) -> None:
     write(
         tmp_path,
         files=odd(allowedTools=["echo", "hang"], requireApproval=["hang"], env={"K": "secret"}),
@@ -80,7 +80,7 @@ async def asked(
     return json.loads((await pool.call(server, method, params, elicit=elicit)).text)
 
 
-async def test_a_server_that_was_taken_out_of_the_file_ends(registry: FakeRegistry, tmp_path: Path) -> None:
+async def test_a_server_removed_from_the_file_ends(registry: FakeRegistry, tmp_path: Path) -> None:
     write(tmp_path, files=odd(), more=odd("slow"))
     async with running_gateway(registry, home=tmp_path) as gateway, gateway.client() as client:
         pool = gateway.gateway.mcp_pool

@@ -1,4 +1,4 @@
-"""Presets over HTTP, and what they do to requests."""
+"""Presets over HTTP, and their effect on requests."""
 
 import json
 from typing import Any
@@ -43,7 +43,7 @@ async def test_a_preset_is_created_read_changed_and_deleted(precise: RunningGate
     assert (await send(precise, "GET", f"{PRESETS}/precise"))[0] == 404
 
 
-async def test_a_copy_and_how_it_differs(precise: RunningGateway) -> None:
+async def test_a_preset_can_be_copied_and_compared(precise: RunningGateway) -> None:
     assert (await send(precise, "POST", f"{PRESETS}/precise/duplicate", {"name": "copy"}))[0] == 200
     assert (await send(precise, "POST", f"{PRESETS}/precise/duplicate", {"name": "copy"}))[0] == 409
     await send(precise, "PATCH", f"{PRESETS}/copy", {"inference": {"temperature": 0.5}})
@@ -56,7 +56,7 @@ async def test_a_copy_and_how_it_differs(precise: RunningGateway) -> None:
     assert (await send(precise, "GET", f"{PRESETS}/copy/diff?version=9"))[0] == 404
 
 
-async def test_what_is_exported_can_be_imported(precise: RunningGateway) -> None:
+async def test_an_exported_preset_can_be_imported(precise: RunningGateway) -> None:
     _, file = await send(precise, "GET", f"{PRESETS}/precise/export")
     assert (await send(precise, "POST", f"{PRESETS}/import", {"file": file}))[0] == 409
     status, preset = await send(precise, "POST", f"{PRESETS}/import", {"file": file, "name": "again"})
@@ -79,12 +79,12 @@ async def test_what_is_exported_can_be_imported(precise: RunningGateway) -> None
         ("POST", "import", {"file": {"load": 5}}, "load"),
     ],
 )
-async def test_faults_are_named(gateway: RunningGateway, method: str, path: str, body: Any, param: str) -> None:
+async def test_errors_are_named(gateway: RunningGateway, method: str, path: str, body: Any, param: str) -> None:
     status, reply = await send(gateway, method, f"{PRESETS}/{path}", body)
     assert (status, reply["error"]["param"]) == (400, param)
 
 
-async def test_a_request_takes_a_presets_settings_where_it_is_silent(precise: RunningGateway) -> None:
+async def test_a_presets_settings_apply_where_the_request_sets_nothing(precise: RunningGateway) -> None:
     async with precise.client() as http:
         body = {"model": KEY, "messages": HELLO, "preset": "precise", "top_k": 7}
         reply = await http.post("/v1/chat/completions", json=body, headers={"x-atelier-settings": "echo"})
@@ -95,13 +95,13 @@ async def test_a_request_takes_a_presets_settings_where_it_is_silent(precise: Ru
     assert settings["min_p"]["origin"] == "built-in default"
 
 
-async def test_settings_are_echoed_on_demand_alone(gateway: RunningGateway) -> None:
+async def test_settings_are_echoed_only_on_request(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         reply = await http.post("/v1/chat/completions", json={"model": KEY, "messages": HELLO})
     assert "x-atelier-settings" not in reply.headers
 
 
-async def test_an_unknown_preset_is_not_passed_over(precise: RunningGateway) -> None:
+async def test_an_unknown_preset_is_not_ignored(precise: RunningGateway) -> None:
     body = {"model": KEY, "messages": HELLO, "preset": "precice", "stream": True}
     status, reply = await send(precise, "POST", "/v1/chat/completions", body)
     assert (status, reply["error"]["code"]) == (404, "preset_not_found")
@@ -126,7 +126,7 @@ async def test_settings_are_explained(precise: RunningGateway, registry: FakeReg
     assert (await send(precise, "GET", "/api/v1/models/nothing/settings"))[0] == 404
 
 
-async def test_an_instances_own_settings_are_weaker_than_a_named_preset(
+async def test_a_named_preset_overrides_an_instances_own_settings(
     precise: RunningGateway, registry: FakeRegistry
 ) -> None:
     instance = await registry.start_instance()

@@ -71,13 +71,13 @@ async def test_a_port_in_use_is_one_line_and_exit_code_1() -> None:
     assert said.count("\n") == 1
 
 
-async def test_a_wrong_setting_is_one_line_that_names_its_variable() -> None:
+async def test_an_invalid_setting_is_one_line_that_names_its_variable() -> None:
     said = await said_at_refusal(port="many")
     assert said.startswith("gateway: ATELIER_PORT: ")
     assert said.count("\n") == 1
 
 
-async def test_listening_to_others_without_a_key_is_refused_with_what_to_set() -> None:
+async def test_listening_publicly_without_a_key_is_refused_with_instructions() -> None:
     said = await said_at_refusal(host="0.0.0.0", port=0)
     assert "ATELIER_API_KEY" in said
     assert "ATELIER_ALLOW_OPEN" in said
@@ -130,7 +130,7 @@ async def test_sigterm_during_a_tools_call_is_an_error_and_leaves_no_program(
     assert not any(map(psutil.pid_exists, started))
 
 
-async def test_when_the_parent_is_gone_stragglers_get_an_error_and_it_exits_0(registry: FakeRegistry) -> None:
+async def test_when_its_parent_dies_it_ends_streams_with_an_error_and_exits_0(registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     await registry.start_instance()
     port = free_port()

@@ -26,17 +26,17 @@ async def choose(gateway: RunningGateway, **body: Any) -> tuple[int, Any]:
         ({}, None),
     ],
 )
-async def test_one_limit_may_be_left_out(
+async def test_one_limit_may_be_omitted(
     gateway: RunningGateway, limits: dict[str, int], replicas: dict[str, int] | None
 ) -> None:
     assert await choose(gateway, model="tiny", **limits) == (200, {"model": KEY, "replicas": replicas})
 
 
 @pytest.mark.parametrize(("field", "value"), [("min", -1), ("min", 65), ("max", 0), ("max", "many"), ("min", 1.5)])
-async def test_a_limit_that_cannot_be_is_refused_by_name(gateway: RunningGateway, field: str, value: Any) -> None:
+async def test_an_invalid_limit_is_rejected_by_name(gateway: RunningGateway, field: str, value: Any) -> None:
     status, reply = await choose(gateway, **{"model": KEY, field: value})
     assert (status, reply["error"]["param"]) == (400, field)
 
 
-async def test_an_unknown_model_has_none(gateway: RunningGateway) -> None:
+async def test_an_unknown_model_has_no_limits(gateway: RunningGateway) -> None:
     assert (await choose(gateway, model="nothing", min=1))[0] == 404

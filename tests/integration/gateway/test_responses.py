@@ -25,7 +25,7 @@ CALL = {"name": "weather", "arguments": '{"city": "Oslo"}'}
 
 @pytest.fixture
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Those that the engine got."""
+    """The prompts that the engine received."""
     seen: list[Any] = []
     submit = ScriptedEngine.submit
 
@@ -42,7 +42,9 @@ async def post(gateway: RunningGateway, **body: Any) -> Any:
         return await http.post("/v1/responses", json={"model": KEY, "input": "one two three", **body})
 
 
-async def test_a_response_has_all_that_the_client_knows(client: openai.AsyncOpenAI, gateway: RunningGateway) -> None:
+async def test_a_response_has_every_field_that_the_client_knows(
+    client: openai.AsyncOpenAI, gateway: RunningGateway
+) -> None:
     response = await client.responses.create(model=KEY, input="one two three", metadata={"a": "b"}, top_p=0.5)
     assert (response.object, response.status, response.output_text) == ("response", "completed", "one two three")
     assert response.id.startswith("resp_")
@@ -90,7 +92,7 @@ async def test_a_stream_has_its_events_in_order(registry: FakeRegistry, gateway:
     assert final.usage.output_tokens_details.reasoning_tokens == 2
 
 
-async def test_a_stream_and_a_whole_answer_say_the_same(registry: FakeRegistry, gateway: RunningGateway) -> None:
+async def test_a_stream_equals_an_answer_that_is_not_streamed(registry: FakeRegistry, gateway: RunningGateway) -> None:
     registry.script = {"reasoning": "hm", "text": "so be it", "tool_calls": [CALL, CALL]}
 
     def essence(response: Any) -> Any:
@@ -113,7 +115,7 @@ async def test_the_official_client_streams(client: openai.AsyncOpenAI, registry:
 
 
 def in_thread(gateway: RunningGateway) -> Any:
-    """The blocking client's answers, asked for one after another."""
+    """The blocking client's answers, requested one after another."""
     with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="none", timeout=PATIENCE, max_retries=0) as client:
         first = client.responses.create(model=KEY, input="one")
         with client.responses.stream(model=KEY, input="two", previous_response_id=first.id) as stream:
@@ -122,7 +124,7 @@ def in_thread(gateway: RunningGateway) -> Any:
         return first, client.responses.retrieve(second.id), items
 
 
-async def test_the_blocking_client_works_as_well(gateway: RunningGateway) -> None:
+async def test_the_blocking_client_works_too(gateway: RunningGateway) -> None:
     first, second, items = await asyncio.to_thread(in_thread, gateway)
     assert (first.output_text, second.output_text, second.previous_response_id) == ("one", "two", first.id)
     assert [item.content[0].text for item in items] == ["one", "one", "two"]
@@ -183,7 +185,7 @@ async def test_a_tool_is_called_and_answered_without_the_store(
     assert registry.responses == {}
 
 
-async def test_items_of_stored_responses_can_be_referred_to(
+async def test_items_of_stored_responses_can_be_referenced(
     client: openai.AsyncOpenAI, prompts: list[Any], registry: FakeRegistry
 ) -> None:
     first = await client.responses.create(model=KEY, input="one")
@@ -199,7 +201,7 @@ async def test_items_of_stored_responses_can_be_referred_to(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_is_cut_off_is_incomplete(gateway: RunningGateway, stream: bool) -> None:
+async def test_a_truncated_answer_is_incomplete(gateway: RunningGateway, stream: bool) -> None:
     reply = await post(gateway, max_output_tokens=2, stream=stream)
     if stream:
         last = checked_events(reply.text)[-1]
@@ -211,7 +213,7 @@ async def test_an_answer_that_is_cut_off_is_incomplete(gateway: RunningGateway, 
     assert (response.output[0].status, response.output_text) == ("incomplete", "one two")
 
 
-async def test_an_answer_without_a_word_is_an_empty_message(registry: FakeRegistry, gateway: RunningGateway) -> None:
+async def test_an_answer_without_text_is_an_empty_message(registry: FakeRegistry, gateway: RunningGateway) -> None:
     registry.script = {"text": ""}
     events = checked_events((await post(gateway, stream=True)).text)
     assert [item.type for item in events[-1].response.output] == ["message"]
@@ -228,7 +230,7 @@ async def test_logprobs_are_returned_where_they_are_requested(gateway: RunningGa
     assert [each.token for event in deltas for each in event.logprobs] == ["one", " two", " three"]
 
 
-async def test_what_a_request_asks_for_reaches_the_worker(gateway: RunningGateway, prompts: list[Any]) -> None:
+async def test_the_settings_of_a_request_reach_the_worker(gateway: RunningGateway, prompts: list[Any]) -> None:
     await post(gateway, reasoning={"effort": "none", "summary": "auto"}, tools=[WEATHER], tool_choice="required")
     assert prompts[-1].arguments == {"reasoning_effort": "none", "enable_thinking": False}
     assert prompts[-1].tools.tools[0].strict is True
@@ -320,7 +322,7 @@ ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function
         ({"ttl": "x"}, "ttl"),
     ],
 )
-async def test_bad_input_is_a_400_that_names_the_field(gateway: RunningGateway, body: Any, param: str) -> None:
+async def test_invalid_input_is_a_400_that_names_the_field(gateway: RunningGateway, body: Any, param: str) -> None:
     for stream in (False, True):
         reply = await post(gateway, **{"stream": stream, **body})
         assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
@@ -332,7 +334,7 @@ async def test_unknown_fields_are_ignored_and_an_unknown_model_is_a_404(gateway:
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
 
 
-async def test_a_client_that_goes_away_frees_its_place(registry: FakeRegistry, gateway: RunningGateway) -> None:
+async def test_a_disconnect_frees_the_sequence(registry: FakeRegistry, gateway: RunningGateway) -> None:
     registry.script = {"text": "a b c d", "hang_after_tokens": 2}
     async with gateway.client() as http:
         async with http.stream("POST", "/v1/responses", json={"model": KEY, "input": "x", "stream": True}) as reply:

@@ -25,7 +25,7 @@ SECRET = "s3cr3t-of-the-request"
 
 @pytest.fixture
 async def gateway(registry: FakeRegistry, server: ToolServer) -> AsyncIterator[RunningGateway]:
-    """Ends before the server, whose connections it holds."""
+    """Shut down before the server whose connections it holds."""
     registry.models[KEY] = model_message(made_for_tools=True)
     async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as running:
         yield running
@@ -77,11 +77,11 @@ async def test_an_answer_continues_with_the_tools_result(
     assert (called.status, called.output, called.error, called.approval_request_id) == ("completed", NOTE, None, None)
     assert server.calls == [("read_note", "n1")]
     assert response.usage
-    assert response.usage.output_tokens == 3 + 1 + 2 + 3  # thoughts, a name, arguments, words
+    assert response.usage.output_tokens == 3 + 1 + 2 + 3  # reasoning, a name, arguments, text
     assert len(requests) == 2
 
 
-async def test_a_stream_has_openais_events_and_ends_with_what_the_whole_answer_is(
+async def test_a_stream_has_openais_events_and_ends_with_the_whole_answer(
     client: openai.AsyncOpenAI, gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS, READS, ANSWERS)
@@ -111,7 +111,7 @@ async def test_a_stream_has_openais_events_and_ends_with_what_the_whole_answer_i
     ]
 
 
-async def test_the_official_clients_stream_knows_the_calls(
+async def test_the_official_client_streams_the_calls(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS)
@@ -172,7 +172,7 @@ async def test_a_conversation_continues_with_its_calls(
     assert [item.type for item in listed.data][:4] == ["message", "mcp_list_tools", "reasoning", "mcp_call"]
 
 
-async def test_a_picture_is_shown_once_and_named_later(registry: FakeRegistry, server: ToolServer) -> None:
+async def test_an_image_is_shown_once_and_named_later(registry: FakeRegistry, server: ToolServer) -> None:
     requests = await follow(registry, {"text": "", "tool_calls": [call("picture")]}, ANSWERS)
     registry.models[KEY] = model_message(made_for_tools=True, made_for_vision=True)
     async with running_gateway(registry, mcp_requests=True, outbound_hosts=["127.0.0.1"]) as gateway:
@@ -200,7 +200,7 @@ async def test_calls_of_a_requests_own_server_wait_for_approval_unless_that_is_d
     assert (result["tool_call_id"], result["content"]) == (request.id, NOTE)
 
 
-async def test_calls_that_need_no_consent_have_run_already(
+async def test_calls_without_required_approval_run_at_once(
     gateway: RunningGateway, client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, ASKS, ANSWERS)
@@ -222,7 +222,7 @@ async def test_calls_that_need_no_consent_have_run_already(
     assert server.calls[1:] == [("read_note", "n1")]
 
 
-async def test_what_is_declined_does_not_run_and_the_model_hears_why(
+async def test_a_declined_call_does_not_run_and_the_model_receives_the_reason(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, ASKS, ANSWERS, ANSWERS, ANSWERS)
@@ -242,7 +242,7 @@ async def test_what_is_declined_does_not_run_and_the_model_hears_why(
     assert results == [UNANSWERED, UNANSWERED]
 
 
-async def test_a_client_that_keeps_its_conversation_consents_in_it(
+async def test_a_client_that_keeps_its_conversation_approves_in_it(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS, ANSWERS)
@@ -258,7 +258,7 @@ async def test_a_client_that_keeps_its_conversation_consents_in_it(
     assert (kinds(thanked), server.calls) == (["message"], [("read_note", "n1")])  # and did not run again
 
 
-async def test_an_operators_server_asks_for_what_its_file_says_whatever_the_request_does(
+async def test_an_operators_server_requires_the_approval_of_its_file_whatever_the_request_says(
     registry: FakeRegistry, server: ToolServer, tmp_path: Path
 ) -> None:
     entry = {"url": server.url, "requireApproval": ["read_note"]}
@@ -273,7 +273,7 @@ async def test_an_operators_server_asks_for_what_its_file_says_whatever_the_requ
     assert server.calls == [("fail", "x")] * 2
 
 
-async def test_consent_to_what_nobody_asked_for_is_refused(
+async def test_an_approval_without_a_request_is_rejected(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS)
@@ -321,7 +321,7 @@ async def finished(client: openai.AsyncOpenAI, id: str) -> Response:
     return checked_response(response.to_dict())
 
 
-async def test_a_response_in_the_background_calls_tools_and_consents_too(
+async def test_a_background_response_calls_tools_and_accepts_approvals(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, READS, ANSWERS)
@@ -333,7 +333,7 @@ async def test_a_response_in_the_background_calls_tools_and_consents_too(
     assert (kinds(done), done.output_text) == (["mcp_call", "message"], "It is blue.")
 
 
-async def test_a_cancelled_response_in_the_background_stops_its_calls(
+async def test_a_cancelled_background_response_stops_its_calls(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
@@ -343,7 +343,7 @@ async def test_a_cancelled_response_in_the_background_stops_its_calls(
     await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
 
 
-async def test_a_stream_whose_client_leaves_stops_its_calls(
+async def test_a_disconnect_stops_the_calls_of_a_stream(
     gateway: RunningGateway, registry: FakeRegistry, server: ToolServer
 ) -> None:
     await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
@@ -354,7 +354,7 @@ async def test_a_stream_whose_client_leaves_stops_its_calls(
     await asyncio.wait_for(server.cancelled.wait(), PATIENCE)
 
 
-async def test_the_calls_have_a_limit_and_the_clients_functions_none(
+async def test_hosted_calls_are_limited_and_the_clients_functions_are_not(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     calls = [call("read_note", name="n1"), call("read_note", name="n2")]
@@ -382,7 +382,7 @@ async def test_the_clients_own_calls_end_the_answer_after_the_servers_have_run(
     assert sorted(each["content"] for each in results) == ["7", NOTE]
 
 
-async def test_a_call_that_the_limit_cuts_off_is_incomplete_and_not_run(
+async def test_a_call_truncated_by_the_limit_is_incomplete_and_not_run(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, {"text": "", "tool_calls": [call("read_note", name="n1")]}, ANSWERS)
@@ -393,7 +393,7 @@ async def test_a_call_that_the_limit_cuts_off_is_incomplete_and_not_run(
     assert [message["role"] for message in messages_of(requests[1])] == ["user", "user"]
 
 
-async def test_a_forced_call_is_forced_once(
+async def test_a_call_is_forced_only_once(
     client: openai.AsyncOpenAI, registry: FakeRegistry, server: ToolServer
 ) -> None:
     requests = await follow(registry, READS, ANSWERS)
@@ -403,9 +403,7 @@ async def test_a_forced_call_is_forced_once(
     assert response.tool_choice.to_dict() == choice  # type: ignore[union-attr]
 
 
-async def test_a_server_that_cannot_be_reached_is_an_error_that_names_it(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_an_unreachable_server_is_an_error_that_names_it(gateway: RunningGateway, registry: FakeRegistry) -> None:
     body = {"model": KEY, "input": "hi", "tools": [tool(ToolServer("http://127.0.0.1:1/mcp"))]}
     more: list[dict[str, Any]] = [{}, {"stream": True}, {"background": True}]
     async with gateway.client() as http:
@@ -434,7 +432,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def test_what_is_wrong_is_named(gateway: RunningGateway, server: ToolServer) -> None:
+async def test_an_invalid_request_is_rejected_by_field_name(gateway: RunningGateway, server: ToolServer) -> None:
     async with gateway.client() as http:
         for more, param in WRONG:
             reply = await http.post(

@@ -1,4 +1,4 @@
-"""The hub by LM Studio's SDK: searched, and downloaded from."""
+"""The hub through LM Studio's SDK: searches and downloads."""
 
 import asyncio
 from typing import Any
@@ -31,7 +31,7 @@ def come(registry: FakeRegistry) -> None:
 
 
 @pytest.mark.usefixtures("found")
-async def test_repositories_are_found_with_what_they_have(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_repositories_are_found_with_their_files(gateway: RunningGateway, registry: FakeRegistry) -> None:
     def look(client: lmstudio.Client) -> Any:
         models = client.repository.search_models(REPO, limit=3)
         return models, models[0].get_download_options()
@@ -51,9 +51,7 @@ async def test_repositories_are_found_with_what_they_have(gateway: RunningGatewa
 
 
 @pytest.mark.usefixtures("found")
-async def test_a_search_may_have_no_words_and_asks_for_no_other_formats(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_a_search_without_words_is_limited_to_gguf(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with async_client(gateway) as client:
         assert await client.repository.search_models(compatibility_types=["safetensors"]) == []
         assert registry.searched == []
@@ -76,7 +74,7 @@ async def test_a_search_may_have_no_words_and_asks_for_no_other_formats(
     ],
 )
 @pytest.mark.usefixtures("found")
-async def test_a_wrong_question_about_the_hub_is_refused(
+async def test_an_invalid_hub_request_is_rejected(
     gateway: RunningGateway, endpoint: str, parameter: Any, status: int
 ) -> None:
     async with open_socket(gateway, "repository") as frames:
@@ -111,7 +109,7 @@ async def test_a_download_reports_its_progress_until_its_model_can_be_loaded(
     assert seen.count("finalizing") == 1
 
 
-async def test_what_is_there_is_not_downloaded_again(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_an_installed_model_is_not_downloaded_again(gateway: RunningGateway, registry: FakeRegistry) -> None:
     async with open_socket(gateway, "repository") as frames:
         await frames.open("downloadModel", {"downloadIdentifier": KEY})
         message, _ = await frames.receive_until("channelClose")
@@ -133,7 +131,7 @@ async def test_a_client_that_cancels_ends_its_download(gateway: RunningGateway, 
     assert registry.downloads == {}
 
 
-async def test_a_client_that_cancels_leaves_what_it_only_joined(
+async def test_a_client_that_cancels_does_not_end_a_download_that_it_joined(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.set_download(state=pb.DOWNLOAD_DOWNLOADING, done_bytes=10)
@@ -145,7 +143,7 @@ async def test_a_client_that_cancels_leaves_what_it_only_joined(
     assert registry.downloads
 
 
-async def test_a_download_goes_on_without_a_client_that_is_gone(
+async def test_a_download_continues_after_its_client_disconnects(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     async with open_socket(gateway, "repository") as frames:

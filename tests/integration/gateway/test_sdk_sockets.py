@@ -21,7 +21,7 @@ QUERY = {"type": "query", "query": {"identifier": "tiny"}}
 
 @pytest.fixture(autouse=True)
 async def no_traceback() -> AsyncIterator[None]:
-    """Nothing that a client sends may be logged as an error of ours."""
+    """Checks that nothing a client sends is logged as an error of the server."""
     with structlog.testing.capture_logs() as logs:
         yield
     assert not [entry for entry in logs if entry["log_level"] == "error" or entry.get("exc_info")]
@@ -48,14 +48,14 @@ async def test_the_greeting_needs_no_key(registry: FakeRegistry) -> None:
         assert (await http.get("/v1/models")).status_code == 401
 
 
-async def test_a_socket_with_another_host_or_origin_is_refused_before_it_opens(gateway: RunningGateway) -> None:
+async def test_a_socket_with_another_host_or_origin_is_rejected_before_it_opens(gateway: RunningGateway) -> None:
     status, body = await refusal(gateway, origin="http://evil.example")
     assert (status, body["error"]["code"]) == (403, "forbidden")
     status, body = await refusal(gateway, additional_headers={"Host": "evil.example"})
     assert (status, body["error"]["code"]) == (403, "forbidden")
 
 
-async def test_the_key_may_come_in_the_head_or_in_the_first_frame(registry: FakeRegistry) -> None:
+async def test_the_key_may_be_in_the_headers_or_in_the_first_frame(registry: FakeRegistry) -> None:
     async with running_gateway(registry, api_key="secret") as gateway:
         for header in ({"Authorization": "Bearer secret"}, {"x-api-key": "secret"}):
             async with open_socket(gateway, additional_headers=header) as frames:
@@ -66,7 +66,7 @@ async def test_the_key_may_come_in_the_head_or_in_the_first_frame(registry: Fake
 
 
 @pytest.mark.parametrize("header", [{"Authorization": "Bearer wrong"}, {"x-api-key": "wrong"}])
-async def test_a_wrong_key_in_the_head_is_refused_before_it_opens(registry: FakeRegistry, header: Any) -> None:
+async def test_a_wrong_key_in_the_headers_is_rejected_before_it_opens(registry: FakeRegistry, header: Any) -> None:
     async with running_gateway(registry, api_key="secret") as gateway:
         status, body = await refusal(gateway, additional_headers=header)
     assert (status, body["error"]["code"]) == (401, "invalid_api_key")
@@ -100,14 +100,14 @@ async def test_no_other_path_opens_a_socket_with_or_without_a_key(registry: Fake
         '{"authVersion": 1, "clientIdentifier": "' + "a" * 5000 + '", "clientPasskey": "b"}',
     ],
 )
-async def test_a_wrong_first_frame_is_reported_and_ends_the_socket(gateway: RunningGateway, first: str) -> None:
+async def test_an_invalid_first_frame_is_reported_and_ends_the_socket(gateway: RunningGateway, first: str) -> None:
     async with bare_socket(gateway) as frames:
         await frames.connection.send(first)
         assert (await frames.receive())["success"] is False
         assert await frames.closed() == 1008
 
 
-async def test_a_client_that_does_not_say_who_it_is_is_sent_away(
+async def test_a_client_that_does_not_authenticate_is_disconnected(
     gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sdk_connection, "AUTH_SECONDS", 0.05)
@@ -146,7 +146,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("frame", WRONG, ids=lambda frame: str(frame)[:40])
-async def test_a_wrong_frame_is_warned_of_and_the_socket_goes_on(gateway: RunningGateway, frame: Any) -> None:
+async def test_an_invalid_frame_causes_a_warning_and_the_socket_stays_open(gateway: RunningGateway, frame: Any) -> None:
     async with open_socket(gateway) as frames:
         await frames.connection.send(frame if isinstance(frame, str) else json.dumps(frame))
         warning = await frames.receive()
@@ -189,7 +189,7 @@ CALLS = ["getModelInfo", "getLoadConfig", "unloadModel", "tokenize", "countToken
 
 
 @pytest.mark.parametrize("endpoint", CALLS)
-async def test_wrong_parameters_are_errors_of_the_call(gateway: RunningGateway, endpoint: str) -> None:
+async def test_invalid_parameters_are_errors_of_the_call(gateway: RunningGateway, endpoint: str) -> None:
     async with open_socket(gateway) as frames:
         for number, parameter in enumerate(WRONG_PARAMETERS):
             given = {"throwIfNotFound": True, **parameter} if isinstance(parameter, dict) else parameter
@@ -243,7 +243,7 @@ def said(*parts: Any, role: str = "user") -> Any:
     ],
     ids=lambda change: json.dumps(change)[:60],
 )
-async def test_a_wrong_prediction_is_an_error_of_its_channel(gateway: RunningGateway, change: Any) -> None:
+async def test_an_invalid_prediction_is_an_error_of_its_channel(gateway: RunningGateway, change: Any) -> None:
     async with open_socket(gateway) as frames:
         await frames.open("predict", {**prediction("hi"), **change})
         reply = await frames.receive()
@@ -266,7 +266,7 @@ async def test_a_wrong_prediction_is_an_error_of_its_channel(gateway: RunningGat
     ],
     ids=lambda stack: json.dumps(stack)[:60],
 )
-async def test_a_wrong_load_is_an_error_of_its_channel(
+async def test_an_invalid_load_is_an_error_of_its_channel(
     gateway: RunningGateway, registry: FakeRegistry, stack: Any
 ) -> None:
     async with open_socket(gateway) as frames:
@@ -277,7 +277,7 @@ async def test_a_wrong_load_is_an_error_of_its_channel(
     assert (registry.ensured, registry.created) == ([], [])
 
 
-async def test_unknown_endpoints_are_errors_that_name_those_there_are(gateway: RunningGateway) -> None:
+async def test_unknown_endpoints_are_errors_that_name_the_known_ones(gateway: RunningGateway) -> None:
     async with open_socket(gateway) as frames:
         call = await frames.call("version")
         await frames.open("sing", {})
@@ -293,7 +293,7 @@ async def test_a_keepalive_is_acknowledged(gateway: RunningGateway) -> None:
         assert await frames.receive() == {"type": "keepAliveAck"}
 
 
-async def test_a_number_that_is_in_use_is_not_given_twice(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_channel_number_in_use_is_rejected(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     async with open_socket(gateway) as frames:
         await frames.open("predict", prediction("hi"))
@@ -305,7 +305,7 @@ async def test_a_number_that_is_in_use_is_not_given_twice(gateway: RunningGatewa
     assert [each["message"]["fragment"]["content"] for each in received if "fragment" in each["message"]] == ["hi"]
 
 
-async def test_a_socket_has_only_so_many_channels(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_the_channels_of_a_socket_are_limited(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     async with open_socket(gateway) as frames:
         for number in range(sdk_connection.MOST_CHANNELS + 1):
@@ -318,7 +318,7 @@ async def test_a_socket_has_only_so_many_channels(gateway: RunningGateway, regis
     await until(lambda: idle(gateway, registry))
 
 
-async def test_a_client_that_goes_stops_all_its_work(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_disconnect_stops_all_work_of_the_client(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"text": LONG, "step_seconds": 0.001}
     async with open_socket(gateway) as frames:
         for number in range(4):
@@ -329,7 +329,7 @@ async def test_a_client_that_goes_stops_all_its_work(gateway: RunningGateway, re
     assert registry.workers[KEY].engine.figures().steps < 4000
 
 
-async def test_a_client_that_goes_leaves_its_load(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_disconnect_does_not_stop_a_load(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.hold_loads = True
     async with open_socket(gateway) as frames:
         await frames.open("getOrLoad", {"identifier": "tiny", "loadConfigStack": {"layers": []}})
@@ -347,7 +347,7 @@ async def test_a_cancelled_load_closes_its_channel(gateway: RunningGateway, regi
     await asyncio.wait_for(registry.abandoned.wait(), PATIENCE)
 
 
-async def test_a_channel_that_is_cancelled_at_once_ends_all_the_same(gateway: RunningGateway) -> None:
+async def test_a_channel_cancelled_at_once_ends_too(gateway: RunningGateway) -> None:
     async with open_socket(gateway) as frames:
         await frames.open("predict", prediction(LONG))
         await frames.cancel()
@@ -358,20 +358,22 @@ async def test_a_channel_that_is_cancelled_at_once_ends_all_the_same(gateway: Ru
         assert (await frames.call("listLoaded"))["type"] == "rpcResult"
 
 
-async def test_a_client_that_does_not_read_holds_nobody_up(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_client_that_does_not_read_delays_no_other(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"text": " ".join(["x" * 10_000] * 2000)}
     async with open_socket(gateway, max_queue=1, max_size=None) as slow, open_socket(gateway, max_size=None) as other:
         await slow.open("predict", prediction("hi"))
         await until(lambda: gateway.gateway.admission.active == 1)
         await other.open("predict", prediction("hi", maxPredictedTokens={"checked": True, "value": 3}))
         assert (await other.receive_until("channelClose"))[-2]["message"]["stats"]["predictedTokensCount"] == 3
-        await until(lambda: registry.workers[KEY].engine.figures().active == 0)  # the worker is done, unread
+        await until(
+            lambda: registry.workers[KEY].engine.figures().active == 0
+        )  # the worker has finished, its output is unread
         received = await slow.receive_until("channelClose")
     text = "".join(each["message"]["fragment"]["content"] for each in received if "fragment" in each.get("message", {}))
     assert len(text) == 2000 * 10_001 - 1
 
 
-async def test_a_stop_ends_predictions_with_an_error_and_then_the_socket(
+async def test_stopping_the_server_ends_predictions_with_an_error_and_then_the_socket(
     gateway: RunningGateway, registry: FakeRegistry
 ) -> None:
     registry.script = {"hold": True}
@@ -386,13 +388,13 @@ async def test_a_stop_ends_predictions_with_an_error_and_then_the_socket(
     assert (status, body["error"]["code"]) == (503, "draining")
 
 
-async def test_while_the_server_stops_nothing_new_is_begun(gateway: RunningGateway) -> None:
+async def test_no_new_work_is_accepted_while_the_server_stops(gateway: RunningGateway) -> None:
     async with open_socket(gateway) as frames:
         gateway.gateway.admission.close()
         assert (await frames.call("listLoaded"))["error"]["errorData"]["code"] == "draining"
 
 
-async def test_what_a_socket_carries_is_counted_by_its_endpoint(gateway: RunningGateway) -> None:
+async def test_requests_on_a_socket_are_counted_by_endpoint(gateway: RunningGateway) -> None:
     async with open_socket(gateway) as frames, gateway.client() as http:
         await frames.open("predict", prediction("hi"))
         await frames.receive_until("channelClose")

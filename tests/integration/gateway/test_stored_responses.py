@@ -1,4 +1,4 @@
-"""Responses that are stored: asked for again, continued, listed, deleted; and whose they are."""
+"""Stored responses: retrieved, continued, listed, deleted; and their owners."""
 
 from contextlib import AsyncExitStack
 from typing import Any
@@ -32,7 +32,7 @@ async def go_away(registry: FakeRegistry, gateway: RunningGateway) -> None:
     await until(lambda: not gateway.gateway.watcher.connected)
 
 
-async def test_a_stored_response_is_what_its_client_got(client: openai.AsyncOpenAI) -> None:
+async def test_a_stored_response_equals_the_one_returned(client: openai.AsyncOpenAI) -> None:
     created = await client.responses.create(model=KEY, input="one two", metadata={"a": "b"})
     assert await client.responses.retrieve(created.id) == created
 
@@ -46,7 +46,7 @@ async def test_a_streamed_response_is_stored_before_its_last_event(gateway: Runn
     assert found.json()["store"] is True
 
 
-async def test_a_conversation_goes_on_turn_by_turn(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+async def test_a_conversation_is_continued_turn_by_turn(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
     first = await client.responses.create(model=KEY, input="one two")
     second = await client.responses.create(model=KEY, input="three", previous_response_id=first.id)
     third = await client.responses.create(model=KEY, input="four", previous_response_id=second.id, store=False)
@@ -62,7 +62,7 @@ async def test_a_conversation_goes_on_turn_by_turn(client: openai.AsyncOpenAI, r
         await client.responses.retrieve(third.id)
 
 
-async def test_input_items_come_in_pages(client: openai.AsyncOpenAI) -> None:
+async def test_input_items_are_listed_in_pages(client: openai.AsyncOpenAI) -> None:
     given: Any = [{"role": "user", "content": str(number)} for number in range(5)]
     created = await client.responses.create(model=KEY, input=given)
     first = await client.responses.input_items.list(created.id, limit=2)
@@ -90,7 +90,7 @@ async def test_a_deleted_response_is_gone_and_cannot_be_continued(client: openai
         assert (refused.value.code, refused.value.param) == ("previous_response_not_found", "previous_response_id")
 
 
-async def test_a_key_cannot_reach_anothers_responses(two_owners: Any) -> None:
+async def test_a_key_cannot_access_responses_of_another(two_owners: Any) -> None:
     alice, bob, alice_elsewhere = two_owners
     created = await alice.responses.create(model=KEY, input="secret")
     for attempt in (bob.responses.retrieve, bob.responses.delete, bob.responses.cancel, bob.responses.input_items.list):
@@ -114,7 +114,7 @@ async def test_the_registry_learns_nothing_about_the_key(two_owners: Any, regist
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_comes_without_the_registry_and_says_that_it_was_not_stored(
+async def test_an_answer_without_a_registry_says_that_it_was_not_stored(
     registry: FakeRegistry, gateway: RunningGateway, stream: bool
 ) -> None:
     await registry.start_instance()
@@ -126,7 +126,7 @@ async def test_an_answer_comes_without_the_registry_and_says_that_it_was_not_sto
     assert (response.status, response.output_text, response.store) == ("completed", "one two", False)
 
 
-async def test_what_needs_the_registry_is_refused_without_it(
+async def test_operations_that_need_the_registry_are_rejected_without_it(
     registry: FakeRegistry, gateway: RunningGateway, client: openai.AsyncOpenAI
 ) -> None:
     created = await client.responses.create(model=KEY, input="one")
@@ -143,7 +143,7 @@ async def test_what_needs_the_registry_is_refused_without_it(
     assert all("retry-after" in reply.headers for reply in replies)
 
 
-async def test_an_answer_that_the_registry_refuses_to_store_says_so(
+async def test_an_answer_that_the_registry_rejects_says_that_it_was_not_stored(
     registry: FakeRegistry, gateway: RunningGateway
 ) -> None:
     await registry.start_instance()
@@ -154,16 +154,14 @@ async def test_an_answer_that_the_registry_refuses_to_store_says_so(
     assert (reply.status_code, reply.json()["store"]) == (200, False)
 
 
-async def test_what_was_asked_for_in_another_form_is_not_found(
-    client: openai.AsyncOpenAI, registry: FakeRegistry
-) -> None:
+async def test_a_response_of_another_dialect_is_not_found(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
     created = await client.responses.create(model=KEY, input="one")
     registry.responses[created.id].kind = "lmstudio"
     with pytest.raises(openai.NotFoundError):
         await client.responses.retrieve(created.id)
 
 
-async def test_odd_ids_are_a_404(gateway: RunningGateway) -> None:
+async def test_invalid_ids_are_a_404(gateway: RunningGateway) -> None:
     async with gateway.client() as http:
         for id in ("resp_x", "..%2F..", "%00", "x" * 2000):
             assert (await http.get(f"/v1/responses/{id}")).status_code == 404

@@ -11,7 +11,7 @@ HELLO = [{"role": "user", "content": "one two"}]
 
 
 def id_of(word: str) -> int:
-    """As the scripted engine numbers its words."""
+    """The id that the scripted engine gives to a word."""
     return sum(word.encode())
 
 
@@ -22,25 +22,23 @@ async def post(gateway: RunningGateway, path: str, **body: Any) -> Any:
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1"])
-async def test_text_becomes_tokens_and_tokens_text(gateway: RunningGateway, prefix: str) -> None:
+async def test_text_is_tokenized_and_detokenized(gateway: RunningGateway, prefix: str) -> None:
     ids = [id_of("one"), id_of(" two")]
     assert await post(gateway, f"{prefix}/tokenize", content="one two") == {"tokens": ids}
     assert await post(gateway, f"{prefix}/detokenize", tokens=ids) == {"content": f"{ids[0]} {ids[1]}"}
 
 
-async def test_tokens_come_with_what_is_put_before_them_and_with_their_pieces(gateway: RunningGateway) -> None:
+async def test_tokens_are_returned_with_special_tokens_and_pieces(gateway: RunningGateway) -> None:
     reply = await post(gateway, "/tokenize", content="one", add_special=True, with_pieces=True)
     assert reply == {"tokens": [{"id": id_of("<s>"), "piece": "<s>"}, {"id": id_of("one"), "piece": "one"}]}
 
 
-async def test_nothing_becomes_nothing(gateway: RunningGateway) -> None:
+async def test_empty_text_has_no_tokens(gateway: RunningGateway) -> None:
     assert await post(gateway, "/tokenize", content="") == {"tokens": []}
     assert await post(gateway, "/detokenize", tokens=[]) == {"content": ""}
 
 
-async def test_a_chat_becomes_the_prompt_that_the_model_would_get(
-    gateway: RunningGateway, registry: FakeRegistry
-) -> None:
+async def test_a_chat_is_rendered_as_the_prompt_of_the_model(gateway: RunningGateway, registry: FakeRegistry) -> None:
     tools = [{"type": "function", "function": {"name": "weather"}}]
     reply = await post(
         gateway, "/apply-template", messages=HELLO, tools=tools, chat_template_kwargs={"enable_thinking": False}
@@ -73,7 +71,7 @@ async def registry_preset(gateway: RunningGateway, name: str, settings: dict[str
         ("/apply-template", {"messages": HELLO, "chat_template_kwargs": {"tools": 1}}, "chat_template_kwargs.tools"),
     ],
 )
-async def test_what_is_wrong_is_named(
+async def test_an_invalid_request_is_rejected_by_field_name(
     gateway: RunningGateway, registry: FakeRegistry, path: str, body: dict[str, Any], param: str
 ) -> None:
     assert await post(gateway, path, **body) == (400, param)

@@ -29,7 +29,7 @@ SCRIPT = {"reasoning": "I look it up.", "text": "", "tool_calls": CALLS}
 
 @pytest.fixture
 async def asked(registry: FakeRegistry) -> list[Request]:
-    """Every request that comes to the worker, which follows the script above."""
+    """Every request that reaches the worker, which follows the script above."""
     registry.script = dict(SCRIPT)
     await registry.start_instance()
     engine = registry.workers[KEY].engine
@@ -61,13 +61,13 @@ async def whole(client: openai.AsyncOpenAI, **fields: Any) -> ChatCompletion:
 
 
 async def streamed(client: openai.AsyncOpenAI, **fields: Any) -> Any:
-    """The same from a stream, put together by the official client."""
+    """The same from a stream, assembled by the official client."""
     async with client.chat.completions.stream(model=KEY, messages=HELLO, **fields) as stream:
         return await stream.get_final_completion()
 
 
 @pytest.mark.parametrize("ask", [whole, streamed])
-async def test_calls_go_to_the_caller_and_their_results_back(
+async def test_calls_are_returned_to_the_client_and_their_results_accepted(
     client: openai.AsyncOpenAI, registry: FakeRegistry, asked: list[Request], ask: Any
 ) -> None:
     first = (await ask(client, tools=[TOOL], seed=7)).choices[0]
@@ -93,7 +93,7 @@ async def test_calls_go_to_the_caller_and_their_results_back(
     assert [result["tool_call_id"] for result in results] == [call["id"] for call in calls]
 
 
-async def test_a_stream_of_calls_has_the_parts_that_clients_join(gateway: RunningGateway, asked: list[Request]) -> None:
+async def test_a_stream_of_calls_has_parts_that_clients_can_join(gateway: RunningGateway, asked: list[Request]) -> None:
     body = {"model": KEY, "messages": HELLO, "tools": [TOOL], "stream": True}
     async with gateway.client() as http:
         events = events_of((await http.post("/v1/chat/completions", json=body)).text)
@@ -111,7 +111,7 @@ async def test_a_stream_of_calls_has_the_parts_that_clients_join(gateway: Runnin
 
 
 @pytest.mark.parametrize("base", ["/v1", "/api/v0"])
-async def test_a_stream_and_a_reply_in_one_piece_agree(
+async def test_a_stream_equals_a_reply_that_is_not_streamed(
     client: openai.AsyncOpenAI, gateway: RunningGateway, asked: list[Request], base: str
 ) -> None:
     fields: dict[str, Any] = {"tools": [TOOL], "seed": 7, "n": 2}
@@ -134,7 +134,7 @@ async def test_a_stream_and_a_reply_in_one_piece_agree(
         ({"type": "function", "function": {"name": "weather"}}, ToolChoice.NAMED, "weather"),
     ],
 )
-async def test_a_choice_comes_to_the_worker(
+async def test_the_tool_choice_reaches_the_worker(
     client: openai.AsyncOpenAI, asked: list[Request], choice: Any, kind: ToolChoice, name: str
 ) -> None:
     await whole(client, tools=[TOOL], tool_choice=choice, parallel_tool_calls=False)
@@ -143,13 +143,13 @@ async def test_a_choice_comes_to_the_worker(
     assert (tools.choice, tools.name, tools.one_at_a_time) == (kind, name, True)
 
 
-async def test_no_tool_is_shown_where_none_is_to_be_called(client: openai.AsyncOpenAI, asked: list[Request]) -> None:
+async def test_tools_are_omitted_where_none_may_be_called(client: openai.AsyncOpenAI, asked: list[Request]) -> None:
     reply = await whole(client, tools=[TOOL], tool_choice="none")
     assert prompt_of(asked[0]).tools is None
     assert reply.choices[0].message.tool_calls is None
 
 
-async def test_who_sends_functions_gets_a_function_call(client: openai.AsyncOpenAI, asked: list[Request]) -> None:
+async def test_a_request_with_functions_gets_a_function_call(client: openai.AsyncOpenAI, asked: list[Request]) -> None:
     functions: Any = [TOOL["function"]]
     reply = await whole(client, functions=functions, function_call={"name": "weather"})
     message = reply.choices[0].message
@@ -202,7 +202,7 @@ async def test_arguments_of_a_tool_made_of_a_pydantic_model_are_read(
     assert tools.tools[0].strict
 
 
-async def test_an_effort_and_template_arguments_come_to_the_worker(
+async def test_reasoning_effort_and_template_arguments_reach_the_worker(
     client: openai.AsyncOpenAI, asked: list[Request]
 ) -> None:
     history: Any = [*HELLO, {"role": "assistant", "content": "Wet.", "reasoning_content": "It rains."}, *HELLO]
@@ -214,7 +214,7 @@ async def test_an_effort_and_template_arguments_come_to_the_worker(
     assert prompt.messages[1]["reasoning_content"] == "It rains."
 
 
-async def test_what_asks_for_nothing_here_is_taken(client: openai.AsyncOpenAI, asked: list[Request]) -> None:
+async def test_fields_without_effect_are_accepted(client: openai.AsyncOpenAI, asked: list[Request]) -> None:
     await whole(
         client,
         max_completion_tokens=3,
@@ -230,7 +230,7 @@ async def test_what_asks_for_nothing_here_is_taken(client: openai.AsyncOpenAI, a
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_wrong_tools_are_a_400_before_any_load(
+async def test_invalid_tools_are_a_400_before_any_load(
     client: openai.AsyncOpenAI, registry: FakeRegistry, stream: bool
 ) -> None:
     wrong: Any = [{"type": "function", "function": {"name": "two words"}}]
@@ -262,7 +262,7 @@ def weather(place: str) -> str:
     return f"rain in {place}"
 
 
-async def test_langchain_calls_a_tool_and_gives_its_result_back(
+async def test_langchain_calls_a_tool_and_returns_its_result(
     gateway: RunningGateway, registry: FakeRegistry, asked: list[Request]
 ) -> None:
     async with gateway.client() as http:

@@ -18,7 +18,7 @@ RANK = {"model": "tiny", "query": "blue sea", "documents": ["red", {"text": "blu
 
 @contextlib.asynccontextmanager
 async def embedding(gateway: RunningGateway) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
-    """A request on its way."""
+    """A request in progress."""
     async with gateway.client() as http:
         task = asyncio.create_task(http.post("/v1/embeddings", json=EMBED))
         try:
@@ -29,11 +29,11 @@ async def embedding(gateway: RunningGateway) -> AsyncIterator["asyncio.Task[http
 
 
 def holds_call(registry: FakeRegistry) -> bool:
-    """Whether the worker has the call: one on its way to a server that stops may hang until its process ends."""
+    """Whether the worker has the call: one still being sent to a server that stops may hang until its process ends."""
     return KEY in registry.workers and registry.workers[KEY].engine.figures().queued > 0
 
 
-async def test_the_official_client_gets_vectors_in_its_own_encoding(
+async def test_the_official_client_gets_vectors_in_its_encoding(
     client: openai.AsyncOpenAI, registry: FakeRegistry
 ) -> None:
     reply = await client.embeddings.create(model="tiny", input=["a", "b"])
@@ -42,7 +42,7 @@ async def test_the_official_client_gets_vectors_in_its_own_encoding(
     assert registry.ensured == [KEY]  # the model was loaded for it
 
 
-async def test_vectors_come_as_numbers_with_as_many_dimensions_as_wanted(client: openai.AsyncOpenAI) -> None:
+async def test_vectors_are_returned_as_numbers_with_the_requested_dimensions(client: openai.AsyncOpenAI) -> None:
     reply = await client.embeddings.create(model=KEY, input=[[5, 6], [7]], dimensions=2, encoding_format="float")
     assert [entry.embedding for entry in reply.data] == [[1, 0], [1, 0]]
     with pytest.raises(openai.BadRequestError) as caught:
@@ -51,7 +51,7 @@ async def test_vectors_come_as_numbers_with_as_many_dimensions_as_wanted(client:
 
 
 @pytest.mark.parametrize(("setting", "written"), [("as_asked", "AACAPwAAAAAAAAAAAAAAAA=="), ("float", [1, 0, 0, 0])])
-async def test_the_server_decides_whether_base64_is_written(
+async def test_a_setting_decides_whether_base64_is_written(
     registry: FakeRegistry, setting: str, written: object
 ) -> None:
     async with running_gateway(registry, embedding_encoding=setting) as gateway, gateway.client() as http:
@@ -78,13 +78,13 @@ async def test_the_server_decides_whether_base64_is_written(
         ("model", {"model": None}),
     ],
 )
-async def test_a_wrong_field_is_named(gateway: RunningGateway, param: str, fields: dict[str, object]) -> None:
+async def test_an_invalid_field_is_named(gateway: RunningGateway, param: str, fields: dict[str, object]) -> None:
     async with gateway.client() as http:
         reply = await http.post("/v1/embeddings", json={**EMBED, **fields})
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
 
 
-async def test_what_is_wrong_with_a_call_is_named(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+async def test_an_invalid_call_is_rejected_by_field_name(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
     with pytest.raises(openai.NotFoundError, match="Near names: acme/tiny"):
         await client.embeddings.create(model="acme/tinny", input="a")
     with pytest.raises(openai.BadRequestError) as caught:
@@ -93,7 +93,7 @@ async def test_what_is_wrong_with_a_call_is_named(client: openai.AsyncOpenAI, re
     assert registry.ensured == []
 
 
-async def test_a_model_that_makes_no_vectors_is_a_400(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
+async def test_a_model_without_embeddings_is_a_400(client: openai.AsyncOpenAI, registry: FakeRegistry) -> None:
     registry.script = {"refuse_inputs": "This model makes no embeddings."}
     with pytest.raises(openai.BadRequestError, match="makes no embeddings") as caught:
         await client.embeddings.create(model=KEY, input="a")
@@ -131,7 +131,7 @@ async def test_calls_for_a_key_are_spread_over_its_instances(gateway: RunningGat
     assert gateway.gateway.admission.active == 0
 
 
-async def test_a_lost_worker_is_replaced_unseen(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_lost_worker_is_replaced_without_an_error(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     await registry.start_instance()
     async with embedding(gateway) as request:
@@ -154,7 +154,7 @@ async def test_two_losses_are_an_error(gateway: RunningGateway, registry: FakeRe
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "worker_lost")
 
 
-async def test_a_client_that_leaves_ends_its_call(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_disconnect_ends_the_call(gateway: RunningGateway, registry: FakeRegistry) -> None:
     registry.script = {"hold": True}
     await registry.start_instance()
     _, writer = await gateway.raw(post_bytes("/v1/embeddings", EMBED))
@@ -164,7 +164,9 @@ async def test_a_client_that_leaves_ends_its_call(gateway: RunningGateway, regis
     await until(lambda: gateway.gateway.admission.active == 0)
 
 
-async def test_a_server_that_stops_tells_those_that_wait(gateway: RunningGateway, registry: FakeRegistry) -> None:
+async def test_a_server_that_stops_ends_waiting_requests_with_an_error(
+    gateway: RunningGateway, registry: FakeRegistry
+) -> None:
     registry.script = {"hold": True}
     await registry.start_instance()
     async with embedding(gateway) as request:
@@ -174,7 +176,7 @@ async def test_a_server_that_stops_tells_those_that_wait(gateway: RunningGateway
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "draining")
 
 
-async def test_the_tokens_that_were_read_are_counted(gateway: RunningGateway, client: openai.AsyncOpenAI) -> None:
+async def test_prompt_tokens_are_counted(gateway: RunningGateway, client: openai.AsyncOpenAI) -> None:
     await client.embeddings.create(model=KEY, input=["a", "b", "c"])
     metrics = gateway.gateway.metrics.registry
     assert metrics.get_sample_value("atelier_prompt_tokens_total", {"model": KEY}) == 3
