@@ -107,7 +107,7 @@ async def _is_ready(port: int) -> bool:
 
 @asynccontextmanager
 async def _process(directory: Path, module: str, *arguments: str, **settings: object) -> AsyncIterator[int]:
-    """`python -m MODULE`. Its log is a file: a pipe that nobody empties would stop it."""
+    """`python -m MODULE`. Its log is a file: an unread pipe would block it."""
     own = {f"ATELIER_{name.upper()}": str(value) for name, value in {"home": directory, **settings}.items()}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
     with (directory / f"{module}.out").open("wb") as log:

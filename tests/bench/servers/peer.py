@@ -51,7 +51,7 @@ class Peer:
             yield second
 
     async def load_cold(self, running: Running, ask: Ask) -> float:
-        """A second process of it, from its start on; the first goes on idling."""
+        """A second process of the same server, started on entry; the first stays idle."""
         started = time.monotonic()
         with self._launched() as second:
             while True:

@@ -1,6 +1,6 @@
 """The example replies of the OpenAPI document are those of the scripted engine to the example requests.
 
-`RECORD_EXAMPLES=1` writes gateway/dialects/examples.json anew.
+`RECORD_EXAMPLES=1` rewrites gateway/dialects/examples.json.
 """
 
 import asyncio

@@ -67,7 +67,7 @@ def test_stats_name_the_stop_string_that_was_found(server: ScriptedServer, ateli
     assert lines[2:4] == ["stopReason: stopStringFound", 'stopString: "\\n\\n"']
 
 
-def test_stats_report_the_draft_model_and_its_guesses(server: ScriptedServer, atelier: Atelier) -> None:
+def test_stats_report_the_draft_model_and_its_draft_tokens(server: ScriptedServer, atelier: Atelier) -> None:
     counts = {f"{kind}_draft_tokens_count": number for number, kind in enumerate(("ignored", "rejected", "accepted"))}
     found = answer("Hi", draft_model="acme/small", total_draft_tokens_count=3, **counts)
     server.answers(f"POST {PATH}", Reply(events=found))

@@ -74,7 +74,7 @@ def test_get_of_an_installed_model(server: ScriptedServer, atelier: Atelier) -> 
         (download(state="paused"), "atelier downloads resume d1"),
     ],
 )
-def test_get_says_why_there_is_no_model(
+def test_get_reports_why_there_is_no_model(
     server: ScriptedServer, atelier: Atelier, end: dict[str, Any], shown: str
 ) -> None:
     server.answers(START, download())

@@ -616,7 +616,7 @@ def test_a_short_prompt_answers_before_a_long_one_that_came_first() -> None:
     assert long.counts == [0]
 
 
-def test_progress_is_reported_slice_by_slice_and_ends_with_the_whole_prompt() -> None:
+def test_progress_is_reported_for_every_slice_up_to_the_whole_prompt() -> None:
     batching = Batching(1)
     batching.run(CHAT)
     call = batching.submit(CHAT + prompt(4, 200), progress=True)
@@ -760,7 +760,7 @@ def test_no_call_scores_more_tokens_than_its_logits_have_room_for(exact: bool) -
     assert all(call.tokens <= SCORED_TOKENS and len(call.slots) == 1 for call in lone)
 
 
-def test_a_prompt_alone_is_echoed_and_nothing_is_generated() -> None:
+def test_echo_alone_returns_the_prompt_and_generates_nothing() -> None:
     batching = Batching(2)
     batching.run(CHAT)
     plain = batching.submit(CHAT, choices=2, echo=Echo.ALONE)

@@ -70,7 +70,7 @@ def test_the_same_seed_draws_the_same_tokens(chains: Any, spread: float) -> None
     assert drawn or spread == 0.5
 
 
-def test_forbidden_tokens_are_no_candidates(chains: Any) -> None:
+def test_forbidden_tokens_are_excluded_from_the_candidates(chains: Any) -> None:
     for seed in range(40):
         logits = np.full(SIZE, -np.inf, dtype=np.float32)
         logits[[5, 900, 8000]] = [1.0, 1.5, -20.0]

@@ -116,9 +116,7 @@ def test_nothing_is_omitted_from_a_single_exchange(pattern: str) -> None:
 
 @few
 @given(roles, st.booleans())
-def test_what_remains_begins_with_the_system_continues_with_the_user_and_ends_as_before(
-    pattern: list[str], middle: bool
-) -> None:
+def test_shortened_chats_keep_the_system_message_a_user_turn_next_and_the_end(pattern: list[str], middle: bool) -> None:
     messages = [{"role": role, "content": str(at)} for at, role in enumerate(pattern)]
     lengths = []
     for gap in gaps(messages, middle=middle):

@@ -14,7 +14,7 @@ def test_as_many_whole_inputs_as_fit_share_a_batch() -> None:
     assert lengths(4, 4, 4, 2, 8) == [[4, 4], [4, 2], [8]]
 
 
-def test_an_input_longer_than_a_batch_has_one_of_its_own() -> None:
+def test_an_input_longer_than_a_batch_has_a_separate_batch() -> None:
     assert lengths(3, 25, 3) == [[3], [25], [3]]
 
 

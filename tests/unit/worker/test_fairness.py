@@ -38,7 +38,7 @@ def test_no_key_has_fewer_running_than_the_one_that_starts(waiting: str, running
     assert all(running.count(key) > fewest for key in waiting[:chosen])
 
 
-def test_the_lower_priority_goes_first_before_earlier_arrivals_and_smaller_shares() -> None:
+def test_a_lower_priority_value_starts_first_regardless_of_order_and_fairness() -> None:
     waiting = [Bid(0, 5.0, "B"), Bid(1, 9.0, "C"), Bid(-1, 0.0, "A")]
     assert next_in_turn(waiting, ["A", "A"]) == 2
 

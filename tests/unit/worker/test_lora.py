@@ -11,7 +11,7 @@ CLERK = Adapter("clerk", "/adapters/clerk.gguf", 1.0)
 OFF = Adapter("off", "/adapters/off.gguf", 0.0)
 
 
-def test_without_a_request_every_adapter_has_its_own_scale() -> None:
+def test_without_requested_scales_every_adapter_has_its_default() -> None:
     assert choose_scales([], [POET, CLERK, OFF]) == (0.5, 1.0, 0.0)
 
 

@@ -259,7 +259,7 @@ def test_prefill_beside_streams_is_limited_relative_to_their_step() -> None:
     assert prefill_budget(0.05) == STREAM_PAUSE * 0.05
 
 
-def test_prefill_beside_no_stream_is_longer_and_still_bounded() -> None:
+def test_prefill_without_streams_has_a_higher_limit() -> None:
     assert prefill_budget(None) == LONGEST_STEP
 
 

@@ -133,9 +133,7 @@ def test_the_write_queue_is_limited(directory: StateDirectory, monkeypatch: pyte
     assert directory.write(2, MORE, CONTENT)
 
 
-def test_a_read_state_that_is_no_longer_requested_is_forgotten(
-    directory: StateDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_abandoned_read_is_dropped(directory: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     for state, pieces in enumerate([PIECES, MORE]):
         directory.write(state, pieces, CONTENT)
     flush(directory)
