@@ -13,8 +13,8 @@ from atelier.metrics import GatewayMetrics
 from gateway.core.admission import Admission
 from gateway.dialects.openapi import add_route, describe
 from gateway.dialects.route import Route, RouteTable
-from gateway.http.disconnect import ClientGone, handle_client_gone
 from gateway.http.error_responses import handle_error, handle_http_exception
+from gateway.http.streaming import ClientGone, handle_client_gone
 from gateway.middleware import layers
 
 

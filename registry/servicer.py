@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from atelier.errors import InvalidRequest
 from atelier.rpc import Context, reported_errors
-from atelier.settings.settings_wire import load_values
+from atelier.settings.settings_table import load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
 from registry.devices.host_memory import machine_memory

@@ -10,7 +10,7 @@ import orjson
 from atelier.errors import InvalidRequest, to_message
 from atelier.names import MOST_REPLICAS
 from atelier.settings.preset import Preset, settings_json
-from atelier.settings.settings_wire import load_message, sampling_message
+from atelier.settings.settings_table import load_message, sampling_message
 from protos import registry_pb2 as pb
 from registry.devices.compute_device import CPU, Inventory
 from registry.disk.disk_usage import DiskUse

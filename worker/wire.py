@@ -5,7 +5,7 @@ import orjson
 from atelier.errors import InvalidRequest, to_message
 from atelier.generation_types import Statistics
 from atelier.settings.groups import Load
-from atelier.settings.settings_wire import load_message, sampling_settings
+from atelier.settings.settings_table import load_message, sampling_settings
 from atelier.submission import (
     MOST_CHOICES,
     MOST_LOGPROBS,

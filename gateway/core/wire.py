@@ -7,7 +7,7 @@ import orjson
 from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json, json_bytes
 from atelier.settings import Prompt
-from atelier.settings.settings_wire import sampling_message
+from atelier.settings.settings_table import sampling_message
 from atelier.submission import OutputFormat, set_constraint, set_echo, set_output_format, set_scales, set_tools
 from gateway.core.call import (
     Chat,

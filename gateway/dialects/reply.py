@@ -19,9 +19,8 @@ from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import Effective
 from gateway.core.events import Completion, Event, Finished
 from gateway.core.inference import Inference, RunningAnswer
-from gateway.http.disconnect import ClientGone, while_connected
 from gateway.http.error_responses import error_event
-from gateway.http.server_sent_events import HEADERS
+from gateway.http.streaming import HEADERS, ClientGone, while_connected
 
 TIMING_HEADER = "server-timing"  # https://www.w3.org/TR/server-timing/
 UNENFORCED_HEADER = "x-atelier-unenforced"  # keywords of the schema that were not enforced

@@ -12,7 +12,7 @@ from atelier.config import Config
 from atelier.errors import Draining, Unavailable
 from atelier.rpc import ERROR_KEY, from_rpc_error, open_channel, token_metadata
 from atelier.settings.preset import Preset
-from atelier.settings.settings_wire import load_message
+from atelier.settings.settings_table import load_message
 from gateway.fleet.snapshot import Download, Instance, Model, StoredResponse
 from gateway.fleet.wire import (
     preset_message,

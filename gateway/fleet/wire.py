@@ -8,7 +8,7 @@ from typing import TypeVar
 from atelier.errors import from_message
 from atelier.json_types import Json
 from atelier.settings.preset import Preset, settings_from_json, settings_json
-from atelier.settings.settings_wire import load_values, sampling_values
+from atelier.settings.settings_table import load_values, sampling_values
 from gateway.fleet.snapshot import Download, DownloadState, Instance, Model, Snapshot, State, StoredResponse
 from protos import registry_pb2 as pb
 

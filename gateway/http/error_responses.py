@@ -22,7 +22,7 @@ from atelier.errors import (
 )
 from atelier.json_types import Json
 from gateway.core.call import Account
-from gateway.http.server_sent_events import frame
+from gateway.http.streaming import frame
 
 FORM_OF = "atelier.error_form"  # key in the scope: a FormOf
 FAULTS = {"Field required": "is required", "Extra inputs are not permitted": "there is no such field"}

@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atelier.errors import AtelierError
 from atelier.metrics import GatewayMetrics
 from gateway.core.call import Account
-from gateway.http.disconnect import CLIENT_CLOSED_REQUEST
 from gateway.http.error_responses import FORM_OF, FormOf, error_response
 from gateway.http.guards import GUARDED
+from gateway.http.streaming import CLIENT_CLOSED_REQUEST
 
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 ID_HEADERS = (b"x-request-id", b"request-id")  # the latter for Anthropic's clients

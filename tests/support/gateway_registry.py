@@ -20,7 +20,7 @@ from atelier.launch import LaunchSpec
 from atelier.names import numbered_id
 from atelier.rpc import Context, create_server, reported_errors
 from atelier.settings.groups import Load
-from atelier.settings.settings_wire import load_message, load_values
+from atelier.settings.settings_table import load_message, load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer, add_RegistryServicer_to_server
 from worker.server import WorkerServer
@@ -50,6 +50,7 @@ class FakeRegistry(RegistryServicer):
         self.workers: dict[str, WorkerServer] = {}
         self.script: dict[str, Any] = {}
         self.load = Load(parallel=8)
+        self.model_file = ""  # of a real model: then workers have the real engine
         self.ensured: list[str] = []
         self.requested_ttls: list[float | None] = []  # of what was ensured
         self.ensure_requests: list[pb.EnsureInstanceRequest] = []
@@ -94,8 +95,8 @@ class FakeRegistry(RegistryServicer):
         self._launches += 1
         spec = LaunchSpec(
             instance_id=instance_id,
-            engine="scripted",
-            model_path="",
+            engine="llama" if self.model_file else "scripted",
+            model_path=self.model_file,
             load=dataclasses.replace(self.load, **load),
             address=f"unix:{self._directory / f'w{self._launches}.sock'}",
             token=f"token-{self._launches}",

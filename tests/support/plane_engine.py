@@ -20,8 +20,7 @@ from tests.support.tiny_projector import PLANES, write_tiny_projector
 from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.chat_images import decode_picture
 from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request, Source
-from worker.engine.model.context import Context
-from worker.engine.model.context_params import FLASH, generation_params
+from worker.engine.model.context import FLASH, Context, generation_params
 from worker.engine.model.loaded_model import LlamaLog, Model
 from worker.engine.model.projector import ImageLimits, Projector
 from worker.engine.model_loading import load_model

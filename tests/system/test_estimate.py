@@ -10,8 +10,7 @@ import pytest
 from atelier.settings import Load
 from registry.models.memory_estimate import Estimate, estimate_memory
 from registry.models.split_files import read_facts
-from worker.engine.model.context import Context
-from worker.engine.model.context_params import generation_params
+from worker.engine.model.context import Context, generation_params
 from worker.engine.model.loaded_model import LlamaLog, Model
 
 pytestmark = pytest.mark.system

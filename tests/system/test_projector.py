@@ -16,8 +16,7 @@ from tests.support.pictures import noise
 from tests.support.tiny_llama import write_tiny_llama
 from tests.support.tiny_projector import CELLS, PLANES, write_tiny_projector
 from worker.engine.chat_images import Picture, decode_picture
-from worker.engine.model.context import Context
-from worker.engine.model.context_params import generation_params
+from worker.engine.model.context import Context, generation_params
 from worker.engine.model.decode_run import Run
 from worker.engine.model.loaded_model import LlamaLog, Model
 from worker.engine.model.projector import ImageLimits, Projector

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from atelier.errors import DecodeFailed
 from atelier.settings.groups import Load
 from tests.support.tiny_llama import write_tiny_llama
-from worker.engine.model.context import Context
-from worker.engine.model.context_params import generation_params
+from worker.engine.model.context import Context, generation_params
 from worker.engine.model.decode_run import Run
 from worker.engine.model.loaded_model import LlamaLog, Model
 

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest
 from atelier.settings.groups import Load
-from worker.engine.model.context import Context
-from worker.engine.model.context_params import Threads, generation_params
+from worker.engine.model.context import Context, Threads, generation_params
 from worker.engine.model.loaded_model import NO_POOLING, LlamaLog, Model
 
 LONGEST_INPUT = 8192  # tokens: an input is computed in one graph, whose buffers grow with it

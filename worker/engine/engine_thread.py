@@ -20,7 +20,7 @@ from atelier.launch import LaunchSpec
 from worker.engine.batching.sequence import Sequence
 from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
 from worker.engine.interface import Description, Emitted, SequenceFigures
-from worker.engine.model.context_params import fixed_threads
+from worker.engine.model.context import fixed_threads
 from worker.engine.model.loaded_model import LlamaLog
 from worker.engine.model.vocabulary import Vocabulary
 from worker.engine.model_loading import Loaded, load_model

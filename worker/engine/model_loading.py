@@ -12,8 +12,7 @@ from worker.engine.batching.batcher import Batcher
 from worker.engine.cache.cache_tier import open_tier
 from worker.engine.interface import Description
 from worker.engine.model.batch_invariance import exactness
-from worker.engine.model.context import Context, open_context
-from worker.engine.model.context_params import FLASH, decode_threads
+from worker.engine.model.context import FLASH, Context, decode_threads, open_context
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.llama_devices import Device, gpus, require_device, visible_devices
 from worker.engine.model.loaded_model import LlamaLog, Model

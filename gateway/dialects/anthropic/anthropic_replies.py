@@ -17,7 +17,7 @@ from gateway.core.events import Completion, Finished, ToolCall
 from gateway.core.inference import RunningAnswer
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm
-from gateway.http.server_sent_events import named_frame
+from gateway.http.streaming import named_frame
 
 # Clients require a signature and send it back. Anthropic's protects thinking from changes; here it is a constant.
 SIGNATURE = "bG0tYXRlbGllcg=="

@@ -19,7 +19,7 @@ from gateway.dialects.error_formats import speaks_anthropic
 from gateway.dialects.reply import account_of, json_response, origin_of, stream_answer, whole_answer
 from gateway.dialects.route import HI, INFERENCE, MODEL, Endpoint, Route
 from gateway.fleet.catalogue import Catalogue
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 
 
 class AnthropicRoutes:

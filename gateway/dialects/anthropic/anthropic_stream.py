@@ -17,7 +17,7 @@ from gateway.dialects.anthropic.anthropic_replies import (
     usage,
 )
 from gateway.dialects.reply import around_text
-from gateway.http.server_sent_events import named_frame
+from gateway.http.streaming import named_frame
 
 
 def frame(event: MessageEvent) -> bytes:

@@ -18,7 +18,7 @@ from atelier.generation_types import Statistics
 from atelier.json_types import Json
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm
-from gateway.http.server_sent_events import named_frame
+from gateway.http.streaming import named_frame
 
 
 class V1Text(TypedDict):

@@ -22,7 +22,7 @@ from gateway.dialects.lmstudio.stored_conversation import Conversations, StoredT
 from gateway.dialects.reply import account_of, answer_headers, json_response, origin_of, owner_of
 from gateway.dialects.route import HOSTED, MODEL, Route
 from gateway.fleet.watcher import Watcher
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 from gateway.tools.elicitation import OpenQuestions, Respondent
 from gateway.tools.loop.tool_host import ToolHost
 from gateway.tools.loop.toolset import Toolset

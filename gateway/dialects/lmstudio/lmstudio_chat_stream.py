@@ -42,7 +42,7 @@ from gateway.dialects.lmstudio.lmstudio_chat_replies import (
     chat_stats,
 )
 from gateway.dialects.reply import EventStream, around_text, send_part
-from gateway.http.server_sent_events import named_frame
+from gateway.http.streaming import named_frame
 
 Store = Callable[[Sequence[Json]], Awaitable[str | None]]
 """Stores the messages of a reply and returns the response's id."""

@@ -38,7 +38,7 @@ from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Endpoint, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.registry_client import LoadOptions
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 
 
 class LMStudioRoutes:

@@ -19,9 +19,9 @@ from gateway.dialects.lmstudio_sdk.sdk_errors import RequestedNames, parsed, ser
 from gateway.dialects.lmstudio_sdk.sdk_frames import AuthFrame, ChannelCreate, ChannelSend, RpcCall
 from gateway.dialects.reply import fairness_key
 from gateway.fleet.watcher import Watcher
-from gateway.http.disconnect import CLIENT_CLOSED_REQUEST
 from gateway.http.guards import KEY_SHOWN, ServerKey
 from gateway.http.request_log import new_id, record
+from gateway.http.streaming import CLIENT_CLOSED_REQUEST
 
 AUTH_SECONDS = 10.0  # for the first frame
 GOODBYE_SECONDS = 1.0  # for the last ones, to a client that does not read

@@ -12,7 +12,7 @@ from atelier.errors import AtelierError, NotFound
 from atelier.json_types import Json
 from gateway.dialects.reply import account_of
 from gateway.http.error_responses import ErrorForm
-from gateway.http.server_sent_events import named_frame
+from gateway.http.streaming import named_frame
 
 HANDLER = "atelier.mcp_handler"  # in the HTTP request's scope: the task that answers it
 SCHEMA: Json = {

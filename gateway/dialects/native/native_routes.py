@@ -49,7 +49,7 @@ from gateway.dialects.route import MODEL, Route
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.watcher import Watcher
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 
 
 class ManagementRoutes:

@@ -61,7 +61,7 @@ from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.snapshot import LOADED
 from gateway.fleet.watcher import Watcher
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 
 API_VERSION = "0.12.11"  # the version of Ollama's API that this one follows; clients check it before using a feature
 

@@ -18,7 +18,7 @@ from gateway.dialects.ollama.ollama_replies import (
     split_calls,
 )
 from gateway.dialects.reply import EventStream
-from gateway.http.server_sent_events import HEADERS as EVENT_HEADERS
+from gateway.http.streaming import HEADERS as EVENT_HEADERS
 
 HEADERS = {**EVENT_HEADERS, "content-type": "application/x-ndjson"}
 

@@ -67,6 +67,8 @@ def message_json(message: Message, number: int, call_id: str = "") -> Json:
 
 
 def content(message: Message, number: int) -> str | list[Json]:
+    if isinstance(message.content, str):
+        return message.content
     if message.content is None:
         if message.role == "assistant":  # which may have tool calls only
             return ""

@@ -35,7 +35,7 @@ from gateway.dialects.reply import (
     stream_answer,
     whole_answer,
 )
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 from gateway.tools.elicitation import OpenQuestions, Respondent
 from gateway.tools.loop.server_selection import RequestedServer
 from gateway.tools.loop.tool_host import ToolHost

@@ -45,7 +45,7 @@ from gateway.dialects.openai.text_encoding import (
 from gateway.dialects.reply import account_of, json_response, origin_of
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Route
 from gateway.fleet.catalogue import Catalogue
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 
 ANTHROPICS = "Used where the request has an `anthropic-version` header."
 

@@ -26,7 +26,7 @@ from gateway.dialects.openai import openai_replies as replies
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
 from gateway.dialects.openai.openai_replies import ChatDelta, finish_reason, usage
 from gateway.dialects.reply import around_text
-from gateway.http.server_sent_events import DONE, frame
+from gateway.http.streaming import DONE, frame
 
 
 class ChatPart(TypedDict):

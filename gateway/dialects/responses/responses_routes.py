@@ -21,7 +21,7 @@ from gateway.dialects.responses.response_turn import Turn
 from gateway.dialects.responses.responses_requests import ResponseBody
 from gateway.dialects.responses.responses_stream import ResponseEvent, ResponseStream, collected_response
 from gateway.dialects.route import HOSTED, MODEL, Route
-from gateway.http.disconnect import while_connected
+from gateway.http.streaming import while_connected
 
 USUAL_LIMIT = 20
 MOST = 100

@@ -56,7 +56,7 @@ from gateway.dialects.responses.response_object import (
     unfinished_response,
 )
 from gateway.dialects.responses.response_turn import Turn
-from gateway.http.server_sent_events import named_frame
+from gateway.http.streaming import named_frame
 from gateway.tools.loop.toolset import ServerListing
 
 UNFINISHED_ITEMS = ("in_progress", "calling")

@@ -14,7 +14,7 @@ from pathlib import Path
 from atelier.launch import LaunchSpec, write_spec
 from atelier.rpc import open_channel
 from atelier.settings.groups import Load
-from atelier.settings.settings_wire import load_message
+from atelier.settings.settings_table import load_message
 from protos import registry_pb2 as pb
 from protos.inference_pb2 import WORKER_READY
 from tests.bench.exchange import exchange

@@ -11,7 +11,7 @@ import structlog
 
 from atelier.config import Config
 from gateway.dialects.body import parse
-from gateway.http.bounded_protocols import BoundedProtocol
+from gateway.http.uvicorn_server import BoundedProtocol
 from gateway.server import Gateway
 from tests.support.gateway_registry import KEY, FakeRegistry
 from tests.support.gateway_server import PATIENCE, RunningGateway, client_of, post_bytes, running_gateway, until

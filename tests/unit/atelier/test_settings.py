@@ -13,7 +13,7 @@ from atelier.errors import InvalidRequest
 from atelier.settings import TABLE, Group, Inference, Layer, Load, Prompt, resolve
 from atelier.settings.resolution import BUILT_IN
 from atelier.settings.settings_schema import fields_model
-from atelier.settings.settings_wire import load_message, load_values, sampling_message, sampling_settings
+from atelier.settings.settings_table import load_message, load_values, sampling_message, sampling_settings
 from protos.settings_pb2 import LoadSettings, SamplingSettings
 
 temperatures = st.none() | st.floats(0, 5)

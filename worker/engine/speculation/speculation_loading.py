@@ -6,8 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
-from worker.engine.model.context import open_context
-from worker.engine.model.context_params import Threads
+from worker.engine.model.context import Threads, open_context
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.loaded_model import LlamaLog, Model
 from worker.engine.speculation.draft_model import DraftModel, shared_size

@@ -1,4 +1,7 @@
-"""The client that closes its connection before it has its answer."""
+"""What streamed replies need of HTTP: the framing of events, and the end when the client disconnects.
+
+Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,6 +10,23 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive
+
+PREFIX, SUFFIX = b"data: ", b"\n\n"
+DONE = b"data: [DONE]\n\n"
+HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",  # nginx would hold tokens back
+}
+
+
+def frame(data: bytes) -> bytes:
+    return PREFIX + data + SUFFIX
+
+
+def named_frame(event: str, data: bytes) -> bytes:
+    return b"event: " + event.encode() + b"\n" + frame(data)
+
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; no client reads it, but the log does
 
