@@ -492,7 +492,7 @@ async def test_a_pull_ends_with_an_error_when_the_server_stops(
     await anext(progress)
     await anext(progress)
     gateway.gateway.admission.close()
-    with pytest.raises(ollama.ResponseError, match="server stops"):
+    with pytest.raises(ollama.ResponseError, match="server is stopping"):
         await anext(progress)
 
 
