@@ -44,7 +44,7 @@ def test_an_ambiguous_short_name_lists_its_candidates() -> None:
         find_name("qwen3-4b", KEYS, [])
 
 
-def test_an_unknown_model_names_near_ones() -> None:
+def test_an_unknown_model_suggests_similar_names() -> None:
     with pytest.raises(ModelNotFound, match=SMOL):
         find_name("smolm2-135m", KEYS, [])
 
