@@ -51,6 +51,7 @@ lint: setup protos-check ## check style, types, imports between layers, and that
 	$(BIN)/mypy
 	$(BIN)/mypy --strict -p deploy.setup -p tests.lint
 	$(BIN)/lint-imports
+	@$(BIN)/python -m tests.lint.plain_words
 
 words: setup ## find the idioms that CONTRIBUTING.md lists, and what to write instead
 	@$(BIN)/python -m tests.lint.plain_words

@@ -80,3 +80,7 @@ def test_generated_stubs_are_not_checked() -> None:
     names = {path.name for path in checked_files()}
     assert "plain_words.py" in names
     assert not any("_pb2" in name for name in names)
+
+
+def test_a_line_that_gives_a_reason_keeps_its_words() -> None:
+    assert found("a = 'told'  # words: a prompt\nb = 'told'") == [Finding(2, "told", "reported")]

@@ -15,7 +15,7 @@ BEFORE = "You can call these functions. They are described as JSON, one on each 
 AFTER = (
     "To call a function, answer with nothing but a JSON object of this form, with the function's name and its "
     'arguments: {"name": "...", "arguments": {...}}\n'
-    "You are then told what it returned. If no function helps, answer in plain words."
+    "You are then told what it returned. If no function helps, answer in plain words."  # words: a prompt
 )
 RESULT = "The function {name} returned:"
 RESULT_MESSAGE = "_result"  # marks a message that was made of a result, until messages are merged
