@@ -10,8 +10,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atelier.adapters import Adapter
 from atelier.json_types import Json
+from atelier.lora_adapters import Adapter
 from atelier.settings.groups import Load
 
 RPC_SERVERS = "ATELIER_RPC_SERVERS"

@@ -9,9 +9,9 @@ from enum import Enum
 
 import orjson
 
-from atelier.adapters import MOST_ADAPTERS, AdapterScale
 from atelier.errors import InvalidRequest
 from atelier.json_types import Json, json_bytes
+from atelier.lora_adapters import MOST_ADAPTERS, AdapterScale
 from protos import inference_pb2 as pb
 
 MOST_CHOICES = 8  # completions of one prompt

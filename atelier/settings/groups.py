@@ -6,7 +6,7 @@ Inference defaults are LM Studio's. None means unset: the engine or the model de
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from atelier.adapters import MOST_ADAPTERS
+from atelier.lora_adapters import MOST_ADAPTERS
 from atelier.settings.declaration import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

@@ -4,8 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from atelier.adapters import AdapterScale
 from atelier.json_types import Json
+from atelier.lora_adapters import AdapterScale
 from atelier.settings.declaration import SettingValue
 from atelier.submission import Constraint, Echo, Tools
 from gateway.core.images import ImageSource, set_apart

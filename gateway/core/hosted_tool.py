@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from atelier.json_types import Json
-from gateway.core.mcp_server import Use
+from gateway.core.mcp_server_config import Use
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import structlog
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from atelier.errors import AtelierError, NotFound, ResponseNotFound
-from gateway.core.mcp_server import ServerConfig
+from gateway.core.mcp_server_config import ServerConfig
 from gateway.core.question import (
     CANCELLED,
     DECLINED,

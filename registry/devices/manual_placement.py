@@ -17,7 +17,8 @@ from itertools import accumulate, pairwise
 from atelier.errors import LoadFailed
 from atelier.settings import Load
 from registry.devices.compute_device import CPU, Device, Inventory, ids_of, readable
-from registry.devices.memory_accounting import fewest_evictions, plus_freed
+from registry.devices.eviction import fewest_evictions
+from registry.devices.memory_accounting import plus_freed
 from registry.devices.placement import DoesNotFit, MemoryNeed, Occupant
 
 

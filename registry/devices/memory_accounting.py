@@ -1,12 +1,7 @@
-"""How much memory is left for another instance, and which instances must be unloaded for it. Pure.
+"""How much memory is left for another instance. Pure."""
 
-A busy instance is never unloaded, nor one that an operator loaded; of the others those that were idle for longest,
-and no more of them than needed.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
 
 from registry.devices.compute_device import CPU, Device, Inventory
 
@@ -14,16 +9,6 @@ SHARES = {"off": 0.0, "relaxed": 0.0, "balanced": 0.05, "strict": 0.15}
 """The share of all memory that loads leave free, by the guardrail's name."""
 SELF_REPORTING = ("metal",)
 """Backends that report to a process what it has taken of a device's memory itself, but not what others have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """An instance that takes memory of one device."""
-
-    id: str
-    memory: int  # bytes, as estimated before it was loaded
-    idle_seconds: float
-    evictable: bool  # loaded by a request, and idle now
 
 
 def guardrail(name: str, custom: int) -> tuple[float, int]:
@@ -98,42 +83,3 @@ def exclusive_memory(inventory: Inventory, memory: Mapping[str, int]) -> dict[st
     """What no other instance can have, by device: all of an exclusive device, of another what the instance takes."""
     whole = {gpu.id: gpu.total for gpu in inventory.gpus if gpu.exclusive}
     return {device: whole.get(device, taken) for device, taken in memory.items()}
-
-
-class Candidate(Protocol):
-    """What may have to be unloaded."""
-
-    @property
-    def idle_seconds(self) -> float: ...
-
-    @property
-    def evictable(self) -> bool: ...
-
-
-AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
-
-
-def fewest_evictions(
-    candidates: Sequence[AnyCandidate], enough: Callable[[Sequence[AnyCandidate]], bool]
-) -> list[AnyCandidate] | None:
-    """Those that must be unloaded so that it is `enough`, none of them needlessly; None if all would not suffice."""
-    going: list[AnyCandidate] = []
-    for candidate in sorted(candidates, key=lambda candidate: -candidate.idle_seconds):
-        if enough(going):
-            break
-        if candidate.evictable:
-            going.append(candidate)
-    if not enough(going):
-        return None
-    for candidate in list(going):  # a small one that was taken early may be needless beside a large one
-        rest = [each for each in going if each is not candidate]
-        if enough(rest):
-            going = rest
-    return going
-
-
-def evictions(needed: int, available: int, tenants: Sequence[Tenant]) -> list[str] | None:
-    """The ids of those to unload so that `needed` bytes are available; None if that is impossible."""
-    missing = needed - available
-    going = fewest_evictions(tenants, lambda going: sum(each.memory for each in going) >= missing)
-    return None if going is None else [tenant.id for tenant in going]

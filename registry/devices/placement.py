@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from registry.devices.compute_device import CPU, Device, Inventory, readable
-from registry.devices.memory_accounting import Tenant, evictions
+from registry.devices.eviction import Tenant, evictions
 from registry.models.memory_estimate import Estimate
 
 FEWEST_LAYERS = 0.1  # of a model's layers; below that, transfers to the GPU cost more than it gains

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from atelier.adapters import Adapter
 from atelier.config import Config
 from atelier.hardware import available_cores, physical_cores
 from atelier.json_types import Json
 from atelier.launch import LaunchSpec
+from atelier.lora_adapters import Adapter
 from atelier.settings import Load
 from registry.devices.pinning import Pin, pin
 from registry.devices.placement import MemoryNeed

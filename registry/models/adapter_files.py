@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from gguf import Keys
 
-from atelier.adapters import Adapter, read_adapters
 from atelier.errors import InvalidModelFile, InvalidRequest, UnsupportedField
+from atelier.lora_adapters import Adapter, read_adapters
 from atelier.names import near_hint
 from registry.models.gguf_header import Header, read_header
 from registry.models.library_files import find_models

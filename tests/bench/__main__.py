@@ -24,7 +24,7 @@ from tests.bench.scenarios import SCENARIOS
 from tests.bench.servers.contender import Settings
 from tests.bench.table import notes, table
 from tests.bench.turns import Participant, Place, order, take_turn
-from tests.support.starter_model import starter_file
+from tests.support.models.starter_model import starter_file
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ import httpx
 
 from atelier.hardware import available_cores
 from registry.devices.pinning import format_cores
-from tests.support.server_process import KEY, Server, put_starter, serving
-from tests.support.starter_model import starter_file
+from tests.support.command.server_process import KEY, Server, put_starter, serving
+from tests.support.models.starter_model import starter_file
 
 PROMPT = "Write a long story about a lighthouse keeper and the sea."
 

@@ -26,7 +26,7 @@ from atelier.settings.groups import Inference
 from tests.bench.machine import physical_cores
 from tests.bench.percentiles import median, ratio
 from tests.bench.words import Words
-from tests.support.starter_model import starter_file
+from tests.support.models.starter_model import starter_file
 from worker.__main__ import limit_threads
 from worker.engine.interface import Delta, Emitted, Failed, Finished, Request, Source
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from atelier.settings import Load
 from tests.bench.words import Words
-from tests.support.starter_model import starter_file
-from tests.support.worker_client import WorkerClient
-from tests.support.worker_process import worker_process
+from tests.support.models.starter_model import starter_file
+from tests.support.worker.worker_client import WorkerClient
+from tests.support.worker.worker_process import worker_process
 
 LENGTHS = (8, 20, 45, 90, 220)  # words: within one slice, and beyond the cells where kernels change
 AT_ONCE = 8

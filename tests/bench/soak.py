@@ -21,9 +21,9 @@ from atelier.launch import LaunchSpec
 from atelier.rpc import open_channel
 from atelier.settings import Load
 from tests.bench.words import Words
-from tests.support.starter_model import starter_file
-from tests.support.worker_client import WorkerClient
-from tests.support.worker_process import supervise, worker_process
+from tests.support.models.starter_model import starter_file
+from tests.support.worker.worker_client import WorkerClient
+from tests.support.worker.worker_process import supervise, worker_process
 
 CLIENTS = 12  # more than there are slots
 SCHEMA = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})

@@ -13,7 +13,7 @@ from tests.bench.trace import Trace
 from tests.bench.words import Words
 from tests.bench.workloads.at_once import answered
 from tests.bench.workloads.documents import ask_for_document, valid
-from tests.support.starter_model import starter_file
+from tests.support.models.starter_model import starter_file
 
 TELL_EVERY = 50
 

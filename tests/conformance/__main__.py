@@ -14,8 +14,8 @@ from tests.conformance import suite
 from tests.conformance.scenario_client import courier_command
 from tests.conformance.suite import REVISIONS, Leg, Outcome
 from tests.npm.installation import NotInstalled, node
-from tests.support.gateway_registry import fake_registry
-from tests.support.gateway_server import running_gateway, short_directory
+from tests.support.gateway.gateway_registry import fake_registry
+from tests.support.gateway.gateway_server import running_gateway, short_directory
 
 _WRAPPED = textwrap.TextWrapper(118, "  ", "    ", break_long_words=False, break_on_hyphens=False)
 

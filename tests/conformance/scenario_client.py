@@ -13,11 +13,11 @@ from typing import Any
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
 from gateway.core.hosted_tool import ServerTool
-from gateway.core.mcp_server import Endpoint, ServerConfig
+from gateway.core.mcp_server_config import Endpoint, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from tests.conformance import courier
-from tests.support.gateway_server import short_directory
+from tests.support.gateway.gateway_server import short_directory
 
 _PATIENCE = 15.0  # seconds for one scenario; the suite's own limit is longer
 _EXAMPLES = {"string": "text", "integer": 3, "number": 2.5, "boolean": True, "array": [], "object": {}}

@@ -2,8 +2,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.gateway_registry import FakeRegistry, fake_registry
-from tests.support.gateway_server import short_directory
+from tests.support.gateway.gateway_registry import FakeRegistry, fake_registry
+from tests.support.gateway.gateway_server import short_directory
 
 
 @pytest.fixture

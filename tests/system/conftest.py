@@ -8,10 +8,10 @@ import pytest_asyncio
 
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
-from tests.support.server_process import Server, put_starter, serving
-from tests.support.starter_model import starter_file
-from tests.support.worker_client import WorkerClient
-from tests.support.worker_process import worker_process
+from tests.support.command.server_process import Server, put_starter, serving
+from tests.support.models.starter_model import starter_file
+from tests.support.worker.worker_client import WorkerClient
+from tests.support.worker.worker_process import worker_process
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from atelier.adapters import AdapterScale
 from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
 from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json
+from atelier.lora_adapters import AdapterScale
 from atelier.settings.groups import Inference
 from atelier.submission import Constraint, Echo, OutputFormat, Tools
 

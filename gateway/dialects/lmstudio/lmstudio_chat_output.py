@@ -5,7 +5,7 @@ import orjson
 from atelier.json_types import Json
 from gateway.core.events import Delta, Event, HostedCallBegun, HostedCallEnded, Reasoning, ToolCallDelta
 from gateway.core.hosted_tool import HostedTool, ToolOutput
-from gateway.core.mcp_server import Endpoint
+from gateway.core.mcp_server_config import Endpoint
 from gateway.dialects.lmstudio.lmstudio_chat_replies import (
     CalledTool,
     CallFailure,

@@ -31,8 +31,8 @@ from gateway.dialects.lmstudio.lmstudio_v0 import (
     end_facts,
     openai_body,
 )
+from gateway.dialects.openai.embeddings_and_tokens import EmbeddingBody, Vectors
 from gateway.dialects.openai.openai_completions import Completions
-from gateway.dialects.openai.text_encoding import EmbeddingBody, Vectors
 from gateway.dialects.reply import account_of, json_response
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Endpoint, Route
 from gateway.fleet.catalogue import Catalogue

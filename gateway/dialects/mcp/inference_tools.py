@@ -28,9 +28,9 @@ from gateway.dialects.mcp.tool_schemas import (
     Vectors,
 )
 from gateway.dialects.openai.chat_prompt import chat_messages
+from gateway.dialects.openai.embeddings_and_tokens import best_first, errors_named, piece_text
 from gateway.dialects.openai.openai_replies import finish_reason
 from gateway.dialects.openai.openai_requests import Message
-from gateway.dialects.openai.text_encoding import best_first, errors_named, piece_text
 from gateway.fleet.snapshot import Snapshot
 
 

@@ -10,8 +10,8 @@ from atelier.settings.settings_schema import fields_model
 from gateway.dialects.body import Ttl
 from gateway.dialects.native.download_replies import DownloadObject
 from gateway.dialects.native.download_routes import LONGEST_QUERY, MOST_FOUND, USUALLY_FOUND
+from gateway.dialects.openai.embeddings_and_tokens import InputText
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, Content
-from gateway.dialects.openai.text_encoding import InputText
 
 STRICT = ConfigDict(strict=True, extra="forbid")  # an unknown field is an error that names it
 

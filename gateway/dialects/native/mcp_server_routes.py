@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 
 from atelier.errors import MCPConnectionError, NotFound, PayloadTooLarge
 from gateway.core.hosted_tool import ServerTool
-from gateway.core.mcp_server import Approval, Command, Use
+from gateway.core.mcp_server_config import Approval, Command, Use
 from gateway.core.question import Answer
 from gateway.dialects.body import read_body
 from gateway.dialects.native.native_requests import ElicitationBody

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, cast
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from atelier.adapters import read_adapters
 from atelier.json_types import Json
+from atelier.lora_adapters import read_adapters
 from gateway.dialects.lmstudio.lmstudio_model_list import V1Model, load_config
 from gateway.dialects.native.native_requests import ReplicasBody
 from gateway.dialects.route import Fault

@@ -11,8 +11,8 @@ from atelier.settings.settings_schema import fields_model
 from atelier.submission import MOST_LOGPROBS
 from gateway.core.images import MOST_IMAGES
 from gateway.dialects.body import Body, by_json_type
+from gateway.dialects.openai.embeddings_and_tokens import InputText
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, Stop
-from gateway.dialects.openai.text_encoding import InputText
 
 # Settings with the same name in Ollama's API.
 SAMPLING = (

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from gateway.core.mcp_server import APPROVALS, NEVER, Approval
+from gateway.core.mcp_server_config import APPROVALS, NEVER, Approval
 from gateway.dialects.body import Body
 from gateway.tools.loop.server_selection import RequestedServer
 

@@ -2,9 +2,9 @@
 
 from pydantic import BaseModel
 
-from atelier.adapters import AdapterScale
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_text
+from atelier.lora_adapters import AdapterScale
 from atelier.settings import TABLE
 from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text, Tokens

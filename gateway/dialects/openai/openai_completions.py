@@ -9,7 +9,7 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
 from gateway.core.events import Completion, CompletionDraft, Finished
 from gateway.core.inference import Inference, RunningAnswer, begun
-from gateway.core.mcp_server import NEVER
+from gateway.core.mcp_server_config import NEVER
 from gateway.dialects.openai.mcp_tool import requested_server, server_entries
 from gateway.dialects.openai.openai_calls import (
     chat_call,

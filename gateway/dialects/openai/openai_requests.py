@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS
 from atelier.json_types import Json
+from atelier.lora_adapters import LARGEST_SCALE, MOST_ADAPTERS
 from atelier.settings import TABLE
 from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
 from atelier.submission import MOST_CHOICES, MOST_LOGPROBS

@@ -12,19 +12,7 @@ from gateway.core.unary import Unary
 from gateway.dialects.anthropic.anthropic_model_list import MOST_LISTED
 from gateway.dialects.anthropic.anthropic_routes import AnthropicRoutes, by_client
 from gateway.dialects.body import read_body
-from gateway.dialects.openai.openai_calls import (
-    chat_call,
-)
-from gateway.dialects.openai.openai_completions import Completions
-from gateway.dialects.openai.openai_model_list import ListedModel, ListedModels, ModelList, model_object
-from gateway.dialects.openai.openai_replies import (
-    ChatChunk,
-    ChatCompletion,
-    TextChunk,
-    TextCompletion,
-)
-from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
-from gateway.dialects.openai.text_encoding import (
+from gateway.dialects.openai.embeddings_and_tokens import (
     DetokenizeBody,
     EmbeddingBody,
     Ranking,
@@ -42,6 +30,18 @@ from gateway.dialects.openai.text_encoding import (
     token_list,
     tokenize_call,
 )
+from gateway.dialects.openai.openai_calls import (
+    chat_call,
+)
+from gateway.dialects.openai.openai_completions import Completions
+from gateway.dialects.openai.openai_model_list import ListedModel, ListedModels, ModelList, model_object
+from gateway.dialects.openai.openai_replies import (
+    ChatChunk,
+    ChatCompletion,
+    TextChunk,
+    TextCompletion,
+)
+from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
 from gateway.dialects.reply import account_of, json_response, origin_of
 from gateway.dialects.route import HI, HOSTED, INFERENCE, MODEL, Route
 from gateway.fleet.catalogue import Catalogue

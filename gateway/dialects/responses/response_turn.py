@@ -8,7 +8,7 @@ from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_bytes
 from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat
-from gateway.core.mcp_server import APPROVALS
+from gateway.core.mcp_server_config import APPROVALS
 from gateway.dialects.body import requested_logprobs
 from gateway.dialects.openai.chat_prompt import effort_arguments
 from gateway.dialects.openai.mcp_tool import MCPTool, requested_server, server_entries

@@ -9,7 +9,7 @@ from atelier.errors import AtelierError, MCPConnectionError
 from atelier.metrics import GatewayMetrics
 from gateway.core.events import Elicited, HostedCallEnded
 from gateway.core.hosted_tool import ServerTool, ToolOutput
-from gateway.core.mcp_server import ServerConfig
+from gateway.core.mcp_server_config import ServerConfig
 from gateway.core.question import Question
 from gateway.tools.elicitation import CallElicitation, Respondent
 from gateway.tools.loop.toolset import HostedCall, read_arguments

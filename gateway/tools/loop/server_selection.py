@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atelier.errors import Forbidden, InvalidRequest
-from gateway.core.mcp_server import NEVER, Approval, Endpoint, ServerConfig, Servers, Use
+from gateway.core.mcp_server_config import NEVER, Approval, Endpoint, ServerConfig, Servers, Use
 
 MOST_SERVERS = 16  # of one request
 LONGEST_QUOTED_LABEL = 64  # characters of a label in an error

@@ -14,7 +14,7 @@ from gateway.core.call import Account, Call, Origin
 from gateway.core.events import Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedCallRuns
 from gateway.core.generation import Generation
 from gateway.core.inference import Inference
-from gateway.core.mcp_server import Servers, Use
+from gateway.core.mcp_server_config import Servers, Use
 from gateway.tools.elicitation import Respondent
 from gateway.tools.loop.loop_policy import LoopBudget, LoopLimits, unforced, with_messages
 from gateway.tools.loop.running_calls import RunningCalls, ToolServers

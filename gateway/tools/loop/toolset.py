@@ -12,7 +12,7 @@ from atelier.json_types import Json
 from atelier.submission import Tool
 from gateway.core.events import HostedCallEnded
 from gateway.core.hosted_tool import HostedTool, ServerTool, ToolOutput
-from gateway.core.mcp_server import Use
+from gateway.core.mcp_server_config import Use
 
 LONGEST_NAME = 64  # characters, the limit of OpenAI's function names
 UNUSUAL = re.compile(r"[^a-zA-Z0-9_-]")

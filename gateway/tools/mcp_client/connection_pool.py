@@ -9,7 +9,7 @@ from typing import Literal
 from atelier.backoff import backoff_delay
 from atelier.errors import MCPConnectionError
 from gateway.core.hosted_tool import ServerTool, ToolOutput
-from gateway.core.mcp_server import Endpoint, ServerConfig, Servers
+from gateway.core.mcp_server_config import Endpoint, ServerConfig, Servers
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.mcp_connection import Connection
 from gateway.tools.mcp_client.mcp_http import Connector

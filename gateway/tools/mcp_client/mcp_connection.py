@@ -13,7 +13,7 @@ from mcp_types import CONNECTION_CLOSED, CallToolResult, Implementation
 from atelier import __version__
 from atelier.errors import MCPConnectionError
 from gateway.core.hosted_tool import ServerTool, ToolOutput
-from gateway.core.mcp_server import Command, ServerConfig
+from gateway.core.mcp_server_config import Command, ServerConfig
 from gateway.tools.mcp_client.mcp_http import Connector
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 from gateway.tools.mcp_client.mcp_stdio import program_streams

@@ -13,7 +13,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 
 from atelier import __version__
-from gateway.core.mcp_server import Endpoint
+from gateway.core.mcp_server_config import Endpoint
 from gateway.core.outbound import MOST_REDIRECTS, AddressGuard, GuardedTransport, direct_transport
 from gateway.tools.mcp_client.mcp_limits import PoolLimits, parts_of
 from gateway.tools.mcp_client.mcp_traffic import Streams

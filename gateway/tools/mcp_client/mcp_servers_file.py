@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from atelier.mcp_file import Entry, WrongFile, entries_of, read_document
-from gateway.core.mcp_server import APPROVALS, Approval, Command, Endpoint, ServerConfig, Servers, Use
+from gateway.core.mcp_server_config import APPROVALS, Approval, Command, Endpoint, ServerConfig, Servers, Use
 
 _log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from mcp.os.posix.utilities import terminate_posix_process_tree
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
-from gateway.core.mcp_server import Command
+from gateway.core.mcp_server_config import Command
 from gateway.tools.mcp_client.mcp_limits import KIB, PoolLimits, parts_of
 from gateway.tools.mcp_client.mcp_traffic import RateLimit, Received, Streams
 

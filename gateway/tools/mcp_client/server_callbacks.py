@@ -28,7 +28,7 @@ from gateway.core.call import Account, Call, Chat, Origin
 from gateway.core.events import Completion
 from gateway.core.images import EncodedImage, ImageSource, content_of
 from gateway.core.inference import Inference
-from gateway.core.mcp_server import ServerConfig
+from gateway.core.mcp_server_config import ServerConfig
 from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
 
 LONGEST_MESSAGE = 500  # characters of a progress notification's message

@@ -8,7 +8,7 @@ from mcp_types import CONNECTION_CLOSED, INVALID_PARAMS
 from pydantic import ValidationError
 
 from atelier.errors import MCPConnectionError
-from gateway.core.mcp_server import Command, ServerConfig
+from gateway.core.mcp_server_config import Command, ServerConfig
 from gateway.core.outbound import ForbiddenAddress
 from gateway.tools.mcp_client.mcp_http import ReplyRecord
 from gateway.tools.mcp_client.mcp_stdio import ProgramDiagnostics

@@ -11,7 +11,7 @@ from tests.bench.outcomes import NoFigures
 from tests.bench.percentiles import median
 from tests.bench.process_tree import cpu_seconds
 from tests.bench.trace import events
-from tests.support.worker_client import WorkerClient
+from tests.support.worker.worker_client import WorkerClient
 
 MICROSECONDS = 1e6
 

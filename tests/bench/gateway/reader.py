@@ -15,7 +15,7 @@ from typing import cast
 import uvloop
 
 from tests.bench.exchange import LOOPBACK, request_bytes
-from tests.support.gateway_registry import KEY
+from tests.support.gateway.gateway_registry import KEY
 
 PATH = "/v1/chat/completions"
 BODY = {"model": KEY, "messages": [{"role": "user", "content": "Go on."}], "stream": True}

@@ -20,8 +20,8 @@ from protos.inference_pb2 import WORKER_READY
 from tests.bench.exchange import exchange
 from tests.bench.gateway.child import child
 from tests.bench.servers.peer import free_port
-from tests.support.gateway_registry import KEY, FakeRegistry, fake_registry
-from tests.support.worker_process import supervise
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry, fake_registry
+from tests.support.worker.worker_process import supervise
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05

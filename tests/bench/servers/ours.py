@@ -10,7 +10,7 @@ import httpx
 from registry.starter_model import FOLDER, NAME
 from tests.bench.servers.contender import Ask, Running, Settings
 from tests.bench.servers.model_copy import copy_of
-from tests.support.server_process import MODEL, serving
+from tests.support.command.server_process import MODEL, serving
 
 
 class Ours:

@@ -12,10 +12,10 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.subscriptions import ResourcesListChanged
 from mcp_types import TextContent
 
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, until
-from tests.support.mcp_client import MODES
-from tests.support.server_process import ATELIER
+from tests.support.command.server_process import ATELIER
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, running_gateway, until
+from tests.support.mcp.mcp_client import MODES
 
 START_SECONDS = 60.0  # until a process answers, on a busy machine
 LONG = {"text": "word " * 100_000, "step_seconds": 0.001}

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.cli_standins import BROKEN, DEAF, LOUD, standin_environment
-from tests.support.cli_terminal import BOUND, CTRL_C, Terminal, terminal
+from tests.support.command.cli_standins import BROKEN, DEAF, LOUD, standin_environment
+from tests.support.command.cli_terminal import BOUND, CTRL_C, Terminal, terminal
 from tests.support.waiting import reaches
 
 KEY = "sk-a-key-of-clients"

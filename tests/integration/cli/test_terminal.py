@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.cli_facts import KEY, answer, instance, loaded, piece
-from tests.support.cli_server import Received, Reply, ScriptedServer, scripted_server
-from tests.support.cli_terminal import BOUND, CTRL_C, CTRL_D, Terminal, terminal
+from tests.support.command.cli_facts import KEY, answer, instance, loaded, piece
+from tests.support.command.cli_server import Received, Reply, ScriptedServer, scripted_server
+from tests.support.command.cli_terminal import BOUND, CTRL_C, CTRL_D, Terminal, terminal
 
 CHAT = "/api/v0/chat/completions"
 

@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from atelier.cli.main import app
-from tests.support.cli_facts import STATISTICS
-from tests.support.cli_terminal import BOUND, CTRL_C, Terminal, terminal
-from tests.support.gguf_files import write_gguf
+from tests.support.command.cli_facts import STATISTICS
+from tests.support.command.cli_terminal import BOUND, CTRL_C, Terminal, terminal
+from tests.support.models.gguf_files import write_gguf
 from tests.support.waiting import reaches
 
 Atelier = Callable[..., Result]

@@ -3,9 +3,9 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 
-from tests.support.gateway_registry import FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway
-from tests.support.tool_server import ToolServer, tool_server
+from tests.support.gateway.gateway_registry import FakeRegistry
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, running_gateway
+from tests.support.mcp.tool_server import ToolServer, tool_server
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
 
 HELLO = [{"role": "user", "content": "one two three"}]
 CHAT = {"model": KEY, "messages": HELLO}

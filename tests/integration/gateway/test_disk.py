@@ -1,8 +1,8 @@
 """Disk use, over HTTP."""
 
 from atelier.errors import Unavailable
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import RunningGateway
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import RunningGateway
 
 
 async def test_disk_use_is_shown_by_kind_of_file(gateway: RunningGateway) -> None:

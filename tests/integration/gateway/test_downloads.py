@@ -6,8 +6,8 @@ import pytest
 
 from atelier.errors import DiskFull, HubAccessDenied, HubUnavailable, to_message
 from protos import registry_pb2 as pb
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import RunningGateway, until
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import RunningGateway, until
 
 DOWNLOAD = "/api/v1/models/download"
 

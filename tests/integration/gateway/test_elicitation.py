@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from atelier.json_types import Json
-from tests.support.asking_server import NEW, OLD, asking_server
-from tests.support.gateway_registry import KEY, FakeRegistry, model_message
-from tests.support.gateway_server import PATIENCE, RunningGateway, running_gateway, until
-from tests.support.scripted_turns import call, follow, messages_of
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry, model_message
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, running_gateway, until
+from tests.support.gateway.scripted_turns import call, follow, messages_of
+from tests.support.mcp.asking_server import NEW, OLD, asking_server
 
 OPENAI, LMSTUDIO = "/v1/chat/completions", "/api/v1/chat"
 OPENS = {"text": "", "tool_calls": [call("open_door", door="front")]}

@@ -13,8 +13,8 @@ from atelier.config import Config
 from atelier.errors import Draining
 from gateway.server import Gateway
 from protos import registry_pb2 as pb
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, post_bytes, running_gateway, until
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, events_of, post_bytes, running_gateway, until
 
 CHAT = {"model": KEY, "messages": [{"role": "user", "content": "one two three"}]}
 STREAM = {**CHAT, "stream": True}

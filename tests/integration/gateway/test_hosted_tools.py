@@ -11,11 +11,11 @@ import openai
 import pytest
 
 from gateway.tools.loop.tool_loop import NO_MORE
-from tests.support.gateway_registry import KEY, FakeRegistry, model_message
-from tests.support.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
-from tests.support.pictures import red
-from tests.support.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
-from tests.support.tool_server import NOTE, ToolServer
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry, model_message
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, events_of, running_gateway, until
+from tests.support.gateway.scripted_turns import ANSWERS, READS, call, follow, images_of, messages_of, tools_of
+from tests.support.mcp.tool_server import NOTE, ToolServer
+from tests.support.models.pictures import red
 from worker.engine.interface import ChatPrompt
 from worker.engine.scripted import prompt_text
 from worker.engine.scripted_sequence import TOKEN
@@ -419,7 +419,7 @@ async def test_a_requests_timeout_ends_its_calls(
 ) -> None:
     requests = await follow(registry, {"text": "", "tool_calls": [call("wait")]}, ANSWERS)
     await until(lambda: gateway.gateway.watcher.snapshot.instances)
-    reply = await post(gateway, CHATS[0], openai_body(server, timeout=0.5, stream=streams))
+    reply = await post(gateway, CHATS[0], openai_body(server, timeout=2.0, stream=streams))
     error = (events_of(reply.text)[-1] if streams else reply.json())["error"]
     assert error["code"] == "timeout", reply.text
     await asyncio.wait_for(server.cancelled.wait(), PATIENCE)

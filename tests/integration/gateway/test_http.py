@@ -13,8 +13,8 @@ from atelier.config import Config
 from gateway.dialects.body import parse
 from gateway.http.uvicorn_server import BoundedProtocol
 from gateway.server import Gateway
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, client_of, post_bytes, running_gateway, until
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, client_of, post_bytes, running_gateway, until
 
 CHAT = {"model": KEY, "messages": [{"role": "user", "content": "one two three"}]}
 

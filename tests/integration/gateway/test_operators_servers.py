@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from mcp_types import ElicitRequestParams, ElicitResult
 
-from gateway.core.mcp_server import Command, ServerConfig
+from gateway.core.mcp_server_config import Command, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.server_callbacks import ElicitationHandler
 from tests.integration.mcp_client.test_pool import ODD
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import running_gateway, until
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import running_gateway, until
 
 HELLO = {"messages": [{"role": "user", "content": {"type": "text", "text": "Hello"}}], "maxTokens": 50}
 

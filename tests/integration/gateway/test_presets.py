@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from protos import registry_pb2 as pb
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import RunningGateway, until
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import RunningGateway, until
 
 PRESETS = "/api/v1/presets"
 PRECISE = {"inference": {"temperature": 0.25, "logit_bias": {"5": -1.0}}, "prompt": {"system_prompt": "Be brief."}}

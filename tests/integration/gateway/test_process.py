@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.support.gateway_registry import KEY, FakeRegistry, model_message
-from tests.support.gateway_server import PATIENCE, events_of, post_bytes, until
-from tests.support.scripted_turns import call, follow
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry, model_message
+from tests.support.gateway.gateway_server import PATIENCE, events_of, post_bytes, until
+from tests.support.gateway.scripted_turns import call, follow
 
-ODD = str(Path(__file__).parents[2] / "support" / "odd_mcp_server.py")
+ODD = str(Path(__file__).parents[2] / "support" / "mcp" / "odd_mcp_server.py")
 START_SECONDS = 60.0
 STREAM = {"model": KEY, "messages": [{"role": "user", "content": "x"}], "stream": True}
 

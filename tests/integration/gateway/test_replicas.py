@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateway_registry import KEY
-from tests.support.gateway_server import RunningGateway
+from tests.support.gateway.gateway_registry import KEY
+from tests.support.gateway.gateway_server import RunningGateway
 
 PATH = "/api/v1/models/replicas"
 

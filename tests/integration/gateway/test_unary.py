@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from atelier.errors import LoadFailed
-from tests.support.gateway_registry import KEY, FakeRegistry
-from tests.support.gateway_server import PATIENCE, RunningGateway, post_bytes, running_gateway, until
+from tests.support.gateway.gateway_registry import KEY, FakeRegistry
+from tests.support.gateway.gateway_server import PATIENCE, RunningGateway, post_bytes, running_gateway, until
 
 EMBED = {"model": KEY, "input": ["a", "b"]}
 RANK = {"model": "tiny", "query": "blue sea", "documents": ["red", {"text": "blue sea"}, "blue"]}

@@ -12,13 +12,13 @@ from mcp.server.mcpserver import Context, MCPServer
 from structlog.testing import capture_logs
 
 from atelier.errors import MCPConnectionError
-from gateway.core.mcp_server import Endpoint, ServerConfig
+from gateway.core.mcp_server_config import Endpoint, ServerConfig
 from gateway.core.outbound import AddressGuard, resolve_name
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
 from tests.integration.mcp_client.test_pool import pool_of, refused, within_memory
-from tests.support.gateway_server import until
-from tests.support.http_mcp_servers import OddServer, Request, Write, reply, result_of, served
+from tests.support.gateway.gateway_server import until
+from tests.support.mcp.http_mcp_servers import OddServer, Request, Write, reply, result_of, served
 
 
 def at(url: str, *headers: tuple[str, str], **more: Any) -> ServerConfig:
@@ -101,7 +101,7 @@ class Sessions:
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faulty servers that open a session."""
-    import tests.support.http_mcp_servers as servers
+    import tests.support.mcp.http_mcp_servers as servers
 
     plain = servers._handshake
 

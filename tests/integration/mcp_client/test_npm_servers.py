@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from gateway.core.hosted_tool import ToolImage, ToolOutput
-from gateway.core.mcp_server import Command, Endpoint, ServerConfig
+from gateway.core.mcp_server_config import Command, Endpoint, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
-from tests.support import npm_servers
-from tests.support.gateway_server import PATIENCE, until
-from tests.support.pictures import red
+from tests.support.gateway.gateway_server import PATIENCE, until
+from tests.support.mcp import npm_servers
+from tests.support.models.pictures import red
 
 LONG = "trigger-long-running-operation"
 

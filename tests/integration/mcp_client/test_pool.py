@@ -15,13 +15,13 @@ import pytest
 from mcp_types import ElicitRequestParams, ElicitResult
 
 from atelier.errors import MCPConnectionError
-from gateway.core.mcp_server import Command, ServerConfig
+from gateway.core.mcp_server_config import Command, ServerConfig
 from gateway.core.outbound import AddressGuard
 from gateway.tools.mcp_client.connection_pool import ServerPool
 from gateway.tools.mcp_client.mcp_limits import PoolLimits
-from tests.support.gateway_server import PATIENCE, until
+from tests.support.gateway.gateway_server import PATIENCE, until
 
-ODD = str(Path(__file__).parents[2] / "support" / "odd_mcp_server.py")
+ODD = str(Path(__file__).parents[2] / "support" / "mcp" / "odd_mcp_server.py")
 
 
 def odd(behaviour: str = "", file: Path | None = None, **more: Any) -> ServerConfig:

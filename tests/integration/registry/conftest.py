@@ -12,9 +12,9 @@ from atelier.config import Config
 from registry.hub.hub_client import Hub
 from registry.instances.launcher import Launcher
 from registry.server import RegistryServer, open_server
-from tests.support.gguf_files import write_gguf
-from tests.support.registry_client import RegistryClient, connect
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.registry_client import RegistryClient, connect
+from tests.support.registry.registry_launcher import FakeLauncher
 
 KEY = "acme/tiny"
 

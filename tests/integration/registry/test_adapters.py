@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from atelier.adapters import Adapter
 from atelier.errors import AtelierError, InvalidModelFile, InvalidRequest, UnsupportedField
+from atelier.lora_adapters import Adapter
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.gguf_files import write_gguf
-from tests.support.lora_files import write_lora_header
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.models.gguf_files import write_gguf
+from tests.support.models.lora_files import write_lora_header
+from tests.support.registry.registry_launcher import FakeLauncher
 
 
 @pytest.fixture

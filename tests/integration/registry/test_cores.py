@@ -7,7 +7,7 @@ import pytest
 from protos import registry_pb2 as pb
 from registry.instances import launch_plan as plan
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.registry.registry_launcher import FakeLauncher
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,9 @@ from registry.database_tables import Base, ModelRow
 from registry.hub.hub_client import Hub
 from registry.server import RegistryServer
 from tests.integration.registry.conftest import KEY, Running, running
-from tests.support.gguf_files import write_gguf
-from tests.support.registry_client import SECONDS, connect
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.registry_client import SECONDS, connect
+from tests.support.registry.registry_launcher import FakeLauncher
 
 
 @contextmanager

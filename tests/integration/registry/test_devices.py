@@ -20,7 +20,7 @@ from registry.devices.placement import MemoryNeed
 from registry.instances import launch_plan, memory_admission
 from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.fake_gpus import fake_ggml_gpus, fake_nvml
+from tests.support.worker.fake_gpus import fake_ggml_gpus, fake_nvml
 
 GB = 2**30
 

@@ -15,9 +15,9 @@ from registry.hub.download_job import FOLDER
 from registry.hub.hub_client import Hub as HubClient
 from registry.stop_signal import Stopped
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.gguf_files import write_gguf
-from tests.support.hub_double import Hub, Repo, hub_double
-from tests.support.registry_client import SECONDS
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.hub_double import Hub, Repo, hub_double
+from tests.support.registry.registry_client import SECONDS
 
 LINK, IN_PLACE = pb.ImportModelRequest.LINK, pb.ImportModelRequest.IN_PLACE
 

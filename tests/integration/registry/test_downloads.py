@@ -25,9 +25,9 @@ from protos import registry_pb2 as pb
 from registry.hub.download_job import FOLDER
 from registry.hub.hub_client import Hub as HubClient
 from tests.integration.registry.conftest import Running
-from tests.support.gguf_files import write_gguf
-from tests.support.hub_double import Hub, Repo, hub_double
-from tests.support.registry_client import View
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.hub_double import Hub, Repo, hub_double
+from tests.support.registry.registry_client import View
 
 ID = "Acme/Fresh-GGUF"
 FILE = "Fresh-Q4_K_M.gguf"

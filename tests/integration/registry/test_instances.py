@@ -16,8 +16,8 @@ from atelier.errors import (
 )
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.gguf_files import write_gguf
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.registry_launcher import FakeLauncher
 
 
 async def test_ensure_starts_an_instance_and_returns_its_address(registry: Running, launcher: FakeLauncher) -> None:

@@ -18,9 +18,9 @@ from atelier.config import Config
 from atelier.errors import AtelierError
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY
-from tests.support.gguf_files import write_gguf
-from tests.support.registry_client import RegistryClient, View
-from tests.support.registry_process import registry_process, workers_of
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.registry_client import RegistryClient, View
+from tests.support.registry.registry_process import registry_process, workers_of
 
 KILLS = int(os.environ.get("ATELIER_TEST_KILLS", "6"))
 CLIENTS = 3

@@ -8,8 +8,8 @@ import pytest
 
 from atelier.settings import TABLE
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.gateway_server import RunningGateway, running_gateway, until
-from tests.support.gguf_files import write_gguf
+from tests.support.gateway.gateway_server import RunningGateway, running_gateway, until
+from tests.support.models.gguf_files import write_gguf
 
 SETTINGS = f"/api/v1/models/{KEY}/settings"
 PRESETS = [

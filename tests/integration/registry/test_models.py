@@ -14,8 +14,8 @@ from atelier.errors import AlreadyExists, Conflict, DiskFull, InvalidModelFile, 
 from protos import registry_pb2 as pb
 from registry.models import folder_watch
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.gguf_files import write_gguf
-from tests.support.tiny_projector import write_tiny_projector
+from tests.support.models.gguf_files import write_gguf
+from tests.support.models.tiny_projector import write_tiny_projector
 
 COPY, LINK, IN_PLACE = pb.ImportModelRequest.COPY, pb.ImportModelRequest.LINK, pb.ImportModelRequest.IN_PLACE
 

@@ -16,8 +16,8 @@ from registry import starter_model as starter
 from registry.stop_signal import Stopped, check
 from registry.wheel import fetch
 from tests.integration.registry.conftest import Running
-from tests.support.gguf_files import write_gguf
-from tests.support.registry_client import SECONDS, View
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.registry_client import SECONDS, View
 
 KEY = "pypi/tiny-carried"
 

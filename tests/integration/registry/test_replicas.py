@@ -15,9 +15,9 @@ from registry.devices.placement import MemoryNeed
 from registry.instances import launch_plan, memory_admission, reconciler, scaling
 from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.gguf_files import write_gguf
-from tests.support.registry_client import View
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.registry_client import View
+from tests.support.registry.registry_launcher import FakeLauncher
 
 
 @pytest.fixture(autouse=True)

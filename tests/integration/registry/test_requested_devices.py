@@ -17,8 +17,8 @@ from registry.devices.placement import MemoryNeed
 from registry.instances import launch_plan, memory_admission
 from registry.models.memory_estimate import Estimate
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.gguf_files import write_gguf
-from tests.support.registry_launcher import FakeLauncher, FakeWorker
+from tests.support.models.gguf_files import write_gguf
+from tests.support.registry.registry_launcher import FakeLauncher, FakeWorker
 
 GB = 2**30
 OTHER = "acme/other"

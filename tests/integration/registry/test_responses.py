@@ -14,8 +14,8 @@ from registry.database import open_database
 from registry.responses.response_retention import DAY_SECONDS, MOST_BYTES, Responses
 from registry.responses.response_rows import Address, ResponseStore, StoredResponse
 from tests.integration.registry.conftest import Running, running
-from tests.support.registry_client import SECONDS
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.registry.registry_client import SECONDS
+from tests.support.registry.registry_launcher import FakeLauncher
 
 
 class Kept:

@@ -13,7 +13,7 @@ import pytest
 from atelier.config import Config
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY
-from tests.support.registry_process import launch_registry, registry_process, workers_of
+from tests.support.registry.registry_process import launch_registry, registry_process, workers_of
 
 
 @pytest.fixture

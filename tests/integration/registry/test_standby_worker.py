@@ -18,7 +18,7 @@ from registry.instances.launcher import LocalLauncher
 from registry.instances.local_worker import LocalWorker
 from registry.instances.standby_worker import StandbyWorker
 from registry.instances.worker_client import WorkerClient
-from tests.support.gateway_server import short_directory
+from tests.support.gateway.gateway_server import short_directory
 
 SECONDS = 20.0
 

@@ -9,7 +9,7 @@ from atelier.errors import LoadFailed, Unavailable
 from protos import inference_pb2 as pb2
 from protos import registry_pb2 as pb
 from tests.integration.registry.conftest import KEY, Running
-from tests.support.registry_launcher import FakeLauncher
+from tests.support.registry.registry_launcher import FakeLauncher
 
 
 async def test_a_crashed_worker_is_relaunched(registry: Running, launcher: FakeLauncher) -> None:

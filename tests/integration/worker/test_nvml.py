@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_gpus import broken_nvml, fake_nvml
+from tests.support.worker.fake_gpus import broken_nvml, fake_nvml
 
 WAIT_SECONDS = 60
 LIB_RM_VERSION_MISMATCH = 18  # after an update of the driver, until the machine is restarted

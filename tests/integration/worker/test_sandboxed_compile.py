@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from llguidance import LLMatcher
 
-from tests.support.byte_vocabulary import END, TOKENS
+from tests.support.worker.byte_vocabulary import END, TOKENS
 from worker.engine.constraint.json_schema import schema_grammar
 from worker.engine.constraint.sandboxed_compile import CompileSandbox, TokenTable
 

@@ -16,7 +16,7 @@ from atelier.launch import LaunchSpec
 from atelier.rpc import from_rpc_error
 from atelier.settings import Load
 from protos import inference_pb2 as pb
-from tests.support.worker_client import WAIT_SECONDS, WorkerClient
+from tests.support.worker.worker_client import WAIT_SECONDS, WorkerClient
 from worker.engine.scripted import ScriptedEngine
 from worker.server import WorkerServer
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atelier.adapters import LARGEST_SCALE, MOST_ADAPTERS, Adapter, AdapterScale, read_adapters
 from atelier.errors import InvalidRequest
+from atelier.lora_adapters import LARGEST_SCALE, MOST_ADAPTERS, Adapter, AdapterScale, read_adapters
 from atelier.submission import read_scales, set_scales
 from protos.inference_pb2 import Submit
 

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from atelier.cli.main import app
-from tests.support.cli_server import ScriptedServer, scripted_server
+from tests.support.command.cli_server import ScriptedServer, scripted_server
 
 Atelier = Callable[..., Result]
 

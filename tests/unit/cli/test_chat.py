@@ -4,8 +4,8 @@ import pytest
 
 from atelier.cli.chat import choose_model, whole_prompt
 from atelier.cli.output import Failure
-from tests.support.cli_facts import KEY, answer, loaded, model, piece
-from tests.support.cli_server import Reply, ScriptedServer
+from tests.support.command.cli_facts import KEY, answer, loaded, model, piece
+from tests.support.command.cli_server import Reply, ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 PATH = "/api/v0/chat/completions"

@@ -1,7 +1,7 @@
 import json
 from typing import Any
 
-from tests.support.cli_server import ScriptedServer
+from tests.support.command.cli_server import ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 DISK = "GET /api/v1/disk"

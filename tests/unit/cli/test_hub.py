@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from atelier.cli import hub
-from tests.support.cli_server import Received, Reply, ScriptedServer
+from tests.support.command.cli_server import Received, Reply, ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 START = "POST /api/v1/models/download"

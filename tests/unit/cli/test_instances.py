@@ -1,7 +1,7 @@
 import json
 
-from tests.support.cli_facts import KEY, instance
-from tests.support.cli_server import ScriptedServer
+from tests.support.command.cli_facts import KEY, instance
+from tests.support.command.cli_server import ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 

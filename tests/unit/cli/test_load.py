@@ -4,8 +4,8 @@ import pytest
 
 from atelier.cli.load import load_progress
 from atelier.settings import TABLE
-from tests.support.cli_facts import KEY, instance, model
-from tests.support.cli_server import ScriptedServer
+from tests.support.command.cli_facts import KEY, instance, model
+from tests.support.command.cli_server import ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 REPLY = {"type": "llm", "instance_id": KEY, "load_time_seconds": 0.84, "status": "loaded"}

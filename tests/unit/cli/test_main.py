@@ -7,8 +7,8 @@ import pytest
 
 from atelier import __version__
 from atelier.cli.main import VERBS, app, command_of
-from tests.support.cli_facts import instance
-from tests.support.cli_server import ScriptedServer
+from tests.support.command.cli_facts import instance
+from tests.support.command.cli_server import ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 STATUS = {

@@ -2,8 +2,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.support.cli_facts import KEY, loaded, model
-from tests.support.cli_server import Reply, ScriptedServer
+from tests.support.command.cli_facts import KEY, loaded, model
+from tests.support.command.cli_server import Reply, ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 

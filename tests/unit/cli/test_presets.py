@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli_server import ScriptedServer
+from tests.support.command.cli_server import ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 LIST = "GET /api/v1/presets"

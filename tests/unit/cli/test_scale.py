@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.cli_server import ScriptedServer
+from tests.support.command.cli_server import ScriptedServer
 from tests.unit.cli.conftest import Atelier
 
 

@@ -8,8 +8,8 @@ import pytest
 from atelier.errors import InvalidModelFile, InvalidRequest, UnsupportedField
 from registry.models.adapter_files import check_adapter
 from registry.models.gguf_header import read_header
-from tests.support.gguf_files import write_gguf
-from tests.support.lora_files import write_lora_header
+from tests.support.models.gguf_files import write_gguf
+from tests.support.models.lora_files import write_lora_header
 
 
 def refusal(path: Path, architecture: str = "llama") -> InvalidRequest:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from atelier.errors import InvalidModelFile
 from registry.models.gguf_header import read_header
 from registry.models.split_files import read_facts
-from tests.support.gguf_files import write_gguf
+from tests.support.models.gguf_files import write_gguf
 
 TOKENS_OFFSET = 24  # of the first metadata entry: after magic, version and two counts
 

@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.devices.compute_device import Device, Inventory
+from registry.devices.eviction import Tenant, evictions
 from registry.devices.host_memory import Memory, machine_memory
 from registry.devices.memory_accounting import (
     Resident,
-    Tenant,
     committed_memory,
-    evictions,
     guardrail,
     minus_granted,
     minus_loaded,

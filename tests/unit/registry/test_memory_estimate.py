@@ -11,7 +11,7 @@ from registry.models.memory_estimate import estimate_memory
 from registry.models.model_shape import Shape
 from registry.models.split_files import read_facts
 from registry.wire import estimate_message
-from tests.support.gguf_files import write_gguf
+from tests.support.models.gguf_files import write_gguf
 
 SHAPE = Shape(
     tensor_bytes=1000,

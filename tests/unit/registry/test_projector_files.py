@@ -7,9 +7,9 @@ import pytest
 from registry.models.gguf_header import read_header
 from registry.models.model_facts import facts_of
 from registry.models.projector_files import Projector, projector_for, projectors_in
-from tests.support.gguf_files import write_gguf
-from tests.support.tiny_llama import write_tiny_llama
-from tests.support.tiny_projector import PLANES, write_tiny_projector
+from tests.support.models.gguf_files import write_gguf
+from tests.support.models.tiny_llama import write_tiny_llama
+from tests.support.models.tiny_projector import PLANES, write_tiny_projector
 
 WIDTH = 32  # of the model's embeddings
 

@@ -7,10 +7,10 @@ import numpy as np
 from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
-from atelier.adapters import Scales
 from atelier.errors import DecodeFailed
 from atelier.hardware import available_cores, physical_cores
 from atelier.launch import LaunchSpec
+from atelier.lora_adapters import Scales
 from atelier.settings.groups import Load
 from worker.engine.model.batch_invariance import Exactness, key_type
 from worker.engine.model.decode_run import PLANES, Image, Places, Run

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.adapters import Scales
+from atelier.lora_adapters import Scales
 
 Embeddings = NDArray[np.float32]
 Places = NDArray[np.int32]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from llama_cpp import llama_cpp as ll
 
-from atelier.adapters import Adapter, AdapterScale, Scales
 from atelier.errors import DecodeFailed, InvalidRequest
+from atelier.lora_adapters import Adapter, AdapterScale, Scales
 from worker.engine.model.loaded_model import LlamaLog, Model, load_error
 
 

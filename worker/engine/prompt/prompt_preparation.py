@@ -4,9 +4,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from atelier.adapters import Adapter, Scales
 from atelier.errors import ContextLengthExceeded
 from atelier.generation_types import NOTHING_DROPPED, Dropped
+from atelier.lora_adapters import Adapter, Scales
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from atelier.submission import Echo
 from worker.engine.constraint.constraint_compiler import ConstraintCompiler

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.submission import Tool, Tools
-from tests.support.completions import PlainPart, every_cut, parts_of
+from tests.support.gateway.completions import PlainPart, every_cut, parts_of
 from worker.output.completion_parser import CompletionParser
 from worker.output.family_detection import REASONING
 from worker.output.family_format import ReasoningMarks

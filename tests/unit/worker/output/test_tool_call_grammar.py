@@ -11,8 +11,8 @@ import pytest
 from llguidance import LLMatcher
 
 from atelier.submission import Tool, ToolChoice, Tools
-from tests.support.byte_vocabulary import TOKENS, byte_tokenizer
-from tests.support.completions import PlainPart, parts_of
+from tests.support.gateway.completions import PlainPart, parts_of
+from tests.support.worker.byte_vocabulary import TOKENS, byte_tokenizer
 from worker.engine.constraint.json_schema import embedded_schema
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.output.completion_parser import CompletionParser

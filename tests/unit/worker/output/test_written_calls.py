@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.completions import parts_of
+from tests.support.gateway.completions import parts_of
 from tests.unit.worker.output.test_families import TOOLS
 from worker.output.completion_parser import CompletionParser
 from worker.output.family_detection import drops_calls

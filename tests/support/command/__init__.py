@@ -1,0 +1,1 @@
+"""For tests of the command line and of whole servers."""

@@ -1,0 +1,1 @@
+"""For tests with MCP servers and clients."""

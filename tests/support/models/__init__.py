@@ -1,0 +1,1 @@
+"""Model files, and images, that tests make or fetch."""

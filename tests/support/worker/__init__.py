@@ -1,0 +1,1 @@
+"""For tests of workers and their engine."""
