@@ -14,7 +14,7 @@ from atelier.metrics import GatewayMetrics
 from gateway.app import create_app
 from gateway.core.admission import Admission
 from gateway.core.image_reader import ImageReader
-from gateway.core.inference import Inference
+from gateway.core.inference import InferenceCore
 from gateway.core.outbound import AddressGuard
 from gateway.core.routing import Dispatcher
 from gateway.core.unary import Unary
@@ -50,7 +50,7 @@ from gateway.dialects.route import RouteTable
 from gateway.fleet.catalogue import Catalogue
 from gateway.fleet.control import Control
 from gateway.fleet.registry_client import RegistryClient, ResponseStore
-from gateway.fleet.snapshot import Snapshot, State
+from gateway.fleet.snapshot import InstanceState, Snapshot
 from gateway.fleet.watcher import Watcher
 from gateway.http.guards import ServerKey
 from gateway.tools.elicitation import KIND as QUESTION_KIND
@@ -79,7 +79,7 @@ class Gateway:
         )
         self._images = ImageReader(AddressGuard(config.outbound_hosts) if config.fetch_images else None)
         core = (self.watcher, self._dispatcher, self.workers, self.admission, self.metrics, self._images)
-        self.inference = Inference(*core, queue_timeout=config.queue_timeout)
+        self.inference = InferenceCore(*core, queue_timeout=config.queue_timeout)
         self.unary = Unary(*core)
         self.mcp_pool = ServerPool(
             AddressGuard(config.outbound_hosts),
@@ -200,4 +200,4 @@ class Gateway:
     def _on_change(self, snapshot: Snapshot) -> None:
         self.workers.follow(snapshot)
         states = Counter(instance.state for instance in snapshot.instances.values())
-        self.metrics.set_inventory(len(snapshot.models), {state.value: states[state] for state in State})
+        self.metrics.set_inventory(len(snapshot.models), {state.value: states[state] for state in InstanceState})

@@ -30,7 +30,7 @@ from registry.instances.memory_admission import MemoryAdmission
 from registry.instances.reconciler import Reconciler
 from registry.models.adapter_files import AdapterFolder
 from registry.models.folder_watch import FolderWatch
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_store import ModelStore
 from registry.presets.preset_catalogue import Presets
 from registry.presets.preset_store import PresetStore
@@ -58,7 +58,7 @@ class RegistryServer:
         self._launcher = launcher
         self._instance_store = InstanceStore(database)
         self.feed = Feed()
-        self.catalogue = Catalogue(config.models_dir, ModelStore(database), self.feed)
+        self.catalogue = ModelCatalogue(config.models_dir, ModelStore(database), self.feed)
         self.folder_watch = FolderWatch(config.models_dir, self.catalogue)
         self.presets = Presets(PresetStore(database), self.catalogue, self.feed)
         self.instances = InstanceSet(self.catalogue, self._instance_store, self.feed, rules.shutdown_grace)

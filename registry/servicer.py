@@ -20,7 +20,7 @@ from registry.instances.launch_plan import LaunchPlanner
 from registry.instances.memory_admission import MemoryAdmission
 from registry.models.file_digests import verify
 from registry.models.memory_estimate import describe_model
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_import import check_import
 from registry.presets.preset_catalogue import Presets
 from registry.responses.response_retention import Responses
@@ -51,7 +51,7 @@ class RegistryServicer(GeneratedServicer):
     def __init__(
         self,
         *,
-        catalogue: Catalogue,
+        catalogue: ModelCatalogue,
         loader: InstanceLoader,
         instances: InstanceSet,
         planner: LaunchPlanner,

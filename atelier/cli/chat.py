@@ -9,7 +9,7 @@ import typer
 from atelier.cli.markdown import shown_answer
 from atelier.cli.output import Failure, remark, show_json
 from atelier.cli.rest_client import Server
-from atelier.cli.streamed_answer import Answer, statistics_lines
+from atelier.cli.streamed_answer import StreamedAnswer, statistics_lines
 from atelier.json_types import Json
 
 HELP = "/clear starts a new conversation, /exit leaves. Ctrl-C stops an answer; press it twice to leave."
@@ -23,13 +23,13 @@ class Conversation:
         self._opening: list[Json] = [{"role": "system", "content": system}] if system else []
         self.messages: list[Json] = list(self._opening)
 
-    def ask(self, prompt: str, show: Callable[[str], None], note: Callable[[str], None]) -> Answer:
+    def ask(self, prompt: str, show: Callable[[str], None], note: Callable[[str], None]) -> StreamedAnswer:
         """The model's answer; `note` receives a line for each tool call.
 
         The text of an answer that is stopped with Ctrl-C stays in the conversation.
         """
         messages = [*self.messages, {"role": "user", "content": prompt}]
-        answer = Answer(self._server, {"model": self._model, "messages": messages, **self._options}, note)
+        answer = StreamedAnswer(self._server, {"model": self._model, "messages": messages, **self._options}, note)
         try:
             for piece in answer:
                 show(piece)

@@ -29,7 +29,7 @@ STATISTICS = {
 }
 
 
-class Answer:
+class StreamedAnswer:
     """Iterate once for the pieces of text. `text` is the text so far; the other attributes are complete at the end."""
 
     def __init__(self, server: Server, body: Mapping[str, object], note: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ SettingValue = bool | int | float | str | Sequence[str] | Sequence[float] | Mapp
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Facts:
+class SettingFacts:
     """A setting's description, bounds and other names. Its own name, type and default are the field's."""
 
     description: str
@@ -27,7 +27,7 @@ class Facts:
 
 def setting(default: SettingValue | None, description: str, **facts: Any) -> Any:
     """A dataclass field for one setting; `facts` are keyword arguments of `Facts`."""
-    metadata = {"facts": Facts(description, **facts)}
+    metadata = {"facts": SettingFacts(description, **facts)}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from atelier.config import Config
-from atelier.settings.declaration import Facts
+from atelier.settings.declaration import SettingFacts
 from atelier.settings.groups import Inference
 from atelier.settings.resolution import Layer, resolve
 from atelier.settings.settings_table import TABLE, Group, Setting
@@ -125,7 +125,7 @@ def allowed(row: Setting) -> str:
     return ", ".join([*map(code, facts.choices), *filter(None, [code(facts.form), bounds(facts), most])])
 
 
-def bounds(facts: Facts) -> str:
+def bounds(facts: SettingFacts) -> str:
     """Both bounds and the unit: "1 to 256 sequences"."""
     low, high = (f"{bound:.10g}" if bound is not None else "" for bound in (facts.minimum, facts.maximum))
     span = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else ""

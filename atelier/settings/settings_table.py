@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_type_hints
 
 from atelier.errors import InvalidRequest
 from atelier.json_types import Json
-from atelier.settings.declaration import Facts, SettingValue
+from atelier.settings.declaration import SettingFacts, SettingValue
 from atelier.settings.groups import Inference, Load, Prompt
 from protos.settings_pb2 import LoadSettings, SamplingSettings
 
@@ -27,7 +27,7 @@ class Setting:
     group: Group
     type: Any  # as annotated: int | None, list[str], ...
     default: SettingValue | None
-    facts: Facts
+    facts: SettingFacts
 
     def check(self, value: SettingValue | None) -> SettingValue | None:
         """The value if it is within the bounds. Raises InvalidRequest that names the setting."""
@@ -83,7 +83,7 @@ def _rows(group: Group) -> dict[str, Setting]:
             group,
             hints[field.name],
             getattr(blank, field.name),
-            cast(Facts, field.metadata["facts"]),
+            cast(SettingFacts, field.metadata["facts"]),
         )
         for field in dataclasses.fields(GROUPS[group])
     }

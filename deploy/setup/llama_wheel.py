@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy.setup.backend import Backend
 from deploy.setup.build_command import run
 from deploy.setup.build_machine import Machine
-from deploy.setup.virtualenv import Pin
+from deploy.setup.virtualenv import LockedPackage
 
 PACKAGE = "llama-cpp-python"
 
@@ -43,7 +43,7 @@ def cmake_args(backend: Backend, env: Mapping[str, str]) -> str:
 
 
 def build_wheel(
-    pin: Pin, args: str, python: Path, scratch: Path, log: Path, follow: Callable[[list[str]], None]
+    pin: LockedPackage, args: str, python: Path, scratch: Path, log: Path, follow: Callable[[list[str]], None]
 ) -> Path:
     included = scratch / "no-common.cmake"
     included.write_text(_NO_COMMON)
@@ -66,7 +66,7 @@ def require_loadable(python: Path, log: Path) -> None:
     run([python, "-c", _LOADS], log)
 
 
-def wheel_key(pin: Pin, cmake_args: str, backend: Backend, machine: Machine) -> str:
+def wheel_key(pin: LockedPackage, cmake_args: str, backend: Backend, machine: Machine) -> str:
     """A digest of everything that affects the compiled code: native code must not run on another CPU or GPU."""
     facts = {
         "source": pin.text,

@@ -19,7 +19,7 @@ from deploy.setup.build_command import run
 from deploy.setup.build_machine import Machine, observe_machine, require_compilers, require_free_disk, require_venv
 from deploy.setup.console import BuildDisplay, Console, Phase
 from deploy.setup.llama_wheel import PACKAGE, WheelCache, build_wheel, cmake_args, require_loadable, wheel_key
-from deploy.setup.virtualenv import Environment, Lock, Stamp, read_lock
+from deploy.setup.virtualenv import Environment, EnvironmentStamp, Lock, read_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ class Plan:
     backend: Backend
     cmake_args: str
     wheel_key: str
-    stamp: Stamp
+    stamp: EnvironmentStamp
 
 
 def main() -> int:
@@ -121,7 +121,7 @@ def plan_for(root: Path, machine: Machine, env: Mapping[str, str]) -> Plan:
     args = cmake_args(backend, env)
     key = wheel_key(lock.compiled, args, backend, machine)
     contents = fingerprint(lock_text, key, *installed_project(root), *sources_of_setup())
-    return Plan(lock, backend, args, key, Stamp(str(root), f"{sys.base_prefix} {sys.version}", contents))
+    return Plan(lock, backend, args, key, EnvironmentStamp(str(root), f"{sys.base_prefix} {sys.version}", contents))
 
 
 def installed_project(root: Path) -> Iterator[str]:

@@ -16,7 +16,7 @@ from deploy.setup.build_command import run
 
 
 @dataclass(frozen=True)
-class Pin:
+class LockedPackage:
     """One package of the lock; `text` is its lines, which are a valid requirements file for pip."""
 
     name: str
@@ -28,7 +28,7 @@ class Pin:
 class Lock:
     """The lock, split into the package that is compiled here and all others."""
 
-    compiled: Pin
+    compiled: LockedPackage
     others: str
 
 
@@ -38,11 +38,11 @@ def read_lock(text: str, compiled: str) -> Lock:
     if len(found) != 1:
         raise SetupError(f"requirements.lock has {len(found)} entries for {compiled} instead of one: run `make lock`")
     version = found[0].split()[0].removeprefix(f"{compiled}==")
-    return Lock(Pin(compiled, version, found[0]), "".join(block for block in blocks if block != found[0]))
+    return Lock(LockedPackage(compiled, version, found[0]), "".join(block for block in blocks if block != found[0]))
 
 
 @dataclass(frozen=True)
-class Stamp:
+class EnvironmentStamp:
     """What a complete `.venv` was made from. If root or Python differ it is recreated; if only the content, updated."""
 
     root: str
@@ -59,11 +59,11 @@ class Environment:
         self._stamp = self.folder / "setup.json"
         self._unfinished = self.folder / "setup.unfinished"
 
-    def holds(self, stamp: Stamp) -> bool:
+    def holds(self, stamp: EnvironmentStamp) -> bool:
         return self.python.exists() and self._read_stamp() == stamp and not self._unfinished.exists()
 
     @contextmanager
-    def being_filled(self, stamp: Stamp) -> Iterator[None]:
+    def being_filled(self, stamp: EnvironmentStamp) -> Iterator[None]:
         """Stamps the environment at the end. An interruption leaves its mark, and the next set-up recreates it."""
         if self._is_beyond_repair(stamp):
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -87,7 +87,7 @@ class Environment:
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="tmp-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
-    def _is_beyond_repair(self, stamp: Stamp) -> bool:
+    def _is_beyond_repair(self, stamp: EnvironmentStamp) -> bool:
         if not self.folder.exists():
             return False
         held = self._read_stamp()
@@ -102,8 +102,8 @@ class Environment:
             return False
         return done.stdout.strip() == sys.version.strip()
 
-    def _read_stamp(self) -> Stamp | None:
+    def _read_stamp(self) -> EnvironmentStamp | None:
         try:
-            return Stamp(**json.loads(self._stamp.read_text()))
+            return EnvironmentStamp(**json.loads(self._stamp.read_text()))
         except (OSError, ValueError, TypeError):
             return None

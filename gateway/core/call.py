@@ -142,7 +142,7 @@ class TokenizeCall:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenList:
+class Tokenization:
     model: str
     ids: Sequence[int]
     pieces: Sequence[bytes]  # the bytes of each, which may be part of a code point

@@ -14,7 +14,7 @@ from gateway.core.call_plan import CallPlan, Effective
 from gateway.core.events import Completion, CompletionDraft, Event, Finished, PromptProgress, completion_events
 from gateway.core.image_reader import ImageReader
 from gateway.core.inbox import Inbox
-from gateway.core.routing import Demand, Dispatcher, Placement
+from gateway.core.routing import ChosenInstance, Demand, Dispatcher
 from gateway.core.wire import submit_message
 from gateway.core.worker_connection import Submission, WorkerConnection, WorkerRefused, Workers, as_reported
 from gateway.fleet.snapshot import Instance
@@ -88,7 +88,7 @@ class Generation:
         self._alarm = deadline.watch(self.fail)
         call, origin = plan.call, plan.origin
         demand = Demand(plan.target, origin.request_id, call.draft_model, call.ttl, call.load)
-        self._placement = Placement(dispatcher, demand, within=deadline.enforced, on_lost=self._start_over)
+        self._placement = ChosenInstance(dispatcher, demand, within=deadline.enforced, on_lost=self._start_over)
         self._inbox = Inbox(0)
         self._connection: WorkerConnection | None = None
         self._submissions: list[Submission] = []

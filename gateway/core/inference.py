@@ -62,7 +62,7 @@ class RunningAnswer(Protocol):
 Admitted = TypeVar("Admitted", bound=RunningAnswer)
 
 
-class Inference:
+class InferenceCore:
     """Starts generations. Owns the set of the running ones."""
 
     def __init__(

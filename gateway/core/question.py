@@ -39,7 +39,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ElicitationAnswer:
     """`content`: of an accepted form; plain values by name."""
 
     action: Action
@@ -49,7 +49,7 @@ class Answer:
         return ElicitResult(action=self.action, content=None if self.content is None else dict(self.content))
 
 
-DECLINED, CANCELLED = Answer("decline"), Answer("cancel")
+DECLINED, CANCELLED = ElicitationAnswer("decline"), ElicitationAnswer("cancel")
 
 
 def read_question(params: ElicitRequestParams) -> Question | None:
@@ -63,10 +63,10 @@ def read_question(params: ElicitRequestParams) -> Question | None:
     return question if passes and len(params.message) <= LONGEST_MESSAGE and _fits(question) else None
 
 
-def checked(question: Question, answer: Answer) -> Answer:
+def checked(question: Question, answer: ElicitationAnswer) -> ElicitationAnswer:
     """The answer for the server. Raises InvalidRequest where it does not match the question's schema."""
     if answer.action != "accept" or question.schema is None:
-        return Answer(answer.action)
+        return ElicitationAnswer(answer.action)
     content = answer.content or {}
     if len(json.dumps(content)) > LARGEST_CONTENT:
         raise InvalidRequest(f"content: may have at most {LARGEST_CONTENT} bytes", param="content")
@@ -78,7 +78,7 @@ def checked(question: Question, answer: Answer) -> Answer:
     schema = {**question.schema, "additionalProperties": False}
     if wrong := disagreement(schema, content) or _wrong_format(question.schema, content):
         raise InvalidRequest(f"content: does not match requested_schema: {wrong}", param="content")
-    return Answer("accept", content)
+    return ElicitationAnswer("accept", content)
 
 
 def write_question(question: Question) -> bytes:
@@ -89,13 +89,13 @@ def stored_question(body: bytes) -> Question:
     return Question(**orjson.loads(body))
 
 
-def write_answer(answer: Answer) -> bytes:
+def write_answer(answer: ElicitationAnswer) -> bytes:
     # Not orjson, which has no integers of more than 64 bits.
     return json.dumps({"action": answer.action, "content": answer.content}).encode()
 
 
-def stored_answer(body: bytes) -> Answer:
-    return Answer(**json.loads(body))
+def stored_answer(body: bytes) -> ElicitationAnswer:
+    return ElicitationAnswer(**json.loads(body))
 
 
 def _is_form(schema: Json) -> bool:

@@ -12,10 +12,10 @@ from atelier.metrics import GatewayMetrics
 from atelier.names import InstanceName, ModelName, may_mean
 from gateway.core.worker_connection import WorkerRefused, Workers, as_reported
 from gateway.fleet.registry_client import RegistryClient
-from gateway.fleet.snapshot import Instance, Launch, Snapshot, State
+from gateway.fleet.snapshot import Instance, InstanceState, Launch, Snapshot
 from gateway.fleet.watcher import Watcher
 
-COMING = frozenset({State.STARTING, State.LOADING, State.RESTARTING, State.STALLED})
+COMING = frozenset({InstanceState.STARTING, InstanceState.LOADING, InstanceState.RESTARTING, InstanceState.STALLED})
 CHANGE_SECONDS = 0.5  # longest wait for the registry to notice a death before it is asked again
 RESTART_SECONDS = 10.0  # longest wait for another process in a lost one's place
 
@@ -41,14 +41,14 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadModel:
     """No instance is loaded: the registry is to start one for this name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class WaitForLoad:
     """An instance is being loaded: the registry replies when it is ready."""
 
     name: str
@@ -59,7 +59,7 @@ class Reject:
     error: AtelierError
 
 
-Decision = Serve | Load | Wait | Reject
+Decision = Serve | LoadModel | WaitForLoad | Reject
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +85,16 @@ def decide(target: ModelName | InstanceName, snapshot: Snapshot, now: Circumstan
     candidates = [each for each in _candidates(target, snapshot) if speculates_with(each, now.draft_model)]
     if now.draft_model is not None and not candidates:
         return Reject(_not_loaded_with(now.draft_model, target))
-    ready = [each for each in candidates if each.state is State.READY and each.launch not in now.lost]
+    ready = [each for each in candidates if each.state is InstanceState.READY and each.launch not in now.lost]
     if ready:
         return Serve(least_busy(ready, now.in_flight, now.turn))
     if not now.registry_connected:
         return Reject(Unavailable("The model is not loaded, and the registry, which loads models, does not respond."))
     name = target.key if isinstance(target, ModelName) else target.id
     if any(each.state in COMING or each.launch in now.lost for each in candidates):
-        return Wait(name)
+        return WaitForLoad(name)
     if now.load_on_demand or isinstance(target, InstanceName):
-        return Load(name)
+        return LoadModel(name)
     return Reject(_not_loaded(name))
 
 
@@ -214,7 +214,7 @@ class Dispatcher:
         return decide(target, self._watcher.snapshot, now)
 
 
-class Placement:
+class ChosenInstance:
     """The instance that one request runs on. Owned by the request's task.
 
     unplaced --find--> placed --worker lost, or does not accept calls--> unplaced, once

@@ -17,13 +17,13 @@ from gateway.core.call import (
     Origin,
     RerankCall,
     Scores,
+    Tokenization,
     TokenizeCall,
-    TokenList,
     Words,
 )
 from gateway.core.call_plan import CallPlan, find_target, make_plan, reported_name
 from gateway.core.image_reader import ImageReader
-from gateway.core.routing import Demand, Dispatcher, Placement
+from gateway.core.routing import ChosenInstance, Demand, Dispatcher
 from gateway.core.wire import (
     chat_tokens_message,
     detokenize_message,
@@ -83,7 +83,7 @@ class Unary:
         _, reply = await self._answer_on_chat(lambda stub: stub.Tokenize, chat_tokens_message, call, origin, account)
         return len(reply.ids)
 
-    async def tokenize(self, call: TokenizeCall, origin: Origin, account: Account) -> TokenList:
+    async def tokenize(self, call: TokenizeCall, origin: Origin, account: Account) -> Tokenization:
         message = tokenize_message(call, origin)
         name, reply = await self._answer(lambda stub: stub.Tokenize, message, call.model, origin, account)
         return read_tokens(reply, name)
@@ -143,11 +143,11 @@ class Unary:
     @contextmanager
     def _admitted(
         self, target: ModelName | InstanceName, model: str, origin: Origin, account: Account
-    ) -> Iterator[tuple[AdmissionSlot, Placement]]:
+    ) -> Iterator[tuple[AdmissionSlot, ChosenInstance]]:
         """Inside, the call is one of the requests in work."""
         account.model = model
         slot = self._admission.enter()
-        placement = Placement(self._dispatcher, Demand(target, origin.request_id))
+        placement = ChosenInstance(self._dispatcher, Demand(target, origin.request_id))
         try:
             yield slot, placement
         finally:
@@ -161,7 +161,7 @@ class Unary:
         method: "Method[Request, Reply]",
         message: Callable[[Instance], Request],
         slot: AdmissionSlot,
-        placement: Placement,
+        placement: ChosenInstance,
     ) -> Reply:
         async def ask(instance: Instance) -> Reply:
             slot.begin()

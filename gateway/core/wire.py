@@ -19,8 +19,8 @@ from gateway.core.call import (
     RerankCall,
     Scores,
     Text,
+    Tokenization,
     TokenizeCall,
-    TokenList,
     Tokens,
 )
 from gateway.core.call_plan import CallPlan, Effective
@@ -127,8 +127,8 @@ def tokenize_message(call: TokenizeCall, origin: Origin) -> pb.TokenizeRequest:
     )
 
 
-def read_tokens(reply: pb.TokenizeReply, model: str) -> TokenList:
-    return TokenList(model, reply.ids, reply.pieces)
+def read_tokens(reply: pb.TokenizeReply, model: str) -> Tokenization:
+    return Tokenization(model, reply.ids, reply.pieces)
 
 
 def detokenize_message(ids: Sequence[int], origin: Origin) -> pb.DetokenizeRequest:

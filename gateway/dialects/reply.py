@@ -18,7 +18,7 @@ from atelier.submission import KEYWORD, MOST_KEYWORDS
 from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import Effective
 from gateway.core.events import Completion, Event, Finished
-from gateway.core.inference import Inference, RunningAnswer
+from gateway.core.inference import InferenceCore, RunningAnswer
 from gateway.http.error_responses import error_event
 from gateway.http.streaming import HEADERS, ClientGone, while_connected
 
@@ -199,7 +199,7 @@ class EventStream(StreamedResponse):
 
 
 async def stream_answer(
-    request: Request, inference: Inference, call: Call, renderer: Callable[[RunningAnswer], Renderer]
+    request: Request, inference: InferenceCore, call: Call, renderer: Callable[[RunningAnswer], Renderer]
 ) -> Response:
     """A stream, returned once a worker has accepted the request: earlier errors are plain error responses."""
     async with while_connected(request.receive):
@@ -208,7 +208,7 @@ async def stream_answer(
 
 
 async def whole_answer(
-    request: Request, inference: Inference, call: Call, render: Callable[[RunningAnswer, list[Completion]], object]
+    request: Request, inference: InferenceCore, call: Call, render: Callable[[RunningAnswer, list[Completion]], object]
 ) -> Response:
     """The whole reply as one JSON object."""
     async with while_connected(request.receive):

@@ -12,7 +12,7 @@ Launch = tuple[str, str, str]
 """Instance id, address and token: they identify a process."""
 
 
-class State(StrEnum):
+class InstanceState(StrEnum):
     """An instance's state; the value is its name in the REST API."""
 
     UNKNOWN = "unknown"
@@ -25,7 +25,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-LOADED = frozenset({State.READY, State.STALLED})
+LOADED = frozenset({InstanceState.READY, InstanceState.STALLED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Instance:
 
     id: str
     model_key: str
-    state: State = State.UNKNOWN
+    state: InstanceState = InstanceState.UNKNOWN
     address: str = ""
     token: str = ""
     load: Mapping[str, SettingValue] = field(default_factory=dict)  # by setting

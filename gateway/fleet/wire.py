@@ -9,12 +9,12 @@ from atelier.errors import from_message
 from atelier.json_types import Json
 from atelier.settings.preset import Preset, settings_from_json, settings_json
 from atelier.settings.settings_table import load_values, sampling_values
-from gateway.fleet.snapshot import Download, DownloadState, Instance, Model, Snapshot, State, StoredResponse
+from gateway.fleet.snapshot import Download, DownloadState, Instance, InstanceState, Model, Snapshot, StoredResponse
 from protos import registry_pb2 as pb
 
 T = TypeVar("T")
 
-STATES = {value: State(name.lower()) for name, value in pb.InstanceState.items() if value}
+STATES = {value: InstanceState(name.lower()) for name, value in pb.InstanceState.items() if value}
 DOWNLOAD_STATES = {
     value: DownloadState(name.removeprefix("DOWNLOAD_").lower()) for name, value in pb.DownloadState.items() if value
 }
@@ -72,7 +72,7 @@ def read_model(message: pb.Model) -> Model:
 def read_instance(message: pb.Instance) -> Instance:
     return Instance(
         **_plain(message, Instance),
-        state=STATES.get(message.state, State.UNKNOWN),
+        state=STATES.get(message.state, InstanceState.UNKNOWN),
         load=load_values(message.load),
         error=from_message(message.error) if message.HasField("error") else None,
         own=settings_from_json(message.own_settings_json or b"{}"),

@@ -19,7 +19,7 @@ from gateway.core.mcp_server_config import ServerConfig
 from gateway.core.question import (
     CANCELLED,
     DECLINED,
-    Answer,
+    ElicitationAnswer,
     Question,
     checked,
     read_question,
@@ -49,9 +49,9 @@ class _OpenQuestion:
     id: str
     owner: str
     question: Question
-    answer: asyncio.Future[Answer]
+    answer: asyncio.Future[ElicitationAnswer]
 
-    def settle(self, answer: Answer) -> None:
+    def settle(self, answer: ElicitationAnswer) -> None:
         if not self.answer.done():
             self.answer.set_result(answer)
 
@@ -66,7 +66,7 @@ class OpenQuestions:
         self._open: dict[str, _OpenQuestion] = {}
         self._relays: set[asyncio.Task[None]] = set()
 
-    async def ask(self, question: Question, owner: str, on_asked: OnAsked, seconds: float) -> Answer:
+    async def ask(self, question: Question, owner: str, on_asked: OnAsked, seconds: float) -> ElicitationAnswer:
         """The user's answer; CANCELLED after `seconds`."""
         opened = _OpenQuestion(
             f"elicit_{uuid.uuid4().hex}", owner, question, asyncio.get_running_loop().create_future()
@@ -84,7 +84,7 @@ class OpenQuestions:
             del self._open[opened.id]
             opened.answer.cancel()
 
-    async def answer(self, id: str, owner: str, answer: Answer) -> None:
+    async def answer(self, id: str, owner: str, answer: ElicitationAnswer) -> None:
         """Raises NotFound, for other owners' questions too. Raises InvalidRequest for an invalid answer, after which
         the question stays open.
         """
@@ -105,7 +105,7 @@ class OpenQuestions:
             for relay in late:
                 relay.cancel()
 
-    async def _relay_answer(self, id: str, owner: str, answer: Answer) -> None:
+    async def _relay_answer(self, id: str, owner: str, answer: ElicitationAnswer) -> None:
         """To the gateway that has the question open."""
         if not ID.fullmatch(id):
             raise NotFound(NOT_OPEN, param="id")
@@ -119,7 +119,7 @@ class OpenQuestions:
         valid = checked(stored_question(stored.body), answer)
         await self._stored.put(_answer_id(id), owner, write_answer(valid), created_at=0)
 
-    async def _relayed_answer(self, id: str, owner: str) -> Answer | None:
+    async def _relayed_answer(self, id: str, owner: str) -> ElicitationAnswer | None:
         try:
             return stored_answer((await self._stored.get(_answer_id(id), owner)).body)
         except ResponseNotFound:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from atelier.config import Config
 from registry.disk.disk_scan import DiskScan, Files, FileSystem, scan_disk, total_bytes, union
-from registry.hub.download_record import Download, State
+from registry.hub.download_record import Download, DownloadState
 from registry.hub.downloads import Downloads
 from registry.instances.instance_record import file_name
 from registry.instances.instance_set import InstanceSet
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Model
 
 
@@ -52,7 +52,7 @@ class DiskUse:
 class Disk:
     """Scans on a thread of its own, one scan at a time: launches need the default threads."""
 
-    def __init__(self, config: Config, catalogue: Catalogue, downloads: Downloads, instances: InstanceSet) -> None:
+    def __init__(self, config: Config, catalogue: ModelCatalogue, downloads: Downloads, instances: InstanceSet) -> None:
         self._config = config
         self._catalogue = catalogue
         self._downloads = downloads
@@ -104,7 +104,7 @@ def _of_downloads(known: Mapping[str, Download], files: Mapping[str, Files]) -> 
     return {
         id: total_bytes(files.get(id, {}))
         for id, download in known.items()
-        if download.state is not State.COMPLETED or files.get(id)
+        if download.state is not DownloadState.COMPLETED or files.get(id)
     }
 
 

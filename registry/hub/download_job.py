@@ -14,14 +14,14 @@ import structlog
 
 from atelier.errors import AtelierError, Draining, HubUnavailable
 from registry.feed import Feed
-from registry.hub.download_record import AT_WORK, PYPI, Download, State
+from registry.hub.download_record import AT_WORK, PYPI, Download, DownloadState
 from registry.hub.download_retry import Patience
 from registry.hub.download_store import DownloadStore
 from registry.hub.download_transfer import Meter, Staged, transfer
 from registry.hub.hub_client import Hub
 from registry.hub.hub_reference import PackageReference
 from registry.hub.wheel_package import library_folder_of
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.stop_signal import Stopped
 
 FOLDER = ".downloads"  # in the models' folder, so that a finished file is moved and not copied
@@ -35,7 +35,13 @@ class Transfers:
     """What every download's work needs: the hub, the threads that transfer, and where files go."""
 
     def __init__(
-        self, models_dir: Path, hub: Hub, store: DownloadStore, catalogue: Catalogue, threads: Executor, at_once: int
+        self,
+        models_dir: Path,
+        hub: Hub,
+        store: DownloadStore,
+        catalogue: ModelCatalogue,
+        threads: Executor,
+        at_once: int,
     ) -> None:
         self.hub = hub
         self.store = store
@@ -87,19 +93,19 @@ class Job:
         if self.download.state in AT_WORK:
             await self.stop()
         if self.download.state in AT_WORK:  # it may have ended meanwhile
-            await self._enter(replace(self.download, state=State.PAUSED, bytes_per_second=0.0, error=None))
+            await self._enter(replace(self.download, state=DownloadState.PAUSED, bytes_per_second=0.0, error=None))
 
     async def resume(self) -> None:
         """Continue a paused or failed download."""
-        if self.download.state in (State.PAUSED, State.FAILED):
-            await self._enter(replace(self.download, state=State.QUEUED, error=None, finished_at=0.0))
+        if self.download.state in (DownloadState.PAUSED, DownloadState.FAILED):
+            await self._enter(replace(self.download, state=DownloadState.QUEUED, error=None, finished_at=0.0))
             self.run()
 
     async def stop(self) -> None:
         """Return when nothing works on it."""
         self._stop.set()
         if self._task is not None:
-            if self.download.state is State.QUEUED:
+            if self.download.state is DownloadState.QUEUED:
                 self._task.cancel()
             await asyncio.wait((self._task,))
 
@@ -118,7 +124,7 @@ class Job:
     async def _until_done(self) -> None:
         patience = Patience(self.download.done_bytes)
         while not self._stop.is_set():
-            await self._enter(replace(self.download, state=State.DOWNLOADING, error=None))
+            await self._enter(replace(self.download, state=DownloadState.DOWNLOADING, error=None))
             try:
                 staged = await self._transfer()
             except HubUnavailable as error:
@@ -144,7 +150,7 @@ class Job:
             newest = max(0, done - seen) / POLL_SECONDS
             rate = rate + NEWEST_SHARE * (newest - rate) if rate else newest
             seen = done
-            state = State.VERIFYING if meter.verifying else State.DOWNLOADING
+            state = DownloadState.VERIFYING if meter.verifying else DownloadState.DOWNLOADING
             shown = 0.0 if meter.verifying else rate
             self._show(replace(self.download, state=state, done_bytes=done, bytes_per_second=shown))
         self._show(replace(self.download, done_bytes=meter.done_bytes))
@@ -157,7 +163,7 @@ class Job:
         await self._enter(
             replace(
                 self.download,
-                state=State.COMPLETED,
+                state=DownloadState.COMPLETED,
                 model_key=model.key,
                 finished_at=time.time(),
                 bytes_per_second=0.0,
@@ -169,7 +175,9 @@ class Job:
 
     async def _fail(self, error: AtelierError) -> None:
         _log.warning("download_failed", download=self.download.id, reason=error.message)
-        failed = replace(self.download, state=State.FAILED, error=error, bytes_per_second=0.0, finished_at=time.time())
+        failed = replace(
+            self.download, state=DownloadState.FAILED, error=error, bytes_per_second=0.0, finished_at=time.time()
+        )
         with suppress(AtelierError):  # of the database: after a restart it is at work again, and continues
             await self._enter(failed)
         self._show(failed)

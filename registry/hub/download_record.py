@@ -9,7 +9,7 @@ from registry.hub.hub_listing import RepoFile
 HUB, PYPI = "hub", "pypi"
 
 
-class State(Enum):
+class DownloadState(Enum):
     """Named as on the wire.
 
     QUEUED -> DOWNLOADING -> VERIFYING -> COMPLETED
@@ -27,7 +27,7 @@ class State(Enum):
     FAILED = "ended with an error; the bytes received are kept"
 
 
-AT_WORK = frozenset({State.QUEUED, State.DOWNLOADING, State.VERIFYING})
+AT_WORK = frozenset({DownloadState.QUEUED, DownloadState.DOWNLOADING, DownloadState.VERIFYING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Download:
     licence: str
     files: tuple[RepoFile, ...]  # the model's parts in order, then the projector; none for a package
     started_at: float  # seconds since the epoch
-    state: State = State.QUEUED
+    state: DownloadState = DownloadState.QUEUED
     done_bytes: int = 0
     bytes_per_second: float = 0.0
     error: AtelierError | None = None

@@ -8,7 +8,7 @@ from atelier.errors import BY_CODE, AtelierError
 from atelier.json_types import Json
 from registry.database import Database
 from registry.database_tables import DownloadRow
-from registry.hub.download_record import Download, State
+from registry.hub.download_record import Download, DownloadState
 from registry.hub.hub_listing import RepoFile
 
 PLAIN = ("id", "reference", "source", "repo", "commit", "licence", "started_at", "model_key", "finished_at")
@@ -45,13 +45,13 @@ def _to_row(download: Download) -> DownloadRow:
 
 
 def _to_download(row: DownloadRow) -> Download:
-    state = State[row.state]
+    state = DownloadState[row.state]
     return Download(
         **{name: getattr(row, name) for name in PLAIN},
         files=tuple(RepoFile(**file) for file in row.files),
         state=state,
         error=_to_error(row.error),
-        done_bytes=sum(file["size"] for file in row.files) if state is State.COMPLETED else 0,
+        done_bytes=sum(file["size"] for file in row.files) if state is DownloadState.COMPLETED else 0,
     )
 
 

@@ -16,13 +16,13 @@ import structlog
 from atelier.errors import AtelierError, DiskFull, DownloadNotFound, Draining
 from registry.feed import Feed
 from registry.hub.download_job import FOLDER, Job, Transfers
-from registry.hub.download_record import AT_WORK, PYPI, Download, State
+from registry.hub.download_record import AT_WORK, PYPI, Download, DownloadState
 from registry.hub.download_store import DownloadStore
 from registry.hub.download_transfer import bytes_on_disk
 from registry.hub.hub_client import Hub
 from registry.hub.hub_listing import Repository, Selection, select
 from registry.hub.hub_reference import REPO, HubReference, PackageReference, read_reference, with_choice
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Model
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Downloads:
     The number of bytes is not stored: after a restart it is counted from the files.
     """
 
-    def __init__(self, models_dir: Path, hub: Hub, store: DownloadStore, catalogue: Catalogue, feed: Feed) -> None:
+    def __init__(self, models_dir: Path, hub: Hub, store: DownloadStore, catalogue: ModelCatalogue, feed: Feed) -> None:
         self._models_dir = models_dir
         self._hub = hub
         self._store = store
@@ -66,7 +66,7 @@ class Downloads:
         """Resume what was at work when the last registry ended; list the rest in its last state."""
         for download in await self._store.all():
             present = await asyncio.to_thread(bytes_on_disk, download, self._transfers.work_folder(download))
-            if download.state is not State.COMPLETED:
+            if download.state is not DownloadState.COMPLETED:
                 download = replace(download, done_bytes=present)
             job = self._add(download)
             if download.state in AT_WORK:
@@ -192,7 +192,9 @@ class Downloads:
 
     def _unfinished(self, matches: Callable[[Download], bool]) -> Job | None:
         jobs = self._jobs.values()
-        return next((job for job in jobs if matches(job.download) and job.download.state is not State.COMPLETED), None)
+        return next(
+            (job for job in jobs if matches(job.download) and job.download.state is not DownloadState.COMPLETED), None
+        )
 
     async def _begin(self, download: Download) -> Job:
         await self._store.save(download)
@@ -225,7 +227,7 @@ class Downloads:
         self._feed.remove_download(job.download.id)
 
     async def _forget_oldest(self) -> None:
-        finished = [job for job in self._jobs.values() if job.download.state is State.COMPLETED]
+        finished = [job for job in self._jobs.values() if job.download.state is DownloadState.COMPLETED]
         with suppress(AtelierError):  # of the database: the next download that completes tries again
             for job in sorted(finished, key=lambda job: job.download.finished_at)[:-MOST_FINISHED]:
                 await self._forget(job)

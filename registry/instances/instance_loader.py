@@ -16,7 +16,7 @@ from registry.instances.launch_plan import LaunchPlan, LaunchPlanner, LaunchRule
 from registry.instances.launcher import WorkerProcess
 from registry.instances.launches import RunningWorker, running_worker
 from registry.instances.load_request import PresetLayers
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Model
 
 
@@ -25,7 +25,7 @@ class InstanceLoader:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: ModelCatalogue,
         planner: LaunchPlanner,
         instances: InstanceSet,
         supervise: Callable[[LaunchPlan, RunningWorker | None], Supervisor],

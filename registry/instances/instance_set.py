@@ -12,7 +12,7 @@ from registry.feed import Feed
 from registry.instances.instance_record import Instance, InstanceState
 from registry.instances.instance_store import InstanceStore
 from registry.instances.instance_supervisor import Supervisor
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Model
 
 KILL_AFTER_SECONDS = 10.0  # past the grace period of a drain
@@ -45,7 +45,7 @@ def preferred_instance(instances: Iterable[Instance]) -> Instance | None:
 class InstanceSet:
     """Owns the supervisors, by instance id, and the removals in progress. Used on the event loop only."""
 
-    def __init__(self, catalogue: Catalogue, store: InstanceStore, feed: Feed, shutdown_grace: float) -> None:
+    def __init__(self, catalogue: ModelCatalogue, store: InstanceStore, feed: Feed, shutdown_grace: float) -> None:
         """`shutdown_grace`: seconds that running requests get, unless the caller gives another number."""
         self._catalogue = catalogue
         self._store = store

@@ -18,7 +18,7 @@ from registry.instances.instance_record import Instance, file_name
 from registry.instances.load_request import PresetLayers, instance_memory, need_of, resolve_load
 from registry.models.adapter_files import AdapterFolder, memory_of
 from registry.models.memory_estimate import Estimate
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Model
 from registry.presets.preset_catalogue import Presets
 
@@ -121,7 +121,9 @@ class LaunchPlan:
 class LaunchPlanner:
     """Resolves requested load settings, presets, draft model and adapters into plans. Stateless."""
 
-    def __init__(self, catalogue: Catalogue, presets: Presets, adapters: AdapterFolder, cores: Collection[int]) -> None:
+    def __init__(
+        self, catalogue: ModelCatalogue, presets: Presets, adapters: AdapterFolder, cores: Collection[int]
+    ) -> None:
         self._catalogue = catalogue
         self._presets = presets
         self._adapters = adapters

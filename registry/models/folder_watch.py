@@ -9,9 +9,9 @@ import structlog
 
 from atelier.errors import AtelierError, InvalidModelFile
 from registry.models.library_files import find_models, is_mounted
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Stamp, stamp_of
-from registry.models.projector_files import Projector, fits, projector_for, projectors_in
+from registry.models.projector_files import ProjectorFile, fits, projector_for, projectors_in
 
 POLL_SECONDS = 3.0
 UNREAD = Stamp(-1, -1)  # of a file that was not read yet: no file has this stamp
@@ -22,12 +22,12 @@ _log = structlog.get_logger(__name__)
 class FolderWatch:
     """Owns what the last poll found. Polls, because not every file system reports changes."""
 
-    def __init__(self, models_dir: Path, catalogue: Catalogue) -> None:
+    def __init__(self, models_dir: Path, catalogue: ModelCatalogue) -> None:
         self._models_dir = models_dir
         self._catalogue = catalogue
         self._seen: dict[Path, Stamp | None] = {}  # files of the folder at the last poll
         self._read_as: dict[Path, Stamp | None] = {}  # their stamps when they were last read
-        self._misfits: set[Projector] = set()  # already reported
+        self._misfits: set[ProjectorFile] = set()  # already reported
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -88,7 +88,7 @@ class FolderWatch:
                 self._catalogue.show(replace(model, projector=projector))
         self._report_misfits([each for projectors in found.values() for each in projectors])
 
-    def _report_misfits(self, projectors: Sequence[Projector]) -> None:
+    def _report_misfits(self, projectors: Sequence[ProjectorFile]) -> None:
         """Log, once each, the projectors that fit no model beside them: their models would not accept images."""
         misfits = set()
         for each in projectors:

@@ -14,7 +14,7 @@ from atelier.errors import AlreadyExists, InvalidModelFile, InvalidRequest, Mode
 from atelier.names import ModelName, find_name, near_hint
 from registry.feed import Feed
 from registry.models.library_files import delete_model_files, find_models, is_mounted, move_in, remove_unfinished
-from registry.models.model_facts import VERSION, Facts
+from registry.models.model_facts import VERSION, ModelFacts
 from registry.models.model_import import ImportRequest, naming_of, place_files
 from registry.models.model_naming import free_key
 from registry.models.model_record import Model, Provenance, Replicas, Stamp, stamp_of
@@ -25,7 +25,7 @@ from registry.models.split_files import read_facts
 _log = structlog.get_logger(__name__)
 
 
-class Catalogue:
+class ModelCatalogue:
     """Owns the models. One change at a time, under the lock `changes`; look-ups wait for nothing."""
 
     def __init__(self, models_dir: Path, store: ModelStore, feed: Feed) -> None:
@@ -292,7 +292,7 @@ class Catalogue:
         return self._models.keys() | self._hidden.keys()
 
 
-async def _read(path: Path) -> Facts:
+async def _read(path: Path) -> ModelFacts:
     try:
         return await asyncio.to_thread(read_facts, path)
     except OSError as error:

@@ -50,7 +50,7 @@ SAMPLING_KEYS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ModelFacts:
     """Of all parts of one model. A number that the file does not have is 0."""
 
     title: str  # general.name, shortened
@@ -72,7 +72,7 @@ class Facts:
     version: int = 0  # of the reader that made these facts
 
 
-def facts_of(headers: Sequence[Header]) -> Facts:
+def facts_of(headers: Sequence[Header]) -> ModelFacts:
     """The facts of a model's headers, part by part. Raises InvalidModelFile if they are not a language model's."""
     metadata = headers[0].metadata
     architecture = _architecture(headers)
@@ -81,7 +81,7 @@ def facts_of(headers: Sequence[Header]) -> Facts:
     capabilities = capabilities_of(template)
     if not parameters:
         raise InvalidModelFile("It has no tensors: it is a vocabulary, not a model.")
-    return Facts(
+    return ModelFacts(
         title=_name(metadata, "general.name"),
         architecture=architecture,
         quantization=_quantization(headers),

@@ -11,9 +11,9 @@ from pathlib import Path
 from atelier.errors import InvalidRequest
 from atelier.names import check_key
 from registry.models.library_files import place
-from registry.models.model_facts import Facts
-from registry.models.model_naming import Origin, display_name, key_for, origin_in, origin_of
-from registry.models.projector_files import Projector, projectors_in
+from registry.models.model_facts import ModelFacts
+from registry.models.model_naming import FileOrigin, display_name, key_for, origin_in, origin_of
+from registry.models.projector_files import ProjectorFile, projectors_in
 from registry.models.split_files import parts_of
 
 
@@ -37,19 +37,19 @@ def check_import(path: str, key: str | None, mode: Mode) -> ImportRequest:
     return ImportRequest(_check_path(path), check_key(key.lower()) if key else None, mode)
 
 
-def naming_of(request: ImportRequest, facts: Facts, models_dir: Path) -> tuple[str, str]:
+def naming_of(request: ImportRequest, facts: ModelFacts, models_dir: Path) -> tuple[str, str]:
     """The key that the model gets if it is free, and its display name."""
     inside = request.path.is_relative_to(models_dir)
     origin = origin_in(models_dir, request.path) if inside else origin_of(request.path)
     if request.key:
         publisher, _, name = request.key.partition("/")
-        return request.key, display_name(request.path, Origin(publisher, name), facts)
+        return request.key, display_name(request.path, FileOrigin(publisher, name), facts)
     name = display_name(request.path, origin, facts)
     return key_for(origin.publisher, name), name
 
 
 def place_files(
-    request: ImportRequest, key: str, projector: Projector | None, models_dir: Path, stop: threading.Event
+    request: ImportRequest, key: str, projector: ProjectorFile | None, models_dir: Path, stop: threading.Event
 ) -> list[Path]:
     """Put the files into the library; returns their paths there, the first part first. Blocks; for a thread.
 

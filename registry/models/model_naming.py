@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gguf import GGMLQuantizationType, LlamaFileType
 
-from registry.models.model_facts import Facts
+from registry.models.model_facts import ModelFacts
 from registry.models.split_files import stem_of
 
 LOCAL = "local"  # publisher of files whose path names none
@@ -24,31 +24,31 @@ HUB_CACHE = re.compile(r"models--(?P<publisher>.+?)--(?P<repo>.+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class FileOrigin:
     """The publisher and repository in a file's path; empty where it has none."""
 
     publisher: str
     repo: str
 
 
-def origin_in(models_dir: Path, path: Path) -> Origin:
+def origin_in(models_dir: Path, path: Path) -> FileOrigin:
     """Of a file in a `models/<publisher>/<repo>/<file>` tree."""
     folders = path.relative_to(models_dir).parts[:-1]
-    return Origin(folders[0] if folders else "", folders[1] if len(folders) > 1 else "")
+    return FileOrigin(folders[0] if folders else "", folders[1] if len(folders) > 1 else "")
 
 
-def origin_of(path: Path) -> Origin:
+def origin_of(path: Path) -> FileOrigin:
     """Of a file elsewhere: the hub's cache, or another program's `models/<publisher>/<repo>/<file>`."""
     for folder in path.parent.parts:
         if match := HUB_CACHE.fullmatch(folder):
-            return Origin(match["publisher"], match["repo"])
+            return FileOrigin(match["publisher"], match["repo"])
     folders = path.parent.parts
     if len(folders) >= 3 and folders[-3] == "models":
-        return Origin(folders[-2], folders[-1])
-    return Origin("", "")
+        return FileOrigin(folders[-2], folders[-1])
+    return FileOrigin("", "")
 
 
-def display_name(path: Path, origin: Origin, facts: Facts) -> str:
+def display_name(path: Path, origin: FileOrigin, facts: ModelFacts) -> str:
     """The model's name in its original spelling: from the file, the repository or the metadata."""
     repo = re.sub(r"[-_.]gguf$", "", origin.repo, flags=re.IGNORECASE)
     for candidate in (stem_of(path), repo, facts.title):

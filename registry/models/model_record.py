@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.models.model_facts import Facts
-from registry.models.projector_files import Projector
+from registry.models.model_facts import ModelFacts
+from registry.models.projector_files import ProjectorFile
 from registry.models.split_files import parts_of
 
 
@@ -44,13 +44,13 @@ class Model:
     path: Path
     source: Path  # where it was imported from; equals `path` if it was found in place
     display_name: str
-    facts: Facts
+    facts: ModelFacts
     stamp: Stamp
     imported_at: float  # seconds since the epoch
     provenance: Provenance | None = None  # None: not downloaded by this registry
     default_preset: str | None = None  # its settings apply where a request names no preset
     replicas: Replicas | None = None  # None: no bounds
-    projector: Projector | None = None  # beside it at present; not in the database
+    projector: ProjectorFile | None = None  # beside it at present; not in the database
 
     @property
     def publisher(self) -> str:

@@ -8,11 +8,11 @@ from sqlalchemy import delete, select
 from atelier.json_types import Json
 from registry.database import Database
 from registry.database_tables import ModelRow
-from registry.models.model_facts import Facts
+from registry.models.model_facts import ModelFacts
 from registry.models.model_record import Model, Provenance, Replicas, Stamp
 from registry.models.model_shape import Shape
 
-FACTS = frozenset(field.name for field in dataclasses.fields(Facts))
+FACTS = frozenset(field.name for field in dataclasses.fields(ModelFacts))
 
 
 class ModelStore:
@@ -51,11 +51,11 @@ def _to_row(model: Model) -> ModelRow:
     )
 
 
-def _to_facts(values: Json) -> Facts:
+def _to_facts(values: Json) -> ModelFacts:
     """Ignores facts of an earlier reader that no longer exist."""
     shape = values.get("shape")
     known = {name: value for name, value in values.items() if name in FACTS}
-    return Facts(**{**known, "shape": Shape.from_json(shape) if shape else None})
+    return ModelFacts(**{**known, "shape": Shape.from_json(shape) if shape else None})
 
 
 def _to_model(row: ModelRow) -> Model:

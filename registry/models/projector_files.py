@@ -10,7 +10,7 @@ import structlog
 
 from atelier.errors import InvalidModelFile
 from registry.models.gguf_header import Header, read_header
-from registry.models.model_facts import Facts
+from registry.models.model_facts import ModelFacts
 
 PROJECTOR = re.compile(r"mmproj", re.IGNORECASE)
 TYPES = ("F16", "BF16", "Q8_0", "F32")  # best first
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Projector:
+class ProjectorFile:
     path: Path
     size: int  # bytes
     widths: frozenset[int]  # candidates for the width of the embeddings that it produces
@@ -37,7 +37,7 @@ def usual(names: Iterable[str]) -> str | None:
     return min(filter(is_projector, names), key=_rank, default=None)
 
 
-def projectors_in(folder: Path) -> list[Projector]:
+def projectors_in(folder: Path) -> list[ProjectorFile]:
     """The complete projectors in this folder. Blocks; for a thread."""
     try:
         paths = [entry for entry in folder.iterdir() if is_projector(entry.name) and not entry.name.startswith(".")]
@@ -46,19 +46,19 @@ def projectors_in(folder: Path) -> list[Projector]:
     return [projector for path in paths if (projector := _projector(path))]
 
 
-def projector_for(model: Path, facts: Facts, projectors: Sequence[Projector]) -> Projector | None:
+def projector_for(model: Path, facts: ModelFacts, projectors: Sequence[ProjectorFile]) -> ProjectorFile | None:
     """Of those that fit the model, the one with the most similar name. Pure."""
     fitting = [each for each in projectors if fits(each, facts)]
     words = _words(model.name)
     return min(fitting, key=lambda each: (-len(words & _words(each.path.name)), *_rank(each.path.name)), default=None)
 
 
-def fits(projector: Projector, facts: Facts) -> bool:
+def fits(projector: ProjectorFile, facts: ModelFacts) -> bool:
     """Whether its embeddings have the model's width. A model whose width is unknown accepts any."""
     return not facts.embedding_length or facts.embedding_length in projector.widths
 
 
-def _projector(path: Path) -> Projector | None:
+def _projector(path: Path) -> ProjectorFile | None:
     try:
         info = path.stat()
         return _read(path, info.st_size, info.st_mtime_ns)
@@ -67,7 +67,7 @@ def _projector(path: Path) -> Projector | None:
 
 
 @functools.lru_cache(CACHED)
-def _read(path: Path, size: int, changed: int) -> Projector | None:
+def _read(path: Path, size: int, changed: int) -> ProjectorFile | None:
     """Cached by size and time of change. None if it is not an image projector, or not complete yet."""
     try:
         header = read_header(path)
@@ -75,7 +75,7 @@ def _read(path: Path, size: int, changed: int) -> Projector | None:
         _log.warning("projector_unread", path=str(path), reason=error.message)
         return None
     audio_only = header.metadata.get("clip.has_audio_encoder") and not header.metadata.get("clip.has_vision_encoder")
-    return None if audio_only else Projector(path, size, _widths(header))
+    return None if audio_only else ProjectorFile(path, size, _widths(header))
 
 
 def _widths(header: Header) -> frozenset[int]:

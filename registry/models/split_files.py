@@ -5,7 +5,7 @@ from pathlib import Path
 
 from atelier.errors import InvalidModelFile
 from registry.models.gguf_header import read_header
-from registry.models.model_facts import Facts, facts_of
+from registry.models.model_facts import ModelFacts, facts_of
 
 PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 MOST_PARTS = 1000
@@ -36,7 +36,7 @@ def stem_of(path: Path) -> str:
     return match["stem"] if match else path.name.removesuffix(path.suffix)
 
 
-def read_facts(path: Path) -> Facts:
+def read_facts(path: Path) -> ModelFacts:
     """Check every part's header and return the model's facts. Blocks; for a thread.
 
     Raises InvalidModelFile that names the faulty file; OSError when one cannot be read.

@@ -10,7 +10,7 @@ from atelier.errors import AlreadyExists, Conflict, InvalidRequest, InvalidTempl
 from atelier.names import check_preset_name, near_hint
 from atelier.settings.preset import Preset, check_settings, settings_json
 from registry.feed import Feed
-from registry.models.model_catalogue import Catalogue
+from registry.models.model_catalogue import ModelCatalogue
 from registry.presets.preset_store import PresetStore
 from registry.presets.template_trial import try_template
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 class Presets:
     """Owns the presets. One change at a time, in the database before it is published; look-ups wait for nothing."""
 
-    def __init__(self, store: PresetStore, catalogue: Catalogue, feed: Feed) -> None:
+    def __init__(self, store: PresetStore, catalogue: ModelCatalogue, feed: Feed) -> None:
         self._store = store
         self._catalogue = catalogue
         self._feed = feed

@@ -10,17 +10,17 @@ import pytest
 from deploy.setup import SetupError
 from deploy.setup.backend import choose_backend
 from deploy.setup.build_command import CommandFailed, explain_failure, hint_for, run
-from deploy.setup.build_machine import Machine, Tool, cpu_identity, find_compiler
+from deploy.setup.build_machine import BuildTool, Machine, cpu_identity, find_compiler
 from deploy.setup.console import BuildDisplay, BuildProgress, Console, bar, clock
 from deploy.setup.llama_wheel import WheelCache, cmake_args, wheel_key
-from deploy.setup.virtualenv import Environment, Pin, Stamp, read_lock
+from deploy.setup.virtualenv import Environment, EnvironmentStamp, LockedPackage, read_lock
 
 BARE = Machine(
     system="Linux",
     arch="x86_64",
     platform="linux-x86_64 glibc 2.36",
     cpu="model name: one",
-    cxx=Tool(("/usr/bin/c++",), "c++ 12.2.0"),
+    cxx=BuildTool(("/usr/bin/c++",), "c++ 12.2.0"),
     nvcc=None,
     nvidia_gpus=(),
     hipcc=None,
@@ -29,10 +29,10 @@ BARE = Machine(
     vulkan_headers=False,
     render_nodes=(),
 )
-NVCC = Tool(("/opt/cuda/bin/nvcc",), "13.0")
+NVCC = BuildTool(("/opt/cuda/bin/nvcc",), "13.0")
 CUDA = replace(BARE, nvcc=NVCC, nvidia_gpus=("NVIDIA H100",))
-ROCM = replace(BARE, hipcc=Tool(("/opt/rocm/bin/hipcc",), "7.1"), amd_gpus=("gfx 90402",))
-VULKAN = replace(BARE, glslc=Tool(("glslc",), "1"), vulkan_headers=True, render_nodes=("/dev/dri/renderD128",))
+ROCM = replace(BARE, hipcc=BuildTool(("/opt/rocm/bin/hipcc",), "7.1"), amd_gpus=("gfx 90402",))
+VULKAN = replace(BARE, glslc=BuildTool(("glslc",), "1"), vulkan_headers=True, render_nodes=("/dev/dri/renderD128",))
 APPLE = replace(BARE, system="Darwin", arch="arm64", platform="macosx-14.0-universal2")
 
 LOCK = """# made by uv
@@ -135,20 +135,24 @@ def test_this_repositorys_lock_can_be_split() -> None:
     "other",
     [
         replace(BARE, cpu="model name: two"),
-        replace(BARE, cxx=Tool(("/usr/bin/c++",), "c++ 14.2.0")),
+        replace(BARE, cxx=BuildTool(("/usr/bin/c++",), "c++ 14.2.0")),
         replace(BARE, platform="linux-x86_64 glibc 2.41"),
         replace(BARE, nvidia_gpus=("NVIDIA A100",)),
     ],
 )
 def test_a_wheel_is_not_reused_on_a_machine_that_compiles_differently(other: Machine) -> None:
-    pin, chosen = Pin("llama-cpp-python", "0.3.36", "llama"), choose_backend(BARE)
+    pin, chosen = LockedPackage("llama-cpp-python", "0.3.36", "llama"), choose_backend(BARE)
     assert wheel_key(pin, "-DA=1", chosen, BARE) == wheel_key(pin, "-DA=1", chosen, replace(BARE))
     assert wheel_key(pin, "-DA=1", chosen, BARE) != wheel_key(pin, "-DA=1", chosen, other)
 
 
 def test_a_wheel_is_not_reused_for_another_source_or_other_arguments() -> None:
     chosen = choose_backend(BARE)
-    keys = {wheel_key(Pin("p", "1", text), args, chosen, BARE) for text in ("a", "b") for args in ("-DA=1", "-DA=2")}
+    keys = {
+        wheel_key(LockedPackage("p", "1", text), args, chosen, BARE)
+        for text in ("a", "b")
+        for args in ("-DA=1", "-DA=2")
+    }
     assert len(keys) == 4
 
 
@@ -286,7 +290,7 @@ def test_a_failing_command_names_its_log(tmp_path: Path) -> None:
         run(["sh", "-c", "echo broken; exit 3"], tmp_path / "log")
 
 
-STAMP = Stamp(root="/here", python="3.11", contents="one")
+STAMP = EnvironmentStamp(root="/here", python="3.11", contents="one")
 
 
 def test_an_interrupted_environment_is_rebuilt(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from atelier.errors import ContextLengthExceeded, InvalidRequest
 from atelier.settings.groups import Load
 from worker.engine.model.context import Context, Threads, generation_params
-from worker.engine.model.loaded_model import NO_POOLING, LlamaLog, Model
+from worker.engine.model.loaded_model import NO_POOLING, LlamaLog, LoadedModel
 
 LONGEST_INPUT = 8192  # tokens: an input is computed in one graph, whose buffers grow with it
 MOST_INPUTS = 64  # of one batch
@@ -29,7 +29,7 @@ class Embedder:
     One context computes batches. The few inputs that are longer than a batch have contexts of their own size.
     """
 
-    def __init__(self, model: Model, load: Load, log: LlamaLog, threads: Threads) -> None:
+    def __init__(self, model: LoadedModel, load: Load, log: LlamaLog, threads: Threads) -> None:
         self._threads = threads
         self._model = model
         self._load = load
@@ -74,12 +74,12 @@ class Embedder:
         self._contexts.clear()
 
 
-def longest_input(model: Model, load: Load) -> int:
+def longest_input(model: LoadedModel, load: Load) -> int:
     """Tokens of the longest input that is accepted."""
     return min(load.context_length, model.trained_length or LONGEST_INPUT, LONGEST_INPUT)
 
 
-def batch_tokens(model: Model, load: Load) -> int:
+def batch_tokens(model: LoadedModel, load: Load) -> int:
     """Tokens of a batch of several inputs."""
     shared = not model.only_embeds and model.gpu_layers == 0
     return min(load.ubatch_size, CPU_BATCH) if shared else load.ubatch_size

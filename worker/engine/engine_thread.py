@@ -23,7 +23,7 @@ from worker.engine.interface import Description, Emitted, SequenceFigures
 from worker.engine.model.context import fixed_threads
 from worker.engine.model.loaded_model import LlamaLog
 from worker.engine.model.vocabulary import Vocabulary
-from worker.engine.model_loading import Loaded, load_model
+from worker.engine.model_loading import LoadedEngine, load_model
 from worker.engine.prompt.prompt_preparation import Preparer
 from worker.engine.prompt.ranking import PairReader
 
@@ -48,8 +48,8 @@ class EngineThread:
         context = contextvars.copy_context()  # the log's fields
         self._thread = threading.Thread(target=context.run, args=[self._run], name="llama.cpp", daemon=True)
         self._llama_log = LlamaLog()
-        self._outcome: Future[Loaded] = Future()
-        self._loaded: Loaded | None = None
+        self._outcome: Future[LoadedEngine] = Future()
+        self._loaded: LoadedEngine | None = None
         self._embedder: Embedder | None = None
         self._jobs: deque[Callable[[], None]] = deque()  # the thread's own
         self.steps = 0
@@ -62,7 +62,7 @@ class EngineThread:
         return self._loaded.description
 
     @property
-    def _ready(self) -> Loaded:
+    def _ready(self) -> LoadedEngine:
         assert self._loaded is not None, "the model is not loaded"
         return self._loaded
 
@@ -143,7 +143,7 @@ class EngineThread:
         self._loop.call_soon_threadsafe(self._on_progress, fraction)
         return not self._stopping.is_set()
 
-    def _work(self, loaded: Loaded) -> None:
+    def _work(self, loaded: LoadedEngine) -> None:
         batcher = loaded.batcher
         while not self._stopping.is_set():
             self._empty_inbox(wait=not self._jobs and (batcher is None or batcher.idle))

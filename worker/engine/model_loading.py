@@ -14,8 +14,8 @@ from worker.engine.interface import Description
 from worker.engine.model.batch_invariance import exactness
 from worker.engine.model.context import FLASH, Context, decode_threads, open_context
 from worker.engine.model.decode_costs import Costs
-from worker.engine.model.llama_devices import Device, gpus, require_device, visible_devices
-from worker.engine.model.loaded_model import LlamaLog, Model
+from worker.engine.model.llama_devices import LlamaDevice, gpus, require_device, visible_devices
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 from worker.engine.model.lora import Adapters
 from worker.engine.model.projector import ImageLimits, Projector
 from worker.engine.model.rpc_servers import add_rpc_devices, shares_of_devices
@@ -30,10 +30,10 @@ GPU_COPY_SPEED = 200e9  # bytes/s
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedEngine:
     """Everything that the engine's thread uses. `close` frees it."""
 
-    model: Model
+    model: LoadedModel
     batcher: Batcher | None  # None: the model only makes embeddings
     preparer: Preparer
     description: Description
@@ -44,7 +44,7 @@ class Loaded:
         self.opened.close()
 
 
-def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], bool]) -> Loaded:
+def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], bool]) -> LoadedEngine:
     """Load the model, on the thread that will use it. Raises LoadFailed.
 
     `on_progress` receives values from 0 to 1, and returns False to give up.
@@ -56,12 +56,12 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         spec = _split_over_devices(spec, counts, devices)
     require_device(spec.load.device, devices)
     with ExitStack() as opened:
-        model = opened.enter_context(closing(Model(spec.model_path, spec.load, log, on_progress)))
+        model = opened.enter_context(closing(LoadedModel(spec.model_path, spec.load, log, on_progress)))
         check_speculation(model, spec.load)
         return _Loading(spec, model, devices, log, on_progress, opened).finish()
 
 
-def _split_over_devices(spec: LaunchSpec, counts: Sequence[int], devices: Sequence[Device]) -> LaunchSpec:
+def _split_over_devices(spec: LaunchSpec, counts: Sequence[int], devices: Sequence[LlamaDevice]) -> LaunchSpec:
     """With shares for devices: the settings have one for each RPC server, and a server can have several devices."""
     free = [device.memory_free for device in devices if device.name.startswith("RPC")]
     return replace(spec, load=replace(spec.load, tensor_split=shares_of_devices(spec.load.tensor_split, counts, free)))
@@ -73,8 +73,8 @@ class _Loading:
     def __init__(
         self,
         spec: LaunchSpec,
-        model: Model,
-        devices: list[Device],
+        model: LoadedModel,
+        devices: list[LlamaDevice],
         log: LlamaLog,
         on_progress: Callable[[float], bool],
         opened: ExitStack,
@@ -92,7 +92,7 @@ class _Loading:
             spec.load, model.metadata("general.file_type"), on_gpu=self._on_gpu, adapted=bool(spec.adapters)
         )
 
-    def finish(self) -> Loaded:
+    def finish(self) -> LoadedEngine:
         batcher = projector = None
         if not self._model.only_embeds:
             batcher, projector = self._completion_parts()
@@ -106,7 +106,7 @@ class _Loading:
             reusable=self._reuse,
             projector=projector,
         )
-        return Loaded(self._model, batcher, preparer, description, self._opened.pop_all())
+        return LoadedEngine(self._model, batcher, preparer, description, self._opened.pop_all())
 
     def _completion_parts(self) -> tuple[Batcher, Projector | None]:
         spec, load, model = self._spec, self._load, self._model

@@ -4,7 +4,7 @@ import json
 import re
 
 from worker.output.json_text import LITERALS, NUMBER
-from worker.output.text_source import LONGEST_NAME, Malformed, Reading, TextSource
+from worker.output.text_source import LONGEST_NAME, CompletionSource, Malformed, Reading
 
 DEEPEST = 64  # levels of objects and lists
 LONGEST_WORD = 4000  # characters of a value without marks
@@ -12,7 +12,7 @@ KEY = re.compile(r"[^\s,:{}\[\]<>\"]+")
 WORD = re.compile(r"[^,:{}\[\]<>\"]*")
 
 
-def read_key(source: TextSource, quote: str) -> Reading[str]:
+def read_key(source: CompletionSource, quote: str) -> Reading[str]:
     """A key, as JSON text. Skips its colon."""
     if (yield from source.take(quote)):
         key = json.dumps((yield from source.until(quote, LONGEST_NAME)), ensure_ascii=False)
@@ -28,7 +28,7 @@ def read_key(source: TextSource, quote: str) -> Reading[str]:
     return key
 
 
-def read_value(source: TextSource, quote: str, depth: int = 0) -> Reading[str]:
+def read_value(source: CompletionSource, quote: str, depth: int = 0) -> Reading[str]:
     """A whole value, as JSON text. A word that is neither number nor literal is a string that lacks its marks."""
     yield from source.skip_space()
     char = yield from source.peek()
@@ -49,7 +49,7 @@ def read_value(source: TextSource, quote: str, depth: int = 0) -> Reading[str]:
     return f"{char}{', '.join(members)}{closing}"
 
 
-def at_end(source: TextSource, closing: str, *, first: bool) -> Reading[bool]:
+def at_end(source: CompletionSource, closing: str, *, first: bool) -> Reading[bool]:
     """Whether the object or list ends here. Skips its closing bracket, or else the comma before its next member."""
     yield from source.skip_space()
     if (yield from source.take(closing)):
@@ -60,7 +60,7 @@ def at_end(source: TextSource, closing: str, *, first: bool) -> Reading[bool]:
     return False
 
 
-def _read_word(source: TextSource) -> Reading[str]:
+def _read_word(source: CompletionSource) -> Reading[str]:
     start = source.at
     while (end := WORD.match(source.text, start).end()) == len(source.text):  # type: ignore[union-attr]  # it always matches
         if end - start > LONGEST_WORD:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from atelier.submission import Tools
 from worker.output.completion_parts import AnswerText, Part, Reasoning
 from worker.output.family_format import MESSAGE_START, FamilyFormat, Messages, ReasoningMarks
-from worker.output.text_source import Malformed, Reading, TextSource
+from worker.output.text_source import CompletionSource, Malformed, Reading
 from worker.output.tool_call_reader import ToolCallReader
 
 ALPHANUMERIC = string.ascii_letters + string.digits
@@ -36,7 +36,7 @@ class CompletionParser:
         new_id: Callable[[], str] | None = None,
     ) -> None:
         """`opened`: the mark that the prompt ends with and the completion continues."""
-        source = self._source = TextSource(opened)
+        source = self._source = CompletionSource(opened)
         self._prompted = len(opened)  # characters at the source's beginning that are the prompt's, and not emitted
         self._format = format
         self._reasoning = reasoning

@@ -4,7 +4,7 @@ import ast
 import json
 import re
 
-from worker.output.text_source import Malformed, Reading, TextSource
+from worker.output.text_source import CompletionSource, Malformed, Reading
 
 DEEPEST = 64  # levels of brackets
 STEP = re.compile(r"""[^()\[\]{}"'#]+|(?P<quote>'''|\"\"\"|'|")|(?P<open>[(\[{])|(?P<close>[)\]}])|#""")
@@ -13,7 +13,7 @@ LITERALS = {"true": True, "false": False, "null": None, "none": None}
 ATTEMPTS = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)  # what ast raises for unusual text
 
 
-def read_call(source: TextSource) -> Reading[tuple[str, str]]:
+def read_call(source: CompletionSource) -> Reading[tuple[str, str]]:
     """A call up to its closing bracket: the function's name, and its arguments as JSON text."""
     start = source.at
     yield from source.name()
@@ -62,7 +62,7 @@ def _key(key: ast.expr | None) -> str:
     raise Malformed
 
 
-def _skip_brackets(source: TextSource) -> Reading[None]:
+def _skip_brackets(source: CompletionSource) -> Reading[None]:
     """Skip from an opening bracket to the one that closes it. Brackets in strings do not count."""
     depth = 0
     while True:
@@ -90,13 +90,13 @@ def _skip_brackets(source: TextSource) -> Reading[None]:
             return
 
 
-def _opening_quotes(source: TextSource, quote: str) -> Reading[str]:
+def _opening_quotes(source: CompletionSource, quote: str) -> Reading[str]:
     """Skip two quotes or three: the three that begin a string, or "" after an empty string."""
     found = yield from source.take(quote * 2, quote * 3)
     return found if len(found) == 3 else ""
 
 
-def _skip_string(source: TextSource, quote: str) -> Reading[None]:
+def _skip_string(source: CompletionSource, quote: str) -> Reading[None]:
     """Skip the rest of a string and its closing quotes."""
     while True:
         step = IN_STRING.match(source.text, source.at)

@@ -9,13 +9,13 @@ import json
 from worker.output.family_format import NestedCall, TaggedCall, TypedCall
 from worker.output.json_text import JsonText
 from worker.output.parameter_schema import Schema, item_schema, member_schema, possible_types
-from worker.output.text_source import LONGEST_NAME, Malformed, Reading, TextSource
+from worker.output.text_source import LONGEST_NAME, CompletionSource, Malformed, Reading
 
 DEEPEST = 64  # levels of tags
 ITEM = "item"  # the tag of a list's members
 
 
-def read_tagged(source: TextSource, form: TaggedCall, parameters: Schema) -> Reading[tuple[str, str]]:
+def read_tagged(source: CompletionSource, form: TaggedCall, parameters: Schema) -> Reading[tuple[str, str]]:
     """An argument whose first mark was read: its name, and its value as JSON text."""
     name, is_string = yield from _read_key(source, form)
     value = yield from _read_text(source, form)
@@ -24,7 +24,7 @@ def read_tagged(source: TextSource, form: TaggedCall, parameters: Schema) -> Rea
     return name, as_json(value, member_schema(parameters, name, parameters), parameters, is_string)
 
 
-def _read_key(source: TextSource, form: TaggedCall) -> Reading[tuple[str, bool | None]]:
+def _read_key(source: CompletionSource, form: TaggedCall) -> Reading[tuple[str, bool | None]]:
     """The argument's name, and whether the model says that its value is a string; None if it does not say."""
     if not isinstance(form, TypedCall):
         first, *between = form.key_after.split()
@@ -38,7 +38,7 @@ def _read_key(source: TextSource, form: TaggedCall) -> Reading[tuple[str, bool |
     return name, type == dict(form.types)["string"] if type else None
 
 
-def _read_text(source: TextSource, form: TaggedCall) -> Reading[str]:
+def _read_text(source: CompletionSource, form: TaggedCall) -> Reading[str]:
     opening, closing = form.raw
     end = form.value_after.split()[0]
     if not opening or not (yield from source.take(opening)):
@@ -49,14 +49,14 @@ def _read_text(source: TextSource, form: TaggedCall) -> Reading[str]:
     return value
 
 
-def read_nested(source: TextSource, form: NestedCall, parameters: Schema) -> Reading[tuple[str, str]]:
+def read_nested(source: CompletionSource, form: NestedCall, parameters: Schema) -> Reading[tuple[str, str]]:
     """An argument whose tag's opening bracket was read: its name, and its value as JSON text."""
     name = yield from _read_tag(source)
     schema = member_schema(parameters, name, parameters)
     return name, (yield from _read_element(source, form.mark, name, schema, parameters))
 
 
-def _read_tag(source: TextSource) -> Reading[str]:
+def _read_tag(source: CompletionSource) -> Reading[str]:
     """The name in a tag whose opening bracket was read."""
     name = yield from source.until(">", LONGEST_NAME)
     if not name or name != name.strip() or name.startswith("/") or "<" in name:
@@ -65,7 +65,7 @@ def _read_tag(source: TextSource) -> Reading[str]:
 
 
 def _read_element(
-    source: TextSource, mark: str, tag: str, schema: object, root: Schema, depth: int = 0
+    source: CompletionSource, mark: str, tag: str, schema: object, root: Schema, depth: int = 0
 ) -> Reading[str]:
     """A value as JSON text. Skips its closing tag. `root`: the schema that references are resolved in."""
     if depth == DEEPEST:

@@ -24,7 +24,7 @@ class Malformed(Exception):
     """The text does not continue in the form in which it began."""
 
 
-class TextSource:
+class CompletionSource:
     """`text` begins after what was committed. Readers stand at `at`, and may return to the beginning."""
 
     def __init__(self, text: str = "") -> None:

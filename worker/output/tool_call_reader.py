@@ -21,7 +21,7 @@ from worker.output.json_text import JsonText
 from worker.output.parameter_schema import Schema
 from worker.output.python_calls import read_call
 from worker.output.tagged_arguments import read_nested, read_tagged
-from worker.output.text_source import LONGEST_NAME, Malformed, Reading, TextSource
+from worker.output.text_source import LONGEST_NAME, CompletionSource, Malformed, Reading
 
 NAME_KEYS = ("name", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args")
@@ -36,7 +36,7 @@ class ToolCallReader:
     Raises Malformed where the text is no call after all. What is not committed by then is text of the answer.
     """
 
-    def __init__(self, source: TextSource, format: FamilyFormat, tools: Tools, new_id: Callable[[], str]) -> None:
+    def __init__(self, source: CompletionSource, format: FamilyFormat, tools: Tools, new_id: Callable[[], str]) -> None:
         self._source = source
         self._format = format
         self._parameters: dict[str, Schema] = {tool.name: tool.parameters for tool in tools.callable}

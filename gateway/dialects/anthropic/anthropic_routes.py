@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.core.events import Completion
-from gateway.core.inference import Inference, RunningAnswer
+from gateway.core.inference import InferenceCore, RunningAnswer
 from gateway.core.unary import Unary
 from gateway.dialects.anthropic.anthropic_calls import count_call, messages_call
 from gateway.dialects.anthropic.anthropic_model_list import model_object, model_page
@@ -25,7 +25,7 @@ from gateway.http.streaming import while_connected
 class AnthropicRoutes:
     tag: ClassVar[str] = "Anthropic"
 
-    def __init__(self, inference: Inference, unary: Unary, catalogue: Catalogue) -> None:
+    def __init__(self, inference: InferenceCore, unary: Unary, catalogue: Catalogue) -> None:
         self._inference = inference
         self._unary = unary
         self._catalogue = catalogue

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from atelier.errors import ResponseNotFound
 from atelier.json_types import Json
 from gateway.core.call import Call
-from gateway.core.inference import Inference, RunningAnswer, begun
+from gateway.core.inference import InferenceCore, RunningAnswer, begun
 from gateway.core.load_progress import LoadProgress
 from gateway.dialects.body import read_body
 from gateway.dialects.lmstudio.lmstudio_chat import chat_tools, requested_servers, v1_chat_call
@@ -33,7 +33,7 @@ class LMStudioChatRoutes:
 
     def __init__(
         self,
-        inference: Inference,
+        inference: InferenceCore,
         host: ToolHost,
         watcher: Watcher,
         conversations: Conversations,

@@ -5,7 +5,7 @@ import asyncio
 from atelier.errors import InstanceNotFound, ModelNotFound
 from atelier.json_types import Json
 from atelier.submission import Tools
-from gateway.core.call import Call, Chat, EmbedCall, TokenizeCall, TokenList
+from gateway.core.call import Call, Chat, EmbedCall, Tokenization, TokenizeCall
 from gateway.core.call_plan import find_target
 from gateway.core.image_reader import LARGE_CHARACTERS
 from gateway.core.unary import Unary
@@ -99,7 +99,7 @@ class ModelCalls:
         embeddings = await self._unary.embed(call, context.origin, context.account)
         return {"embedding": list(embeddings.vectors[0])}
 
-    async def _tokens_of_text(self, parameter: TextParameter, context: CallContext) -> TokenList:
+    async def _tokens_of_text(self, parameter: TextParameter, context: CallContext) -> Tokenization:
         # No special tokens are added: a prompt from apply_prompt_template already contains its BOS token.
         name = self._loadable_name(parameter.specifier, context)
         call = TokenizeCall(model=name, text=parameter.input_string, add_special=False)

@@ -12,7 +12,7 @@ from gateway.core.call import Call, Chat, Text
 from gateway.core.call_plan import find_target
 from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.generation import Generation
-from gateway.core.inference import Inference
+from gateway.core.inference import InferenceCore
 from gateway.dialects.lmstudio import lmstudio_v0
 from gateway.dialects.lmstudio_sdk.sdk_config import (
     config_fields,
@@ -41,7 +41,7 @@ STATS_NAMES = {
 
 
 class PredictChannel:
-    def __init__(self, inference: Inference, watcher: Watcher) -> None:
+    def __init__(self, inference: InferenceCore, watcher: Watcher) -> None:
         self._inference = inference
         self._watcher = watcher
 

@@ -8,7 +8,7 @@ from mcp_types import Tool, ToolAnnotations
 from pydantic import BaseModel, TypeAdapter
 
 from gateway.core.call import Account, Origin
-from gateway.core.inference import Inference
+from gateway.core.inference import InferenceCore
 from gateway.core.unary import Unary
 from gateway.dialects.download_follower import DownloadFollower
 from gateway.dialects.route import ReplySchema
@@ -23,7 +23,7 @@ Arguments = TypeVar("Arguments", bound=BaseModel)
 class ToolServices:
     """The parts of the gateway that tools call."""
 
-    inference: Inference
+    inference: InferenceCore
     unary: Unary
     catalogue: Catalogue
     control: Control

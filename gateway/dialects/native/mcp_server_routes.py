@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from atelier.errors import MCPConnectionError, NotFound, PayloadTooLarge
 from gateway.core.hosted_tool import ServerTool
 from gateway.core.mcp_server_config import Approval, Command, Use
-from gateway.core.question import Answer
+from gateway.core.question import ElicitationAnswer
 from gateway.dialects.body import read_body
 from gateway.dialects.native.native_requests import ElicitationBody
 from gateway.dialects.reply import json_response, owner_of
@@ -115,7 +115,7 @@ class MCPServerRoutes:
     async def answer(self, request: Request) -> Response:
         body = await read_body(request, ElicitationBody)
         id = request.path_params["id"]
-        await self._questions.answer(id, owner_of(request), Answer(body.action, body.content))
+        await self._questions.answer(id, owner_of(request), ElicitationAnswer(body.action, body.content))
         return json_response(AnsweredElicitation(id=id, action=body.action))
 
     def _object(self, label: str, use: Use) -> ServerObject:

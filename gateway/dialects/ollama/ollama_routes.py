@@ -14,7 +14,7 @@ from atelier.names import InstanceName, ModelName
 from gateway.core.call import Call, EmbedCall, Embeddings
 from gateway.core.call_plan import reported_name
 from gateway.core.generation import Generation
-from gateway.core.inference import Inference
+from gateway.core.inference import InferenceCore
 from gateway.core.unary import Unary
 from gateway.dialects.body import read_body
 from gateway.dialects.ollama.keep_alive import ModelLoader, idle_seconds, requests_unload
@@ -71,7 +71,7 @@ class OllamaRoutes:
 
     def __init__(
         self,
-        inference: Inference,
+        inference: InferenceCore,
         unary: Unary,
         watcher: Watcher,
         catalogue: Catalogue,

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from atelier.errors import InvalidRequest
 from atelier.json_types import Json
 from gateway.core.call import EmbedCall, Embeddings, RerankCall, Scores, TokenizeCall
-from gateway.core.call import TokenList as TokenizedText
+from gateway.core.call import Tokenization as TokenizedText
 from gateway.dialects.body import Body, by_content, by_json_type
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_TOKENS, TokenId
 from gateway.dialects.route import Nullable

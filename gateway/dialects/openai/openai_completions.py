@@ -8,7 +8,7 @@ from starlette.responses import Response
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
 from gateway.core.events import Completion, CompletionDraft, Finished
-from gateway.core.inference import Inference, RunningAnswer, begun
+from gateway.core.inference import InferenceCore, RunningAnswer, begun
 from gateway.core.mcp_server_config import NEVER
 from gateway.dialects.openai.mcp_tool import requested_server, server_entries
 from gateway.dialects.openai.openai_calls import (
@@ -100,7 +100,7 @@ class HostedChat:
 class Completions:
     """Chat and text completions, whole or streamed."""
 
-    def __init__(self, inference: Inference, hosted: HostedChat) -> None:
+    def __init__(self, inference: InferenceCore, hosted: HostedChat) -> None:
         self._inference = inference
         self._hosted = hosted
 

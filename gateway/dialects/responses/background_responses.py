@@ -13,7 +13,7 @@ import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest, ResponseNotFound
 from gateway.core.call import Account, Origin
-from gateway.core.inference import Inference
+from gateway.core.inference import InferenceCore
 from gateway.dialects.responses.response_archive import Archive, Record
 from gateway.dialects.responses.response_creation import ResponseCreator
 from gateway.dialects.responses.response_object import (
@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Run:
+class BackgroundRun:
     """One response that is being generated, or has yet to be stored."""
 
     turn: Turn
@@ -57,12 +57,14 @@ class Run:
 class Background:
     """Owns the runs of this gateway, from their start until their results are stored."""
 
-    def __init__(self, inference: Inference, creator: ResponseCreator, archive: Archive, runs: ResponseStore) -> None:
+    def __init__(
+        self, inference: InferenceCore, creator: ResponseCreator, archive: Archive, runs: ResponseStore
+    ) -> None:
         self._inference = inference
         self._creator = creator
         self._archive = archive
         self._stored = runs
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, BackgroundRun] = {}
         self._closing = False
 
     async def start(self, turn: Turn, origin: Origin) -> ResponseObject:
@@ -70,7 +72,7 @@ class Background:
         plan = self._inference.check(turn.call, origin)
         response = unfinished_response(turn, plan.name, "queued")
         await self._archive.put(turn, response)
-        run = Run(turn, origin, plan.name)
+        run = BackgroundRun(turn, origin, plan.name)
         await self._beat(run)
         self._runs[turn.id] = run
         run.work = asyncio.create_task(self._generate(run))
@@ -132,7 +134,7 @@ class Background:
         run.work.cancel()
         await asyncio.wait([run.follower])
 
-    async def _generate(self, run: Run) -> ResponseObject:
+    async def _generate(self, run: BackgroundRun) -> ResponseObject:
         turn = run.turn
         account = Account(run.origin.request_id)
         answer = await self._creator.start(turn, run.origin, account, whole=True)
@@ -143,7 +145,7 @@ class Background:
         finally:
             answer.close()
 
-    async def _follow(self, run: Run) -> None:
+    async def _follow(self, run: BackgroundRun) -> None:
         assert run.work is not None
         beating = asyncio.create_task(self._keep_beating(run))
         try:
@@ -158,7 +160,7 @@ class Background:
             del self._runs[run.turn.id]
         await self._forget(run)
 
-    def _result(self, run: Run, work: asyncio.Task[ResponseObject]) -> ResponseObject:
+    def _result(self, run: BackgroundRun, work: asyncio.Task[ResponseObject]) -> ResponseObject:
         if work.cancelled():
             if not self._closing:
                 return cancelled_response(run.turn, run.model)
@@ -172,7 +174,7 @@ class Background:
             error = AtelierError()
         return failed_response(run.turn, run.model, error)
 
-    async def _save(self, run: Run, response: ResponseObject) -> None:
+    async def _save(self, run: BackgroundRun, response: ResponseObject) -> None:
         """Retry until it is stored, for as long as the registry may reasonably be unavailable."""
         for pause in SAVE_PAUSES:
             await asyncio.sleep(pause)
@@ -183,7 +185,7 @@ class Background:
             else:
                 return
 
-    async def _keep_beating(self, run: Run) -> None:
+    async def _keep_beating(self, run: BackgroundRun) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(run.changed.wait(), BEAT_SECONDS)
@@ -192,11 +194,11 @@ class Background:
                 await self._beat(run)
                 await self._obey(run)
 
-    async def _beat(self, run: Run) -> None:
+    async def _beat(self, run: BackgroundRun) -> None:
         body = f'"{run.status}"'.encode()
         await self._stored.put(_run_id(run.turn.id), run.turn.owner, body, created_at=run.turn.created_at)
 
-    async def _obey(self, run: Run) -> None:
+    async def _obey(self, run: BackgroundRun) -> None:
         """Carry out a stop that was requested of another gateway."""
         try:
             request = await self._stored.get(_stop_id(run.turn.id), run.turn.owner)
@@ -206,7 +208,7 @@ class Background:
         if run.work is not None:
             run.work.cancel()
 
-    async def _forget(self, run: Run) -> None:
+    async def _forget(self, run: BackgroundRun) -> None:
         for id in (_run_id(run.turn.id), _stop_id(run.turn.id)):
             with contextlib.suppress(AtelierError):
                 await self._stored.delete(id, run.turn.owner)

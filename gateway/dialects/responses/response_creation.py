@@ -3,7 +3,7 @@
 import time
 
 from gateway.core.call import Account, Origin
-from gateway.core.inference import Inference, RunningAnswer, begun
+from gateway.core.inference import InferenceCore, RunningAnswer, begun
 from gateway.dialects.responses.hosted_call_items import read_consent
 from gateway.dialects.responses.response_archive import Archive
 from gateway.dialects.responses.response_items import new_response_id
@@ -24,7 +24,7 @@ from gateway.tools.loop.toolset import Toolset
 class ResponseCreator:
     """Creates the responses that clients wait for, and those in the background."""
 
-    def __init__(self, inference: Inference, host: ToolHost, archive: Archive) -> None:
+    def __init__(self, inference: InferenceCore, host: ToolHost, archive: Archive) -> None:
         self._inference = inference
         self._host = host
         self._archive = archive

@@ -13,7 +13,7 @@ from gateway.core.admission import RunningWork
 from gateway.core.call import Account, Call, Origin
 from gateway.core.events import Event, HostedCallArguments, HostedCallBegun, HostedCallEnded, HostedCallRuns
 from gateway.core.generation import Generation
-from gateway.core.inference import Inference
+from gateway.core.inference import InferenceCore
 from gateway.core.mcp_server_config import Servers, Use
 from gateway.tools.elicitation import Respondent
 from gateway.tools.loop.loop_policy import LoopBudget, LoopLimits, unforced, with_messages
@@ -35,7 +35,7 @@ class ToolHost:
 
     def __init__(
         self,
-        inference: Inference,
+        inference: InferenceCore,
         servers: ToolServers,
         operators: Callable[[], Servers],
         metrics: GatewayMetrics,

@@ -27,7 +27,7 @@ from atelier.json_types import Json
 from gateway.core.call import Account, Call, Chat, Origin
 from gateway.core.events import Completion
 from gateway.core.images import EncodedImage, ImageSource, content_of
-from gateway.core.inference import Inference
+from gateway.core.inference import InferenceCore
 from gateway.core.mcp_server_config import ServerConfig
 from gateway.tools.mcp_client.pausable_deadline import PausableDeadline
 
@@ -97,7 +97,7 @@ class ModelSampling:
     Their requests are queued with all others, in the fairness share of the server's owner.
     """
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: InferenceCore) -> None:
         self._inference = inference
 
     async def sample(self, server: ServerConfig, params: CreateMessageRequestParams) -> CreateMessageResult:

@@ -21,7 +21,7 @@ from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.chat_images import decode_picture
 from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request, Source
 from worker.engine.model.context import FLASH, Context, generation_params
-from worker.engine.model.loaded_model import LlamaLog, Model
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 from worker.engine.model.projector import ImageLimits, Projector
 from worker.engine.model_loading import load_model
 from worker.engine.prompt.prompt_preparation import Prepared
@@ -155,7 +155,7 @@ def _bitmap(encoded: bytes) -> Any:
     return mtmd.mtmd_bitmap_init(picture.width, picture.height, pixels)
 
 
-def _continue(model: Model, context: Context, position: int) -> Completion:
+def _continue(model: LoadedModel, context: Context, position: int) -> Completion:
     completion = Completion([], [])
     while True:
         logits = last_logits(context, model.vocabulary.size)

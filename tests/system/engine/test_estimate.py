@@ -11,7 +11,7 @@ from atelier.settings import Load
 from registry.models.memory_estimate import Estimate, estimate_memory
 from registry.models.split_files import read_facts
 from worker.engine.model.context import Context, generation_params
-from worker.engine.model.loaded_model import LlamaLog, Model
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 
 pytestmark = pytest.mark.system
 
@@ -37,13 +37,13 @@ def accounts() -> Accounts:
 
 
 @pytest.fixture(scope="module")
-def model(starter_model: Path, accounts: Accounts) -> Iterator[Model]:
-    opened = Model(str(starter_model), Load(), accounts, lambda _: True)
+def model(starter_model: Path, accounts: Accounts) -> Iterator[LoadedModel]:
+    opened = LoadedModel(str(starter_model), Load(), accounts, lambda _: True)
     yield opened
     opened.close()
 
 
-def measured(model: Model, load: Load, accounts: Accounts) -> Estimate:
+def measured(model: LoadedModel, load: Load, accounts: Accounts) -> Estimate:
     before = dict(accounts.mib)
     Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), accounts).close()
     mib = {name: accounts.mib[name] - before[name] for name in before}
@@ -66,7 +66,7 @@ def measured(model: Model, load: Load, accounts: Accounts) -> Estimate:
     ids=lambda settings: "-".join(f"{value}" for value in settings.values()),
 )
 def test_the_estimate_is_close_to_llama_cpps_use(
-    model: Model, accounts: Accounts, starter_model: Path, settings: dict[str, Any]
+    model: LoadedModel, accounts: Accounts, starter_model: Path, settings: dict[str, Any]
 ) -> None:
     load = Load(**settings)
     shape = read_facts(starter_model).shape

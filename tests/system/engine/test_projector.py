@@ -18,7 +18,7 @@ from tests.support.models.tiny_projector import CELLS, PLANES, write_tiny_projec
 from worker.engine.chat_images import Picture, decode_picture
 from worker.engine.model.context import Context, generation_params
 from worker.engine.model.decode_run import Run
-from worker.engine.model.loaded_model import LlamaLog, Model
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 from worker.engine.model.projector import ImageLimits, Projector
 from worker.engine.model_loading import load_model
 
@@ -53,7 +53,7 @@ def test_the_logits_after_an_image_equal_llama_cpps(tmp_path: Path, kind: str) -
     path = write_tiny_llama(tmp_path / "tiny.gguf", architecture=PLANES.get(kind, "llama"))
     projector_path = write_tiny_projector(tmp_path / "mmproj.gguf", 32, kind=kind)
     log = LlamaLog()
-    model = Model(str(path), Load(), log, lambda _: True)
+    model = LoadedModel(str(path), Load(), log, lambda _: True)
     projector = Projector(str(projector_path), model, log, ImageLimits(256, 256, 256), threads=1, flash=-1)
     text, picture = f"abc{projector.marker}def", decode_picture(noise(), 1)
     tokens, (image_chunk,) = projector.read(text, [picture], add_special=True)
@@ -76,7 +76,7 @@ def test_the_logits_after_an_image_equal_llama_cpps(tmp_path: Path, kind: str) -
 
 def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
     log = LlamaLog()
-    model = Model(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
+    model = LoadedModel(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
     path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
     projector = Projector(str(path), model, log, ImageLimits(256, 256, 256), threads=1, flash=-1)
     pictures = [Picture("PNG", *size, bytes(30 * 40 * 3)) for size in ((40, 30), (30, 40), (40, 30))]

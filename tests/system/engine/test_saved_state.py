@@ -13,7 +13,7 @@ from atelier.settings.groups import Load
 from tests.support.models.tiny_llama import write_tiny_llama
 from worker.engine.model.context import Context, generation_params
 from worker.engine.model.decode_run import Run
-from worker.engine.model.loaded_model import LlamaLog, Model
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 
 pytestmark = pytest.mark.system
 
@@ -25,7 +25,7 @@ KINDS = ({}, {"kv_type": "f32"}, {"flash_attention": False})
 def context(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
     log = LlamaLog()
     load = Load(context_length=256, parallel=3, device="cpu", **request.param)
-    model = Model(str(write_tiny_llama(tmp_path / "tiny.gguf")), load, log, lambda _: True)
+    model = LoadedModel(str(write_tiny_llama(tmp_path / "tiny.gguf")), load, log, lambda _: True)
     context = Context(model, generation_params(load, on_gpu=False), log)
     yield context
     context.close()

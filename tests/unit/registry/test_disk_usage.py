@@ -12,12 +12,12 @@ from atelier.config import Config
 from registry.disk import disk_scan as look
 from registry.disk.disk_scan import file_systems, files_at, files_below, scan_disk, total_bytes
 from registry.disk.disk_usage import CacheFiles, DiskUse, ModelFiles, disk_use
-from registry.hub.download_record import Download, State
-from registry.models.model_facts import Facts
+from registry.hub.download_record import Download, DownloadState
+from registry.models.model_facts import ModelFacts
 from registry.models.model_record import Model, Provenance, Stamp
 from registry.stop_signal import Stopped
 
-FACTS = Facts(
+FACTS = ModelFacts(
     title="",
     architecture="llama",
     quantization="",
@@ -55,7 +55,7 @@ def model(key: str, path: Path, *beside: str) -> Model:
     )
 
 
-def download(id: str, state: State = State.PAUSED) -> Download:
+def download(id: str, state: DownloadState = DownloadState.PAUSED) -> Download:
     return Download(id=id, reference="a/b", repo="a/b", commit="c", licence="", files=(), started_at=0, state=state)
 
 
@@ -182,7 +182,12 @@ def test_downloads_are_distinguished_from_leftovers(config: Config) -> None:
     write(folder / "stray/x.gguf.part", 20)
     write(folder / "file", 30)
     (folder / "link").symlink_to(config.home)
-    downloads = [download("d1"), download("d2"), download("late", State.COMPLETED), download("done", State.COMPLETED)]
+    downloads = [
+        download("d1"),
+        download("d2"),
+        download("late", DownloadState.COMPLETED),
+        download("done", DownloadState.COMPLETED),
+    ]
     found = use(config, downloads=downloads)
     assert found.downloads == {"d1": 12, "d2": 0, "late": 4}
     assert found.leftovers == {folder / "stray": 20, folder / "file": 30}

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from atelier.names import check_key, find_name
-from registry.models.model_facts import Facts
-from registry.models.model_naming import Origin, display_name, free_key, key_for, name_part, origin_in, origin_of
+from registry.models.model_facts import ModelFacts
+from registry.models.model_naming import FileOrigin, display_name, free_key, key_for, name_part, origin_in, origin_of
 
-FACTS = Facts(
+FACTS = ModelFacts(
     title="Some Title",
     architecture="llama",
     quantization="Q4_K_M",
@@ -54,12 +54,12 @@ def test_keys_come_from_the_path(relative: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("path", "origin"),
     [
-        ("/home/me/.lmstudio/models/Org/Repo-GGUF/file.gguf", Origin("Org", "Repo-GGUF")),
-        ("/cache/hub/models--Org--Repo-GGUF/snapshots/0abc/file.gguf", Origin("Org", "Repo-GGUF")),
-        ("/home/me/Downloads/file.gguf", Origin("", "")),
+        ("/home/me/.lmstudio/models/Org/Repo-GGUF/file.gguf", FileOrigin("Org", "Repo-GGUF")),
+        ("/cache/hub/models--Org--Repo-GGUF/snapshots/0abc/file.gguf", FileOrigin("Org", "Repo-GGUF")),
+        ("/home/me/Downloads/file.gguf", FileOrigin("", "")),
     ],
 )
-def test_publishers_are_read_from_other_programs_folders(path: str, origin: Origin) -> None:
+def test_publishers_are_read_from_other_programs_folders(path: str, origin: FileOrigin) -> None:
     assert origin_of(Path(path)) == origin
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from registry.models.gguf_header import read_header
 from registry.models.model_facts import facts_of
-from registry.models.projector_files import Projector, projector_for, projectors_in
+from registry.models.projector_files import ProjectorFile, projector_for, projectors_in
 from tests.support.models.gguf_files import write_gguf
 from tests.support.models.tiny_llama import write_tiny_llama
 from tests.support.models.tiny_projector import PLANES, write_tiny_projector
@@ -31,7 +31,7 @@ def test_a_projector_with_the_models_embedding_width_is_chosen(tmp_path: Path, k
 def test_a_projector_named_like_the_model_is_preferred_then_the_best_type(tmp_path: Path) -> None:
     facts = facts_of([read_header(write_gguf(tmp_path / "a.gguf"))])
     names = ["mmproj-big-F16.gguf", "mmproj-small-BF16.gguf", "mmproj-small-F16.gguf", "mmproj-small-F32.gguf"]
-    projectors = [Projector(Path(name), 1, frozenset([WIDTH])) for name in names]
+    projectors = [ProjectorFile(Path(name), 1, frozenset([WIDTH])) for name in names]
     for model, expected in (("small-F32.gguf", 2), ("Big-Q4_1.gguf", 0), ("other.gguf", 0)):
         taken = projector_for(Path(model), facts, projectors)
         assert taken

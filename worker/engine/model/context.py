@@ -14,7 +14,7 @@ from atelier.lora_adapters import Scales
 from atelier.settings.groups import Load
 from worker.engine.model.batch_invariance import Exactness, key_type
 from worker.engine.model.decode_run import PLANES, Image, Places, Run
-from worker.engine.model.loaded_model import LlamaLog, Model, load_error
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel, load_error
 from worker.engine.model.lora import Adapters
 from worker.engine.model.positions import Positions
 
@@ -88,7 +88,7 @@ class Context:
 
     def __init__(
         self,
-        model: Model,
+        model: LoadedModel,
         params: ll.llama_context_params,
         log: LlamaLog,
         adapters: Adapters | None = None,
@@ -269,7 +269,7 @@ class Context:
 
 
 def open_context(
-    model: Model, load: Load, log: LlamaLog, threads: Threads, adapters: Adapters | None = None
+    model: LoadedModel, load: Load, log: LlamaLog, threads: Threads, adapters: Adapters | None = None
 ) -> Context:
     """A context for completing prompts, warmed up: every weight is read once, so that no request waits for it."""
     context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log, adapters, threads)

@@ -11,7 +11,7 @@ _KINDS = {0: "cpu", 1: "gpu", 2: "integrated gpu", 3: "accelerator"}  # enum ggm
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class LlamaDevice:
     name: str  # CUDA0, Vulkan1, CPU
     description: str
     kind: str
@@ -20,17 +20,17 @@ class Device:
     bus_id: str = ""  # "0000:c1:00.0"; empty if it is on no PCI bus
 
 
-def visible_devices() -> list[Device]:
+def visible_devices() -> list[LlamaDevice]:
     """The devices of llama.cpp's backends, without those that environment variables hide."""
     ggml = open_ggml()
     return [_device(ggml, ggml.ggml_backend_dev_get(i)) for i in range(ggml.ggml_backend_dev_count())]
 
 
-def gpus(devices: list[Device]) -> list[Device]:
+def gpus(devices: list[LlamaDevice]) -> list[LlamaDevice]:
     return [device for device in devices if device.kind in ("gpu", "integrated gpu")]
 
 
-def require_device(wanted: str, devices: list[Device]) -> None:
+def require_device(wanted: str, devices: list[LlamaDevice]) -> None:
     """Raises LoadFailed if devices that the `device` setting names are missing; "auto" accepts any."""
     if wanted in ("auto", "cpu"):
         return
@@ -76,10 +76,10 @@ class _Props(ctypes.Structure):
     )
 
 
-def _device(ggml: ctypes.CDLL, handle: int) -> Device:
+def _device(ggml: ctypes.CDLL, handle: int) -> LlamaDevice:
     props = _Props()
     ggml.ggml_backend_dev_get_props(handle, ctypes.byref(props))
-    return Device(
+    return LlamaDevice(
         props.name.decode(),
         props.description.decode(),
         _KINDS.get(props.type, "other"),

@@ -46,7 +46,7 @@ class LlamaLog:
             _log.debug("llama_cpp", line=line)
 
 
-class Model:
+class LoadedModel:
     """Owns the llama_model. `close` frees it."""
 
     def __init__(self, path: str, load: Load, log: LlamaLog, on_progress: Callable[[float], bool]) -> None:

@@ -8,13 +8,13 @@ from llama_cpp import llama_cpp as ll
 
 from atelier.errors import DecodeFailed, InvalidRequest
 from atelier.lora_adapters import Adapter, AdapterScale, Scales
-from worker.engine.model.loaded_model import LlamaLog, Model, load_error
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel, load_error
 
 
 class Adapters:
     """Owns a model's llama_adapter_loras, which llama.cpp frees with the model. Created before any context."""
 
-    def __init__(self, model: Model, adapters: Sequence[Adapter], log: LlamaLog) -> None:
+    def __init__(self, model: LoadedModel, adapters: Sequence[Adapter], log: LlamaLog) -> None:
         """Raises LoadFailed for a file that is no adapter of this model."""
         self._handles = [_load(model, adapter, log) for adapter in adapters]
 
@@ -27,7 +27,7 @@ class Adapters:
             raise DecodeFailed(f"llama.cpp could not use the adapters (llama_set_adapters_lora returned {code}).")
 
 
-def _load(model: Model, adapter: Adapter, log: LlamaLog) -> ll.llama_adapter_lora_p:
+def _load(model: LoadedModel, adapter: Adapter, log: LlamaLog) -> ll.llama_adapter_lora_p:
     handle = ll.llama_adapter_lora_init(model.handle, os.fsencode(adapter.path))
     if not handle:
         raise load_error(log, f'The adapter "{adapter.name}" could not be loaded')

@@ -16,7 +16,7 @@ from llama_cpp import mtmd_cpp as mtmd
 from atelier.errors import DecodeFailed, InvalidRequest, LoadFailed
 from worker.engine.chat_images import Picture
 from worker.engine.model.decode_run import PLANES, Embeddings, Image, Places
-from worker.engine.model.loaded_model import LlamaLog, Model, load_error
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel, load_error
 
 KEPT_BYTES = 64 * 2**20  # of encoded images, for a conversation's next turn
 CELL_BITS = 20  # of a cell's index: more cells than any context has
@@ -55,7 +55,7 @@ class Projector:
     """Owns the mtmd_context. `close` frees it. `read` and `encode` may be called on different threads."""
 
     def __init__(
-        self, path: str, model: Model, log: LlamaLog, limits: ImageLimits, *, threads: int, flash: int
+        self, path: str, model: LoadedModel, log: LlamaLog, limits: ImageLimits, *, threads: int, flash: int
     ) -> None:
         """Load the file. Raises LoadFailed, also for a projector of another model."""
         mtmd.mtmd_log_set(log.callback, ctypes.c_void_p(0))

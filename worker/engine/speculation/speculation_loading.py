@@ -8,13 +8,13 @@ from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from worker.engine.model.context import Threads, open_context
 from worker.engine.model.decode_costs import Costs
-from worker.engine.model.loaded_model import LlamaLog, Model
+from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 from worker.engine.speculation.draft_model import DraftModel, shared_size
 from worker.engine.speculation.drafting import Drafter, Speculation
 from worker.engine.speculation.prompt_lookup import LookupDrafter
 
 
-def check_speculation(model: Model, load: Load) -> None:
+def check_speculation(model: LoadedModel, load: Load) -> None:
     """Raises LoadFailed when speculation is on and the model does not support it."""
     if load.speculation == "off":
         return
@@ -28,7 +28,12 @@ def check_speculation(model: Model, load: Load) -> None:
 
 
 def open_speculation(
-    spec: LaunchSpec, model: Model, costs: Costs, log: LlamaLog, on_progress: Callable[[float], bool], opened: ExitStack
+    spec: LaunchSpec,
+    model: LoadedModel,
+    costs: Costs,
+    log: LlamaLog,
+    on_progress: Callable[[float], bool],
+    opened: ExitStack,
 ) -> Speculation | None:
     """The drafter of the settings, if they name one; closed with `opened`. Raises LoadFailed."""
     drafter: Drafter
@@ -43,14 +48,19 @@ def open_speculation(
 
 
 def _open_draft_model(
-    spec: LaunchSpec, model: Model, costs: Costs, log: LlamaLog, on_progress: Callable[[float], bool], opened: ExitStack
+    spec: LaunchSpec,
+    model: LoadedModel,
+    costs: Costs,
+    log: LlamaLog,
+    on_progress: Callable[[float], bool],
+    opened: ExitStack,
 ) -> DraftModel:
     load = spec.load
     if spec.draft_model_path is None:
         raise LoadFailed("speculation draft_model needs a draft_model: name one.")
     # It is small beside the model, whose load has reported all progress: the callback only tells whether to give up.
     with _named():
-        draft = opened.enter_context(closing(Model(spec.draft_model_path, load, log, lambda _: on_progress(1.0))))
+        draft = opened.enter_context(closing(LoadedModel(spec.draft_model_path, load, log, lambda _: on_progress(1.0))))
     if draft.only_embeds or not draft.can_cut:
         raise LoadFailed(
             "The draft model only makes embeddings, or keeps a recurrent state or a sliding window, "

@@ -19,7 +19,7 @@ from gateway.dialects.lmstudio.lmstudio_v0 import openai_body
 from gateway.dialects.native.model_replies import instance_object
 from gateway.dialects.openai.openai_calls import chat_call, completion_call
 from gateway.dialects.openai.openai_requests import ChatBody, CompletionBody
-from gateway.fleet.snapshot import Instance, Model, Snapshot, State
+from gateway.fleet.snapshot import Instance, InstanceState, Model, Snapshot
 
 KEY = "acme/tiny"
 SCALES = [{"id": 1, "scale": 0.5}, {"name": "poet", "scale": -1}]
@@ -89,7 +89,7 @@ def test_an_instance_lists_its_adapters_by_the_names_that_requests_use() -> None
     assert instance_object(Instance(id=KEY, model_key=KEY))["adapters"] == []
 
 
-def instance(id: str, state: State = State.READY, **load: Any) -> Instance:
+def instance(id: str, state: InstanceState = InstanceState.READY, **load: Any) -> Instance:
     return Instance(id=id, model_key=KEY, state=state, load=load, parallel=4)
 
 
@@ -108,5 +108,5 @@ def test_a_models_key_selects_the_instances_without_adapters() -> None:
 
 def test_a_models_key_selects_instances_with_adapters_when_there_are_no_others() -> None:
     assert served(ModelName(KEY), instance("poet", lora=["poet.gguf"])) == {"poet"}
-    coming = instance(KEY, State.LOADING)
+    coming = instance(KEY, InstanceState.LOADING)
     assert served(ModelName(KEY), coming, instance("poet", lora=["poet.gguf"])) == set(), "one is on its way"

@@ -6,13 +6,23 @@ import pytest
 
 from atelier.errors import InvalidRequest, ModelNotFound, Unavailable, WorkerLost
 from atelier.names import InstanceName, ModelName
-from gateway.core.routing import Circumstances, Decision, Demand, Load, Placement, Reject, Serve, Wait, decide
-from gateway.fleet.snapshot import Instance, Model, Snapshot, State
+from gateway.core.routing import (
+    ChosenInstance,
+    Circumstances,
+    Decision,
+    Demand,
+    LoadModel,
+    Reject,
+    Serve,
+    WaitForLoad,
+    decide,
+)
+from gateway.fleet.snapshot import Instance, InstanceState, Model, Snapshot
 
 KEY = "acme/tiny"
 
 
-def instance(id: str = KEY, state: State = State.READY, **facts: Any) -> Instance:
+def instance(id: str = KEY, state: InstanceState = InstanceState.READY, **facts: Any) -> Instance:
     given = {"address": f"unix:/{id}", "token": id, "parallel": 4, "model_key": KEY}
     return Instance(id=id, state=state, **{**given, **facts})
 
@@ -80,24 +90,24 @@ def test_an_unloaded_draft_model_is_rejected_with_instructions_to_load_it(
 
 
 def test_an_instance_with_the_draft_model_is_waited_for() -> None:
-    coming = instance(f"{KEY}:2", State.LOADING, load={"draft_model": "acme/small"})
-    assert decision(instance(), coming, draft_model="small") == Wait(KEY)
+    coming = instance(f"{KEY}:2", InstanceState.LOADING, load={"draft_model": "acme/small"})
+    assert decision(instance(), coming, draft_model="small") == WaitForLoad(KEY)
 
 
 def test_a_loading_instance_is_waited_for_even_without_loading_on_demand() -> None:
-    for state in (State.STARTING, State.LOADING, State.RESTARTING, State.STALLED):
-        assert decision(instance(state=state), load_on_demand=False) == Wait(KEY)
+    for state in (InstanceState.STARTING, InstanceState.LOADING, InstanceState.RESTARTING, InstanceState.STALLED):
+        assert decision(instance(state=state), load_on_demand=False) == WaitForLoad(KEY)
 
 
 def test_a_model_without_instances_is_loaded() -> None:
-    assert decision() == Load(KEY)
-    assert decision(instance(state=State.STOPPING)) == Load(KEY)
+    assert decision() == LoadModel(KEY)
+    assert decision(instance(state=InstanceState.STOPPING)) == LoadModel(KEY)
 
 
 def test_a_failed_instance_is_loaded_again() -> None:
-    assert decision(instance(state=State.FAILED)) == Load(KEY)
-    named = decision(instance("fast", State.FAILED), target=InstanceName("fast"), load_on_demand=False)
-    assert named == Load("fast")
+    assert decision(instance(state=InstanceState.FAILED)) == LoadModel(KEY)
+    named = decision(instance("fast", InstanceState.FAILED), target=InstanceName("fast"), load_on_demand=False)
+    assert named == LoadModel("fast")
 
 
 def test_without_loading_on_demand_an_unloaded_model_is_rejected_with_instructions_to_load_it() -> None:
@@ -116,7 +126,7 @@ def test_without_a_registry_loaded_models_serve_and_others_are_unavailable() -> 
 
 def test_a_lost_process_is_skipped_although_it_is_listed_as_ready() -> None:
     lost = instance()
-    assert decision(lost, lost=[lost.launch]) == Wait(KEY)
+    assert decision(lost, lost=[lost.launch]) == WaitForLoad(KEY)
     assert served(decision(lost, instance(f"{KEY}:2"), lost=[lost.launch])) == f"{KEY}:2"
     assert served(decision(instance(token="next"), lost=[lost.launch])) == KEY
 
@@ -135,7 +145,7 @@ class ScriptedDispatcher:
 async def test_the_wait_for_a_lost_workers_replacement_is_not_reported_as_a_load(waited: bool) -> None:
     lost, replacement = instance(), instance(token="next")
     dispatcher: Any = ScriptedDispatcher((lost, waited), (replacement, True))
-    placement = Placement(dispatcher, Demand(ModelName(KEY), "r"))
+    placement = ChosenInstance(dispatcher, Demand(ModelName(KEY), "r"))
 
     async def work(on: Instance) -> Instance:
         if on is lost:

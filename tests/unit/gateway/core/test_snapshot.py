@@ -1,5 +1,5 @@
 from atelier.errors import LoadFailed, to_message
-from gateway.fleet.snapshot import Instance, Model, Snapshot, State
+from gateway.fleet.snapshot import Instance, InstanceState, Model, Snapshot
 from gateway.fleet.wire import STATES, apply, read_instance, read_model
 from protos import registry_pb2 as pb
 from protos.settings_pb2 import LoadSettings, SamplingSettings
@@ -15,8 +15,8 @@ def test_changes_add_replace_and_remove() -> None:
     )
     assert (set(first.models), set(first.instances)) == ({"a/b"}, {"i"})
     second = change(first, instance=pb.Instance(id="i", model_key="a/b", state=pb.READY))
-    assert second.instances["i"].state is State.READY
-    assert first.instances["i"].state is State.UNKNOWN
+    assert second.instances["i"].state is InstanceState.READY
+    assert first.instances["i"].state is InstanceState.UNKNOWN
     third = change(change(second, model=pb.Model(key="c/d")), instance_removed="i")
     assert (set(third.models), set(third.instances)) == ({"a/b", "c/d"}, set())
     assert set(change(third, model_removed="a/b").models) == {"c/d"}
@@ -42,7 +42,7 @@ def test_every_field_of_an_instance_is_read() -> None:
         id="i", model_key="a/b", state=pb.FAILED, load=LoadSettings(parallel=2), error=error, pid=7, host="lab1"
     )
     instance = read_instance(message)
-    assert (instance.id, instance.state, instance.pid, instance.host) == ("i", State.FAILED, 7, "lab1")
+    assert (instance.id, instance.state, instance.pid, instance.host) == ("i", InstanceState.FAILED, 7, "lab1")
     assert instance.load == {"parallel": 2}
     assert isinstance(instance.error, LoadFailed)
     assert read_instance(pb.Instance(id="i")) == Instance(id="i", model_key="")

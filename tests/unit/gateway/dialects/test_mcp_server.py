@@ -24,7 +24,7 @@ from gateway.dialects.mcp.tool_definition import ToolDefinition
 from gateway.dialects.mcp.tool_schemas import ChatInput, CompleteInput, InferenceSettings, LoadSettings
 from gateway.dialects.mcp.tool_table import TOOLS
 from gateway.dialects.openai.chat_prompt import chat_messages
-from gateway.fleet.snapshot import Instance, Model, Snapshot, State
+from gateway.fleet.snapshot import Instance, InstanceState, Model, Snapshot
 
 BRIEF = Preset(name="brief", settings={"prompt": {"system_prompt": "be brief"}})
 COLD = Preset(name="cold", settings={"inference": {"temperature": 0.0}})
@@ -147,13 +147,14 @@ def test_presets_with_a_system_prompt_are_prompts() -> None:
 
 def test_changes_are_reported_for_lists_and_entries() -> None:
     model = Model(key="a/b")
-    ready = Instance(id="a/b", model_key="a/b", state=State.READY)
+    ready = Instance(id="a/b", model_key="a/b", state=InstanceState.READY)
     one, two = Snapshot(models={"a/b": model}), Snapshot(models={"a/b": model}, instances={"a/b": ready})
     updates = [ResourceUpdated("atelier://instances"), ResourceUpdated("atelier://instances/a/b")]
     assert list(events_between(one, two)) == [ResourcesListChanged(), *updates]
     assert list(events_between(two, one)) == [ResourcesListChanged(), *updates]
     busy = Snapshot(
-        models={"a/b": model}, instances={"a/b": Instance(id="a/b", model_key="a/b", state=State.READY, active=1)}
+        models={"a/b": model},
+        instances={"a/b": Instance(id="a/b", model_key="a/b", state=InstanceState.READY, active=1)},
     )
     assert list(events_between(two, busy)) == updates
     assert list(events_between(two, two)) == []

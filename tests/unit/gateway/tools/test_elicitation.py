@@ -10,7 +10,7 @@ from gateway.core.mcp_server_config import Endpoint, ServerConfig
 from gateway.core.question import (
     CANCELLED,
     DECLINED,
-    Answer,
+    ElicitationAnswer,
     Question,
     checked,
     read_question,
@@ -46,8 +46,8 @@ ASKED = ElicitRequestFormParams(message="Who?", requested_schema=SCHEMA)
     ],
 )
 def test_a_valid_answer_is_passed_on(content: dict[str, Any]) -> None:
-    answer = checked(FORM, Answer("accept", content))
-    assert answer == Answer("accept", content)
+    answer = checked(FORM, ElicitationAnswer("accept", content))
+    assert answer == ElicitationAnswer("accept", content)
     assert stored_answer(write_answer(answer)) == answer
     assert answer.result() == ElicitResult(action="accept", content=content)
 
@@ -69,13 +69,13 @@ def test_a_valid_answer_is_passed_on(content: dict[str, Any]) -> None:
 )
 def test_an_answer_that_violates_the_schema_is_rejected(content: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match="content") as caught:
-        checked(FORM, Answer("accept", content))
+        checked(FORM, ElicitationAnswer("accept", content))
     assert message in caught.value.message
 
 
 @pytest.mark.parametrize("action", [DECLINED, CANCELLED])
-def test_a_refusal_has_no_content(action: Answer) -> None:
-    assert checked(FORM, Answer(action.action, {"name": 7})) == action
+def test_a_refusal_has_no_content(action: ElicitationAnswer) -> None:
+    assert checked(FORM, ElicitationAnswer(action.action, {"name": 7})) == action
 
 
 def test_a_url_is_passed_on_and_needs_no_content() -> None:
@@ -83,7 +83,7 @@ def test_a_url_is_passed_on_and_needs_no_content() -> None:
     question = read_question(params)
     assert question is not None
     assert question.shown == {"message": "Sign in", "url": "https://house.example/in"}
-    assert checked(question, Answer("accept", {"a": 1})) == Answer("accept")
+    assert checked(question, ElicitationAnswer("accept", {"a": 1})) == ElicitationAnswer("accept")
     assert stored_question(write_question(question)) == question
 
 
