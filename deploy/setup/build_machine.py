@@ -15,7 +15,7 @@ from deploy.setup import SetupError
 
 
 @dataclass(frozen=True)
-class BuildTool:
+class Tool:
     """A compiler: how it is called, and the version that it reports."""
 
     command: tuple[str, ...]
@@ -30,12 +30,12 @@ class Machine:
     arch: str
     platform: str
     cpu: str
-    cxx: BuildTool | None
-    nvcc: BuildTool | None
+    cxx: Tool | None
+    nvcc: Tool | None
     nvidia_gpus: tuple[str, ...]
-    hipcc: BuildTool | None
+    hipcc: Tool | None
     amd_gpus: tuple[str, ...]
-    glslc: BuildTool | None
+    glslc: Tool | None
     vulkan_headers: bool
     render_nodes: tuple[str, ...]
 
@@ -57,22 +57,22 @@ def observe_machine(env: Mapping[str, str]) -> Machine:
     )
 
 
-def find_compiler(named: str | None, usual: Iterable[str]) -> BuildTool | None:
+def find_compiler(named: str | None, usual: Iterable[str]) -> Tool | None:
     """The compiler named by CC or CXX, which may include a launcher (`ccache g++`); if unset, the first usual one."""
     if named:
         return _tool(shlex.split(named))
     return next((tool for name in usual if (tool := find_tool(name))), None)
 
 
-def find_tool(name: str, folders: Iterable[str] = ()) -> BuildTool | None:
+def find_tool(name: str, folders: Iterable[str] = ()) -> Tool | None:
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), *folders])
     path = shutil.which(name, path=places)
     return _tool([path]) if path else None
 
 
-def _tool(command: list[str]) -> BuildTool | None:
+def _tool(command: list[str]) -> Tool | None:
     version = _output([*command, "--version"])
-    return BuildTool(tuple(command), " ".join(version.split())) if version else None
+    return Tool(tuple(command), " ".join(version.split())) if version else None
 
 
 def _output(command: list[str]) -> str:
@@ -154,13 +154,13 @@ def require_compilers(env: Mapping[str, str]) -> None:
     _require_cpp_headers(cxx)
 
 
-def _require_compiler(language: str, found: BuildTool | None) -> BuildTool:
+def _require_compiler(language: str, found: Tool | None) -> Tool:
     if found is None:
         raise SetupError(f"no {language} compiler found: {_COMPILERS_MISSING}")
     return found
 
 
-def _require_cpp_headers(cxx: BuildTool) -> None:
+def _require_cpp_headers(cxx: Tool) -> None:
     # Without the standard library's headers, the build would fail after the download, with pages of CMake's output.
     command = [*cxx.command, "-std=c++17", "-fsyntax-only", "-x", "c++", "-"]
     program = "#include <filesystem>\nint main() {}\n"

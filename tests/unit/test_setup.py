@@ -10,7 +10,7 @@ import pytest
 from deploy.setup import SetupError
 from deploy.setup.backend import choose_backend
 from deploy.setup.build_command import CommandFailed, explain_failure, hint_for, run
-from deploy.setup.build_machine import BuildTool, Machine, cpu_identity, find_compiler
+from deploy.setup.build_machine import Machine, Tool, cpu_identity, find_compiler
 from deploy.setup.console import BuildDisplay, BuildProgress, Console, bar, clock
 from deploy.setup.llama_wheel import WheelCache, cmake_args, wheel_key
 from deploy.setup.virtualenv import Environment, EnvironmentStamp, LockedPackage, read_lock
@@ -20,7 +20,7 @@ BARE = Machine(
     arch="x86_64",
     platform="linux-x86_64 glibc 2.36",
     cpu="model name: one",
-    cxx=BuildTool(("/usr/bin/c++",), "c++ 12.2.0"),
+    cxx=Tool(("/usr/bin/c++",), "c++ 12.2.0"),
     nvcc=None,
     nvidia_gpus=(),
     hipcc=None,
@@ -29,10 +29,10 @@ BARE = Machine(
     vulkan_headers=False,
     render_nodes=(),
 )
-NVCC = BuildTool(("/opt/cuda/bin/nvcc",), "13.0")
+NVCC = Tool(("/opt/cuda/bin/nvcc",), "13.0")
 CUDA = replace(BARE, nvcc=NVCC, nvidia_gpus=("NVIDIA H100",))
-ROCM = replace(BARE, hipcc=BuildTool(("/opt/rocm/bin/hipcc",), "7.1"), amd_gpus=("gfx 90402",))
-VULKAN = replace(BARE, glslc=BuildTool(("glslc",), "1"), vulkan_headers=True, render_nodes=("/dev/dri/renderD128",))
+ROCM = replace(BARE, hipcc=Tool(("/opt/rocm/bin/hipcc",), "7.1"), amd_gpus=("gfx 90402",))
+VULKAN = replace(BARE, glslc=Tool(("glslc",), "1"), vulkan_headers=True, render_nodes=("/dev/dri/renderD128",))
 APPLE = replace(BARE, system="Darwin", arch="arm64", platform="macosx-14.0-universal2")
 
 LOCK = """# made by uv
@@ -135,7 +135,7 @@ def test_this_repositorys_lock_can_be_split() -> None:
     "other",
     [
         replace(BARE, cpu="model name: two"),
-        replace(BARE, cxx=BuildTool(("/usr/bin/c++",), "c++ 14.2.0")),
+        replace(BARE, cxx=Tool(("/usr/bin/c++",), "c++ 14.2.0")),
         replace(BARE, platform="linux-x86_64 glibc 2.41"),
         replace(BARE, nvidia_gpus=("NVIDIA A100",)),
     ],
