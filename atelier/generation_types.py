@@ -44,6 +44,16 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of a choice."""
+
+    choice: int
+    reason: StopReason
+    stop_string: str | None
+    statistics: Statistics
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallPiece:
     """A part of a tool call, in the order of generation."""
 

@@ -4,8 +4,9 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
+from atelier.generation_types import Finished
 from protos import inference_pb2 as pb
-from worker.engine.interface import Emitted, Failed, Finished, Source
+from worker.engine.interface import Emitted, Failed, Source
 from worker.wire import event_message
 from worker.worker_status import Activity
 

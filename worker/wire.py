@@ -3,7 +3,7 @@
 import orjson
 
 from atelier.errors import InvalidRequest, to_message
-from atelier.generation_types import Statistics
+from atelier.generation_types import Finished, Statistics
 from atelier.settings.groups import Load
 from atelier.settings.settings_table import load_message, sampling_settings
 from atelier.submission import (
@@ -27,7 +27,6 @@ from worker.engine.interface import (
     Echoed,
     Event,
     Failed,
-    Finished,
     InfillPrompt,
     Prompt,
     PromptProgress,

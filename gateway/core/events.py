@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.generation_types import Finished, ToolCallPiece
 from gateway.core.hosted_tool import HostedTool, ToolOutput
 from gateway.core.question import Question
 
@@ -51,16 +51,6 @@ class ToolCallDelta:
 
     choice: int
     piece: ToolCallPiece
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The end of a choice."""
-
-    choice: int
-    reason: StopReason
-    stop_string: str | None
-    statistics: Statistics
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import structlog
 
 from atelier.errors import AtelierError, DeadlineExceeded, WorkerLost
-from atelier.generation_types import Dropped
+from atelier.generation_types import Dropped, Finished
 from gateway.core.call_plan import CallPlan, Effective
-from gateway.core.events import Completion, CompletionDraft, Event, Finished, PromptProgress, completion_events
+from gateway.core.events import Completion, CompletionDraft, Event, PromptProgress, completion_events
 from gateway.core.image_reader import ImageReader
 from gateway.core.inbox import Inbox
 from gateway.core.routing import ChosenInstance, Demand, Dispatcher

@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from atelier.generation_types import NOTHING_DROPPED, Dropped, ToolCallPiece
-from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, TokenLogprob, ToolCallDelta
+from atelier.generation_types import NOTHING_DROPPED, Dropped, Finished, ToolCallPiece
+from gateway.core.events import Delta, Event, PromptProgress, Reasoning, TokenLogprob, ToolCallDelta
 
 PARTS_KEPT = 256  # pieces of text of a choice before they become one string
 

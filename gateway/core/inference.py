@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from atelier.errors import AtelierError
-from atelier.generation_types import Dropped
+from atelier.generation_types import Dropped, Finished
 from atelier.metrics import GatewayMetrics
 from gateway.core.admission import Admission, AdmissionSlot
 from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import CallPlan, Effective, make_plan
-from gateway.core.events import Event, Finished
+from gateway.core.events import Event
 from gateway.core.generation import Deadline, Generation
 from gateway.core.image_reader import ImageReader
 from gateway.core.routing import Dispatcher

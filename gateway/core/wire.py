@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason, ToolCallPiece
+from atelier.generation_types import NOTHING_DROPPED, Dropped, Finished, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json, json_bytes
 from atelier.settings import Prompt
 from atelier.settings.settings_table import sampling_message
@@ -24,7 +24,7 @@ from gateway.core.call import (
     Tokens,
 )
 from gateway.core.call_plan import CallPlan, Effective
-from gateway.core.events import Finished, TokenLogprob
+from gateway.core.events import TokenLogprob
 from gateway.fleet.snapshot import Instance
 from protos import inference_pb2 as pb
 

@@ -14,10 +14,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from atelier.errors import AtelierError
+from atelier.generation_types import Finished
 from atelier.submission import KEYWORD, MOST_KEYWORDS
 from gateway.core.call import Account, Call, Origin
 from gateway.core.call_plan import Effective
-from gateway.core.events import Completion, Event, Finished
+from gateway.core.events import Completion, Event
 from gateway.core.inference import InferenceCore, RunningAnswer
 from gateway.http.error_responses import error_event
 from gateway.http.streaming import HEADERS, ClientGone, while_connected

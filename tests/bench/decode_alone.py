@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 
+from atelier.generation_types import Finished
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from atelier.settings.groups import Inference
@@ -28,7 +29,7 @@ from tests.bench.percentiles import median, ratio
 from tests.bench.words import Words
 from tests.support.models.starter_model import starter_file
 from worker.__main__ import limit_threads
-from worker.engine.interface import Delta, Emitted, Failed, Finished, Request, Source
+from worker.engine.interface import Delta, Emitted, Failed, Request, Source
 
 CONTEXT = 4096  # tokens of each sequence
 WORDS = 51

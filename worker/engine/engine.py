@@ -11,6 +11,7 @@ from typing import TypeVar
 import structlog
 
 from atelier.errors import AtelierError, Draining, InvalidRequest
+from atelier.generation_types import Finished
 from atelier.launch import LaunchSpec
 from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.embedding import check_dimensions, check_lengths, unit_vectors
@@ -22,7 +23,6 @@ from worker.engine.interface import (
     Emitted,
     Failed,
     Figures,
-    Finished,
     Publish,
     Request,
     SequenceFigures,

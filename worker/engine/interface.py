@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Protocol
 
 from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
-from atelier.generation_types import NOTHING_DROPPED, Dropped, Statistics, StopReason, ToolCallPiece
+from atelier.generation_types import NOTHING_DROPPED, Dropped, Finished, ToolCallPiece
 from atelier.json_types import Json
 from atelier.lora_adapters import AdapterScale
 from atelier.settings.groups import Inference
@@ -130,14 +130,6 @@ class Delta:
     logprobs: Sequence[TokenLogprob] = ()
     reasoning: str = ""
     tool_calls: Sequence[ToolCallPiece] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    choice: int
-    reason: StopReason
-    stop_string: str | None
-    statistics: Statistics
 
 
 @dataclass(frozen=True, slots=True)

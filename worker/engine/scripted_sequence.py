@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json
 from atelier.submission import Echo
 from worker.engine.batching.fairness import Bid
@@ -14,7 +14,6 @@ from worker.engine.interface import (
     Delta,
     Echoed,
     Event,
-    Finished,
     PromptProgress,
     Request,
     SequenceFigures,

@@ -10,10 +10,10 @@ from pydantic_core import from_json
 from typing_extensions import TypeAliasType, TypedDict
 
 from atelier.errors import AtelierError
-from atelier.generation_types import StopReason
+from atelier.generation_types import Finished, StopReason
 from atelier.json_types import Json
 from gateway.core.call import Call
-from gateway.core.events import Completion, Finished, ToolCall
+from gateway.core.events import Completion, ToolCall
 from gateway.core.inference import RunningAnswer
 from gateway.dialects.route import Nullable
 from gateway.http.error_responses import ErrorForm

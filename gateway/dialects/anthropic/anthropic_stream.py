@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from gateway.core.events import Delta, Event, Finished, Reasoning, ToolCallDelta
+from atelier.generation_types import Finished
+from gateway.core.events import Delta, Event, Reasoning, ToolCallDelta
 from gateway.core.inference import RunningAnswer
 from gateway.dialects.anthropic.anthropic_replies import (
     SIGNATURE,

@@ -8,13 +8,12 @@ import orjson
 from starlette.types import Scope, Send
 
 from atelier.errors import AtelierError
-from atelier.generation_types import Statistics
+from atelier.generation_types import Finished, Statistics
 from atelier.json_types import Json
 from gateway.core.events import (
     Delta,
     Elicited,
     Event,
-    Finished,
     HostedCallBegun,
     HostedCallEnded,
     HostedCallRuns,

@@ -6,9 +6,8 @@ from typing_extensions import TypedDict
 
 from atelier import __version__
 from atelier.errors import InvalidRequest
-from atelier.generation_types import StopReason
+from atelier.generation_types import Finished, StopReason
 from gateway.core.call import Account
-from gateway.core.events import Finished
 from gateway.core.inference import RunningAnswer
 from gateway.dialects.lmstudio.lmstudio_requests import UNLIMITED, V0ChatBody, V0CompletionBody
 from gateway.dialects.openai.openai_replies import ChatChunk, ChatCompletion, TextChunk, TextCompletion

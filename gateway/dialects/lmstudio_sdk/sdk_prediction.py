@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from pydantic.alias_generators import to_camel
 
-from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json
 from gateway.core.call import Call, Chat, Text
 from gateway.core.call_plan import find_target
-from gateway.core.events import Delta, Event, Finished, PromptProgress, Reasoning, ToolCallDelta
+from gateway.core.events import Delta, Event, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.generation import Generation
 from gateway.core.inference import InferenceCore
 from gateway.dialects.lmstudio import lmstudio_v0

@@ -7,9 +7,9 @@ from typing import Literal, NotRequired, cast
 from typing_extensions import TypedDict
 
 from atelier.errors import AtelierError
-from atelier.generation_types import StopReason
+from atelier.generation_types import Finished, StopReason
 from atelier.json_types import Json
-from gateway.core.events import Completion, Finished, TokenLogprob, ToolCall
+from gateway.core.events import Completion, TokenLogprob, ToolCall
 from gateway.dialects.openai.openai_logprobs import Logprob, chat_logprobs
 from gateway.dialects.reply import rfc3339
 from gateway.dialects.route import Nullable

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import orjson
 
+from atelier.generation_types import Finished
 from gateway.core.call import Account
-from gateway.core.events import CompletionDraft, Delta, Event, Finished, Reasoning, ToolCallDelta
+from gateway.core.events import CompletionDraft, Delta, Event, Reasoning, ToolCallDelta
 from gateway.core.inference import RunningAnswer
 from gateway.dialects.ollama.ollama_replies import (
     OllamaFacts,

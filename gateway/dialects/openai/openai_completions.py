@@ -6,8 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from atelier.errors import InvalidRequest, UnsupportedField
+from atelier.generation_types import Finished
 from atelier.json_types import Json
-from gateway.core.events import Completion, CompletionDraft, Finished
+from gateway.core.events import Completion, CompletionDraft
 from gateway.core.inference import InferenceCore, RunningAnswer, begun
 from gateway.core.mcp_server_config import NEVER
 from gateway.dialects.openai.mcp_tool import requested_server, server_entries

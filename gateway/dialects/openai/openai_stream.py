@@ -10,17 +10,9 @@ from typing import Any
 import orjson
 from typing_extensions import TypedDict
 
-from atelier.generation_types import ToolCallPiece
+from atelier.generation_types import Finished, ToolCallPiece
 from atelier.json_types import Json
-from gateway.core.events import (
-    Delta,
-    Event,
-    Finished,
-    PromptProgress,
-    Reasoning,
-    TokenLogprob,
-    ToolCallDelta,
-)
+from gateway.core.events import Delta, Event, PromptProgress, Reasoning, TokenLogprob, ToolCallDelta
 from gateway.core.inference import RunningAnswer
 from gateway.dialects.openai import openai_replies as replies
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs

@@ -8,10 +8,9 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from atelier.errors import AtelierError, InvalidRequest
-from atelier.generation_types import StopReason
+from atelier.generation_types import Finished, StopReason
 from atelier.json_types import Json
 from gateway.core.call_plan import Effective
-from gateway.core.events import Finished
 from gateway.core.inference import RunningAnswer
 from gateway.dialects.responses.response_items import OutputItem
 from gateway.dialects.responses.response_turn import Turn, choice_object, tool_objects

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from atelier.generation_types import StopReason
+from atelier.generation_types import Finished, StopReason
 from gateway.core.events import (
     ApprovalWanted,
     Completion,
     CompletionDraft,
     Event,
-    Finished,
     HostedCallArguments,
     HostedCallBegun,
     HostedCallRuns,

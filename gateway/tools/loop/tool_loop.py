@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from atelier.errors import AtelierError
-from atelier.generation_types import Dropped, Statistics, StopReason
+from atelier.generation_types import Dropped, Finished, Statistics, StopReason
 from gateway.core.call import Call
 from gateway.core.call_plan import CallPlan, Effective
-from gateway.core.events import Event, Finished, HostedCallEnded, HostedCallRuns
+from gateway.core.events import Event, HostedCallEnded, HostedCallRuns
 from gateway.core.generation import Generation
 from gateway.fleet.snapshot import Instance
 from gateway.tools.loop.loop_policy import LoopBudget, with_messages, without_server_tools

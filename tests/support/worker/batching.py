@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from atelier.errors import AtelierError
+from atelier.generation_types import Finished
 from atelier.settings.groups import Inference
 from atelier.submission import Echo
 from tests.support.worker.fake_context import FakeContext, FakeVocabulary
@@ -22,7 +23,6 @@ from worker.engine.interface import (
     Echoed,
     Event,
     Failed,
-    Finished,
     PromptProgress,
     Request,
     Source,

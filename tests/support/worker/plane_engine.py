@@ -12,6 +12,7 @@ import numpy as np
 from llama_cpp import llama_cpp as ll
 from llama_cpp import mtmd_cpp as mtmd
 
+from atelier.generation_types import Finished
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from atelier.settings.groups import Inference
@@ -19,7 +20,7 @@ from tests.support.models.tiny_llama import write_tiny_llama
 from tests.support.models.tiny_projector import PLANES, write_tiny_projector
 from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.chat_images import decode_picture
-from worker.engine.interface import ChatPrompt, Delta, Failed, Finished, Request, Source
+from worker.engine.interface import ChatPrompt, Delta, Failed, Request, Source
 from worker.engine.model.context import FLASH, Context, generation_params
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 from worker.engine.model.projector import ImageLimits, Projector

@@ -4,10 +4,10 @@ import orjson
 import pytest
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest, from_message
-from atelier.generation_types import Statistics, StopReason
+from atelier.generation_types import Finished, Statistics, StopReason
 from atelier.submission import Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from protos import inference_pb2 as pb
-from worker.engine.interface import Accepted, ChatPrompt, Delta, Failed, Finished
+from worker.engine.interface import Accepted, ChatPrompt, Delta, Failed
 from worker.wire import event_message, read_submit
 
 STATISTICS = Statistics(10, 4, 7, 0.5, 1.5, 2.5, 3.5)

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
+from atelier.generation_types import Finished
 from worker.engine.batching.batch_plan import BatchPlanner
 from worker.engine.batching.fairness import next_in_turn
 from worker.engine.batching.kv_cache_manager import KVCacheManager
 from worker.engine.batching.scheduler import fits_in_cache
 from worker.engine.batching.sequence import Sequence, cancel_overdue
 from worker.engine.cache.cache_tier import CacheTier
-from worker.engine.interface import Emitted, Event, Failed, Finished, SequenceFigures
+from worker.engine.interface import Emitted, Event, Failed, SequenceFigures
 from worker.engine.model.batch_invariance import NOT_EXACT, Exactness
 from worker.engine.model.context import Context
 from worker.engine.model.decode_costs import Costs

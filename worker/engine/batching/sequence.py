@@ -6,7 +6,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from atelier.errors import DeadlineExceeded
-from atelier.generation_types import Statistics, StopReason
+from atelier.generation_types import Finished, Statistics, StopReason
 from worker.engine.batching.completion import Completion
 from worker.engine.batching.fairness import Bid
 from worker.engine.batching.prompt_prefill import PromptEcho, PromptPrefill
@@ -17,7 +17,6 @@ from worker.engine.interface import (
     Delta,
     Emitted,
     Failed,
-    Finished,
     PromptProgress,
     SequenceFigures,
     SequenceState,

@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from atelier.errors import ContextLengthExceeded, WorkerLost
-from atelier.generation_types import Statistics, StopReason
-from gateway.core.events import Delta, Event, Finished, PromptProgress, TokenLogprob
+from atelier.generation_types import Finished, Statistics, StopReason
+from gateway.core.events import Delta, Event, PromptProgress, TokenLogprob
 from gateway.core.inbox import PARTS_KEPT, Inbox
 
 END = Finished(0, StopReason.EOS_FOUND, None, Statistics())

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atelier.errors import BY_CODE, InvalidRequest, UnsupportedField
-from atelier.generation_types import Statistics, StopReason
+from atelier.generation_types import Finished, Statistics, StopReason
 from atelier.settings import TABLE
 from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat, Origin
 from gateway.core.call_plan import make_plan
-from gateway.core.events import Completion, Finished, ToolCall
+from gateway.core.events import Completion, ToolCall
 from gateway.core.images import EncodedImage, RemoteImage
 from gateway.core.wire import chat_tokens_message, submit_message
 from gateway.dialects.anthropic.anthropic_calls import count_call, messages_call

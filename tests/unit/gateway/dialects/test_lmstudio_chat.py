@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from atelier.errors import DeadlineExceeded, DownloadNotFound, InstanceNotFound, ModelNotFound, UnsupportedField
-from atelier.generation_types import Statistics, StopReason
-from gateway.core.events import Completion, Delta, Event, Finished, PromptProgress, Reasoning, completion_events
+from atelier.generation_types import Finished, Statistics, StopReason
+from gateway.core.events import Completion, Delta, Event, PromptProgress, Reasoning, completion_events
 from gateway.dialects.lmstudio.lmstudio_chat_output import ChatOutput
 from gateway.dialects.lmstudio.lmstudio_chat_replies import error_body, error_event
 from gateway.dialects.lmstudio.lmstudio_chat_stream import ChatRenderer

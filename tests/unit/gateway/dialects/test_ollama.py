@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 
 from atelier.errors import HubUnavailable, InvalidRequest, ModelNotFound, NotFound
-from atelier.generation_types import Statistics, StopReason
+from atelier.generation_types import Finished, Statistics, StopReason
 from atelier.submission import JsonObject, JsonSchema, Tool
 from gateway.core.admission import Admission
 from gateway.core.call import Chat, Infill, Text
-from gateway.core.events import Completion, Finished, ToolCall
+from gateway.core.events import Completion, ToolCall
 from gateway.dialects.body import parse
 from gateway.dialects.download_follower import DownloadFollower
 from gateway.dialects.error_formats import forms_of_path

@@ -2,8 +2,8 @@
 
 import math
 
-from atelier.generation_types import Statistics, StopReason
-from gateway.core.events import Completion, Finished, TokenLogprob
+from atelier.generation_types import Finished, Statistics, StopReason
+from gateway.core.events import Completion, TokenLogprob
 from gateway.core.wire import read_echoed_logprobs, read_logprobs
 from gateway.dialects.openai.openai_logprobs import TextLogprobsEncoder, best_choices, chat_logprobs
 from gateway.dialects.openai.openai_requests import CompletionBody

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from atelier.generation_types import Statistics, StopReason
-from gateway.core.events import Delta, Finished, PromptProgress, TokenLogprob
+from atelier.generation_types import Finished, Statistics, StopReason
+from gateway.core.events import Delta, PromptProgress, TokenLogprob
 from gateway.dialects.openai.openai_stream import Head, chat_renderer, text_renderer
 
 HEAD = Head("chat.completion.chunk", 'pub/"odd"-name', "chatcmpl-1", 1_700_000_000)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from atelier.errors import InvalidRequest
-from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
 from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat
-from gateway.core.events import Completion, Finished, ToolCall
+from gateway.core.events import Completion, ToolCall
 from gateway.dialects.body import parse
 from gateway.dialects.openai.openai_calls import chat_call
 from gateway.dialects.openai.openai_replies import chat_choices, tool_call_delta

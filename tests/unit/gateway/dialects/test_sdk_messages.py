@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from atelier.errors import UnsupportedField
-from atelier.generation_types import Statistics, StopReason, ToolCallPiece
+from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
 from gateway.core.call import Account, Origin
-from gateway.core.events import Delta, Finished, PromptProgress, Reasoning, ToolCallDelta
+from gateway.core.events import Delta, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.images import EncodedImage
 from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Heartbeat
 from gateway.dialects.lmstudio_sdk.sdk_frames import History

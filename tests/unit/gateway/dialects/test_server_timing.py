@@ -1,5 +1,4 @@
-from atelier.generation_types import Statistics, StopReason
-from gateway.core.events import Finished
+from atelier.generation_types import Finished, Statistics, StopReason
 from gateway.dialects.reply import server_timing
 
 

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atelier.errors import InvalidRequest, UnsupportedField
-from atelier.generation_types import Statistics, StopReason
+from atelier.generation_types import Finished, Statistics, StopReason
 from atelier.settings import TABLE
 from atelier.submission import Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from gateway.core.call import Call, Chat, Infill, Origin, Text, Tokens
 from gateway.core.call_plan import make_plan
-from gateway.core.events import Finished
 from gateway.core.images import EncodedImage, RemoteImage
 from gateway.core.wire import submit_message
 from gateway.dialects.body import parse
