@@ -36,11 +36,13 @@ def create_app(
         },
         redirect_slashes=False,
     )
+    described = []
     for dialect in dialects:
         for route in dialect.routes():
             if isinstance(route, Route):
                 add_route(app, route, dialect.tag)
+                described.append(route)
             else:
                 app.add_api_websocket_route(route.path, route.endpoint)
-    describe(app, dialects)
+    describe(app, described)
     return app

@@ -88,7 +88,7 @@ class Generation:
         self._alarm = deadline.watch(self.fail)
         call, origin = plan.call, plan.origin
         demand = Demand(plan.target, origin.request_id, call.draft_model, call.ttl, call.load)
-        self._placement = ChosenInstance(dispatcher, demand, within=deadline.enforced, on_lost=self._start_over)
+        self._chosen = ChosenInstance(dispatcher, demand, within=deadline.enforced, on_lost=self._start_over)
         self._inbox = Inbox(0)
         self._connection: WorkerConnection | None = None
         self._submissions: list[Submission] = []
@@ -97,18 +97,18 @@ class Generation:
 
     @property
     def instance(self) -> Instance:
-        assert self._placement.instance is not None, "begin first"
-        return self._placement.instance
+        assert self._chosen.instance is not None, "begin first"
+        return self._chosen.instance
 
     @property
     def load_seconds(self) -> float | None:
         """How long its model took to load; None where it was loaded already."""
-        placement = self._placement
-        return placement.instance.load_seconds if placement.instance and placement.had_to_load else None
+        chosen = self._chosen
+        return chosen.instance.load_seconds if chosen.instance and chosen.had_to_load else None
 
     @property
     def begun_again(self) -> bool:
-        return self._placement.replaced
+        return self._chosen.replaced
 
     @property
     def prompt_tokens(self) -> int:
@@ -160,15 +160,15 @@ class Generation:
 
     def must_load(self) -> bool:
         """Whether `find` would wait for a load; raises what it would reject."""
-        return self._placement.must_load()
+        return self._chosen.must_load()
 
     async def find(self) -> None:
         """Return when an instance is ready. `begin` does it too; callers that report the load do it first."""
-        await self._placement.find()
+        await self._chosen.find()
 
     async def begin(self) -> None:
         """Return when a worker has accepted every prompt; raises why none does."""
-        await self._placement.run(self._submit)
+        await self._chosen.run(self._submit)
         self.accept_seconds = time.monotonic() - self._created
         self._on_begin()
 
@@ -181,15 +181,15 @@ class Generation:
         except (WorkerLost, WorkerRefused) as error:
             if self.first_text is not None:  # it was sent
                 raise as_reported(error) from None
-            self._placement.give_up(error)
-            await self._placement.run(self._submit)
+            self._chosen.give_up(error)
+            await self._chosen.run(self._submit)
             return await self.next_batch()
         self._note(batch)
         return batch
 
     async def collect(self) -> list[Completion]:
         """Every choice whole, in order. Nothing is sent meanwhile: even late, a lost worker is replaced."""
-        return await self._placement.run(self._collect_once)
+        return await self._chosen.run(self._collect_once)
 
     async def events(self) -> list[Event]:
         """All events of an answer of one choice, collected as `collect` does."""
@@ -198,7 +198,7 @@ class Generation:
 
     def fail(self, error: AtelierError) -> None:
         """End it with an error, whatever it waits for."""
-        self._placement.final = True
+        self._chosen.final = True
         self._failure = error
         self._inbox.fail(error)
 

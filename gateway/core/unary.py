@@ -124,19 +124,19 @@ class Unary:
         account: Account,
     ) -> tuple[str, Reply]:
         plan = make_plan(call, origin, self._watcher.known())
-        with self._admitted(plan.target, plan.model.key, origin, account) as (slot, placement):
+        with self._admitted(plan.target, plan.model.key, origin, account) as (slot, chosen):
             async with self._running.tracked():
                 ready = replace(plan, images=await self._images.read(call.images))
-                reply = await self._ask(method, lambda instance: message(ready, instance), slot, placement)
+                reply = await self._ask(method, lambda instance: message(ready, instance), slot, chosen)
         return plan.name, reply
 
     async def _answer(
         self, method: "Method[Request, Reply]", message: Request, model: str, origin: Origin, account: Account
     ) -> tuple[str, Reply]:
         target, found = find_target(model, self._watcher.known())
-        with self._admitted(target, found.key, origin, account) as (slot, placement):
+        with self._admitted(target, found.key, origin, account) as (slot, chosen):
             async with self._running.tracked():
-                reply = await self._ask(method, lambda instance: message, slot, placement)
+                reply = await self._ask(method, lambda instance: message, slot, chosen)
             account.prompt_tokens = getattr(reply, "prompt_tokens", 0)  # those that the model computed
         return reported_name(target), reply
 
@@ -147,24 +147,22 @@ class Unary:
         """Inside, the call is one of the requests in work."""
         account.model = model
         slot = self._admission.enter()
-        placement = ChosenInstance(self._dispatcher, Demand(target, origin.request_id))
+        chosen = ChosenInstance(self._dispatcher, Demand(target, origin.request_id))
         try:
-            yield slot, placement
+            yield slot, chosen
         finally:
             slot.leave()
-            self._metrics.count_reading(
-                model=model, prompt_tokens=account.prompt_tokens, begun_again=placement.replaced
-            )
+            self._metrics.count_reading(model=model, prompt_tokens=account.prompt_tokens, begun_again=chosen.replaced)
 
     async def _ask(
         self,
         method: "Method[Request, Reply]",
         message: Callable[[Instance], Request],
         slot: AdmissionSlot,
-        placement: ChosenInstance,
+        chosen: ChosenInstance,
     ) -> Reply:
         async def ask(instance: Instance) -> Reply:
             slot.begin()
             return await self._workers.connect(instance).ask(method, message(instance), CALL_SECONDS)
 
-        return await placement.run(ask)
+        return await chosen.run(ask)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from atelier.errors import AtelierError
 from atelier.json_types import Json
 from gateway.dialects.error_formats import FORMS, forms_of_path
-from gateway.dialects.route import JSON, ReplySchema, ReplyType, Route, RouteTable
+from gateway.dialects.route import JSON, ReplySchema, ReplyType, Route
 
 REF = "#/components/schemas/{model}"
 GOOD = "Success."
@@ -55,9 +55,8 @@ def add_route(app: FastAPI, route: Route, tag: str) -> None:
     )
 
 
-def describe(app: FastAPI, tables: Sequence[RouteTable]) -> None:
+def describe(app: FastAPI, routes: Sequence[Route]) -> None:
     """Make the application's OpenAPI document hold the schemas of bodies, replies and errors, with examples."""
-    routes = [route for table in tables for route in table.routes() if isinstance(route, Route)]
 
     def openapi() -> Json:
         if app.openapi_schema is None:

