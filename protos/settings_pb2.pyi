@@ -50,6 +50,7 @@ class LoadSettings(_message.Message):
     CACHE_RAM_FIELD_NUMBER: _builtins.int
     CACHE_DISK_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
+    SWA_FULL_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """tokens per sequence"""
     parallel: _builtins.int
@@ -83,6 +84,7 @@ class LoadSettings(_message.Message):
     """MiB"""
     cache_disk: _builtins.int
     """MiB"""
+    swa_full: _builtins.bool
     @_builtins.property
     def tensor_split(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """share of each device"""
@@ -116,10 +118,11 @@ class LoadSettings(_message.Message):
         cache_ram: _builtins.int | None = ...,
         cache_disk: _builtins.int | None = ...,
         lora: _abc.Iterable[_builtins.str] | None = ...,
+        swa_full: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "tensor_split", b"tensor_split", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "tensor_split", b"tensor_split", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -157,6 +160,8 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__parallel: _TypeAlias = _typing.Literal["_parallel", b"_parallel"]  # noqa: Y015
     _WhichOneofReturnType__speculation: _TypeAlias = _typing.Literal["speculation"]  # noqa: Y015
     _WhichOneofArgType__speculation: _TypeAlias = _typing.Literal["_speculation", b"_speculation"]  # noqa: Y015
+    _WhichOneofReturnType__swa_full: _TypeAlias = _typing.Literal["swa_full"]  # noqa: Y015
+    _WhichOneofArgType__swa_full: _TypeAlias = _typing.Literal["_swa_full", b"_swa_full"]  # noqa: Y015
     _WhichOneofReturnType__threads: _TypeAlias = _typing.Literal["threads"]  # noqa: Y015
     _WhichOneofArgType__threads: _TypeAlias = _typing.Literal["_threads", b"_threads"]  # noqa: Y015
     _WhichOneofReturnType__ubatch_size: _TypeAlias = _typing.Literal["ubatch_size"]  # noqa: Y015
@@ -197,6 +202,8 @@ class LoadSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel) -> _WhichOneofReturnType__parallel | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__speculation) -> _WhichOneofReturnType__speculation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swa_full) -> _WhichOneofReturnType__swa_full | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threads) -> _WhichOneofReturnType__threads | None: ...
     @_typing.overload

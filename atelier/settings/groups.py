@@ -188,6 +188,13 @@ class Load:
         lmstudio="kv_unified",
         preset_key="llm.load.useUnifiedKvCache",
     )
+    swa_full: bool = setting(
+        False,
+        "Keep the whole context of layers with a sliding window, not the window alone: takes more memory, and prompt "
+        "prefixes can be reused. With kv_unified it has no effect on reuse.",
+        llama="swa_full",
+        lmstudio="swa_full",
+    )
     cache_ram: int = setting(
         0,
         "Host memory for prompt prefixes evicted from the KV cache; 0: none.",

@@ -72,7 +72,7 @@ def context_lengths(longest: int) -> list[int]:
 def _cache(shape: Shape, load: Load) -> int:
     streams = 1 if load.kv_unified else load.parallel
     everything = _cells(load.context_length)
-    sliding = min(everything, _sliding_cells(shape, load))
+    sliding = everything if load.swa_full else min(everything, _sliding_cells(shape, load))
     elements = sum(
         (keys + values) * (sliding if slides else everything)
         for keys, values, slides in zip(shape.key_widths, shape.value_widths, shape.sliding_layers, strict=True)

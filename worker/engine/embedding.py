@@ -59,6 +59,7 @@ class Embedder:
         params.n_ctx = params.n_batch = params.n_ubatch = room
         params.n_seq_max = MOST_INPUTS
         params.kv_unified = True  # inputs of all lengths share the cells
+        params.swa_full = False  # no input is continued
         params.type_k = params.type_v = ll.GGML_TYPE_F16
         if room == self._batch_room:
             # Flash attention's rounding depends on an input's place in the batch: cosine 0.9998, not 1 (Q4_1, AVX2).

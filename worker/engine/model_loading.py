@@ -112,7 +112,8 @@ class _Loading:
         spec, load, model = self._spec, self._load, self._model
         context, costs = self._open_context(), Costs(self._copy_seconds())
         speculation = open_speculation(spec, model, costs, self._log, self._on_progress, self._opened)
-        tier = open_tier(spec, context, costs, reuse=self._reuse, gpu_layers=model.gpu_layers, devices=self._devices)
+        reuse = self._reuse and model.can_cut_saved
+        tier = open_tier(spec, context, costs, reuse=reuse, gpu_layers=model.gpu_layers, devices=self._devices)
         projector = self._open_projector()
         context.images_whole = projector is not None and projector.whole
         batcher = Batcher(

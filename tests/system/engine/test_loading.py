@@ -43,13 +43,17 @@ def test_a_model_with_a_sliding_window_does_not_speculate(tmp_path: Path, log: L
     try_to_load(path, log)
     with pytest.raises(LoadFailed, match=r"sliding window.*speculation off"):
         try_to_load(path, log, speculation="prompt_lookup")
+    with pytest.raises(LoadFailed, match="without kv_unified"):
+        try_to_load(path, log, speculation="prompt_lookup", swa_full=True, kv_unified=True)
+    try_to_load(path, log, speculation="prompt_lookup", swa_full=True)
 
 
 def test_a_model_with_a_sliding_window_saves_no_prompts_and_logs_it(tmp_path: Path, log: LlamaLog) -> None:
     path = write_tiny_llama(tmp_path / "tiny.gguf", architecture="gemma2")
     with structlog.testing.capture_logs() as logs:
         try_to_load(path, log, cache_ram=1, cache_disk=1)
-    assert "cache_tier_off" in [entry["event"] for entry in logs]
+        try_to_load(path, log, cache_ram=1, cache_disk=1, swa_full=True)
+    assert [entry["event"] for entry in logs].count("cache_tier_off") == 2
 
 
 def test_an_embedding_model_does_not_speculate(tmp_path: Path, log: LlamaLog) -> None:

@@ -51,6 +51,7 @@ def test_a_sliding_layer_holds_its_window_and_a_batch() -> None:
     sliding = dataclasses.replace(SHAPE, sliding_window=256, sliding_layers=(True, False))
     assert kv_cache(sliding, context_length=8192, parallel=1) == (8192 + 768) * CELL // 2
     assert kv_cache(sliding, context_length=512, parallel=1) == 512 * CELL
+    assert kv_cache(sliding, context_length=8192, parallel=1, swa_full=True) == 8192 * CELL
 
 
 def test_recurrent_layers_keep_a_state_for_each_sequence() -> None:

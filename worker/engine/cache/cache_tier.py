@@ -227,14 +227,14 @@ def open_tier(
 ) -> CacheTier | None:
     """The tier of the settings, with the states that earlier workers left; None, and a warning if it cannot be used.
 
-    `reuse`: prompts stay in their slots, whose cache may be cut at any token.
+    `reuse`: prompts stay in their slots, and saved states may be cut at any token.
     """
     load = spec.load
     if not (load.cache_ram or load.cache_disk):
         return None
     if not reuse:
-        why = "kv_unified shares one cache" if load.kv_unified else "this model's cache cannot be cut at a token"
-        _log.warning("cache_tier_off", reason=f"{why}, so no prefix of a prompt can be reused")
+        why = "kv_unified shares one cache" if load.kv_unified else "this model's state cannot be cut at a token"
+        _log.warning("cache_tier_off", reason=f"{why}, so no saved prefix of a prompt can be reused")
         return None
     states = SavedStates(load.cache_ram * MIB, load.cache_disk * MIB)
     if load.cache_disk:

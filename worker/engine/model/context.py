@@ -73,7 +73,7 @@ def generation_params(load: Load, *, on_gpu: bool) -> ll.llama_context_params:
     params.type_v = _KV_TYPES[load.kv_type]
     params.offload_kqv = load.offload_kv
     params.kv_unified = load.kv_unified
-    params.swa_full = False  # layers with a sliding window hold no more than that: their cache is never cut
+    params.swa_full = load.swa_full
     params.no_perf = True
     return params
 

@@ -63,6 +63,8 @@ class LoadedModel:
             raise load_error(log, "The model could not be loaded")
         self.vocabulary = Vocabulary(self.handle)
         self._gpu_layers_wanted = params.n_gpu_layers
+        # In a unified cache, cells that have left one sequence's window are used again by others.
+        self._keeps_windows = load.swa_full and not load.kv_unified
         self._has_gpu = bool(gpus(visible_devices()))  # llama_supports_gpu_offload is also true for RPC
 
     @property
@@ -90,9 +92,22 @@ class LoadedModel:
 
     @property
     def can_cut(self) -> bool:
-        """Whether a sequence's cache may be cut at any token: not with recurrent state or a sliding window."""
+        """Whether a sequence's cache may be cut at any token.
+
+        Not with recurrent state, nor with a sliding window unless its layers keep the whole context.
+        """
         stateful = ll.llama_model_is_recurrent(self.handle) or ll.llama_model_is_hybrid(self.handle)
-        return not stateful and ll.llama_model_n_swa(self.handle) == 0
+        return not stateful and (self._keeps_windows or not self.has_window)
+
+    @property
+    def can_cut_saved(self) -> bool:
+        """Whether a saved state may be cut at any token: llama.cpp saves no more of a layer than its window."""
+        return self.can_cut and not self.has_window
+
+    @property
+    def has_window(self) -> bool:
+        """Whether some of its layers attend to a sliding window only."""
+        return int(ll.llama_model_n_swa(self.handle)) > 0
 
     @property
     def has_planes(self) -> bool:

@@ -23,7 +23,8 @@ def check_speculation(model: LoadedModel, load: Load) -> None:
     if not model.can_cut:
         raise LoadFailed(
             "This model keeps a recurrent state or a sliding window, from which a rejected draft token cannot be "
-            "removed: load it with speculation off."
+            "removed: load it with speculation off, or a model with a sliding window with swa_full and without "
+            "kv_unified."
         )
 
 
@@ -64,7 +65,8 @@ def _open_draft_model(
     if draft.only_embeds or not draft.can_cut:
         raise LoadFailed(
             "The draft model only makes embeddings, or keeps a recurrent state or a sliding window, "
-            "from which a rejected draft token cannot be removed: name another draft_model, or none."
+            "from which a rejected draft token cannot be removed: name another draft_model, or none. With swa_full, "
+            "and without kv_unified, a model with a sliding window can draft."
         )
     vocabulary = shared_size(model.vocabulary, draft.vocabulary)
     with _named():
