@@ -51,6 +51,9 @@ class LoadSettings(_message.Message):
     CACHE_DISK_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     SWA_FULL_FIELD_NUMBER: _builtins.int
+    THREADS_BATCH_FIELD_NUMBER: _builtins.int
+    K_TYPE_FIELD_NUMBER: _builtins.int
+    V_TYPE_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """tokens per sequence"""
     parallel: _builtins.int
@@ -85,6 +88,10 @@ class LoadSettings(_message.Message):
     cache_disk: _builtins.int
     """MiB"""
     swa_full: _builtins.bool
+    threads_batch: _builtins.int
+    k_type: _builtins.str
+    """unset: kv_type"""
+    v_type: _builtins.str
     @_builtins.property
     def tensor_split(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """share of each device"""
@@ -119,10 +126,13 @@ class LoadSettings(_message.Message):
         cache_disk: _builtins.int | None = ...,
         lora: _abc.Iterable[_builtins.str] | None = ...,
         swa_full: _builtins.bool | None = ...,
+        threads_batch: _builtins.int | None = ...,
+        k_type: _builtins.str | None = ...,
+        v_type: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_ubatch_size", b"_ubatch_size", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "tensor_split", b"tensor_split", "threads", b"threads", "ubatch_size", b"ubatch_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "tensor_split", b"tensor_split", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -144,6 +154,8 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__flash_attention: _TypeAlias = _typing.Literal["_flash_attention", b"_flash_attention"]  # noqa: Y015
     _WhichOneofReturnType__gpu_layers: _TypeAlias = _typing.Literal["gpu_layers"]  # noqa: Y015
     _WhichOneofArgType__gpu_layers: _TypeAlias = _typing.Literal["_gpu_layers", b"_gpu_layers"]  # noqa: Y015
+    _WhichOneofReturnType__k_type: _TypeAlias = _typing.Literal["k_type"]  # noqa: Y015
+    _WhichOneofArgType__k_type: _TypeAlias = _typing.Literal["_k_type", b"_k_type"]  # noqa: Y015
     _WhichOneofReturnType__kv_type: _TypeAlias = _typing.Literal["kv_type"]  # noqa: Y015
     _WhichOneofArgType__kv_type: _TypeAlias = _typing.Literal["_kv_type", b"_kv_type"]  # noqa: Y015
     _WhichOneofReturnType__kv_unified: _TypeAlias = _typing.Literal["kv_unified"]  # noqa: Y015
@@ -164,8 +176,12 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__swa_full: _TypeAlias = _typing.Literal["_swa_full", b"_swa_full"]  # noqa: Y015
     _WhichOneofReturnType__threads: _TypeAlias = _typing.Literal["threads"]  # noqa: Y015
     _WhichOneofArgType__threads: _TypeAlias = _typing.Literal["_threads", b"_threads"]  # noqa: Y015
+    _WhichOneofReturnType__threads_batch: _TypeAlias = _typing.Literal["threads_batch"]  # noqa: Y015
+    _WhichOneofArgType__threads_batch: _TypeAlias = _typing.Literal["_threads_batch", b"_threads_batch"]  # noqa: Y015
     _WhichOneofReturnType__ubatch_size: _TypeAlias = _typing.Literal["ubatch_size"]  # noqa: Y015
     _WhichOneofArgType__ubatch_size: _TypeAlias = _typing.Literal["_ubatch_size", b"_ubatch_size"]  # noqa: Y015
+    _WhichOneofReturnType__v_type: _TypeAlias = _typing.Literal["v_type"]  # noqa: Y015
+    _WhichOneofArgType__v_type: _TypeAlias = _typing.Literal["_v_type", b"_v_type"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
@@ -187,6 +203,8 @@ class LoadSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_layers) -> _WhichOneofReturnType__gpu_layers | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k_type) -> _WhichOneofReturnType__k_type | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kv_type) -> _WhichOneofReturnType__kv_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__kv_unified) -> _WhichOneofReturnType__kv_unified | None: ...
@@ -207,7 +225,11 @@ class LoadSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__threads) -> _WhichOneofReturnType__threads | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threads_batch) -> _WhichOneofReturnType__threads_batch | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ubatch_size) -> _WhichOneofReturnType__ubatch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__v_type) -> _WhichOneofReturnType__v_type | None: ...
 
 Global___LoadSettings: _TypeAlias = LoadSettings  # noqa: Y015
 

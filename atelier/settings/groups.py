@@ -109,6 +109,15 @@ class Load:
         lmstudio="threads",
         preset_key="llm.load.llama.cpuThreadPoolSize",
     )
+    threads_batch: int | None = setting(
+        None,
+        "Compute threads for calls with more than one token: prompts, and several sequences; unset: as threads.",
+        minimum=1,
+        maximum=1024,
+        unit="threads",
+        llama="n_threads_batch",
+        lmstudio="threads_batch",
+    )
     gpu_layers: int | None = setting(
         None,
         "Layers to put on the GPU; unset: all.",
@@ -128,11 +137,26 @@ class Load:
     )
     kv_type: str = setting(
         "f16",
-        "Data type of the KV cache.",
+        "Data type of the KV cache, both of its keys and of its values.",
         choices=KV_TYPES,
         llama="type_k, type_v",
         lmstudio="kv_type",
+    )
+    k_type: str | None = setting(
+        None,
+        "Data type of the keys in the KV cache; unset: kv_type.",
+        choices=KV_TYPES,
+        llama="type_k",
+        lmstudio="k_type",
         preset_key="llm.load.llama.kCacheQuantizationType",
+    )
+    v_type: str | None = setting(
+        None,
+        "Data type of the values in the KV cache; unset: kv_type. A quantised type requires flash attention.",
+        choices=KV_TYPES,
+        llama="type_v",
+        lmstudio="v_type",
+        preset_key="llm.load.llama.vCacheQuantizationType",
     )
     flash_attention: bool | None = setting(
         None,

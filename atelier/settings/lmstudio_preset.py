@@ -21,7 +21,7 @@ SECTIONS: Mapping[str, tuple[Group, ...]] = {"operation": ("prompt", "inference"
 WRAPPED = frozenset(
     {
         *("min_p", "top_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"),
-        *("kv_type", "load_seed"),
+        *("k_type", "v_type", "load_seed"),
     }
 )
 TEMPLATE = "chat_template"
@@ -91,9 +91,15 @@ def plain_value(row: Setting, value: object) -> object:
 
 def _written(preset: Preset, groups: tuple[Group, ...]) -> Iterator[Json]:
     for group in groups:
-        for name, value in preset.group(group).items():
+        for name, value in with_cache_types(preset.group(group)).items():
             if key := TABLE[group][name].facts.preset_key:
                 yield {"key": key, "value": field_value(name, value)}
+
+
+def with_cache_types(values: Mapping[str, SettingValue]) -> dict[str, SettingValue]:
+    """With kv_type as LM Studio has it: a type of the keys and one of the values."""
+    both = values.get("kv_type")
+    return {**values} if both is None else {"k_type": both, "v_type": both, **values}
 
 
 def field_value(name: str, value: SettingValue) -> object:

@@ -3,7 +3,7 @@
 request → preset → the instance's own → the model's default → the file's metadata → built-in default
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -72,7 +72,7 @@ def load_settings(layers: Iterable[Layer], longest: int) -> Resolved[Load]:
 
     `longest`: the context length in tokens that the model was trained for; 0 where its file does not say.
     """
-    resolved = resolve(Load, [_with_draft_model_used(layer) for layer in layers])
+    resolved = resolve(Load, [_with_draft_model_used(layer) for layer in _with_types_overridden(layers)])
     length = _bounded(resolved.values["context_length"], longest)
     return Resolved(Load, {**resolved.values, "context_length": length})
 
@@ -83,6 +83,16 @@ def _with_draft_model_used(layer: Layer) -> Layer:
     if values.get("draft_model") is None or values.get("speculation") is not None:
         return layer
     return Layer(layer.origin, {**values, "speculation": "draft_model"})
+
+
+def _with_types_overridden(layers: Iterable[Layer]) -> Iterator[Layer]:
+    """`kv_type` sets both types, so it overrides `k_type` and `v_type` of the layers below its own."""
+    overridden = False
+    for layer in layers:
+        values = layer.values
+        kept = {name: value for name, value in values.items() if name not in ("k_type", "v_type")}
+        yield Layer(layer.origin, kept) if overridden else layer
+        overridden = overridden or values.get("kv_type") is not None
 
 
 def _bounded(length: Value, longest: int) -> Value:

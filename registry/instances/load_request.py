@@ -14,6 +14,7 @@ from registry.devices.placement import MemoryNeed
 from registry.models.memory_estimate import Estimate, estimate_memory
 from registry.models.model_record import Model
 
+UNQUANTISED = ("f32", "f16", "bf16")  # types of the KV cache
 FindModel = Callable[[str], Model]
 """The model that a name means. Raises ModelNotFound."""
 
@@ -81,9 +82,20 @@ def resolve_load(model: Model, requested: Json, find: FindModel, presets: Preset
         )
     resolved = load_settings([Layer("request", requested), *presets.load], longest)
     load = resolved.build()
+    _check_cache_types(load)
     draft = _draft_model(load, find)
     origins = {name: value.origin for name, value in resolved.values.items()}
     return ResolvedLoad(replace(load, draft_model=draft.key if draft else None), origins, draft)
+
+
+def _check_cache_types(load: Load) -> None:
+    """Raises InvalidRequest: without flash attention, llama.cpp reads values that are not quantised only."""
+    name, values = ("kv_type", load.kv_type) if load.v_type is None else ("v_type", load.v_type)
+    if load.flash_attention is False and values not in UNQUANTISED:
+        raise InvalidRequest(
+            f"{name} {values} requires flash attention for the values: omit flash_attention, or set v_type f16.",
+            param=name,
+        )
 
 
 def need_of(model: Model, resolved: ResolvedLoad) -> MemoryNeed:

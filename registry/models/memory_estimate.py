@@ -73,11 +73,12 @@ def _cache(shape: Shape, load: Load) -> int:
     streams = 1 if load.kv_unified else load.parallel
     everything = _cells(load.context_length)
     sliding = everything if load.swa_full else min(everything, _sliding_cells(shape, load))
-    elements = sum(
-        (keys + values) * (sliding if slides else everything)
+    key_bytes, value_bytes = _bytes(load.k_type or load.kv_type), _bytes(load.v_type or load.kv_type)
+    size = sum(
+        (keys * key_bytes + values * value_bytes) * (sliding if slides else everything)
         for keys, values, slides in zip(shape.key_widths, shape.value_widths, shape.sliding_layers, strict=True)
     )
-    return round(elements * streams * _bytes(load.kv_type)) + _states(shape, load)
+    return round(size * streams) + _states(shape, load)
 
 
 def _sliding_cells(shape: Shape, load: Load) -> int:

@@ -13,7 +13,7 @@ from typing import get_args
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_text
-from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value
+from atelier.settings.lmstudio_preset import BY_KEY, TEMPLATE, field_value, plain_value, with_cache_types
 from atelier.settings.preset import check_settings
 from atelier.settings.settings_table import TABLE, Group, Setting
 from atelier.submission import Constraint, Gbnf, JsonObject, JsonSchema, Tool, ToolChoice, Tools
@@ -41,7 +41,7 @@ TOOL_STOPS = "llm.prediction.toolCallStopStrings"
 
 OFFLOAD_RATIO = "llm.load.llama.acceleration.offloadRatio"
 GPU_SPLIT = "load.gpuSplitConfig"
-K_TYPE, V_TYPE = "llm.load.llama.kCacheQuantizationType", "llm.load.llama.vCacheQuantizationType"
+OLDER_KV_TYPE = "llm.load.llama.useFp16ForKVCache"
 UNSERVED_LOAD = ("llm.load.numExperts", "llm.load.llama.ropeFrequencyBase", "llm.load.llama.ropeFrequencyScale")
 LLM_LOAD, EMBEDDING_LOAD = "llm.load.", "embedding.load."
 
@@ -142,7 +142,7 @@ def load_settings(stack: ConfigStack, model: Model) -> Json:
         if _plain(fields.get(key)):
             raise UnsupportedField(f"{key}: not supported; leave it out.", param=key)
     _reject_split(fields.get(GPU_SPLIT))
-    values = {**_kv_type(fields), **_settings(fields, ("load",)).get("load", {})}
+    values = {**_older_kv_type(fields), **_settings(fields, ("load",)).get("load", {})}
     if (layers := gpu_layers(fields.get(OFFLOAD_RATIO), model)) is not None:
         values["gpu_layers"] = layers
     return dict(_checked({"load": values}).get("load", {}))
@@ -165,17 +165,15 @@ def gpu_layers(ratio: object, model: Model) -> int | None:
 
 def load_fields(instance: Instance, model: Model) -> Json:
     """The instance's load configuration."""
-    values = {**instance.load, **started_settings(instance)}
-    kv_type = values.get("kv_type")
-    if kv_type not in KNOWN_KV_TYPES:
-        values.pop("kv_type", None)
+    values = with_cache_types({**instance.load, **started_settings(instance)})
+    for name in ("k_type", "v_type"):
+        if values.get(name) not in KNOWN_KV_TYPES:
+            values.pop(name, None)
     fields: list[Json] = [
         {"key": row.facts.preset_key, "value": field_value(name, values[name])}
         for name, row in TABLE["load"].items()
         if row.facts.preset_key and name in values
     ]
-    if kv_type in KNOWN_KV_TYPES:
-        fields.append({"key": V_TYPE, "value": field_value("kv_type", kv_type)})
     fields.append({"key": OFFLOAD_RATIO, "value": _offload_ratio(values.get("gpu_layers"), model)})
     if model.embedding:
         fields = [{**field, "key": field["key"].replace(LLM_LOAD, EMBEDDING_LOAD)} for field in fields]
@@ -242,12 +240,9 @@ def _plain(value: object) -> object:
     return value
 
 
-def _kv_type(fields: Json) -> Json:
-    """The one type that keys and values share. `useFp16ForKVCache` is the older name."""
-    keys, values = _plain(fields.get(K_TYPE)), _plain(fields.get(V_TYPE))
-    if values and values != keys:
-        raise UnsupportedField(f"{V_TYPE}: must equal the type of the keys.", param=V_TYPE)
-    older = fields.get("llm.load.llama.useFp16ForKVCache")
+def _older_kv_type(fields: Json) -> Json:
+    """The one type of keys and values, of clients from before they had one each."""
+    older = fields.get(OLDER_KV_TYPE)
     return {} if not isinstance(older, bool) else {"kv_type": "f16" if older else "f32"}
 
 

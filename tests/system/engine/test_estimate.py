@@ -59,6 +59,7 @@ def measured(model: LoadedModel, load: Load, accounts: Accounts) -> Estimate:
         {"context_length": 4096, "parallel": 8, "kv_unified": True},
         {"context_length": 4096, "parallel": 4, "kv_type": "q8_0"},
         {"context_length": 8192, "parallel": 2, "kv_type": "q8_0", "ubatch_size": 64},
+        {"context_length": 2048, "parallel": 2, "k_type": "q8_0", "v_type": "f32"},
         {"context_length": 8192, "parallel": 1, "flash_attention": False},
         {"context_length": 8192, "parallel": 4, "flash_attention": False, "ubatch_size": 64},
         {"context_length": 1000, "parallel": 3, "flash_attention": False, "kv_unified": True, "ubatch_size": 128},

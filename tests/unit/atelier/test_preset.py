@@ -110,11 +110,17 @@ def test_lm_studios_file_is_read() -> None:
 
 
 def test_a_file_written_for_lm_studio_is_read_back() -> None:
-    settings = check_settings(read_file(LMSTUDIO_FILE).settings | {"load": {"kv_type": "q8_0", "load_seed": 3}})
+    load = {"k_type": "q8_0", "v_type": "q4_0", "load_seed": 3}
+    settings = check_settings(read_file(LMSTUDIO_FILE).settings | {"load": load})
     written = json.loads(json.dumps(write_file(Preset(name="Precise", settings=settings))))
     assert read_file(written).settings == settings
     fields = {field["key"]: field["value"] for field in written["operation"]["fields"]}
     assert fields["llm.prediction.topPSampling"] == {"checked": True, "value": 0.9}
+
+
+def test_one_type_of_the_cache_is_written_as_two() -> None:
+    written = write_file(Preset(name="a", settings={"load": {"kv_type": "q8_0", "v_type": "f16"}}))
+    assert read_file(written).settings == {"load": {"k_type": "q8_0", "v_type": "f16"}}
 
 
 @pytest.mark.parametrize(

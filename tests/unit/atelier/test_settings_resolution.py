@@ -52,6 +52,20 @@ def test_context_length_is_limited_to_the_trained_one(
     assert resolved("context_length", *layers, longest=longest) == length
 
 
+@pytest.mark.parametrize(
+    ("layers", "keys"),
+    [
+        ([{"kv_type": "q8_0"}], Value(None, BUILT_IN)),
+        ([{"kv_type": "q8_0", "k_type": "f16"}], Value("f16", "0")),
+        ([{"parallel": 2}, {"k_type": "f16"}], Value("f16", "1")),
+        ([{"kv_type": "q8_0"}, {"k_type": "f16"}], Value(None, BUILT_IN)),
+        ([{"k_type": "f16"}, {"kv_type": "q8_0"}], Value("f16", "0")),
+    ],
+)
+def test_one_type_of_the_cache_overrides_the_two_of_lower_layers(layers: list[dict[str, Any]], keys: Value) -> None:
+    assert resolved("k_type", *layers) == keys
+
+
 def test_a_named_preset_overrides_the_models_default_preset() -> None:
     chosen = Preset(name="fast", settings={"load": {"parallel": 2}, "inference": {"top_k": 1}})
     default = Preset(name="usual", settings={"load": {"parallel": 4}})

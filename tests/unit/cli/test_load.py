@@ -31,7 +31,8 @@ def test_every_setting_has_a_flag_and_is_sent_under_its_rest_name(server: Script
         "--identifier mine -c 2048 --parallel 2 --device cuda:1 --cores 0-3 --threads 4 --gpu off --tensor-split 3,1 "
         "--kv-type q8_0 --no-flash-attention --batch-size 512 --ubatch-size 128 --no-mmap --mlock --no-offload-kv "
         "--kv-unified --swa-full --load-seed 7 --speculation draft_model --draft-model small --draft-tokens 6 "
-        "--cache-ram 64 --cache-disk 128 --lora poet.gguf --lora en/clerk.gguf=0.5"
+        "--threads-batch 8 --k-type q8_0 --v-type q4_0 --cache-ram 64 "
+        "--cache-disk 128 --lora poet.gguf --lora en/clerk.gguf=0.5"
     )
     result = atelier("load", KEY, *flags.split())
     assert result.exit_code == 0, result.output

@@ -47,6 +47,12 @@ def test_quantised_caches_are_smaller_by_their_blocks() -> None:
     assert kv_cache(kv_type="f32") == 4 * 1024 * CELL * 2
 
 
+def test_keys_and_values_may_have_types_of_their_own() -> None:
+    assert kv_cache(k_type="f32") == 4 * 1024 * (CELL + CELL // 2)
+    assert kv_cache(kv_type="q8_0", v_type="f32") == 4 * 1024 * (CELL * 34 // 128 + CELL)
+    assert kv_cache(k_type="q8_0", v_type="q8_0") == kv_cache(kv_type="q8_0")
+
+
 def test_a_sliding_layer_holds_its_window_and_a_batch() -> None:
     sliding = dataclasses.replace(SHAPE, sliding_window=256, sliding_layers=(True, False))
     assert kv_cache(sliding, context_length=8192, parallel=1) == (8192 + 768) * CELL // 2

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from atelier.settings.groups import Load
 from worker.engine.cache.prefix_tree import Piece
-from worker.engine.model.batch_invariance import key_type
+from worker.engine.model.batch_invariance import cache_types
 
 SUFFIX = ".kv"
 UNFINISHED = ".part"
@@ -132,7 +132,7 @@ def state_identity(files: Sequence[str], load: Load, *, gpu_layers: int, devices
     facts = {
         "files": [_stamp(part) for path in files for part in model_files(Path(path))],
         "load": {name: value for name, value in dataclasses.asdict(load).items() if name not in _WITHOUT_EFFECT},
-        "keys": key_type(load, on_gpu=gpu_layers > 0),
+        "cache": cache_types(load, on_gpu=gpu_layers > 0),
         "gpu_layers": gpu_layers,
         "devices": devices,
         "llama_cpp": llama_cpp.__version__,

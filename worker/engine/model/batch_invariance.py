@@ -31,14 +31,18 @@ class Exactness:
 NOT_EXACT = Exactness(slices=False, decode=False)
 
 
-def key_type(load: Load, *, on_gpu: bool) -> str:
-    """The type of the cache's keys: another than the values' where one type would break batch invariance."""
-    return "bf16" if load.kv_type == "f16" and not on_gpu and load.flash_attention is not False else load.kv_type
+def cache_types(load: Load, *, on_gpu: bool) -> tuple[str, str]:
+    """The types of the cache's keys and of its values: two where one type would break batch invariance."""
+    keys, values = load.k_type or load.kv_type, load.v_type or load.kv_type
+    if keys == values == "f16" and not on_gpu and load.flash_attention is not False:
+        return "bf16", values
+    return keys, values
 
 
 def exactness(load: Load, file_type: str, *, on_gpu: bool, adapted: bool = False) -> Exactness:
     """What these settings guarantee, for a file of this general.file_type, with LoRA adapters or without."""
-    one_path = load.flash_attention is False or key_type(load, on_gpu=on_gpu) != load.kv_type
-    slices = not on_gpu and (one_path or load.kv_type not in _SPLIT_PATHS)
+    keys, values = cache_types(load, on_gpu=on_gpu)
+    one_path = load.flash_attention is False or keys != values
+    slices = not on_gpu and (one_path or values not in _SPLIT_PATHS)
     one_kernel = load.flash_attention is not False and not adapted and file_type not in _UNQUANTISED
     return Exactness(slices, decode=slices and one_kernel)

@@ -12,7 +12,7 @@ from atelier.hardware import available_cores, physical_cores
 from atelier.launch import LaunchSpec
 from atelier.lora_adapters import Scales
 from atelier.settings.groups import Load
-from worker.engine.model.batch_invariance import Exactness, key_type
+from worker.engine.model.batch_invariance import Exactness, cache_types
 from worker.engine.model.decode_run import PLANES, Image, Places, Run
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel, load_error
 from worker.engine.model.lora import Adapters
@@ -36,8 +36,10 @@ class Threads:
     the text, it has to be fixed.
     """
 
-    def __init__(self, fixed: int | None = None) -> None:
+    def __init__(self, fixed: int | None = None, batch: int | None = None) -> None:
+        """`batch`: a fixed number for calls with more than one token; None: the same as for others."""
         self._fixed = fixed
+        self._batch = batch
         self._cores: frozenset[int] = frozenset()
         self._count = 1
 
@@ -49,15 +51,20 @@ class Threads:
             self._cores, self._count = cores, len(physical_cores(cores))
         return self._count
 
+    @property
+    def batch_count(self) -> int:
+        """For calls with more than one token."""
+        return self._batch or self.count
+
 
 def decode_threads(spec: LaunchSpec, exact: Exactness) -> Threads:
     """For completing prompts. With one path through attention and one kernel, any number gives the same text."""
-    return Threads(spec.load.threads) if exact.decode else fixed_threads(spec)
+    return Threads(spec.load.threads, spec.load.threads_batch) if exact.decode else fixed_threads(spec)
 
 
 def fixed_threads(spec: LaunchSpec) -> Threads:
     """For results that depend on the number: as many as the worker has when it runs alone."""
-    return Threads(spec.load.threads or spec.threads or Threads().count)
+    return Threads(spec.load.threads or spec.threads or Threads().count, spec.load.threads_batch)
 
 
 def generation_params(load: Load, *, on_gpu: bool) -> ll.llama_context_params:
@@ -67,10 +74,10 @@ def generation_params(load: Load, *, on_gpu: bool) -> ll.llama_context_params:
     params.n_seq_max = load.parallel
     params.n_batch = max(load.batch_size, load.parallel)  # one token of each sequence must fit
     params.n_ubatch = min(load.ubatch_size, load.batch_size)
-    params.n_threads = params.n_threads_batch = load.threads or Threads().count
+    params.n_threads = load.threads or Threads().count
+    params.n_threads_batch = load.threads_batch or params.n_threads
     params.flash_attn_type = FLASH[load.flash_attention]
-    params.type_k = _KV_TYPES[key_type(load, on_gpu=on_gpu)]
-    params.type_v = _KV_TYPES[load.kv_type]
+    params.type_k, params.type_v = (_KV_TYPES[name] for name in cache_types(load, on_gpu=on_gpu))
     params.offload_kqv = load.offload_kv
     params.kv_unified = load.kv_unified
     params.swa_full = load.swa_full
@@ -94,8 +101,8 @@ class Context:
         adapters: Adapters | None = None,
         threads: Threads | None = None,
     ) -> None:
-        self._threads = threads or Threads(params.n_threads)
-        self._thread_count = 0  # as set
+        self._threads = threads or Threads(params.n_threads, params.n_threads_batch)
+        self._thread_counts = (0, 0)  # as set
         self.images_whole = False  # set for models in which the cells of an image attend to later ones
         self.handle = ll.llama_init_from_model(model.handle, params)
         if not self.handle:
@@ -178,9 +185,9 @@ class Context:
             self._scales = scales
 
     def _set_threads(self) -> None:
-        if (count := self._threads.count) != self._thread_count:
-            ll.llama_set_n_threads(self.handle, count, count)
-            self._thread_count = count
+        if (counts := (self._threads.count, self._threads.batch_count)) != self._thread_counts:
+            ll.llama_set_n_threads(self.handle, *counts)
+            self._thread_counts = counts
 
     def decode_inputs(self, inputs: Sequence[Sequence[int]]) -> None:
         """Compute whole texts, each in the sequence of its index, with embeddings for all tokens."""

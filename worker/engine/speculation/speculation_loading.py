@@ -70,7 +70,9 @@ def _open_draft_model(
         )
     vocabulary = shared_size(model.vocabulary, draft.vocabulary)
     with _named():
-        context = opened.enter_context(closing(open_context(draft, load, log, Threads(load.threads))))
+        context = opened.enter_context(
+            closing(open_context(draft, load, log, Threads(load.threads, load.threads_batch)))
+        )
     return DraftModel(
         context,
         load.parallel,

@@ -102,7 +102,8 @@ async def test_a_new_instance_has_its_name_configuration_and_ttl(
     identifier, reported, length, info = await with_client(gateway, load)
     request = registry.created[-1]
     assert (identifier, request.identifier, request.ttl_seconds) == ("mine", "mine", 90)
-    assert (request.load.context_length, request.load.gpu_layers, request.load.kv_type) == (2048, 15, "q8_0")
+    assert (request.load.context_length, request.load.gpu_layers) == (2048, 15)
+    assert (request.load.k_type, request.load.v_type) == ("q8_0", "q8_0")
     assert (reported, length) == (config, 2048)
     assert (info.identifier, info.model_key, info.context_length) == ("mine", KEY, 2048)
 

@@ -260,7 +260,7 @@ async def test_an_invalid_prediction_is_an_error_of_its_channel(gateway: Running
         field("llm.load.contextLength", -1),
         field("llm.load.llama.acceleration.offloadRatio", 2),
         field("llm.load.llama.acceleration.offloadRatio", "most"),
-        field("llm.load.llama.vCacheQuantizationType", {"checked": True, "value": "q8_0"}),
+        field("llm.load.llama.vCacheQuantizationType", {"checked": True, "value": "q9"}),
         field("load.gpuSplitConfig", "all"),
         {},
     ],
