@@ -54,6 +54,8 @@ class LoadSettings(_message.Message):
     THREADS_BATCH_FIELD_NUMBER: _builtins.int
     K_TYPE_FIELD_NUMBER: _builtins.int
     V_TYPE_FIELD_NUMBER: _builtins.int
+    PREFILL_PAUSE_FIELD_NUMBER: _builtins.int
+    REPRODUCIBLE_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """tokens per sequence"""
     parallel: _builtins.int
@@ -92,6 +94,9 @@ class LoadSettings(_message.Message):
     k_type: _builtins.str
     """unset: kv_type"""
     v_type: _builtins.str
+    prefill_pause: _builtins.float
+    """in decode steps"""
+    reproducible: _builtins.bool
     @_builtins.property
     def tensor_split(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """share of each device"""
@@ -129,10 +134,12 @@ class LoadSettings(_message.Message):
         threads_batch: _builtins.int | None = ...,
         k_type: _builtins.str | None = ...,
         v_type: _builtins.str | None = ...,
+        prefill_pause: _builtins.float | None = ...,
+        reproducible: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_prefill_pause", b"_prefill_pause", "_reproducible", b"_reproducible", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "prefill_pause", b"prefill_pause", "reproducible", b"reproducible", "speculation", b"speculation", "swa_full", b"swa_full", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "speculation", b"speculation", "swa_full", b"swa_full", "tensor_split", b"tensor_split", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_prefill_pause", b"_prefill_pause", "_reproducible", b"_reproducible", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "prefill_pause", b"prefill_pause", "reproducible", b"reproducible", "speculation", b"speculation", "swa_full", b"swa_full", "tensor_split", b"tensor_split", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -170,6 +177,10 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__offload_kv: _TypeAlias = _typing.Literal["_offload_kv", b"_offload_kv"]  # noqa: Y015
     _WhichOneofReturnType__parallel: _TypeAlias = _typing.Literal["parallel"]  # noqa: Y015
     _WhichOneofArgType__parallel: _TypeAlias = _typing.Literal["_parallel", b"_parallel"]  # noqa: Y015
+    _WhichOneofReturnType__prefill_pause: _TypeAlias = _typing.Literal["prefill_pause"]  # noqa: Y015
+    _WhichOneofArgType__prefill_pause: _TypeAlias = _typing.Literal["_prefill_pause", b"_prefill_pause"]  # noqa: Y015
+    _WhichOneofReturnType__reproducible: _TypeAlias = _typing.Literal["reproducible"]  # noqa: Y015
+    _WhichOneofArgType__reproducible: _TypeAlias = _typing.Literal["_reproducible", b"_reproducible"]  # noqa: Y015
     _WhichOneofReturnType__speculation: _TypeAlias = _typing.Literal["speculation"]  # noqa: Y015
     _WhichOneofArgType__speculation: _TypeAlias = _typing.Literal["_speculation", b"_speculation"]  # noqa: Y015
     _WhichOneofReturnType__swa_full: _TypeAlias = _typing.Literal["swa_full"]  # noqa: Y015
@@ -218,6 +229,10 @@ class LoadSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offload_kv) -> _WhichOneofReturnType__offload_kv | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel) -> _WhichOneofReturnType__parallel | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefill_pause) -> _WhichOneofReturnType__prefill_pause | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reproducible) -> _WhichOneofReturnType__reproducible | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__speculation) -> _WhichOneofReturnType__speculation | None: ...
     @_typing.overload

@@ -184,6 +184,21 @@ class Load:
         llama="n_ubatch",
         lmstudio="physical_batch_size",
     )
+    prefill_pause: float = setting(
+        2.0,
+        "Most time that prompts take of each step while other sequences decode, in durations of a decode step: the "
+        "higher, the sooner a prompt is read and the longer the streams pause.",
+        minimum=0,
+        maximum=10_000,
+        unit="steps",
+        lmstudio="prefill_pause",
+    )
+    reproducible: bool = setting(
+        False,
+        "The same text from the same prompt and seed, alone and in company, with a cold cache and a warm one. Needs "
+        "quantised weights and a CPU; long prompts are read at about half the speed.",
+        lmstudio="reproducible",
+    )
     mmap: bool = setting(
         True,
         "Map the model file into memory.",

@@ -112,8 +112,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24, help="tokens of each answer")
     parser.add_argument("--kv-type", default="f16")
     parser.add_argument("--no-flash-attention", action="store_true")
+    parser.add_argument("--free", action="store_true", help="load with the setting reproducible off")
     options = parser.parse_args()
-    load: dict[str, Any] = {"kv_type": options.kv_type}
+    load: dict[str, Any] = {"kv_type": options.kv_type, "reproducible": not options.free}
     if options.no_flash_attention:
         load["flash_attention"] = False
     asyncio.run(measure(options.prompts, options.tokens, load))

@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, starter_model: Path) -> Ite
 async def spec(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LaunchSpec]:
     """One worker process for the tests of a module."""
     directory = tmp_path_factory.mktemp("worker")
-    async with worker_process(directory, starter_model, Load(context_length=1024)) as launched:
+    async with worker_process(directory, starter_model, Load(context_length=1024, reproducible=True)) as launched:
         yield launched
 
 

@@ -46,6 +46,7 @@ class LlamaEngine:
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._tickets: dict[Source, Ticket] = {}
+        self._alarms: dict[Source, asyncio.TimerHandle] = {}  # at the deadlines of calls
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
@@ -61,6 +62,9 @@ class LlamaEngine:
             self._publish([(source, Failed(error))])
             return
         ticket = self._tickets[source] = Ticket(source, request.choices, request.deadlines)
+        if request.deadlines.end is not None:
+            loop = asyncio.get_running_loop()
+            self._alarms[source] = loop.call_later(request.deadlines.end, self._thread.review_call)
         task = asyncio.create_task(self._start(ticket, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -112,8 +116,9 @@ class LlamaEngine:
         return secrets.randbits(31)
 
     def cancel(self, source: Source) -> None:
-        if ticket := self._tickets.pop(source, None):
+        if ticket := self._forget(source):
             ticket.cancelled = True
+            self._thread.review_call()
 
     def figures(self) -> Figures:
         active = self._thread.active
@@ -175,9 +180,10 @@ class LlamaEngine:
         self._preparing.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._encoding.shutdown, cancel_futures=True)  # the projector is freed next
         await self._thread.close()
-        left, self._tickets = self._tickets, {}
-        for ticket in left.values():
+        left = dict(self._tickets)
+        for source, ticket in left.items():
             ticket.cancelled = True
+            self._forget(source)
         self._publish([(source, Failed(Draining("The model was unloaded."))) for source in left])
 
     def _publish_step(self, step: Seq[Emitted]) -> None:
@@ -191,4 +197,9 @@ class LlamaEngine:
             return
         ticket.open_choices -= 1
         if failed or ticket.open_choices == 0:
-            del self._tickets[source]
+            self._forget(source)
+
+    def _forget(self, source: Source) -> Ticket | None:
+        if alarm := self._alarms.pop(source, None):
+            alarm.cancel()
+        return self._tickets.pop(source, None)

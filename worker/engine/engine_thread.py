@@ -29,6 +29,8 @@ from worker.engine.prompt.ranking import PairReader
 
 T = TypeVar("T")
 
+LISTING_SECONDS = 0.25  # that a list of the sequences waits for a call to end
+
 _log = structlog.get_logger(__name__)
 
 
@@ -91,12 +93,14 @@ class EngineThread:
         self._inbox.put(functools.partial(self._ready.batcher.add, sequences))
 
     async def sequences(self) -> list[SequenceFigures]:
-        """As they are between two steps, when the thread may be asked."""
+        """As they are between two steps; while a long call is in progress, as they were before it."""
         if (batcher := self._ready.batcher) is None:
             return []
         future: Future[list[SequenceFigures]] = Future()
         self._inbox.put(lambda: _settle(future, lambda: batcher.figures(time.monotonic())))
-        return await asyncio.wrap_future(future)
+        current = asyncio.wrap_future(future)
+        await asyncio.wait([current], timeout=LISTING_SECONDS)
+        return current.result() if current.done() else batcher.listed
 
     @property
     def longest_input(self) -> int:
@@ -109,8 +113,15 @@ class EngineThread:
         rows = [await self._call(functools.partial(self._pool, batch)) for batch in batches(inputs, room)]
         return np.concatenate(rows)
 
+    def review_call(self) -> None:
+        """A call was cancelled, or is past a deadline: end the computation in progress if it has no other."""
+        if self._loaded is not None and self._loaded.batcher is not None:
+            self._loaded.batcher.running_call.review()
+
     async def close(self) -> None:
         self._stopping.set()
+        if self._loaded is not None and self._loaded.batcher is not None:
+            self._loaded.batcher.running_call.stop()
         self._inbox.put(lambda: None)
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
@@ -147,6 +158,9 @@ class EngineThread:
         batcher = loaded.batcher
         while not self._stopping.is_set():
             self._empty_inbox(wait=not self._jobs and (batcher is None or batcher.idle))
+            if batcher is not None and not self._jobs and (seconds := batcher.gathering):
+                self._await_job(seconds)
+                continue
             if self._jobs:
                 self._jobs.popleft()()
                 self.steps += 1
@@ -164,6 +178,10 @@ class EngineThread:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._inbox.get_nowait()()
+
+    def _await_job(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._inbox.get(timeout=seconds)()
 
     def _send(self, emitted: list[Emitted]) -> None:
         if emitted:

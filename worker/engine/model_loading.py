@@ -8,10 +8,11 @@ import llama_cpp
 from llama_cpp import llama_cpp as ll
 
 from atelier.launch import LaunchSpec
+from worker.engine.batching.batch_plan import BatchLimits
 from worker.engine.batching.batcher import Batcher
 from worker.engine.cache.cache_tier import open_tier
 from worker.engine.interface import Description
-from worker.engine.model.batch_invariance import exactness
+from worker.engine.model.batch_invariance import grouping
 from worker.engine.model.context import FLASH, Context, decode_threads, open_context
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.llama_devices import LlamaDevice, gpus, require_device, visible_devices
@@ -88,7 +89,7 @@ class _Loading:
         self._on_gpu = model.gpu_layers > 0
         self._devices = [device.name for device in gpus(devices)] if self._on_gpu else ["CPU"]
         self._reuse = model.can_cut and not spec.load.kv_unified  # slots keep prompts after their sequences
-        self._exact = exactness(
+        self._grouping = grouping(
             spec.load, model.metadata("general.file_type"), on_gpu=self._on_gpu, adapted=bool(spec.adapters)
         )
 
@@ -111,18 +112,22 @@ class _Loading:
     def _completion_parts(self) -> tuple[Batcher, Projector | None]:
         spec, load, model = self._spec, self._load, self._model
         context, costs = self._open_context(), Costs(self._copy_seconds())
+        costs.warm(context.compute_rows, min(load.batch_size, load.ubatch_size, load.context_length))
         speculation = open_speculation(spec, model, costs, self._log, self._on_progress, self._opened)
         reuse = self._reuse and model.can_cut_saved
         tier = open_tier(spec, context, costs, reuse=reuse, gpu_layers=model.gpu_layers, devices=self._devices)
         projector = self._open_projector()
         context.images_whole = projector is not None and projector.whole
+        # One token of each slot must fit into a call.
+        batch_size = max(load.batch_size, load.parallel)
+        limits = BatchLimits(batch_size, min(load.ubatch_size, batch_size), load.prefill_pause)
         batcher = Batcher(
             context,
             slots=load.parallel,
             costs=costs,
             reuse=self._reuse,
-            exact=self._exact,
-            batch_size=load.batch_size,
+            grouping=self._grouping,
+            limits=limits,
             speculation=speculation,
             unified_capacity=load.context_length if load.kv_unified else None,
             tier=tier,
@@ -132,7 +137,7 @@ class _Loading:
     def _open_context(self) -> Context:
         spec = self._spec
         adapters = Adapters(self._model, spec.adapters, self._log) if spec.adapters else None
-        threads = decode_threads(spec, self._exact)
+        threads = decode_threads(spec, self._grouping)
         return self._opened.enter_context(closing(open_context(self._model, self._load, self._log, threads, adapters)))
 
     def _open_projector(self) -> Projector | None:
@@ -145,7 +150,7 @@ class _Loading:
             self._model,
             self._log,
             ImageLimits(min(load.batch_size, load.ubatch_size), self._grid, load.context_length),
-            threads=decode_threads(self._spec, self._exact).count,
+            threads=decode_threads(self._spec, self._grouping).count,
             flash=FLASH[load.flash_attention],
         )
         return self._opened.enter_context(closing(projector))
@@ -161,7 +166,7 @@ class _Loading:
         A last slice is up to TAIL longer than the grid, and has to fit into one compute graph. A GPU is mostly idle
         during a short slice, so there messages share slices.
         """
-        if self._exact.slices:
+        if self._grouping.slices:
             return BLOCKS
         shortest = min(GPU_SHORTEST, self._grid) if self._on_gpu else TAIL
         return Slicing(self._grid, shortest, self._model.vocabulary.is_control)

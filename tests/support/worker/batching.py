@@ -10,6 +10,7 @@ from atelier.generation_types import Finished
 from atelier.settings.groups import Inference
 from atelier.submission import Echo
 from tests.support.worker.fake_context import FakeContext, FakeVocabulary
+from worker.engine.batching.batch_plan import LIMITS, BatchLimits
 from worker.engine.batching.batcher import Batcher
 from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.cache.cache_tier import CacheTier
@@ -28,7 +29,7 @@ from worker.engine.interface import (
     Source,
     TokenLogprob,
 )
-from worker.engine.model.batch_invariance import Exactness
+from worker.engine.model.batch_invariance import Grouping
 from worker.engine.model.decode_costs import FIRST_TOKEN_SECONDS, Costs
 from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCKS, Slicing
@@ -57,6 +58,9 @@ class SteadyCosts(Costs):
 
     def decode_seconds(self, tokens: int) -> float:
         return self.step_seconds
+
+    def prompt_rows(self, seconds: float, most: int) -> int:
+        return max(1, min(most, int(seconds / self.token_seconds)))
 
     def call(self, decoded: int, read: int) -> AbstractContextManager[None]:
         return nullcontext()
@@ -131,7 +135,7 @@ class Batching:
         draft_tokens: int = 0,
         drafter: Drafter | None = None,
         mumbles: bool = False,
-        batch_size: int = 2048,
+        limits: BatchLimits = LIMITS,
         cache_ram: int = 0,
         directory: StateDirectory | None = None,
         cache_disk: int = 0,
@@ -151,8 +155,8 @@ class Batching:
             slots,
             costs,
             reuse=reuse,
-            exact=Exactness(exact, exact),
-            batch_size=batch_size,
+            grouping=Grouping(exact, exact),
+            limits=limits,
             unified_capacity=capacity,
             speculation=Speculation(drafter or LookupDrafter(), draft_tokens) if draft_tokens else None,
             tier=self.tier,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from atelier.errors import DecodeFailed
 from tests.support.worker import byte_vocabulary
+from worker.engine.model.context import DecodeInterrupted
 from worker.engine.model.decode_run import Run
 
 SPREAD = 8.0  # of the logits
@@ -34,6 +35,19 @@ class FakeVocabulary:
 
     def is_end(self, token: int) -> bool:
         return token in self.end_tokens
+
+
+class FakeInterrupt:
+    """Ends the calls of a fake context."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def set(self) -> None:
+        self.on = True
+
+    def clear(self) -> None:
+        self.on = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,9 @@ class FakeContext:
         self.saved: list[int] = []
         self.restored: list[int] = []
         self.refuses_states = False
+        self.interrupt = FakeInterrupt()
+        self.interrupted = 0
+        self.during: Callable[[Computed], None] = lambda call: None  # what happens while it computes
         self.fails: Callable[[Computed], bool] = lambda call: False
         self._capacity = capacity
         self._rounding = rounding
@@ -129,6 +146,10 @@ class FakeContext:
 
     def _compute(self, call: Computed) -> None:
         self.calls.append(call)
+        self.during(call)
+        if self.interrupt.on:
+            self.interrupted += 1
+            raise DecodeInterrupted
         if self.fails(call):
             for slot in call.slots:
                 self.cells[slot] = [Cell(-1, b"spoilt") for _ in range(len(self.cells[slot]) + call.tokens)]

@@ -17,7 +17,7 @@ from tests.support.worker.worker_process import worker_process
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module")]
 
-LOAD = Load(context_length=512, parallel=4)
+LOAD = Load(context_length=512, parallel=4, reproducible=True)
 PROMPT = " ".join(f"Item {number} is a word." for number in range(12)) + " What is the capital of France?"
 OTHER = PROMPT + " And of Spain?"
 BASE = [{"id": 0, "scale": 0.0}]

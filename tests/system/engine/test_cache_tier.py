@@ -11,7 +11,7 @@ from tests.support.worker.worker_process import worker_process
 
 pytestmark = [pytest.mark.system, pytest.mark.asyncio]
 
-ROOMY = {"context_length": 512, "parallel": 2}
+ROOMY = {"context_length": 512, "parallel": 2, "reproducible": True}
 WORDS = ("Item", "Thing", "Name", "Place", "Colour")
 PROMPTS = [" ".join(f"{word} {number} is here." for number in range(25)) + " What is it?" for word in WORDS]
 GOES_ON = " Say more."

@@ -27,7 +27,7 @@ SPECULATIONS = ("prompt_lookup", "draft_model")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def plain(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WorkerClient]:
     """A worker without speculation."""
-    load = Load(context_length=1024, parallel=4)
+    load = Load(context_length=1024, parallel=4, reproducible=True)
     async with worker_process(tmp_path_factory.mktemp("plain"), starter_model, load) as spec, WorkerClient(spec) as it:
         yield it
 
@@ -37,7 +37,7 @@ async def guessing(
     request: pytest.FixtureRequest, starter_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[WorkerClient]:
     """A worker with speculation; as a draft model the model drafts for itself."""
-    load = Load(context_length=1024, parallel=4, speculation=request.param)
+    load = Load(context_length=1024, parallel=4, reproducible=True, speculation=request.param)
     directory, draft = tmp_path_factory.mktemp("guessing"), starter_model if request.param == "draft_model" else None
     async with worker_process(directory, starter_model, load, draft) as spec, WorkerClient(spec) as it:
         yield it

@@ -3,33 +3,49 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
-from worker.engine.batching.scheduler import PromptRest, came_together, plan_prefill, prefill_budget, spread_prefill
+from worker.engine.batching.scheduler import PromptRest, came_together, plan_prefill, spread_prefill
 from worker.engine.batching.sequence import Sequence
-from worker.engine.model.batch_invariance import Exactness
+from worker.engine.model.batch_invariance import Grouping
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.decode_run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What bounds a step."""
+
+    batch_size: int = 2048  # most tokens of a call
+    ubatch_size: int = 512  # most tokens of a compute graph: more at once are no faster
+    prefill_pause: float = 2.0  # most time for prompts beside streams, in decode steps
+
+
+LIMITS = BatchLimits()
+"""Those of the default settings."""
 
 
 class BatchPlanner:
     """Reads the sequences, and changes nothing."""
 
-    def __init__(self, costs: Costs, exact: Exactness, room: int) -> None:
-        """`exact`: which groupings of tokens into calls leave results unchanged. `room`: most tokens of a call."""
+    def __init__(self, costs: Costs, grouping: Grouping, limits: BatchLimits, *, unified: bool = False) -> None:
+        """`unified`: all sequences share one cache, so that llama.cpp computes any tokens in one graph."""
         self._costs = costs
-        self._exact = exact
-        self._room = room
+        self._grouping = grouping
+        self._limits = limits
+        self._unified = unified
 
     def plan(self, running: Seq[Sequence], drafts: Mapping[int, Seq[int]]) -> list[list[Run]]:
-        """As few calls as give the same results as one for each run. `drafts`: draft tokens to be checked, by slot."""
+        """The calls of a step, next tokens first. `drafts`: draft tokens to be checked, by slot."""
         decoding = [
             each.run(drafts.get(each.slot, ())) for each in running if each.completion.pending and each.slot is not None
         ]
         reading = self._prefill_runs(running, len(decoding))
-        if self._exact.decode:
-            return plan_calls([*decoding, *reading], self._room, joined=True)
-        calls = plan_calls(decoding, self._room, joined=False)
-        return calls + (plan_calls(reading, self._room, joined=True) if self._exact.slices else [[r] for r in reading])
+        room, grouping = self._limits.batch_size, self._grouping
+        if grouping.decode and (self._unified or closes_gap(decoding, reading)):
+            return plan_calls([*decoding, *reading], room, joined=True)
+        calls = plan_calls(decoding, room, joined=grouping.decode)
+        return calls + (plan_calls(reading, room, joined=True) if grouping.slices else [[run] for run in reading])
 
     def _prefill_runs(self, running: Seq[Sequence], streams: int) -> list[Run]:
         """Of the prompts, by slot; one run for each slice where results depend on how prompts are cut."""
@@ -40,21 +56,42 @@ class BatchPlanner:
         prefills = {
             slot: PromptRest(self._slices(each), each.ticket.age(now), each.priority) for slot, each in unread.items()
         }
-        budget = prefill_budget(self._costs.decode_seconds(streams + len(unread)) if streams else None)
-        at_once = self._exact.slices and not streams and came_together(prefills, self._costs.token_seconds)
-        plan = spread_prefill if at_once else plan_prefill
-        planned = plan(prefills, self._costs.token_seconds, budget)
+        planned = self._prefill_slices(prefills, streams)
         return [run for slot, slices in planned.items() for run in self._prompt_runs(slot, unread[slot], slices)]
 
+    def _prefill_slices(self, prefills: Mapping[int, PromptRest], streams: int) -> dict[int, list[int]]:
+        """Alone, prompts are computed in whole micro-batches; beside streams, as much as these may pause for.
+
+        The decode step that counts is the one that the streams will have once the prompts have joined them.
+        """
+        rows, token_seconds = self._limits.ubatch_size, self._costs.token_seconds
+        if streams:
+            step = self._costs.decode_seconds(streams + len(prefills)) or 0.0
+            rows = self._costs.prompt_rows(self._limits.prefill_pause * step, rows)
+        elif self._grouping.slices and came_together(prefills, token_seconds, rows):
+            return spread_prefill(prefills, rows)
+        return plan_prefill(prefills, token_seconds, rows)
+
     def _prompt_runs(self, slot: int, sequence: Sequence, slices: Seq[int]) -> list[Run]:
-        return sequence.prompt.runs(slot, slices, joined=self._exact.slices and not sequence.prompt.scored)
+        return sequence.prompt.runs(slot, slices, joined=self._grouping.slices and not sequence.prompt.scored)
 
     def _slices(self, sequence: Sequence) -> list[int]:
         """Of a scored prompt one slice in a step: to read its logits takes longer than to compute them."""
         prompt = sequence.prompt
         if prompt.scored:
             return prompt.slices_left[:1]
-        return prompt.finer_slices_left() if self._exact.slices else prompt.slices_left
+        return prompt.finer_slices_left() if self._grouping.slices else prompt.slices_left
+
+
+def closes_gap(decoding: Seq[Run], reading: Seq[Run]) -> bool:
+    """Whether a prompt's slot lies between those of streams.
+
+    llama.cpp computes neighbouring slots in one graph, and of each the same number of tokens: a call of streams and a
+    prompt is a graph of one token each and another of the prompt's other tokens. So the prompt has a call of its own,
+    except where its token saves the streams a graph.
+    """
+    slots = {run.slot for run in decoding}
+    return bool(slots) and any(min(slots) < run.slot < max(slots) for run in reading if run.slot not in slots)
 
 
 def plan_calls(runs: Seq[Run], room: int, *, joined: bool) -> list[list[Run]]:

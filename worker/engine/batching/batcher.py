@@ -6,15 +6,16 @@ from contextlib import contextmanager
 
 from atelier.errors import AtelierError, Draining
 from atelier.generation_types import Finished
-from worker.engine.batching.batch_plan import BatchPlanner
+from worker.engine.batching.batch_plan import LIMITS, BatchLimits, BatchPlanner
 from worker.engine.batching.fairness import next_in_turn
 from worker.engine.batching.kv_cache_manager import KVCacheManager
-from worker.engine.batching.scheduler import fits_in_cache
+from worker.engine.batching.running_call import RunningCall
+from worker.engine.batching.scheduler import fits_in_cache, gathering_seconds
 from worker.engine.batching.sequence import Sequence, cancel_overdue
 from worker.engine.cache.cache_tier import CacheTier
 from worker.engine.interface import Emitted, Event, Failed, SequenceFigures
-from worker.engine.model.batch_invariance import NOT_EXACT, Exactness
-from worker.engine.model.context import Context
+from worker.engine.model.batch_invariance import SEPARATE, Grouping
+from worker.engine.model.context import Context, DecodeInterrupted
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.decode_run import Run
 from worker.engine.speculation.drafting import Speculation
@@ -30,28 +31,29 @@ class Batcher:
         costs: Costs,
         *,
         reuse: bool,
-        exact: Exactness = NOT_EXACT,
-        batch_size: int = 2048,
+        grouping: Grouping = SEPARATE,
+        limits: BatchLimits = LIMITS,
         unified_capacity: int | None = None,
         speculation: Speculation | None = None,
         tier: CacheTier | None = None,
     ) -> None:
-        """`unified_capacity`: cells of a cache that all slots share. `batch_size`: most tokens of a call.
+        """`unified_capacity`: cells of a cache that all slots share.
 
         `reuse`: slots keep prompts after their sequences; not in a shared cache, whose cells others need.
         `tier`: saves what slots lose.
         """
         self._context = context
+        self.running_call = RunningCall(context.interrupt)
         self._costs = costs
-        self._keep_decoded = reuse and exact.decode
+        self._keep_decoded = reuse and grouping.decode
         self._capacity = unified_capacity
         self._speculation = speculation
         self._cache = KVCacheManager(context, slots, costs, reuse=reuse, tier=tier)
-        # One token of each slot must fit into a call.
-        self._planner = BatchPlanner(costs, exact, max(batch_size, slots))
+        self._planner = BatchPlanner(costs, grouping, limits, unified=unified_capacity is not None)
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._emitted: list[Emitted] = []
+        self.listed: list[SequenceFigures] = []  # the figures before the last call that computed prompts
 
     @property
     def active(self) -> int:
@@ -67,6 +69,16 @@ class Batcher:
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         self._waiting.extend(sequences)
+
+    @property
+    def gathering(self) -> float:
+        """Seconds to wait before the next step, for prompts that arrive with those that wait."""
+        if self._running or not self._waiting:
+            return 0.0
+        now = time.monotonic()
+        tokens = sum(len(sequence.prompt) for sequence in self._waiting)
+        waited = max(sequence.ticket.age(now) for sequence in self._waiting)
+        return max(0.0, gathering_seconds(tokens, self._costs.token_seconds, waited))
 
     def step(self) -> list[Emitted]:
         """Compute the next token of every running sequence and some of the waiting prompts."""
@@ -144,8 +156,8 @@ class Batcher:
             return
         decoded = sum(len(run) for sequence, run in runs if sequence.completion.pending)
         read = sum(len(run) for _, run in runs) - decoded
-        with self._failing([sequence for sequence, _ in runs]), self._costs.call(decoded, read):
-            self._context.decode_runs([run for _, run in runs])
+        if not self._compute(runs, decoded, read):
+            return
         first = 0
         for sequence, run in runs:
             if sequence.slot is None:
@@ -155,6 +167,23 @@ class Batcher:
             else:
                 self._note_prefill(sequence, run, first)
             first += len(run)
+
+    def _compute(self, runs: list[tuple[Sequence, Run]], decoded: int, read: int) -> bool:
+        """Whether the call was computed: not if all of its sequences were cancelled meanwhile."""
+        sequences = [sequence for sequence, _ in runs]
+        tickets = {id(sequence.ticket): sequence.ticket for sequence in sequences}
+        if read:
+            self.listed = self.figures(time.monotonic())
+        try:
+            with (
+                self._failing(sequences),
+                self.running_call.computing(tickets.values()),
+                self._costs.call(decoded, read),
+            ):
+                self._context.decode_runs([run for _, run in runs])
+        except DecodeInterrupted:
+            return False
+        return True
 
     def _note_prefill(self, sequence: Sequence, run: Run, first: int) -> None:
         """A part of the prompt is computed, whose tokens are in the last call from `first` on."""

@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from itertools import accumulate
 
 from worker.engine.batching.fairness import Bid, levels
 from worker.engine.cache.prefix_tree import Match
 
 RETURNS = 0.5  # the share of conversations that continue before their slot is reused
 UNIT = 2  # tokens; late in a long context each takes as long as a decode step
-STREAM_PAUSE = 1.5  # most prefill beside running streams, in decode steps
-BURST_SECONDS = 4.0  # most prefill of a burst, whose prompts are computed side by side
-LONGEST_STEP = 0.25  # seconds of prefill while no sequence decodes: new calls and cancellations wait this long
+BURST_CALLS = 2  # most calls of a burst, whose prompts are computed side by side
+BURST_SHARE = 0.1  # of the time that a burst takes to compute: its prompts arrived within this
+BURST_SECONDS = 0.05  # the same for prompts that are computed in no time
+GATHERING_SHARE = 0.01  # of a prompt's time: how long it waits, where nothing else runs, for others of its burst
+GATHERING_SECONDS = 0.02  # at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,69 +90,68 @@ class PromptRest:
         return sum(self.slices)
 
 
-def plan_prefill(prefills: Mapping[int, PromptRest], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
-    """The slices that this step computes, by slot, most urgent first.
+def plan_prefill(prefills: Mapping[int, PromptRest], seconds_per_token: float, rows: int) -> dict[int, list[int]]:
+    """The slices that this step computes, by slot: of the most urgent prompt, and of others whose whole rest fits too.
 
     The most urgent level comes first. Within it the shortest rest does, and every second of waiting counts like a
     second less to compute: a short prompt does not wait behind a long one, and a long one is not overtaken for ever.
-    At least one slice is computed, and no more than `budget` seconds allow.
+    At least one slice is computed, and no more than `rows` tokens allow.
     """
     level = levels([Bid(prefill.priority, prefill.waited) for prefill in prefills.values()])
-    in_turn = sorted(
+    first, *others = sorted(
         prefills, key=lambda slot: (level[prefills[slot].priority], _urgency(prefills[slot], seconds_per_token))
     )
-    planned: dict[int, list[int]] = {}
-    spent = 0.0
-    for slot in in_turn:
-        for tokens in prefills[slot].slices:
-            spent += tokens * seconds_per_token
-            if planned and spent > budget:
-                return planned
-            planned.setdefault(slot, []).append(tokens)
+    planned = {first: _within(prefills[first].slices, rows)}
+    left = rows - sum(planned[first])
+    for slot in others:
+        if prefills[slot].tokens > left:
+            break
+        planned[slot] = list(prefills[slot].slices)
+        left -= prefills[slot].tokens
     return planned
 
 
-def came_together(prefills: Mapping[int, PromptRest], seconds_per_token: float) -> bool:
-    """Whether these prompts are a burst: several of one priority, none waiting for long, and soon computed."""
+def came_together(prefills: Mapping[int, PromptRest], seconds_per_token: float, rows: int) -> bool:
+    """Whether these prompts are a burst: several of one priority, submitted at about the same time, and not long.
+
+    `rows`: tokens of a call.
+    """
     if len({prefill.priority for prefill in prefills.values()}) != 1 or len(prefills) == 1:
         return False
-    seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
-    return max(seconds, *(prefill.waited for prefill in prefills.values())) <= BURST_SECONDS
+    tokens = sum(prefill.tokens for prefill in prefills.values())
+    waits = [prefill.waited for prefill in prefills.values()]
+    return (
+        tokens <= BURST_CALLS * rows
+        and max(waits) - min(waits) <= BURST_SECONDS + BURST_SHARE * tokens * seconds_per_token
+    )
 
 
-def spread_prefill(prefills: Mapping[int, PromptRest], seconds_per_token: float, budget: float) -> dict[int, list[int]]:
-    """The same share of every prompt, as large as `budget` seconds allow, at least a slice: all end together.
+def spread_prefill(prefills: Mapping[int, PromptRest], rows: int) -> dict[int, list[int]]:
+    """As many tokens of every prompt, at least a slice, and `rows` of all together: they end together.
 
-    This is fastest for a burst: its calls are large, and none of its streams starts early and is then delayed.
+    This is fastest for a burst: none of its streams starts early and is then delayed, and llama.cpp computes equally
+    many tokens of neighbouring slots at once.
     """
-    seconds = sum(prefill.tokens for prefill in prefills.values()) * seconds_per_token
-    share = min(1.0, budget / seconds)
-    return {slot: _first(prefill.slices, share * prefill.tokens) for slot, prefill in prefills.items()}
+    share = rows // len(prefills)
+    return {slot: _within(prefill.slices, share) for slot, prefill in prefills.items()}
 
 
-def _first(slices: Seq[int], tokens: float) -> list[int]:
-    """The first slices, until they have so many tokens."""
-    taken: list[int] = []
-    left = tokens
-    for each in slices:
-        if taken and left <= 0:
-            break
-        taken.append(each)
-        left -= each
-    return taken
+def gathering_seconds(tokens: int, seconds_per_token: float, waited: float) -> float:
+    """How long a prompt still waits, where nothing else runs, for others that arrive with it.
+
+    Once it is computed it is a stream, beside which they are computed more slowly.
+    """
+    return min(GATHERING_SECONDS, GATHERING_SHARE * tokens * seconds_per_token) - waited
+
+
+def _within(slices: Seq[int], rows: int) -> list[int]:
+    """The first slices, as many as have no more tokens than `rows` together; at least one."""
+    ends = accumulate(slices)
+    return list(slices[: max(1, sum(end <= rows for end in ends))])
 
 
 def _urgency(prefill: PromptRest, seconds_per_token: float) -> float:
     return prefill.tokens * seconds_per_token - prefill.waited
-
-
-def prefill_budget(decode_seconds: float | None) -> float:
-    """Seconds of prefill in a step.
-
-    `decode_seconds`: of a step once the prompts have joined the streams, None if no sequence decodes. The streams
-    will have this pace soon, so a burst of short prompts is computed at once, not between a lone stream's tokens.
-    """
-    return LONGEST_STEP if decode_seconds is None else STREAM_PAUSE * decode_seconds
 
 
 def finer(slices: Seq[int]) -> list[int]:

@@ -12,8 +12,9 @@ from atelier.hardware import available_cores, physical_cores
 from atelier.launch import LaunchSpec
 from atelier.lora_adapters import Scales
 from atelier.settings.groups import Load
-from worker.engine.model.batch_invariance import Exactness, cache_types
+from worker.engine.model.batch_invariance import Grouping, cache_types
 from worker.engine.model.decode_run import PLANES, Image, Places, Run
+from worker.engine.model.interrupt import Interrupt
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel, load_error
 from worker.engine.model.lora import Adapters
 from worker.engine.model.positions import Positions
@@ -26,6 +27,10 @@ FLASH = {
     True: ll.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     False: ll.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
+
+
+class DecodeInterrupted(Exception):
+    """The call was ended on request: none of its tokens are in the cache."""
 
 
 class Threads:
@@ -57,9 +62,9 @@ class Threads:
         return self._batch or self.count
 
 
-def decode_threads(spec: LaunchSpec, exact: Exactness) -> Threads:
+def decode_threads(spec: LaunchSpec, grouping: Grouping) -> Threads:
     """For completing prompts. With one path through attention and one kernel, any number gives the same text."""
-    return Threads(spec.load.threads, spec.load.threads_batch) if exact.decode else fixed_threads(spec)
+    return Threads(spec.load.threads, spec.load.threads_batch) if grouping.decode else fixed_threads(spec)
 
 
 def fixed_threads(spec: LaunchSpec) -> Threads:
@@ -85,6 +90,7 @@ def generation_params(load: Load, *, on_gpu: bool) -> ll.llama_context_params:
     return params
 
 
+_INTERRUPTED = 2  # by the abort callback
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 _PLACES = ctypes.POINTER(ll.llama_pos)
 _Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are needed
@@ -107,6 +113,8 @@ class Context:
         self.handle = ll.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise load_error(log, "No context could be created for the model")
+        self.interrupt = Interrupt()
+        self.interrupt.attach(self.handle)
         self._adapters = adapters
         self._scales: Scales = ()  # as set
         self._vocabulary_size = model.vocabulary.size
@@ -117,7 +125,10 @@ class Context:
         self._views: dict[int, NDArray[np.float32]] = {}  # by address: creating one takes longer than a look-up
 
     def decode_runs(self, runs: Sequence[Run]) -> None:
-        """Compute runs of sequences with the same adapters. Raises DecodeFailed. `logits` numbers all runs' tokens."""
+        """Compute runs of sequences with the same adapters. `logits` numbers all runs' tokens.
+
+        Raises DecodeFailed, and DecodeInterrupted after `interrupt` was set.
+        """
         self._set_adapters({run.scales for run in runs})
         if runs[0].image is not None:
             self._decode_image(runs[0], runs[0].image)
@@ -171,7 +182,10 @@ class Context:
         return image.places
 
     def _compute(self, batch: ll.llama_batch) -> None:
-        if (code := ll.llama_decode(self.handle, batch)) != 0:
+        code = ll.llama_decode(self.handle, batch)
+        if code == _INTERRUPTED:
+            raise DecodeInterrupted
+        if code != 0:
             raise DecodeFailed(f"llama.cpp could not compute this step (llama_decode returned {code}).")
         ll.llama_synchronize(self.handle)  # otherwise a GPU's work would be measured where its result is read
 
@@ -264,6 +278,11 @@ class Context:
         if self._positions is not None:
             self._positions.cut(slot, 0)
 
+    def compute_rows(self, rows: int) -> None:
+        """Compute a prompt of so many tokens in an empty context, to measure how long that takes."""
+        self.decode_runs([Run(slot=0, tokens=[0] * rows, start=0, silent=rows - 1)])
+        self.clear()
+
     def clear(self) -> None:
         """Empty all sequences, without overwriting the cache: that would take long."""
         ll.llama_memory_clear(self._memory, False)
@@ -280,6 +299,5 @@ def open_context(
 ) -> Context:
     """A context for completing prompts, warmed up: every weight is read once, so that no request waits for it."""
     context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log, adapters, threads)
-    context.decode_runs([Run(slot=0, tokens=[0], start=0, silent=0)])
-    context.clear()
+    context.compute_rows(1)
     return context

@@ -1,12 +1,18 @@
-"""The time that computing takes on this machine, measured while it works."""
+"""The time that computing takes on this machine: measured when a model is loaded, and while it works."""
 
 import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 WEIGHT = 0.2  # of the newest measurement
 FIRST_TOKEN_SECONDS = 0.005  # until something has been measured
 ANSWER_TOKENS = 100  # of a typical answer
+SLOWEST = 2.0  # times the expected duration: what exceeds it is a pause of the machine, not the cost of a call
+WARM_ROWS = (1, 16, 64, 256)
+WARM_SECONDS = 0.3  # of measurements at load
+LEAST_ROWS = 16  # of a slice beside streams, for which all weights are read
+SLICE_ROWS = (*range(LEAST_ROWS, 64, 8), *range(64, 256, 32), *range(256, 1024, 64), *range(1024, 65_537, 512))
 
 
 class Average:
@@ -42,24 +48,103 @@ class Speed:
         self.add(size, time.perf_counter() - started)
 
 
+class RowCurve:
+    """Seconds of a call by its number of rows.
+
+    It is no line through zero: a call reads all weights, and kernels are made for several rows at once. So it is
+    measured at some numbers of rows and linear between them. A call never takes longer than one of more rows: a
+    number of rows that was measured while the machine was busy does not stay expensive.
+    """
+
+    def __init__(self) -> None:
+        self._measured: dict[int, float] = {}
+        self._rows: list[int] = []
+        self._seconds: list[float] = []
+
+    @property
+    def known(self) -> Sequence[int]:
+        """The numbers of rows that have been measured."""
+        return self._rows
+
+    def add(self, rows: int, seconds: float) -> None:
+        """A call of so many rows took so long."""
+        point = _point(rows)
+        seconds *= point / rows
+        if self._measured:
+            seconds = min(seconds, SLOWEST * self.seconds(point))
+        before = self._measured.get(point, seconds)
+        self._measured[point] = before + WEIGHT * (seconds - before)
+        self._rows = sorted(self._measured)
+        self._seconds = [self._measured[each] for each in self._rows]
+        for at in range(len(self._rows) - 2, -1, -1):
+            self._seconds[at] = min(self._seconds[at], self._seconds[at + 1])
+
+    def seconds(self, rows: int) -> float:
+        """Of a call of so many rows; something must have been measured. More rows than those cost the same each."""
+        at = bisect_left(self._rows, rows)
+        if at == 0:
+            return self._seconds[0]
+        left, left_seconds = self._rows[at - 1], self._seconds[at - 1]
+        if at == len(self._rows):
+            return left_seconds * rows / left
+        right, right_seconds = self._rows[at], self._seconds[at]
+        return left_seconds + (right_seconds - left_seconds) * (rows - left) / (right - left)
+
+    @property
+    def row_seconds(self) -> float:
+        """Of a row where it is cheapest."""
+        return min(seconds / rows for rows, seconds in zip(self._rows, self._seconds, strict=True))
+
+
 class Costs:
-    """Seconds to prefill a token and to make a decode step. Owned by the batcher."""
+    """Seconds of calls for prompts and of decode steps, by their rows. Owned by the batcher."""
 
     def __init__(self, copy_seconds: float) -> None:
         """`copy_seconds`: an estimate, to copy one slot's whole cache to another."""
         self._copy_seconds = copy_seconds
-        self._prefill = Average()
-        self._decode: dict[int, Average] = {}  # by the number of tokens
+        self._prompt = RowCurve()
+        self._decode = RowCurve()
+
+    def warm(self, compute: Callable[[int], None], most: int) -> None:
+        """Measure calls of 1 row and more, up to `most`, as far as a short time allows."""
+        left = WARM_SECONDS
+        for rows in WARM_ROWS:
+            if rows > most or (self._prompt.known and self._prompt.seconds(rows) > left):
+                return
+            started = time.perf_counter()
+            with self.call(0, rows):
+                compute(rows)
+            left -= time.perf_counter() - started
 
     @property
     def token_seconds(self) -> float:
-        """To prefill one token."""
-        return FIRST_TOKEN_SECONDS if self._prefill.value is None else self._prefill.value
+        """To prefill one token, in calls of a good size."""
+        return self._prompt.row_seconds if self._prompt.known else FIRST_TOKEN_SECONDS
+
+    def prompt_seconds(self, rows: int) -> float:
+        """Of a call that computes so many tokens of prompts."""
+        return self._prompt.seconds(rows) if self._prompt.known else rows * FIRST_TOKEN_SECONDS
+
+    def prompt_rows(self, seconds: float, most: int) -> int:
+        """The most tokens of prompts that a call computes in this time, but not so few that each costs much more.
+
+        At most `most`. The numbers are multiples of what kernels compute at once.
+        """
+        fitting = LEAST_ROWS
+        for rows in SLICE_ROWS:
+            if rows > most or self.prompt_seconds(rows) > seconds:
+                break
+            fitting = rows
+        return min(fitting, most)
 
     def decode_seconds(self, tokens: int) -> float | None:
-        """For a decode step of so many tokens, or of the nearest lower number measured, or else of the lowest."""
-        fewer = max((known for known in self._decode if known <= tokens), default=min(self._decode, default=None))
-        return None if fewer is None else self._decode[fewer].value
+        """For a decode step of so many tokens; None before the first one."""
+        if not self._decode.known:
+            return None
+        most = self._decode.known[-1]
+        if tokens <= most or not self._prompt.known:
+            return self._decode.seconds(tokens)
+        return self._decode.seconds(most) + self.prompt_seconds(tokens) - self.prompt_seconds(most)
 
     @property
     def worth_copying(self) -> int:
@@ -76,23 +161,17 @@ class Costs:
 
     @contextmanager
     def call(self, decoded: int, read: int) -> Iterator[None]:
-        """Measure a call of `decoded` tokens of streams and `read` tokens of prompts.
-
-        A prompt's share is what exceeds a step of the streams alone. Before such a step is measured, all tokens are
-        assumed to cost the same.
-        """
+        """Measure a call of `decoded` tokens of streams, or of `read` tokens of prompts; not one of both."""
         started = time.perf_counter()
         yield
         seconds = time.perf_counter() - started
         if not read:
-            self._add_step(decoded, seconds)
-            return
-        step = self.decode_seconds(decoded) if decoded else 0.0
-        if step is None:
-            step = seconds * decoded / (decoded + read)
-            self._add_step(decoded, step)
-        if seconds > step:
-            self._prefill.add((seconds - step) / read)
+            self._decode.add(decoded, seconds)
+        elif not decoded:
+            self._prompt.add(read, seconds)
 
-    def _add_step(self, tokens: int, seconds: float) -> None:
-        self._decode.setdefault(tokens, Average()).add(seconds)
+
+def _point(rows: int) -> int:
+    """Where on the curve a number of rows counts: close together where the cost of a row changes much."""
+    step = 1 if rows <= 16 else 8 if rows <= 64 else 64
+    return max(step, round(rows / step) * step)

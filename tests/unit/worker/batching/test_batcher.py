@@ -15,6 +15,7 @@ from atelier.submission import Echo
 from tests.support.worker.batching import BORDER, GRID, Batching, Call, SteadyCosts, draft_model, solo
 from tests.support.worker.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.worker.fake_context import Computed, FakeContext
+from worker.engine.batching.batch_plan import BatchLimits
 from worker.engine.batching.prompt_prefill import SCORED_TOKENS
 from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
@@ -227,7 +228,7 @@ def test_slices_computed_in_one_call_give_the_same_tokens() -> None:
 def test_slices_computed_in_one_call_fit_into_one_batch() -> None:
     batching = Batching(2, exact=True, costs=SteadyCosts(token_seconds=1e-5))
     batching.run(prompt(1, 6000))
-    assert max(call.tokens for call in batching.context.calls) <= 2048  # a model's batch_size, unless it is set
+    assert max(call.tokens for call in batching.context.calls) == 512  # a model's ubatch_size, unless it is set
 
 
 def test_short_prompts_submitted_together_share_a_call_where_batching_does_not_change_results() -> None:
@@ -241,31 +242,42 @@ def test_short_prompts_submitted_together_share_a_call_where_batching_does_not_c
 
 def test_short_prompts_submitted_together_have_their_first_tokens_together() -> None:
     batching = Batching(4, exact=True)
-    calls = [batching.submit(prompt(kind, 200), max_tokens=9) for kind in range(1, 5)]  # 0.8 s, in steps of 0.25 s
+    calls = [batching.submit(prompt(kind, 200), max_tokens=9) for kind in range(1, 5)]  # in steps of 4 times 128
     began = []
     for step in range(8):
         batching.step()
         began += [step for call in calls if call.counts[0] and len(began) < len(calls) and call.counts == [1]]
-    assert began == [3, 3, 3, 3]
+    assert began == [1, 1, 1, 1]
 
 
-def test_a_prompt_shares_the_decode_calls_of_concurrent_streams() -> None:
+def test_a_prompt_beside_streams_has_calls_of_its_own_as_long_as_they_may_pause() -> None:
     batching = Batching(2, exact=True)
     stream = batching.submit(endless(0, exact=True), max_tokens=60)
     while not stream.counts[0]:
         batching.step()
-    newcomer = batching.submit(prompt(4, 148))  # 0.148 s, of which a step takes 0.075
+    newcomer = batching.submit(prompt(4, 148))  # 0.148 s, of which a step takes 0.1: twice the streams' own 0.05 s
     before = len(batching.context.calls)
     while not newcomer.finished:
         batching.step()
-    first, second = batching.context.calls[before : before + 2]
-    assert (first.slots, second.slots) == ((0, 1), (0, 1))
-    assert (first.tokens, second.tokens) == (1 + 74, 1 + 74)  # in units of 2
+    calls = batching.context.calls[before : before + 4]
+    assert [(call.slots, call.tokens) for call in calls] == [((0,), 1), ((1,), 100), ((0,), 1), ((1,), 48)]
     batching.finish()
     assert [call.tokens() for call in (stream, newcomer)] == [
         solo(stream.prompt, 60, exact=True),
         solo(newcomer.prompt, exact=True),
     ]
+
+
+def test_a_prompt_between_streams_shares_their_call() -> None:
+    """Its first token makes them neighbours, which llama.cpp computes at once."""
+    batching = Batching(3, exact=True)
+    streams = [batching.submit(endless(0, exact=True), max_tokens=60) for _ in range(3)]
+    while not all(stream.counts[0] for stream in streams):
+        batching.step()
+    streams[1].cancel()
+    batching.submit(prompt(4, 148))
+    batching.step()
+    assert batching.context.calls[-1].slots == (0, 1, 2)
 
 
 def test_a_prompt_has_separate_calls_where_decoding_rounds_differently() -> None:
@@ -403,7 +415,7 @@ def test_forced_tokens_share_a_call_with_decoding_sequences(record: Matcher) -> 
 def test_more_forced_tokens_than_a_batch_holds_are_computed_in_several_calls() -> None:
     matcher = Matcher(start_matcher(TOKENIZER, f'start: "{"ab" * 50}"'), SIZE, InvalidGrammar)
     for exact in (True, False):
-        batching = Batching(2, exact=exact, batch_size=32)
+        batching = Batching(2, exact=exact, limits=BatchLimits(32, 32))
         stream = batching.submit(endless(0), max_tokens=40)
         assert bytes(batching.run(prompt(1, 20), matcher=matcher.copy(), max_tokens=120)) == b"ab" * 50
         assert stream.complete
@@ -460,6 +472,62 @@ def test_tokens_computed_by_a_cancelled_sequence_are_reused() -> None:
     batching.finish()
     assert agrees(again)
     assert again.finished[0].statistics.cached_tokens > 0
+
+
+def test_a_call_ends_when_its_last_sequence_is_cancelled() -> None:
+    batching = Batching(2, exact=True)
+    long, other = batching.submit(prompt(1, 2000)), batching.submit(prompt(2, 2000))
+
+    def leave(computed: Computed) -> None:
+        for call in (long, other) if 0 in computed.slots else (other,):
+            call.cancel()
+            batching.batcher.running_call.review()
+
+    batching.step()
+    batching.context.during = leave
+    batching.step()
+    assert batching.context.interrupted == 1
+    batching.step()
+    assert batching.batcher.idle
+    batching.context.during = lambda computed: None
+    again = batching.submit(prompt(1, 2000))
+    batching.finish()
+    assert again.tokens() == solo(again.prompt, exact=True)
+    assert again.finished[0].statistics.cached_tokens > 0, "what was computed before is kept"
+
+
+def test_a_call_continues_while_one_of_its_sequences_is_not_cancelled() -> None:
+    batching = Batching(2, exact=True)
+    stays, leaves = batching.submit(prompt(1, 200)), batching.submit(prompt(2, 200))
+
+    def leave(computed: Computed) -> None:
+        leaves.cancel()
+        batching.batcher.running_call.review()
+
+    batching.context.during = leave
+    batching.finish()
+    assert batching.context.interrupted == 0
+    assert stays.tokens() == solo(stays.prompt, exact=True)
+
+
+def test_a_late_interruption_does_not_end_the_next_call() -> None:
+    batching = Batching(1)
+    cancelled = batching.submit(CHAT)
+    batching.step()
+    cancelled.cancel()
+    batching.batcher.running_call.review()
+    assert batching.run(OTHER_CHAT) == solo(OTHER_CHAT)
+
+
+def test_an_unloaded_model_computes_nothing_more() -> None:
+    batching = Batching(1)
+    call = batching.submit(prompt(1, 2000))
+    batching.batcher.running_call.stop()
+    batching.step()
+    assert batching.context.interrupted == len(batching.context.calls) > 0
+    assert not batching.context.cells[0]
+    batching.batcher.abandon()
+    assert call.counts == [0]
 
 
 # Failures.
@@ -580,7 +648,7 @@ def test_streams_get_a_token_every_step_while_a_long_prompt_is_computed() -> Non
     for before, after in pairwise(_steps(batching, streams, long)):
         running = [a for a, b, call in zip(after.counts, before.counts, streams, strict=True) if a > b or call.complete]
         assert len(running) == len(streams)
-        assert after.computed - before.computed <= 200, "two decode steps' worth"
+        assert after.computed - before.computed <= 203, "two decode steps' worth, and the step itself"
     assert agrees(long)
 
 
@@ -605,7 +673,7 @@ def test_a_prompt_takes_long_steps_while_no_sequence_decodes() -> None:
         batching.submit(prompt(1, 3600), choices=choices)
         batching.step()
         computed.append(_computed(batching))
-    assert computed == [192, 192]
+    assert computed == [512, 512]
 
 
 def test_a_short_prompt_answers_before_a_long_one_that_came_first() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import accumulate
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,8 +11,7 @@ from atelier.submission import MOST_PRIORITY
 from worker.engine.batching.fairness import LEVEL_SECONDS
 from worker.engine.batching.scheduler import (
     BURST_SECONDS,
-    LONGEST_STEP,
-    STREAM_PAUSE,
+    GATHERING_SECONDS,
     UNIT,
     Begin,
     FreeSlot,
@@ -22,8 +22,8 @@ from worker.engine.batching.scheduler import (
     choose_slot,
     finer,
     fits_in_cache,
+    gathering_seconds,
     plan_prefill,
-    prefill_budget,
     spread_prefill,
 )
 from worker.engine.cache.prefix_tree import Match
@@ -146,17 +146,17 @@ def test_the_chosen_prefix_is_the_longest_one_worth_copying(known: list[int], wo
 
 def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
     long, short = PromptRest([64] * 50, waited=0.5), PromptRest([20], waited=0)
-    assert list(plan_prefill({0: long, 1: short}, SECOND, 0.1)) == [1, 0]
+    assert list(plan_prefill({0: long, 1: short}, SECOND, 100)) == [1]
 
 
 def test_a_prompt_that_waited_long_precedes_a_short_one() -> None:
     long, short = PromptRest([64] * 50, waited=4), PromptRest([20], waited=0)
-    assert next(iter(plan_prefill({0: long, 1: short}, SECOND, 0.1))) == 0
+    assert next(iter(plan_prefill({0: long, 1: short}, SECOND, 100))) == 0
 
 
 def test_an_urgent_prompt_comes_first_regardless_of_its_length() -> None:
     urgent, short = PromptRest([64] * 50, 0, priority=-1), PromptRest([20], 3)
-    assert next(iter(plan_prefill({0: short, 1: urgent}, SECOND, 0.1))) == 1
+    assert next(iter(plan_prefill({0: short, 1: urgent}, SECOND, 100))) == 1
 
 
 def test_a_prompt_of_low_priority_is_not_starved_by_urgent_ones() -> None:
@@ -164,78 +164,95 @@ def test_a_prompt_of_low_priority_is_not_starved_by_urgent_ones() -> None:
         PromptRest([64] * 50, LEVEL_SECONDS * 2 * MOST_PRIORITY, MOST_PRIORITY),
         PromptRest([20], 0, -MOST_PRIORITY),
     )
-    assert next(iter(plan_prefill({0: urgent, 1: patient}, SECOND, 0.1))) == 1
+    assert next(iter(plan_prefill({0: urgent, 1: patient}, SECOND, 100))) == 1
 
 
-def test_a_slice_longer_than_the_budget_is_computed_alone() -> None:
-    assert plan_prefill({3: PromptRest([500, 10], 0), 5: PromptRest([600], 0)}, SECOND, 0.1) == {3: [500]}
+def test_a_slice_longer_than_a_step_is_computed_alone() -> None:
+    assert plan_prefill({3: PromptRest([500, 10], 0), 5: PromptRest([600], 0)}, SECOND, 100) == {3: [500]}
 
 
 def test_several_slices_of_a_prompt_share_a_step() -> None:
-    assert plan_prefill({2: PromptRest([64, 64, 64, 64], 0)}, SECOND, 0.2) == {2: [64, 64, 64]}
+    assert plan_prefill({2: PromptRest([64, 64, 64, 64], 0)}, SECOND, 200) == {2: [64, 64, 64]}
+
+
+def test_prompts_that_end_in_this_step_share_it() -> None:
+    short, longer, long = PromptRest([20, 4], 0), PromptRest([30, 10], 0), PromptRest([64] * 9, 0)
+    planned = plan_prefill({0: long, 1: longer, 2: short}, SECOND, 512)
+    assert planned == {2: [20, 4], 1: [30, 10]}, "the long one would make them wait"
 
 
 @few
-@given(prefills, st.floats(0, 1))
-def test_a_plan_is_never_empty_while_prompts_remain(waiting: dict[int, PromptRest], budget: float) -> None:
-    assert bool(plan_prefill(waiting, SECOND, budget)) == bool(waiting)
+@given(prefills.filter(bool), st.integers(1, 1000))
+def test_a_plan_is_never_empty_while_prompts_remain(waiting: dict[int, PromptRest], rows: int) -> None:
+    assert plan_prefill(waiting, SECOND, rows)
 
 
 @few
-@given(prefills, st.floats(0, 1))
-def test_a_plan_respects_its_budget_after_the_first_slice(waiting: dict[int, PromptRest], budget: float) -> None:
-    slices = [tokens for planned in plan_prefill(waiting, SECOND, budget).values() for tokens in planned]
-    assert len(slices) <= 1 or sum(slices) * SECOND <= budget + 1e-9
+@given(prefills.filter(bool), st.integers(1, 1000))
+def test_a_plan_has_no_more_rows_than_allowed_after_the_first_slice(waiting: dict[int, PromptRest], rows: int) -> None:
+    slices = [tokens for planned in plan_prefill(waiting, SECOND, rows).values() for tokens in planned]
+    assert len(slices) <= 1 or sum(slices) <= rows
 
 
 @few
-@given(prefills, st.floats(0, 1))
-def test_a_plan_finishes_a_prompt_before_it_starts_the_next(waiting: dict[int, PromptRest], budget: float) -> None:
-    planned = plan_prefill(waiting, SECOND, budget)
-    for slot, slices in planned.items():
-        assert slices == waiting[slot].slices[: len(slices)]
-        assert len(slices) == len(waiting[slot].slices) or slot == list(planned)[-1]
+@given(prefills.filter(bool), st.integers(1, 1000))
+def test_only_the_most_urgent_prompt_is_computed_in_part(waiting: dict[int, PromptRest], rows: int) -> None:
+    first, *others = plan_prefill(waiting, SECOND, rows).items()
+    assert first[1] == waiting[first[0]].slices[: len(first[1])]
+    assert all(slices == waiting[slot].slices for slot, slices in others)
 
 
 @few
-@given(prefills)
-def test_all_slices_are_planned_when_the_budget_allows(waiting: dict[int, PromptRest]) -> None:
-    planned = plan_prefill(waiting, SECOND, 1e9)
+@given(prefills.filter(bool))
+def test_all_slices_are_planned_when_there_is_room(waiting: dict[int, PromptRest]) -> None:
+    planned = plan_prefill(waiting, SECOND, 10**6)
     assert planned == {slot: prefill.slices for slot, prefill in waiting.items()}
 
 
-def test_a_burst_is_several_short_prompts_of_one_priority() -> None:
+def test_a_burst_is_several_prompts_of_one_priority_that_arrived_together() -> None:
     short = PromptRest([100], waited=0.1)
-    assert came_together({0: short, 1: short}, SECOND)
-    assert not came_together({0: short}, SECOND)
-    assert not came_together({0: short, 1: replace(short, priority=1)}, SECOND)
-    assert not came_together({0: short, 1: PromptRest([100], waited=BURST_SECONDS + 1)}, SECOND)
-    assert not came_together({0: short, 1: PromptRest([100] * 40, waited=0.1)}, SECOND)
+    assert came_together({0: short, 1: short}, SECOND, 512)
+    assert not came_together({0: short}, SECOND, 512)
+    assert not came_together({0: short, 1: replace(short, priority=1)}, SECOND, 512)
+    assert not came_together({0: short, 1: PromptRest([100], waited=BURST_SECONDS + 0.2)}, SECOND, 512)
+    assert not came_together({0: short, 1: PromptRest([100] * 40, waited=0.1)}, SECOND, 512)
 
 
-def test_prompts_submitted_together_end_together() -> None:
-    left = {0: [2] * 30, 1: [2] * 10, 2: [2] * 20}
+def test_prompts_that_take_long_may_arrive_further_apart() -> None:
+    early, late = PromptRest([400], waited=1.0), PromptRest([400], waited=0.0)
+    assert came_together({0: early, 1: late}, 0.02, 512)
+    assert not came_together({0: early, 1: late}, SECOND, 512)
+
+
+def test_prompts_of_one_length_end_together() -> None:
+    left = {slot: [2] * 30 for slot in range(3)}
     ended = []
     for step in range(9):
         prefills = {slot: PromptRest(slices, waited=0) for slot, slices in left.items() if slices}
-        for slot, slices in spread_prefill(prefills, SECOND, 0.03).items():
+        for slot, slices in spread_prefill(prefills, 30).items():
             left[slot] = left[slot][len(slices) :]
             ended += [step] if not left[slot] else []
         if len(ended) == 3:
             break
-    assert max(ended) - min(ended) <= 1
+    assert ended == [5, 5, 5]
 
 
 @few
-@given(prefills.filter(bool), st.floats(0.001, 1))
-def test_every_prompt_of_a_burst_gets_its_share_of_a_step(waiting: dict[int, PromptRest], budget: float) -> None:
-    planned = spread_prefill(waiting, SECOND, budget)
-    total = sum(sum(prefill.slices) for prefill in waiting.values()) * SECOND
+@given(prefills.filter(bool), st.integers(1, 1000))
+def test_every_prompt_of_a_burst_gets_its_share_of_a_step(waiting: dict[int, PromptRest], rows: int) -> None:
+    planned = spread_prefill(waiting, rows)
     for slot, prefill in waiting.items():
-        share = min(1.0, budget / total) * sum(prefill.slices)
-        assert planned[slot] == prefill.slices[: len(planned[slot])] != []
-        assert sum(planned[slot][:-1]) < share + 1e-6
-        assert sum(planned[slot]) >= share - 1e-6
+        taken = planned[slot]
+        assert taken == prefill.slices[: len(taken)] != []
+        assert len(taken) == 1 or sum(taken) <= rows // len(waiting)
+        assert len(taken) == len(prefill.slices) or sum(prefill.slices[: len(taken) + 1]) > rows // len(waiting)
+
+
+def test_a_prompt_waits_for_its_burst_a_hundredth_of_its_time_at_most() -> None:
+    assert gathering_seconds(500, SECOND, 0) == pytest.approx(0.005)
+    assert gathering_seconds(500, SECOND, 0.004) == pytest.approx(0.001)
+    assert gathering_seconds(500, SECOND, 0.5) < 0
+    assert gathering_seconds(10**6, SECOND, 0) == GATHERING_SECONDS
 
 
 def test_a_long_prompt_is_not_starved_by_short_ones() -> None:
@@ -247,20 +264,12 @@ def test_a_long_prompt_is_not_starved_by_short_ones() -> None:
         left[now] = [64]
         came = dict(enumerate(left))
         prefills = {slot: PromptRest(left[at], now - at) for slot, at in came.items()}
-        for slot, slices in plan_prefill(prefills, SECOND, 0.1).items():
+        for slot, slices in plan_prefill(prefills, SECOND, 100).items():
             left[came[slot]] = left[came[slot]][len(slices) :]
         left = {at: slices for at, slices in left.items() if slices}
         if 0.0 not in left:
             return
     raise AssertionError(f"{len(left[0.0])} slices are left")
-
-
-def test_prefill_beside_streams_is_limited_relative_to_their_step() -> None:
-    assert prefill_budget(0.05) == STREAM_PAUSE * 0.05
-
-
-def test_prefill_without_streams_has_a_higher_limit() -> None:
-    assert prefill_budget(None) == LONGEST_STEP
 
 
 # A unified cache.

@@ -6,7 +6,16 @@ import pytest
 
 from atelier.errors import DecodeFailed
 from worker.engine.model import decode_costs as module
-from worker.engine.model.decode_costs import ANSWER_TOKENS, FIRST_TOKEN_SECONDS, WEIGHT, Average, Costs, Speed
+from worker.engine.model.decode_costs import (
+    ANSWER_TOKENS,
+    FIRST_TOKEN_SECONDS,
+    LEAST_ROWS,
+    WEIGHT,
+    Average,
+    Costs,
+    RowCurve,
+    Speed,
+)
 
 
 class Clock:
@@ -54,13 +63,78 @@ def test_a_decode_step_is_measured_as_a_whole(clock: Clock) -> None:
     assert costs.decode_seconds(8) == pytest.approx(0.05)
 
 
-def test_an_unmeasured_step_size_costs_as_much_as_the_nearest_smaller_one(clock: Clock) -> None:
+def test_a_step_of_unmeasured_size_costs_what_lies_between_its_neighbours(clock: Clock) -> None:
     costs = Costs(copy_seconds=1.0)
     for tokens, seconds in ((2, 0.02), (4, 0.03), (8, 0.05)):
         with costs.call(tokens, 0):
             clock.now += seconds
-    known = [costs.decode_seconds(tokens) for tokens in (1, 2, 3, 7, 8, 100)]
-    assert known == pytest.approx([0.02, 0.02, 0.02, 0.03, 0.05, 0.05])
+    known = [costs.decode_seconds(tokens) for tokens in (1, 2, 3, 6, 8)]
+    assert known == pytest.approx([0.02, 0.02, 0.025, 0.04, 0.05])
+
+
+def test_a_step_larger_than_any_measured_costs_more_by_what_prompts_of_its_size_do(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    for decoded, read, seconds in ((1, 0, 0.02), (0, 1, 0.01), (0, 8, 0.05)):
+        with costs.call(decoded, read):
+            clock.now += seconds
+    assert costs.decode_seconds(8) == pytest.approx(0.02 + 0.04)
+
+
+def test_calls_of_streams_and_prompts_are_not_measured(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    with costs.call(4, 20):
+        clock.now += 0.12
+    assert (costs.token_seconds, costs.decode_seconds(4)) == (FIRST_TOKEN_SECONDS, None)
+
+
+def curve(**seconds: float) -> RowCurve:
+    """Measured at these numbers of rows: `r16` for 16."""
+    measured = RowCurve()
+    for rows, each in seconds.items():
+        measured.add(int(rows[1:]), each)
+    return measured
+
+
+def test_a_curve_is_linear_between_what_was_measured_and_through_zero_beyond() -> None:
+    measured = curve(r1=0.1, r16=0.4, r64=1.6)
+    assert [measured.seconds(rows) for rows in (1, 16, 40, 64, 128)] == pytest.approx([0.1, 0.4, 1.0, 1.6, 3.2])
+    assert measured.row_seconds == pytest.approx(0.025)
+
+
+def test_a_call_never_takes_longer_than_one_of_more_rows() -> None:
+    assert curve(r8=0.9, r16=0.4).seconds(8) == pytest.approx(0.4)
+
+
+def test_a_pause_of_the_machine_is_not_the_cost_of_a_call() -> None:
+    measured = curve(r16=0.4)
+    measured.add(16, 60)
+    assert measured.seconds(16) == pytest.approx(0.4 + WEIGHT * 0.4)
+
+
+def test_a_curve_follows_what_becomes_slower() -> None:
+    measured = curve(r16=0.4)
+    for _ in range(40):
+        measured.add(16, 4.0)
+    assert measured.seconds(16) > 3.5
+
+
+def test_a_slice_has_as_many_rows_as_fit_into_its_time() -> None:
+    costs = Costs(copy_seconds=1.0)
+    assert costs.prompt_rows(64 * FIRST_TOKEN_SECONDS, 512) == 64
+    assert costs.prompt_rows(64 * FIRST_TOKEN_SECONDS, 32) == 32
+    assert costs.prompt_rows(0.0, 512) == LEAST_ROWS
+
+
+def test_calls_are_measured_at_load_as_far_as_a_short_time_allows(clock: Clock) -> None:
+    for per_row, wanted in ((1e-6, [1, 16, 64, 256]), (0.001, [1, 16, 64]), (0.1, [1])):
+        computed: list[int] = []
+
+        def compute(rows: int, per_row: float = per_row, computed: list[int] = computed) -> None:
+            computed.append(rows)
+            clock.now += rows * per_row
+
+        Costs(copy_seconds=1.0).warm(compute, 512)
+        assert computed == wanted
 
 
 def test_a_failed_call_is_not_measured(clock: Clock) -> None:
@@ -105,28 +179,3 @@ def test_one_more_graph_costs_a_lone_step_for_each_token_of_an_answer(clock: Clo
     with costs.call(0, 10):
         clock.now += 0.05
     assert costs.split_tokens == ANSWER_TOKENS * 2
-
-
-def test_the_cost_of_prompts_in_mixed_steps_excludes_the_streams_share(clock: Clock) -> None:
-    costs = Costs(copy_seconds=1.0)
-    with costs.call(4, 0):
-        clock.now += 0.02
-    with costs.call(4, 20):
-        clock.now += 0.12
-    assert (costs.token_seconds, costs.decode_seconds(4)) == (pytest.approx(0.005), pytest.approx(0.02))
-
-
-def test_all_tokens_cost_the_same_before_a_step_is_measured(clock: Clock) -> None:
-    costs = Costs(copy_seconds=1.0)
-    with costs.call(5, 20):
-        clock.now += 0.1
-    assert (costs.token_seconds, costs.decode_seconds(5)) == (pytest.approx(0.004), pytest.approx(0.02))
-
-
-def test_a_call_faster_than_the_streams_alone_is_not_used_for_the_prompt_cost(clock: Clock) -> None:
-    costs = Costs(copy_seconds=1.0)
-    with costs.call(4, 0):
-        clock.now += 0.02
-    with costs.call(4, 20):
-        clock.now += 0.01
-    assert costs.token_seconds == FIRST_TOKEN_SECONDS
