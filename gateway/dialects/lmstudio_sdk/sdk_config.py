@@ -174,7 +174,8 @@ def load_fields(instance: Instance, model: Model) -> Json:
         for name, row in TABLE["load"].items()
         if row.facts.preset_key and name in values
     ]
-    fields.append({"key": OFFLOAD_RATIO, "value": _offload_ratio(values.get("gpu_layers"), model)})
+    layers = values.get("gpu_layers")
+    fields.append({"key": OFFLOAD_RATIO, "value": _offload_ratio(layers if isinstance(layers, int) else None, model)})
     if model.embedding:
         fields = [{**field, "key": field["key"].replace(LLM_LOAD, EMBEDDING_LOAD)} for field in fields]
     return {"fields": fields}

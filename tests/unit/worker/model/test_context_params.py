@@ -6,7 +6,7 @@ import pytest
 from llama_cpp import llama_cpp as ll
 
 from atelier.settings.groups import Load
-from worker.engine.model.batch_invariance import cache_types, exactness
+from worker.engine.model.batch_invariance import FREE, cache_types, grouping
 from worker.engine.model.context import Threads, generation_params
 
 Q4_1 = "3"  # general.file_type
@@ -35,8 +35,16 @@ def test_types_reach_llama_cpp() -> None:
 
 
 def test_two_types_leave_one_path_through_attention() -> None:
-    assert exactness(Load(k_type="q8_0", v_type="f16"), Q4_1, on_gpu=False).decode
-    assert not exactness(Load(k_type="q8_0", v_type="f16"), Q4_1, on_gpu=True).slices
+    load = Load(k_type="q8_0", v_type="f16", reproducible=True)
+    assert grouping(load, Q4_1, on_gpu=False).decode
+    assert not grouping(load, Q4_1, on_gpu=True).slices
+
+
+def test_tokens_are_grouped_freely_and_keys_are_like_values_unless_texts_must_be_reproducible() -> None:
+    assert grouping(Load(), Q4_1, on_gpu=True) == FREE
+    assert cache_types(Load(), on_gpu=False) == ("f16", "f16")
+    assert cache_types(Load(reproducible=True), on_gpu=False) == ("bf16", "f16")
+    assert cache_types(Load(reproducible=True), on_gpu=True) == ("f16", "f16")
 
 
 def test_calls_of_several_tokens_may_have_threads_of_their_own() -> None:
