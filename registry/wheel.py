@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 POLL_SECONDS = 0.5
 PIECE_BYTES = 2**20
@@ -75,12 +76,24 @@ def extract(archive: zipfile.ZipFile, member: str, target: Path, before_piece: C
     what `zipfile` raises for a damaged archive; `target` is then incomplete.
     """
     digest = hashlib.sha256()
-    with archive.open(member) as content, target.open("wb") as file:
+    with target.open("wb") as file:
+        copy_member(archive, member, file, digest, before_piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def copy_member(
+    archive: zipfile.ZipFile,
+    member: str,
+    file: BinaryIO,
+    digest: "hashlib._Hash",
+    before_piece: Callable[[], None] | None = None,
+) -> None:
+    """Append the member's content to the file, and to what `digest` has hashed so far. Otherwise like `extract`."""
+    with archive.open(member) as content:
         while piece := content.read(PIECE_BYTES):
             if before_piece is not None:
                 before_piece()
             digest.update(piece)
             file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()

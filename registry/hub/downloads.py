@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from atelier.errors import AtelierError, DiskFull, DownloadNotFound, Draining
+from atelier.errors import AtelierError, DownloadNotFound, Draining
 from registry.feed import Feed
 from registry.hub.download_job import FOLDER, Job, Transfers
 from registry.hub.download_record import AT_WORK, HUB, PYPI, Download, DownloadState
@@ -22,6 +22,7 @@ from registry.hub.download_transfer import bytes_on_disk
 from registry.hub.hub_client import Hub
 from registry.hub.hub_listing import RepoFile, Repository, Selection, select
 from registry.hub.hub_reference import REPO, HubReference, PackageReference, read_reference, with_choice
+from registry.hub.wheel_parts import whole_package
 from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_record import Model
 
@@ -29,7 +30,6 @@ T = TypeVar("T")
 
 AT_ONCE = 3  # transfers
 LOOK_UPS = 4  # requests to the hub at once that transfer nothing
-RESERVED_BYTES = 64 * 2**20  # of the disk, never filled by downloads
 CLOSE_SECONDS = 5.0  # for transfers to notice that they must stop
 MOST_FINISHED = 50  # completed downloads that are listed
 
@@ -59,7 +59,7 @@ class Downloads:
         self._jobs: dict[str, Job] = {}
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="transfer")
         self._look_ups = ThreadPoolExecutor(LOOK_UPS, thread_name_prefix="hub")
-        self._transfers = Transfers(models_dir, hub, store, catalogue, self._threads, AT_ONCE)
+        self._transfers = Transfers(models_dir, hub, store, catalogue, self._threads, AT_ONCE, self._pending_bytes)
         self._starting = asyncio.Lock()
 
     async def recover(self) -> None:
@@ -103,8 +103,9 @@ class Downloads:
 
     async def _start_package(self, package: PackageReference) -> Started:
         async with self._starting:
-            if model := self._catalogue.from_package(package.package, package.version, package.file):
-                return Started(None, model)
+            for name in dict.fromkeys((package.package, whole_package(package.package))):  # a part names its model
+                if model := self._catalogue.from_package(name, package.version, package.file):
+                    return Started(None, model)
             if job := self._unfinished(lambda each: each.reference == str(package)):
                 return Started(await self.resume(job.download.id), None)
             job = await self._begin(str(package), PYPI, package.package, package.version)
@@ -204,16 +205,12 @@ class Downloads:
     def _check_free_space(self, selection: Selection) -> None:
         """Raises DiskFull when this and the downloads at work do not fit together."""
         self._models_dir.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._models_dir).free
-        pending = sum(
-            download.total_bytes - download.done_bytes for download in self.all() if download.state in AT_WORK
-        )
-        needed = sum(file.size for file in selection.files)
-        if needed + pending + RESERVED_BYTES > free:
-            raise DiskFull(
-                f"The download needs {_gigabytes(needed)}, and the disk that holds {self._models_dir} has "
-                f"{_gigabytes(max(0, free - pending))} free. Remove a model (atelier rm) or choose a smaller file."
-            )
+        self._transfers.check_room(sum(file.size for file in selection.files))
+
+    def _pending_bytes(self, without: str) -> int:
+        """Called by any thread."""
+        others = [each for each in self.all() if each.state in AT_WORK and each.id != without]
+        return sum(max(0, each.total_bytes - each.done_bytes) for each in others)
 
     async def _forget(self, job: Job) -> None:
         await self._store.remove(job.download.id)
@@ -233,7 +230,3 @@ class Downloads:
         for folder in list(root.iterdir()) if root.is_dir() else []:
             if folder.name not in self._jobs:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

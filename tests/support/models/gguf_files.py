@@ -19,6 +19,7 @@ def write_gguf(
     extra: Mapping[str, Any] | None = None,
     tokens: int = 16,
     tensor_count: int = 2,
+    tensor_rows: int = 4,
     layers: int = 2,
 ) -> Path:
     """A model file at `path`, folders made as needed. `extra` holds further metadata: scalars, texts, lists."""
@@ -36,7 +37,9 @@ def write_gguf(
     for key, value in (extra or {}).items():
         _add(writer, key, value)
     for number in range(tensor_count):
-        writer.add_tensor(f"blk.{number}.weight", np.zeros((4, 20), np.uint8), raw_dtype=GGMLQuantizationType.Q4_1)
+        writer.add_tensor(
+            f"blk.{number}.weight", np.zeros((tensor_rows, 20), np.uint8), raw_dtype=GGMLQuantizationType.Q4_1
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import InvalidModelFile
-from registry.models.gguf_header import read_header
+from registry.models.gguf_header import read_header, whole_size
 from registry.models.split_files import read_facts
 from tests.support.models.gguf_files import write_gguf
 
@@ -89,6 +89,16 @@ def test_a_vocabulary_is_not_a_model(tmp_path: Path) -> None:
 def test_every_truncation_is_rejected(tmp_path: Path, model: bytes) -> None:
     for length in range(len(model)):
         assert refused(tmp_path, model[:length])
+
+
+def test_the_beginning_of_a_file_says_how_long_it_is(tmp_path: Path, model: bytes) -> None:
+    at = model.index(b"blk.1.weight")
+    path = tmp_path / "beginning.gguf"
+    path.write_bytes(model[: at + 200])
+    assert len(model) - 32 < whole_size(path) <= len(model)
+    path.write_bytes(model[:at])
+    with pytest.raises(InvalidModelFile, match="within the header"):
+        whole_size(path)
 
 
 def test_a_truncated_download_is_reported_with_its_missing_bytes(tmp_path: Path, model: bytes) -> None:
