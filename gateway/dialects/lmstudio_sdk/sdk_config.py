@@ -165,7 +165,7 @@ def gpu_layers(ratio: object, model: Model) -> int | None:
 
 def load_fields(instance: Instance, model: Model) -> Json:
     """The instance's load configuration."""
-    values = with_cache_types({**instance.load, **started_settings(instance)})
+    values: Json = with_cache_types({**instance.load, **started_settings(instance)})
     for name in ("k_type", "v_type"):
         if values.get(name) not in KNOWN_KV_TYPES:
             values.pop(name, None)
