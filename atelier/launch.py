@@ -31,6 +31,7 @@ class LaunchSpec:
     address: str  # to listen on: unix:/path or host:port
     token: str
     grace_seconds: float  # without a registry and without requests, after which the worker exits
+    cache_sized: bool = False  # load.cache_ram was chosen by the registry, and makes way for other models
     cache_dir: str = ""  # of this instance, for what outlives the worker; empty: none
     cores: list[int] = field(default_factory=list)  # CPU affinity; empty: inherited
     threads: int = 0  # default number of compute threads; 0: one for each physical core

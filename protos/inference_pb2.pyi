@@ -1474,6 +1474,8 @@ class WorkerStatus(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     LOAD_SECONDS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    CACHE_RAM_BYTES_FIELD_NUMBER: _builtins.int
+    CACHE_RAM_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     state: Global___WorkerState.ValueType
     load_progress: _builtins.float
     """0 to 1"""
@@ -1484,6 +1486,10 @@ class WorkerStatus(_message.Message):
     load_seconds: _builtins.float
     steps: _builtins.int
     """decode steps so far: a busy worker whose count does not grow is stuck"""
+    cache_ram_bytes: _builtins.int
+    """of host memory that saved prefixes take"""
+    cache_ram_limit_bytes: _builtins.int
+    """that they may take"""
     @_builtins.property
     def error(self) -> Global___Error: ...
     def __init__(
@@ -1496,10 +1502,12 @@ class WorkerStatus(_message.Message):
         error: Global___Error | None = ...,
         load_seconds: _builtins.float | None = ...,
         steps: _builtins.int = ...,
+        cache_ram_bytes: _builtins.int = ...,
+        cache_ram_limit_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_load_seconds", b"_load_seconds", "error", b"error", "load_seconds", b"load_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_load_seconds", b"_load_seconds", "active", b"active", "error", b"error", "load_progress", b"load_progress", "load_seconds", b"load_seconds", "queued", b"queued", "state", b"state", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_load_seconds", b"_load_seconds", "active", b"active", "cache_ram_bytes", b"cache_ram_bytes", "cache_ram_limit_bytes", b"cache_ram_limit_bytes", "error", b"error", "load_progress", b"load_progress", "load_seconds", b"load_seconds", "queued", b"queued", "state", b"state", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
@@ -1511,6 +1519,47 @@ class WorkerStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load_seconds) -> _WhichOneofReturnType__load_seconds | None: ...
 
 Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
+
+@_typing.final
+class ReleaseCacheRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseCacheRequest: _TypeAlias = ReleaseCacheRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseCacheReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_BYTES_FIELD_NUMBER: _builtins.int
+    released_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        released_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released_bytes", b"released_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseCacheReply: _TypeAlias = ReleaseCacheReply  # noqa: Y015
 
 @_typing.final
 class ShutdownRequest(_message.Message):

@@ -79,6 +79,11 @@ class InferenceStub:
                 request_serializer=protos_dot_inference__pb2.SuperviseRequest.SerializeToString,
                 response_deserializer=protos_dot_inference__pb2.WorkerStatus.FromString,
                 _registered_method=True)
+        self.ReleaseCache = channel.unary_unary(
+                '/atelier.v1.Inference/ReleaseCache',
+                request_serializer=protos_dot_inference__pb2.ReleaseCacheRequest.SerializeToString,
+                response_deserializer=protos_dot_inference__pb2.ReleaseCacheReply.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/atelier.v1.Inference/Shutdown',
                 request_serializer=protos_dot_inference__pb2.ShutdownRequest.SerializeToString,
@@ -150,6 +155,13 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseCache(self, request, context):
+        """Free memory of the cache that was sized by default, for another model; it does not grow again for a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Reject new calls, finish the running ones within the grace period, exit.
         """
@@ -204,6 +216,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.Supervise,
                     request_deserializer=protos_dot_inference__pb2.SuperviseRequest.FromString,
                     response_serializer=protos_dot_inference__pb2.WorkerStatus.SerializeToString,
+            ),
+            'ReleaseCache': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseCache,
+                    request_deserializer=protos_dot_inference__pb2.ReleaseCacheRequest.FromString,
+                    response_serializer=protos_dot_inference__pb2.ReleaseCacheReply.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -454,6 +471,33 @@ class Inference:
             '/atelier.v1.Inference/Supervise',
             protos_dot_inference__pb2.SuperviseRequest.SerializeToString,
             protos_dot_inference__pb2.WorkerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseCache(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelier.v1.Inference/ReleaseCache',
+            protos_dot_inference__pb2.ReleaseCacheRequest.SerializeToString,
+            protos_dot_inference__pb2.ReleaseCacheReply.FromString,
             options,
             channel_credentials,
             insecure,

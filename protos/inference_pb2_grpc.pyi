@@ -49,6 +49,8 @@ class InferenceStub:
     """Held open by the registry: the worker's lease and heartbeat. A status is sent on every change and
     at least every second.
     """
+    ReleaseCache: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ReleaseCacheRequest, _inference_pb2.ReleaseCacheReply]
+    """Free memory of the cache that was sized by default, for another model; it does not grow again for a while."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ShutdownRequest, _inference_pb2.ShutdownReply]
     """Reject new calls, finish the running ones within the grace period, exit."""
 
@@ -73,6 +75,8 @@ class InferenceAsyncStub(InferenceStub):
     """Held open by the registry: the worker's lease and heartbeat. A status is sent on every change and
     at least every second.
     """
+    ReleaseCache: _aio.UnaryUnaryMultiCallable[_inference_pb2.ReleaseCacheRequest, _inference_pb2.ReleaseCacheReply]  # type: ignore[assignment]
+    """Free memory of the cache that was sized by default, for another model; it does not grow again for a while."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_inference_pb2.ShutdownRequest, _inference_pb2.ShutdownReply]  # type: ignore[assignment]
     """Reject new calls, finish the running ones within the grace period, exit."""
 
@@ -148,6 +152,14 @@ class InferenceServicer(metaclass=_abc_1.ABCMeta):
         """Held open by the registry: the worker's lease and heartbeat. A status is sent on every change and
         at least every second.
         """
+
+    @_abc_1.abstractmethod
+    def ReleaseCache(
+        self,
+        request: _inference_pb2.ReleaseCacheRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ReleaseCacheReply, _abc.Awaitable[_inference_pb2.ReleaseCacheReply]]:
+        """Free memory of the cache that was sized by default, for another model; it does not grow again for a while."""
 
     @_abc_1.abstractmethod
     def Shutdown(

@@ -477,6 +477,8 @@ class Instance(_message.Message):
     OWN_SETTINGS_JSON_FIELD_NUMBER: _builtins.int
     LOAD_ORIGINS_FIELD_NUMBER: _builtins.int
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    CACHE_RAM_BYTES_FIELD_NUMBER: _builtins.int
+    CACHE_RAM_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """key, key:2, or a given identifier"""
     model_key: _builtins.str
@@ -507,6 +509,10 @@ class Instance(_message.Message):
     """{prompt, inference}: defaults of requests to it"""
     ttl_seconds: _builtins.float
     """of idleness until it is unloaded; unset: never"""
+    cache_ram_bytes: _builtins.int
+    """of host memory that saved prefixes take"""
+    cache_ram_limit_bytes: _builtins.int
+    """that they may take"""
     @_builtins.property
     def load(self) -> _settings_pb2.LoadSettings:
         """as resolved"""
@@ -544,10 +550,12 @@ class Instance(_message.Message):
         own_settings_json: _builtins.bytes = ...,
         load_origins: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         ttl_seconds: _builtins.float | None = ...,
+        cache_ram_bytes: _builtins.int = ...,
+        cache_ram_limit_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_ttl_seconds", b"_ttl_seconds", "error", b"error", "load", b"load", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_ttl_seconds", b"_ttl_seconds", "active", b"active", "address", b"address", "context_length", b"context_length", "error", b"error", "gpu_layers", b"gpu_layers", "host", b"host", "id", b"id", "load", b"load", "load_origins", b"load_origins", "load_progress", b"load_progress", "load_seconds", b"load_seconds", "model_key", b"model_key", "on_demand", b"on_demand", "own_settings_json", b"own_settings_json", "parallel", b"parallel", "pid", b"pid", "pin", b"pin", "preset", b"preset", "queued", b"queued", "restarts", b"restarts", "started_at", b"started_at", "state", b"state", "token", b"token", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_ttl_seconds", b"_ttl_seconds", "active", b"active", "address", b"address", "cache_ram_bytes", b"cache_ram_bytes", "cache_ram_limit_bytes", b"cache_ram_limit_bytes", "context_length", b"context_length", "error", b"error", "gpu_layers", b"gpu_layers", "host", b"host", "id", b"id", "load", b"load", "load_origins", b"load_origins", "load_progress", b"load_progress", "load_seconds", b"load_seconds", "model_key", b"model_key", "on_demand", b"on_demand", "own_settings_json", b"own_settings_json", "parallel", b"parallel", "pid", b"pid", "pin", b"pin", "preset", b"preset", "queued", b"queued", "restarts", b"restarts", "started_at", b"started_at", "state", b"state", "token", b"token", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015

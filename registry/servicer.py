@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 from atelier.errors import InvalidRequest
+from atelier.machine_memory import machine_memory
 from atelier.rpc import Context, reported_errors
 from atelier.settings.settings_table import load_values
 from protos import registry_pb2 as pb
 from protos.registry_pb2_grpc import RegistryServicer as GeneratedServicer
-from registry.devices.host_memory import machine_memory
 from registry.disk.disk_usage import Disk
 from registry.feed import Feed
 from registry.hub.downloads import Downloads

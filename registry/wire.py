@@ -205,6 +205,8 @@ def instance_message(instance: Instance) -> pb.Instance:
         context_length=instance.context_length,
         parallel=instance.parallel,
         gpu_layers=instance.gpu_layers,
+        cache_ram_bytes=instance.cache_ram_bytes,
+        cache_ram_limit_bytes=instance.cache_ram_limit_bytes,
         preset=instance.preset,
         own_settings_json=settings_json(instance.own),
         load_origins=instance.load_origins,

@@ -123,6 +123,12 @@ class InferenceServicer(GeneratedServicer):
             sequences = await self._engine.sequences() if self.description is not None else []
         return pb.ListSequencesReply(sequences=map(sequence_message, sequences))
 
+    async def ReleaseCache(self, request: pb.ReleaseCacheRequest, context: Context) -> pb.ReleaseCacheReply:
+        async with reported_errors(context):
+            self._check(request.instance_id)
+            released = await self._engine.release_cache(request.size_bytes) if self.description is not None else 0
+        return pb.ReleaseCacheReply(released_bytes=released)
+
     async def Supervise(self, request: pb.SuperviseRequest, context: Context) -> AsyncIterator[pb.WorkerStatus]:
         async with reported_errors(context):
             self._check(request.instance_id)

@@ -133,6 +133,8 @@ class Status:
             error=to_message(self._error) if self._error else None,
             load_seconds=self._load_seconds,
             steps=figures.steps,
+            cache_ram_bytes=figures.cache_used,
+            cache_ram_limit_bytes=figures.cache_limit,
         )
 
 

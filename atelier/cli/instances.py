@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from atelier.cli.output import AsJSON, Column, Failure, ModelKey, printable, remark, show_json, show_listing
+from atelier.cli.output import AsJSON, Column, Failure, ModelKey, human_size, printable, remark, show_json, show_listing
 from atelier.cli.rest_client import Server, ServerRefused
 from atelier.json_types import Json
 
@@ -20,6 +20,7 @@ COLUMNS = (
     Column("PARALLEL", right=True),
     Column("ACTIVE", right=True),
     Column("QUEUED", right=True),
+    Column("CACHE", right=True),
 )
 
 SEQUENCE_COLUMNS = (
@@ -129,7 +130,14 @@ def _row(instance: Json) -> list[str]:
         instance["pin"],
         *(str(instance[name] or "") for name in ("pid", "context_length", "parallel")),
         *(str(instance[name]) for name in ("active", "queued")),
+        cache_of(instance),
     ]
+
+
+def cache_of(instance: Json) -> str:
+    """What saved prefixes take of the memory that they may take; empty if they may take none."""
+    used, limit = instance["cache_ram_bytes"], instance["cache_ram_limit_bytes"]
+    return f"{human_size(used)} of {human_size(limit)}" if limit else ""
 
 
 def state_of(instance: Json) -> str:

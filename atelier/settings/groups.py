@@ -234,9 +234,10 @@ class Load:
         llama="swa_full",
         lmstudio="swa_full",
     )
-    cache_ram: int = setting(
-        0,
-        "Host memory for prompt prefixes evicted from the KV cache; 0: none.",
+    cache_ram: int | None = setting(
+        None,
+        "Host memory for prompt prefixes evicted from the KV cache; 0: none; unset: a quarter of the memory that is "
+        "free beside the model, at most 8 GiB, which makes way when other models need it.",
         minimum=0,
         maximum=2**24,
         unit="MiB",

@@ -77,6 +77,8 @@ class Instance:
     context_length: int = 0
     parallel: int = 0
     gpu_layers: int = 0
+    cache_ram_bytes: int = 0  # of host memory that saved prefixes take
+    cache_ram_limit_bytes: int = 0  # that they may take
     preset: str = ""  # that it was loaded with
     own: Settings = field(default_factory=dict)  # prompt and inference settings for requests that set none
     load_origins: Mapping[str, str] = field(default_factory=dict)  # by setting

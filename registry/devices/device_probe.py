@@ -14,8 +14,9 @@ import structlog
 from atelier.hardware import Readings
 from atelier.json_types import Json
 from atelier.launch import RPC_SERVERS
+from atelier.machine_memory import machine_memory
 from registry.devices.compute_device import Device, Inventory
-from registry.devices.host_memory import has_gpu_backend, machine_memory
+from registry.devices.gpu_backends import has_gpu_backend
 from registry.devices.pinning import device_environment, worker_environment
 
 PROBE_SECONDS = 30.0

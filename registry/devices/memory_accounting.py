@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from atelier.machine_memory import cache_share
 from registry.devices.compute_device import CPU, Device, Inventory
 
 SHARES = {"off": 0.0, "relaxed": 0.0, "balanced": 0.05, "strict": 0.15}
@@ -56,6 +57,37 @@ def minus_granted(inventory: Inventory, granted: Sequence[Mapping[str, int]], ke
 
     gpus = [replace(gpu, free=max(0, gpu.free - taken(gpu.id))) for gpu in inventory.gpus]
     return replace(inventory, gpus=gpus, memory_available=max(0, inventory.memory_available - taken(CPU) - kept))
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Saved prefixes of an instance in main memory, which make way for other models."""
+
+    instance_id: str
+    used: int  # bytes
+    limit: int  # bytes that it may take
+    idle_seconds: float  # of its instance
+
+
+def plus_caches(inventory: Inventory, caches: Sequence[Cache]) -> Inventory:
+    """With the main memory that the caches would free."""
+    available = inventory.memory_available + sum(cache.used for cache in caches)
+    return replace(inventory, memory_available=min(inventory.memory_total, available))
+
+
+def caches_to_release(missing: int, caches: Sequence[Cache]) -> dict[str, int]:
+    """Bytes that each cache gives up so that `missing` become free; those of the longest idle instances first."""
+    released: dict[str, int] = {}
+    for cache in sorted(caches, key=lambda cache: -cache.idle_seconds):
+        if missing > 0 and cache.used:
+            released[cache.instance_id] = min(cache.used, missing)
+            missing -= cache.used
+    return released
+
+
+def sized_cache(free: int, caches: Sequence[Cache]) -> int:
+    """Bytes for another cache beside these, where `free` bytes are available with what they have taken."""
+    return cache_share(free - sum(cache.limit for cache in caches))
 
 
 def plus_freed(inventory: Inventory, unloaded: Sequence[Mapping[str, int]]) -> Inventory:

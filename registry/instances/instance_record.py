@@ -54,6 +54,8 @@ class Instance:
     context_length: int = 0  # tokens
     parallel: int = 0  # sequences
     gpu_layers: int = 0
+    cache_ram_bytes: int = 0  # of host memory that saved prefixes take
+    cache_ram_limit_bytes: int = 0  # that they may take
 
 
 class InstanceChanges(TypedDict, total=False):
@@ -74,6 +76,8 @@ class InstanceChanges(TypedDict, total=False):
     context_length: int
     parallel: int
     gpu_layers: int
+    cache_ram_bytes: int
+    cache_ram_limit_bytes: int
 
 
 def file_name(instance_id: str) -> str:

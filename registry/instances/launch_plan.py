@@ -79,6 +79,7 @@ class LaunchPlan:
     need: MemoryNeed | None = None  # what it takes, wherever it is placed
     placed: Mapping[str, int] = field(default_factory=dict)  # bytes that it takes by device, as far as known
     adapters: tuple[Adapter, ...] = ()
+    cache_sized: bool = False  # load.cache_ram was left open: admission chooses it
 
     @property
     def model_keys(self) -> set[str]:
@@ -110,6 +111,7 @@ class LaunchPlan:
             address=address,
             token=token,
             grace_seconds=rules.worker_grace,
+            cache_sized=self.cache_sized,
             cache_dir=str(rules.cache_dir / file_name(self.instance_id)),
             cores=self.pin.cores,
             threads=len(physical_cores(self.pin.cores or rules.cores)),
@@ -147,6 +149,7 @@ class LaunchPlanner:
             pin=pin(resolved.load, self._cores),
             need=need_of(model, resolved),
             on_demand=on_demand,
+            cache_sized=resolved.load.cache_ram is None,
         )
 
     def retry_plan(self, plan: LaunchPlan, requested: Json) -> LaunchPlan:

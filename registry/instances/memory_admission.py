@@ -10,14 +10,18 @@ from atelier.errors import InsufficientMemory
 from registry.devices.compute_device import CPU, Inventory
 from registry.devices.device_probe import DeviceProbe
 from registry.devices.memory_accounting import (
+    Cache,
     Resident,
+    caches_to_release,
     committed_memory,
     exclusive_memory,
     guardrail,
     minus_granted,
     minus_loaded,
     not_yet_taken,
+    plus_caches,
     shared_pages,
+    sized_cache,
 )
 from registry.devices.placement import Occupant
 from registry.instances.device_assignment import (
@@ -33,6 +37,7 @@ from registry.instances.instance_supervisor import Supervisor
 from registry.instances.launch_plan import LaunchPlan, LaunchRules
 
 RETRY_SECONDS = 0.1  # between two checks whether a busy model has become idle
+MIB = 2**20
 IDLE_SECONDS = 2.0  # after which an instance counts as idle: a worker's status may be a second old
 
 _log = structlog.get_logger(__name__)
@@ -70,26 +75,64 @@ class MemoryAdmission:
                 if (assignment := self._assignment(plan, inventory, until)) is not None:
                     if not assignment.evicted:
                         self._grant(plan)
-                        return assignment.plan
+                        return await self._with_cache(assignment.plan, inventory)
                     await self._evict(assignment.evicted[0], plan)  # one by one: the next may get work meanwhile
                 else:
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _unchecked(self, plan: LaunchPlan) -> LaunchPlan:
         """The plan, with the memory that it takes if its devices were requested; otherwise llama.cpp chooses them."""
-        return plan if chooses_devices(plan.load) else counted_plan(plan, await self.inventory())
+        inventory = await self.inventory()
+        plan = plan if chooses_devices(plan.load) else counted_plan(plan, inventory)
+        return _sized(plan, plus_caches(inventory, self._caches(plan)).memory_available, self._caches(plan))
 
-    def _assignment(self, plan: LaunchPlan, inventory: Inventory, until: float) -> Assignment | None:
-        """What is possible now; None if waiting may help. Raises InsufficientMemory if it cannot."""
-        others = [each for each in self._instances if each.plan.instance_id != plan.instance_id]
+    async def _with_cache(self, plan: LaunchPlan, inventory: Inventory) -> LaunchPlan:
+        """The plan with the size of its cache, after other caches have made way for the model."""
+        caches, share, needed = self._caches(plan), self._kept[0], plan.placed.get(CPU, 0)
+        missing = needed - self._free(plan, inventory).usable_main(share)
+        for instance_id, size in caches_to_release(missing, caches).items():
+            if (supervisor := self._instances.get(instance_id)) is not None:
+                await supervisor.worker.release_cache(size)
+        free = self._free(plan, plus_caches(inventory, caches)).usable_main(share)
+        return _sized(plan, free - needed, caches)
+
+    @property
+    def _kept(self) -> tuple[float, int]:
+        """The share of every device's memory that stays free, and bytes of main memory."""
+        return guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
+
+    def _others(self, plan: LaunchPlan) -> list[Supervisor]:
+        return [each for each in self._instances if each.plan.instance_id != plan.instance_id]
+
+    def _caches(self, plan: LaunchPlan) -> list[Cache]:
+        """Of other instances, without those whose size an operator set."""
+        now = asyncio.get_running_loop().time()
+        return [
+            Cache(
+                each.plan.instance_id,
+                each.instance.cache_ram_bytes,
+                max(each.instance.cache_ram_bytes, (each.plan.load.cache_ram or 0) * MIB),
+                each.worker.idle_seconds(now),
+            )
+            for each in self._others(plan)
+            if each.plan.cache_sized and _takes_memory(each)
+        ]
+
+    def _free(self, plan: LaunchPlan, inventory: Inventory) -> Inventory:
+        """The inventory without what other instances were granted, or may take."""
+        others = self._others(plan)
         granted = [
             not_yet_taken(each.plan.placed, each.instance.load_progress)
             for each in others
             if each.admitted and each.state in TO_COME
         ]
-        share, kept_bytes = guardrail(self._rules.guardrail, self._rules.guardrail_bytes)
         loaded = [each for each in others if _takes_memory(each)]
-        free = _minus_loaded(plan, minus_granted(inventory, granted, kept_bytes), loaded)
+        return _minus_loaded(plan, minus_granted(inventory, granted, self._kept[1]), loaded)
+
+    def _assignment(self, plan: LaunchPlan, inventory: Inventory, until: float) -> Assignment | None:
+        """What is possible now; None if waiting may help. Raises InsufficientMemory if it cannot."""
+        others, share = self._others(plan), self._kept[0]
+        free = self._free(plan, plus_caches(inventory, self._caches(plan)))
         try:
             return assign_devices(
                 plan, free, [self._occupant(each, plan, free) for each in others], share, self._rules.cores
@@ -139,6 +182,13 @@ def _minus_loaded(plan: LaunchPlan, inventory: Inventory, loaded: Sequence[Super
     left = inventory.memory_total - committed_memory(residents) + shared_pages(residents, str(plan.model.path))
     inventory = replace(inventory, memory_available=max(0, min(inventory.memory_available, left)))
     return minus_loaded(inventory, [each.plan.placed for each in loaded])
+
+
+def _sized(plan: LaunchPlan, free: int, caches: Sequence[Cache]) -> LaunchPlan:
+    """The plan with the size of its cache, if that was left open. `free`: bytes of main memory beside its model."""
+    if not plan.cache_sized:
+        return plan
+    return replace(plan, load=replace(plan.load, cache_ram=sized_cache(free, caches) // MIB))
 
 
 def _resident(plan: LaunchPlan) -> Resident:

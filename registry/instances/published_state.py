@@ -59,7 +59,16 @@ class PublishedState:
         if self.instance == self._published:
             return
         old, new = self._published, self.instance
-        counts_only = replace(old, active=new.active, queued=new.queued) == new
+        counts_only = (
+            replace(
+                old,
+                active=new.active,
+                queued=new.queued,
+                cache_ram_bytes=new.cache_ram_bytes,
+                cache_ram_limit_bytes=new.cache_ram_limit_bytes,
+            )
+            == new
+        )
         pause = COUNTS_SECONDS if counts_only else PROGRESS_SECONDS
         if asyncio.get_running_loop().time() - self._published_at >= pause:
             self._publish()

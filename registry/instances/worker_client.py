@@ -53,6 +53,12 @@ class WorkerClient:
         request = pb.DescribeRequest(instance_id=self._instance_id)
         return await self._stub.Describe(request, metadata=self._metadata, timeout=CALL_TIMEOUT_SECONDS)
 
+    async def release_cache(self, size: int) -> int:
+        """Bytes of saved prefixes that it freed, of the `size` requested."""
+        request = pb.ReleaseCacheRequest(instance_id=self._instance_id, size_bytes=size)
+        reply = await self._stub.ReleaseCache(request, metadata=self._metadata, timeout=CALL_TIMEOUT_SECONDS)
+        return reply.released_bytes
+
     async def shut_down(self, grace_seconds: float) -> bool:
         """Ask it to finish its calls and exit; whether it received the request."""
         request = pb.ShutdownRequest(instance_id=self._instance_id, grace_seconds=grace_seconds)

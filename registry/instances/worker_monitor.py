@@ -66,6 +66,15 @@ class WorkerMonitor:
             self._bound = cores
             self._published.note(pin=describe(self.plan.load.device, cores, self._devices))
 
+    async def release_cache(self, size: int) -> None:
+        """Ask it to free so many bytes of saved prefixes. One that does not answer frees nothing."""
+        if self.running is not None:
+            try:
+                freed = await self.running.client.release_cache(size)
+                _log.info("cache_released", instance=self.plan.instance_id, requested=size, released=freed)
+            except grpc.aio.AioRpcError as error:
+                _log.warning("cache_not_released", instance=self.plan.instance_id, reason=error.details())
+
     def begin(self, worker: RunningWorker) -> None:
         self.running, self.ready_since = worker, None
         self._note_work()
@@ -120,7 +129,13 @@ class WorkerMonitor:
         if status is not None:
             await self._launches.retry_write()
             self._idleness = self._idleness.after(status, asyncio.get_running_loop().time())
-            self._published.note(load_progress=status.load_progress, active=status.active, queued=status.queued)
+            self._published.note(
+                load_progress=status.load_progress,
+                active=status.active,
+                queued=status.queued,
+                cache_ram_bytes=status.cache_ram_bytes,
+                cache_ram_limit_bytes=status.cache_ram_limit_bytes,
+            )
         self._note_work()
 
     async def _confirm_ready(self, worker: RunningWorker, status: pb.WorkerStatus | None) -> None:

@@ -123,10 +123,15 @@ class LlamaEngine:
     def figures(self) -> Figures:
         active = self._thread.active
         unfinished = sum(ticket.open_choices for ticket in self._tickets.values())
-        return Figures(active, max(0, unfinished - active), self._thread.steps)
+        return Figures(
+            active, max(0, unfinished - active), self._thread.steps, self._thread.cache_used, self._thread.cache_limit
+        )
 
     async def sequences(self) -> list[SequenceFigures]:
         return await self._thread.sequences()
+
+    async def release_cache(self, size: int) -> int:
+        return await self._thread.release_cache(size)
 
     async def tokenize(
         self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True

@@ -18,6 +18,7 @@ import structlog
 
 from atelier.launch import LaunchSpec
 from worker.engine.batching.sequence import Sequence
+from worker.engine.cache.cache_tier import CacheTier
 from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
 from worker.engine.interface import Description, Emitted, SequenceFigures
 from worker.engine.model.context import fixed_threads
@@ -101,6 +102,28 @@ class EngineThread:
         current = asyncio.wrap_future(future)
         await asyncio.wait([current], timeout=LISTING_SECONDS)
         return current.result() if current.done() else batcher.listed
+
+    @property
+    def _tier(self) -> CacheTier | None:
+        return self._loaded.batcher.tier if self._loaded and self._loaded.batcher else None
+
+    @property
+    def cache_used(self) -> int:
+        """Bytes of host memory that saved states take."""
+        return self._tier.ram_used if self._tier else 0
+
+    @property
+    def cache_limit(self) -> int:
+        """Bytes that they may take."""
+        return self._tier.ram_limit if self._tier else 0
+
+    async def release_cache(self, size: int) -> int:
+        """Free so many bytes of saved states, between two steps; returns what was freed."""
+        if (tier := self._tier) is None:
+            return 0
+        future: Future[int] = Future()
+        self._inbox.put(lambda: _settle(future, lambda: tier.make_way(size)))
+        return await asyncio.wrap_future(future)
 
     @property
     def longest_input(self) -> int:

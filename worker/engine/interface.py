@@ -170,6 +170,8 @@ class Figures:
     active: int  # sequences in prefill or decode
     queued: int  # waiting sequences
     steps: int  # decode steps so far
+    cache_used: int = 0  # bytes of host memory that saved prefixes take
+    cache_limit: int = 0  # bytes that they may take
 
 
 class SequenceState(Enum):
@@ -209,6 +211,9 @@ class Engine(Protocol):
 
     async def sequences(self) -> list[SequenceFigures]:
         """The running and the waiting sequences, as they are between two steps."""
+
+    async def release_cache(self, size: int) -> int:
+        """Free so many bytes of saved prefixes, as far as their limit makes way; returns what was freed."""
 
     async def tokenize(
         self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True

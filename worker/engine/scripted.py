@@ -151,6 +151,9 @@ class ScriptedEngine:
     def figures(self) -> Figures:
         return Figures(len(self._running), len(self._waiting) + self._reading, self._steps)
 
+    async def release_cache(self, size: int) -> int:
+        return 0
+
     async def sequences(self) -> list[SequenceFigures]:
         """Prompts take no time: a running sequence decodes."""
         now = time.monotonic()

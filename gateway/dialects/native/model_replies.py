@@ -62,6 +62,8 @@ class InstanceObject(TypedDict):
     context_length: int
     parallel: int
     gpu_layers: int
+    cache_ram_bytes: int
+    cache_ram_limit_bytes: int
     active: int
     queued: int
     load_progress: float
@@ -158,6 +160,8 @@ def instance_object(instance: Instance) -> InstanceObject:
         "context_length": instance.context_length,
         "parallel": instance.parallel,
         "gpu_layers": instance.gpu_layers,
+        "cache_ram_bytes": instance.cache_ram_bytes,
+        "cache_ram_limit_bytes": instance.cache_ram_limit_bytes,
         "active": instance.active,
         "queued": instance.queued,
         "load_progress": instance.load_progress,

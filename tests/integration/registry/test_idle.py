@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from atelier.errors import InsufficientMemory
+from atelier.machine_memory import Memory
 from protos import registry_pb2 as pb
 from registry.devices import device_probe as probe
-from registry.devices.host_memory import Memory
 from registry.devices.placement import MemoryNeed
 from registry.instances import launch_plan, memory_admission
 from registry.models.memory_estimate import Estimate
@@ -69,6 +69,35 @@ async def test_an_idle_model_is_evicted_for_another(start: Any, memory: dict[str
         await registry.client.ensure(OTHER)
         await view.until(lambda view: KEY not in view.instances)
         await view.until_state(OTHER, pb.READY)
+
+
+async def test_a_cache_makes_way_before_a_model_is_unloaded(
+    start: Any, memory: dict[str, int], launcher: FakeLauncher
+) -> None:
+    registry: Running = await start(guardrail="relaxed")
+    async with registry.client.watch() as view:
+        await registry.client.ensure(KEY)
+        (worker,) = launcher.workers
+        worker.say(cache_ram_bytes=NEED, cache_ram_limit_bytes=4 * NEED)
+        await view.until(lambda view: view.instances[KEY].cache_ram_bytes == NEED)
+        memory["room"] = NEED + NEED // 2  # what is left is half of what the other model needs
+        await registry.client.ensure(OTHER)
+        assert worker.released == [NEED // 2]
+        await view.until(lambda view: view.instances[KEY].cache_ram_bytes == NEED // 2)
+        assert {KEY, OTHER} <= set(view.instances)
+
+
+async def test_a_cache_is_sized_by_what_models_and_other_caches_leave(
+    start: Any, memory: dict[str, int], launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_admission, "MIB", 1)
+    registry: Running = await start(guardrail="relaxed")
+    await registry.client.ensure(KEY)
+    await registry.client.create(OTHER, "fixed", cache_ram=0)
+    await registry.client.ensure(OTHER)
+    specs = {worker.spec.instance_id: worker.spec for worker in launcher.workers}
+    assert (specs[KEY].load.cache_ram, specs[KEY].cache_sized) == (9 * NEED // 4, True)
+    assert (specs["fixed"].load.cache_ram, specs["fixed"].cache_sized) == (0, False)
 
 
 async def test_an_instance_loaded_by_an_operator_is_not_evicted(start: Any, memory: dict[str, int]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from atelier.errors import Conflict, InvalidRequest, LoadFailed, ModelNotFound
+from atelier.machine_memory import Memory
 from protos import registry_pb2 as pb
 from registry.devices import device_probe as probe
-from registry.devices.host_memory import Memory
 from registry.devices.placement import MemoryNeed
 from registry.instances import launch_plan, memory_admission, reconciler, scaling
 from registry.models.memory_estimate import Estimate

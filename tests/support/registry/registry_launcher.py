@@ -29,6 +29,7 @@ class FakeWorker(InferenceServicer):
         self.started = f"start of {pid}"
         self.signals: list[signal.Signals] = []
         self.shutdowns: list[float] = []
+        self.released: list[int] = []  # bytes of its cache that the registry asked it to free
         self.ignores_shutdown = False
         self.cores: list[int] = []  # the cores that the registry last bound it to
         self.can_be_bound = True
@@ -57,7 +58,11 @@ class FakeWorker(InferenceServicer):
         self.say(state=pb.WORKER_READY, load_progress=1.0, load_seconds=0.5)
 
     def say(self, **fields: object) -> None:
-        self._status.MergeFrom(pb.WorkerStatus(**fields))  # type: ignore[arg-type]
+        for name, value in fields.items():  # a number may become 0, which MergeFrom ignores
+            if isinstance(value, int | float):
+                setattr(self._status, name, value)
+            else:
+                self._status.MergeFrom(pb.WorkerStatus(**{name: value}))  # type: ignore[arg-type]
         self._change()
 
     def work(self, sequences: int) -> None:
@@ -114,6 +119,12 @@ class FakeWorker(InferenceServicer):
         if not self.ignores_shutdown:
             asyncio.get_running_loop().call_soon(self._end, 0)
         return pb.ShutdownReply()
+
+    async def ReleaseCache(self, request: pb.ReleaseCacheRequest, context: Context) -> pb.ReleaseCacheReply:
+        self.released.append(request.size_bytes)
+        freed = min(request.size_bytes, self._status.cache_ram_bytes)
+        self.say(cache_ram_bytes=self._status.cache_ram_bytes - freed)
+        return pb.ReleaseCacheReply(released_bytes=freed)
 
     # The launcher's handle.
 

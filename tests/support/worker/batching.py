@@ -14,6 +14,7 @@ from worker.engine.batching.batch_plan import LIMITS, BatchLimits
 from worker.engine.batching.batcher import Batcher
 from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.cache.cache_tier import CacheTier
+from worker.engine.cache.ram_limit import RamLimit
 from worker.engine.cache.saved_states import SavedStates
 from worker.engine.cache.state_directory import StateDirectory
 from worker.engine.constraint.constraint_matcher import Matcher
@@ -139,17 +140,18 @@ class Batching:
         cache_ram: int = 0,
         directory: StateDirectory | None = None,
         cache_disk: int = 0,
+        limit: RamLimit | None = None,
     ) -> None:
         """`exact`: results do not depend on the size of a call, which the batcher makes use of.
 
         `drafter`: proposes up to `draft_tokens` tokens; by default prompt lookup does.
-        `cache_ram`, `cache_disk`: bytes of the tier that saves evicted states.
+        `cache_ram`, `cache_disk`: bytes of the tier that saves evicted states; `limit` may lower the former.
         """
         self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles)
         context: Any = self.context
         costs = costs or SteadyCosts()
         self.states = SavedStates(cache_ram, cache_disk)
-        self.tier = CacheTier(context, costs, self.states, directory) if cache_ram or directory else None
+        self.tier = CacheTier(context, costs, self.states, directory, limit) if cache_ram or directory else None
         self.batcher = Batcher(
             context,
             slots,

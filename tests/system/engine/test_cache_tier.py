@@ -21,7 +21,7 @@ Answer = tuple[str, int]  # the text, and how many tokens of its prompt were cac
 async def answers(directory: Path, model: Path, prompts: list[str], **load: int) -> list[Answer]:
     """One after another, by a new worker."""
     async with (
-        worker_process(directory, model, Load(**ROOMY, **load)) as spec,  # type: ignore[arg-type]
+        worker_process(directory, model, Load(**{**ROOMY, **load})) as spec,  # type: ignore[arg-type]
         WorkerClient(spec) as client,
     ):
         return [await answer(client, call, text) for call, text in enumerate(prompts)]
@@ -44,11 +44,30 @@ async def test_evicted_prompts_are_restored_from_ram_with_the_same_text(tmp_path
     assert all(cached > 100 for _, cached in (*again, *more))
 
 
+async def test_a_conversation_that_lost_its_slot_comes_back_warm_by_default(
+    tmp_path: Path, starter_model: Path
+) -> None:
+    """Nine conversations on eight slots; then the memory of the saved ones is needed elsewhere."""
+    prompts = [f"Chat {number}. {PROMPTS[0]}" for number in range(9)]
+    async with (
+        worker_process(tmp_path, starter_model, Load(context_length=512, parallel=8)) as spec,
+        WorkerClient(spec) as client,
+    ):
+        first = [await answer(client, call, text) for call, text in enumerate(prompts)]
+        again = [await answer(client, 20 + call, text) for call, text in enumerate(prompts)]
+        assert [text for text, _ in again] == [text for text, _ in first]
+        assert all(cached > 100 for _, cached in again)
+        request = pb.ReleaseCacheRequest(instance_id=spec.instance_id, size_bytes=2**40)
+        reply = await client.stub.ReleaseCache(request, metadata=client.metadata)
+        assert reply.released_bytes > 2**20
+        assert (await answer(client, 40, prompts[0]))[1] < 100
+
+
 async def test_prompts_are_restored_from_disk_after_a_restart_with_the_same_text(
     tmp_path: Path, starter_model: Path
 ) -> None:
-    first = await answers(tmp_path, starter_model, PROMPTS, cache_disk=64)
-    again = await answers(tmp_path, starter_model, PROMPTS, cache_disk=64)
+    first = await answers(tmp_path, starter_model, PROMPTS, cache_ram=0, cache_disk=64)
+    again = await answers(tmp_path, starter_model, PROMPTS, cache_ram=0, cache_disk=64)
     assert [text for text, _ in again] == [text for text, _ in first]
     assert all(cached > 100 for _, cached in again)
     other = await answers(tmp_path, starter_model, PROMPTS[:1], cache_disk=64, batch_size=256)

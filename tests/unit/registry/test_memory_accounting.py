@@ -6,17 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atelier.machine_memory import Memory, machine_memory
 from registry.devices.compute_device import Device, Inventory
 from registry.devices.eviction import Tenant, evictions
-from registry.devices.host_memory import Memory, machine_memory
 from registry.devices.memory_accounting import (
+    Cache,
     Resident,
+    caches_to_release,
     committed_memory,
     guardrail,
     minus_granted,
     minus_loaded,
+    plus_caches,
     plus_freed,
     shared_pages,
+    sized_cache,
 )
 
 
@@ -126,3 +130,23 @@ def test_the_shared_pages_of_a_file_are_the_largest_mapping() -> None:
     residents = [Resident("a", 10, 4), Resident("a", 60, 62), Resident("b", 5, 9)]
     assert (shared_pages(residents, "a"), shared_pages(residents, "b"), shared_pages(residents, "c")) == (60, 5, 0)
     assert committed_memory(residents) == committed_memory(residents[::-1]) == 60 + 2 + 5 + 4
+
+
+def test_caches_of_the_longest_idle_instances_make_way_first_and_only_as_far_as_needed() -> None:
+    caches = [Cache("busy", 100, 200, 0.0), Cache("empty", 0, 200, 9.0), Cache("old", 50, 200, 8.0)]
+    assert caches_to_release(0, caches) == caches_to_release(-5, caches) == {}
+    assert caches_to_release(30, caches) == {"old": 30}
+    assert caches_to_release(80, caches) == {"old": 50, "busy": 30}
+    assert caches_to_release(1000, caches) == {"old": 50, "busy": 100}
+
+
+def test_memory_of_caches_counts_as_free() -> None:
+    inventory = Inventory([], memory_total=1000, memory_available=300)
+    assert plus_caches(inventory, [Cache("a", 100, 200, 0.0), Cache("b", 50, 60, 0.0)]).memory_available == 450
+    assert plus_caches(inventory, [Cache("a", 900, 900, 0.0)]).memory_available == 1000
+
+
+def test_each_further_cache_is_a_share_of_what_the_others_leave() -> None:
+    assert sized_cache(1000, []) == 250
+    assert sized_cache(1000, [Cache("a", 0, 250, 0.0)]) == 187
+    assert sized_cache(1000, [Cache("a", 0, 1250, 0.0)]) == 0

@@ -60,6 +60,11 @@ class Batcher:
         return len(self._running)
 
     @property
+    def tier(self) -> CacheTier | None:
+        """What saves the states that slots lose."""
+        return self._cache.tier
+
+    @property
     def idle(self) -> bool:
         return not self._running and not self._waiting
 

@@ -25,6 +25,10 @@ class KVCacheManager:
         self._free = list(range(slots))  # the least recently used first
 
     @property
+    def tier(self) -> CacheTier | None:
+        return self._tier
+
+    @property
     def has_free(self) -> bool:
         return bool(self._free)
 

@@ -9,6 +9,7 @@ import structlog
 from atelier.errors import DecodeFailed
 from atelier.launch import LaunchSpec
 from worker.engine.cache.prefix_tree import Piece, PrefixTree, beginning
+from worker.engine.cache.ram_limit import RamLimit
 from worker.engine.cache.saved_states import SavedPrefix, SavedStates
 from worker.engine.cache.state_directory import StateDirectory
 from worker.engine.cache.state_file import State, UnusableFile, file_size, state_identity
@@ -32,12 +33,19 @@ class CacheTier:
     """
 
     def __init__(
-        self, context: Context, costs: Costs, states: SavedStates, directory: StateDirectory | None = None
+        self,
+        context: Context,
+        costs: Costs,
+        states: SavedStates,
+        directory: StateDirectory | None = None,
+        limit: RamLimit | None = None,
     ) -> None:
+        """`limit`: of the states in RAM; None: as `states` has it."""
         self._context = context
         self._costs = costs
         self._states = states
         self._directory = directory
+        self._limit = limit
         self._contents: dict[int, State] = {}
         self._saving = Speed(MEMORY_SPEED)
         self._restoring = Speed(MEMORY_SPEED)
@@ -86,6 +94,23 @@ class CacheTier:
             self._forget(found.state)
         return True
 
+    @property
+    def ram_used(self) -> int:
+        """Bytes of the states in RAM."""
+        return self._states.ram.used
+
+    @property
+    def ram_limit(self) -> int:
+        """Bytes that they may take at most."""
+        return self._limit.most if self._limit is not None else self._states.ram.capacity
+
+    def make_way(self, size: int) -> int:
+        """Free so many bytes of RAM for another model, as far as the limit makes way; returns what was freed."""
+        before = self.ram_used
+        if self._limit is not None:
+            self._limit_ram(self._limit.make_way(before, size))
+        return before - self.ram_used
+
     def close(self, slots: Sequence[int], prefixes: PrefixTree) -> None:
         """Write what the slots and RAM hold to the disk, as far as time allows.
 
@@ -120,6 +145,8 @@ class CacheTier:
     # Saving.
 
     def _keep(self, slot: int, pieces: Sequence[Piece], size: int) -> None:
+        if self._limit is not None:
+            self._limit_ram(self._limit.now(self.ram_used))
         if (changes := self._states.add(pieces, size)) is None:
             return
         assert changes.state is not None
@@ -132,6 +159,12 @@ class CacheTier:
             self._states.remove(changes.state)
         else:
             self._saved += 1
+        for state in changes.written:
+            self._write(state)
+
+    def _limit_ram(self, capacity: int) -> None:
+        changes = self._states.limit_ram(capacity)
+        self._drop(changes.dropped)
         for state in changes.written:
             self._write(state)
 
@@ -230,22 +263,25 @@ def open_tier(
     `reuse`: prompts stay in their slots, and saved states may be cut at any token.
     """
     load = spec.load
-    if not (load.cache_ram or load.cache_disk):
+    if load.cache_ram == 0 and not load.cache_disk:
         return None
+    sized = load.cache_ram is None or spec.cache_sized
     if not reuse:
-        why = "kv_unified shares one cache" if load.kv_unified else "this model's state cannot be cut at a token"
-        _log.warning("cache_tier_off", reason=f"{why}, so no saved prefix of a prompt can be reused")
+        if load.cache_disk or not sized:  # requested
+            why = "kv_unified shares one cache" if load.kv_unified else "this model's state cannot be cut at a token"
+            _log.warning("cache_tier_off", reason=f"{why}, so no saved prefix of a prompt can be reused")
         return None
-    states = SavedStates(load.cache_ram * MIB, load.cache_disk * MIB)
+    limit = RamLimit(None if load.cache_ram is None else load.cache_ram * MIB, makes_way=sized)
     if load.cache_disk:
         try:
             files = [spec.model_path, *(adapter.path for adapter in spec.adapters)]
             files += [spec.projector_path] if spec.projector_path else []
             identity = state_identity(files, load, gpu_layers=gpu_layers, devices=devices)
-            return CacheTier(context, costs, states, StateDirectory(_directory(spec), identity))
+            directory = StateDirectory(_directory(spec), identity)
+            return CacheTier(context, costs, SavedStates(limit.most, load.cache_disk * MIB), directory, limit)
         except OSError as error:
             _log.warning("cache_disk_off", directory=spec.cache_dir, reason=str(error))
-    return CacheTier(context, costs, SavedStates(load.cache_ram * MIB, 0)) if load.cache_ram else None
+    return CacheTier(context, costs, SavedStates(limit.most, 0), limit=limit) if limit.most else None
 
 
 def _directory(spec: LaunchSpec) -> Path:

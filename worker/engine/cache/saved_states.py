@@ -17,13 +17,14 @@ class LruStore:
 
     def put(self, state: int, size: int) -> dict[int, int]:
         """Add a state that is no larger than the capacity; returns the evicted ones with their sizes."""
-        gone = {}
-        while self.used + size > self.capacity:
-            oldest = next(iter(self.sizes))
-            gone[oldest] = self.remove(oldest)
+        gone = self._evict(self.capacity - size)
         self.sizes[state] = size
         self.used += size
         return gone
+
+    def shrink(self) -> dict[int, int]:
+        """Evict until the rest fits; returns the evicted ones with their sizes."""
+        return self._evict(self.capacity)
 
     def touch(self, state: int) -> None:
         if state in self.sizes:
@@ -33,6 +34,13 @@ class LruStore:
         size = self.sizes.pop(state, 0)
         self.used -= size
         return size
+
+    def _evict(self, room: int) -> dict[int, int]:
+        gone = {}
+        while self.used > room:
+            oldest = next(iter(self.sizes))
+            gone[oldest] = self.remove(oldest)
+        return gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,11 @@ class SavedStates:
         state = self._enter(pieces)
         changes = self._changes(state, dropped, {state: size})
         return Changes(state, changes.dropped, [])
+
+    def limit_ram(self, capacity: int) -> Changes:
+        """Change the capacity; states that no longer fit move to the disk or are dropped, the oldest first."""
+        self.ram.capacity = capacity
+        return self._changes(None, [], self.ram.shrink())
 
     def settle(self) -> Changes:
         """Move the states from RAM to the disk, as many of the newest as fit; later ones are kept there too."""

@@ -12,6 +12,7 @@ from atelier.errors import DecodeFailed
 from tests.support.worker.batching import Batching, Call, SteadyCosts, solo
 from worker.engine.cache import cache_tier as module
 from worker.engine.cache import state_directory
+from worker.engine.cache.ram_limit import RamLimit
 from worker.engine.cache.state_directory import StateDirectory
 
 PLENTY = 10**6  # bytes
@@ -43,6 +44,43 @@ def test_an_evicted_prompt_is_restored_from_ram() -> None:
     batching = Batching(1, cache_ram=PLENTY)
     assert [cached(run(batching, chat)) for chat in CHATS] == [0] * 4
     assert [cached(run(batching, chat)) for chat in CHATS] == [2 * GRID] * 4
+
+
+def test_a_cache_that_makes_way_loses_its_oldest_states() -> None:
+    batching = Batching(1, cache_ram=PLENTY, limit=RamLimit(PLENTY, makes_way=True, free=lambda: 8 * PLENTY))
+    assert batching.tier is not None
+    for chat in CHATS:
+        run(batching, chat)
+    used = batching.tier.ram_used
+    assert batching.tier.make_way(1) > 0
+    assert 0 < batching.tier.ram_used < used
+    assert [cached(run(batching, chat)) for chat in (CHATS[2], CHATS[0])] == [2 * GRID, 0]
+    assert batching.tier.make_way(PLENTY) > 0
+    assert batching.tier.ram_used == 0
+
+
+def test_a_cache_shrinks_when_other_programs_take_the_memory() -> None:
+    free = [8 * PLENTY]
+    batching = Batching(1, cache_ram=PLENTY, limit=RamLimit(PLENTY, makes_way=True, free=lambda: free[0]))
+    assert batching.tier is not None
+    for chat in CHATS[:3]:
+        run(batching, chat)
+    assert batching.tier.ram_used > 0
+    free[0] = 0
+    run(batching, CHATS[3])
+    assert batching.tier.ram_used == 0
+    assert batching.tier.ram_limit == PLENTY
+
+
+def test_a_cache_that_makes_way_moves_its_states_to_the_disk(opened: "Opened") -> None:
+    limit = RamLimit(PLENTY, makes_way=True, free=lambda: 8 * PLENTY)
+    batching = Batching(1, cache_ram=PLENTY, cache_disk=PLENTY, directory=opened(), limit=limit)
+    assert batching.tier is not None
+    for chat in CHATS:
+        run(batching, chat)
+    assert batching.tier.make_way(PLENTY) > 0
+    assert batching.tier.ram_used == 0
+    assert [cached(run(batching, chat)) for chat in CHATS[:3]] == [2 * GRID] * 3
 
 
 def test_without_a_tier_an_evicted_prompt_is_recomputed() -> None:

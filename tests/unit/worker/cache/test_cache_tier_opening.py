@@ -12,11 +12,14 @@ import structlog.testing
 from atelier.config import make_private
 from atelier.launch import LaunchSpec
 from atelier.lora_adapters import Adapter
+from atelier.machine_memory import Memory
 from atelier.settings.groups import Load
 from tests.support.worker.batching import SteadyCosts
 from tests.support.worker.fake_context import FakeContext
+from worker.engine.cache import ram_limit
 from worker.engine.cache.cache_tier import CacheTier, open_tier
 from worker.engine.cache.prefix_tree import PrefixTree
+from worker.engine.cache.ram_limit import RamLimit
 from worker.engine.cache.state_file import model_files, state_identity, write_state
 
 SLOTS = 2
@@ -49,8 +52,26 @@ def opened(spec: LaunchSpec, *, reuse: bool = True) -> tuple[CacheTier | None, l
     return tier, [entry["event"] for entry in logs if entry["log_level"] == "warning"]
 
 
-def test_the_tier_is_off_by_default(model: Path) -> None:
-    assert opened(spec(model)) == (None, [])
+def test_the_tier_is_sized_by_the_free_memory_by_default(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ram_limit, "machine_memory", lambda: Memory(8000, 4000))
+    tier, warnings = opened(spec(model))
+    assert tier is not None
+    assert (tier.ram_limit, warnings) == (1000, [])
+    assert opened(spec(model), reuse=False) == (None, [])
+
+
+def test_the_tier_can_be_off(model: Path) -> None:
+    assert opened(spec(model, cache_ram=0)) == (None, [])
+
+
+def test_only_a_size_that_was_not_requested_makes_way(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ram_limit, "machine_memory", lambda: Memory(8000, 0))
+    requested = spec(model, cache_ram=3)
+    for launch, limit in ((requested, 3 * 2**20), (dataclasses.replace(requested, cache_sized=True), 0)):
+        tier, _ = opened(launch)
+        assert tier is not None
+        assert tier.ram_limit == 3 * 2**20
+        assert RamLimit(tier.ram_limit, makes_way=launch.cache_sized).now(0) == limit
 
 
 @pytest.mark.parametrize("load", [{"cache_ram": 1}, {"cache_disk": 1}])
@@ -64,7 +85,7 @@ def test_an_unusable_directory_leaves_the_ram_tier(model: Path, tmp_path: Path) 
         tier, warnings = opened(spec(model, directory, cache_ram=1, cache_disk=1))
         assert tier is not None
         assert warnings == ["cache_disk_off"]
-        assert opened(spec(model, directory, cache_disk=1)) == (None, ["cache_disk_off"])
+        assert opened(spec(model, directory, cache_ram=0, cache_disk=1)) == (None, ["cache_disk_off"])
 
 
 def test_the_directory_is_made_only_for_the_disk_tier(model: Path, tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
-"""The memory of the registry's machine or container, and whether its llama.cpp supports GPUs."""
+"""The memory of this machine, or of the container that this process is in, and how much of it a cache may take."""
 
-import functools
-import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
-GPU_BACKENDS = ("cuda", "hip", "vulkan", "metal", "sycl", "musa", "opencl")
+LARGEST_CACHE = 8 * 2**30  # bytes
+CACHE_SHARE = 4  # a cache takes at most one part in so many of what is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +19,7 @@ class Memory:
 
 
 def machine_memory(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> Memory:
-    """Of the machine, or of the registry's container if that has a lower limit."""
+    """Of the machine, or of this process's container if that has a lower limit."""
     machine = _of_machine(meminfo)
     container = _of_container(cgroup)
     if container is None or container.total >= machine.total:
@@ -48,11 +47,6 @@ def _of_container(cgroup: Path) -> Memory | None:
         return None
 
 
-@functools.cache
-def has_gpu_backend() -> bool:
-    """Whether this build of llama.cpp has a GPU backend, by the libraries that it ships."""
-    spec = importlib.util.find_spec("llama_cpp")  # found, not imported: importing would open devices
-    if spec is None or spec.origin is None:
-        return False
-    names = [path.name for path in (Path(spec.origin).parent / "lib").glob("*ggml-*")]
-    return any(backend in name for name in names for backend in GPU_BACKENDS)
+def cache_share(free: int) -> int:
+    """Bytes that a cache may take where so many are free: each further cache a share of what the others leave."""
+    return min(LARGEST_CACHE, max(0, free) // CACHE_SHARE)
