@@ -1,4 +1,4 @@
-"""The llama_decode call in progress, which ends early if nobody needs its result."""
+"""The llama_decode call in progress, which ends early once its result is not needed."""
 
 import threading
 import time
