@@ -101,7 +101,7 @@ OTHERS: dict[str, Any] = {
     "context_length": 512, "parallel": 2, "device": "cpu", "threads": 1, "gpu_layers": 3, "tensor_split": [1.0],
     "kv_type": "q8_0", "flash_attention": False, "batch_size": 64, "ubatch_size": 64, "offload_kv": False,
     "kv_unified": True, "lora": ["poet.gguf"], "swa_full": True,
-    "threads_batch": 2, "k_type": "q8_0", "v_type": "q8_0", "reproducible": True,
+    "threads_batch": 2, "k_type": "q8_0", "v_type": "q8_0", "reproducible": True, "prefill_pause": 3.0,
 }  # fmt: skip
 WITHOUT_EFFECT: dict[str, Any] = {
     "cache_ram": 1, "cache_disk": 1, "cores": "0", "mmap": False, "mlock": True, "load_seed": 1,
