@@ -41,6 +41,30 @@ ECHO_ALONE: Echo.ValueType  # 2
 """the prompt, and nothing is generated"""
 Global___Echo: _TypeAlias = Echo  # noqa: Y015
 
+class _PromptEnd:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromptEndEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromptEnd.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NEW_MESSAGE: _PromptEnd.ValueType  # 0
+    """with the template's generation prompt"""
+    CONTINUED_MESSAGE: _PromptEnd.ValueType  # 1
+    """in the last message, the assistant's, which the completion continues"""
+    CLOSED_MESSAGE: _PromptEnd.ValueType  # 2
+    """after the last message, without a generation prompt"""
+
+class PromptEnd(_PromptEnd, metaclass=_PromptEndEnumTypeWrapper):
+    """How the prompt of a chat ends."""
+
+NEW_MESSAGE: PromptEnd.ValueType  # 0
+"""with the template's generation prompt"""
+CONTINUED_MESSAGE: PromptEnd.ValueType  # 1
+"""in the last message, the assistant's, which the completion continues"""
+CLOSED_MESSAGE: PromptEnd.ValueType  # 2
+"""after the last message, without a generation prompt"""
+Global___PromptEnd: _TypeAlias = PromptEnd  # noqa: Y015
+
 class _StopReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -307,6 +331,7 @@ class Chat(_message.Message):
     TEMPLATE_ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     messages_json: _builtins.bytes
     """A JSON array of {role, content, ...}. Content is a string, or with images a list of parts:
     {"type": "text", "text": ...} and {"type": "image"}.
@@ -315,6 +340,7 @@ class Chat(_message.Message):
     """overrides the model's"""
     template_arguments_json: _builtins.bytes
     """an object of further template variables, such as {"enable_thinking": false}"""
+    end: Global___PromptEnd.ValueType
     @_builtins.property
     def tools(self) -> Global___Tools: ...
     @_builtins.property
@@ -332,10 +358,11 @@ class Chat(_message.Message):
         template_arguments_json: _builtins.bytes = ...,
         output: Global___OutputFormat | None = ...,
         images: _abc.Iterable[_builtins.bytes] | None = ...,
+        end: Global___PromptEnd.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "output", b"output", "template", b"template", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "images", b"images", "messages_json", b"messages_json", "output", b"output", "template", b"template", "template_arguments_json", b"template_arguments_json", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "end", b"end", "images", b"images", "messages_json", b"messages_json", "output", b"output", "template", b"template", "template_arguments_json", b"template_arguments_json", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__template: _TypeAlias = _typing.Literal["template"]  # noqa: Y015
     _WhichOneofArgType__template: _TypeAlias = _typing.Literal["_template", b"_template"]  # noqa: Y015

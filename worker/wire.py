@@ -4,6 +4,7 @@ import orjson
 
 from atelier.errors import InvalidRequest, to_message
 from atelier.generation_types import Finished, Statistics
+from atelier.prompt_end import PromptEnd, check_final_message
 from atelier.settings.groups import Load
 from atelier.settings.settings_table import load_message, sampling_settings
 from atelier.submission import (
@@ -87,7 +88,7 @@ def _read_prompt(submit: pb.Submit) -> Prompt:
 
 
 def read_chat(chat: pb.Chat) -> ChatPrompt:
-    """The chat. Raises InvalidRequest when its messages are not a list of objects, or lack images."""
+    """Raises InvalidRequest if the messages are not a list of objects, lack images, or cannot be continued."""
     try:
         messages = orjson.loads(chat.messages_json)
     except orjson.JSONDecodeError as error:
@@ -97,6 +98,9 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
     if (parts := count_images(messages)) != len(chat.images):
         mismatch = f"The messages have {parts} image parts, but {len(chat.images)} images were sent."
         raise InvalidRequest(mismatch, param="messages")
+    end = PromptEnd(chat.end)
+    if end is PromptEnd.CONTINUED_MESSAGE:
+        check_final_message(messages)
     return ChatPrompt(
         messages,
         chat.template if chat.HasField("template") else None,
@@ -104,6 +108,7 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
         orjson.loads(chat.template_arguments_json or b"{}"),
         read_output_format(chat),
         tuple(chat.images),
+        end,
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -12,7 +13,14 @@ from atelier.cli.rest_client import Server
 from atelier.cli.streamed_answer import StreamedAnswer, statistics_lines
 from atelier.json_types import Json
 
-HELP = "/clear starts a new conversation, /exit leaves. Ctrl-C stops an answer; press it twice to leave."
+HELP = (
+    "/continue continues the last answer, /clear starts a new conversation, /exit leaves. "
+    "Ctrl-C stops an answer; press it twice to leave."
+)
+
+Show = Callable[[str], None]
+Answering = Callable[[Show, Show], StreamedAnswer]
+"""Shows an answer as it arrives, and notes tool calls."""
 
 
 class Conversation:
@@ -23,19 +31,32 @@ class Conversation:
         self._opening: list[Json] = [{"role": "system", "content": system}] if system else []
         self.messages: list[Json] = list(self._opening)
 
-    def ask(self, prompt: str, show: Callable[[str], None], note: Callable[[str], None]) -> StreamedAnswer:
-        """The model's answer; `note` receives a line for each tool call.
+    def ask(self, prompt: str, show: Show, note: Show, begun: str = "") -> StreamedAnswer:
+        """The model's answer; `note` receives a line for each tool call. `begun`: its beginning, for the model.
 
         The text of an answer that is stopped with Ctrl-C stays in the conversation.
         """
-        messages = [*self.messages, {"role": "user", "content": prompt}]
-        answer = StreamedAnswer(self._server, {"model": self._model, "messages": messages, **self._options}, note)
+        if begun:
+            show(begun)
+        return self._answer([*self.messages, {"role": "user", "content": prompt}], begun, show, note)
+
+    def resume(self, show: Show, note: Show) -> StreamedAnswer:
+        """What the model adds to the last answer. Raises Failure if there is none."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            raise Failure("There is no answer to continue yet.")
+        return self._answer(self.messages[:-1], self.messages[-1]["content"], show, note)
+
+    def _answer(self, asked: list[Json], begun: str, show: Show, note: Show) -> StreamedAnswer:
+        """`begun`: the beginning of the answer, which the model continues."""
+        opened = [{"role": "assistant", "content": begun}] if begun else []
+        body = {"model": self._model, "messages": [*asked, *opened], **self._options}
+        answer = StreamedAnswer(self._server, body, note, begun)
         try:
             for piece in answer:
                 show(piece)
         finally:
             if answer.text:
-                self.messages = [*messages, {"role": "assistant", "content": answer.text}]
+                self.messages = [*asked, {"role": "assistant", "content": answer.text}]
         return answer
 
     def clear(self) -> None:
@@ -53,8 +74,10 @@ def converse(conversation: Conversation, model: str, stats: bool) -> None:
         if line == "/clear":
             conversation.clear()
             remark("New conversation.")
+        elif line == "/continue":
+            stopped = not _answered(conversation.resume, stats)
         elif line:
-            stopped = not _answered(conversation, line, stats)
+            stopped = not _answered(partial(conversation.ask, line), stats)
 
 
 def _read_line(presses: int) -> str | None:
@@ -69,11 +92,11 @@ def _read_line(presses: int) -> str | None:
     return None
 
 
-def _answered(conversation: Conversation, prompt: str, stats: bool) -> bool:
+def _answered(answering: Answering, stats: bool) -> bool:
     """Whether the answer was not stopped. An error of the server does not end the conversation."""
     try:
         with shown_answer() as screen:
-            answer = conversation.ask(prompt, screen.show, screen.note)
+            answer = answering(screen.show, screen.note)
     except KeyboardInterrupt:
         remark("(stopped)")
         return False
@@ -92,6 +115,9 @@ def chat(
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Ask this question and exit.")] = None,
     system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
+    prefill: Annotated[
+        str, typer.Option(metavar="TEXT", help="With a prompt: the beginning of the answer, which the model continues.")
+    ] = "",
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the most likely token.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of the answer.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")] = None,
@@ -105,6 +131,8 @@ def chat(
     question = whole_prompt(prompt, "" if sys.stdin.isatty() else sys.stdin.read())
     if as_json and not question:
         raise typer.BadParameter("--json needs a prompt: use -p")
+    if prefill and not question:
+        raise typer.BadParameter("--prefill needs a prompt: use -p")
     if not question and not sys.stdin.isatty():
         raise typer.BadParameter("no prompt: use -p, or standard input")
     tools = [{"type": "mcp", "server_label": label} for label in mcp or []] or None
@@ -113,7 +141,7 @@ def chat(
         chosen = model or choose_model(server.get("/api/v1/models")["models"])
         conversation = Conversation(server, chosen, system, options)
         if question:
-            _ask_once(conversation, question, stats, as_json)
+            _ask_once(partial(conversation.ask, question, begun=prefill), stats, as_json)
         else:
             converse(conversation, chosen, stats)
 
@@ -134,12 +162,12 @@ def choose_model(models: Sequence[Json]) -> str:
     raise Failure(f"Several models can chat: name one of {', '.join(model['key'] for model in able)}")
 
 
-def _ask_once(conversation: Conversation, question: str, stats: bool, as_json: bool) -> None:
+def _ask_once(answering: Answering, stats: bool, as_json: bool) -> None:
     if as_json:
-        show_json(conversation.ask(question, lambda piece: None, lambda line: None).as_json())
+        show_json(answering(lambda piece: None, lambda line: None).as_json())
         return
     with shown_answer() as screen:
-        answer = conversation.ask(question, screen.show, screen.note)
+        answer = answering(screen.show, screen.note)
     if stats:
         typer.echo("\n" + statistics_lines(answer.statistics))
 

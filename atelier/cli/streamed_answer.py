@@ -32,12 +32,14 @@ STATISTICS = {
 class StreamedAnswer:
     """Iterate once for the pieces of text. `text` is the text so far; the other attributes are complete at the end."""
 
-    def __init__(self, server: Server, body: Mapping[str, object], note: Callable[[str], None]) -> None:
-        """`note` receives a line for each finished tool call."""
+    def __init__(
+        self, server: Server, body: Mapping[str, object], note: Callable[[str], None], begun: str = ""
+    ) -> None:
+        """`note` receives a line for each finished tool call. `begun`: the text that the server continues."""
         self._note = note
         self._calls: dict[int, Json] = {}  # of MCP tools, by index
         self._events = server.stream(PATH, {**body, "stream": True})
-        self.text = ""
+        self.text = begun
         self.model = str(body["model"])
         self.finish_reason: str | None = None
         self.statistics: Json = {}

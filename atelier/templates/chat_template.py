@@ -75,8 +75,9 @@ class ChatTemplate:
         eos: str,
         tools: Sequence[Mapping[str, object]] | None = None,
         arguments: Mapping[str, object] = MappingProxyType({}),
+        generation_prompt: bool = True,
     ) -> str:
-        """The prompt, up to where the assistant's answer begins.
+        """The prompt, up to where the assistant's answer begins; without `generation_prompt`, up to the last message.
 
         `tools`: definitions in OpenAI's form; None: no tools. `arguments`: further variables for the template.
         Raises InvalidTemplate when the template fails, writes more than 16 Mi characters or takes over 2 s.
@@ -86,7 +87,7 @@ class ChatTemplate:
             **(adapt_arguments(arguments, self._reading, self._source) if arguments else {}),
             "messages": messages,
             "tools": tools,
-            "add_generation_prompt": True,
+            "add_generation_prompt": generation_prompt,
             "bos_token": bos,
             "eos_token": eos,
         }
@@ -108,11 +109,12 @@ class ChatTemplate:
         """The prompt rendered again if it lacks the system message.
 
         Mistral Nemo's template writes it with the last user message, and only if that is the last message of all, so
-        that it is lost after a tool's result. Templates that only change its words still write the probe.
+        that it is lost after a tool's result and before an answer that is continued. Templates that only change its
+        words still write the probe.
         """
         messages = variables["messages"]
         system = messages[0].get("content") if messages and messages[0].get("role") == "system" else None
-        if not isinstance(system, str) or system.strip() in text or messages[-1].get("role") != "tool":
+        if not isinstance(system, str) or system.strip() in text or messages[-1].get("role") == "user":
             return text
         if PROBE in self._write({**variables, "messages": [{**messages[0], "content": PROBE}, *messages[1:]]}):
             return text

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from atelier.json_types import Json
 from atelier.lora_adapters import AdapterScale
+from atelier.prompt_end import PromptEnd
 from atelier.settings.declaration import SettingValue
 from atelier.submission import Constraint, Echo, Tools
 from gateway.core.images import ImageSource, set_apart
@@ -30,6 +31,14 @@ def tool_call_entry(id: str | None, name: str, arguments: str) -> Json:
     """One of an assistant message's `tool_calls`. `arguments`: JSON."""
     entry: Json = {"type": "function", "function": {"name": name, "arguments": arguments}}
     return entry if id is None else {"id": id, **entry}
+
+
+def joined(message: Json, continuation: Json) -> Json:
+    """The assistant's message with what continues it: more reasoning, more text, and calls. Both contents are text."""
+    whole = {**continuation, "content": message["content"] + continuation["content"]}
+    if reasoning := message.get("reasoning_content", "") + continuation.get("reasoning_content", ""):
+        whole["reasoning_content"] = reasoning
+    return whole
 
 
 def tool_message(id: str, name: str, content: str | list[Json]) -> Json:
@@ -68,6 +77,7 @@ class Call:
 
     model: str  # as the client wrote it
     prompts: list[PromptInput]
+    prompt_end: PromptEnd = PromptEnd.NEW_MESSAGE  # of a chat
     tools: Tools | None = None  # that the completion of a chat may call
     template_arguments: Mapping[str, object] = field(default_factory=dict)  # further variables of the chat template
     settings: Mapping[str, SettingValue | None] = field(default_factory=dict)

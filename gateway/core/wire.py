@@ -6,6 +6,7 @@ import orjson
 
 from atelier.generation_types import NOTHING_DROPPED, Dropped, Finished, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json, json_bytes
+from atelier.prompt_end import PromptEnd
 from atelier.settings import Prompt
 from atelier.settings.settings_table import sampling_message
 from atelier.submission import OutputFormat, set_constraint, set_echo, set_output_format, set_scales, set_tools
@@ -81,6 +82,8 @@ def _set_chat(chat: pb.Chat, plan: CallPlan, messages: list[Json], prompting: Pr
     chat.messages_json = json_bytes(with_system_prompt(messages, prompting.system_prompt), "messages")
     if prompting.chat_template is not None:
         chat.template = prompting.chat_template
+    if plan.call.prompt_end is not PromptEnd.NEW_MESSAGE:
+        chat.end = plan.call.prompt_end.value
     if plan.call.tools is not None:
         set_tools(chat, plan.call.tools)
     if (output := output_format(prompting)) != PLAIN_OUTPUT:

@@ -144,7 +144,7 @@ class LlamaEngine:
         return await self._tokenizing(lambda tokenizer: tokenizer.detokenize(tokens))
 
     async def render(self, chat: ChatPrompt) -> str:
-        return await self._tokenizing(lambda tokenizer: tokenizer.render(chat))
+        return await self._tokenizing(lambda tokenizer: tokenizer.render(tokenizer.settle(chat)))
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None

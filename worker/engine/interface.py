@@ -9,6 +9,7 @@ from atelier.errors import AtelierError, DeadlineExceeded, QueueTimeout
 from atelier.generation_types import NOTHING_DROPPED, Dropped, Finished, ToolCallPiece
 from atelier.json_types import Json
 from atelier.lora_adapters import AdapterScale
+from atelier.prompt_end import PromptEnd
 from atelier.settings.groups import Inference
 from atelier.submission import Constraint, Echo, OutputFormat, Tools
 
@@ -23,6 +24,7 @@ class ChatPrompt:
     arguments: Json = field(default_factory=dict)  # further variables of the template
     output: OutputFormat = OutputFormat()  # noqa: RUF009 - it is frozen
     images: Sequence[bytes] = ()  # encoded: one for each image part of the messages, in their order
+    end: PromptEnd = PromptEnd.NEW_MESSAGE
 
 
 @dataclass(frozen=True, slots=True)

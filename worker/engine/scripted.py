@@ -3,7 +3,8 @@
 For tests of everything around the engine, and for measuring the gateway alone. The script
 (`LaunchSpec.script`) has these keys:
 
-    text                the answer; by default the last user message, each image in it as [image PNG 10x8]
+    text                the answer; by default the last user message, each image in it as [image PNG 10x8]. Where a
+                        last message is continued that is the beginning of it, the rest
     blind               true: images are rejected
     reasoning           reasoning before the answer
     tool_calls          [{name, arguments}, ...] after the answer to a chat with tools; arguments as a string
@@ -34,6 +35,7 @@ from atelier.errors import ContextLengthExceeded, Draining, InvalidRequest, Load
 from atelier.generation_types import Dropped
 from atelier.json_types import Json
 from atelier.launch import LaunchSpec
+from atelier.prompt_end import PromptEnd
 from worker.engine.batching.fairness import next_in_turn
 from worker.engine.chat_images import decode_picture, with_images_written
 from worker.engine.interface import (
@@ -51,7 +53,7 @@ from worker.engine.interface import (
     SequenceState,
     Source,
 )
-from worker.engine.scripted_sequence import TOKEN, ScriptedSequence, token_id
+from worker.engine.scripted_sequence import TOKEN, ScriptedSequence, content_text, continued_text, token_id
 
 CRASH_EXIT_CODE = 3
 DIMENSIONS = 4
@@ -113,14 +115,14 @@ class ScriptedEngine:
         messages, tokens = self._script.get("dropped", (0, 0))
         accepted = Accepted(len(words), self._script.get("unenforced", ()), Dropped(messages, tokens))
         self._publish([(source, accepted)])
-        request, turn = replace(request, prompt=prompt), self._next_turn()
+        request, turn = replace(request, prompt=prompt), {"text": prompt_text(prompt), **self._next_turn()}
         for choice in range(request.choices):
             self._waiting.append(ScriptedSequence(source, choice, request, words, turn))
         self._work.set()
 
     def _prompt_words(self, prompt: Prompt) -> list[str]:
         """A word is a token. Raises ContextLengthExceeded."""
-        words, length = TOKEN.findall(prompt_text(prompt)), self._load_settings.context_length
+        words, length = _words(prompt), self._load_settings.context_length
         if len(words) >= length:
             raise ContextLengthExceeded(
                 f"The prompt has {len(words)} tokens and the context {length}.", param="messages"
@@ -164,7 +166,7 @@ class ScriptedEngine:
         self, prompt: ChatPrompt | str, add_special: bool, parse_special: bool = True
     ) -> list[tuple[int, bytes]]:
         begun = ["<s>"] if add_special and not isinstance(prompt, ChatPrompt) else []
-        words = [*begun, *TOKEN.findall(prompt_text(self._read_images(prompt)))]
+        words = [*begun, *_words(self._read_images(prompt))]
         return [(token_id(word), word.encode()) for word in words]
 
     async def detokenize(self, tokens: list[int]) -> str:
@@ -176,8 +178,9 @@ class ScriptedEngine:
         assert isinstance(readable, ChatPrompt)
         tools = [f"tool: {tool.name}" for tool in chat.tools.tools] if chat.tools else []
         arguments = [f"{name}: {value}" for name, value in chat.arguments.items()]
-        messages = [f"{message.get('role')}: {_content(message)}" for message in readable.messages]
-        return "\n".join([*tools, *arguments, *messages, "assistant:"])
+        messages = [f"{message.get('role')}: {content_text(message)}" for message in readable.messages]
+        begun = ["assistant:"] if chat.end is PromptEnd.NEW_MESSAGE else []
+        return "\n".join([*tools, *arguments, *messages, *begun])
 
     async def embed(
         self, inputs: list[str | list[int]], dimensions: int | None = None
@@ -254,17 +257,17 @@ class ScriptedEngine:
             self._released.clear()
 
 
+def _words(prompt: Prompt) -> list[str]:
+    """Of the text that the engine repeats, and of a message that is continued."""
+    return [*TOKEN.findall(prompt_text(prompt)), *TOKEN.findall(continued_text(prompt))]
+
+
 def prompt_text(prompt: Prompt) -> str:
     """The text that the engine repeats: the last user message, or the prompt."""
     if isinstance(prompt, ChatPrompt):
-        return next((_content(m) for m in reversed(prompt.messages) if m.get("role") == "user"), "")
+        return next((content_text(m) for m in reversed(prompt.messages) if m.get("role") == "user"), "")
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt, InfillPrompt):
         return prompt.prefix
     return " ".join(str(token) for token in prompt)
-
-
-def _content(message: Json) -> str:
-    content = message.get("content") or ""
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)

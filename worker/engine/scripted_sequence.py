@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json
+from atelier.prompt_end import PromptEnd
 from atelier.submission import Echo
 from worker.engine.batching.fairness import Bid
 from worker.engine.interface import (
@@ -14,6 +15,7 @@ from worker.engine.interface import (
     Delta,
     Echoed,
     Event,
+    Prompt,
     PromptProgress,
     Request,
     SequenceFigures,
@@ -40,7 +42,7 @@ class ScriptedSequence:
         self._prompt_tokens = len(prompt)
         self._echo = prompt if request.echo else ()
         self._slices = iter(_slices(len(prompt), script) if request.prompt_progress else [])
-        self._words = _scripted_words(choice, prompt, request, script)
+        self._words = _scripted_words(choice, request, script)
         self._drafted, self._accepted = script.get("draft_tokens", (0, 0))
         self._stop = StopScanner(request.stop)
         self._first_token = 0.0
@@ -142,11 +144,24 @@ def _slices(prompt_tokens: int, script: Json) -> list[int]:
     return [*range(length, prompt_tokens, length), prompt_tokens]
 
 
-def _scripted_words(choice: int, prompt: Sequence[str], request: Request, script: Json) -> Iterator[str | Delta]:
-    """The words of the reasoning, the answer, and the tool calls."""
-    for word in TOKEN.findall(script.get("reasoning", "")):
+def content_text(message: Json) -> str:
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
+def continued_text(prompt: Prompt) -> str:
+    """Of a last message that is continued; "" for none."""
+    if not isinstance(prompt, ChatPrompt) or prompt.end is not PromptEnd.CONTINUED_MESSAGE:
+        return ""
+    return content_text(prompt.messages[-1])
+
+
+def _scripted_words(choice: int, request: Request, script: Json) -> Iterator[str | Delta]:
+    """The words of the reasoning, the answer, and the tool calls. Reasoning precedes the answer's text."""
+    continued = continued_text(request.prompt)
+    for word in TOKEN.findall("" if continued else script.get("reasoning", "")):
         yield Delta(choice, "", 1, reasoning=word)
-    yield from TOKEN.findall(script["text"]) if "text" in script else prompt
+    yield from TOKEN.findall(script["text"].removeprefix(continued))
     if isinstance(request.prompt, ChatPrompt) and request.prompt.tools is not None:
         for number, call in enumerate(script.get("tool_calls", [])):
             begun = ToolCallPiece(number, f"call_{choice}{number}", call["name"])

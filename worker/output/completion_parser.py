@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable, Sequence
 
 from atelier.submission import Tools
-from worker.output.completion_parts import AnswerText, Part, Reasoning
+from worker.output.completion_parts import AnswerText, Part, PartType, Reasoning
 from worker.output.family_format import MESSAGE_START, FamilyFormat, Messages, ReasoningMarks
 from worker.output.text_source import CompletionSource, Malformed, Reading
 from worker.output.tool_call_reader import ToolCallReader
@@ -16,8 +16,6 @@ OPENAI_ID = 24  # characters after "call_"
 LONGEST_HEADER = 400  # characters
 RECIPIENT = re.compile(r"to=(?P<name>[^\s<]+)")
 CHANNEL = re.compile(r"(?:<\|channel\|>|^)\s*(\w+)")
-
-PartType = type[AnswerText] | type[Reasoning]
 
 
 class CompletionParser:
@@ -33,13 +31,18 @@ class CompletionParser:
         reasoning: ReasoningMarks | None = None,
         tools: Tools | None = None,
         opened: str = "",
+        continued: PartType | None = None,
         new_id: Callable[[], str] | None = None,
     ) -> None:
-        """`opened`: the mark that the prompt ends with and the completion continues."""
+        """`opened`: the mark that the prompt ends with and the completion continues.
+
+        `continued`: the part within which the prompt ends.
+        """
         source = self._source = CompletionSource(opened)
         self._prompted = len(opened)  # characters at the source's beginning that are the prompt's, and not emitted
         self._format = format
         self._reasoning = reasoning
+        self._continued = continued
         self._one_at_a_time = tools is not None and tools.one_at_a_time
         make_id = new_id or (lambda: _random_id(format.id_length if format else 0))
         self._calls = ToolCallReader(source, format, tools, make_id) if format and tools else None
@@ -80,8 +83,11 @@ class CompletionParser:
         return (*openings, *anywhere, *format.ignored, *self._end_marks)
 
     def _read(self) -> Reading[None]:
-        yield from self._read_reasoning()
-        yield from self._read_bare()
+        if self._continued is None:
+            yield from self._read_reasoning()
+            yield from self._read_bare()
+        else:
+            yield from self._read_continued(self._continued)
         while not self._ended:
             space, mark = yield from self._read_up_to(self._marks, AnswerText)
             if not mark:
@@ -109,12 +115,25 @@ class CompletionParser:
         yield from source.skip_space()
         source.commit()
         self._prompted = 0
+        yield from self._read_thought()
+
+    def _read_thought(self) -> Reading[None]:
+        """The thought, from its first word to the mark that ends it."""
+        source, marks = self._source, self._reasoning
+        assert marks is not None
         openings = self._format.openings if self._format and self._calls and self._format.in_reasoning else ()
         _, mark = yield from self._read_up_to((*filter(None, [marks.end]), *openings), Reasoning)
         if mark in openings:
             source.at -= len(mark)
         yield from source.skip_space()
         source.commit()
+
+    def _read_continued(self, part: PartType) -> Reading[None]:
+        """The rest of the part: its white space belongs to it."""
+        if self._messages:
+            yield from self._read_rest(part, self._messages)
+        elif part is Reasoning and self._reasoning:
+            yield from self._read_thought()
 
     def _read_bare(self) -> Reading[None]:
         """Calls at the beginning of the answer, without a mark."""
@@ -157,10 +176,19 @@ class CompletionParser:
         else:
             source.commit()
             self._prompted = 0
-            _, end = yield from self._read_up_to((*messages.ends, *messages.starts), part)
-            if end in messages.starts:
-                source.at -= len(end)
-        source.commit()
+            yield from self._read_rest(part, messages)
+            return
+        self._end_message(end)
+
+    def _read_rest(self, part: PartType, messages: Messages) -> Reading[None]:
+        """The rest of a message without a call, and the mark that ends it."""
+        _, end = yield from self._read_up_to((*messages.ends, *messages.starts), part)
+        if end in messages.starts:
+            self._source.at -= len(end)
+        self._end_message(end)
+
+    def _end_message(self, end: str) -> None:
+        self._source.commit()
         self._ended = bool(end) and end in self._end_marks
 
     def _drop_mark(self, space: str) -> Reading[None]:

@@ -22,6 +22,7 @@ class Reasoning:
 
 
 Part = AnswerText | Reasoning | ToolCallPiece
+PartType = type[AnswerText] | type[Reasoning]
 
 
 class OutputParser(Protocol):

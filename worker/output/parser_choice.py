@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from atelier.submission import OutputFormat, Tools
 from worker.output.completion_parser import CompletionParser
-from worker.output.completion_parts import OutputParser, PlainText
+from worker.output.completion_parts import AnswerText, OutputParser, PartType, PlainText
 from worker.output.family_detection import detect_family
 from worker.output.family_format import FamilyFormat, ReasoningMarks
 from worker.output.family_table import FORMATS
@@ -17,12 +17,14 @@ class ParserChoice:
     """What a completion is parsed for. Without tools, nothing is parsed as a call.
 
     `opened`: the mark that the prompt ends with and the completion continues; "" for none.
+    `continued`: the part that the prompt ends within, of a message that is continued.
     """
 
     format: FamilyFormat | None = None
     reasoning: ReasoningMarks | None = None
     tools: Tools | None = None
     opened: str = ""
+    continued: PartType | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -37,7 +39,7 @@ class ParserChoice:
         return PlainText if self.is_plain else self._completion_parser
 
     def _completion_parser(self) -> OutputParser:
-        return CompletionParser(self.format, self.reasoning, self.tools, self.opened)
+        return CompletionParser(self.format, self.reasoning, self.tools, self.opened, self.continued)
 
     @property
     def marks(self) -> Iterator[str]:
@@ -84,6 +86,11 @@ def after_prompt(choice: ParserChoice, prompt: str) -> ParserChoice:
     """The choice for the completion of this prompt, of which the end is enough."""
     marks = (choice.reasoning.start if choice.reasoning else "", choice.format.prompt_end if choice.format else "")
     return replace(choice, opened=opened_by(prompt, marks))
+
+
+def within(choice: ParserChoice, part: PartType) -> ParserChoice:
+    """The choice for a completion that continues this part: with text of the answer before it, reasoning is over."""
+    return replace(choice, continued=part, reasoning=None if part is AnswerText else choice.reasoning)
 
 
 def opened_by(prompt: str, marks: Sequence[str]) -> str:

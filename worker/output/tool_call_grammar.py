@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from atelier.submission import Tool, ToolChoice, Tools
 from worker.output.argument_grammar import braced_object, nested_elements
+from worker.output.completion_parts import AnswerText, PartType, Reasoning
 from worker.output.family_format import (
     BracedCall,
     FamilyFormat,
@@ -36,33 +37,43 @@ def calls_grammar(
     spell: Callable[[str], Spelling],
     schema: Callable[[Schema], str],
     answer: Schema | None = None,
+    continued: PartType | None = None,
 ) -> str:
     """Reasoning if the model reasons, then calls of the tools; with ToolChoice.AUTO, text or text and calls.
 
     `opened`: the mark that the prompt ends with. `schema`: writes a schema as JSON text with llguidance's options.
-    `answer`: with AUTO, the schema of JSON that may be written in place of calls.
+    `answer`: with AUTO, the schema of JSON that may be written in place of calls. `continued`: the part within which
+    the prompt ends.
     Raises UnsupportedSchema when this format cannot guarantee what a tool's schema demands.
     """
     rules = Rules(spell, schema)
     calls = _Calls(format, tools, rules)
     prompted = format.prompt_end == opened != ""
-    thought = _reasoning(format, reasoning, opened, rules)
+    thought = _reasoning(format, reasoning, opened, continued, rules)
     if tools.choice is not ToolChoice.AUTO:
         body = _empty_text(format, opened, rules) + calls.all(format.prompt_end if prompted else "")
     elif answer is not None:
         body = f"{rules.json(answer)} | {calls.all(format.prompt_end if prompted else '')}"
+    elif continued is AnswerText and (format.messages or (format.bare and not format.bare_anywhere)):
+        body = "TEXT"  # calls are messages of their own there, or the whole answer
     else:
         body = _text_or_calls(format, calls, rules)
     return "\n".join([f"start: {thought} ({body})", *rules.lines])
 
 
-def _reasoning(format: FamilyFormat, reasoning: ReasoningMarks | None, opened: str, rules: Rules) -> str:
-    if messages := format.messages:
-        return f"({rules.text(messages.reasoning)} {rules.up_to(messages.end)} {rules.text(messages.next_start)})?"
-    if reasoning is None:
+def _reasoning(
+    format: FamilyFormat, reasoning: ReasoningMarks | None, opened: str, continued: PartType | None, rules: Rules
+) -> str:
+    if continued is AnswerText:
         return ""
-    rest = f"{rules.up_to(reasoning.end)} SPACE"
-    return rest if opened == reasoning.start else f"({rules.text(reasoning.start)} {rest})?"
+    if messages := format.messages:
+        start, rest = messages.reasoning, f"{rules.up_to(messages.end)} {rules.text(messages.next_start)}"
+    elif reasoning is None:
+        return ""
+    else:
+        start, rest = reasoning.start, f"{rules.up_to(reasoning.end)} SPACE"
+    is_open = continued is Reasoning or opened == start
+    return rest if is_open else f"({rules.text(start)} {rest})?"
 
 
 def _empty_text(format: FamilyFormat, opened: str, rules: Rules) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_text
+from atelier.prompt_end import PromptEnd, end_after
 from atelier.submission import JsonSchema, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat
 from gateway.dialects.anthropic.anthropic_messages import chat_messages
@@ -13,6 +14,7 @@ from gateway.dialects.anthropic.anthropic_requests import (
     MessagesBody,
     PromptBody,
     Thinking,
+    ThinkingBlock,
     ToolChoiceEntry,
 )
 from gateway.dialects.tool_choice import named, reject_namesakes, require_some
@@ -20,17 +22,15 @@ from gateway.dialects.tool_choice import named, reject_namesakes, require_some
 
 def messages_call(body: MessagesBody) -> Call:
     """Raises InvalidRequest, UnsupportedField."""
-    if body.messages[-1].role == "assistant":
-        raise UnsupportedField(
-            "messages: the last one must be the user's; prefilling the reply is not supported.", param="messages"
-        )
     reject_present(body, "compaction")
     check_budget(body)
     settings = {setting: getattr(body, name) for name, setting in SETTINGS.items()}
     settings |= {"max_tokens": body.max_tokens, "stop": body.stop_sequences or None}
+    prompt, end = chat_prompt(body)
     return Call(
         model=body.model,
-        prompts=[chat_prompt(body)],
+        prompts=[prompt],
+        prompt_end=end,
         tools=callable_tools(body.tools or [], body.tool_choice),
         template_arguments=template_arguments(body),
         settings={name: value for name, value in settings.items() if value is not None},
@@ -45,18 +45,41 @@ def messages_call(body: MessagesBody) -> Call:
 
 def count_call(body: PromptBody) -> Call:
     """A call with the same prompt as `messages_call`. Raises InvalidRequest, UnsupportedField."""
+    prompt, end = chat_prompt(body)
     return Call(
         model=body.model,
-        prompts=[chat_prompt(body)],
+        prompts=[prompt],
+        prompt_end=end,
         tools=callable_tools(body.tools or [], body.tool_choice),
         template_arguments=template_arguments(body),
         preset=body.preset,
     )
 
 
-def chat_prompt(body: PromptBody) -> Chat:
+def chat_prompt(body: PromptBody) -> tuple[Chat, PromptEnd]:
+    """The chat, and how its prompt ends: a last turn of the assistant's is continued."""
     reject_present(body, "mcp_servers", "container", "thread")
-    return Chat.of(chat_messages(body.system, body.messages))
+    messages = chat_messages(body.system, body.messages)
+    end = end_after(messages)
+    if end is PromptEnd.CONTINUED_MESSAGE:
+        check_prefill(body, messages[-1])
+    return Chat.of(messages), end
+
+
+def check_prefill(body: PromptBody, turn: Json) -> None:
+    """Raises InvalidRequest where Anthropic's API rejects the assistant's last turn. `turn`: as a message."""
+    path = f"messages[{len(body.messages) - 1}]"
+    content = body.messages[-1].content
+    if not isinstance(content, str) and content and isinstance(content[-1], ThinkingBlock):
+        raise InvalidRequest(f"{path}: the last block of the assistant's turn must not be thinking", param=path)
+    if turn["content"] != turn["content"].rstrip():
+        raise InvalidRequest(f"{path}: the assistant's last turn must not end with white space", param=path)
+    if body.thinking is not None and body.thinking.type != "disabled" and not turn.get("reasoning_content"):
+        message = f"{path}: thinking is over when a turn has begun with text; disable thinking, or send its block first"
+        raise InvalidRequest(message, param="thinking")
+    if output_schema(body) is not None:
+        message = f"{path}: the rest of a turn cannot follow a format; leave out output_config.format or the last turn"
+        raise InvalidRequest(message, param="output_config.format")
 
 
 def reject_present(body: PromptBody, *names: str) -> None:

@@ -2,6 +2,7 @@
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
+from atelier.prompt_end import end_after
 from atelier.settings import TABLE
 from atelier.submission import ToolChoice, Tools
 from gateway.core.call import Call, Chat
@@ -23,6 +24,7 @@ def v1_chat_call(body: V1ChatBody, messages: list[Json], tools: Tools | None = N
     return Call(
         model=body.model,
         prompts=[Chat.of(messages)],
+        prompt_end=end_after(messages, "input"),
         tools=tools,
         template_arguments=reasoning_arguments(body.reasoning),
         settings={name: value for name, value in values.items() if value is not None},

@@ -54,6 +54,11 @@ ChatSettings = fields_model(
 
 class InputItem(Body):
     type: Literal["message", "text", "image"]
+    role: Literal["user", "assistant"] | None = Field(
+        None,
+        description="assistant, for the last item: the beginning of the answer, which the reply continues. "
+        "Not part of LM Studio's API.",
+    )
     content: str | None = None
     data_url: str | None = Field(None, description="An image as a data URL in base64.")
 
@@ -106,7 +111,9 @@ ChatInput = Annotated[
 
 class V1ChatBody(ChatSettings):  # type: ignore[misc, valid-type]
     model: str = Field(description="Key of a model, its short form, or the id of an instance.")
-    input: ChatInput = Field(description="The user's message.")
+    input: ChatInput = Field(
+        description="The user's message. With no item but the assistant's, the previous response's answer is continued."
+    )
     system_prompt: str | None = Field(None, description="When continuing a chat, it replaces the earlier one.")
     stream: bool | None = None
     reasoning: Literal["off", "low", "medium", "high", "on"] | None = Field(

@@ -28,6 +28,7 @@ from gateway.dialects.lmstudio.lmstudio_v0 import (
     V0ChatChunk,
     V0Completion,
     V0CompletionChunk,
+    continuing,
     end_facts,
     openai_body,
 )
@@ -112,7 +113,7 @@ class LMStudioRoutes:
         )
 
     async def v0_chat_completions(self, request: Request) -> Response:
-        body = openai_body(await read_body(request, V0ChatBody))
+        body = continuing(openai_body(await read_body(request, V0ChatBody)))
         return await self._completions.chat(request, body, partial(end_facts, account_of(request)))
 
     async def v0_completions(self, request: Request) -> Response:

@@ -96,6 +96,14 @@ def openai_body(body: V0Body) -> V0Body:
     return body.model_copy(update={"max_tokens": None}) if body.max_tokens == UNLIMITED else body
 
 
+def continuing(body: V0ChatBody) -> V0ChatBody:
+    """The body with a last message of the assistant's continued, as LM Studio does, unless the body says otherwise."""
+    unset = body.continue_final_message is None and body.add_generation_prompt is None
+    if not unset or body.messages[-1].role != "assistant":
+        return body
+    return body.model_copy(update={"continue_final_message": True})
+
+
 def end_facts(account: Account, generation: RunningAnswer, finished: Finished) -> V0Facts:
     """The fields in addition to OpenAI's."""
     model, instance = generation.plan.model, generation.instance

@@ -14,11 +14,13 @@ import structlog
 
 from atelier.errors import AtelierError, InvalidRequest, ResponseNotFound
 from atelier.json_types import Json
+from gateway.core.call import joined
 from gateway.core.images import ImageSource, image_within, read_content
 from gateway.dialects.lmstudio.lmstudio_requests import ChatInput, InputItem, V1ChatBody
 from gateway.fleet.registry_client import ResponseStore
 
 KIND = "lmstudio"
+CONTINUES = "continues"  # in a stored message: whether it continues the assistant's message before it
 RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 
 _log = structlog.get_logger(__name__)
@@ -41,18 +43,35 @@ class StoredTurn:
 
     def answered(self, messages: Sequence[Json]) -> "StoredTurn":
         """The turn with the model's messages, reasoning included: whether to drop it is up to the chat template."""
+        if self.messages[-1]["role"] == "assistant":
+            messages = [{**messages[0], CONTINUES: True}, *messages[1:]]
         return StoredTurn(self.system_prompt, [*self.messages, *messages])
 
 
 def new_turn(body: V1ChatBody) -> StoredTurn:
-    """Raises InvalidRequest."""
-    return StoredTurn(body.system_prompt, [{"role": "user", "content": input_content(body.input)}])
+    """With the beginning of the answer, if the input has one. Raises InvalidRequest."""
+    given = body.input
+    if isinstance(given, str) or given[-1].role != "assistant":
+        return StoredTurn(body.system_prompt, [{"role": "user", "content": input_content(given)}])
+    *asked, begun = given
+    path = f"input[{len(asked)}]"
+    if begun.type == "image":
+        raise InvalidRequest(f"{path}.type: an answer begins with text", param=f"{path}.type")
+    answer = {"role": "assistant", "content": _input_item(begun, path)["content"]}
+    if asked:
+        return StoredTurn(body.system_prompt, [{"role": "user", "content": input_content(asked)}, answer])
+    if body.previous_response_id is None:
+        raise InvalidRequest("input: must have the user's message before the beginning of the answer", param="input")
+    return StoredTurn(body.system_prompt, [{**answer, CONTINUES: True}])
 
 
 def input_content(input: ChatInput) -> str | list[Json]:
     """The user's message in the stored form, in which an image is a data URL."""
     if isinstance(input, str):
         return input
+    if (number := next((at for at, item in enumerate(input) if item.role == "assistant"), None)) is not None:
+        path = f"input[{number}].role"
+        raise InvalidRequest(f"{path}: only the last item may be the assistant's", param=path)
     items = [_input_item(item, f"input[{number}]") for number, item in enumerate(input)]
     if any(item["type"] == "image" for item in items):
         return items
@@ -87,9 +106,10 @@ def chat_messages(turns: Sequence[StoredTurn]) -> list[Json]:
     for turn in turns:
         system_prompt = turn.system_prompt if turn.system_prompt is not None else system_prompt
         path = "input" if turn is turns[-1] else ""
-        messages += [
-            {**message, "content": read_content(message["content"], path, _piece)} for message in turn.messages
-        ]
+        for stored in turn.messages:
+            message = {**stored, "content": read_content(stored["content"], path, _piece)}
+            continues = message.pop(CONTINUES, False) and messages and messages[-1]["role"] == "assistant"
+            messages = [*messages[:-1], joined(messages[-1], message)] if continues else [*messages, message]
     return [{"role": "system", "content": system_prompt}, *messages] if system_prompt else messages
 
 

@@ -5,7 +5,7 @@ import asyncio
 from atelier.errors import InstanceNotFound, ModelNotFound
 from atelier.json_types import Json
 from atelier.submission import Tools
-from gateway.core.call import Call, Chat, EmbedCall, Tokenization, TokenizeCall
+from gateway.core.call import Call, EmbedCall, Tokenization, TokenizeCall
 from gateway.core.call_plan import find_target
 from gateway.core.image_reader import LARGE_CHARACTERS
 from gateway.core.unary import Unary
@@ -21,7 +21,7 @@ from gateway.dialects.lmstudio_sdk.sdk_frames import (
     UnloadParameter,
     UploadParameter,
 )
-from gateway.dialects.lmstudio_sdk.sdk_history import chat_messages, image_handle
+from gateway.dialects.lmstudio_sdk.sdk_history import chat_of, image_handle
 from gateway.dialects.lmstudio_sdk.sdk_models import (
     check_domain,
     find_loaded,
@@ -82,7 +82,8 @@ class ModelCalls:
         """The prompt that the model's chat template makes of a chat."""
         options, name = parameter.opts, self._loadable_name(parameter.specifier, context)
         tools = Tools(tools_of(options.tool_definitions)) if options.tool_definitions else None
-        call = Call(model=name, prompts=[Chat.of(chat_messages(parameter.history))], tools=tools)
+        chat, end = chat_of(parameter.history)
+        call = Call(model=name, prompts=[chat], prompt_end=end, tools=tools)
         prompt = (await self._unary.apply_template(call, context.origin, context.account)).text
         if options.omit_bos_token:
             prompt = prompt.removeprefix(await self._bos_text(name, context))

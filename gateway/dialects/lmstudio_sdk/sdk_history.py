@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_bytes
-from gateway.core.call import tool_call_entry
+from atelier.prompt_end import PromptEnd, end_after
+from gateway.core.call import Chat, tool_call_entry
 from gateway.core.images import Allowance, EncodedImage, ImageSource, content_of, decode, known_image
 from gateway.dialects.lmstudio_sdk.sdk_frames import (
     History,
@@ -46,6 +47,12 @@ def chat_messages(history: History) -> list[Json]:
     return messages
 
 
+def chat_of(history: History) -> tuple[Chat, PromptEnd]:
+    """The chat, and how its prompt ends: a last message of the assistant's is continued. Raises InvalidRequest."""
+    messages = chat_messages(history)
+    return Chat.of(messages), end_after(messages, "history")
+
+
 def completion_text(history: History) -> str:
     """The text that a completion continues: the texts of all messages, concatenated. Raises UnsupportedField."""
     return "".join(_text_alone(message, f"history.messages[{i}]") for i, message in enumerate(history.messages))
@@ -69,7 +76,7 @@ def _content(message: HistoryMessage, path: str) -> Json:
     content = content_of(_pieces(message, path), joint="")
     if message.role != "assistant" or not isinstance(content, str):
         return {"content": content}
-    if not content.startswith(THINK) or THOUGHT not in content:
+    if not content.startswith(THINK):
         return {"content": content}
     reasoning, _, answer = content.removeprefix(THINK).partition(THOUGHT)
     return {"content": answer, "reasoning_content": reasoning}

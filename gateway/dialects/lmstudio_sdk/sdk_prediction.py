@@ -8,7 +8,8 @@ from pydantic.alias_generators import to_camel
 
 from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json
-from gateway.core.call import Call, Chat, Text
+from atelier.prompt_end import PromptEnd
+from gateway.core.call import Call, PromptInput, Text
 from gateway.core.call_plan import find_target
 from gateway.core.events import Delta, Event, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.generation import Generation
@@ -22,8 +23,8 @@ from gateway.dialects.lmstudio_sdk.sdk_config import (
     prediction_fields,
 )
 from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Heartbeat
-from gateway.dialects.lmstudio_sdk.sdk_frames import PredictParameter
-from gateway.dialects.lmstudio_sdk.sdk_history import THINK, THOUGHT, chat_messages, completion_text
+from gateway.dialects.lmstudio_sdk.sdk_frames import History, PredictParameter
+from gateway.dialects.lmstudio_sdk.sdk_history import THINK, THOUGHT, chat_of, completion_text
 from gateway.dialects.lmstudio_sdk.sdk_models import instance_info, model_info, requested_name
 from gateway.fleet.snapshot import Instance
 from gateway.fleet.watcher import Watcher
@@ -91,11 +92,12 @@ def predict_call(parameter: PredictParameter, name: str) -> Call:
     stack = parameter.prediction_config_stack
     config = prediction_config(stack)
     completion = is_completion(stack)
-    prompt = Text(completion_text(parameter.history)) if completion else Chat.of(chat_messages(parameter.history))
+    prompt, end = prompt_of(parameter.history, completion=completion)
     preset = parameter.fuzzy_preset_identifier
     return Call(
         model=name,
         prompts=[prompt],
+        prompt_end=end,
         tools=None if completion else config.tools,
         settings=config.settings,
         constraint=config.constraint,
@@ -103,6 +105,10 @@ def predict_call(parameter: PredictParameter, name: str) -> Call:
         draft_model=config.draft_model,
         preset=preset.removeprefix(LOCAL_PRESET) if preset else None,
     )
+
+
+def prompt_of(history: History, *, completion: bool) -> tuple[PromptInput, PromptEnd]:
+    return (Text(completion_text(history)), PromptEnd.NEW_MESSAGE) if completion else chat_of(history)
 
 
 @dataclass(slots=True)

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from atelier.errors import InvalidRequest
 from atelier.names import InstanceName, ModelName
+from atelier.prompt_end import PromptEnd, check_final_message
 from atelier.submission import JsonSchema
 from gateway.core.call import Call, Chat, EmbedCall, PromptInput, RerankCall, Text, TokenizeCall
 from gateway.core.events import Completion, CompletionDraft, Delta, Event, Reasoning
@@ -35,11 +37,20 @@ from gateway.fleet.snapshot import Snapshot
 
 
 async def chat(services: ToolServices, caller: Caller, arguments: ChatInput) -> Generated:
-    return await _generate(services, caller, call_of(arguments, Chat.of(chat_messages(messages_of(arguments)))))
+    return await _generate(services, caller, chat_call(arguments))
 
 
 async def complete(services: ToolServices, caller: Caller, arguments: CompleteInput) -> Generated:
     return await _generate(services, caller, call_of(arguments, Text(arguments.prompt)))
+
+
+def chat_call(arguments: ChatInput) -> Call:
+    messages = chat_messages(messages_of(arguments))
+    call = call_of(arguments, Chat.of(messages))
+    if not arguments.continue_final_message:
+        return call
+    check_final_message(messages)
+    return replace(call, prompt_end=PromptEnd.CONTINUED_MESSAGE)
 
 
 def messages_of(arguments: ChatInput) -> list[Message]:

@@ -73,6 +73,9 @@ class ChatInput(GenerateInput):
         None, description="The conversation so far, the oldest message first."
     )
     prompt: str | None = Field(None, min_length=1, description="The user's message, instead of messages.")
+    continue_final_message: bool = Field(
+        False, description="The answer continues the last message, the assistant's, and does not repeat it."
+    )
 
 
 class CompleteInput(GenerateInput):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_text
+from atelier.prompt_end import PromptEnd, end_after
 from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text
 from gateway.core.images import EncodedImage, content_of
@@ -23,9 +24,12 @@ from gateway.dialects.ollama.ollama_requests import (
 
 
 def chat_call(body: OllamaChatBody, name: str) -> Call:
-    """`name`: of the model or instance that the body names. Raises InvalidRequest, UnsupportedField."""
+    """`name`: of the model or instance that the body names. A last message of the assistant's is continued.
+
+    Raises InvalidRequest, UnsupportedField.
+    """
     messages = [message_json(message, number) for number, message in enumerate(body.messages or [])]
-    return _call(body, name, Chat.of(messages), callable_tools(body.tools or []))
+    return _call(body, name, Chat.of(messages), callable_tools(body.tools or []), end_after(messages))
 
 
 def generate_call(body: OllamaGenerateBody, name: str) -> Call:
@@ -60,10 +64,17 @@ def content(text: str, images: Sequence[str], path: str) -> str | list[Json]:
     return content_of([*(EncodedImage(image, f"{path}[{i}]") for i, image in enumerate(images)), text])
 
 
-def _call(body: Generating, name: str, prompt: PromptInput, tools: Tools | None = None) -> Call:
+def _call(
+    body: Generating,
+    name: str,
+    prompt: PromptInput,
+    tools: Tools | None = None,
+    prompt_end: PromptEnd = PromptEnd.NEW_MESSAGE,
+) -> Call:
     return Call(
         model=name,
         prompts=[prompt],
+        prompt_end=prompt_end,
         tools=tools,
         template_arguments=thinking_arguments(body.think),
         settings=settings(body.options) if body.options else {},

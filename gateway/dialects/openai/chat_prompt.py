@@ -8,9 +8,10 @@ import orjson
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json
+from atelier.prompt_end import PromptEnd
 from gateway.core.call import tool_call_entry
 from gateway.core.images import ImageSource, image_at, read_content
-from gateway.dialects.openai.openai_requests import ContentPart, ImageUrl, Message
+from gateway.dialects.openai.openai_requests import ChatBody, ContentPart, ImageUrl, Message
 
 FIELD = "chat_template_kwargs"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -23,6 +24,7 @@ RESERVED = frozenset(
         "messages",
         "tools",
         "add_generation_prompt",
+        "continue_final_message",
         "bos_token",
         "eos_token",
         "raise_exception",
@@ -92,6 +94,16 @@ def image(entry: str | ImageUrl | None, path: str) -> ImageSource:
     if entry is None:
         raise InvalidRequest(f"{path}: is required", param=path)
     return image_at(entry, path) if isinstance(entry, str) else image_at(entry.url, f"{path}.url")
+
+
+def prompt_end(body: ChatBody) -> PromptEnd:
+    """By two switches of Hugging Face's, of which the first excludes the second."""
+    if body.continue_final_message and body.add_generation_prompt:
+        message = "add_generation_prompt: cannot be true together with continue_final_message; omit one"
+        raise InvalidRequest(message, param="add_generation_prompt")
+    if body.continue_final_message:
+        return PromptEnd.CONTINUED_MESSAGE
+    return PromptEnd.CLOSED_MESSAGE if body.add_generation_prompt is False else PromptEnd.NEW_MESSAGE
 
 
 def template_arguments(effort: str | None, given: Mapping[str, object] | None) -> Json:

@@ -5,11 +5,12 @@ from pydantic import BaseModel
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_text
 from atelier.lora_adapters import AdapterScale
+from atelier.prompt_end import PromptEnd, check_final_message
 from atelier.settings import TABLE
 from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text, Tokens
 from gateway.dialects.body import requested_logprobs
-from gateway.dialects.openai.chat_prompt import chat_messages, template_arguments
+from gateway.dialects.openai.chat_prompt import chat_messages, prompt_end, template_arguments
 from gateway.dialects.openai.mcp_tool import NamedMCPTool, server_entries
 from gateway.dialects.openai.openai_requests import (
     MOST_PROMPTS,
@@ -45,9 +46,13 @@ def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
     if body.max_completion_tokens is not None:
         settings["max_tokens"] = body.max_completion_tokens
     tools = chat_tools(body, toolset)
+    messages, end = chat_messages(body.messages), prompt_end(body)
+    if end is PromptEnd.CONTINUED_MESSAGE:
+        check_final_message(messages)
     return Call(
         model=body.model,
-        prompts=[Chat.of(chat_messages(body.messages))],
+        prompts=[Chat.of(messages)],
+        prompt_end=end,
         tools=tools,
         template_arguments=template_arguments(body.reasoning_effort, body.chat_template_kwargs),
         settings=settings,

@@ -230,6 +230,12 @@ class ChatBody(Common):
     chat_template_kwargs: Json | None = Field(
         None, description="Further arguments of the chat template: text, numbers, true, false, null, or lists of these."
     )
+    continue_final_message: bool | None = Field(
+        None, description="The reply continues the last message, the assistant's, and does not repeat it."
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="false: the prompt ends after the last message, and no message of the assistant's is begun."
+    )
 
     # Not supported: a value that requests something is an error.
     audio: object = None

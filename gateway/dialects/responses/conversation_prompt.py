@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from atelier.json_types import Json
-from gateway.core.call import tool_call_entry, tool_message
+from gateway.core.call import joined, tool_call_entry, tool_message
 from gateway.core.images import ImageSource, image_at, read_content
 from gateway.dialects.responses.hosted_call_items import Consent, outcome_text
 from gateway.tools.loop.toolset import Toolset
@@ -50,18 +50,25 @@ class ServedCalls:
 
 
 ROLES = {"developer": "system"}
+OPEN = ("incomplete", "in_progress")  # statuses of what the next item, or the response, continues
+
+
+def is_open(item: Json) -> bool:
+    """Whether the item is a part of the model's answer that was cut off."""
+    return item.get("status") in OPEN and (item["type"] == "reasoning" or item.get("role") == "assistant")
 
 
 def chat_messages(
     instructions: str | None, items: Sequence[Json], earlier: int = 0, served: ServedCalls | None = None
 ) -> list[Json]:
-    """A model's reasoning, text and calls form one message, as templates expect.
+    """A model's reasoning, text and calls form one message, as templates expect; so does a text with its continuation.
 
     `earlier`: how many of the items precede the request's own input.
     """
     served = served or ServedCalls()
     messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
     reasoning = ""  # before the message or the call that it belongs to
+    cut_off = False  # the last message
     for number, item in enumerate(items, -earlier):
         match item["type"]:
             case "reasoning":
@@ -69,9 +76,11 @@ def chat_messages(
                 continue
             case "message":
                 role = ROLES.get(item["role"], item["role"])
-                messages.append(
-                    {"role": role, "content": read_content(item["content"], _path(number, "content"), piece)}
-                )
+                message = {"role": role, "content": read_content(item["content"], _path(number, "content"), piece)}
+                if cut_off and role == "assistant":
+                    message = joined(messages.pop(), message)
+                messages.append(message)
+                cut_off = is_open(item)
             case "mcp_list_tools" | "mcp_approval_response":
                 continue
             case "mcp_call" | "mcp_approval_request":
@@ -89,7 +98,9 @@ def chat_messages(
                 messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
         if reasoning and messages[-1]["role"] == "assistant":
             messages[-1]["reasoning_content"] = reasoning
-        reasoning = ""
+        reasoning, cut_off = "", cut_off and item["type"] == "message"
+    if reasoning and is_open(items[-1]):
+        messages.append({"role": "assistant", "content": "", "reasoning_content": reasoning})
     return messages
 
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from atelier.errors import InvalidRequest, UnsupportedField
 from atelier.json_types import Json, json_bytes
+from atelier.prompt_end import PromptEnd, check_final_message
 from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat
 from gateway.core.mcp_server_config import APPROVALS
@@ -13,7 +14,7 @@ from gateway.dialects.body import requested_logprobs
 from gateway.dialects.openai.chat_prompt import effort_arguments
 from gateway.dialects.openai.mcp_tool import MCPTool, requested_server, server_entries
 from gateway.dialects.openai.openai_calls import SETTINGS
-from gateway.dialects.responses.conversation_prompt import ServedCalls, chat_messages
+from gateway.dialects.responses.conversation_prompt import ServedCalls, chat_messages, is_open
 from gateway.dialects.responses.hosted_call_items import Consent, approved_calls, new_listings
 from gateway.dialects.responses.responses_requests import (
     AllowedFunctions,
@@ -200,12 +201,18 @@ def response_call(
     `served`: what is known of the calls of servers' tools in them.
     """
     served = served or ServedCalls()
-    messages = chat_messages(body.instructions, [*earlier, *items], len(earlier), served)
+    conversation = [*earlier, *items]
+    messages = chat_messages(body.instructions, conversation, len(earlier), served)
     if not messages:
         raise InvalidRequest("input: must not be empty if there are no instructions", param="input")
+    end = PromptEnd.NEW_MESSAGE
+    if conversation and is_open(conversation[-1]):
+        check_final_message(messages, "input")
+        end = PromptEnd.CONTINUED_MESSAGE
     return Call(
         model=body.model,
         prompts=[Chat.of(messages)],
+        prompt_end=end,
         tools=response_tools(body, served.toolset),
         template_arguments=effort_arguments(body.reasoning.effort if body.reasoning else None),
         settings=inference_settings(body),

@@ -4,8 +4,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from atelier.prompt_end import PromptEnd
 from atelier.submission import Constraint, Tools
-from gateway.core.call import Call, Chat
+from gateway.core.call import Call, Chat, joined
 from gateway.core.events import HostedCallEnded
 from gateway.core.hosted_tool import ToolOutput
 from gateway.tools.loop.toolset import HostedCall, Toolset
@@ -55,11 +56,15 @@ class LoopBudget:
 
 
 def with_messages(call: Call, messages: Sequence[Mapping[str, object]]) -> Call:
-    """The same chat, followed by these messages."""
+    """The same chat, followed by these messages, the first of which may continue its last one."""
     (prompt,) = call.prompts
     assert isinstance(prompt, Chat)
-    more = Chat.of([dict(message) for message in messages])
-    return replace(call, prompts=[Chat([*prompt.messages, *more.messages], [*prompt.images, *more.images])])
+    more, before = Chat.of([dict(message) for message in messages]), prompt.messages
+    later = more.messages
+    if call.prompt_end is PromptEnd.CONTINUED_MESSAGE:
+        before, later = before[:-1], [joined(before[-1], later[0]), *later[1:]]
+    chat = Chat([*before, *later], [*prompt.images, *more.images])
+    return replace(call, prompts=[chat], prompt_end=PromptEnd.NEW_MESSAGE)
 
 
 def unforced(call: Call, constraint: Constraint | None) -> Call:

@@ -5,6 +5,7 @@ import pytest
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest, from_message
 from atelier.generation_types import Finished, Statistics, StopReason
+from atelier.prompt_end import PromptEnd
 from atelier.submission import Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex
 from protos import inference_pb2 as pb
 from worker.engine.interface import Accepted, ChatPrompt, Delta, Failed
@@ -33,6 +34,16 @@ def test_a_chat_carries_its_messages() -> None:
     messages = [{"role": "user", "content": "hi"}]
     request = read_submit(pb.Submit(chat=pb.Chat(messages_json=orjson.dumps(messages))))
     assert request.prompt == ChatPrompt(messages)
+
+
+def test_the_end_of_a_prompt_survives_the_wire_and_is_checked() -> None:
+    said = orjson.dumps([{"role": "assistant", "content": "hi"}])
+    prompt = read_submit(pb.Submit(chat=pb.Chat(messages_json=said, end=pb.CONTINUED_MESSAGE))).prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.end is PromptEnd.CONTINUED_MESSAGE
+    asked = orjson.dumps([{"role": "user", "content": "hi"}])
+    with pytest.raises(InvalidRequest, match="the assistant's"):
+        read_submit(pb.Submit(chat=pb.Chat(messages_json=asked, end=pb.CONTINUED_MESSAGE)))
 
 
 @pytest.mark.parametrize("messages", [b"", b"{", b"{}", b"[1]", b'"text"', b"null"])

@@ -8,6 +8,7 @@ from atelier.errors import InvalidRequest, InvalidSchema
 from atelier.submission import Constraint, JsonObject, JsonSchema, ToolChoice, Tools
 from worker.engine.constraint.json_schema import embedded_schema
 from worker.engine.model.vocabulary import Vocabulary
+from worker.output.completion_parts import AnswerText, Reasoning
 from worker.output.family_table import FORMATS
 from worker.output.parameter_schema import Schema, UnsupportedSchema, closed
 from worker.output.parser_choice import PLAIN_TEXT, ParserChoice
@@ -37,8 +38,12 @@ def constrain_output(
     3. In place of requested JSON the model may call tools, if it may choose and its calls begin with a mark:
        calls that are JSON themselves could not be distinguished from the answer.
     4. Required calls are constrained, and so are the calls of strict tools.
+    5. A completion that continues a message follows its constraint from its own first token on. It cannot where the
+       message is a thought; and where it is text, no call is required any more.
     """
     tools = choice.tools
+    if choice.continued is not None:
+        _check_continued(choice, constraint)
     if constraint is not None and tools is not None and tools.choice is not ToolChoice.AUTO:
         raise InvalidRequest(
             "tool_choice: the answer must be a tool call, so it cannot also follow a response_format or grammar. "
@@ -55,6 +60,21 @@ def constrain_output(
     return _constrained(choice, tools, constraint, vocabulary)
 
 
+def _check_continued(choice: ParserChoice, constraint: Constraint | None) -> None:
+    if choice.continued is Reasoning and constraint is not None:
+        raise InvalidRequest(
+            "The last message is a thought, and its continuation cannot follow a response_format or grammar. "
+            "Leave that out, or continue the answer's text.",
+            param="messages",
+        )
+    if choice.continued is AnswerText and choice.tools is not None and choice.tools.choice is not ToolChoice.AUTO:
+        raise InvalidRequest(
+            "tool_choice: no call can be required in the continuation of an answer's text. Let the model choose, or "
+            "leave the last message out.",
+            param="tool_choice",
+        )
+
+
 def _constrained(
     choice: ParserChoice, tools: Tools, answer: Constraint | None, vocabulary: Vocabulary
 ) -> tuple[ParserChoice, ToolCalls]:
@@ -66,7 +86,14 @@ def _constrained(
     for format in (choice.format, FORMATS["json"]):
         try:
             grammar = calls_grammar(
-                format, tools, choice.reasoning, choice.opened, vocabulary.spell, _embedded, _answer_schema(answer)
+                format,
+                tools,
+                choice.reasoning,
+                choice.opened,
+                vocabulary.spell,
+                _embedded,
+                _answer_schema(answer),
+                choice.continued,
             )
         except UnsupportedSchema:
             if tools.choice is ToolChoice.AUTO:

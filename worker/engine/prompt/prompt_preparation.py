@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from atelier.errors import ContextLengthExceeded
 from atelier.generation_types import NOTHING_DROPPED, Dropped
 from atelier.lora_adapters import Adapter, Scales
+from atelier.prompt_end import PromptEnd
 from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
 from atelier.submission import Echo
 from worker.engine.constraint.constraint_compiler import ConstraintCompiler
@@ -18,10 +19,11 @@ from worker.engine.model.lora import choose_scales
 from worker.engine.model.projector import ImageChunk, Projector
 from worker.engine.model.vocabulary import Vocabulary
 from worker.engine.prompt.context_overflow import Fitted, fit, prompt_rooms
+from worker.engine.prompt.final_message import continued_part
 from worker.engine.prompt.prompt_slices import Slicing
 from worker.engine.prompt.prompt_tokenizer import PromptTokenizer, too_long
 from worker.output.completion_parts import OutputParser, PlainText
-from worker.output.parser_choice import PLAIN_TEXT, ParserChoice, after_prompt, choose_parser
+from worker.output.parser_choice import PLAIN_TEXT, ParserChoice, after_prompt, choose_parser, within
 
 LAST_TOKENS = 16  # of a prompt: enough for any mark that it may end with
 
@@ -73,11 +75,14 @@ class Preparer:
         scales = choose_scales(request.lora, self._adapters) if request.lora or self._adapters else ()
         bound = request.sampling.max_tokens
         required = None if request.max_tokens_is_bound else bound  # there has to be room for so many
-        fitted = self._fit(request.prompt, request.sampling.context_overflow, required)
+        prompt = request.prompt
+        if isinstance(prompt, ChatPrompt):
+            prompt = self.tokenizer.settle(prompt)
+        fitted = self._fit(prompt, request.sampling.context_overflow, required)
         tokens = fitted.tokens
         image_chunks = self.tokenizer.take_image_chunks(tokens)
         room = self._room(len(tokens), required)
-        choice, matcher = self._parser_choice(request.prompt, tokens), None
+        choice, matcher = self._parser_choice(prompt, tokens), None
         if request.constraint is not None or choice.tools is not None:
             choice, constraint = constrain_output(choice, request.constraint, self._vocabulary)
             matcher = self._compiler.compile(constraint) if constraint is not None else None
@@ -106,6 +111,8 @@ class Preparer:
         if not isinstance(prompt, ChatPrompt):
             return PLAIN_TEXT
         choice = choose_parser(prompt.output, self.tokenizer.template(prompt), prompt.tools)
+        if prompt.end is PromptEnd.CONTINUED_MESSAGE:
+            return within(choice, continued_part(prompt))
         if choice.is_plain:
             return PLAIN_TEXT
         end = b"".join(self._vocabulary.mark(token) for token in tokens[-LAST_TOKENS:] if token >= 0)

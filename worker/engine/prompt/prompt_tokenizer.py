@@ -5,14 +5,16 @@ from dataclasses import replace
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from atelier.json_types import Json
+from atelier.prompt_end import PromptEnd
 from atelier.submission import definition
 from atelier.templates.chat_template import ChatTemplate
 from worker.engine.chat_images import decode_picture, with_images_written
 from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt
 from worker.engine.model.projector import ImageChunk, Projector
 from worker.engine.model.vocabulary import Vocabulary
+from worker.engine.prompt.final_message import OpenPrompt, settled, thought_marks
 from worker.output.family_detection import detect_family
-from worker.output.parser_choice import choose_format
+from worker.output.parser_choice import choose_format, choose_parser
 from worker.output.toolless_templates import AFTER, as_plain_chat, with_calls_written
 
 IMAGE = "<image>"  # in a prompt for people to read
@@ -35,7 +37,7 @@ class PromptTokenizer:
         self._templates: dict[str, ChatTemplate] = {}
 
     def tokenize(self, prompt: Prompt, *, add_special: bool) -> list[int]:
-        """The prompt's tokens, at least one. Raises InvalidRequest, and ContextLengthExceeded for a text too long."""
+        """The prompt's tokens, at least one. A chat is settled. Raises InvalidRequest, and ContextLengthExceeded."""
         if isinstance(prompt, list):
             tokens = self._vocabulary.check(prompt)
         elif isinstance(prompt, ChatPrompt):
@@ -60,7 +62,7 @@ class PromptTokenizer:
     ) -> list[tuple[int, bytes]]:
         """The tokens, possibly none, with the bytes that each is written as."""
         if isinstance(prompt, ChatPrompt):
-            tokens = self.tokenize(prompt, add_special=add_special)
+            tokens = self.tokenize(self.settle(prompt), add_special=add_special)
             self._image_chunks = {}
         else:
             tokens = self._tokenize_text(prompt, add_special=add_special, read_special=parse_special)
@@ -80,11 +82,28 @@ class PromptTokenizer:
             )
         return source
 
+    def settle(self, chat: ChatPrompt) -> ChatPrompt:
+        """The chat; if its last message is continued, with the part of it that is."""
+        if chat.end is not PromptEnd.CONTINUED_MESSAGE:
+            return chat
+        return settled(chat, choose_parser(chat.output, self.template(chat), None).reasoning)
+
     def render(self, chat: ChatPrompt, image: str = IMAGE) -> str:
-        """The chat as its template writes it. `image`: stands for each image. Raises InvalidTemplate."""
+        """A settled chat as its template writes it. `image`: stands for each image. Raises InvalidTemplate."""
         if chat.images:
             chat = replace(chat, messages=with_images_written(chat.messages, lambda _: image))
         source = self.template(chat)
+        if chat.end is not PromptEnd.CONTINUED_MESSAGE:
+            return self._render(source, chat)
+        marks = thought_marks(choose_parser(chat.output, source, None))
+        return OpenPrompt(
+            chat.messages,
+            marks,
+            source,
+            lambda messages, end: self._render(source, replace(chat, messages=list(messages), end=end)),
+        ).text
+
+    def _render(self, source: str, chat: ChatPrompt) -> str:
         return self._render_tools(source, chat) if _concerns_tools(chat) else self._write(source, chat, chat.messages)
 
     def _render_tools(self, source: str, chat: ChatPrompt) -> str:
@@ -114,6 +133,7 @@ class PromptTokenizer:
             eos=self._vocabulary.eos_text,
             tools=[definition(tool) for tool in chat.tools.tools] if chat.tools else None,
             arguments=chat.arguments,
+            generation_prompt=chat.end is PromptEnd.NEW_MESSAGE,
         )
 
     def _tokenize_chat(self, chat: ChatPrompt, *, add_special: bool) -> list[int]:

@@ -293,7 +293,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"messages": [assistant({**ASKED, "input": []}), *HELLO]}, "messages[0].content[0].input"),
     ({"messages": [assistant(ASKED), user(result([{"type": "image"}]))]}, "messages[1].content[0].content[0].source"),
     ({"messages": [assistant(ASKED), user(result("x", is_error="no"))]}, "messages[1].content[0].is_error"),
-    ({"messages": [*HELLO, assistant(text("The answer is"))]}, "messages"),
+    ({"messages": [*HELLO, assistant(text("The answer is "))]}, "messages[1]"),
     ({"system": 5}, "system"),
     ({"system": [image(DATA)]}, "system[0].type"),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),

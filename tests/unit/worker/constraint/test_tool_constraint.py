@@ -8,8 +8,9 @@ from atelier.errors import InvalidRequest, InvalidSchema
 from atelier.submission import Constraint, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from worker.engine.constraint.tool_constraint import ToolCalls, constrain_output
 from worker.engine.model.vocabulary import Vocabulary
+from worker.output.completion_parts import AnswerText, Reasoning
 from worker.output.family_table import FORMATS
-from worker.output.parser_choice import PLAIN_TEXT, ParserChoice
+from worker.output.parser_choice import PLAIN_TEXT, ParserChoice, within
 
 LIMITED = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x+"}}}
 
@@ -83,3 +84,25 @@ def test_a_too_large_schema_is_reported_for_its_tool() -> None:
     with pytest.raises(InvalidSchema) as refused:
         constrained(Tools([Tool("f", parameters=deep)], ToolChoice.REQUIRED))
     assert refused.value.param == "tools"
+
+
+def test_a_continued_text_follows_its_constraint_from_there_on() -> None:
+    assert constrain_output(within(choice_of(None), AnswerText), Regex("a"), VOCABULARY) == (PLAIN_TEXT, Regex("a"))
+
+
+@pytest.mark.parametrize("constraint", [JsonObject(), Regex("a")])
+@pytest.mark.parametrize("tools", [None, Tools([Tool("f")])])
+def test_a_continued_thought_cannot_follow_a_constraint(constraint: Constraint, tools: Tools | None) -> None:
+    with pytest.raises(InvalidRequest, match="thought") as refused:
+        constrain_output(within(choice_of(tools), Reasoning), constraint, VOCABULARY)
+    assert refused.value.param == "messages"
+
+
+@pytest.mark.parametrize("choice", [ToolChoice.REQUIRED, ToolChoice.NAMED])
+def test_no_call_can_be_required_after_a_text_has_begun(choice: ToolChoice) -> None:
+    tools = Tools([Tool("f")], choice, "f")
+    with pytest.raises(InvalidRequest) as refused:
+        constrain_output(within(choice_of(tools), AnswerText), None, VOCABULARY)
+    assert refused.value.param == "tool_choice"
+    _, constraint = constrain_output(within(choice_of(tools), Reasoning), None, VOCABULARY)
+    assert isinstance(constraint, ToolCalls)

@@ -16,6 +16,7 @@ from tests.support.worker.byte_vocabulary import TOKENS, byte_tokenizer
 from worker.engine.constraint.json_schema import embedded_schema
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.output.completion_parser import CompletionParser
+from worker.output.completion_parts import AnswerText, PartType, Reasoning
 from worker.output.family_detection import REASONING
 from worker.output.family_format import ReasoningMarks
 from worker.output.family_table import FORMATS
@@ -68,8 +69,9 @@ def start(
     reasoning: ReasoningMarks | None = None,
     opened: str = "",
     answer: dict[str, Any] | None = None,
+    continued: PartType | None = None,
 ) -> LLMatcher:
-    lark = calls_grammar(FORMATS[format], tools, reasoning, opened, spell, embedded_schema, answer)
+    lark = calls_grammar(FORMATS[format], tools, reasoning, opened, spell, embedded_schema, answer, continued)
     matcher = start_matcher(TOKENIZER, LLMatcher.grammar_from_lark(lark))
     assert not matcher.is_error(), f"{matcher.get_error()}\n{lark}"
     return matcher
@@ -341,3 +343,24 @@ def test_schemas_are_closed_to_arguments_that_they_do_not_name() -> None:
     assert "additionalProperties" not in closed({"properties": {"a": {}}, "allOf": []})
     assert closed({"properties": {"a": {}}, "additionalProperties": True})["additionalProperties"] is True
     assert "additionalProperties" not in closed({})
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_the_rest_of_a_text_may_be_text(format: str) -> None:
+    text = tokens_of(" and a bit more.")
+    assert start(format, Tools(TOOLS), continued=AnswerText).validate_tokens(text) == len(text)
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_required_calls_follow_the_rest_of_a_thought(format: str) -> None:
+    tools, messages = Tools(TOOLS, ToolChoice.REQUIRED), FORMATS[format].messages
+    matcher = start(format, tools, THINK, continued=Reasoning)
+    end = f"{messages.end}{messages.next_start}" if messages else THINK.end
+    for token in tokens_of(f" and so on{end}"):
+        assert matcher.consume_token(token)
+    text = written(matcher, random.Random(3))
+    parser = CompletionParser(FORMATS[format], THINK, tools, continued=Reasoning)
+    first, *calls = parts_of(parser, [f" and so on{end}", text])
+    assert first == ("reasoning", " and so on")
+    if len(text) < 2000:
+        check(calls, tools)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from atelier.errors import ContextLengthExceeded
 from atelier.generation_types import Dropped
+from atelier.prompt_end import PromptEnd
 from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt
 from worker.engine.prompt import context_overflow as fitting
 from worker.engine.prompt.context_overflow import (
@@ -44,6 +45,8 @@ def tokenize(prompt: Prompt) -> list[int]:
         tokens = [BOS]
         for message in prompt.messages:
             tokens += [2, *map(int, message["content"].split()), 3]
+        if prompt.end is PromptEnd.CONTINUED_MESSAGE:
+            tokens.pop()
     else:
         assert not isinstance(prompt, (str, InfillPrompt))
         tokens = prompt
@@ -182,6 +185,22 @@ def test_a_message_that_is_too_long_itself_loses_its_middle() -> None:
     rest = tokenize(ChatPrompt(messages[:3] + messages[5:]))
     assert fitted.tokens == [*rest[:25], *rest[-25:]]
     assert fitted.dropped == Dropped(messages=2, tokens=len(rest) - 50)
+
+
+def test_a_message_that_is_continued_stays_at_the_end() -> None:
+    continued = ChatPrompt(chat("suauaua"), end=PromptEnd.CONTINUED_MESSAGE)
+    for middle in (True, False):
+        fitted = fit(continued, 70, middle=middle)
+        assert fitted.dropped.messages
+        assert fitted.tokens[-10:] == [6] * 10
+
+
+def test_a_message_that_is_continued_and_too_long_itself_keeps_its_end() -> None:
+    messages = [*chat("su"), {"role": "assistant", "content": " ".join(map(str, range(100)))}]
+    continued = ChatPrompt(messages, end=PromptEnd.CONTINUED_MESSAGE)
+    assert fit(continued, 50, middle=True).tokens[-25:] == list(range(75, 100))
+    with pytest.raises(ContextLengthExceeded, match="truncateMiddle"):
+        fit(continued, 50)
 
 
 @pytest.mark.parametrize("middle", [True, False])
