@@ -64,6 +64,28 @@ def test_a_conversation_remembers_until_it_is_cleared(server: ScriptedServer, ch
     assert said == [["one"], ["one", "Hello **there**!", "two"], ["three"]]
 
 
+def test_an_answer_that_was_stopped_is_continued(server: ScriptedServer, chat: Terminal) -> None:
+    chat.type("/continue\n")
+    chat.wait_for("no answer to continue")
+    chat.wait_for_prompt(2)
+    server.answers(f"POST {CHAT}", Reply(events=answer("One,")))
+    chat.type("count\n")
+    chat.wait_for_prompt(3)
+    for number, more in enumerate((" two", " three"), 4):
+        server.answers(f"POST {CHAT}", Reply(events=answer(more)))
+        chat.type("/continue\n")
+        chat.wait_for_prompt(number)
+    chat.type("why?\n")
+    chat.wait_for_prompt(6)
+    said = [[message["content"] for message in body["messages"]] for body in server.bodies(CHAT)]
+    assert said == [
+        ["count"],
+        ["count", "One,"],
+        ["count", "One, two"],
+        ["count", "One, two three", "why?"],
+    ]
+
+
 def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(server: ScriptedServer, chat: Terminal) -> None:
     never = threading.Event()
     server.answers(f"POST {CHAT}", Reply(events=[piece("One, two"), never, piece(", three"), *[piece("!")] * 100]))

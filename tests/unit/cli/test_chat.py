@@ -86,6 +86,18 @@ def test_json_holds_the_answer_and_its_stats(atelier: Atelier) -> None:
     assert (reply["stats"]["stopReason"], reply["stats"]["totalTokensCount"]) == ("eosFound", 21)
 
 
+def test_the_beginning_of_an_answer_is_sent_and_shown_with_the_rest(server: ScriptedServer, atelier: Atelier) -> None:
+    assert atelier("chat", "-p", "Hi", "--prefill", "Well, ").stdout == "Well, Hello!\n"
+    assert json.loads(atelier("chat", "-p", "Hi", "--prefill", "Well, ", "--json").stdout)["content"] == "Well, Hello!"
+    begun = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well, "}]
+    assert [body["messages"] for body in server.bodies(PATH)] == [begun, begun]
+
+
+def test_the_beginning_of_an_answer_needs_a_question(server: ScriptedServer, atelier: Atelier) -> None:
+    result = atelier("chat", "--prefill", "Well, ", piped="")
+    assert (result.exit_code, server.bodies(PATH)) == (2, [])
+
+
 def test_an_error_within_the_answer_is_reported_with_an_exit_code(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers(f"POST {PATH}", Reply(events=[piece("Hel"), {"error": {"message": "The worker ended."}}]))
     result = atelier("chat", "-p", "Hi")

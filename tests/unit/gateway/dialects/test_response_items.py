@@ -89,6 +89,26 @@ def test_reasoning_belongs_to_the_item_that_follows_it() -> None:
     assert answered == {"role": "user", "content": "b"}
 
 
+CUT_OFF = {"role": "assistant", "content": "one", "status": "incomplete"}
+
+
+def test_a_text_that_was_cut_off_and_the_text_that_follows_are_one_message() -> None:
+    rest = {"role": "assistant", "content": " two"}
+    assert messages(CUT_OFF, rest) == [{"role": "assistant", "content": "one two"}]
+    again = {**rest, "status": "incomplete"}
+    assert messages(CUT_OFF, again, rest) == [{"role": "assistant", "content": "one two two"}]
+    user = {"role": "user", "content": "go on"}
+    assert messages(CUT_OFF, user, rest) == [{"role": "assistant", "content": "one"}, user, rest]
+    assert messages({**rest, "status": "completed"}, rest) == [rest, rest]
+
+
+def test_a_thought_that_was_cut_off_is_a_message_with_what_follows_it() -> None:
+    cut_off = {**thought("so "), "status": "incomplete"}
+    assert messages(cut_off) == [{"role": "assistant", "content": "", "reasoning_content": "so "}]
+    whole = {"role": "assistant", "content": "one", "reasoning_content": "so far"}
+    assert messages(cut_off, thought("far"), {"role": "assistant", "content": "one"}) == [whole]
+
+
 def test_reasoning_that_nothing_follows_is_omitted() -> None:
     assert messages(thought("hm"), {"role": "user", "content": "b"}) == [{"role": "user", "content": "b"}]
     assert messages(thought("hm")) == []

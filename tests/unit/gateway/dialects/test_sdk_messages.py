@@ -8,12 +8,13 @@ import pytest
 
 from atelier.errors import UnsupportedField
 from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
+from atelier.prompt_end import PromptEnd
 from gateway.core.call import Account, Origin
 from gateway.core.events import Delta, PromptProgress, Reasoning, ToolCallDelta
 from gateway.core.images import EncodedImage
 from gateway.dialects.lmstudio_sdk.sdk_context import Channel, Heartbeat
 from gateway.dialects.lmstudio_sdk.sdk_frames import History
-from gateway.dialects.lmstudio_sdk.sdk_history import chat_messages, completion_text, image_handle
+from gateway.dialects.lmstudio_sdk.sdk_history import chat_messages, chat_of, completion_text, image_handle
 from gateway.dialects.lmstudio_sdk.sdk_prediction import Fragments
 from tests.support.models.pictures import red
 
@@ -51,6 +52,12 @@ def test_reasoning_in_the_history_is_separated_from_the_answer() -> None:
         {"role": "assistant", "content": "yes", "reasoning_content": "hm"},
         {"role": "user", "content": "<think>hm</think>no"},
     ]
+
+
+def test_reasoning_that_has_not_ended_is_no_answer() -> None:
+    chat, end = chat_of(history(("user", [text("hi")]), ("assistant", [text("<think>hm")])))
+    assert chat.messages[-1] == {"role": "assistant", "content": "", "reasoning_content": "hm"}
+    assert end is PromptEnd.CONTINUED_MESSAGE
 
 
 def test_a_completion_continues_the_texts_unchanged() -> None:
