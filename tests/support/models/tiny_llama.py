@@ -42,8 +42,7 @@ def write_tiny_llama(
     writer.add_file_type(LlamaFileType.MOSTLY_Q5_1 if quantised else LlamaFileType.ALL_F32)
     if template is not None:
         writer.add_chat_template(template)
-    _give_vocabulary(writer, letters, bos)
-    vocabulary = len(SPECIAL) + len(BYTES) + len(letters)
+    vocabulary = add_byte_vocabulary(writer, letters, bos)
     _give_weights(writer, np.random.default_rng(seed), vocabulary, architecture, quantised=quantised)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -71,7 +70,8 @@ def _describe(writer: GGUFWriter, architecture: str) -> None:
         writer.add_num_deepstack_layers(DEEP)
 
 
-def _give_vocabulary(writer: GGUFWriter, letters: Sequence[str], bos: int) -> None:
+def add_byte_vocabulary(writer: GGUFWriter, letters: Sequence[str] = LETTERS, bos: int = 1) -> int:
+    """A tokenizer of three special tokens, bytes and letters. Returns the number of its tokens."""
     writer.add_tokenizer_model("llama")
     writer.add_token_list([*SPECIAL, *BYTES, *letters])
     writer.add_token_scores([0.0] * len(SPECIAL) + [-100.0] * len(BYTES) + [-1.0] * len(letters))
@@ -81,6 +81,7 @@ def _give_vocabulary(writer: GGUFWriter, letters: Sequence[str], bos: int) -> No
     writer.add_bos_token_id(bos)
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(True)
+    return len(SPECIAL) + len(BYTES) + len(letters)
 
 
 def _give_weights(
