@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.models.model_shapes import SHAPES, Shape
+from tests.support.models.network_shapes import SHAPES, NetworkShape
 from tests.support.models.starter_model import starter_file
 
 STARTER = "135m"
@@ -28,7 +28,7 @@ class UnknownModel(Exception):
 class RandomModel:
     """A shape and how its weights are quantised."""
 
-    shape: Shape
+    shape: NetworkShape
     quantisation: str
 
     @property
@@ -68,6 +68,18 @@ def model_file(name: str) -> Path:
         # Quantising changes llama.cpp's log and threads for the rest of a process, which may be about to measure.
         subprocess.run([sys.executable, "-m", "tests.bench.bench_models", name], check=True, stdout=sys.stderr)
     return model.file
+
+
+def add_model_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--model`, as the file's path; the file is written if it has to be."""
+
+    def file(name: str) -> Path:
+        try:
+            return model_file(name)
+        except UnknownModel as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    parser.add_argument("--model", type=file, default=default, help=f"{known_names()}; by default {default}")
 
 
 def write(model: RandomModel) -> None:

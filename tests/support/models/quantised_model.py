@@ -9,7 +9,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as ll
 
-from tests.support.models.model_shapes import Shape
+from tests.support.models.network_shapes import NetworkShape
 from tests.support.models.random_model import Progress, write_random_model
 
 QUANTISATIONS = {
@@ -26,7 +26,7 @@ class NotQuantised(Exception):
     """llama.cpp could not quantise a model file."""
 
 
-def write_quantised_random_model(path: Path, shape: Shape, kind: str = "q8_0", **options: Any) -> Path:
+def write_quantised_random_model(path: Path, shape: NetworkShape, kind: str = "q8_0", **options: Any) -> Path:
     """As `write_random_model`, which `options` are for, and then quantised. Raises NotQuantised."""
     plain = write_random_model(path.with_suffix(".f16"), shape, **options)
     try:

@@ -13,8 +13,8 @@ import numpy as np
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, LlamaFileType
 from numpy.typing import NDArray
 
-from tests.support.models.model_shapes import Shape
-from tests.support.models.shape_tensors import Tensor, layer_tensors, norm
+from tests.support.models.network_shapes import NetworkShape
+from tests.support.models.network_tensors import Tensor, layer_tensors, norm
 from tests.support.models.tiny_llama import add_byte_vocabulary
 
 Progress = Callable[[float], None]  # receives the share that is done
@@ -27,7 +27,7 @@ ROPE_SECTIONS = (11, 11, 10)  # of 32 pairs: time, rows and columns, for qwen35
 
 def write_random_model(
     path: Path,
-    shape: Shape,
+    shape: NetworkShape,
     tokenizer: Path | None = None,
     *,
     seed: int = 0,
@@ -55,7 +55,7 @@ def is_text(token: str) -> bool:
     return token.replace(SPACE, " ").isascii() and not (token.startswith("<") and token.endswith(">"))
 
 
-def _describe(writer: GGUFWriter, shape: Shape) -> None:
+def _describe(writer: GGUFWriter, shape: NetworkShape) -> None:
     writer.add_name(f"Random {shape.name}")
     writer.add_file_type(LlamaFileType.MOSTLY_F16)
     writer.add_block_count(shape.layers)
@@ -79,7 +79,7 @@ def _describe(writer: GGUFWriter, shape: Shape) -> None:
         writer.add_logit_scale(1.0)
 
 
-def _describe_attention(writer: GGUFWriter, shape: Shape) -> None:
+def _describe_attention(writer: GGUFWriter, shape: NetworkShape) -> None:
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_key_length(shape.head)
     writer.add_value_length(shape.head)
@@ -105,7 +105,7 @@ def _copy_tokenizer(writer: GGUFWriter, model: Path) -> Sequence[str]:
     return tokens
 
 
-def _outer_tensors(shape: Shape, loud: NDArray[np.bool]) -> Iterator[Tensor]:
+def _outer_tensors(shape: NetworkShape, loud: NDArray[np.bool]) -> Iterator[Tensor]:
     for name in ("token_embd",) if shape.is_tied else ("token_embd", "output"):
         draw = partial(_by_tokens, loud=loud)
         yield Tensor(f"{name}.weight", (len(loud), shape.width), draw, is_matrix=True)

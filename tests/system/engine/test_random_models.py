@@ -12,7 +12,7 @@ from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
 from atelier.settings import Load
-from tests.support.models.model_shapes import TINY_DENSE, TINY_SHAPES, Shape
+from tests.support.models.network_shapes import TINY_DENSE, TINY_SHAPES, NetworkShape
 from tests.support.models.quantised_model import NotQuantised, write_quantised, write_quantised_random_model
 from tests.support.models.random_model import write_random_model
 from tests.support.models.starter_model import starter_file
@@ -45,7 +45,9 @@ def logits(model: LoadedModel, prompt: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("shape", TINY_SHAPES, ids=lambda shape: shape.name)
-def test_a_tiny_model_of_each_kind_computes_texts_that_depend_on_the_first_token(tmp_path: Path, shape: Shape) -> None:
+def test_a_tiny_model_of_each_kind_computes_texts_that_depend_on_the_first_token(
+    tmp_path: Path, shape: NetworkShape
+) -> None:
     with loaded(write_quantised_random_model(tmp_path / "tiny.gguf", shape)) as model:
         one, another = logits(model, PROMPT), logits(model, OTHER)
         assert np.isfinite(one).all()

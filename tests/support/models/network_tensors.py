@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.models.model_shapes import Recurrence, Shape
+from tests.support.models.network_shapes import NetworkShape, Recurrence
 
 SHARPNESS = 3.0  # of attention: the deviation of its scores
 Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float32]]
@@ -24,7 +24,7 @@ class Tensor:
     is_matrix: bool = False  # what quantisation applies to; the rest stays float32
 
 
-def layer_tensors(shape: Shape) -> Iterator[Tensor]:
+def layer_tensors(shape: NetworkShape) -> Iterator[Tensor]:
     for layer in range(shape.layers):
         for tensor in LAYERS[shape.architecture](shape, layer):
             yield Tensor(f"blk.{layer}.{tensor.name}", tensor.size, tensor.draw, tensor.is_matrix)
@@ -71,14 +71,14 @@ def time_steps(random: np.random.Generator, size: tuple[int, ...]) -> NDArray[np
     return np.log(np.expm1(steps)).astype(np.float32)
 
 
-def _llama(shape: Shape, layer: int) -> Iterator[Tensor]:
+def _llama(shape: NetworkShape, layer: int) -> Iterator[Tensor]:
     yield norm("attn_norm", shape.width)
     yield from _attention(shape)
     yield norm("ffn_norm", shape.width)
     yield from _feed_forward(shape)
 
 
-def _granite_mixture(shape: Shape, layer: int) -> Iterator[Tensor]:
+def _granite_mixture(shape: NetworkShape, layer: int) -> Iterator[Tensor]:
     assert shape.experts is not None
     count = shape.experts.count
     yield norm("attn_norm", shape.width)
@@ -91,7 +91,7 @@ def _granite_mixture(shape: Shape, layer: int) -> Iterator[Tensor]:
     yield matrix("ffn_down_exps", count, shape.width, shape.inner)
 
 
-def _gemma(shape: Shape, layer: int) -> Iterator[Tensor]:
+def _gemma(shape: NetworkShape, layer: int) -> Iterator[Tensor]:
     yield norm("attn_norm", shape.width)
     yield from _attention(shape)
     yield Tensor("attn_q_norm.weight", (shape.head,), sharp)
@@ -102,7 +102,7 @@ def _gemma(shape: Shape, layer: int) -> Iterator[Tensor]:
     yield norm("post_ffw_norm", shape.width)
 
 
-def _mamba(shape: Shape, layer: int) -> Iterator[Tensor]:
+def _mamba(shape: NetworkShape, layer: int) -> Iterator[Tensor]:
     state = _recurrence(shape)
     convolved = state.inner + 2 * state.groups * state.state
     yield norm("attn_norm", shape.width)
@@ -116,7 +116,7 @@ def _mamba(shape: Shape, layer: int) -> Iterator[Tensor]:
     yield matrix("ssm_out", shape.width, state.inner)
 
 
-def _qwen_hybrid(shape: Shape, layer: int) -> Iterator[Tensor]:
+def _qwen_hybrid(shape: NetworkShape, layer: int) -> Iterator[Tensor]:
     yield norm("attn_norm", shape.width)
     if shape.has_full_attention(layer):
         yield from _attention(shape, queries=2)  # each head's query and its output's gate
@@ -128,7 +128,7 @@ def _qwen_hybrid(shape: Shape, layer: int) -> Iterator[Tensor]:
     yield from _feed_forward(shape)
 
 
-def _delta_net(shape: Shape) -> Iterator[Tensor]:
+def _delta_net(shape: NetworkShape) -> Iterator[Tensor]:
     state = _recurrence(shape)
     convolved = 2 * state.groups * state.state + state.inner
     yield matrix("attn_qkv", convolved, shape.width)
@@ -142,25 +142,25 @@ def _delta_net(shape: Shape) -> Iterator[Tensor]:
     yield matrix("ssm_out", shape.width, state.inner)
 
 
-def _attention(shape: Shape, queries: int = 1) -> Iterator[Tensor]:
+def _attention(shape: NetworkShape, queries: int = 1) -> Iterator[Tensor]:
     yield Tensor("attn_q.weight", (queries * shape.heads * shape.head, shape.width), sharp_by_inputs, is_matrix=True)
     yield matrix("attn_k", shape.kv_heads * shape.head, shape.width)
     yield matrix("attn_v", shape.kv_heads * shape.head, shape.width)
     yield matrix("attn_output", shape.width, shape.heads * shape.head)
 
 
-def _feed_forward(shape: Shape) -> Iterator[Tensor]:
+def _feed_forward(shape: NetworkShape) -> Iterator[Tensor]:
     yield matrix("ffn_gate", shape.inner, shape.width)
     yield matrix("ffn_up", shape.inner, shape.width)
     yield matrix("ffn_down", shape.width, shape.inner)
 
 
-def _recurrence(shape: Shape) -> Recurrence:
+def _recurrence(shape: NetworkShape) -> Recurrence:
     assert shape.recurrence is not None
     return shape.recurrence
 
 
-LAYERS: dict[str, Callable[[Shape, int], Iterator[Tensor]]] = {
+LAYERS: dict[str, Callable[[NetworkShape, int], Iterator[Tensor]]] = {
     "llama": _llama,
     "granitemoe": _granite_mixture,
     "gemma3": _gemma,

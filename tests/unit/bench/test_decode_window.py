@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.bench import decode_alone
-from tests.bench.decode_alone import Window
+from tests.bench import decode_window
+from tests.bench.decode_window import Window
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr(decode_alone.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(decode_window.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -22,7 +22,7 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class NetworkShape:
     """What distinguishes one model's computation from another's, weights apart."""
 
     name: str
@@ -45,16 +45,18 @@ class Shape:
         return bool(self.heads) and (layer + 1) % self.full_attention_every == 0
 
 
-SMOLLM2_1_7B = Shape("1.7b", "llama", 24, 2048, 8192, 32, 32, 64, 8192, 130_000.0)
-LLAMA_3_2_3B = Shape("3b", "llama", 28, 3072, 8192, 24, 8, 128, 131_072, 500_000.0)
-GRANITE_3_1_3B_A800M = Shape(
+SMOLLM2_1_7B = NetworkShape("1.7b", "llama", 24, 2048, 8192, 32, 32, 64, 8192, 130_000.0)
+LLAMA_3_2_3B = NetworkShape("3b", "llama", 28, 3072, 8192, 24, 8, 128, 131_072, 500_000.0)
+GRANITE_3_1_3B_A800M = NetworkShape(
     "moe", "granitemoe", 32, 1536, 512, 24, 8, 64, 131_072, 10_000_000.0, experts=Experts(40, 8)
 )
-GEMMA_3_1B = Shape(
+GEMMA_3_1B = NetworkShape(
     "sliding", "gemma3", 26, 1152, 6912, 4, 1, 256, 32_768, 1_000_000.0, sliding_window=512, full_attention_every=6
 )
-MAMBA2_780M = Shape("recurrent", "mamba2", 48, 1536, 0, 0, 0, 0, 1_048_576, recurrence=Recurrence(48, 128, 3072, 1))
-QWEN_3_5_2B = Shape(
+MAMBA2_780M = NetworkShape(
+    "recurrent", "mamba2", 48, 1536, 0, 0, 0, 0, 1_048_576, recurrence=Recurrence(48, 128, 3072, 1)
+)
+QWEN_3_5_2B = NetworkShape(
     "hybrid", "qwen35", 24, 2048, 6144, 8, 2, 256, 262_144, 10_000_000.0,
     full_attention_every=4, recurrence=Recurrence(16, 128, 2048, 16),
 )  # fmt: skip
@@ -65,7 +67,7 @@ SHAPES = {
 }
 
 
-def _tiny(shape: Shape, name: str, **sizes: Any) -> Shape:
+def _tiny(shape: NetworkShape, name: str, **sizes: Any) -> NetworkShape:
     """Of the same kind, computed in milliseconds: for tests.
 
     Tied embeddings would make so few layers repeat the last token for ever.
