@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -80,6 +81,10 @@ def add_model_option(parser: argparse.ArgumentParser, default: str) -> None:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     parser.add_argument("--model", type=file, default=default, help=f"{known_names()}; by default {default}")
+
+
+def add_load_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--load", type=json.loads, default={}, help='load settings, as {"kv_type": "q8_0"}')
 
 
 def write(model: RandomModel) -> None:

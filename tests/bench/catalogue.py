@@ -12,6 +12,17 @@ class Figure:
 
 MILLISECONDS = 1000.0
 
+
+def _prefix_figures(phase: str) -> dict[str, Figure]:
+    return {
+        f"{phase}_tokens_per_second": Figure(f"{phase}: tokens/s"),
+        f"{phase}_ttft_median": Figure(f"{phase}: TTFT median, ms", 0, MILLISECONDS),
+        f"{phase}_ttft_p99": Figure(f"{phase}: TTFT p99, ms", 0, MILLISECONDS),
+        f"{phase}_longest_gap": Figure(f"{phase}: longest gap, ms", 0, MILLISECONDS),
+        f"{phase}_prompt_tokens": Figure(f"{phase}: prompt tokens", 0),
+    }
+
+
 FIGURES = {
     "tokens_per_second": Figure("tokens/s"),
     "over_streams_1": Figure("tokens/s over streams-1", 2),
@@ -22,8 +33,14 @@ FIGURES = {
     "longest_gap": Figure("longest gap, ms", 0, MILLISECONDS),
     "slowest_over_fastest": Figure("slowest over fastest stream", 2),
     "prompt_tokens": Figure("prompt tokens", 0),
+    "ttft": Figure("TTFT, ms", 0, MILLISECONDS),
+    "prompt_tokens_per_second": Figure("prompt tokens/s"),
+    **_prefix_figures("cold"),
+    **_prefix_figures("warm"),
     "ttft_later_turns": Figure("TTFT median of turns 2 on, ms", 0, MILLISECONDS),
     **{f"ttft_turn_{turn}": Figure(f"TTFT of turn {turn}, ms", 0, MILLISECONDS) for turn in range(1, 7)},
+    "ttft_whole_history": Figure("TTFT of the history as a new prompt", 0, MILLISECONDS),
+    "last_turn_over_whole_history": Figure("last turn's TTFT over that", 2),
     "newcomer_ttft_alone": Figure("newcomer's TTFT alone, ms", 0, MILLISECONDS),
     "newcomer_ttft_among": Figure("newcomer's TTFT among streams, ms", 0, MILLISECONDS),
     "newcomer_slowdown": Figure("newcomer's TTFT, among over alone", 2),

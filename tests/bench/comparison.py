@@ -23,16 +23,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    model: str
     scenario: str
     figure: str
     cells: dict[str, Cell]
 
 
 def with_speedups(turns: Iterable[Turn]) -> list[Turn]:
-    """`streams-N` gets its speed over the same server's `streams-1` of the same round."""
+    """`streams-N` gets its speed over the same server's `streams-1` of the same model and round."""
     turns = list(turns)
-    base = {(t.server, t.round): t.figures[SPEED] for t in turns if t.scenario == BASE and SPEED in t.figures}
-    return [_with_speedup(turn, base.get((turn.server, turn.round))) for turn in turns]
+    base = {(t.model, t.server, t.round): t.figures[SPEED] for t in turns if t.scenario == BASE and SPEED in t.figures}
+    return [_with_speedup(turn, base.get((turn.model, turn.server, turn.round))) for turn in turns]
 
 
 def _with_speedup(turn: Turn, base: float | None) -> Turn:
@@ -44,10 +45,10 @@ def _with_speedup(turn: Turn, base: float | None) -> Turn:
 def compare(turns: Sequence[Turn], servers: Sequence[str], ours: str) -> list[Row]:
     """A row for every figure that any server has, in the order in which they were measured."""
     rows = []
-    for scenario in dict.fromkeys(turn.scenario for turn in turns):
-        among = [turn for turn in turns if turn.scenario == scenario]
+    for model, scenario in dict.fromkeys((turn.model, turn.scenario) for turn in turns):
+        among = [turn for turn in turns if (turn.model, turn.scenario) == (model, scenario)]
         figures = dict.fromkeys(name for turn in among for name in turn.figures) or {"": None}
-        rows += [Row(scenario, name, {s: _cell(among, s, ours, name) for s in servers}) for name in figures]
+        rows += [Row(model, scenario, name, {s: _cell(among, s, ours, name) for s in servers}) for name in figures]
     return rows
 
 

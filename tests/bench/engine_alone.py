@@ -1,8 +1,6 @@
 """The worker's engine in this process: without a worker, server, gateway and client."""
 
-import argparse
 import asyncio
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -81,7 +79,3 @@ class EngineAlone:
 
     async def close(self) -> None:
         await self._engine.close()
-
-
-def add_load_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--load", type=json.loads, default={}, help='load settings, as {"kv_type": "q8_0"}')

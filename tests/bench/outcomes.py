@@ -29,8 +29,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One server at one scenario in one round."""
+    """One server with one model at one scenario in one round."""
 
+    model: str
     scenario: str
     server: str
     round: int

@@ -17,7 +17,9 @@ PLOTTED = {
     "throughput": ("tokens_per_second", ("streams-1", "streams-4", "streams-8", "streams-16")),
     "time-to-first-token": ("ttft_median", ("streams-1", "streams-4", "streams-8", "streams-16")),
     "inter-token-latency": ("itl_p99", ("streams-1", "streams-4", "streams-8", "streams-16")),
-    "shared-prefix": ("ttft_median", ("shared-prefix-400", "shared-prefix-1500")),
+    "prompts": ("ttft", ("prompt-650", "prompt-3600")),
+    "shared-prefix-cold": ("cold_ttft_median", ("shared-prefix-400", "shared-prefix-1500")),
+    "shared-prefix-warm": ("warm_ttft_median", ("shared-prefix-400", "shared-prefix-1500")),
     "newcomer": ("others_longest_gap_during", ("newcomer",)),
     "documents": ("documents_per_second", ("json-1", "json-4")),
     "cold-load": ("cold_ttft", ("cold-load",)),
@@ -29,12 +31,23 @@ PLOTTED = {
 def main() -> None:
     directory = Path(sys.argv[1])
     results = json.loads((directory / "results.json").read_text())
+    for model in dict.fromkeys(row["model"] for row in results["table"]):
+        rows = [row for row in results["table"] if row["model"] == model]
+        draw_model(directory, file_part(model), rows, results["servers"])
+
+
+def draw_model(directory: Path, model: str, rows: list[dict[str, Any]], servers: list[str]) -> None:
     for name, (figure, scenarios) in PLOTTED.items():
-        measured = {row["scenario"]: row["cells"] for row in results["table"] if row["figure"] == figure}
-        shown = [scenario for scenario in scenarios if scenario in measured]
+        measured = {row["scenario"]: row["cells"] for row in rows if row["figure"] == figure}
+        shown = {scenario: measured[scenario] for scenario in scenarios if scenario in measured}
         if shown:
-            draw_bars(directory / f"{name}.svg", figure, {each: measured[each] for each in shown}, results["servers"])
-    draw_turns(directory / "chat.svg", results)
+            draw_bars(directory / f"{name}-{model}.svg", figure, shown, servers)
+    draw_turns(directory / f"chat-{model}.svg", rows, servers)
+
+
+def file_part(model: str) -> str:
+    """A model's name, or the path of its file, as a part of a file's name."""
+    return model.rpartition("/")[2].replace(":", "-")
 
 
 def draw_bars(path: Path, figure: str, measured: dict[str, Any], servers: list[str]) -> None:
@@ -50,13 +63,13 @@ def draw_bars(path: Path, figure: str, measured: dict[str, Any], servers: list[s
     finish(drawing, axes, path)
 
 
-def draw_turns(path: Path, results: dict[str, Any]) -> None:
+def draw_turns(path: Path, rows: list[dict[str, Any]], servers: list[str]) -> None:
     """A chat's times to the first token, turn by turn."""
-    rows = [row for row in results["table"] if row["figure"].startswith("ttft_turn_")]
+    rows = [row for row in rows if row["figure"].startswith("ttft_turn_")]
     if not rows:
         return
     drawing, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
-    for server in results["servers"]:
+    for server in servers:
         values = [row["cells"][server]["value"] for row in rows]
         if None not in values:
             axes.plot(range(1, len(rows) + 1), [value * 1000 for value in values], marker="o", label=server)

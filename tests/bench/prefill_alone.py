@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 
 from tests.bench.bare_loop import KEY_TYPES, BareProcess
-from tests.bench.bench_models import STARTER, add_model_option
-from tests.bench.engine_alone import EngineAlone, add_load_option
+from tests.bench.bench_models import STARTER, add_load_option, add_model_option
+from tests.bench.engine_alone import EngineAlone
 from tests.bench.percentiles import median, ratio
 from tests.bench.words import Words
 from worker.__main__ import limit_threads

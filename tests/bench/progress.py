@@ -1,8 +1,5 @@
 """What is being measured, and the remaining time."""
 
-import time
-from collections import defaultdict
-
 from tests.bench.catalogue import label, shown
 from tests.bench.outcomes import OK, Turn
 from tests.bench.turns import Place
@@ -18,23 +15,22 @@ class Progress:
     def __init__(self, places: list[Place]) -> None:
         self._places = places
         self._done = 0
-        self._measured: dict[tuple[str, str], float] = defaultdict(float)
+        self._measured: dict[tuple[str, str, str], float] = {}
         self._took = 0.0
         self._guessed = 0.0
-        self._begun = time.monotonic()
 
     def begin(self) -> None:
         print(f"{len(self._places)} turns, about {self._left() / 60:.0f} minutes\n", flush=True)
 
     def done(self, place: Place, turn: Turn) -> None:
         self._done += 1
-        self._took = time.monotonic() - self._begun
-        self._measured[place.scenario.name, place.server] = turn.seconds + OVERHEAD_SECONDS
+        self._took += turn.seconds + OVERHEAD_SECONDS
+        self._measured[place.model, place.scenario.name, place.server] = turn.seconds + OVERHEAD_SECONDS
         self._guessed += place.scenario.seconds + OVERHEAD_SECONDS
         name = next(iter(turn.figures), None)
         said = f"{label(name)} {shown(name, turn.figures[name])}" if turn.status == OK and name else why(turn)
         print(
-            f"[{self._done:>3}/{len(self._places)}] round {place.round + 1}  {place.scenario.name:<18} "
+            f"[{self._done:>3}/{len(self._places)}] round {place.round + 1}  {place.model} {place.scenario.name:<18} "
             f"{place.server:<12} {said:<32} {turn.seconds:6.1f} s, {self._left() / 60:.0f} min left",
             flush=True,
         )
@@ -45,7 +41,7 @@ class Progress:
 
     def _expected(self, place: Place, correction: float) -> float:
         """The time that it took last; before that, the guess."""
-        known = self._measured.get((place.scenario.name, place.server))
+        known = self._measured.get((place.model, place.scenario.name, place.server))
         return known or (place.scenario.seconds + OVERHEAD_SECONDS) * correction
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from atelier.settings import Load
+from tests.bench.bench_models import STARTER, add_load_option, add_model_option
 from tests.bench.words import Words
-from tests.support.models.starter_model import starter_file
 from tests.support.worker.worker_client import WorkerClient
 from tests.support.worker.worker_process import worker_process
 
 LENGTHS = (8, 20, 45, 90, 220)  # words: within one slice, and beyond the cells where kernels change
 AT_ONCE = 8
+PATIENCE = 300.0  # seconds for a text: models of billions of parameters on two cores
 Texts = list[str]
 
 
@@ -78,24 +79,25 @@ async def from_running(client: WorkerClient, work: list[Job]) -> Texts:
 
 
 @asynccontextmanager
-async def worker(**load: Any) -> AsyncIterator[WorkerClient]:
+async def worker(model: Path, **load: Any) -> AsyncIterator[WorkerClient]:
     settings = Load(context_length=1024, parallel=AT_ONCE, **load)
     with tempfile.TemporaryDirectory() as directory:
-        async with worker_process(Path(directory), starter_file(), settings) as spec, WorkerClient(spec) as client:
+        launched = worker_process(Path(directory), model, settings)
+        async with launched as spec, WorkerClient(spec, patience=PATIENCE) as client:
             yield client
 
 
-async def measure(count: int, tokens: int, load: dict[str, Any]) -> None:
+async def measure(model: Path, count: int, tokens: int, load: dict[str, Any]) -> None:
     for seeded in (False, True):
         work = jobs(count, tokens, seeded=seeded)
         print(f"{count} prompts, {'temperature 0.8 with seeds' if seeded else 'temperature 0'}", flush=True)
-        async with worker(**load) as client:
+        async with worker(model, **load) as client:
             expected = await alone(client, work)
             await compare("in company of 8", in_company, client, work, expected)
             await compare("again alone, cache warm", alone, client, list(reversed(work)), list(reversed(expected)))
-        async with worker(**load) as client:
+        async with worker(model, **load) as client:
             await compare("beside a running twin", from_running, client, work, expected)
-        async with worker(**load, speculation="prompt_lookup") as client:
+        async with worker(model, **load, speculation="prompt_lookup") as client:
             await compare("with speculation, alone", alone, client, work, expected)
             await compare("with speculation, in company", in_company, client, work, expected)
 
@@ -108,16 +110,18 @@ async def compare(name: str, condition: Condition, client: WorkerClient, work: l
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.reproducibility", description=__doc__)
+    add_model_option(parser, STARTER)
+    add_load_option(parser)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=24, help="tokens of each answer")
     parser.add_argument("--kv-type", default="f16")
     parser.add_argument("--no-flash-attention", action="store_true")
     parser.add_argument("--free", action="store_true", help="load with the setting reproducible off")
     options = parser.parse_args()
-    load: dict[str, Any] = {"kv_type": options.kv_type, "reproducible": not options.free}
+    load: dict[str, Any] = {"kv_type": options.kv_type, "reproducible": not options.free, **options.load}
     if options.no_flash_attention:
         load["flash_attention"] = False
-    asyncio.run(measure(options.prompts, options.tokens, load))
+    asyncio.run(measure(options.model, options.prompts, options.tokens, load))
 
 
 if __name__ == "__main__":

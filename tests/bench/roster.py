@@ -16,12 +16,15 @@ from tests.bench.turns import Participant
 from tests.bench.words import Words
 
 OURS = Ours.name
+CACHING = {Native.name, Xllamacpp.name}  # peers that keep prompts beside their slots
 NATIVE_VARIABLE = "LLAMA_SERVER"
 IDLE_LOOK_SECONDS = 3.0
 
 
 def default_servers() -> list[str]:
-    return [OURS, Xllamacpp.name, LlamaCppPython.name, *([Native.name] if NATIVE_VARIABLE in os.environ else [])]
+    """The nearest peers first: where memory is too small for all, the last ones are left out."""
+    native = [Native.name] if NATIVE_VARIABLE in os.environ else []
+    return [OURS, *native, Xllamacpp.name, LlamaCppPython.name]
 
 
 def contender(name: str, settings: Settings) -> Contender:

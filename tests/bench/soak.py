@@ -20,8 +20,8 @@ import psutil
 from atelier.launch import LaunchSpec
 from atelier.rpc import open_channel
 from atelier.settings import Load
+from tests.bench.bench_models import STARTER, add_load_option, add_model_option
 from tests.bench.words import Words
-from tests.support.models.starter_model import starter_file
 from tests.support.worker.worker_client import WorkerClient
 from tests.support.worker.worker_process import supervise, worker_process
 
@@ -110,9 +110,9 @@ def resident(spec: LaunchSpec) -> float:
     raise LookupError(spec.instance_id)
 
 
-async def soak(minutes: float, seed: int) -> bool:
+async def soak(model: Path, load: dict[str, Any], minutes: float, seed: int) -> bool:
     with tempfile.TemporaryDirectory() as directory:
-        launched = worker_process(Path(directory), starter_file(), Load(context_length=2048))
+        launched = worker_process(Path(directory), model, Load(**{"context_length": 2048, **load}))
         async with launched as spec, WorkerClient(spec, patience=PATIENCE) as client:
             run = Soak(client, seed)
             await run.run(minutes * 60 * 0.1)
@@ -129,10 +129,12 @@ async def soak(minutes: float, seed: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.soak", description=__doc__)
+    add_model_option(parser, STARTER)
+    add_load_option(parser)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    raise SystemExit(0 if asyncio.run(soak(options.minutes, options.seed)) else 1)
+    raise SystemExit(0 if asyncio.run(soak(options.model, options.load, options.minutes, options.seed)) else 1)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,30 @@
 """The comparison as text. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.bench.catalogue import label, shown
 from tests.bench.comparison import Cell, Row
 from tests.bench.outcomes import OK, Turn
 
 WIDTH = 12
-LABEL_WIDTH = 36
+LABEL_WIDTH = 40
 
 
-def table(rows: Sequence[Row], titles: dict[str, str], servers: Sequence[str], ours: str) -> str:
-    """One line a figure; behind each other server's, ours over theirs within the same round."""
+def table(rows: Sequence[Row], titles: Mapping[tuple[str, str], str], servers: Sequence[str], ours: str) -> str:
+    """One line a figure; behind each other server's, ours over theirs within the same round.
+
+    `titles`: of scenarios, by model and name.
+    """
     lines = [_heading(servers, ours)]
-    scenario = ""
+    model = scenario = ""
     for row in rows:
+        if row.model != model:
+            model, scenario = row.model, ""
+            lines += ["", f"Model {model}"]
         if row.scenario != scenario:
             scenario = row.scenario
-            lines += ["", f"{scenario}: {titles.get(scenario, '')}".removesuffix(": ")]
+            lines += ["", f"{scenario}: {titles.get((model, scenario), '')}".removesuffix(": ")]
         lines.append(_line(row, servers, ours))
     return "\n".join(lines)
 
@@ -41,5 +47,6 @@ def _column(figure: str, cell: Cell, *, with_ratio: bool) -> str:
 
 def notes(turns: Sequence[Turn]) -> str:
     """Why figures are missing, once for each reason."""
-    reasons = dict.fromkeys(f"{t.scenario}, {t.server}: {t.status}: {t.note}" for t in turns if t.status != OK)
+    missing = [turn for turn in turns if turn.status != OK]
+    reasons = dict.fromkeys(f"{t.model}, {t.scenario}, {t.server}: {t.status}: {t.note}" for t in missing)
     return "\n".join(reasons)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.bench.outcomes import OK, NoFigures, Result, Turn
@@ -26,19 +26,21 @@ class Participant:
 class Place:
     """A turn that is to be taken."""
 
+    model: str
     round: int
     scenario: Scenario
     server: str
 
 
-def order(rounds: int, scenarios: Iterable[Scenario], servers: list[str]) -> Iterator[Place]:
+def order(model: str, rounds: int, scenarios: Iterable[Scenario], servers: Sequence[str]) -> Iterator[Place]:
     """Round by round, scenario by scenario; each round begins with another server, so that none always goes first."""
     scenarios = list(scenarios)
+    servers = list(servers)
     for number in range(rounds):
         first = number % len(servers)
         for scenario in scenarios:
             for server in servers[first:] + servers[:first]:
-                yield Place(number, scenario, server)
+                yield Place(model, number, scenario, server)
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ async def take_turn(place: Place, participants: dict[str, Participant]) -> Turn:
         seconds = time.monotonic() - started
     cpu = cpu_seconds(mine.running.pid) - mine_before
     return Turn(
+        place.model,
         place.scenario.name,
         place.server,
         place.round,

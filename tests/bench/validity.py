@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench.bench_models import STARTER, add_model_option
 from tests.bench.machine import physical_cores
 from tests.bench.roster import OURS, contender
 from tests.bench.servers.contender import Running, Settings
@@ -13,7 +14,6 @@ from tests.bench.trace import Trace
 from tests.bench.words import Words
 from tests.bench.workloads.at_once import answered
 from tests.bench.workloads.documents import ask_for_document, valid
-from tests.support.models.starter_model import starter_file
 
 TELL_EVERY = 50
 
@@ -37,11 +37,12 @@ async def count_valid(running: Running, documents: int, streams: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.validity", description=__doc__)
+    add_model_option(parser, STARTER)
     parser.add_argument("--documents", type=int, default=500)
     parser.add_argument("--streams", type=int, default=8)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench") as directory:
-        settings = Settings(starter_file(), Path(directory), physical_cores())
+        settings = Settings(options.model, Path(directory), physical_cores())
         with contender(OURS, settings).started() as running:
             found = asyncio.run(count_valid(running, options.documents, options.streams))
     print(f"{found} of {options.documents} documents are valid")

@@ -12,6 +12,7 @@ def main() -> None:
     for name in ("port", "context", "slots", "threads"):
         parser.add_argument(name, type=int)
     parser.add_argument("--embeddings", action="store_true")
+    parser.add_argument("--cache-ram", type=int, help="MiB; by default as the server has it")
     server = xllamacpp.Server(parameters(parser.parse_args()))
     print("listening at", server.listening_address, flush=True)
     sys.stdin.read()
@@ -27,6 +28,8 @@ def parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
     params.hostnames = ["127.0.0.1"]
     params.port = options.port
     params.warmup = True
+    if options.cache_ram is not None:
+        params.cache_ram_mib = options.cache_ram
     if options.embeddings:
         params.embedding = True
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

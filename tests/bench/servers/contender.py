@@ -21,6 +21,7 @@ class Settings:
     threads: int
     slots: int = 8
     context: int = 4096  # tokens of each slot
+    prompt_cache_mib: int | None = None  # a peer's prompts beside its slots; by default as the peer has it
 
 
 def unchanged(body: Json) -> Json:

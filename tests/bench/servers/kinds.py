@@ -11,6 +11,10 @@ from tests.bench.servers.contender import Settings, unchanged
 LAUNCHERS = ROOT / "tests" / "bench" / "launchers"
 
 
+def prompt_cache_option(settings: Settings) -> list[str]:
+    return [] if settings.prompt_cache_mib is None else ["--cache-ram", str(settings.prompt_cache_mib)]
+
+
 class Xllamacpp:
     name = "xllamacpp"
 
@@ -22,6 +26,7 @@ class Xllamacpp:
             str(model),
             *sizes,
             *(["--embeddings"] if embeddings else []),
+            *prompt_cache_option(settings),
         ]
 
     def adapt(self, body: Json) -> Json:
@@ -76,7 +81,8 @@ class Native:
             "--threads-batch": settings.threads,
         }
         flags = [str(word) for pair in options.items() for word in pair]
-        return [str(self.program), *flags, *(["--embeddings", "--pooling", "mean"] if embeddings else [])]
+        embedding = ["--embeddings", "--pooling", "mean"] if embeddings else []
+        return [str(self.program), *flags, *embedding, *prompt_cache_option(settings)]
 
     def adapt(self, body: Json) -> Json:
         return unchanged(body)

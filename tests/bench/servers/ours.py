@@ -7,10 +7,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from registry.starter_model import FOLDER, NAME
 from tests.bench.servers.contender import Ask, Running, Settings
 from tests.bench.servers.model_copy import copy_of
-from tests.support.command.server_process import MODEL, serving
+from tests.support.command.server_process import serving
 
 
 class Ours:
@@ -24,11 +23,12 @@ class Ours:
     @contextmanager
     def started(self) -> Iterator[Running]:
         home = self._settings.directory / "home"
-        copy_of(self._settings.model, home / FOLDER / NAME)
+        model = self._settings.model
+        copy_of(model, home / "models" / "bench" / model.stem / model.name)
         with serving(home) as server:
             port = urlsplit(server.url).port
             assert port is not None
-            yield Running(self.name, server.process.pid, port, MODEL)
+            yield Running(self.name, server.process.pid, port, only_model(server.url))
 
     @contextmanager
     def embedding(self, running: Running) -> Iterator[Running]:
@@ -40,6 +40,12 @@ class Ours:
         started = time.monotonic()
         trace = await ask(running.client())
         return float(trace.first - started)
+
+
+def only_model(url: str) -> str:
+    """The id of the one model that the server has found."""
+    (model,) = httpx.get(f"{url}/v1/models", timeout=60).raise_for_status().json()["data"]
+    return str(model["id"])
 
 
 def unload_all(url: str) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,55 +11,68 @@ from tests.bench.client import user
 from tests.bench.outcomes import NoFigures, Result
 from tests.bench.percentiles import gaps, median, percentile, ratio
 from tests.bench.trace import Trace
+from tests.bench.workloads.lone_prompt import ask_long
 from tests.bench.workloads.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
     streams: int
-    tokens: int  # of each running stream: enough to outlast the newcomer's prompt
+    tokens: int  # of each running stream, at most: they are stopped when the newcomer has its answer
     words: int  # of each running stream's prompt
     long_words: int  # of the newcomer's
     settled_pieces: int = 24  # that each stream has received when the newcomer comes
 
     async def run(self, subject: Subject) -> Result:
-        alone = await self._newcomer(subject, "alone")
-        running = Settled(self.streams, self.settled_pieces)
+        alone = await ask_long(subject, self.long_words, "alone")
+        running = Arrivals(self.streams)
         async with asyncio.TaskGroup() as group:
             others = [group.create_task(self._stream(subject, n, running)) for n in range(self.streams)]
-            await running.all.wait()
+            await running.all_have(self.settled_pieces)
             came = time.monotonic()
-            newcomer = await self._newcomer(subject, "among")
-        traces = [task.result() for task in others]
-        tokens = sum(trace.tokens for trace in [alone, newcomer, *traces])
-        return Result(newcomer_figures(alone, newcomer, traces, came), tokens)
+            newcomer = await ask_long(subject, self.long_words, "among")
+            await running.all_since(time.monotonic())  # the last gap counts too
+            for each in others:
+                each.cancel()
+        tokens = alone.tokens + newcomer.tokens + sum(map(len, running.times))
+        return Result(newcomer_figures(alone, newcomer, running.times, came), tokens)
 
-    async def _newcomer(self, subject: Subject, place: str) -> Trace:
-        words = subject.words(place)
-        return await subject.client.chat([user(f"Sum this up: {words.draw(self.long_words)}")], words, 16)
-
-    async def _stream(self, subject: Subject, number: int, running: "Settled") -> Trace:
+    async def _stream(self, subject: Subject, number: int, running: "Arrivals") -> None:
+        """Returns also when it is cancelled."""
         words = subject.words(number)
         prompt = user(f"Go on with a long story about {words.draw(self.words)}")
-        return await subject.client.chat([prompt], words, self.tokens, lambda: running.piece(number))
+        with suppress(asyncio.CancelledError):
+            await subject.client.chat([prompt], words, self.tokens, lambda: running.note(number))
 
 
-class Settled:
-    """Knows when every stream has received so many pieces."""
+class Arrivals:
+    """When the pieces of each stream came."""
 
-    def __init__(self, streams: int, pieces: int) -> None:
-        self._left = dict.fromkeys(range(streams), pieces)
-        self.all = asyncio.Event()
+    def __init__(self, streams: int) -> None:
+        self.times: list[list[float]] = [[] for _ in range(streams)]
+        self._arrived = asyncio.Event()
 
-    def piece(self, number: int) -> None:
-        self._left[number] -= 1
-        if max(self._left.values()) <= 0:
-            self.all.set()
+    def note(self, stream: int) -> None:
+        self.times[stream].append(time.monotonic())
+        self._arrived.set()
+
+    async def all_have(self, pieces: int) -> None:
+        await self._until(lambda: all(len(times) >= pieces for times in self.times))
+
+    async def all_since(self, moment: float) -> None:
+        """Return when every stream has received a piece after this moment."""
+        await self._until(lambda: all(times[-1] > moment for times in self.times))
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._arrived.clear()
+            await self._arrived.wait()
 
 
-def newcomer_figures(alone: Trace, newcomer: Trace, others: list[Trace], came: float) -> dict[str, float]:
-    before = [gap for trace in others for gap in gaps([at for at in trace.arrivals if at < came])]
-    during = [gap for trace in others for gap in overlapping_gaps(trace.arrivals, came, newcomer.first)]
+def newcomer_figures(alone: Trace, newcomer: Trace, others: Sequence[Sequence[float]], came: float) -> dict[str, float]:
+    """`others`: the times of arrival of each running stream."""
+    before = [gap for times in others for gap in gaps([at for at in times if at < came])]
+    during = [gap for times in others for gap in overlapping_gaps(times, came, newcomer.first)]
     if not before or not during:
         raise NoFigures("the streams ended before the long prompt came")
     longest, usual = percentile(during, 1), median(before)
@@ -73,6 +88,6 @@ def newcomer_figures(alone: Trace, newcomer: Trace, others: list[Trace], came: f
     }
 
 
-def overlapping_gaps(arrivals: tuple[float, ...], begin: float, end: float) -> list[float]:
+def overlapping_gaps(arrivals: Sequence[float], begin: float, end: float) -> list[float]:
     """The gaps of a stream that overlap a time, in full length."""
     return [b - a for a, b in pairwise(arrivals) if b > begin and a < end]

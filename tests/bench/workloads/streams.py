@@ -1,9 +1,8 @@
-"""Several streams at once, each with its own prompt, or with a prefix that all of them share."""
+"""Several streams at once, each with its own prompt."""
 
 from dataclasses import dataclass
 
-from atelier.json_types import Json
-from tests.bench.client import system, user
+from tests.bench.client import user
 from tests.bench.outcomes import Result
 from tests.bench.stream_figures import stream_figures
 from tests.bench.trace import Trace
@@ -18,8 +17,7 @@ class Streams:
     streams: int
     requests: int
     tokens: int  # of each answer
-    words: int  # of each request's own
-    shared_words: int = 0  # that all requests of the round begin with
+    words: int  # of each request
 
     async def run(self, subject: Subject) -> Result:
         traces = await answered(self.streams, self.requests, lambda number: self._ask(subject, number))
@@ -27,10 +25,5 @@ class Streams:
 
     async def _ask(self, subject: Subject, number: int) -> Trace:
         words = subject.words(number)
-        own = user(f"Go on with a long story about {words.draw(self.words)}")
-        return await subject.client.chat([*self._shared(subject), own], words, self.tokens)
-
-    def _shared(self, subject: Subject) -> list[Json]:
-        if not self.shared_words:
-            return []
-        return [system(f"You know these words: {subject.words('shared').draw(self.shared_words)}")]
+        prompt = user(f"Go on with a long story about {words.draw(self.words)}")
+        return await subject.client.chat([prompt], words, self.tokens)

@@ -9,9 +9,16 @@ from tests.bench.table import notes, table
 OURS, PEER = "ours", "peer"
 
 
-def turn(server: str, round: int, speed: float | None, scenario: str = "streams-1", status: str = "ok") -> Turn:
+def turn(
+    server: str,
+    round: int,
+    speed: float | None,
+    scenario: str = "streams-1",
+    status: str = "ok",
+    model: str = "135m",
+) -> Turn:
     figures = {} if speed is None else {"tokens_per_second": speed}
-    return Turn(scenario, server, round, status, "" if status == "ok" else "because", figures=figures)
+    return Turn(model, scenario, server, round, status, "" if status == "ok" else "because", figures=figures)
 
 
 def only_row(*turns: Turn) -> Row:
@@ -58,9 +65,22 @@ def test_the_table_has_figures_ratios_and_statuses() -> None:
         *(turn(OURS, 0, 30), turn(PEER, 0, 10)),
         *(turn(OURS, 0, 9, "json-1"), turn(PEER, 0, None, "json-1", "n/a")),
     ]
-    text = table(compare(turns, [OURS, PEER], OURS), {"json-1": "A schema"}, [OURS, PEER], OURS)
+    text = table(compare(turns, [OURS, PEER], OURS), {("135m", "json-1"): "A schema"}, [OURS, PEER], OURS)
     lines = [line.split() for line in text.splitlines()]
     assert ["tokens/s", "30.0", "10.0", "3.00"] in lines
     assert ["json-1:", "A", "schema"] in lines
     assert ["tokens/s", "9.0", "n/a"] in lines
-    assert notes(turns) == "json-1, peer: n/a: because"
+    assert notes(turns) == "135m, json-1, peer: n/a: because"
+
+
+def test_models_are_compared_apart() -> None:
+    turns = [turn(OURS, 0, 30), turn(PEER, 0, 10), turn(OURS, 0, 4, model="1.7b"), turn(PEER, 0, 8, model="1.7b")]
+    rows = compare(turns, [OURS, PEER], OURS)
+    assert [(row.model, row.cells[PEER].ratio) for row in rows] == [("135m", 3), ("1.7b", 0.5)]
+    lines = table(rows, {}, [OURS, PEER], OURS).splitlines()
+    assert [line for line in lines if line.startswith("Model")] == ["Model 135m", "Model 1.7b"]
+
+
+def test_speed_over_one_stream_is_that_of_the_same_model() -> None:
+    turns = [turn(OURS, 0, 10), turn(OURS, 0, 2, model="1.7b"), turn(OURS, 0, 8, "streams-8", model="1.7b")]
+    assert with_speedups(turns)[-1].figures["over_streams_1"] == 4

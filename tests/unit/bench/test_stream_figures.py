@@ -1,12 +1,18 @@
 """Figures of streams, of chats and of a newcomer, from made-up times."""
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
+from tests.bench.catalogue import FIGURES
 from tests.bench.outcomes import NoFigures
 from tests.bench.stream_figures import stream_figures
 from tests.bench.trace import Trace
 from tests.bench.workloads.chat import turn_figures
-from tests.bench.workloads.newcomer import newcomer_figures, overlapping_gaps
+from tests.bench.workloads.lone_prompt import prompt_figures
+from tests.bench.workloads.newcomer import Arrivals, newcomer_figures, overlapping_gaps
+from tests.bench.workloads.shared_prefix import prefix_figures
 
 
 def trace(sent: float, *arrivals: float) -> Trace:
@@ -26,9 +32,23 @@ def test_gaps_are_those_within_streams() -> None:
 
 
 def test_a_chats_first_turn_is_reported_separately() -> None:
-    figures = turn_figures([trace(0.0, 9.0, 9.5), trace(0.0, 1.0, 1.5), trace(0.0, 3.0, 3.5)])
+    figures = turn_figures([trace(0.0, 9.0, 9.5), trace(0.0, 1.0, 1.5), trace(0.0, 3.0, 3.5)], trace(0.0, 12.0))
     assert figures["ttft_turn_1"] == 9.0
     assert figures["ttft_later_turns"] == 2.0
+    assert figures["last_turn_over_whole_history"] == 0.25
+
+
+def test_a_prefixs_first_and_second_use_have_figures_of_their_own() -> None:
+    figures = prefix_figures("warm", [trace(0.0, 1.0, 2.0), trace(1.0, 3.0, 4.0)])
+    assert figures["warm_tokens_per_second"] == 1.0
+    assert figures["warm_ttft_median"] == 1.5
+    assert all(name in FIGURES for phase in ("cold", "warm") for name in prefix_figures(phase, [trace(0.0, 1.0)]))
+
+
+def test_a_lone_prompts_speed_includes_all_until_its_first_token() -> None:
+    figures = prompt_figures(replace(trace(1.0, 3.0), prompt_tokens=100))
+    assert figures == {"ttft": 2.0, "prompt_tokens": 100.0, "prompt_tokens_per_second": 50.0}
+    assert "prompt_tokens_per_second" not in prompt_figures(trace(1.0, 3.0))  # the server reports no usage
 
 
 def test_a_gap_counts_in_full_when_the_newcomer_arrived_within_it() -> None:
@@ -36,7 +56,7 @@ def test_a_gap_counts_in_full_when_the_newcomer_arrived_within_it() -> None:
 
 
 def test_a_newcomers_cost_is_the_longest_gap_over_the_usual_one() -> None:
-    running = trace(0.0, 1.0, 2.0, 3.0, 7.0, 8.0, 9.0)
+    running = [1.0, 2.0, 3.0, 7.0, 8.0, 9.0]
     figures = newcomer_figures(trace(0.0, 2.0), trace(3.5, 7.5), [running], came=3.5)
     assert figures["others_longest_over_median_gap"] == 4.0
     assert figures["newcomer_slowdown"] == 2.0
@@ -44,4 +64,21 @@ def test_a_newcomers_cost_is_the_longest_gap_over_the_usual_one() -> None:
 
 def test_streams_that_ended_too_early_give_no_figures() -> None:
     with pytest.raises(NoFigures):
-        newcomer_figures(trace(0.0, 2.0), trace(9.5, 10.5), [trace(0.0, 1.0, 2.0)], came=9.5)
+        newcomer_figures(trace(0.0, 2.0), trace(9.5, 10.5), [[1.0, 2.0]], came=9.5)
+
+
+async def test_the_newcomer_waits_for_the_slowest_stream() -> None:
+    running = Arrivals(2)
+    settled = asyncio.create_task(running.all_have(2))
+    for stream in (0, 0, 0, 1):
+        running.note(stream)
+        await asyncio.sleep(0)
+    assert not settled.done()
+    running.note(1)
+    await asyncio.wait_for(settled, 5)
+    later = asyncio.create_task(running.all_since(running.times[1][-1]))
+    running.note(1)
+    await asyncio.sleep(0)
+    assert not later.done()
+    running.note(0)
+    await asyncio.wait_for(later, 5)

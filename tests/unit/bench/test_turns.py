@@ -5,18 +5,20 @@ from tests.bench.gateway.reader import Counted
 from tests.bench.gateway.readers import shares, together
 from tests.bench.outcomes import Result
 from tests.bench.process_tree import Memory
-from tests.bench.scenarios import SCENARIOS
+from tests.bench.scenarios import STARTER_BYTES, scale_of, scenarios_at
 from tests.bench.turns import costs, order
 from tests.bench.words import Words
 
+SCENARIOS = scenarios_at(scale_of(STARTER_BYTES))
+
 
 def test_every_round_begins_with_another_server() -> None:
-    places = [(p.round, p.server) for p in order(3, [SCENARIOS["streams-1"]], ["a", "b"])]
+    places = [(p.round, p.server) for p in order("135m", 3, [SCENARIOS["streams-1"]], ["a", "b"])]
     assert places == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
 
 
 def test_servers_take_turns_within_a_scenario() -> None:
-    places = order(1, [SCENARIOS["streams-1"], SCENARIOS["chat"]], ["a", "b"])
+    places = order("135m", 1, [SCENARIOS["streams-1"], SCENARIOS["chat"]], ["a", "b"])
     named = [(p.scenario.name, p.server) for p in places]
     assert named == [("streams-1", "a"), ("streams-1", "b"), ("chat", "a"), ("chat", "b")]
 
