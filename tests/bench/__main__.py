@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from tests.bench import results
-from tests.bench.bench_models import STARTER, UnknownModel, check_name, known_names, model_file
+from tests.bench.bench_models import STARTER, UnknownModel, check_name, known_names, model_file, short_name
 from tests.bench.comparison import compare, with_speedups
 from tests.bench.machine import description
 from tests.bench.model_run import Choice, ModelRun, NoRoom, plan
@@ -82,7 +82,9 @@ def planned(options: Any) -> list[ModelRun]:
     """A run for each model, whose file is written if it has to be."""
     choice, available = Choice(options.servers, options.scenarios), psutil.virtual_memory().available
     try:
-        runs = [plan(name, model_file(name), choice, default_servers(), available) for name in options.models]
+        runs = [
+            plan(short_name(name), model_file(name), choice, default_servers(), available) for name in options.models
+        ]
     except (NoRoom, UnknownModel) as error:
         sys.exit(str(error))
     for run in runs:

@@ -48,6 +48,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def short_name(name: str) -> str:
+    """As results show it: a file without its folder."""
+    return Path(name).name if name.endswith(".gguf") else name
+
+
 def random_model(name: str) -> RandomModel:
     """Raises UnknownModel."""
     shape, _, quantisation = name.lower().partition(":")

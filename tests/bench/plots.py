@@ -33,7 +33,7 @@ def main() -> None:
     results = json.loads((directory / "results.json").read_text())
     for model in dict.fromkeys(row["model"] for row in results["table"]):
         rows = [row for row in results["table"] if row["model"] == model]
-        draw_model(directory, file_part(model), rows, results["servers"])
+        draw_model(directory, model.replace(":", "-"), rows, results["servers"])
 
 
 def draw_model(directory: Path, model: str, rows: list[dict[str, Any]], servers: list[str]) -> None:
@@ -43,11 +43,6 @@ def draw_model(directory: Path, model: str, rows: list[dict[str, Any]], servers:
         if shown:
             draw_bars(directory / f"{name}-{model}.svg", figure, shown, servers)
     draw_turns(directory / f"chat-{model}.svg", rows, servers)
-
-
-def file_part(model: str) -> str:
-    """A model's name, or the path of its file, as a part of a file's name."""
-    return model.rpartition("/")[2].replace(":", "-")
 
 
 def draw_bars(path: Path, figure: str, measured: dict[str, Any], servers: list[str]) -> None:

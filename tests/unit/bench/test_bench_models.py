@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench import bench_models
 from tests.bench.__main__ import read_options
-from tests.bench.bench_models import RandomModel, UnknownModel, check_name, model_file, random_model
+from tests.bench.bench_models import RandomModel, UnknownModel, check_name, model_file, random_model, short_name
 from tests.bench.memory_limits import DEFAULT_PROMPT_CACHE, fitting, prompt_cache_limit, server_bytes
 from tests.bench.model_run import Choice, NoRoom, plan
 from tests.bench.scenarios import LARGE_BYTES, STARTER_BYTES, scale_of, scenarios_at
@@ -58,6 +58,11 @@ def test_the_file_of_a_shape_is_written_once(tmp_path: Path, monkeypatch: pytest
     path.write_bytes(b"written before")
     assert model_file("1.7b") == path
     assert path.name == "random-1.7b-q4_k_m-v1.gguf"
+
+
+def test_a_file_is_shown_without_its_folder() -> None:
+    assert short_name("/models/Some-Q4_K_M.gguf") == "Some-Q4_K_M.gguf"
+    assert short_name("1.7b:q8_0") == "1.7b:q8_0"
 
 
 def test_a_file_that_does_not_exist_is_no_model(tmp_path: Path) -> None:
