@@ -9,6 +9,7 @@ from tests.bench.catalogue import FIGURES
 from tests.bench.outcomes import NoFigures
 from tests.bench.stream_figures import stream_figures
 from tests.bench.trace import Trace
+from tests.bench.workloads import newcomer
 from tests.bench.workloads.chat import turn_figures
 from tests.bench.workloads.lone_prompt import prompt_figures
 from tests.bench.workloads.newcomer import Arrivals, newcomer_figures, overlapping_gaps
@@ -67,7 +68,8 @@ def test_streams_that_ended_too_early_give_no_figures() -> None:
         newcomer_figures(trace(0.0, 2.0), trace(9.5, 10.5), [[1.0, 2.0]], came=9.5)
 
 
-async def test_the_newcomer_waits_for_the_slowest_stream() -> None:
+async def test_the_newcomer_waits_for_the_slowest_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newcomer, "ONE_STEP_SECONDS", -1)  # each piece counts
     running = Arrivals(2)
     settled = asyncio.create_task(running.all_have(2))
     for stream in (0, 0, 0, 1):
@@ -77,8 +79,16 @@ async def test_the_newcomer_waits_for_the_slowest_stream() -> None:
     running.note(1)
     await asyncio.wait_for(settled, 5)
     later = asyncio.create_task(running.all_since(running.times[1][-1]))
+    await asyncio.sleep(0)
     running.note(1)
     await asyncio.sleep(0)
     assert not later.done()
     running.note(0)
     await asyncio.wait_for(later, 5)
+
+
+def test_pieces_that_come_together_are_one() -> None:
+    running = Arrivals(1)
+    for _ in range(20):
+        running.note(0)
+    assert len(running.times[0]) < 20
