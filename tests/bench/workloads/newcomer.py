@@ -14,7 +14,6 @@ from tests.bench.trace import Trace
 from tests.bench.workloads.lone_prompt import ask_long
 from tests.bench.workloads.subject import Subject
 
-
 ONE_STEP_SECONDS = 0.001  # pieces that come closer together are one piece to a reader
 
 
