@@ -40,11 +40,12 @@ class Newcomer:
         return Result(newcomer_figures(alone, newcomer, running.times, came), tokens)
 
     async def _stream(self, subject: Subject, number: int, running: "Arrivals") -> None:
-        """Returns also when it is cancelled."""
+        """Returns when it is cancelled; NoFigures when it ends before."""
         words = subject.words(number)
         prompt = user(f"Go on with a long story about {words.draw(self.words)}")
         with suppress(asyncio.CancelledError):
             await subject.client.chat([prompt], words, self.tokens, lambda: running.note(number))
+            raise NoFigures("a running stream ended before the long prompt had its answer")
 
 
 class Arrivals:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.bench.catalogue import FIGURES
 from tests.bench.outcomes import NoFigures
 from tests.bench.stream_figures import stream_figures
 from tests.bench.trace import Trace
+from tests.bench.words import Words
 from tests.bench.workloads import newcomer
 from tests.bench.workloads.chat import turn_figures
 from tests.bench.workloads.lone_prompt import prompt_figures
@@ -92,3 +94,18 @@ def test_pieces_that_come_together_are_one() -> None:
     for _ in range(20):
         running.note(0)
     assert len(running.times[0]) < 20
+
+
+async def test_a_stream_that_ends_before_the_newcomers_answer_gives_no_figures() -> None:
+    """Otherwise the turn would wait for its next piece until its limit."""
+
+    class Ends:
+        """A client whose requests are answered at once."""
+
+        async def chat(self, *arguments: object) -> Trace:
+            return trace(0.0, 1.0)
+
+    subject = SimpleNamespace(client=Ends(), words=lambda *parts: Words(*parts))
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(newcomer.Newcomer(2, 8, 4, 8).run(subject), 5)
+    assert raised.group_contains(NoFigures, match="ended before")
