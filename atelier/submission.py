@@ -111,6 +111,7 @@ class OutputFormat:
     tool_calls: str = "auto"  # a format's name; "auto": as the chat template says
     reasoning_start: str | None = None  # None: as the chat template says
     reasoning_end: str | None = None
+    budget_message: str = ""  # precedes an end of reasoning that its budget forces
 
 
 def definition(tool: Tool) -> Json:
@@ -229,6 +230,7 @@ def set_output_format(chat: pb.Chat, output: OutputFormat) -> None:
         chat.output.reasoning_start = output.reasoning_start
     if output.reasoning_end is not None:
         chat.output.reasoning_end = output.reasoning_end
+    chat.output.budget_message = output.budget_message
 
 
 def read_output_format(chat: pb.Chat) -> OutputFormat:
@@ -237,4 +239,5 @@ def read_output_format(chat: pb.Chat) -> OutputFormat:
         output.tool_calls or "auto",
         output.reasoning_start if output.HasField("reasoning_start") else None,
         output.reasoning_end if output.HasField("reasoning_end") else None,
+        output.budget_message,
     )

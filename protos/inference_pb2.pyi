@@ -460,21 +460,25 @@ class OutputFormat(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     REASONING_START_FIELD_NUMBER: _builtins.int
     REASONING_END_FIELD_NUMBER: _builtins.int
+    BUDGET_MESSAGE_FIELD_NUMBER: _builtins.int
     tool_calls: _builtins.str
     """a format's name; "auto" or empty: by the chat template"""
     reasoning_start: _builtins.str
     """unset: by the chat template"""
     reasoning_end: _builtins.str
+    budget_message: _builtins.str
+    """precedes an end of reasoning that its budget forces"""
     def __init__(
         self,
         *,
         tool_calls: _builtins.str = ...,
         reasoning_start: _builtins.str | None = ...,
         reasoning_end: _builtins.str | None = ...,
+        budget_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reasoning_end", b"_reasoning_end", "_reasoning_start", b"_reasoning_start", "reasoning_end", b"reasoning_end", "reasoning_start", b"reasoning_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning_end", b"_reasoning_end", "_reasoning_start", b"_reasoning_start", "reasoning_end", b"reasoning_end", "reasoning_start", b"reasoning_start", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reasoning_end", b"_reasoning_end", "_reasoning_start", b"_reasoning_start", "budget_message", b"budget_message", "reasoning_end", b"reasoning_end", "reasoning_start", b"reasoning_start", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reasoning_end: _TypeAlias = _typing.Literal["reasoning_end"]  # noqa: Y015
     _WhichOneofArgType__reasoning_end: _TypeAlias = _typing.Literal["_reasoning_end", b"_reasoning_end"]  # noqa: Y015

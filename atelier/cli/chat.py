@@ -12,6 +12,7 @@ from atelier.cli.output import Failure, remark, show_json
 from atelier.cli.rest_client import Server
 from atelier.cli.streamed_answer import StreamedAnswer, statistics_lines
 from atelier.json_types import Json
+from atelier.settings.groups import UNLIMITED
 
 HELP = (
     "/continue continues the last answer, /clear starts a new conversation, /exit leaves. "
@@ -120,6 +121,9 @@ def chat(
     ] = "",
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the most likely token.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of the answer.")] = None,
+    reasoning_budget: Annotated[
+        int | None, typer.Option(min=UNLIMITED, help="Maximum tokens of reasoning; 0: none, -1: no limit.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same answer.")] = None,
     mcp: Annotated[
         list[str] | None,
@@ -136,7 +140,9 @@ def chat(
     if not question and not sys.stdin.isatty():
         raise typer.BadParameter("no prompt: use -p, or standard input")
     tools = [{"type": "mcp", "server_label": label} for label in mcp or []] or None
-    options = _given(temperature=temperature, max_tokens=max_tokens, seed=seed, tools=tools)
+    options = _given(
+        temperature=temperature, max_tokens=max_tokens, reasoning_budget=reasoning_budget, seed=seed, tools=tools
+    )
     with Server.from_environment() as server:
         chosen = model or choose_model(server.get("/api/v1/models")["models"])
         conversation = Conversation(server, chosen, system, options)

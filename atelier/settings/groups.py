@@ -55,8 +55,10 @@ TOOL_CALL_FORMATS = (
     "kimi-k2",
 )
 LONGEST_MARK = 200  # characters of a reasoning marker
+LONGEST_MESSAGE = 1000  # characters before a forced end of reasoning
 LONGEST_NAME = 300  # characters of a device list or a model's name
 LONGEST_TEXT = 100_000  # characters of a system prompt or a template
+UNLIMITED = -1  # a reasoning_budget
 MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED: a random seed
 
 
@@ -335,6 +337,12 @@ class Prompt:
         longest=LONGEST_MARK,
         preset_key="llm.prediction.reasoning.endString",
     )
+    reasoning_budget_message: str = setting(
+        "",
+        "Text that precedes the end mark of reasoning that reasoning_budget ends, such as: I have to answer now. "
+        "Its tokens are a part of the budget.",
+        longest=LONGEST_MESSAGE,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -571,6 +579,18 @@ class Inference:
         openai="max_tokens",
         lmstudio="max_output_tokens",
         preset_key="llm.prediction.maxPredictedTokens",
+    )
+    reasoning_budget: int | None = setting(
+        None,
+        "Maximum tokens of a chat's reasoning, after which its end mark is written and the answer begins; 0: no "
+        "reasoning; unset or -1: no limit.",
+        minimum=UNLIMITED,
+        maximum=2**31 - 1,
+        unit="tokens",
+        llama="reasoning_budget_tokens",
+        openai="reasoning_budget",
+        lmstudio="reasoning_budget",
+        preset_key="llm.prediction.reasoning.budgetTokens",
     )
     context_overflow: str = setting(
         STOP_AT_LIMIT,

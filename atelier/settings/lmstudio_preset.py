@@ -21,7 +21,7 @@ SECTIONS: Mapping[str, tuple[Group, ...]] = {"operation": ("prompt", "inference"
 WRAPPED = frozenset(
     {
         *("min_p", "top_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"),
-        *("k_type", "v_type", "load_seed"),
+        *("k_type", "v_type", "load_seed", "reasoning_budget"),
     }
 )
 TEMPLATE = "chat_template"

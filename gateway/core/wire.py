@@ -1,6 +1,6 @@
 """The core's types to a worker's protobuf, and its protobuf to the core's types. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -8,9 +8,11 @@ from atelier.generation_types import NOTHING_DROPPED, Dropped, Finished, Statist
 from atelier.json_types import Json, json_bytes
 from atelier.prompt_end import PromptEnd
 from atelier.settings import Prompt
+from atelier.settings.groups import UNLIMITED
 from atelier.settings.settings_table import sampling_message
 from atelier.submission import OutputFormat, set_constraint, set_echo, set_output_format, set_scales, set_tools
 from gateway.core.call import (
+    Call,
     Chat,
     EmbedCall,
     Embeddings,
@@ -61,7 +63,7 @@ def submit_message(
     )
     match prompt:
         case Chat(messages):
-            _set_chat(submit.chat, plan, messages, prompting)
+            _set_chat(submit.chat, plan, messages, settings)
         case Text(text):
             submit.text = text
         case Tokens(ids):
@@ -77,8 +79,9 @@ def submit_message(
     return submit
 
 
-def _set_chat(chat: pb.Chat, plan: CallPlan, messages: list[Json], prompting: Prompt) -> None:
+def _set_chat(chat: pb.Chat, plan: CallPlan, messages: list[Json], settings: Effective) -> None:
     """The messages, and how the plan's call makes a prompt of them."""
+    prompting = settings.prompt.build()
     chat.messages_json = json_bytes(with_system_prompt(messages, prompting.system_prompt), "messages")
     if prompting.chat_template is not None:
         chat.template = prompting.chat_template
@@ -88,9 +91,17 @@ def _set_chat(chat: pb.Chat, plan: CallPlan, messages: list[Json], prompting: Pr
         set_tools(chat, plan.call.tools)
     if (output := output_format(prompting)) != PLAIN_OUTPUT:
         set_output_format(chat, output)
-    if plan.call.template_arguments:
-        chat.template_arguments_json = orjson.dumps(plan.call.template_arguments)
+    if arguments := template_arguments(plan.call, settings.inference.build().reasoning_budget):
+        chat.template_arguments_json = orjson.dumps(arguments)
     chat.images.extend(plan.images)
+
+
+def template_arguments(call: Call, budget: int | None) -> Mapping[str, object]:
+    """The call's own take precedence over those for the reasoning's budget, which some templates know."""
+    if budget is None or budget == UNLIMITED:
+        return call.template_arguments
+    switch = {} if budget else {"enable_thinking": False}
+    return {"thinking_budget": budget, **switch, **call.template_arguments}
 
 
 def with_system_prompt(messages: list[Json], system_prompt: str | None) -> list[Json]:
@@ -101,7 +112,12 @@ def with_system_prompt(messages: list[Json], system_prompt: str | None) -> list[
 
 
 def output_format(prompting: Prompt) -> OutputFormat:
-    return OutputFormat(prompting.tool_call_format, prompting.reasoning_start, prompting.reasoning_end)
+    return OutputFormat(
+        prompting.tool_call_format,
+        prompting.reasoning_start,
+        prompting.reasoning_end,
+        prompting.reasoning_budget_message,
+    )
 
 
 def embed_message(call: EmbedCall, origin: Origin) -> pb.EmbedRequest:
@@ -154,7 +170,7 @@ def _set_one_chat(chat: pb.Chat, plan: CallPlan, instance: Instance | None) -> N
     """The plan's only chat, with the settings that apply on this instance."""
     (prompt,) = plan.call.prompts
     assert isinstance(prompt, Chat)
-    _set_chat(chat, plan, prompt.messages, plan.effective(instance).prompt.build())
+    _set_chat(chat, plan, prompt.messages, plan.effective(instance))
 
 
 def read_dropped(message: pb.Accepted) -> Dropped:

@@ -6,7 +6,7 @@ For tests of everything around the engine, and for measuring the gateway alone. 
     text                the answer; by default the last user message, each image in it as [image PNG 10x8]. Where a
                         last message is continued that is the beginning of it, the rest
     blind               true: images are rejected
-    reasoning           reasoning before the answer
+    reasoning           reasoning before the answer, of which a request's budget may leave only the first words
     tool_calls          [{name, arguments}, ...] after the answer to a chat with tools; arguments as a string
     turns               [{text, reasoning, tool_calls}, ...]: for each request in turn, the last for all that follow;
                         keys that a turn lacks are those above

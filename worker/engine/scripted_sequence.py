@@ -8,6 +8,7 @@ from dataclasses import replace
 from atelier.generation_types import Finished, Statistics, StopReason, ToolCallPiece
 from atelier.json_types import Json
 from atelier.prompt_end import PromptEnd
+from atelier.settings.groups import UNLIMITED
 from atelier.submission import Echo
 from worker.engine.batching.fairness import Bid
 from worker.engine.interface import (
@@ -157,9 +158,10 @@ def continued_text(prompt: Prompt) -> str:
 
 
 def _scripted_words(choice: int, request: Request, script: Json) -> Iterator[str | Delta]:
-    """The words of the reasoning, the answer, and the tool calls. Reasoning precedes the answer's text."""
+    """The words of the reasoning within its budget, then of the answer, and the tool calls."""
     continued = continued_text(request.prompt)
-    for word in TOKEN.findall("" if continued else script.get("reasoning", "")):
+    budget, words = request.sampling.reasoning_budget, TOKEN.findall("" if continued else script.get("reasoning", ""))
+    for word in words[: None if budget == UNLIMITED else budget]:
         yield Delta(choice, "", 1, reasoning=word)
     yield from TOKEN.findall(script["text"].removeprefix(continued))
     if isinstance(request.prompt, ChatPrompt) and request.prompt.tools is not None:

@@ -38,6 +38,7 @@ class CompletionParser:
 
         `continued`: the part within which the prompt ends.
         """
+        self.in_reasoning = False
         source = self._source = CompletionSource(opened)
         self._prompted = len(opened)  # characters at the source's beginning that are the prompt's, and not emitted
         self._format = format
@@ -52,6 +53,8 @@ class CompletionParser:
         self._bare = format.bare if format and self._calls else ""
         self._marks = self._begin_marks()
         self._parts = self._read()
+        if opened or continued:
+            self._certain()  # no parts: only the prompt's text is there
 
     @property
     def complete(self) -> bool:
@@ -84,7 +87,8 @@ class CompletionParser:
 
     def _read(self) -> Reading[None]:
         if self._continued is None:
-            yield from self._read_reasoning()
+            while (yield from self._read_reasoning()):
+                pass
             yield from self._read_bare()
         else:
             yield from self._read_continued(self._continued)
@@ -103,37 +107,43 @@ class CompletionParser:
             else:
                 yield from self._read_marked(mark, space + mark)
 
-    def _read_reasoning(self) -> Reading[None]:
-        """Only at the beginning: an answer may mention the marks."""
+    def _read_reasoning(self) -> Reading[bool]:
+        """Only before the answer, which may mention the marks. Returns whether more reasoning may follow at once."""
         source, marks = self._source, self._reasoning
         if marks is None or not marks.start:
-            return
+            return False
         yield from source.skip_space()
         if not (yield from source.take(marks.start)):
             source.at = 0
-            return
+            return False
+        self.in_reasoning = True
         yield from source.skip_space()
         source.commit()
         self._prompted = 0
-        yield from self._read_thought()
+        return (yield from self._read_thought())
 
-    def _read_thought(self) -> Reading[None]:
-        """The thought, from its first word to the mark that ends it."""
+    def _read_thought(self) -> Reading[bool]:
+        """The thought, from its first word to the mark that ends it. Returns whether more reasoning may follow."""
         source, marks = self._source, self._reasoning
         assert marks is not None
+        self.in_reasoning = True
         openings = self._format.openings if self._format and self._calls and self._format.in_reasoning else ()
         _, mark = yield from self._read_up_to((*filter(None, [marks.end]), *openings), Reasoning)
+        self.in_reasoning = False
         if mark in openings:
             source.at -= len(mark)
         yield from source.skip_space()
         source.commit()
+        return mark == marks.end
 
     def _read_continued(self, part: PartType) -> Reading[None]:
         """The rest of the part: its white space belongs to it."""
         if self._messages:
             yield from self._read_rest(part, self._messages)
         elif part is Reasoning and self._reasoning:
-            yield from self._read_thought()
+            again = yield from self._read_thought()
+            while again:
+                again = yield from self._read_reasoning()
 
     def _read_bare(self) -> Reading[None]:
         """Calls at the beginning of the answer, without a mark."""
@@ -168,9 +178,11 @@ class CompletionParser:
         source = self._source
         header = yield from source.until(MESSAGE_START, LONGEST_HEADER)
         part, tool = parse_header(header if mark == "<|channel|>" else header.removeprefix("assistant"))
+        calls = self._calls if tool else None
+        self.in_reasoning = part is Reasoning and calls is None
         yield from source.skip_space()
-        if tool and self._calls:
-            yield from self._calls.read_message(tool)
+        if calls:
+            yield from calls.read_message(tool)
             yield from source.skip_space()
             end = yield from source.take(*messages.ends)
         else:
@@ -182,7 +194,9 @@ class CompletionParser:
 
     def _read_rest(self, part: PartType, messages: Messages) -> Reading[None]:
         """The rest of a message without a call, and the mark that ends it."""
+        self.in_reasoning = part is Reasoning
         _, end = yield from self._read_up_to((*messages.ends, *messages.starts), part)
+        self.in_reasoning = False
         if end in messages.starts:
             self._source.at -= len(end)
         self._end_message(end)

@@ -32,6 +32,10 @@ class OutputParser(Protocol):
     def complete(self) -> bool:
         """Whether the completion may stop here: whatever follows would be ignored."""
 
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the text that follows is reasoning, unless it ends that."""
+
     def push(self, text: str) -> Sequence[Part]:
         """The parts that are certain after this text."""
 
@@ -42,7 +46,7 @@ class OutputParser(Protocol):
 class PlainText:
     """The parser for completions that are text of the answer and nothing else."""
 
-    complete = False
+    complete = in_reasoning = False
 
     def push(self, text: str) -> Sequence[Part]:
         return [AnswerText(text)] if text else []

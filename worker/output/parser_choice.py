@@ -10,6 +10,7 @@ from worker.output.completion_parts import AnswerText, OutputParser, PartType, P
 from worker.output.family_detection import detect_family
 from worker.output.family_format import FamilyFormat, ReasoningMarks
 from worker.output.family_table import FORMATS
+from worker.output.reasoning_section import ReasoningSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,17 @@ class ParserChoice:
 
     def _completion_parser(self) -> OutputParser:
         return CompletionParser(self.format, self.reasoning, self.tools, self.opened, self.continued)
+
+    @property
+    def reasoning_section(self) -> ReasoningSection | None:
+        """The texts around the completion's reasoning; None if none is parsed."""
+        if self.format is not None and (messages := self.format.messages):
+            ends, others = (*messages.ends, *messages.starts), (messages.answer, messages.preamble)
+            return ReasoningSection(messages.reasoning, messages.end + messages.next_start, ends, others)
+        if (marks := self.reasoning) is None:
+            return None
+        calls = self.format.openings if self.format and self.tools and self.format.in_reasoning else ()
+        return ReasoningSection(marks.start, marks.end, (marks.end, *calls))
 
     @property
     def marks(self) -> Iterator[str]:

@@ -17,15 +17,16 @@ from gateway.dialects.anthropic.anthropic_requests import (
     ThinkingBlock,
     ToolChoiceEntry,
 )
+from gateway.dialects.requested_reasoning import budget_setting
 from gateway.dialects.tool_choice import named, reject_namesakes, require_some
 
 
 def messages_call(body: MessagesBody) -> Call:
     """Raises InvalidRequest, UnsupportedField."""
     reject_present(body, "compaction")
-    check_budget(body)
     settings = {setting: getattr(body, name) for name, setting in SETTINGS.items()}
     settings |= {"max_tokens": body.max_tokens, "stop": body.stop_sequences or None}
+    settings |= budget_setting(body.reasoning_budget, thinking_budget(body))
     prompt, end = chat_prompt(body)
     return Call(
         model=body.model,
@@ -52,6 +53,7 @@ def count_call(body: PromptBody) -> Call:
         prompt_end=end,
         tools=callable_tools(body.tools or [], body.tool_choice),
         template_arguments=template_arguments(body),
+        settings=budget_setting(thinking_budget(body)),
         preset=body.preset,
     )
 
@@ -88,13 +90,6 @@ def reject_present(body: PromptBody, *names: str) -> None:
             raise UnsupportedField(f"{name}: not supported; leave it out.", param=name)
 
 
-def check_budget(body: MessagesBody) -> None:
-    budget = body.thinking.budget_tokens if body.thinking else None
-    if budget is not None and budget >= body.max_tokens:
-        param = "thinking.budget_tokens"
-        raise InvalidRequest(f"{param}: must be less than max_tokens, {body.max_tokens}", param=param)
-
-
 def template_arguments(body: PromptBody) -> Json:
     """Empty if the request sets neither thinking nor effort: then the chat template's defaults apply."""
     arguments: Json = {}
@@ -108,10 +103,14 @@ def template_arguments(body: PromptBody) -> Json:
 def thinking_arguments(thinking: Thinking) -> Json:
     if thinking.type == "enabled" and thinking.budget_tokens is None:
         raise InvalidRequest("thinking.budget_tokens: is required", param="thinking.budget_tokens")
-    enabled = thinking.type != "disabled"
-    if enabled and thinking.budget_tokens is not None:
-        return {"enable_thinking": True, "thinking_budget": thinking.budget_tokens}
-    return {"enable_thinking": enabled}
+    return {"enable_thinking": thinking.type != "disabled"}
+
+
+def thinking_budget(body: PromptBody) -> int | None:
+    """0 without thinking, for models whose template cannot turn it off. Anthropic's bounds are not required."""
+    if body.thinking is None:
+        return None
+    return 0 if body.thinking.type == "disabled" else body.thinking.budget_tokens
 
 
 def output_schema(body: PromptBody) -> JsonSchema | None:

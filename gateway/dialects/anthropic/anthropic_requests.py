@@ -10,7 +10,6 @@ from atelier.settings.settings_schema import fields_model
 from gateway.dialects.body import PRESET, Body, PresetName, ServingFields, by_json_type, by_type_field
 from gateway.dialects.openai.openai_requests import MAX_TOKENS, MOST_MESSAGES, MOST_STOPS, StopString
 
-LEAST_BUDGET = 1024  # tokens of thinking; Anthropic's own minimum
 MOST_BLOCKS = 10_000
 MOST_TOOLS = 1024
 
@@ -182,8 +181,8 @@ class ToolChoiceEntry(Body):
 
 class Thinking(Body):
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: Annotated[int, Field(ge=LEAST_BUDGET, le=2**31 - 1)] | None = Field(
-        None, description="Passed to chat templates that support it; only max_tokens is enforced."
+    budget_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None, description="Maximum tokens of the thinking, after which the answer begins. 1024 is not required."
     )
     display: Literal["summarized", "omitted"] | None = None
 

@@ -13,6 +13,7 @@ from gateway.dialects.lmstudio.lmstudio_requests import (
     PluginIntegration,
     V1ChatBody,
 )
+from gateway.dialects.requested_reasoning import budget_setting
 from gateway.tools.loop.server_selection import RequestedServer
 from gateway.tools.loop.toolset import Toolset
 
@@ -21,6 +22,7 @@ SETTINGS = {row.facts.lmstudio: row.name for row in TABLE["inference"].values() 
 
 def v1_chat_call(body: V1ChatBody, messages: list[Json], tools: Tools | None = None) -> Call:
     values = {setting: getattr(body, field) for field, setting in SETTINGS.items()}
+    values |= budget_setting(body.reasoning_budget, 0 if body.reasoning == "off" else None)
     return Call(
         model=body.model,
         prompts=[Chat.of(messages)],

@@ -21,6 +21,7 @@ from gateway.dialects.ollama.ollama_requests import (
     OllamaOptions,
     OllamaTool,
 )
+from gateway.dialects.requested_reasoning import budget_setting
 
 
 def chat_call(body: OllamaChatBody, name: str) -> Call:
@@ -77,7 +78,7 @@ def _call(
         prompt_end=prompt_end,
         tools=tools,
         template_arguments=thinking_arguments(body.think),
-        settings=settings(body.options) if body.options else {},
+        settings={**thinking_budget(body.think), **(settings(body.options) if body.options else {})},
         constraint=constraint(body.format),
         logprobs=requested_logprobs(body.logprobs, body.top_logprobs),
         ttl=idle_seconds(body.keep_alive),
@@ -104,7 +105,12 @@ def constraint(output: str | Json | None) -> Constraint | None:
     return JsonObject() if output else None
 
 
-def thinking_arguments(think: bool | str | None) -> Json:
+def thinking_budget(think: bool | int | str | None) -> Json:
+    """A number is the budget; without thinking it is 0, for models whose template cannot turn it off."""
+    return budget_setting(None if think is None or think is True or isinstance(think, str) else int(think))
+
+
+def thinking_arguments(think: bool | int | str | None) -> Json:
     """Under every name that templates use: Qwen's, that of DeepSeek and Granite, and that of gpt-oss."""
     if think is None:
         return {}

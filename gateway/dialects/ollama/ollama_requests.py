@@ -14,10 +14,11 @@ from gateway.dialects.body import Body, by_json_type
 from gateway.dialects.openai.embeddings_and_tokens import InputText
 from gateway.dialects.openai.openai_requests import MOST_INPUTS, MOST_MESSAGES, Stop
 
-# Settings with the same name in Ollama's API.
+# Settings with the same name in Ollama's API, and the reasoning's budget, for which it has no name.
 SAMPLING = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_penalty"),
     *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta"),
+    "reasoning_budget",
 )
 LONGEST_DURATION = 100  # characters
 MOST_TOKENS = 2**31 - 1
@@ -40,8 +41,14 @@ Format = Annotated[
 ]
 
 Think = Annotated[
-    Annotated[bool, Tag("(flag)")] | Annotated[Literal["low", "medium", "high"], Tag("(text)")],
-    by_json_type({bool: "(flag)", str: "(text)"}, "think", 'must be true, false, "low", "medium" or "high"'),
+    Annotated[bool, Tag("(flag)")]
+    | Annotated[Literal["low", "medium", "high"], Tag("(text)")]
+    | Annotated[int, Field(ge=0, le=MOST_TOKENS), Tag("(number)")],
+    by_json_type(
+        {bool: "(flag)", str: "(text)", int: "(number)"},
+        "think",
+        'must be true, false, "low", "medium", "high", or the most tokens to think',
+    ),
 ]
 
 Inputs = Annotated[

@@ -106,16 +106,6 @@ def prompt_end(body: ChatBody) -> PromptEnd:
     return PromptEnd.CLOSED_MESSAGE if body.add_generation_prompt is False else PromptEnd.NEW_MESSAGE
 
 
-def template_arguments(effort: str | None, given: Mapping[str, object] | None) -> Json:
-    """Arguments given by name take precedence over those that the effort implies."""
-    return {**effort_arguments(effort), **checked_arguments(given or {})}
-
-
-def effort_arguments(effort: str | None) -> Json:
-    """Under both names that templates use for it."""
-    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
-
-
 def checked_arguments(given: Mapping[str, object]) -> Mapping[str, object]:
     """Raises InvalidRequest that names the argument at fault."""
     if len(given) > MOST_ARGUMENTS:

@@ -10,7 +10,7 @@ from atelier.settings import TABLE
 from atelier.submission import Constraint, Echo, Gbnf, JsonObject, JsonSchema, Lark, Regex, Tool, ToolChoice, Tools
 from gateway.core.call import Call, Chat, Infill, PromptInput, Text, Tokens
 from gateway.dialects.body import requested_logprobs
-from gateway.dialects.openai.chat_prompt import chat_messages, prompt_end, template_arguments
+from gateway.dialects.openai.chat_prompt import chat_messages, checked_arguments, prompt_end
 from gateway.dialects.openai.mcp_tool import NamedMCPTool, server_entries
 from gateway.dialects.openai.openai_requests import (
     MOST_PROMPTS,
@@ -24,6 +24,7 @@ from gateway.dialects.openai.openai_requests import (
     NamedTool,
     ResponseFormat,
 )
+from gateway.dialects.requested_reasoning import budget_setting, effort_arguments, template_budget
 from gateway.dialects.tool_choice import allowed, chosen_by_word, function_tool, named, reject_namesakes
 from gateway.tools.loop.toolset import Toolset
 
@@ -42,7 +43,7 @@ HARMLESS: dict[str, tuple[object, ...]] = {
 def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
     """`toolset`: the tools of the MCP servers that the body names."""
     reject_unsupported(body)
-    settings = sampling_settings(body)
+    settings = {**sampling_settings(body), **reasoning_budget(body)}
     if body.max_completion_tokens is not None:
         settings["max_tokens"] = body.max_completion_tokens
     tools = chat_tools(body, toolset)
@@ -54,7 +55,7 @@ def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
         prompts=[Chat.of(messages)],
         prompt_end=end,
         tools=tools,
-        template_arguments=template_arguments(body.reasoning_effort, body.chat_template_kwargs),
+        template_arguments=chat_arguments(body),
         settings=settings,
         constraint=chat_constraint(body, tools),
         choices=body.n or 1,
@@ -67,6 +68,18 @@ def chat_call(body: ChatBody, toolset: Toolset | None = None) -> Call:
         preset=body.preset,
         ttl=body.ttl,
     )
+
+
+def chat_arguments(body: ChatBody) -> Json:
+    """The chat template's; those given by name take precedence over what the reasoning's fields imply."""
+    implied = body.reasoning.arguments if body.reasoning else {}
+    return {**implied, **effort_arguments(body.reasoning_effort), **checked_arguments(body.chat_template_kwargs or {})}
+
+
+def reasoning_budget(body: ChatBody) -> Json:
+    """The setting, from the first of its names that the body has."""
+    budgets = (body.reasoning_budget, body.thinking_budget, body.reasoning.budget if body.reasoning else None)
+    return budget_setting(*budgets, template_budget(body.chat_template_kwargs))
 
 
 def adapter_scales(body: Common) -> list[AdapterScale]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AliasChoices, Discriminator, Field, Tag
 
 from atelier.json_types import Json
 from atelier.lora_adapters import LARGEST_SCALE, MOST_ADAPTERS
@@ -11,6 +11,7 @@ from atelier.settings.settings_schema import MAX_TOKEN_ID, fields_model
 from atelier.submission import MOST_CHOICES, MOST_LOGPROBS
 from gateway.dialects.body import Body, ServingFields, by_content, by_json_type
 from gateway.dialects.openai.mcp_tool import MCPTool, NamedMCPTool, is_mcp
+from gateway.dialects.requested_reasoning import OTHER_NAMES, Budget, Effort, RequestedReasoning
 
 MOST_PROMPTS = 128
 MOST_INPUTS = 2048  # of embeddings, and documents to rank
@@ -224,9 +225,15 @@ class ChatBody(Common):
         None, description="The older format of tools; calls are returned as function_call."
     )
     function_call: FunctionChoice | None = Field(None, description="The older format of tool_choice.")
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+    reasoning_effort: Effort | None = Field(
         None, description="Passed to the chat template, with enable_thinking: false for none, true otherwise."
     )
+    thinking_budget: Budget | None = Field(
+        None,
+        validation_alias=AliasChoices(*OTHER_NAMES),
+        description=f"Another name of reasoning_budget; so are {', '.join(OTHER_NAMES[1:])}.",
+    )
+    reasoning: RequestedReasoning | None = Field(None, description="OpenRouter's form of the same settings.")
     chat_template_kwargs: Json | None = Field(
         None, description="Further arguments of the chat template: text, numbers, true, false, null, or lists of these."
     )

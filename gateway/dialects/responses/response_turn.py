@@ -11,9 +11,9 @@ from atelier.submission import Constraint, JsonObject, JsonSchema, Tool, Tools
 from gateway.core.call import Call, Chat
 from gateway.core.mcp_server_config import APPROVALS
 from gateway.dialects.body import requested_logprobs
-from gateway.dialects.openai.chat_prompt import effort_arguments
 from gateway.dialects.openai.mcp_tool import MCPTool, requested_server, server_entries
 from gateway.dialects.openai.openai_calls import SETTINGS
+from gateway.dialects.requested_reasoning import budget_setting
 from gateway.dialects.responses.conversation_prompt import ServedCalls, chat_messages, is_open
 from gateway.dialects.responses.hosted_call_items import Consent, approved_calls, new_listings
 from gateway.dialects.responses.responses_requests import (
@@ -214,7 +214,7 @@ def response_call(
         prompts=[Chat.of(messages)],
         prompt_end=end,
         tools=response_tools(body, served.toolset),
-        template_arguments=effort_arguments(body.reasoning.effort if body.reasoning else None),
+        template_arguments=body.reasoning.arguments if body.reasoning else {},
         settings=inference_settings(body),
         constraint=format_constraint(body.text.format if body.text else None),
         logprobs=requested_logprobs(LOGPROBS in (body.include or []), body.top_logprobs, f'"{LOGPROBS}" in include'),
@@ -229,6 +229,7 @@ def inference_settings(body: ResponseBody) -> Json:
     """The settings that the body sets, by the table's names."""
     values = {setting: getattr(body, field, None) for field, setting in SETTINGS.items()}
     values["max_tokens"] = body.max_output_tokens
+    values |= budget_setting(body.reasoning_budget, body.reasoning.budget if body.reasoning else None)
     if body.truncation is not None:
         values["context_overflow"] = OVERFLOW[body.truncation]
     return {name: value for name, value in values.items() if value is not None}

@@ -10,6 +10,7 @@ from atelier.settings.settings_schema import fields_model
 from atelier.submission import MOST_LOGPROBS
 from gateway.dialects.body import Body, ServingFields
 from gateway.dialects.openai.mcp_tool import Label, MCPTool
+from gateway.dialects.requested_reasoning import RequestedReasoning
 from gateway.dialects.responses.item_requests import Input, ServerToolName
 
 MOST_TOOLS = 512
@@ -118,10 +119,7 @@ class TextSettings(Body):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class ReasoningSettings(Body):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
-        None, description="Passed to the chat template, with enable_thinking: false for none, true otherwise."
-    )
+class ReasoningSettings(RequestedReasoning):
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
 

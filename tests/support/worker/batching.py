@@ -34,9 +34,11 @@ from worker.engine.model.batch_invariance import Grouping
 from worker.engine.model.decode_costs import FIRST_TOKEN_SECONDS, Costs
 from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCKS, Slicing
+from worker.engine.sampling.reasoning_budget import ReasoningLimit
 from worker.engine.speculation.draft_model import DraftModel
 from worker.engine.speculation.drafting import Drafter, Speculation
 from worker.engine.speculation.prompt_lookup import LookupDrafter
+from worker.output.parser_choice import PLAIN_TEXT, ParserChoice
 
 GRID = 64
 BORDER = 1  # the token before and after messages
@@ -85,6 +87,7 @@ class Call:
     max_tokens: int
     texts: list[str]
     counts: list[int]
+    reasonings: list[str]
     logprobs: list[tuple[int, TokenLogprob]] = field(default_factory=list)  # with the choice
     finished: dict[int, Finished] = field(default_factory=dict)
     progress: list[PromptProgress] = field(default_factory=list)
@@ -102,8 +105,9 @@ class Call:
         if self.error is not None:
             return
         match event:
-            case Delta(choice, text, tokens, logprobs):
+            case Delta(choice, text, tokens, logprobs, reasoning):
                 assert choice not in self.finished
+                self.reasonings[choice] += reasoning
                 self.texts[choice] += text
                 self.counts[choice] += tokens
                 self.logprobs += [(choice, logprob) for logprob in logprobs]
@@ -184,8 +188,12 @@ class Batching:
         progress: bool = False,
         temperature: float = 0.0,
         scales: tuple[float, ...] = (),
+        parsed: ParserChoice = PLAIN_TEXT,
+        limit: ReasoningLimit | None = None,
         **sampling: Any,
     ) -> Call:
+        """`parsed`: how the completions are. `limit`: of their reasoning."""
+        section = parsed.reasoning_section
         request = Request(
             list(prompt),
             Inference(temperature=temperature, max_tokens=max_tokens, **sampling),
@@ -205,9 +213,12 @@ class Batching:
             slices=self._slicing.cut(prompt),
             scales=scales,
             reusable=self._reuse,
+            create_parser=parsed.create_parser,
+            reasoning_ends=section.ends if section else (),
+            reasoning_limit=limit,
         )
         ticket = Ticket(Source(0, len(self.calls)), choices, deadlines)
-        call = Call(ticket, tuple(prompt), max_tokens, [""] * choices, [0] * choices)
+        call = Call(ticket, tuple(prompt), max_tokens, [""] * choices, [0] * choices, [""] * choices)
         self.calls.append(call)
         self.batcher.add([Sequence(ticket, number, prepared, seed, VOCABULARY) for number in range(choices)])
         return call

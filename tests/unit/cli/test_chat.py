@@ -28,6 +28,13 @@ def test_the_flags_become_the_request(server: ScriptedServer, atelier: Atelier) 
     (body,) = server.bodies(PATH)
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (body["temperature"], body["max_tokens"], body["seed"]) == (0, 5, 7)
+    assert "reasoning_budget" not in body
+
+
+@pytest.mark.parametrize("budget", [0, 256, -1])
+def test_the_budget_of_reasoning_is_a_flag(server: ScriptedServer, atelier: Atelier, budget: int) -> None:
+    atelier("chat", KEY, "-p", "Hi", "--reasoning-budget", str(budget))
+    assert server.bodies(PATH)[0]["reasoning_budget"] == budget
 
 
 def test_standard_input_is_appended_to_the_prompt(server: ScriptedServer, atelier: Atelier) -> None:

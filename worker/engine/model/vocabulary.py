@@ -26,6 +26,11 @@ class Vocabulary:
         """Token ids without any special token, even if the text contains one's name."""
         return self._tokenize(text, add_special=False, read_special=False)
 
+    def continuation(self, text: str) -> list[int]:
+        """Token ids that add exactly this text to another; none where the tokenizer puts a space before it."""
+        tokens = self.tokenize_plain(text)
+        return tokens if b"".join(map(self.mark, tokens)) == text.encode() else []
+
     def _tokenize(self, text: str, *, add_special: bool, read_special: bool) -> list[int]:
         data = text.encode()
         room = len(data) + 8
@@ -167,9 +172,27 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """The text that is complete now; empty while a code point lacks bytes."""
+        return self._decoder.decode(self._read(token))
+
+    def lacking(self, token: int) -> int:
+        """How many bytes the last code point would lack after this token."""
+        return lacking_bytes(self._decoder.getstate()[0] + self._read(token))
+
+    def _read(self, token: int) -> bytes:
         read = self._vocabulary.mark if token in self._marks else self._vocabulary.piece
-        return self._decoder.decode(read(token))
+        return read(token)
 
     def flush(self) -> str:
         """What remains at the end of the sequence."""
         return self._decoder.decode(b"", final=True)
+
+
+def lacking_bytes(text: bytes) -> int:
+    """How many bytes the last UTF-8 code point of a text lacks."""
+    for back, byte in enumerate(reversed(text[-3:]), 1):
+        if byte >= 0xC0:
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return max(0, length - back)
+        if byte < 0x80:
+            return 0
+    return 0

@@ -8,7 +8,7 @@ from atelier.errors import ContextLengthExceeded
 from atelier.generation_types import NOTHING_DROPPED, Dropped
 from atelier.lora_adapters import Adapter, Scales
 from atelier.prompt_end import PromptEnd
-from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE
+from atelier.settings.groups import STOP_AT_LIMIT, TRUNCATE_MIDDLE, UNLIMITED
 from atelier.submission import Echo
 from worker.engine.constraint.constraint_compiler import ConstraintCompiler
 from worker.engine.constraint.constraint_matcher import Matcher
@@ -22,8 +22,10 @@ from worker.engine.prompt.context_overflow import Fitted, fit, prompt_rooms
 from worker.engine.prompt.final_message import continued_part
 from worker.engine.prompt.prompt_slices import Slicing
 from worker.engine.prompt.prompt_tokenizer import PromptTokenizer, too_long
+from worker.engine.sampling.reasoning_budget import ReasoningLimit, limit_reasoning
 from worker.output.completion_parts import OutputParser, PlainText
 from worker.output.parser_choice import PLAIN_TEXT, ParserChoice, after_prompt, choose_parser, within
+from worker.output.reasoning_section import ReasoningSection
 
 LAST_TOKENS = 16  # of a prompt: enough for any mark that it may end with
 
@@ -43,6 +45,8 @@ class Prepared:
     dropped: Dropped = NOTHING_DROPPED  # from the prompt, to make it fit
     create_parser: Callable[[], OutputParser] = PlainText  # of a completion
     marks: frozenset[int] = frozenset()  # control tokens that the parser must see
+    reasoning_ends: tuple[str, ...] = ()  # texts that may end a completion's reasoning; none: it has no reasoning
+    reasoning_limit: ReasoningLimit | None = None
     image_chunks: Mapping[int, ImageChunk] = field(default_factory=dict)  # images, by where they start
     images: Mapping[int, Image] = field(default_factory=dict)  # the same as embeddings, once they are encoded
 
@@ -86,6 +90,7 @@ class Preparer:
         if request.constraint is not None or choice.tools is not None:
             choice, constraint = constrain_output(choice, request.constraint, self._vocabulary)
             matcher = self._compiler.compile(constraint) if constraint is not None else None
+        section = choice.reasoning_section
         return Prepared(
             request=request,
             tokens=tokens,
@@ -98,6 +103,8 @@ class Preparer:
             dropped=fitted.dropped,
             create_parser=choice.create_parser,
             marks=frozenset() if choice.is_plain else self._vocabulary.marks_in(choice.marks),
+            reasoning_ends=section.ends if section else (),
+            reasoning_limit=self._reasoning_limit(request, section) if section else None,
             image_chunks=image_chunks,
         )
 
@@ -117,6 +124,12 @@ class Preparer:
             return PLAIN_TEXT
         end = b"".join(self._vocabulary.mark(token) for token in tokens[-LAST_TOKENS:] if token >= 0)
         return after_prompt(choice, end.decode(errors="replace"))
+
+    def _reasoning_limit(self, request: Request, section: ReasoningSection) -> ReasoningLimit | None:
+        budget = request.sampling.reasoning_budget
+        if budget is None or budget == UNLIMITED or not isinstance(request.prompt, ChatPrompt):
+            return None
+        return limit_reasoning(budget, section, request.prompt.output.budget_message, self._vocabulary)
 
     def _fit(self, prompt: Prompt, policy: str, max_tokens: int | None) -> Fitted:
         """The whole prompt, or where the policy allows it, as much as there is room for."""

@@ -240,11 +240,27 @@ def test_tool_choice_none_omits_the_tools() -> None:
         (None, {}),
         ({"type": "disabled"}, {"enable_thinking": False}),
         ({"type": "adaptive"}, {"enable_thinking": True}),
-        ({"type": "enabled", "budget_tokens": 2048}, {"enable_thinking": True, "thinking_budget": 2048}),
+        ({"type": "enabled", "budget_tokens": 2048}, {"enable_thinking": True}),
     ],
 )
 def test_thinking_is_passed_to_the_template(thinking: Any, arguments: Any) -> None:
     assert call(thinking=thinking).template_arguments == arguments
+
+
+@pytest.mark.parametrize(
+    ("thinking", "budget"),
+    [
+        (None, None),
+        ({"type": "disabled"}, 0),
+        ({"type": "adaptive"}, None),
+        ({"type": "enabled", "budget_tokens": 2048}, 2048),
+        ({"type": "enabled", "budget_tokens": 10}, 10),  # less than Anthropic accepts
+        ({"type": "enabled", "budget_tokens": 50_000}, 50_000),  # beyond max_tokens, which ends it then
+    ],
+)
+def test_the_budget_of_thinking_is_a_setting(thinking: Any, budget: int | None) -> None:
+    assert call(thinking=thinking).settings.get("reasoning_budget") == budget
+    assert call(thinking=thinking, reasoning_budget=7).settings["reasoning_budget"] == 7
 
 
 def test_the_output_config_is_a_schema_and_an_effort() -> None:
@@ -307,8 +323,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
     ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "f"}}, "tool_choice.name"),
     ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
-    ({"thinking": {"type": "enabled", "budget_tokens": 10}}, "thinking.budget_tokens"),
-    ({"thinking": {"type": "enabled", "budget_tokens": 5000}}, "thinking.budget_tokens"),
+    ({"thinking": {"type": "enabled", "budget_tokens": -1}}, "thinking.budget_tokens"),
     ({"thinking": {"type": "perhaps"}}, "thinking.type"),
     ({"stop_sequences": "END"}, "stop_sequences"),
     ({"stop_sequences": [""]}, "stop_sequences[0]"),

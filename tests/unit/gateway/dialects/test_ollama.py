@@ -160,6 +160,8 @@ def test_a_format_constrains_the_answer(asked: Any, constraint: Any) -> None:
         (True, {"enable_thinking": True, "thinking": True}),
         (False, {"enable_thinking": False, "thinking": False}),
         ("low", {"enable_thinking": True, "thinking": True, "reasoning_effort": "low"}),
+        (512, {"enable_thinking": True, "thinking": True}),
+        (0, {"enable_thinking": False, "thinking": False}),
     ],
 )
 def test_thinking_is_passed_to_templates(think: Any, arguments: Any) -> None:

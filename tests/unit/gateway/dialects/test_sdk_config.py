@@ -70,6 +70,13 @@ def test_whole_numbers_may_be_written_as_floats() -> None:
     assert settings(topKSampling=40.0) == {"top_k": 40}
 
 
+@pytest.mark.parametrize(
+    ("value", "budget"), [({"checked": True, "value": 512}, 512), ({"checked": False, "value": 1024}, None)]
+)
+def test_the_budget_of_reasoning_has_its_own_key(value: Any, budget: int | None) -> None:
+    assert settings(**{"reasoning.budgetTokens": value}).get("reasoning_budget") == budget
+
+
 def test_reasoning_may_have_other_tags_or_not_be_parsed() -> None:
     marks = {"enabled": True, "startString": "<t>", "endString": "</t>"}
     assert settings(**{"reasoning.parsing": marks}) == {"reasoning_start": "<t>", "reasoning_end": "</t>"}

@@ -85,6 +85,7 @@ def test_every_sampling_setting_is_passed_on_by_name() -> None:
         "dry_penalty_last_n": 100,
         "dry_sequence_breakers": ["x"],
         "context_overflow": "rollingWindow",
+        "reasoning_budget": 512,
     }
     assert set(values) == {row.facts.openai for row in TABLE["inference"].values() if row.facts.openai}
     assert chat(**values, stop=["x"]).settings == {**values, "logit_bias": {5: -1.5}, "stop": ["x"]}

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from worker.engine.model.vocabulary import Detokenizer, Vocabulary
+from worker.engine.model.vocabulary import Detokenizer, Vocabulary, lacking_bytes
 
 
 class Bytes:
@@ -31,6 +31,19 @@ def test_an_incomplete_code_point_is_emitted_at_the_end() -> None:
     text = detokenizer()
     assert text.push(0xE2) == ""
     assert text.flush() == "\ufffd"
+
+
+def test_how_much_a_code_point_lacks_is_known() -> None:
+    for written in ("é", "日", "🎉"):
+        encoded = written.encode()
+        for length in range(len(encoded) + 1):
+            lacking = len(encoded) - length if length else 0
+            assert lacking_bytes(b"a" + encoded[:length]) == lacking
+    assert lacking_bytes(b"\x80\x80\x80\x80") == 0
+    text = detokenizer()
+    text.push(0xF0)
+    assert (text.lacking(0x9F), text.lacking(0x41)) == (2, 0)
+    assert text.push(0x9F) == "", "asking changes nothing"
 
 
 class Marked(Bytes):
