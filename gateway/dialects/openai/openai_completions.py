@@ -77,7 +77,7 @@ class HostedChat:
             await begun(loop)
             if not body.stream:
                 return await self._whole(request, loop, end_facts)
-            head = chat_head(loop.plan.name, stream=True)
+            head = chat_head(loop, stream=True)
             renderer = chat_renderer(
                 head, 1, include_usage=wants_usage(body), at_end=lambda finished: end_facts(loop, finished)
             )
@@ -91,7 +91,7 @@ class HostedChat:
             wanted = loop.plan.call.logprobs is not None
             [choice] = chat_choices([draft.completion(loop.ends[0], logprobs=wanted)])
             choice["message"]["mcp_calls"] = hosted_calls(events)
-            head = chat_head(loop.plan.name, stream=False)
+            head = chat_head(loop, stream=False)
             reply = head.with_choices([choice], usage=usage(loop), **end_facts(loop, loop.ends[0]))
             return json_response(reply, answer_headers(request, loop))
         finally:
@@ -112,7 +112,7 @@ class Completions:
 
         def renderer(generation: RunningAnswer) -> ChunkRenderer:
             return chat_renderer(
-                chat_head(generation.plan.name, stream=True),
+                chat_head(generation, stream=True),
                 generation.plan.choices,
                 include_usage=wants_usage(body),
                 at_end=lambda finished: end_facts(generation, finished),
@@ -122,7 +122,7 @@ class Completions:
         def whole(generation: RunningAnswer, completions: list[Completion]) -> Json:
             choices = chat_choices(completions, older_calls=older_calls)
             facts = end_facts(generation, completions[0].finished)
-            return chat_head(generation.plan.name, stream=False).with_choices(choices, usage=usage(generation), **facts)
+            return chat_head(generation, stream=False).with_choices(choices, usage=usage(generation), **facts)
 
         if body.stream:
             return await stream_answer(request, self._inference, call, renderer)
@@ -134,7 +134,7 @@ class Completions:
 
         def renderer(generation: RunningAnswer) -> ChunkRenderer:
             return text_renderer(
-                text_head(generation.plan.name),
+                text_head(generation),
                 generation.plan.choices,
                 include_usage=wants_usage(body),
                 openings=openings,
@@ -144,7 +144,7 @@ class Completions:
         def whole(generation: RunningAnswer, completions: list[Completion]) -> Json:
             choices = text_choices(best_choices(body, completions), openings)
             facts = end_facts(generation, completions[0].finished)
-            return text_head(generation.plan.name).with_choices(choices, usage=usage(generation), **facts)
+            return text_head(generation).with_choices(choices, usage=usage(generation), **facts)
 
         if body.stream:
             return await stream_answer(request, self._inference, call, renderer)

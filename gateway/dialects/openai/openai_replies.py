@@ -116,11 +116,21 @@ class Usage(TypedDict):
     completion_tokens_details: CompletionTokensDetails
 
 
+Fingerprint = Annotated[
+    str,
+    Field(
+        description="Of the model and its load settings. It ends with `-reproducible` where the same seed always gives "
+        "the same text."
+    ),
+]
+
+
 class ChatCompletion(TypedDict):
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
+    system_fingerprint: Fingerprint
     choices: list[ChatChoice]
     usage: Usage
 
@@ -170,6 +180,7 @@ class ChatChunk(TypedDict):
     object: Literal["chat.completion.chunk"]
     created: int
     model: str
+    system_fingerprint: Fingerprint
     choices: list[ChatChunkChoice]
     usage: NotRequired[Nullable[Usage]]
     prompt_progress: NotRequired[Nullable[PromptProgress]]
@@ -187,6 +198,7 @@ class TextCompletion(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    system_fingerprint: Fingerprint
     choices: list[TextChoice]
     usage: Usage
 
@@ -196,6 +208,7 @@ class TextChunk(TypedDict):
     object: Literal["text_completion"]
     created: int
     model: str
+    system_fingerprint: Fingerprint
     choices: list[TextChoice]
     usage: NotRequired[Nullable[Usage]]
     prompt_progress: NotRequired[Nullable[PromptProgress]]

@@ -1,5 +1,6 @@
 """OpenAI's chunks as bytes. What is the same in all chunks with text is encoded once per stream."""
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from gateway.dialects.openai import openai_replies as replies
 from gateway.dialects.openai.openai_logprobs import ChatLogprobs, TextLogprobs, TextLogprobsEncoder, chat_logprobs
 from gateway.dialects.openai.openai_replies import ChatDelta, finish_reason, usage
 from gateway.dialects.reply import around_text
+from gateway.fleet.snapshot import Instance
 from gateway.http.streaming import DONE, frame
 
 
@@ -47,6 +49,7 @@ class Head:
     object: str
     model: str
     id: str
+    fingerprint: str
     created: int = field(default_factory=lambda: int(time.time()))
 
     def with_choices(self, choices: Sequence[Any], **more: Any) -> Json:
@@ -55,17 +58,29 @@ class Head:
             "object": self.object,
             "created": self.created,
             "model": self.model,
+            "system_fingerprint": self.fingerprint,
             "choices": choices,
             **more,
         }
 
 
-def chat_head(model: str, *, stream: bool) -> Head:
-    return Head("chat.completion.chunk" if stream else "chat.completion", model, f"chatcmpl-{uuid.uuid4().hex}")
+def chat_head(answer: RunningAnswer, *, stream: bool) -> Head:
+    return _head(answer, "chat.completion.chunk" if stream else "chat.completion", "chatcmpl")
 
 
-def text_head(model: str) -> Head:
-    return Head("text_completion", model, f"cmpl-{uuid.uuid4().hex}")
+def text_head(answer: RunningAnswer) -> Head:
+    return _head(answer, "text_completion", "cmpl")
+
+
+def _head(answer: RunningAnswer, kind: str, prefix: str) -> Head:
+    return Head(kind, answer.plan.name, f"{prefix}-{uuid.uuid4().hex}", system_fingerprint(answer.instance))
+
+
+def system_fingerprint(instance: Instance) -> str:
+    """Of the model and its load settings, with which a seed gives the same text: always, if it says `reproducible`."""
+    facts = orjson.dumps([instance.model_key, dict(instance.load)], option=orjson.OPT_SORT_KEYS)
+    kind = "-reproducible" if instance.load.get("reproducible") else ""
+    return f"fp_{hashlib.sha256(facts).hexdigest()[:12]}{kind}"
 
 
 class ChunkRenderer:

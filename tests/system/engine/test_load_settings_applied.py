@@ -10,7 +10,7 @@ from llama_cpp import llama_cpp as ll
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from tests.support.models.tiny_llama import write_tiny_llama
-from worker.engine.model.batch_invariance import NOT_EXACT
+from worker.engine.model.batch_invariance import SEPARATE
 from worker.engine.model.context import Context, decode_threads, open_context
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 
@@ -39,7 +39,7 @@ def open_tiny(path: Path, load: Load, log: LlamaLog, opened: ExitStack) -> Conte
         grace_seconds=60,
     )
     model = opened.enter_context(closing(LoadedModel(spec.model_path, load, log, lambda _: True)))
-    return opened.enter_context(closing(open_context(model, load, log, decode_threads(spec, NOT_EXACT))))
+    return opened.enter_context(closing(open_context(model, load, log, decode_threads(spec, SEPARATE))))
 
 
 def test_prompts_are_computed_with_threads_of_their_own(tmp_path: Path, log: LlamaLog, opened: ExitStack) -> None:

@@ -12,7 +12,7 @@ SLOWEST = 2.0  # times the expected duration: what exceeds it is a pause of the 
 WARM_ROWS = (1, 16, 64, 256)
 WARM_SECONDS = 0.3  # of measurements at load
 LEAST_ROWS = 16  # of a slice beside streams, for which all weights are read
-SLICE_ROWS = (*range(LEAST_ROWS, 64, 8), *range(64, 256, 32), *range(256, 1024, 64), *range(1024, 65_537, 512))
+SLICE_ROWS = (*range(LEAST_ROWS, 64, 16), *range(64, 256, 32), *range(256, 1024, 64), *range(1024, 65_537, 512))
 
 
 class Average:

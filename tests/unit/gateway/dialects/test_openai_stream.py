@@ -7,9 +7,10 @@ import pytest
 
 from atelier.generation_types import Finished, Statistics, StopReason
 from gateway.core.events import Delta, PromptProgress, TokenLogprob
-from gateway.dialects.openai.openai_stream import Head, chat_renderer, text_renderer
+from gateway.dialects.openai.openai_stream import Head, chat_renderer, system_fingerprint, text_renderer
+from gateway.fleet.snapshot import Instance
 
-HEAD = Head("chat.completion.chunk", 'pub/"odd"-name', "chatcmpl-1", 1_700_000_000)
+HEAD = Head("chat.completion.chunk", 'pub/"odd"-name', "chatcmpl-1", "fp_1", 1_700_000_000)
 TEXTS = ["word", 'quo"te', "line\nbreak", "\u2028", "é😀", "\\", "\0", "data: [DONE]\n\n"]
 
 
@@ -28,6 +29,7 @@ def test_a_delta_is_one_line_of_json_with_the_text_unescaped(text: str, include_
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
         "created": 1_700_000_000,
+        "system_fingerprint": "fp_1",
         "model": 'pub/"odd"-name',
         "choices": [{"index": 1, "delta": {"content": text}, "logprobs": None, "finish_reason": None}],
         **({"usage": None} if include_usage else {}),
@@ -52,7 +54,7 @@ def test_the_last_chunk_of_a_choice_has_a_finish_reason_and_an_empty_delta(
 
 
 def test_a_text_completion_has_no_opening_and_text_in_its_choices() -> None:
-    renderer = text_renderer(Head("text_completion", "m", "cmpl-1"), 1, include_usage=False)
+    renderer = text_renderer(Head("text_completion", "m", "cmpl-1", "fp_1"), 1, include_usage=False)
     assert renderer.opening() == b""
     chunk = decoded(renderer.event(Delta(0, "a")))
     assert isinstance(chunk, dict)
@@ -67,7 +69,7 @@ def test_every_choice_of_a_chat_opens_with_its_role() -> None:
 
 
 def test_a_text_that_echoes_its_prompt_opens_with_it() -> None:
-    head = Head("text_completion", "m", "cmpl-1")
+    head = Head("text_completion", "m", "cmpl-1", "fp_1")
     frames = text_renderer(head, 2, include_usage=False, openings=["a", "b"]).opening().split(b"\n\n")[:-1]
     choices = [orjson.loads(frame.removeprefix(b"data: "))["choices"][0] for frame in frames]
     assert [(choice["index"], choice["text"]) for choice in choices] == [(0, "a"), (1, "b")]
@@ -87,7 +89,7 @@ def test_tokens_without_complete_text_are_reported_too() -> None:
 
 
 def test_offsets_continue_across_the_chunks_of_each_choice() -> None:
-    renderer = text_renderer(Head("text_completion", "m", "cmpl-1"), 2, include_usage=False)
+    renderer = text_renderer(Head("text_completion", "m", "cmpl-1", "fp_1"), 2, include_usage=False)
     events = [Delta(number, "é1", [TokenLogprob("é".encode(), -1), TokenLogprob(b"1", -1)]) for number in (0, 1, 0)]
     chunks = [orjson.loads(renderer.event(event).removeprefix(b"data: ")) for event in events]
     assert [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in chunks] == [[0, 1], [0, 1], [2, 3]]
@@ -99,3 +101,11 @@ def test_progress_is_sent_with_an_empty_choice_of_its_prompt(render: Any, body: 
     assert isinstance(chunk, dict)
     assert chunk["choices"] == [{"index": 1, **body, "logprobs": None, "finish_reason": None}]
     assert chunk["prompt_progress"] == {"total": 237, "cache": 10, "processed": 128, "time_ms": 181}
+
+
+def test_a_fingerprint_changes_with_the_load_settings_and_says_what_is_reproducible() -> None:
+    instances = [Instance(id="a", model_key="m", load=load) for load in ({}, {"parallel": 2}, {"reproducible": True})]
+    prints = [system_fingerprint(instance) for instance in instances]
+    assert len(set(prints)) == 3
+    assert [each.endswith("-reproducible") for each in prints] == [False, False, True]
+    assert system_fingerprint(Instance(id="b", model_key="m", load={})) == prints[0]
