@@ -332,6 +332,7 @@ class Chat(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    PARSE_SPECIAL_FIELD_NUMBER: _builtins.int
     messages_json: _builtins.bytes
     """A JSON array of {role, content, ...}. Content is a string, or with images a list of parts:
     {"type": "text", "text": ...} and {"type": "image"}.
@@ -341,6 +342,8 @@ class Chat(_message.Message):
     template_arguments_json: _builtins.bytes
     """an object of further template variables, such as {"enable_thinking": false}"""
     end: Global___PromptEnd.ValueType
+    parse_special: _builtins.bool
+    """control tokens written out in the content are recognised"""
     @_builtins.property
     def tools(self) -> Global___Tools: ...
     @_builtins.property
@@ -359,10 +362,11 @@ class Chat(_message.Message):
         output: Global___OutputFormat | None = ...,
         images: _abc.Iterable[_builtins.bytes] | None = ...,
         end: Global___PromptEnd.ValueType = ...,
+        parse_special: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "output", b"output", "template", b"template", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "end", b"end", "images", b"images", "messages_json", b"messages_json", "output", b"output", "template", b"template", "template_arguments_json", b"template_arguments_json", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_template", b"_template", "end", b"end", "images", b"images", "messages_json", b"messages_json", "output", b"output", "parse_special", b"parse_special", "template", b"template", "template_arguments_json", b"template_arguments_json", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__template: _TypeAlias = _typing.Literal["template"]  # noqa: Y015
     _WhichOneofArgType__template: _TypeAlias = _typing.Literal["_template", b"_template"]  # noqa: Y015

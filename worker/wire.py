@@ -109,6 +109,7 @@ def read_chat(chat: pb.Chat) -> ChatPrompt:
         read_output_format(chat),
         tuple(chat.images),
         end,
+        chat.parse_special,
     )
 
 

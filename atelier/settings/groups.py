@@ -320,6 +320,12 @@ class Prompt:
         lmstudio="stop",
         preset_key="llm.prediction.stopStrings",
     )
+    parse_special: bool = setting(
+        False,
+        "Read control tokens that are written in messages, such as <|im_end|>, as those tokens rather than as text. "
+        "Whatever text reaches a message can then end it and speak in another role: for trusted text only.",
+        llama="parse_special",
+    )
     tool_call_format: str = setting(
         "auto",
         "Format of the model's tool calls; auto: detected from its chat template.",

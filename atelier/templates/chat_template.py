@@ -60,12 +60,12 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _now
         try:
             tree = environment.parse(source)
-            self._reading = read_template(tree)
+            self.reading = read_template(tree)
             self._template = environment.from_string(tree)
             self._source = source
         except jinja2.TemplateError as error:
             raise InvalidTemplate(f"The chat template does not compile: {error}") from error
-        self._changes_lists = environment.changes_lists = not LIST_CHANGES.isdisjoint(self._reading.names)
+        self._changes_lists = environment.changes_lists = not LIST_CHANGES.isdisjoint(self.reading.names)
 
     def render(
         self,
@@ -83,8 +83,8 @@ class ChatTemplate:
         Raises InvalidTemplate when the template fails, writes more than 16 Mi characters or takes over 2 s.
         """
         variables: Json = {
-            **(_texts(tools) if self._reading.variables >= TEXTS else {}),
-            **(adapt_arguments(arguments, self._reading, self._source) if arguments else {}),
+            **(_texts(tools) if self.reading.variables >= TEXTS else {}),
+            **(adapt_arguments(arguments, self.reading, self._source) if arguments else {}),
             "messages": messages,
             "tools": tools,
             "add_generation_prompt": generation_prompt,
@@ -94,7 +94,7 @@ class ChatTemplate:
         try:
             readable = list(map(_readable, messages))
             if any(map(_needs_adaptation, messages)):
-                readable = adapt_messages(readable, self._reading)
+                readable = adapt_messages(readable, self.reading)
             variables["messages"] = readable
             return self._with_system(variables, self._write(variables))
         except InvalidTemplate:

@@ -12,7 +12,10 @@ IDS = ("id", "tool_call_id")
 
 @dataclass(frozen=True, slots=True)
 class TemplateReading:
-    """`compared`: texts that a name is compared with. `demanded`: texts of which it must be one."""
+    """`compared`: texts that a name is compared with. `demanded`: texts of which it must be one.
+
+    `constants`: the texts in its expressions, such as those that it looks for in messages. `written`: all others.
+    """
 
     variables: frozenset[str]  # undeclared: the caller provides them
     names: frozenset[str]  # of attributes and keys, of any object
@@ -20,6 +23,8 @@ class TemplateReading:
     demanded: Mapping[str, frozenset[str]]
     id_length: int  # required length of tool call ids; 0: any
     first_call_only: bool  # it reads only the first tool call of a message
+    constants: frozenset[str]
+    written: frozenset[str]
 
 
 def read_template(tree: nodes.Template) -> TemplateReading:
@@ -42,6 +47,8 @@ def read_template(tree: nodes.Template) -> TemplateReading:
         demanded,
         length,
         _first_call_only(tree),
+        frozenset(constant.value for constant in tree.find_all(nodes.Const) if isinstance(constant.value, str)),
+        frozenset(data.data for data in tree.find_all(nodes.TemplateData)),
     )
 
 

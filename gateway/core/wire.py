@@ -94,6 +94,7 @@ def _set_chat(chat: pb.Chat, plan: CallPlan, messages: list[Json], settings: Eff
     if arguments := template_arguments(plan.call, settings.inference.build().reasoning_budget):
         chat.template_arguments_json = orjson.dumps(arguments)
     chat.images.extend(plan.images)
+    chat.parse_special = prompting.parse_special
 
 
 def template_arguments(call: Call, budget: int | None) -> Mapping[str, object]:

@@ -160,7 +160,9 @@ class LlamaEngine:
 
     async def _input_tokens(self, number: int, text: str | list[int]) -> list[int]:
         try:
-            return await self._tokenizing(lambda tokenizer: tokenizer.tokenize(text, add_special=True))
+            return await self._tokenizing(
+                lambda tokenizer: tokenizer.tokenize(text, add_special=True, parse_special=False)
+            )
         except InvalidRequest as error:
             raise type(error)(f"Input {number}: {error.message}", param="input") from None
 

@@ -25,6 +25,7 @@ class ChatPrompt:
     output: OutputFormat = OutputFormat()  # noqa: RUF009 - it is frozen
     images: Sequence[bytes] = ()  # encoded: one for each image part of the messages, in their order
     end: PromptEnd = PromptEnd.NEW_MESSAGE
+    parse_special: bool = False  # control tokens that are written out in the content are recognised
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,10 +83,10 @@ def choose_parser(output: OutputFormat, template: str, tools: Tools | None) -> P
 @lru_cache(maxsize=32)
 def _without_tools(output: OutputFormat, template: str) -> ParserChoice:
     """Cached: it is the same for every request, unless one brings a template of its own."""
-    return ParserChoice(choose_format(output, template), _choose_reasoning(output, template))
+    return ParserChoice(choose_format(output, template), choose_reasoning(output, template))
 
 
-def _choose_reasoning(output: OutputFormat, template: str) -> ReasoningMarks | None:
+def choose_reasoning(output: OutputFormat, template: str) -> ReasoningMarks | None:
     """The settings' marks; one that is not set is the template's. An empty mark turns reasoning off."""
     own = detect_family(template).reasoning
     start = output.reasoning_start if output.reasoning_start is not None else own.start if own else ""

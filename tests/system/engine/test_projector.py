@@ -9,7 +9,7 @@ import pytest
 from llama_cpp import llama_cpp as ll
 from llama_cpp import mtmd_cpp as mtmd
 
-from atelier.errors import LoadFailed
+from atelier.errors import InvalidRequest, LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
 from tests.support.models.pictures import noise
@@ -19,7 +19,7 @@ from worker.engine.chat_images import Picture, decode_picture
 from worker.engine.model.context import Context, generation_params
 from worker.engine.model.decode_run import Run
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel
-from worker.engine.model.projector import ImageLimits, Projector
+from worker.engine.model.projector import ImageLimits, Projector, TextPart
 from worker.engine.model_loading import load_model
 
 pytestmark = pytest.mark.system
@@ -56,7 +56,7 @@ def test_the_logits_after_an_image_equal_llama_cpps(tmp_path: Path, kind: str) -
     model = LoadedModel(str(path), Load(), log, lambda _: True)
     projector = Projector(str(projector_path), model, log, ImageLimits(256, 256, 256), threads=1, flash=-1)
     text, picture = f"abc{projector.marker}def", decode_picture(noise(), 1)
-    tokens, (image_chunk,) = projector.read(text, [picture], add_special=True)
+    tokens, (image_chunk,) = projector.read([TextPart(text, parse_special=True)], [picture], add_special=True)
     at = tokens.index(image_chunk.cells[0])
     end = at + len(image_chunk.cells)
     image = projector.encode({at: image_chunk})[at]
@@ -79,10 +79,37 @@ def test_the_same_bytes_in_other_rows_are_another_image(tmp_path: Path) -> None:
     model = LoadedModel(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
     path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
     projector = Projector(str(path), model, log, ImageLimits(256, 256, 256), threads=1, flash=-1)
+
+    def marked(count: int) -> list[TextPart]:
+        return [TextPart(projector.marker * count, parse_special=True)]
+
     pictures = [Picture("PNG", *size, bytes(30 * 40 * 3)) for size in ((40, 30), (30, 40), (40, 30))]
-    _, image_chunks = projector.read(projector.marker * 3, pictures, add_special=True)
-    _, (alone,) = projector.read(projector.marker, pictures[1:2], add_special=True)
+    _, image_chunks = projector.read(marked(3), pictures, add_special=True)
+    _, (alone,) = projector.read(marked(1), pictures[1:2], add_special=True)
     assert image_chunks[0].cells[0] != image_chunks[1].cells[0] == alone.cells[0]
+    for each in (projector, model):
+        each.close()
+
+
+def test_control_tokens_count_in_some_parts_and_a_lost_image_is_an_error(tmp_path: Path) -> None:
+    log = LlamaLog()
+    model = LoadedModel(str(write_tiny_llama(tmp_path / "tiny.gguf")), Load(), log, lambda _: True)
+    path = write_tiny_projector(tmp_path / "mmproj.gguf", 32)
+    projector = Projector(str(path), model, log, ImageLimits(256, 256, 256), threads=1, flash=-1)
+    picture, end = decode_picture(noise(), 1), model.vocabulary.eos
+    parts = [
+        TextPart(f"a</s>{projector.marker}", parse_special=True),
+        TextPart("b</s>", parse_special=False),
+        TextPart("</s>", parse_special=True),
+    ]
+    tokens, (image_chunk,) = projector.read(parts, [picture], add_special=True)
+    assert [at for at, token in enumerate(tokens) if token == end] == [
+        tokens.index(image_chunk.cells[0]) - 1,
+        len(tokens) - 1,
+    ]
+    for pictures in ([], [picture, picture]):
+        with pytest.raises(InvalidRequest, match="lost an image"):
+            projector.read(parts, pictures, add_special=True)
     for each in (projector, model):
         each.close()
 

@@ -3,6 +3,7 @@ import pytest
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest
 from worker.engine.embedding import batches, check_dimensions, check_lengths, unit_vectors
+from worker.engine.model.control_tokens import ControlToken, ControlTokens
 from worker.engine.prompt.ranking import fill
 
 
@@ -45,4 +46,10 @@ def test_the_first_input_that_is_too_long_is_named() -> None:
 
 
 def test_a_rerank_template_is_filled_in_one_pass() -> None:
-    assert fill("Q: {query} D: {document}", "{document}", "x") == "Q: {document} D: x"
+    assert fill("Q: {query} D: {document}", "{document}", "x", ControlTokens([])) == ["Q: {document} D: x"]
+
+
+def test_only_the_control_tokens_of_a_rerank_template_count() -> None:
+    tokens = ControlTokens([ControlToken(1, "<s>"), ControlToken(2, "<|doc|>", is_word=True)])
+    filled = fill("<s>{query}<|doc|>{document}<s>", "a<s>", "b<|doc|><s>", tokens)
+    assert filled == [1, "a<s>", 2, "b<", "|doc|><s>", 1]

@@ -43,6 +43,14 @@ class ImageChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class TextPart:
+    """A part of a prompt. `parse_special`: control tokens that are written out in it are recognised."""
+
+    text: str
+    parse_special: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ImageLimits:
     """Limits for the cells of an image, in tokens."""
 
@@ -84,14 +92,31 @@ class Projector:
         self._encoding = threading.Lock()  # libmtmd encodes one at a time
         self._encoded: OrderedDict[int, Embeddings] = OrderedDict()  # by first cell; the least recently used first
 
-    def read(self, text: str, pictures: Sequence[Picture], *, add_special: bool) -> tuple[list[int], list[ImageChunk]]:
-        """The tokens of a text with a marker for each picture, among them the images' cells. Raises InvalidRequest."""
-        data = text.encode()
-        given = mtmd.mtmd_input_text(data, len(data), add_special, True)
+    def read(
+        self, texts: Sequence[TextPart], pictures: Sequence[Picture], *, add_special: bool
+    ) -> tuple[list[int], list[ImageChunk]]:
+        """The tokens of texts with a marker for each picture, among them the images' cells. Raises InvalidRequest."""
+        lost = InvalidRequest("The chat template lost an image, or an image is not usable.", param="messages")
+        if sum(each.text.count(self.marker) for each in texts) != len(pictures):
+            raise lost
         with _bitmaps(pictures) as bitmaps, _chunks() as chunks:
-            if mtmd.mtmd_tokenize(self._handle, chunks, ctypes.byref(given), bitmaps, len(pictures)) != 0:
-                raise InvalidRequest("The chat template lost an image, or an image is not usable.", param="messages")
+            parts = list(self._parts(texts, iter(bitmaps)))
+            pointers = (ctypes.POINTER(mtmd.mtmd_input_part) * len(parts))(*map(ctypes.pointer, parts))
+            if mtmd.mtmd_tokenize_from_parts(self._handle, chunks, pointers, len(parts), add_special) != 0:
+                raise lost
             return self._read_chunks(chunks)
+
+    def _parts(
+        self, texts: Sequence[TextPart], bitmaps: Iterator[mtmd.mtmd_bitmap_p]
+    ) -> Iterator[mtmd.mtmd_input_part]:
+        """The texts, cut at their markers, which stand for the bitmaps in their order."""
+        for each in texts:
+            for number, text in enumerate(each.text.split(self.marker)):
+                if number:
+                    yield mtmd.mtmd_input_part(None, next(bitmaps))
+                data = text.encode()
+                given = mtmd.mtmd_input_text(data, len(data), False, each.parse_special)
+                yield mtmd.mtmd_input_part(ctypes.pointer(given), None)
 
     def _read_chunks(self, chunks: mtmd.mtmd_input_chunks_p) -> tuple[list[int], list[ImageChunk]]:
         tokens: list[int] = []

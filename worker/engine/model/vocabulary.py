@@ -8,8 +8,11 @@ from functools import cached_property
 from llama_cpp import llama_cpp as ll
 
 from atelier.errors import InvalidRequest
+from worker.engine.model.control_tokens import TAG, ControlToken, ControlTokens, Pieces
 
 PIECE_BYTES = 256  # most pieces have a few bytes; longer ones take a second call
+IGNORED_IN_PLAIN = ll.LLAMA_TOKEN_ATTR_CONTROL | ll.LLAMA_TOKEN_ATTR_UNKNOWN  # llama.cpp's special tokens
+SPACE = " \t\n\v\f\r"  # llama.cpp's, beside tokens that drop it
 
 
 class Vocabulary:
@@ -30,6 +33,30 @@ class Vocabulary:
         """Token ids that add exactly this text to another; none where the tokenizer puts a space before it."""
         tokens = self.tokenize_plain(text)
         return tokens if b"".join(map(self.mark, tokens)) == text.encode() else []
+
+    def tokenize_pieces(self, pieces: Pieces, *, add_special: bool) -> list[int]:
+        """Token ids of plain texts and, between them, control tokens by id: as of the whole, were they recognised."""
+        begin, end = self.borders if add_special else (None, None)
+        tokens = [begin] if begin is not None else []
+        for before, piece, after in zip([None, *pieces], pieces, [*pieces[1:], None], strict=False):
+            if isinstance(piece, int):
+                tokens.append(piece)
+            else:
+                text = self._stripped(piece, before, after)
+                tokens += self._tokenize_continued(text) if isinstance(before, str) else self.tokenize_plain(text)
+        return tokens if end is None else [*tokens, end]
+
+    def _stripped(self, text: str, before: object, after: object) -> str:
+        tokens = self.control_tokens.by_id
+        if isinstance(before, int) and tokens[before].strips_after:
+            text = text.lstrip(SPACE)
+        return text.rstrip(SPACE) if isinstance(after, int) and tokens[after].strips_before else text
+
+    def _tokenize_continued(self, text: str) -> list[int]:
+        """Of a text in the middle of a line: SentencePiece would put a space before it."""
+        lead = self.tokenize_plain("\n")
+        tokens = self.tokenize_plain("\n" + text)
+        return tokens[len(lead) :] if tokens[: len(lead)] == lead else self.tokenize_plain(text)
 
     def _tokenize(self, text: str, *, add_special: bool, read_special: bool) -> list[int]:
         data = text.encode()
@@ -106,6 +133,22 @@ class Vocabulary:
     def is_control(self, token: int) -> bool:
         """Whether a token has no text, as the borders of messages have none."""
         return bool(ll.llama_vocab_is_control(self.handle, token))
+
+    @cached_property
+    def control_tokens(self) -> ControlTokens:
+        """All marks: what llama.cpp ignores in plain text, and tags with bars."""
+        return ControlTokens(filter(None, map(self._control_token, range(self.size))))
+
+    def _control_token(self, token: int) -> ControlToken | None:
+        attributes = ll.llama_vocab_get_attr(self.handle, token)
+        is_word = not attributes & IGNORED_IN_PLAIN
+        if is_word and not attributes & ll.LLAMA_TOKEN_ATTR_USER_DEFINED:
+            return None
+        text = self.text(token).decode(errors="replace")
+        if is_word and not TAG.fullmatch(text):
+            return None
+        strips = (bool(attributes & flag) for flag in (ll.LLAMA_TOKEN_ATTR_LSTRIP, ll.LLAMA_TOKEN_ATTR_RSTRIP))
+        return ControlToken(token, text, is_word, *strips)
 
     def is_end(self, token: int) -> bool:
         return bool(ll.llama_vocab_is_eog(self.handle, token))

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest, InvalidTemplate
 from atelier.json_types import Json
 from atelier.prompt_end import PromptEnd
-from atelier.submission import definition
+from atelier.submission import OutputFormat, definition
 from atelier.templates.chat_template import ChatTemplate
 from worker.engine.chat_images import decode_picture, with_images_written
 from worker.engine.interface import ChatPrompt, InfillPrompt, Prompt
-from worker.engine.model.projector import ImageChunk, Projector
+from worker.engine.model.projector import ImageChunk, Projector, TextPart
 from worker.engine.model.vocabulary import Vocabulary
+from worker.engine.prompt.chat_escaping import ChatEscaping, RenderedChat
 from worker.engine.prompt.final_message import OpenPrompt, settled, thought_marks
 from worker.output.family_detection import detect_family
-from worker.output.parser_choice import choose_format, choose_parser
+from worker.output.parser_choice import choose_format, choose_parser, choose_reasoning
 from worker.output.toolless_templates import AFTER, as_plain_chat, with_calls_written
 
 IMAGE = "<image>"  # in a prompt for people to read
@@ -30,14 +32,19 @@ class PromptTokenizer:
     ) -> None:
         """`template`: the model's. `projector`: None for models without vision."""
         self._vocabulary = vocabulary
+        self._control_tokens = vocabulary.control_tokens  # read here, with the load: this takes a while
         self._model_template = template
         self._context_length = context_length
         self._projector = projector
         self._image_chunks: dict[int, ImageChunk] = {}  # by their first cell
         self._templates: dict[str, ChatTemplate] = {}
+        self._escapings: dict[tuple[str, OutputFormat], ChatEscaping] = {}
 
-    def tokenize(self, prompt: Prompt, *, add_special: bool) -> list[int]:
-        """The prompt's tokens, at least one. A chat is settled. Raises InvalidRequest, and ContextLengthExceeded."""
+    def tokenize(self, prompt: Prompt, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        """The prompt's tokens, at least one. A chat is settled. Raises InvalidRequest, and ContextLengthExceeded.
+
+        `parse_special`: control tokens that are written out in a text are recognised. A chat has its own setting.
+        """
         if isinstance(prompt, list):
             tokens = self._vocabulary.check(prompt)
         elif isinstance(prompt, ChatPrompt):
@@ -45,7 +52,7 @@ class PromptTokenizer:
         elif isinstance(prompt, InfillPrompt):
             tokens = self._tokenize_infill(prompt)
         else:
-            tokens = self._tokenize_text(prompt, add_special=add_special)
+            tokens = self._tokenize_text(prompt, add_special=add_special, parse_special=parse_special)
         if not tokens:
             raise InvalidRequest("The prompt is empty.", param="prompt")
         return tokens
@@ -65,7 +72,7 @@ class PromptTokenizer:
             tokens = self.tokenize(self.settle(prompt), add_special=add_special)
             self._image_chunks = {}
         else:
-            tokens = self._tokenize_text(prompt, add_special=add_special, read_special=parse_special)
+            tokens = self._tokenize_text(prompt, add_special=add_special, parse_special=parse_special)
         return [(token, self._vocabulary.mark(token)) if token >= 0 else IMAGE_CELL for token in tokens]
 
     def detokenize(self, tokens: list[int]) -> str:
@@ -90,20 +97,41 @@ class PromptTokenizer:
 
     def render(self, chat: ChatPrompt, image: str = IMAGE) -> str:
         """A settled chat as its template writes it. `image`: stands for each image. Raises InvalidTemplate."""
-        if chat.images:
-            chat = replace(chat, messages=with_images_written(chat.messages, lambda _: image))
-        source = self.template(chat)
+        try:
+            return self._render_text(self.template(chat), _with_images(chat, image))
+        except InvalidTemplate:  # unless it only rejects the control tokens in the content
+            return self._render(chat, image).text
+
+    def _render(self, chat: ChatPrompt, image: str) -> RenderedChat:
+        source, chat = self.template(chat), _with_images(chat, image)
+        if chat.parse_special:
+            return RenderedChat(self._render_text(source, chat))
+        render, check = partial(self._render_text, source), self._check_length
+        try:
+            return self._escaping(source, chat.output).render(chat, render, check)
+        except RecursionError:
+            raise InvalidRequest("The arguments of a tool call are nested too deeply.", param="messages") from None
+
+    def _escaping(self, source: str, output: OutputFormat) -> ChatEscaping:
+        key = (source, output)
+        if key not in self._escapings:
+            reasoning = choose_reasoning(output, source)
+            reading = self._compiled(source).reading
+            self._escapings[key] = ChatEscaping(self._control_tokens, source, reading, reasoning)
+        return self._escapings[key]
+
+    def _render_text(self, source: str, chat: ChatPrompt) -> str:
         if chat.end is not PromptEnd.CONTINUED_MESSAGE:
-            return self._render(source, chat)
+            return self._render_messages(source, chat)
         marks = thought_marks(choose_parser(chat.output, source, None))
         return OpenPrompt(
             chat.messages,
             marks,
             source,
-            lambda messages, end: self._render(source, replace(chat, messages=list(messages), end=end)),
+            lambda messages, end: self._render_messages(source, replace(chat, messages=list(messages), end=end)),
         ).text
 
-    def _render(self, source: str, chat: ChatPrompt) -> str:
+    def _render_messages(self, source: str, chat: ChatPrompt) -> str:
         return self._render_tools(source, chat) if _concerns_tools(chat) else self._write(source, chat, chat.messages)
 
     def _render_tools(self, source: str, chat: ChatPrompt) -> str:
@@ -125,9 +153,7 @@ class PromptTokenizer:
         return self._write(source, chat, as_plain_chat(chat.messages, chat.tools, has_system=False))
 
     def _write(self, source: str, chat: ChatPrompt, messages: list[Json]) -> str:
-        if source not in self._templates:
-            self._templates[source] = ChatTemplate(source)
-        return self._templates[source].render(
+        return self._compiled(source).render(
             messages,
             bos=self._vocabulary.bos_text,
             eos=self._vocabulary.eos_text,
@@ -136,37 +162,67 @@ class PromptTokenizer:
             generation_prompt=chat.end is PromptEnd.NEW_MESSAGE,
         )
 
+    def _compiled(self, source: str) -> ChatTemplate:
+        if source not in self._templates:
+            self._templates[source] = ChatTemplate(source)
+        return self._templates[source]
+
     def _tokenize_chat(self, chat: ChatPrompt, *, add_special: bool) -> list[int]:
-        text = self.render(chat, self._projector.marker if self._projector else IMAGE)
-        has_bos = bool(self._vocabulary.bos_text) and text.startswith(self._vocabulary.bos_text)
-        add_special = add_special and not has_bos
+        rendered = self._render(chat, self._projector.marker if self._projector else IMAGE)
+        add_special = add_special and not self._has_bos(rendered)
         if not chat.images:
-            return self._tokenize_text(text, add_special=add_special)
+            return self._tokenize_rendered(rendered, add_special=add_special)
         if self._projector is None:
             raise InvalidRequest(
                 "This model has no vision: no projector (mmproj) is beside its file. Use another model, or send text.",
                 param="messages",
             )
         pictures = [decode_picture(encoded, number) for number, encoded in enumerate(chat.images, 1)]
-        tokens, image_chunks = self._projector.read(text, pictures, add_special=add_special)
+        parts = self._parts(rendered)
+        tokens, image_chunks = self._projector.read(parts, pictures, add_special=add_special)
         self._image_chunks.update({chunk.cells[0]: chunk for chunk in image_chunks})
         return tokens
 
-    def _tokenize_text(self, text: str, *, add_special: bool, read_special: bool = True) -> list[int]:
-        """The text's tokens, unless it is certainly too long: tokenising megabytes takes seconds."""
+    def _parts(self, rendered: RenderedChat) -> list[TextPart]:
+        """What libmtmd tokenises: texts with or without their control tokens."""
+        if rendered.pieces is None:
+            return [TextPart(rendered.text, parse_special=True)]
+        known = self._control_tokens.by_id
+        return [
+            TextPart(known[piece].text, parse_special=True)
+            if isinstance(piece, int)
+            else TextPart(piece, parse_special=False)
+            for piece in rendered.pieces
+        ]
+
+    def _has_bos(self, rendered: RenderedChat) -> bool:
+        if rendered.pieces is not None:
+            return rendered.pieces[:1] == [self._vocabulary.bos]
+        return bool(self._vocabulary.bos_text) and rendered.text.startswith(self._vocabulary.bos_text)
+
+    def _tokenize_rendered(self, rendered: RenderedChat, *, add_special: bool) -> list[int]:
+        if rendered.pieces is None:
+            return self._tokenize_text(rendered.text, add_special=add_special)
+        return self._vocabulary.tokenize_pieces(rendered.pieces, add_special=add_special)
+
+    def _tokenize_text(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
+        self._check_length(text)
+        return self._vocabulary.tokenize(text, add_special=add_special, read_special=parse_special)
+
+    def _check_length(self, text: str) -> None:
+        """Rejects a text that is certainly too long: tokenising megabytes takes seconds."""
         size = len(text.encode())
         if size > CERTAINLY_SHORT * self._context_length:
             fewest = size // self._vocabulary.longest_piece
             if fewest > self._context_length:
                 raise too_long(f"at least {fewest}", self._context_length)
-        return self._vocabulary.tokenize(text, add_special=add_special, read_special=read_special)
 
     def _tokenize_infill(self, prompt: InfillPrompt) -> list[int]:
         if (marks := self._vocabulary.infill_tokens) is None:
             raise InvalidRequest("This model was not trained to fill gaps: leave suffix out.", param="suffix")
         before, after, middle = marks
-        prefix = self._tokenize_text(prompt.prefix, add_special=False)
-        suffix = self._tokenize_text(prompt.suffix, add_special=False)
+        prefix = self._tokenize_text(prompt.prefix, add_special=False, parse_special=False)
+        suffix = self._tokenize_text(prompt.suffix, add_special=False, parse_special=False)
         return [before, *prefix, after, *suffix, middle]
 
 
@@ -176,6 +232,11 @@ def too_long(tokens: str, context_length: int) -> ContextLengthExceeded:
         "shorten the prompt, or load the model with a longer context_length.",
         param="messages",
     )
+
+
+def _with_images(chat: ChatPrompt, image: str) -> ChatPrompt:
+    """The chat with this text in place of each image."""
+    return replace(chat, messages=with_images_written(chat.messages, lambda _: image)) if chat.images else chat
 
 
 def _concerns_tools(chat: ChatPrompt) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llama_cpp import llama_cpp as ll
 
+from worker.engine.model.control_tokens import ControlTokens
 from worker.engine.model.vocabulary import Vocabulary
 
 NO_TOKEN = -1
@@ -34,7 +35,8 @@ class PairReader:
 
     def tokens(self, query: str, document: str) -> list[int]:
         if self._template is not None:
-            return self._vocabulary.tokenize(fill(self._template, query, document), add_special=False)
+            pieces = fill(self._template, query, document, self._vocabulary.control_tokens)
+            return self._vocabulary.tokenize_pieces(pieces, add_special=False)
         borders = self._borders
         return [
             *borders.begin,
@@ -46,10 +48,21 @@ class PairReader:
         ]
 
 
-def fill(template: str, query: str, document: str) -> str:
-    """Fill the template in one pass: a placeholder within a text is not replaced."""
-    texts = {"query": query, "document": document}
-    return PLACE.sub(lambda place: texts[place[1]], template)
+def fill(template: str, query: str, document: str, known: ControlTokens) -> list[str | int]:
+    """The template's texts and control tokens, and the pair as plain text among them.
+
+    In one pass: a placeholder within a text is not replaced.
+    """
+    filled: list[str | int] = []
+    for number, text in enumerate(PLACE.split(template)):
+        own = known.pieces(text) if number % 2 == 0 else [query if text == "query" else document]
+        for piece in own:
+            last = filled[-1] if filled else None
+            if isinstance(piece, str) and isinstance(last, str):
+                filled[-1] = last + piece
+            else:
+                filled.append(piece)
+    return [part for piece in filled for part in ([piece] if isinstance(piece, int) else known.plain(piece))]
 
 
 def read_borders(vocabulary: Vocabulary) -> Borders:
