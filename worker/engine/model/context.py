@@ -115,6 +115,7 @@ class Context:
             raise load_error(log, "No context could be created for the model")
         self.interrupt = Interrupt()
         self.interrupt.attach(self.handle)
+        log.expect_failures(self.interrupt.is_set)
         self._adapters = adapters
         self._scales: Scales = ()  # as set
         self._vocabulary_size = model.vocabulary.size

@@ -20,6 +20,9 @@ class Interrupt:
         """Let this flag end the calls of a llama_context; has to outlive it. Devices other than the CPU ignore it."""
         ll.llama_set_abort_callback(context, self._check, ctypes.cast(self._text, ctypes.c_void_p))
 
+    def is_set(self) -> bool:
+        return self._text[0] != b"\0"
+
     def set(self) -> None:
         self._text[0] = b"x"
 

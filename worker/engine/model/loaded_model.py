@@ -30,8 +30,13 @@ class LlamaLog:
 
     def __init__(self) -> None:
         self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
+        self._interrupted: list[Callable[[], bool]] = []
         self.callback = ll.llama_log_callback(self._receive)
         ll.llama_log_set(self.callback, ctypes.c_void_p(0))
+
+    def expect_failures(self, interrupted: Callable[[], bool]) -> None:
+        """While this returns True, calls end on request: their failures are no complaints."""
+        self._interrupted.append(interrupted)
 
     def complaints(self) -> str:
         """The last warnings and errors, one per line."""
@@ -39,10 +44,10 @@ class LlamaLog:
 
     def _receive(self, level: int, text: bytes, _data: object) -> None:
         line = text.decode(errors="replace").strip()
-        if level in (_WARN, _ERROR) and line:
+        if level in (_WARN, _ERROR) and line and not any(check() for check in self._interrupted):
             self._complaints.append(line)
             _log.warning("llama_cpp", line=line)
-        elif level == _INFO and line:
+        elif line and level in (_INFO, _WARN, _ERROR):
             _log.debug("llama_cpp", line=line)
 
 
