@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run setup model test test-unit test-integration test-system npm conformance lint words protos protos-check bench bench-gateway format lock clean
+.PHONY: help run setup model gpu-check test test-unit test-integration test-system npm conformance lint words protos protos-check bench bench-gateway format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: setup ## benchmark this server and its peers side by side (BENCH_ARGS="--
 
 bench-gateway: setup ## benchmark the gateway alone, on a scripted engine (BENCH_ARGS="--streams 1,512")
 	$(BIN)/python -m tests.bench.gateway $(BENCH_ARGS)
+
+gpu-check: setup ## check pinning, offload, estimates, batching and reproducibility on an NVIDIA GPU (MODEL=FILE, LLAMA_SERVER=PATH)
+	@$(BIN)/python -m tests.gpu_check $(MODEL)
 
 format: setup ## fix and format the code with ruff
 	$(BIN)/ruff check --fix .
