@@ -9,7 +9,7 @@ import pynvml
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU at one moment, numbered by its PCI bus as CUDA is told to number them."""
+    """One GPU at one moment, numbered by its PCI bus in which order CUDA numbers them too."""
 
     name: str
     total: int  # bytes
