@@ -81,7 +81,7 @@ class LoadSettings(_message.Message):
     load_seed: _builtins.int
     """seed of requests that set none"""
     speculation: _builtins.str
-    """off, prompt_lookup, draft_model"""
+    """off, auto, prompt_lookup, draft_model"""
     draft_tokens: _builtins.int
     draft_model: _builtins.str
     """key of the draft model"""

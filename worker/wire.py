@@ -1,5 +1,7 @@
 """Protobuf to the engine's types and back. Pure."""
 
+from dataclasses import replace
+
 import orjson
 
 from atelier.errors import InvalidRequest, to_message
@@ -178,7 +180,7 @@ def description_message(instance_id: str, load: Load, description: Description) 
         instance_id=instance_id,
         engine=description.engine,
         engine_version=description.version,
-        load=load_message(load),
+        load=load_message(replace(load, speculation=description.speculation)),
         context_length=description.context_length,
         parallel=description.parallel,
         gpu_layers=description.gpu_layers,

@@ -10,7 +10,7 @@ from atelier.lora_adapters import MOST_ADAPTERS
 from atelier.settings.declaration import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
-SPECULATIONS = ("off", "prompt_lookup", "draft_model")
+SPECULATIONS = ("off", "auto", "prompt_lookup", "draft_model")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
 # Those of worker/output/family_table.py.
 TOOL_CALL_FORMATS = (
@@ -255,9 +255,11 @@ class Load:
     )
     speculation: str = setting(
         "off",
-        "Speculative decoding: prompt_lookup drafts the tokens that followed the same text before; draft_model drafts "
-        "with a smaller model, and is the default if draft_model is set. With quantised weights on a CPU the output "
-        "is the same as without.",
+        "Speculative decoding: auto drafts what followed the same tokens before, in the text or in earlier answers to "
+        "the same client, for models that support it; prompt_lookup in the text alone; draft_model drafts with a "
+        "smaller model, and is the default if draft_model is set. Tokens are drafted only where that is measured to "
+        "gain speed. With reproducible, and quantised weights on a CPU, the output is the same as without. Draft heads "
+        "that are part of a model (MTP) are not used.",
         choices=SPECULATIONS,
         lmstudio="speculation",
     )
@@ -268,8 +270,8 @@ class Load:
         lmstudio="draft_model",
     )
     draft_tokens: int = setting(
-        4,
-        "Maximum tokens to draft at a time.",
+        16,
+        "Maximum tokens to draft at a time; fewer are drafted where more would not gain speed.",
         minimum=1,
         maximum=16,
         unit="tokens",

@@ -153,6 +153,7 @@ class WorkerMonitor:
         cores = self._bound or self.plan.pin.cores or self._rules.cores
         self._published.enter(
             InstanceState.READY,
+            load=replace(self.plan.load, speculation=description.load.speculation),
             load_progress=1.0,
             load_seconds=status.load_seconds if status else 0.0,
             context_length=description.context_length,

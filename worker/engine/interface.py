@@ -164,6 +164,7 @@ class Description:
     can_rerank: bool = False
     can_see: bool = False  # images
     chat_template: str | None = None
+    speculation: str = "off"  # as used: the setting auto is off for some models
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from worker.engine.model.projector import ImageLimits, Projector
 from worker.engine.model.rpc_servers import add_rpc_devices, shares_of_devices
 from worker.engine.prompt.prompt_preparation import Preparer
 from worker.engine.prompt.prompt_slices import BLOCKS, TAIL, Slicing
-from worker.engine.speculation.speculation_loading import check_speculation, open_speculation
+from worker.engine.speculation.speculation_loading import open_speculation, usable_speculation
+from worker.engine.speculation.step_times import StepTimes
 
 CPU_GRID = 64  # tokens of a prompt slice: about a quarter of a second on a small machine
 GPU_SHORTEST = 128  # tokens of a prompt slice that ends with its message
@@ -58,7 +59,7 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
     require_device(spec.load.device, devices)
     with ExitStack() as opened:
         model = opened.enter_context(closing(LoadedModel(spec.model_path, spec.load, log, on_progress)))
-        check_speculation(model, spec.load)
+        spec = replace(spec, load=replace(spec.load, speculation=usable_speculation(model, spec.load)))
         return _Loading(spec, model, devices, log, on_progress, opened).finish()
 
 
@@ -113,7 +114,8 @@ class _Loading:
         spec, load, model = self._spec, self._load, self._model
         context, costs = self._open_context(), Costs(self._copy_seconds())
         costs.warm(context.compute_rows, min(load.batch_size, load.ubatch_size, load.context_length))
-        speculation = open_speculation(spec, model, costs, self._log, self._on_progress, self._opened)
+        times = StepTimes(costs, joined=self._grouping.decode, unified=load.kv_unified)
+        speculation = open_speculation(spec, model, times, self._log, self._on_progress, self._opened)
         reuse = self._reuse and model.can_cut_saved
         tier = open_tier(spec, context, costs, reuse=reuse, gpu_layers=model.gpu_layers, devices=self._devices)
         projector = self._open_projector()
@@ -194,4 +196,5 @@ class _Loading:
             can_infill=model.vocabulary.infill_tokens is not None,
             can_see=can_see,
             chat_template=model.chat_template,
+            speculation=self._load.speculation,
         )

@@ -99,6 +99,7 @@ class ScriptedEngine:
             can_rerank=True,
             can_see=not self._script.get("blind"),
             embedding_length=DIMENSIONS,
+            speculation=load.speculation,
         )
 
     def release(self) -> None:

@@ -307,11 +307,11 @@ async def test_shutdown_ends_the_workers_run(start: Start) -> None:
 
 
 async def test_describe_returns_the_loaded_model(start: Start) -> None:
-    server, client = await start(Load(context_length=2048, parallel=3))
+    server, client = await start(Load(context_length=2048, parallel=3, speculation="auto"))
     await server.wait_ready()
     reply = await client.stub.Describe(pb.DescribeRequest(instance_id="a/b"), metadata=client.metadata)
     assert (reply.engine, reply.context_length, reply.parallel) == ("scripted", 2048, 3)
-    assert reply.load.context_length == 2048
+    assert (reply.load.context_length, reply.load.speculation) == (2048, "auto")
 
 
 async def test_calls_in_progress_are_listed_without_their_text(start: Start) -> None:

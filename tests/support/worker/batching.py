@@ -36,8 +36,10 @@ from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCKS, Slicing
 from worker.engine.sampling.reasoning_budget import ReasoningLimit
 from worker.engine.speculation.draft_model import DraftModel
-from worker.engine.speculation.drafting import Drafter, Speculation
+from worker.engine.speculation.drafting import Drafter
 from worker.engine.speculation.prompt_lookup import LookupDrafter
+from worker.engine.speculation.speculation import Speculation
+from worker.engine.speculation.step_times import StepTimes
 from worker.output.parser_choice import PLAIN_TEXT, ParserChoice
 
 GRID = 64
@@ -156,6 +158,7 @@ class Batching:
         costs = costs or SteadyCosts()
         self.states = SavedStates(cache_ram, cache_disk)
         self.tier = CacheTier(context, costs, self.states, directory, limit) if cache_ram or directory else None
+        times = StepTimes(costs, joined=exact, unified=capacity is not None)
         self.batcher = Batcher(
             context,
             slots,
@@ -164,7 +167,7 @@ class Batching:
             grouping=Grouping(exact, exact),
             limits=limits,
             unified_capacity=capacity,
-            speculation=Speculation(drafter or LookupDrafter(), draft_tokens) if draft_tokens else None,
+            speculation=Speculation(drafter or LookupDrafter(), draft_tokens, times) if draft_tokens else None,
             tier=self.tier,
         )
         self.calls: list[Call] = []

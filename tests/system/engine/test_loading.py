@@ -56,6 +56,19 @@ def test_a_model_with_a_sliding_window_saves_no_prompts_and_logs_it(tmp_path: Pa
     assert [entry["event"] for entry in logs].count("cache_tier_off") == 2
 
 
+@pytest.mark.parametrize("kind", ["sliding window", "embedding"])
+def test_auto_is_off_where_the_model_supports_no_speculation_and_logs_it(
+    tmp_path: Path, log: LlamaLog, kind: str
+) -> None:
+    if kind == "embedding":
+        path = write_tiny_bert(tmp_path / "tiny.gguf", PoolingType.MEAN)
+    else:
+        path = write_tiny_llama(tmp_path / "tiny.gguf", architecture="gemma2")
+    with structlog.testing.capture_logs() as logs:
+        try_to_load(path, log, speculation="auto")
+    assert [entry["event"] for entry in logs].count("speculation_off") == 1
+
+
 def test_an_embedding_model_does_not_speculate(tmp_path: Path, log: LlamaLog) -> None:
     path = write_tiny_bert(tmp_path / "tiny.gguf", PoolingType.MEAN)
     try_to_load(path, log)

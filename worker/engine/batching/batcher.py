@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence as Seq
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from atelier.errors import AtelierError, Draining
 from atelier.generation_types import Finished
@@ -18,7 +19,7 @@ from worker.engine.model.batch_invariance import SEPARATE, Grouping
 from worker.engine.model.context import Context, DecodeInterrupted
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.decode_run import Run
-from worker.engine.speculation.drafting import Speculation
+from worker.engine.speculation.speculation import Speculation
 
 
 class Batcher:
@@ -183,12 +184,17 @@ class Batcher:
             with (
                 self._failing(sequences),
                 self.running_call.computing(tickets.values()),
-                self._costs.call(decoded, read),
+                self._measured(runs, decoded, read),
             ):
                 self._context.decode_runs([run for _, run in runs])
         except DecodeInterrupted:
             return False
         return True
+
+    def _measured(self, runs: Seq[tuple[Sequence, Run]], decoded: int, read: int) -> AbstractContextManager[None]:
+        """Streams with different numbers of draft tokens are several graphs, whose time says nothing about one."""
+        is_graph = self._capacity is not None or len({len(run) for _, run in runs}) == 1
+        return self._costs.call(decoded, read) if read or is_graph else nullcontext()
 
     def _note_prefill(self, sequence: Sequence, run: Run, first: int) -> None:
         """A part of the prompt is computed, whose tokens are in the last call from `first` on."""
@@ -234,11 +240,13 @@ class Batcher:
         """
         drafted = max(0, len(run) - run.silent - 1)
         sequence.drafted += drafted
-        for at in range(run.silent, len(run)):
-            sequence.accepted += at > run.silent
+        at = run.silent
+        self._sample(sequence, first + at)
+        while sequence.slot is not None and _begins(run.tokens[at + 1 :], sequence.completion.pending):
+            accepted = len(sequence.completion.pending)  # the sampled token, and those that a constraint forces
+            sequence.accepted += accepted
+            at += accepted
             self._sample(sequence, first + at)
-            if sequence.slot is None or sequence.completion.pending != run.tokens[at + 1 : at + 2]:
-                break
         if drafted and sequence.slot is not None:
             self._context.keep_prefix(sequence.slot, sequence.position)
 
@@ -296,9 +304,13 @@ class Batcher:
             self._running.remove(sequence)
             sequence.slot = None
             if self._speculation is not None:
-                self._speculation.drafter.forget(slot)
+                self._speculation.forget(slot)
             self._cache.release(slot)
         sequence.close()
+
+
+def _begins(drafts: Seq[int], tokens: Seq[int]) -> bool:
+    return list(drafts[: len(tokens)]) == list(tokens)
 
 
 def _slot(sequence: Sequence) -> int:

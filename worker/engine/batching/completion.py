@@ -60,13 +60,13 @@ class Completion:
 
     @property
     def draft_room(self) -> int:
-        """How many draft tokens could be checked after the pending one.
+        """How many draft tokens could be checked after the pending ones: none where log-probabilities are wanted."""
+        return 0 if self._top_logprobs is not None else self.limit - len(self.tokens) - 1
 
-        None with a constraint, whose forced tokens are not sampled, nor where log-probabilities are wanted.
-        """
-        if self._matcher is not None or self._top_logprobs is not None or len(self.pending) != 1:
-            return 0
-        return self.limit - len(self.tokens) - 1
+    def allowed(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens may come next: up to an end of the text, and as far as the constraint lets them."""
+        to_end = next((at for at, token in enumerate(tokens) if self._vocabulary.is_end(token)), len(tokens))
+        return to_end if self._matcher is None else self._matcher.acceptable(tokens[:to_end])
 
     def sample(self, context: Context, index: int) -> tuple[Sequence[Delta], StopReason | None]:
         """Draw the next token from the logits of the last call's token `index`; what it adds, and the end if it is."""

@@ -112,6 +112,14 @@ class Sequence:
         return self.text_length - len(self.completion.pending)
 
     @property
+    def prompt_length(self) -> int:
+        return len(self.prompt)
+
+    @property
+    def pending_length(self) -> int:
+        return len(self.completion.pending)
+
+    @property
     def text_length(self) -> int:
         return len(self.prompt) + len(self.completion.tokens)
 
@@ -136,6 +144,10 @@ class Sequence:
     def draft_room(self) -> int:
         """How many draft tokens could be checked: none after images, whose cells no drafter can read."""
         return 0 if self.prompt.has_images else self.completion.draft_room
+
+    def allowed(self, tokens: Seq[int]) -> int:
+        """How many of these tokens may come next, one after the other."""
+        return self.completion.allowed(tokens)
 
     def sample(self, context: Context, index: int) -> tuple[Seq[Delta], Finished | None]:
         """Draw the next token from the logits of the last call's token `index`: its text, and the end if it is."""

@@ -115,6 +115,11 @@ class LoadedModel:
         return int(ll.llama_model_n_swa(self.handle)) > 0
 
     @property
+    def draft_heads(self) -> int:
+        """Layers that predict tokens further ahead (MTP). Without `load_mtp` llama.cpp does not load them."""
+        return int(ll.llama_model_n_layer_nextn(self.handle))
+
+    @property
     def has_planes(self) -> bool:
         """Whether it places the parts of images in rows and columns (M-RoPE)."""
         return ll.llama_model_rope_type(self.handle) in (ll.LLAMA_ROPE_TYPE_MROPE, ll.LLAMA_ROPE_TYPE_IMROPE)

@@ -1,5 +1,6 @@
 """A draft model: a small model that proposes tokens to a larger one with the same vocabulary."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -8,12 +9,15 @@ from numpy.typing import NDArray
 
 from atelier.errors import AtelierError, LoadFailed
 from worker.engine.model.context import Context
-from worker.engine.model.decode_costs import Costs
+from worker.engine.model.decode_costs import Average, Costs
 from worker.engine.model.decode_run import Run
-from worker.engine.speculation.drafting import DraftRequest
+from worker.engine.speculation.acceptance_rates import Evidence
+from worker.engine.speculation.drafting import DecodingText, DraftRequest, Outlook
 
 LEAST_PROBABILITY = 0.75  # of a draft token, to the draft model: less likely ones rarely earn the row that checks them
 READING_PAUSE = 1.0  # most prefill of texts in a step, in the larger model's decode steps
+EXPECTED_RATE = 0.6  # of tokens that are drafted and right, before it is measured
+EVIDENCE = "draft model"
 LEAST_READ = 32  # tokens of a step: what every drafting sequence needs to continue from its last draft
 WORTH_MEASURING = 16  # tokens: the time of a call with fewer says little about a token's
 MOST_DIFFERENCE = 128  # tokens; makers pad vocabularies to round numbers (llama.cpp, common/speculative.cpp)
@@ -48,19 +52,34 @@ class DraftModel:
         self._is_end = is_end
         self._costs = costs
         self._own_costs = Costs(copy_seconds=0.0)
+        self._draft_seconds = Average()
         self._room = room
         self._keep = keep
         self._held: list[list[int]] = [[] for _ in range(slots)]  # the tokens in the cache
         self._confirmed = [0] * slots  # how many of them are known to be the text's
 
-    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
+    @property
+    def draft_seconds(self) -> float:
+        return self._draft_seconds.value or 0.0
+
+    def expected_rate(self, evidence: Evidence) -> float:
+        return EXPECTED_RATE
+
+    def outlook(self, slot: int, text: DecodingText, most: int) -> Outlook:
+        return Outlook([EVIDENCE] * most)
+
+    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int] | None]:
         try:
             drafts = self._draft(sorted(requests, key=lambda request: request.slot))
         except AtelierError:
             for request in requests:  # after a failed call the contents of their caches are unknown
                 self._clear(request.slot)
             raise
-        return [drafts[request.slot] for request in requests]
+        return [drafts[request.slot] if self._has_read(request) else None for request in requests]
+
+    def _has_read(self, request: DraftRequest) -> bool:
+        """Whether its cache holds the whole text."""
+        return self._confirmed[request.slot] == request.text.text_length
 
     def forget(self, slot: int) -> None:
         self._confirmed[slot] = 0
@@ -113,11 +132,14 @@ class DraftModel:
 
     def _decode(self, runs: Sequence[Run]) -> None:
         tokens = sum(map(len, runs))
+        started = time.perf_counter()
         if tokens >= WORTH_MEASURING:
             with self._own_costs.call(0, tokens):
                 self._context.decode_runs(runs)
         else:
             self._context.decode_runs(runs)
+        if tokens == len(runs):
+            self._draft_seconds.add(time.perf_counter() - started)
         for run in runs:
             self._held[run.slot].extend(run.tokens)
 

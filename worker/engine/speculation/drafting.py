@@ -1,10 +1,10 @@
-"""Speculation: for which sequences a drafter proposes tokens, and how many. The model checks them in its next step."""
+"""The parts of speculation: a text that is followed, and a drafter that proposes its next tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-MOST_DRAFT_ROWS = 16  # draft tokens of a step
+from worker.engine.speculation.acceptance_rates import Evidence
 
 
 class GrowingText(Protocol):
@@ -24,8 +24,30 @@ class DecodingText(GrowingText, Protocol):
     def slot(self) -> int | None: ...
 
     @property
+    def fairness_key(self) -> str: ...
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of the prompt."""
+
+    @property
+    def pending_length(self) -> int:
+        """Tokens that the next step computes in any case."""
+
+    @property
     def draft_room(self) -> int:
         """How many draft tokens could be checked."""
+
+    def allowed(self, tokens: Sequence[int]) -> int:
+        """How many of these tokens may follow, one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What could be drafted for a text: the evidence for each token, and the tokens where they are known already."""
+
+    evidence: Sequence[Evidence]
+    tokens: Sequence[int] | None = None  # None: drafting them takes time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,41 +55,28 @@ class DraftRequest:
     """Asks for up to `count` tokens that may follow the text of a slot."""
 
     slot: int
-    text: GrowingText
+    text: DecodingText
     count: int
 
 
 class Drafter(Protocol):
     """Proposes draft tokens. Keeps per slot what it needs to follow its text. Used on the engine's thread alone."""
 
-    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
-        """Draft tokens for each request, none where no token is likely. Raises DecodeFailed."""
+    @property
+    def draft_seconds(self) -> float:
+        """To draft one more token, for all slots at once."""
+
+    def expected_rate(self, evidence: Evidence) -> float:
+        """The share of tokens with this evidence that are right, before it is measured."""
+
+    def outlook(self, slot: int, text: DecodingText, most: int) -> Outlook:
+        """What it could draft of the next `most` tokens. Called in every step of the text."""
+
+    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int] | None]:
+        """Draft tokens for each request, fewer where none is likely; None where it has not read the whole text yet.
+
+        Raises DecodeFailed.
+        """
 
     def forget(self, slot: int) -> None:
         """The slot's text has ended: its next one may be another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Speculation:
-    """A drafter, and how far ahead it may draft."""
-
-    drafter: Drafter
-    draft_tokens: int  # at most, for a sequence and step
-
-    def drafts(self, decoding: Sequence[DecodingText]) -> dict[int, list[int]]:
-        """Draft tokens to follow the sequences' pending tokens, by slot. Raises DecodeFailed."""
-        counts = allot([sequence.draft_room for sequence in decoding], self.draft_tokens)
-        pairs = zip(decoding, counts, strict=True)
-        requests = [DraftRequest(each.slot, each, count) for each, count in pairs if count and each.slot is not None]
-        proposed = self.drafter.propose(requests) if requests else []
-        return {request.slot: tokens for request, tokens in zip(requests, proposed, strict=True)}
-
-
-def allot(room: Sequence[int], most: int) -> list[int]:
-    """How many draft tokens are worth computing for each sequence of a step, at most `most`.
-
-    `room`: how many could be checked, of every sequence that decodes; 0 for those that cannot speculate.
-    A draft token costs a row of the batch. That pays while few streams share the machine; beyond, none is drafted.
-    """
-    pays = most * len(room) <= MOST_DRAFT_ROWS
-    return [min(each, most) if pays else 0 for each in room]

@@ -1,57 +1,88 @@
-"""Prompt lookup decoding: drafts what followed the same few tokens earlier in the text.
+"""Prompt lookup decoding: drafts what followed the same few tokens earlier, in the text or in its client's answers.
 
 Source: https://github.com/apoorvumang/prompt-lookup-decoding.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from worker.engine.speculation.drafting import DraftRequest
+from worker.engine.speculation.acceptance_rates import Evidence
+from worker.engine.speculation.answer_pool import AnswerPool
+from worker.engine.speculation.drafting import DecodingText, DraftRequest, Outlook
+from worker.engine.speculation.repetition_index import LONGEST, SHORTEST, Repetition, RepetitionIndex
 
-LONGEST, SHORTEST = 4, 2  # lengths of the n-grams that are looked up, in tokens
+_CLASSES = (2, 3, 4, 5, 7, 10, LONGEST)  # lengths of matches whose next tokens are about equally often right
+_EXPECTED = (0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.93)  # how often, before it is measured
+
+
+@dataclass(frozen=True, slots=True)
+class MatchLength:
+    """Evidence for a token: about how many tokens before it match, by number of the class, and where."""
+
+    number: int
+    elsewhere: bool  # in another answer
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A slot's text, and what is known to have followed its last tokens before."""
+
+    text: DecodingText
+    index: RepetitionIndex = field(default_factory=RepetitionIndex)
+    followers: list[int] = field(default_factory=list)
 
 
 class LookupDrafter:
-    """Drafts from each sequence's own text, which it indexes as the text grows."""
+    """Drafts from each sequence's own text, which it indexes as the text grows, and from a pool of answers."""
 
-    def __init__(self) -> None:
-        self._texts: dict[int, PromptLookup] = {}  # by slot
+    draft_seconds = 0.0  # a look-up takes microseconds
 
-    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int]]:
-        return [self._follow(request).propose(request.count) for request in requests]
+    def __init__(self, pool: AnswerPool | None = None) -> None:
+        self._pool = pool
+        self._followed: dict[int, _Followed] = {}  # by slot
+
+    def expected_rate(self, evidence: Evidence) -> float:
+        assert isinstance(evidence, MatchLength)
+        return _EXPECTED[evidence.number]
+
+    def outlook(self, slot: int, text: DecodingText, most: int) -> Outlook:
+        followed = self._followed.setdefault(slot, _Followed(text))
+        index = followed.index
+        index.extend(text.text_from(len(index)))
+        tail = index.tail(LONGEST)
+        found, elsewhere = index.find(tail, most), False
+        if self._pool is not None and (other := self._pool.find(text.fairness_key, tail, most)) is not None:
+            found, elsewhere = _longer(found, other)
+        followed.followers = [] if found is None else found.followers
+        evidence = [] if found is None else _evidence(found, elsewhere=elsewhere)
+        return Outlook(evidence, followed.followers)
+
+    def propose(self, requests: Sequence[DraftRequest]) -> list[list[int] | None]:
+        return [self._followed[request.slot].followers[: request.count] for request in requests]
 
     def forget(self, slot: int) -> None:
-        self._texts.pop(slot, None)
-
-    def _follow(self, request: DraftRequest) -> "PromptLookup":
-        known = self._texts.setdefault(request.slot, PromptLookup(()))
-        for token in request.text.text_from(len(known)):
-            known.push(token)
-        return known
+        followed = self._followed.pop(slot, None)
+        if followed is not None and self._pool is not None:
+            self._pool.add(followed.text.fairness_key, followed.text.text_from(followed.text.prompt_length))
 
 
-class PromptLookup:
-    """The text of one sequence, prompt and completion, indexed by its n-grams."""
+def _longer(own: Repetition | None, other: Repetition) -> tuple[Repetition, bool]:
+    """The longer match, and whether it is the other; of two alike the text's own."""
+    return (other, True) if own is None or other.length > own.length else (own, False)
 
-    def __init__(self, tokens: Iterable[int]) -> None:
-        self._tokens: list[int] = []
-        self._last: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token after its last occurrence
-        for token in tokens:
-            self.push(token)
 
-    def __len__(self) -> int:
-        return len(self._tokens)
+def _class_of(length: int) -> int:
+    """The number of the class of matches of this length."""
+    return max(number for number, least in enumerate(_CLASSES) if least <= max(length, SHORTEST))
 
-    def push(self, token: int) -> None:
-        """Append a token to the text."""
-        # The n-grams that end before this token are indexed only now: a lookup must never find the text's own end.
-        end = len(self._tokens)
-        for length in range(SHORTEST, min(LONGEST, end) + 1):
-            self._last[tuple(self._tokens[end - length :])] = end
-        self._tokens.append(token)
 
-    def propose(self, count: int) -> list[int]:
-        """Up to `count` tokens that may come next; none where nothing repeats."""
-        for length in range(min(LONGEST, len(self._tokens)), SHORTEST - 1, -1):
-            if (at := self._last.get(tuple(self._tokens[-length:]))) is not None:
-                return self._tokens[at : at + count]
-        return []
+_EVIDENCE = {
+    elsewhere: [MatchLength(_class_of(length), elsewhere) for length in range(LONGEST + 1)]
+    for elsewhere in (False, True)
+}
+
+
+def _evidence(found: Repetition, *, elsewhere: bool) -> list[MatchLength]:
+    """For each follower: if those before it are right, the match is longer by as many tokens."""
+    by_length = _EVIDENCE[elsewhere]
+    return [by_length[min(found.length + at, LONGEST)] for at in range(len(found.followers))]

@@ -3,35 +3,61 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 
+import structlog
+
 from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
 from worker.engine.model.context import Threads, open_context
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel
+from worker.engine.speculation.answer_pool import AnswerPool
 from worker.engine.speculation.draft_model import DraftModel, shared_size
-from worker.engine.speculation.drafting import Drafter, Speculation
+from worker.engine.speculation.drafting import Drafter
 from worker.engine.speculation.prompt_lookup import LookupDrafter
+from worker.engine.speculation.speculation import Speculation
+from worker.engine.speculation.step_times import StepTimes
+
+AUTO = "auto"
+DRAFT_HEADS_UNUSED = (
+    "The model has draft heads of its own (MTP), which llama.cpp's public interface does not offer yet: "
+    "use speculation auto, or draft_model with a smaller model of its family."
+)
+
+_log = structlog.get_logger(__name__)
 
 
-def check_speculation(model: LoadedModel, load: Load) -> None:
-    """Raises LoadFailed when speculation is on and the model does not support it."""
-    if load.speculation == "off":
-        return
+def usable_speculation(model: LoadedModel, load: Load) -> str:
+    """The speculation of the settings, with `auto` replaced where the model supports none.
+
+    Raises LoadFailed when they name one and the model does not support it.
+    """
+    if model.draft_heads:
+        _log.info("draft_heads_unused", layers=model.draft_heads, reason=DRAFT_HEADS_UNUSED)
+    if load.speculation == "off" or (obstacle := _obstacle(model)) is None:
+        return load.speculation
+    if load.speculation == AUTO:
+        _log.info("speculation_off", reason=obstacle)
+        return "off"
+    raise LoadFailed(f"{obstacle}: load it with speculation off.")
+
+
+def _obstacle(model: LoadedModel) -> str | None:
+    """Why the model cannot use speculation."""
     if model.only_embeds:
-        raise LoadFailed("This model completes no prompts, so it cannot use speculation: load it with speculation off.")
+        return "This model completes no prompts, so it cannot use speculation"
     if not model.can_cut:
-        raise LoadFailed(
+        return (
             "This model keeps a recurrent state or a sliding window, from which a rejected draft token cannot be "
-            "removed: load it with speculation off, or a model with a sliding window with swa_full and without "
-            "kv_unified."
+            "removed (from a sliding window it can, with swa_full and without kv_unified)"
         )
+    return None
 
 
 def open_speculation(
     spec: LaunchSpec,
     model: LoadedModel,
-    costs: Costs,
+    times: StepTimes,
     log: LlamaLog,
     on_progress: Callable[[float], bool],
     opened: ExitStack,
@@ -39,13 +65,15 @@ def open_speculation(
     """The drafter of the settings, if they name one; closed with `opened`. Raises LoadFailed."""
     drafter: Drafter
     match spec.load.speculation:
+        case "auto":
+            drafter = LookupDrafter(AnswerPool())
         case "prompt_lookup":
             drafter = LookupDrafter()
         case "draft_model":
-            drafter = _open_draft_model(spec, model, costs, log, on_progress, opened)
+            drafter = _open_draft_model(spec, model, times.costs, log, on_progress, opened)
         case _:
             return None
-    return Speculation(drafter, spec.load.draft_tokens)
+    return Speculation(drafter, spec.load.draft_tokens, times)
 
 
 def _open_draft_model(

@@ -336,8 +336,15 @@ def test_tokens_after_a_rejected_draft_are_not_reused() -> None:
         assert batching.run(longer) == solo(longer, exact=True, mumbles=True)
 
 
-def test_many_streams_are_decoded_together_without_drafts() -> None:
-    batching = Batching(8, exact=True, draft_tokens=4, mumbles=True)
+class CostlyRows(SteadyCosts):
+    """Every row of a step takes as long as every other."""
+
+    def decode_seconds(self, tokens: int) -> float:
+        return 0.01 * tokens
+
+
+def test_streams_whose_rows_cost_a_step_are_decoded_together_without_drafts() -> None:
+    batching = Batching(8, exact=True, draft_tokens=4, mumbles=True, costs=CostlyRows())
     calls = [batching.submit(prompt(kind, 20), max_tokens=20) for kind in range(5)]
     batching.finish()
     assert all(call.tokens() == solo(call.prompt, 20, exact=True, mumbles=True) for call in calls)
@@ -360,8 +367,8 @@ def test_the_drafts_of_all_streams_are_verified_in_one_call() -> None:
 
 def test_where_batching_changes_results_each_draft_has_a_separate_call() -> None:
     """The context rejects calls that hold other tokens too."""
-    batching = Batching(3, draft_tokens=4, mumbles=True)
-    calls = [batching.submit(prompt(kind, 20), max_tokens=40) for kind in range(3)]
+    batching = Batching(2, draft_tokens=16, mumbles=True)
+    calls = [batching.submit(prompt(kind, 20), max_tokens=80) for kind in range(2)]
     batching.finish()
     assert all(call.complete for call in calls)
     runs = [call for call in batching.context.calls if call.kind == "next" and call.tokens > len(call.slots)]

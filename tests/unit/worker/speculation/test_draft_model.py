@@ -1,6 +1,5 @@
 """A draft model's bookkeeping, on a context that rejects gaps and overlaps, and with a batcher."""
 
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -14,6 +13,7 @@ from atelier.errors import DecodeFailed
 from tests.support.worker.batching import Batching, Call, draft_model, solo
 from tests.support.worker.byte_vocabulary import SIZE, byte_tokenizer
 from tests.support.worker.fake_context import FakeContext
+from tests.support.worker.written_text import WrittenText
 from worker.engine.constraint.constraint_matcher import Matcher
 from worker.engine.constraint.sandboxed_compile import start_matcher
 from worker.engine.speculation.draft_model import LEAST_READ, common_length, confident_token, plan_reading
@@ -21,20 +21,6 @@ from worker.engine.speculation.drafting import DraftRequest
 
 SURE = 1e6
 TOKENIZER = byte_tokenizer()
-
-
-@dataclass
-class Written:
-    """A text given by a test."""
-
-    tokens: list[int] = field(default_factory=list)
-
-    @property
-    def text_length(self) -> int:
-        return len(self.tokens)
-
-    def text_from(self, start: int) -> list[int]:
-        return self.tokens[start:]
 
 
 def prompt(kind: int, length: int) -> list[int]:
@@ -63,7 +49,7 @@ def continuation(text: list[int], count: int) -> list[int]:
 
 def test_drafts_are_the_models_own_continuation() -> None:
     drafter = draft_model(sure_context())
-    text = Written(prompt(1, 50))
+    text = WrittenText(prompt(1, 50))
     (guesses,) = drafter.propose([DraftRequest(2, text, 5)])
     expected = continuation(text.tokens, 5)
     assert guesses == expected
@@ -73,7 +59,7 @@ def test_drafts_are_the_models_own_continuation() -> None:
 def test_an_accepted_draft_is_not_computed_again() -> None:
     context = sure_context()
     drafter = draft_model(context)
-    text = Written(prompt(1, 50))
+    text = WrittenText(prompt(1, 50))
     (guesses,) = drafter.propose([DraftRequest(0, text, 4)])
     text.tokens += guesses
     drafter.propose([DraftRequest(0, text, 1)])
@@ -83,7 +69,7 @@ def test_an_accepted_draft_is_not_computed_again() -> None:
 def test_tokens_after_a_rejected_draft_are_removed() -> None:
     context = sure_context()
     drafter = draft_model(context)
-    text = Written(prompt(1, 50))
+    text = WrittenText(prompt(1, 50))
     (guesses,) = drafter.propose([DraftRequest(0, text, 4)])
     text.tokens += [guesses[0], (guesses[1] + 1) % 200]
     (again,) = drafter.propose([DraftRequest(0, text, 3)])
@@ -93,13 +79,13 @@ def test_tokens_after_a_rejected_draft_are_removed() -> None:
 
 def test_an_unconfident_model_drafts_nothing() -> None:
     drafter = draft_model(FakeContext(1, rounding=False), slots=1)
-    assert drafter.propose([DraftRequest(0, Written(prompt(1, 50)), 4)]) == [[]]
+    assert drafter.propose([DraftRequest(0, WrittenText(prompt(1, 50)), 4)]) == [[]]
 
 
 def test_a_long_text_is_computed_over_several_steps_before_drafting() -> None:
     context = sure_context()
     drafter = draft_model(context, read=64)
-    text = Written(prompt(1, 300))
+    text = WrittenText(prompt(1, 300))
     found = []
     while not found:
         (found,) = drafter.propose([DraftRequest(0, text, 4)])
@@ -112,7 +98,7 @@ def test_a_long_text_is_computed_over_several_steps_before_drafting() -> None:
 def test_prefill_never_exceeds_a_batch() -> None:
     context = sure_context()
     drafter = draft_model(context, read=4000, room=100)
-    drafter.propose([DraftRequest(0, Written(prompt(1, 300)), 4)])
+    drafter.propose([DraftRequest(0, WrittenText(prompt(1, 300)), 4)])
     assert context.calls[-1].tokens == 100
 
 
@@ -122,7 +108,7 @@ def test_prefill_never_exceeds_a_batch() -> None:
 def test_several_texts_are_drafted_with_one_call_per_token() -> None:
     context = sure_context()
     drafter = draft_model(context)
-    texts = [Written(prompt(kind, 40)) for kind in (1, 2, 3)]
+    texts = [WrittenText(prompt(kind, 40)) for kind in (1, 2, 3)]
     found = drafter.propose([DraftRequest(slot, text, 4) for slot, text in zip((3, 0, 2), texts, strict=True)])
     assert found == [continuation(text.tokens, 4) for text in texts]
     assert len(context.calls) <= 4
@@ -131,19 +117,19 @@ def test_several_texts_are_drafted_with_one_call_per_token() -> None:
 
 def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     drafter = draft_model(sure_context(), read=64)
-    long, short = Written(prompt(1, 1000)), Written(prompt(2, 20))
+    long, short = WrittenText(prompt(1, 1000)), WrittenText(prompt(2, 20))
     found = drafter.propose([DraftRequest(0, long, 4), DraftRequest(1, short, 4)])
-    assert found == [[], continuation(short.tokens, 4)]
+    assert found == [None, continuation(short.tokens, 4)]
 
 
 def test_the_next_text_of_a_slot_reuses_a_common_prefix() -> None:
     context = sure_context()
     drafter = draft_model(context)
-    drafter.propose([DraftRequest(0, Written(prompt(1, 100)), 4)])
+    drafter.propose([DraftRequest(0, WrittenText(prompt(1, 100)), 4)])
     drafter.forget(0)
     before = len(context.calls)
     longer = prompt(1, 100) + prompt(2, 30)
-    (guesses,) = drafter.propose([DraftRequest(0, Written(longer), 4)])
+    (guesses,) = drafter.propose([DraftRequest(0, WrittenText(longer), 4)])
     assert guesses == continuation(longer, 4)
     assert context.calls[before].tokens <= 31
 
@@ -152,7 +138,7 @@ def test_a_finished_text_frees_its_part_of_a_shared_cache() -> None:
     context = sure_context(capacity=100)
     drafter = draft_model(context, keep=False)
     for kind in range(6):
-        drafter.propose([DraftRequest(kind % 4, Written(prompt(kind, 60)), 4)])
+        drafter.propose([DraftRequest(kind % 4, WrittenText(prompt(kind, 60)), 4)])
         drafter.forget(kind % 4)
     assert not any(context.cells)
 
@@ -160,7 +146,7 @@ def test_a_finished_text_frees_its_part_of_a_shared_cache() -> None:
 def test_after_a_failure_the_text_is_computed_again() -> None:
     context = sure_context()
     drafter = draft_model(context)
-    text = Written(prompt(1, 50))
+    text = WrittenText(prompt(1, 50))
     context.fails = lambda call: True
     with pytest.raises(DecodeFailed):
         drafter.propose([DraftRequest(0, text, 4)])
@@ -229,7 +215,7 @@ def test_a_cancelled_sequence_frees_its_slot_for_another_text() -> None:
 
 
 def test_a_failed_draft_ends_only_the_sequences_that_were_drafted_for() -> None:
-    batching, context = drafting(2)
+    batching, context = drafting(2, reuse=False, capacity=2000)
     free = batching.submit(endless(0), max_tokens=40)
     scored = batching.submit(endless(2), max_tokens=40, logprobs=0)
     context.fails = lambda call: True
