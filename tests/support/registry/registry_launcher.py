@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from atelier.errors import AtelierError, Unavailable, to_message
 from atelier.launch import LaunchSpec
 from atelier.rpc import Context, create_server, reported_errors
+from atelier.settings.settings_table import load_message
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import InferenceServicer, add_InferenceServicer_to_server
 
@@ -112,6 +113,7 @@ class FakeWorker(InferenceServicer):
             parallel=self.spec.load.parallel,
             gpu_layers=7,
             devices=["CPU"],
+            load=load_message(self.spec.load),
         )
 
     async def Shutdown(self, request: pb.ShutdownRequest, context: Context) -> pb.ShutdownReply:

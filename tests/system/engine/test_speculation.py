@@ -23,7 +23,7 @@ PROMPTS = [f"Repeat this: {LIST}", "Count from one to twenty.", "Name three colo
 SCHEMA = json.dumps({"type": "array", "items": {"enum": ["a long name", "another name"]}, "minItems": 6, "maxItems": 6})
 GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0}
 DRAWN = {"temperature": 0.8, "repeat_penalty": 1.0}
-LOAD = {"context_length": 1024, "parallel": 4, "reproducible": True}
+LOAD = {"context_length": 1024, "parallel": 4, "reproducible": True, "threads": 1}
 TOKENS = 28
 SPECULATIONS = ("auto", "prompt_lookup", "draft_model")
 
