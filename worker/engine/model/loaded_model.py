@@ -116,7 +116,7 @@ class LoadedModel:
 
     @property
     def draft_heads(self) -> int:
-        """Layers that predict tokens further ahead (MTP). Without `load_mtp` llama.cpp does not load them."""
+        """Layers that predict tokens further ahead (MTP)."""
         return int(ll.llama_model_n_layer_nextn(self.handle))
 
     @property
