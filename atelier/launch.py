@@ -27,6 +27,7 @@ class LaunchSpec:
     model_path: str
     projector_path: str | None = None  # file of the multimodal projector
     draft_model_path: str | None = None  # file of load.draft_model
+    architecture: str = ""  # of the model
     load: Load
     address: str  # to listen on: unix:/path or host:port
     token: str

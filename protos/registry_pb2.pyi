@@ -687,19 +687,23 @@ class MemoryEstimate(_message.Message):
     WEIGHTS_FIELD_NUMBER: _builtins.int
     KV_CACHE_FIELD_NUMBER: _builtins.int
     COMPUTE_FIELD_NUMBER: _builtins.int
+    WEIGHTS_IN_MAIN_MEMORY_FIELD_NUMBER: _builtins.int
     weights: _builtins.int
     kv_cache: _builtins.int
     compute: _builtins.int
+    weights_in_main_memory: _builtins.int
+    """of the weights, those that load settings place there by name"""
     def __init__(
         self,
         *,
         weights: _builtins.int = ...,
         kv_cache: _builtins.int = ...,
         compute: _builtins.int = ...,
+        weights_in_main_memory: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "kv_cache", b"kv_cache", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "kv_cache", b"kv_cache", "weights", b"weights", "weights_in_main_memory", b"weights_in_main_memory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -56,6 +56,19 @@ class LoadSettings(_message.Message):
     V_TYPE_FIELD_NUMBER: _builtins.int
     PREFILL_PAUSE_FIELD_NUMBER: _builtins.int
     REPRODUCIBLE_FIELD_NUMBER: _builtins.int
+    ROPE_SCALING_FIELD_NUMBER: _builtins.int
+    ROPE_FREQ_SCALE_FIELD_NUMBER: _builtins.int
+    ROPE_FREQ_BASE_FIELD_NUMBER: _builtins.int
+    YARN_ORIGINAL_CONTEXT_FIELD_NUMBER: _builtins.int
+    YARN_EXT_FACTOR_FIELD_NUMBER: _builtins.int
+    YARN_BETA_FAST_FIELD_NUMBER: _builtins.int
+    YARN_BETA_SLOW_FIELD_NUMBER: _builtins.int
+    SPLIT_MODE_FIELD_NUMBER: _builtins.int
+    MAIN_GPU_FIELD_NUMBER: _builtins.int
+    CPU_MOE_FIELD_NUMBER: _builtins.int
+    CPU_MOE_LAYERS_FIELD_NUMBER: _builtins.int
+    OVERRIDE_TENSOR_FIELD_NUMBER: _builtins.int
+    NUM_EXPERTS_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """tokens per sequence"""
     parallel: _builtins.int
@@ -97,6 +110,21 @@ class LoadSettings(_message.Message):
     prefill_pause: _builtins.float
     """in decode steps"""
     reproducible: _builtins.bool
+    rope_scaling: _builtins.str
+    """none, linear, yarn"""
+    rope_freq_scale: _builtins.float
+    rope_freq_base: _builtins.float
+    yarn_original_context: _builtins.int
+    """tokens"""
+    yarn_ext_factor: _builtins.float
+    yarn_beta_fast: _builtins.float
+    yarn_beta_slow: _builtins.float
+    split_mode: _builtins.str
+    """layer, none"""
+    main_gpu: _builtins.int
+    cpu_moe: _builtins.bool
+    cpu_moe_layers: _builtins.int
+    num_experts: _builtins.int
     @_builtins.property
     def tensor_split(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """share of each device"""
@@ -104,6 +132,10 @@ class LoadSettings(_message.Message):
     @_builtins.property
     def lora(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """[NAME=]FILE[=SCALE]"""
+
+    @_builtins.property
+    def override_tensor(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """PATTERN=DEVICE"""
 
     def __init__(
         self,
@@ -136,10 +168,23 @@ class LoadSettings(_message.Message):
         v_type: _builtins.str | None = ...,
         prefill_pause: _builtins.float | None = ...,
         reproducible: _builtins.bool | None = ...,
+        rope_scaling: _builtins.str | None = ...,
+        rope_freq_scale: _builtins.float | None = ...,
+        rope_freq_base: _builtins.float | None = ...,
+        yarn_original_context: _builtins.int | None = ...,
+        yarn_ext_factor: _builtins.float | None = ...,
+        yarn_beta_fast: _builtins.float | None = ...,
+        yarn_beta_slow: _builtins.float | None = ...,
+        split_mode: _builtins.str | None = ...,
+        main_gpu: _builtins.int | None = ...,
+        cpu_moe: _builtins.bool | None = ...,
+        cpu_moe_layers: _builtins.int | None = ...,
+        override_tensor: _abc.Iterable[_builtins.str] | None = ...,
+        num_experts: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_prefill_pause", b"_prefill_pause", "_reproducible", b"_reproducible", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "prefill_pause", b"prefill_pause", "reproducible", b"reproducible", "speculation", b"speculation", "swa_full", b"swa_full", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_cpu_moe", b"_cpu_moe", "_cpu_moe_layers", b"_cpu_moe_layers", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_main_gpu", b"_main_gpu", "_mlock", b"_mlock", "_mmap", b"_mmap", "_num_experts", b"_num_experts", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_prefill_pause", b"_prefill_pause", "_reproducible", b"_reproducible", "_rope_freq_base", b"_rope_freq_base", "_rope_freq_scale", b"_rope_freq_scale", "_rope_scaling", b"_rope_scaling", "_speculation", b"_speculation", "_split_mode", b"_split_mode", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "_yarn_beta_fast", b"_yarn_beta_fast", "_yarn_beta_slow", b"_yarn_beta_slow", "_yarn_ext_factor", b"_yarn_ext_factor", "_yarn_original_context", b"_yarn_original_context", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "cpu_moe", b"cpu_moe", "cpu_moe_layers", b"cpu_moe_layers", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "main_gpu", b"main_gpu", "mlock", b"mlock", "mmap", b"mmap", "num_experts", b"num_experts", "offload_kv", b"offload_kv", "parallel", b"parallel", "prefill_pause", b"prefill_pause", "reproducible", b"reproducible", "rope_freq_base", b"rope_freq_base", "rope_freq_scale", b"rope_freq_scale", "rope_scaling", b"rope_scaling", "speculation", b"speculation", "split_mode", b"split_mode", "swa_full", b"swa_full", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type", "yarn_beta_fast", b"yarn_beta_fast", "yarn_beta_slow", b"yarn_beta_slow", "yarn_ext_factor", b"yarn_ext_factor", "yarn_original_context", b"yarn_original_context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_mlock", b"_mlock", "_mmap", b"_mmap", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_prefill_pause", b"_prefill_pause", "_reproducible", b"_reproducible", "_speculation", b"_speculation", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "mlock", b"mlock", "mmap", b"mmap", "offload_kv", b"offload_kv", "parallel", b"parallel", "prefill_pause", b"prefill_pause", "reproducible", b"reproducible", "speculation", b"speculation", "swa_full", b"swa_full", "tensor_split", b"tensor_split", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_cache_disk", b"_cache_disk", "_cache_ram", b"_cache_ram", "_context_length", b"_context_length", "_cores", b"_cores", "_cpu_moe", b"_cpu_moe", "_cpu_moe_layers", b"_cpu_moe_layers", "_device", b"_device", "_draft_model", b"_draft_model", "_draft_tokens", b"_draft_tokens", "_flash_attention", b"_flash_attention", "_gpu_layers", b"_gpu_layers", "_k_type", b"_k_type", "_kv_type", b"_kv_type", "_kv_unified", b"_kv_unified", "_load_seed", b"_load_seed", "_main_gpu", b"_main_gpu", "_mlock", b"_mlock", "_mmap", b"_mmap", "_num_experts", b"_num_experts", "_offload_kv", b"_offload_kv", "_parallel", b"_parallel", "_prefill_pause", b"_prefill_pause", "_reproducible", b"_reproducible", "_rope_freq_base", b"_rope_freq_base", "_rope_freq_scale", b"_rope_freq_scale", "_rope_scaling", b"_rope_scaling", "_speculation", b"_speculation", "_split_mode", b"_split_mode", "_swa_full", b"_swa_full", "_threads", b"_threads", "_threads_batch", b"_threads_batch", "_ubatch_size", b"_ubatch_size", "_v_type", b"_v_type", "_yarn_beta_fast", b"_yarn_beta_fast", "_yarn_beta_slow", b"_yarn_beta_slow", "_yarn_ext_factor", b"_yarn_ext_factor", "_yarn_original_context", b"_yarn_original_context", "batch_size", b"batch_size", "cache_disk", b"cache_disk", "cache_ram", b"cache_ram", "context_length", b"context_length", "cores", b"cores", "cpu_moe", b"cpu_moe", "cpu_moe_layers", b"cpu_moe_layers", "device", b"device", "draft_model", b"draft_model", "draft_tokens", b"draft_tokens", "flash_attention", b"flash_attention", "gpu_layers", b"gpu_layers", "k_type", b"k_type", "kv_type", b"kv_type", "kv_unified", b"kv_unified", "load_seed", b"load_seed", "lora", b"lora", "main_gpu", b"main_gpu", "mlock", b"mlock", "mmap", b"mmap", "num_experts", b"num_experts", "offload_kv", b"offload_kv", "override_tensor", b"override_tensor", "parallel", b"parallel", "prefill_pause", b"prefill_pause", "reproducible", b"reproducible", "rope_freq_base", b"rope_freq_base", "rope_freq_scale", b"rope_freq_scale", "rope_scaling", b"rope_scaling", "speculation", b"speculation", "split_mode", b"split_mode", "swa_full", b"swa_full", "tensor_split", b"tensor_split", "threads", b"threads", "threads_batch", b"threads_batch", "ubatch_size", b"ubatch_size", "v_type", b"v_type", "yarn_beta_fast", b"yarn_beta_fast", "yarn_beta_slow", b"yarn_beta_slow", "yarn_ext_factor", b"yarn_ext_factor", "yarn_original_context", b"yarn_original_context"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
@@ -151,6 +196,10 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__context_length: _TypeAlias = _typing.Literal["_context_length", b"_context_length"]  # noqa: Y015
     _WhichOneofReturnType__cores: _TypeAlias = _typing.Literal["cores"]  # noqa: Y015
     _WhichOneofArgType__cores: _TypeAlias = _typing.Literal["_cores", b"_cores"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_moe: _TypeAlias = _typing.Literal["cpu_moe"]  # noqa: Y015
+    _WhichOneofArgType__cpu_moe: _TypeAlias = _typing.Literal["_cpu_moe", b"_cpu_moe"]  # noqa: Y015
+    _WhichOneofReturnType__cpu_moe_layers: _TypeAlias = _typing.Literal["cpu_moe_layers"]  # noqa: Y015
+    _WhichOneofArgType__cpu_moe_layers: _TypeAlias = _typing.Literal["_cpu_moe_layers", b"_cpu_moe_layers"]  # noqa: Y015
     _WhichOneofReturnType__device: _TypeAlias = _typing.Literal["device"]  # noqa: Y015
     _WhichOneofArgType__device: _TypeAlias = _typing.Literal["_device", b"_device"]  # noqa: Y015
     _WhichOneofReturnType__draft_model: _TypeAlias = _typing.Literal["draft_model"]  # noqa: Y015
@@ -169,10 +218,14 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__kv_unified: _TypeAlias = _typing.Literal["_kv_unified", b"_kv_unified"]  # noqa: Y015
     _WhichOneofReturnType__load_seed: _TypeAlias = _typing.Literal["load_seed"]  # noqa: Y015
     _WhichOneofArgType__load_seed: _TypeAlias = _typing.Literal["_load_seed", b"_load_seed"]  # noqa: Y015
+    _WhichOneofReturnType__main_gpu: _TypeAlias = _typing.Literal["main_gpu"]  # noqa: Y015
+    _WhichOneofArgType__main_gpu: _TypeAlias = _typing.Literal["_main_gpu", b"_main_gpu"]  # noqa: Y015
     _WhichOneofReturnType__mlock: _TypeAlias = _typing.Literal["mlock"]  # noqa: Y015
     _WhichOneofArgType__mlock: _TypeAlias = _typing.Literal["_mlock", b"_mlock"]  # noqa: Y015
     _WhichOneofReturnType__mmap: _TypeAlias = _typing.Literal["mmap"]  # noqa: Y015
     _WhichOneofArgType__mmap: _TypeAlias = _typing.Literal["_mmap", b"_mmap"]  # noqa: Y015
+    _WhichOneofReturnType__num_experts: _TypeAlias = _typing.Literal["num_experts"]  # noqa: Y015
+    _WhichOneofArgType__num_experts: _TypeAlias = _typing.Literal["_num_experts", b"_num_experts"]  # noqa: Y015
     _WhichOneofReturnType__offload_kv: _TypeAlias = _typing.Literal["offload_kv"]  # noqa: Y015
     _WhichOneofArgType__offload_kv: _TypeAlias = _typing.Literal["_offload_kv", b"_offload_kv"]  # noqa: Y015
     _WhichOneofReturnType__parallel: _TypeAlias = _typing.Literal["parallel"]  # noqa: Y015
@@ -181,8 +234,16 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__prefill_pause: _TypeAlias = _typing.Literal["_prefill_pause", b"_prefill_pause"]  # noqa: Y015
     _WhichOneofReturnType__reproducible: _TypeAlias = _typing.Literal["reproducible"]  # noqa: Y015
     _WhichOneofArgType__reproducible: _TypeAlias = _typing.Literal["_reproducible", b"_reproducible"]  # noqa: Y015
+    _WhichOneofReturnType__rope_freq_base: _TypeAlias = _typing.Literal["rope_freq_base"]  # noqa: Y015
+    _WhichOneofArgType__rope_freq_base: _TypeAlias = _typing.Literal["_rope_freq_base", b"_rope_freq_base"]  # noqa: Y015
+    _WhichOneofReturnType__rope_freq_scale: _TypeAlias = _typing.Literal["rope_freq_scale"]  # noqa: Y015
+    _WhichOneofArgType__rope_freq_scale: _TypeAlias = _typing.Literal["_rope_freq_scale", b"_rope_freq_scale"]  # noqa: Y015
+    _WhichOneofReturnType__rope_scaling: _TypeAlias = _typing.Literal["rope_scaling"]  # noqa: Y015
+    _WhichOneofArgType__rope_scaling: _TypeAlias = _typing.Literal["_rope_scaling", b"_rope_scaling"]  # noqa: Y015
     _WhichOneofReturnType__speculation: _TypeAlias = _typing.Literal["speculation"]  # noqa: Y015
     _WhichOneofArgType__speculation: _TypeAlias = _typing.Literal["_speculation", b"_speculation"]  # noqa: Y015
+    _WhichOneofReturnType__split_mode: _TypeAlias = _typing.Literal["split_mode"]  # noqa: Y015
+    _WhichOneofArgType__split_mode: _TypeAlias = _typing.Literal["_split_mode", b"_split_mode"]  # noqa: Y015
     _WhichOneofReturnType__swa_full: _TypeAlias = _typing.Literal["swa_full"]  # noqa: Y015
     _WhichOneofArgType__swa_full: _TypeAlias = _typing.Literal["_swa_full", b"_swa_full"]  # noqa: Y015
     _WhichOneofReturnType__threads: _TypeAlias = _typing.Literal["threads"]  # noqa: Y015
@@ -193,6 +254,14 @@ class LoadSettings(_message.Message):
     _WhichOneofArgType__ubatch_size: _TypeAlias = _typing.Literal["_ubatch_size", b"_ubatch_size"]  # noqa: Y015
     _WhichOneofReturnType__v_type: _TypeAlias = _typing.Literal["v_type"]  # noqa: Y015
     _WhichOneofArgType__v_type: _TypeAlias = _typing.Literal["_v_type", b"_v_type"]  # noqa: Y015
+    _WhichOneofReturnType__yarn_beta_fast: _TypeAlias = _typing.Literal["yarn_beta_fast"]  # noqa: Y015
+    _WhichOneofArgType__yarn_beta_fast: _TypeAlias = _typing.Literal["_yarn_beta_fast", b"_yarn_beta_fast"]  # noqa: Y015
+    _WhichOneofReturnType__yarn_beta_slow: _TypeAlias = _typing.Literal["yarn_beta_slow"]  # noqa: Y015
+    _WhichOneofArgType__yarn_beta_slow: _TypeAlias = _typing.Literal["_yarn_beta_slow", b"_yarn_beta_slow"]  # noqa: Y015
+    _WhichOneofReturnType__yarn_ext_factor: _TypeAlias = _typing.Literal["yarn_ext_factor"]  # noqa: Y015
+    _WhichOneofArgType__yarn_ext_factor: _TypeAlias = _typing.Literal["_yarn_ext_factor", b"_yarn_ext_factor"]  # noqa: Y015
+    _WhichOneofReturnType__yarn_original_context: _TypeAlias = _typing.Literal["yarn_original_context"]  # noqa: Y015
+    _WhichOneofArgType__yarn_original_context: _TypeAlias = _typing.Literal["_yarn_original_context", b"_yarn_original_context"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
@@ -203,6 +272,10 @@ class LoadSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__context_length) -> _WhichOneofReturnType__context_length | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cores) -> _WhichOneofReturnType__cores | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_moe) -> _WhichOneofReturnType__cpu_moe | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_moe_layers) -> _WhichOneofReturnType__cpu_moe_layers | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__device) -> _WhichOneofReturnType__device | None: ...
     @_typing.overload
@@ -222,9 +295,13 @@ class LoadSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__load_seed) -> _WhichOneofReturnType__load_seed | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__main_gpu) -> _WhichOneofReturnType__main_gpu | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mlock) -> _WhichOneofReturnType__mlock | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mmap) -> _WhichOneofReturnType__mmap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_experts) -> _WhichOneofReturnType__num_experts | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offload_kv) -> _WhichOneofReturnType__offload_kv | None: ...
     @_typing.overload
@@ -234,7 +311,15 @@ class LoadSettings(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reproducible) -> _WhichOneofReturnType__reproducible | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rope_freq_base) -> _WhichOneofReturnType__rope_freq_base | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rope_freq_scale) -> _WhichOneofReturnType__rope_freq_scale | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rope_scaling) -> _WhichOneofReturnType__rope_scaling | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__speculation) -> _WhichOneofReturnType__speculation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__split_mode) -> _WhichOneofReturnType__split_mode | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__swa_full) -> _WhichOneofReturnType__swa_full | None: ...
     @_typing.overload
@@ -245,6 +330,14 @@ class LoadSettings(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ubatch_size) -> _WhichOneofReturnType__ubatch_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__v_type) -> _WhichOneofReturnType__v_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__yarn_beta_fast) -> _WhichOneofReturnType__yarn_beta_fast | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__yarn_beta_slow) -> _WhichOneofReturnType__yarn_beta_slow | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__yarn_ext_factor) -> _WhichOneofReturnType__yarn_ext_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__yarn_original_context) -> _WhichOneofReturnType__yarn_original_context | None: ...
 
 Global___LoadSettings: _TypeAlias = LoadSettings  # noqa: Y015
 

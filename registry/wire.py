@@ -259,7 +259,12 @@ def read_address(message: pb.ResponseRequest | pb.StoredResponse) -> Address:
 
 
 def estimate_message(estimate: Estimate) -> pb.MemoryEstimate:
-    parts = {"weights": estimate.weights, "kv_cache": estimate.kv_cache, "compute": estimate.compute}
+    parts = {
+        "weights": estimate.weights,
+        "kv_cache": estimate.kv_cache,
+        "compute": estimate.compute,
+        "weights_in_main_memory": estimate.fixed.get(CPU, 0),
+    }
     return pb.MemoryEstimate(**{name: min(value, MOST_BYTES) for name, value in parts.items()})
 
 

@@ -18,7 +18,13 @@ from atelier.names import ModelName, find_name
 from atelier.settings.settings_table import TABLE, Setting
 
 POLL_SECONDS = 0.2
-ESTIMATED = (("Weights", "weights"), ("KV cache", "kv_cache"), ("Compute", "compute"), ("Total", "total"))
+ESTIMATED = (
+    ("Weights", "weights"),
+    ("of these in main memory", "weights_in_main_memory"),
+    ("KV cache", "kv_cache"),
+    ("Compute", "compute"),
+    ("Total", "total"),
+)
 SHORT_FLAGS = {"context_length": "-c"}
 LEFT_OUT = "gpu_layers"  # --gpu sets it
 
@@ -152,7 +158,7 @@ def show_estimate(reply: Json, *, as_json: bool) -> None:
         show_json(reply)
         return
     memory = reply["memory_bytes"]
-    rows = [[title, f"{memory[name] / 2**20:,.0f} MiB"] for title, name in ESTIMATED]
+    rows = [[title, f"{memory[name] / 2**20:,.0f} MiB"] for title, name in ESTIMATED if name in memory]
     typer.echo(listing([Column("MEMORY"), Column("ESTIMATE", right=True)], rows, None))
 
 

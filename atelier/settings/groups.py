@@ -10,7 +10,9 @@ from atelier.lora_adapters import MOST_ADAPTERS
 from atelier.settings.declaration import setting
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+ROPE_SCALINGS = ("none", "linear", "yarn")
 SPECULATIONS = ("off", "auto", "prompt_lookup", "draft_model")
+SPLIT_MODES = ("layer", "none")
 STOP_AT_LIMIT, TRUNCATE_MIDDLE, ROLLING_WINDOW = "stopAtLimit", "truncateMiddle", "rollingWindow"  # LM Studio's names
 # Those of worker/output/family_table.py.
 TOOL_CALL_FORMATS = (
@@ -58,6 +60,7 @@ LONGEST_MARK = 200  # characters of a reasoning marker
 LONGEST_MESSAGE = 1000  # characters before a forced end of reasoning
 LONGEST_NAME = 300  # characters of a device list or a model's name
 LONGEST_TEXT = 100_000  # characters of a system prompt or a template
+MOST_LAYERS = 512  # LLAMA_MAX_LAYERS
 UNLIMITED = -1  # a reasoning_budget
 MAX_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's LLAMA_DEFAULT_SEED: a random seed
 
@@ -68,7 +71,8 @@ class Load:
 
     context_length: int = setting(
         4096,
-        "Maximum length of a sequence, prompt and completion together; never more than the model was trained for.",
+        "Maximum length of a sequence, prompt and completion together; more than the model was trained for only with "
+        "RoPE scaling.",
         minimum=128,
         maximum=2**24,
         unit="tokens",
@@ -85,6 +89,66 @@ class Load:
         llama="n_seq_max",
         lmstudio="parallel",
         preset_key="llm.load.numParallelSessions",
+    )
+    rope_scaling: str | None = setting(
+        None,
+        "RoPE scaling, for contexts longer than the model was trained for; none: without; unset: as the model's file "
+        "says.",
+        choices=ROPE_SCALINGS,
+        llama="rope_scaling_type",
+        lmstudio="rope_scaling",
+    )
+    rope_freq_scale: float | None = setting(
+        None,
+        "RoPE frequency scale, such as 0.5 for a context of twice the trained length; unset: the model's, or with "
+        "rope_scaling what context_length requires.",
+        minimum=0.001,
+        maximum=10,
+        llama="rope_freq_scale",
+        lmstudio="rope_freq_scale",
+        preset_key="llm.load.llama.ropeFrequencyScale",
+    )
+    rope_freq_base: float | None = setting(
+        None,
+        "RoPE base frequency (NTK-aware scaling raises it); unset: the model's.",
+        minimum=1,
+        maximum=1e12,
+        llama="rope_freq_base",
+        lmstudio="rope_freq_base",
+        preset_key="llm.load.llama.ropeFrequencyBase",
+    )
+    yarn_original_context: int | None = setting(
+        None,
+        "YaRN: context length of the model before scaling; unset: the model's.",
+        minimum=1,
+        maximum=2**24,
+        unit="tokens",
+        llama="yarn_orig_ctx",
+        lmstudio="yarn_original_context",
+    )
+    yarn_ext_factor: float | None = setting(
+        None,
+        "YaRN: weight of extrapolation, from 0 (interpolation alone) to 1; unset: the model's, or 1.",
+        minimum=0,
+        maximum=1,
+        llama="yarn_ext_factor",
+        lmstudio="yarn_ext_factor",
+    )
+    yarn_beta_fast: float | None = setting(
+        None,
+        "YaRN: rotations over the original context above which a dimension is not scaled; unset: the model's, or 32.",
+        minimum=0,
+        maximum=10_000,
+        llama="yarn_beta_fast",
+        lmstudio="yarn_beta_fast",
+    )
+    yarn_beta_slow: float | None = setting(
+        None,
+        "YaRN: rotations over the original context below which a dimension is scaled fully; unset: the model's, or 1.",
+        minimum=0,
+        maximum=10_000,
+        llama="yarn_beta_slow",
+        lmstudio="yarn_beta_slow",
     )
     device: str = setting(
         "auto",
@@ -136,6 +200,56 @@ class Load:
         max_items=128,
         llama="tensor_split",
         lmstudio="tensor_split",
+    )
+    split_mode: str = setting(
+        "layer",
+        "Several GPUs: layer gives each of them some of the layers, with their KV cache; none uses main_gpu alone.",
+        choices=SPLIT_MODES,
+        llama="split_mode",
+        lmstudio="split_mode",
+    )
+    main_gpu: int = setting(
+        0,
+        "GPU that split_mode none uses, by its position among those of device, from 0.",
+        minimum=0,
+        maximum=127,
+        llama="main_gpu",
+        lmstudio="main_gpu",
+    )
+    cpu_moe: bool = setting(
+        False,
+        "Mixtures of experts: keep the experts of all layers in main memory, the rest on the GPU.",
+        llama="tensor_buft_overrides",
+        lmstudio="cpu_moe",
+    )
+    cpu_moe_layers: int = setting(
+        0,
+        "Mixtures of experts: keep the experts of this many layers, from the first, in main memory.",
+        minimum=0,
+        maximum=MOST_LAYERS,
+        unit="layers",
+        llama="tensor_buft_overrides",
+        lmstudio="cpu_moe_layers",
+    )
+    override_tensor: list[str] = setting(
+        [],
+        "Devices of tensors, by a regular expression that is searched in their names; the first that matches applies. "
+        "A device is cpu, or one of those that device names.",
+        max_items=32,
+        longest=200,
+        form="PATTERN=DEVICE",
+        llama="tensor_buft_overrides",
+        lmstudio="override_tensor",
+    )
+    num_experts: int | None = setting(
+        None,
+        "Mixtures of experts: experts that are used for each token; unset: as many as the model was trained with.",
+        minimum=1,
+        maximum=1024,
+        unit="experts",
+        llama="kv_overrides",
+        lmstudio="num_experts",
+        preset_key="llm.load.numExperts",
     )
     kv_type: str = setting(
         "f16",

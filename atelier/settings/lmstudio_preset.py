@@ -21,7 +21,7 @@ SECTIONS: Mapping[str, tuple[Group, ...]] = {"operation": ("prompt", "inference"
 WRAPPED = frozenset(
     {
         *("min_p", "top_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed"),
-        *("k_type", "v_type", "load_seed", "reasoning_budget"),
+        *("k_type", "v_type", "load_seed", "rope_freq_base", "rope_freq_scale", "reasoning_budget"),
     }
 )
 TEMPLATE = "chat_template"

@@ -4,7 +4,7 @@ request → preset → the instance's own → the model's default → the file's
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from atelier.json_types import Json
@@ -73,8 +73,33 @@ def load_settings(layers: Iterable[Layer], longest: int) -> Resolved[Load]:
     `longest`: the context length in tokens that the model was trained for; 0 where its file does not say.
     """
     resolved = resolve(Load, [_with_draft_model_used(layer) for layer in _with_types_overridden(layers)])
+    if extends_context(resolved.build()):
+        return resolved
     length = _bounded(resolved.values["context_length"], longest)
     return Resolved(Load, {**resolved.values, "context_length": length})
+
+
+def extends_context(load: Load) -> bool:
+    """Whether the settings scale RoPE, so that a context may be longer than the trained one."""
+    scaled = load.rope_scaling in ("linear", "yarn")
+    return scaled or load.rope_freq_scale is not None or load.rope_freq_base is not None
+
+
+def draft_load(load: Load) -> Load:
+    """The settings with which a model's draft model is loaded: without those that concern the model's own file."""
+    return replace(
+        load,
+        cpu_moe=False,
+        cpu_moe_layers=0,
+        override_tensor=[],
+        num_experts=None,
+        rope_freq_scale=None,
+        rope_freq_base=None,
+        yarn_original_context=None,
+        yarn_ext_factor=None,
+        yarn_beta_fast=None,
+        yarn_beta_slow=None,
+    )
 
 
 def _with_draft_model_used(layer: Layer) -> Layer:

@@ -16,6 +16,7 @@ from itertools import accumulate, pairwise
 
 from atelier.errors import LoadFailed
 from atelier.settings import Load
+from atelier.tensor_placement import gpus_named
 from registry.devices.compute_device import CPU, Device, Inventory, ids_of, readable
 from registry.devices.eviction import fewest_evictions
 from registry.devices.memory_accounting import plus_freed
@@ -51,15 +52,38 @@ class ManualPlacement:
 def choice_of(load: Load, gpus: Sequence[Device]) -> DeviceChoice | None:
     """None if a GPU is named and none is known: its worker will report whether it sees the GPU.
 
-    Raises LoadFailed if the one named is not among the known ones.
+    Raises LoadFailed if the one named, or the main GPU, is not among the known ones.
     """
     if load.device == CPU or load.gpu_layers == 0 or (load.device == "auto" and not gpus):
+        _check_overrides(load, ())
         return DeviceChoice((), 0, offload_kv=load.offload_kv)
     if not gpus:
         return None
     devices = _used(_all_of_one_backend(gpus) if load.device == "auto" else _named(load.device, gpus))
+    _check_overrides(load, devices)
+    if load.split_mode == "none":
+        return DeviceChoice(devices, load.gpu_layers, _on_main_gpu(load, devices), load.offload_kv)
     split = (*load.tensor_split, *([0.0] * len(devices)))[: len(devices)]
     return DeviceChoice(devices, load.gpu_layers, split if any(split) else (), load.offload_kv)
+
+
+def _check_overrides(load: Load, devices: Sequence[Device]) -> None:
+    """Raises LoadFailed if tensors are to lie on a device that the model does not use."""
+    if unused := gpus_named(load) - {device.id for device in devices}:
+        used = ", ".join([CPU, *(device.id for device in devices)])
+        raise LoadFailed(
+            f"override_tensor names {', '.join(sorted(unused))}, and the model uses {used}: choose one of these, or "
+            "name the devices with device.",
+            param="override_tensor",
+        )
+
+
+def _on_main_gpu(load: Load, devices: Sequence[Device]) -> tuple[float, ...]:
+    """All layers on one device; the others stay visible, as llama.cpp counts `main_gpu` among all of them."""
+    if load.main_gpu >= len(devices):
+        listed = ", ".join(f"{position} ({device.id})" for position, device in enumerate(devices))
+        raise LoadFailed(f"There is no GPU {load.main_gpu}. main_gpu is one of {listed}.", param="main_gpu")
+    return tuple(float(position == load.main_gpu) for position in range(len(devices)))
 
 
 def fit_choice(
@@ -80,15 +104,21 @@ def fit_choice(
 def lay_out(need: MemoryNeed, choice: DeviceChoice, usable: Mapping[str, int]) -> MemoryLayout:
     """`usable`: bytes by device that may be granted."""
     estimate = need.estimate
-    spread = estimate.weights + (estimate.kv_cache if choice.offload_kv else 0)
+    spread = need.layered + (estimate.kv_cache if choice.offload_kv else 0)
     layer = max(1, -(-spread // (need.layers + 1)))  # rounded up
     on_gpus = gpu_layer_count(need, choice.layers)
-    capacity = [(usable[device.id] - estimate.compute) // layer for device in choice.devices]
+    fixed = [estimate.fixed.get(device.id, 0) for device in choice.devices]
+    capacity = [
+        (usable[device.id] - estimate.compute - own) // layer for device, own in zip(choice.devices, fixed, strict=True)
+    ]
     layers = split_layers(on_gpus, choice.split or _by_capacity(capacity))
     memory = {
-        device.id: held * layer + estimate.compute for device, held in zip(choice.devices, layers, strict=True) if held
+        device.id: held * layer + own + estimate.compute
+        for device, held, own in zip(choice.devices, layers, fixed, strict=True)
+        if held or own
     }
-    rest = max(0, spread - on_gpus * layer) + (0 if choice.offload_kv else estimate.kv_cache)
+    rest = max(0, spread - on_gpus * layer) + estimate.fixed.get(CPU, 0)
+    rest += 0 if choice.offload_kv else estimate.kv_cache
     return MemoryLayout(tuple(layers), {**memory, CPU: rest + estimate.compute} if rest else memory)
 
 

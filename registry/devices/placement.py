@@ -21,10 +21,26 @@ FEWEST_LAYERS = 0.1  # of a model's layers; below that, transfers to the GPU cos
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """What a model takes. Every GPU that holds a part of it needs compute buffers of its own."""
+    """What a model takes. Every device that holds a part of it needs compute buffers of its own."""
 
     estimate: Estimate
     layers: int
+
+    @property
+    def layered(self) -> int:
+        """Bytes of the weights that lie with their layers."""
+        return self.estimate.weights - sum(self.estimate.fixed.values())
+
+    @property
+    def on_one_gpu(self) -> int:
+        """Bytes on the GPU that has all layers."""
+        return self.layered + self.estimate.kv_cache + self.estimate.compute
+
+    @property
+    def in_main_memory(self) -> int:
+        """Bytes in main memory, if all layers are on GPUs."""
+        fixed = self.estimate.fixed.get(CPU, 0)
+        return fixed + self.estimate.compute if fixed else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +73,7 @@ class DoesNotFit:
 def place(
     need: MemoryNeed, inventory: Inventory, occupants: Sequence[Occupant], *, kept: float = 0.0
 ) -> Placement | DoesNotFit:
-    """`kept`: the share of every device's memory that stays free."""
+    """`kept`: the share of every device's memory that stays free. Tensors may be fixed in main memory only."""
     for placement in _candidates(need, inventory, occupants, kept):
         return placement
     most = max((gpu.usable(kept) for gpu in inventory.gpus), default=0)
@@ -72,9 +88,10 @@ def _candidates(
     need: MemoryNeed, inventory: Inventory, occupants: Sequence[Occupant], kept: float
 ) -> Iterator[Placement]:
     """The possible placements, the best first."""
-    yield from _on_one(need, inventory.gpus, occupants, kept)
-    yield from _on_several(need, inventory.gpus, kept)
-    yield from _after_evictions(need, inventory.gpus, occupants, kept)
+    if need.in_main_memory <= inventory.usable_main(kept):
+        yield from _on_one(need, inventory.gpus, occupants, kept)
+        yield from _on_several(need, inventory.gpus, kept)
+        yield from _after_evictions(need, inventory.gpus, occupants, kept)
     yield from _in_part(need, inventory, kept)
     yield from _in_main_memory(need, inventory, occupants, kept)
 
@@ -82,16 +99,21 @@ def _candidates(
 def _on_one(
     need: MemoryNeed, gpus: Sequence[Device], occupants: Sequence[Occupant], kept: float
 ) -> Iterator[Placement]:
-    fitting = [gpu for gpu in gpus if need.estimate.total <= gpu.usable(kept)]
+    fitting = [gpu for gpu in gpus if need.on_one_gpu <= gpu.usable(kept)]
     for gpu in sorted(fitting, key=lambda gpu: (_instances_on(gpu, occupants), gpu.free, gpu.id)):
-        yield Placement((gpu,), memory={gpu.id: need.estimate.total})
+        yield Placement((gpu,), memory=_with_main_memory(need, {gpu.id: need.on_one_gpu}))
+
+
+def _with_main_memory(need: MemoryNeed, on_gpus: dict[str, int]) -> dict[str, int]:
+    return {**on_gpus, CPU: need.in_main_memory} if need.in_main_memory else on_gpus
 
 
 def _on_several(need: MemoryNeed, gpus: Sequence[Device], kept: float) -> Iterator[Placement]:
     for group in _groups(gpus, kept):
         shares = _shares(need, {gpu.id: gpu.usable(kept) for gpu in group})
         if shares is not None:
-            yield Placement(tuple(sorted(group, key=lambda gpu: gpu.id)), memory=shares)
+            memory = _with_main_memory(need, shares)
+            yield Placement(tuple(sorted(group, key=lambda gpu: gpu.id)), memory=memory)
 
 
 def _groups(gpus: Sequence[Device], kept: float) -> Iterator[list[Device]]:
@@ -107,7 +129,7 @@ def _groups(gpus: Sequence[Device], kept: float) -> Iterator[list[Device]]:
 def _shares(need: MemoryNeed, usable: Mapping[str, int]) -> dict[str, int] | None:
     """Bytes by device, in proportion to its usable memory; None if they are too small together."""
     spare = {id: memory - need.estimate.compute for id, memory in usable.items()}
-    to_split = need.estimate.weights + need.estimate.kv_cache
+    to_split = need.layered + need.estimate.kv_cache
     if min(spare.values()) <= 0 or sum(spare.values()) < to_split:
         return None
     whole = sum(spare.values())
@@ -121,10 +143,11 @@ def _after_evictions(
     found: list[tuple[int, float, Placement]] = []
     for gpu in gpus:
         tenants = _tenants(occupants, gpu.id)
-        going = evictions(need.estimate.total, gpu.usable(kept), tenants)
-        if going is not None and need.estimate.total <= gpu.total * (1 - kept):
+        going = evictions(need.on_one_gpu, gpu.usable(kept), tenants)
+        if going is not None and need.on_one_gpu <= gpu.total * (1 - kept):
             idle = max((tenant.idle_seconds for tenant in tenants if tenant.id in going), default=0.0)
-            placement = Placement((gpu,), memory={gpu.id: need.estimate.total}, evicted=tuple(going))
+            memory = _with_main_memory(need, {gpu.id: need.on_one_gpu})
+            placement = Placement((gpu,), memory=memory, evicted=tuple(going))
             found.append((len(going), -idle, placement))
     yield from (placement for _, _, placement in sorted(found, key=lambda entry: entry[:2]))
 
@@ -134,7 +157,7 @@ def _in_part(need: MemoryNeed, inventory: Inventory, kept: float) -> Iterator[Pl
     if not inventory.gpus or not need.layers:
         return
     gpu = max(sorted(inventory.gpus, key=lambda gpu: gpu.id), key=lambda gpu: gpu.usable(kept))
-    layer = max(1, (need.estimate.weights + need.estimate.kv_cache) // (need.layers + 1))  # the output counts as one
+    layer = max(1, (need.layered + need.estimate.kv_cache) // (need.layers + 1))  # the output counts as one
     layers = min(need.layers, (gpu.usable(kept) - need.estimate.compute) // layer)
     if layers < max(1, FEWEST_LAYERS * need.layers):
         return

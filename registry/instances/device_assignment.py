@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from atelier.errors import InsufficientMemory
 from atelier.settings import Load
+from atelier.tensor_placement import gpus_named
 from registry.devices.compute_device import CPU, Inventory, pin_name, split_of
 from registry.devices.manual_placement import (
     DeviceChoice,
@@ -38,7 +39,8 @@ class Assignment:
 
 def chooses_devices(load: Load) -> bool:
     """Whether the registry chooses: neither devices, nor the number of layers, nor their split are requested."""
-    return load.device == "auto" and load.gpu_layers is None and not load.tensor_split
+    split = bool(load.tensor_split) or load.split_mode != "layer" or bool(gpus_named(load))
+    return load.device == "auto" and load.gpu_layers is None and not split
 
 
 def assign_devices(
@@ -70,7 +72,7 @@ def weights_in_main_memory(plan: LaunchPlan) -> int:
     assert plan.need is not None
     count = plan.need.layers + 1
     on_gpus = 0 if plan.placed.keys() <= {CPU} else gpu_layer_count(plan.need, plan.load.gpu_layers)
-    return plan.need.estimate.weights * (count - on_gpus) // count
+    return plan.need.layered * (count - on_gpus) // count + plan.need.estimate.fixed.get(CPU, 0)
 
 
 def stored_placement(plan: LaunchPlan) -> StoredPlacement | None:

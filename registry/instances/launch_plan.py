@@ -107,6 +107,7 @@ class LaunchPlan:
             model_path=str(self.model.path),
             projector_path=str(self.model.projector.path) if self.model.projector else None,
             draft_model_path=str(self.draft.path) if self.draft else None,
+            architecture=self.model.facts.architecture,
             load=self.load,
             address=address,
             token=token,

@@ -9,7 +9,8 @@ from atelier.errors import InvalidRequest, ModelNotFound
 from atelier.json_types import Json
 from atelier.settings import Layer, Load
 from atelier.settings.preset import Preset, Settings, settings_from_json, settings_json
-from atelier.settings.resolution import load_settings, preset_layers
+from atelier.settings.resolution import draft_load, load_settings, preset_layers
+from atelier.tensor_placement import tensor_overrides
 from registry.devices.placement import MemoryNeed
 from registry.models.memory_estimate import Estimate, estimate_memory
 from registry.models.model_record import Model
@@ -74,18 +75,26 @@ class ResolvedLoad:
 
 def resolve_load(model: Model, requested: Json, find: FindModel, presets: PresetLayers) -> ResolvedLoad:
     """Raises InvalidRequest, which names the setting, and ModelNotFound for the draft model."""
-    longest = model.facts.context_length
-    wanted = requested.get("context_length")
-    if longest and wanted is not None and wanted > longest:
-        raise InvalidRequest(
-            f"context_length is at most {longest} for {model.key}, not {wanted}.", param="context_length"
-        )
-    resolved = load_settings([Layer("request", requested), *presets.load], longest)
+    resolved = load_settings([Layer("request", requested), *presets.load], model.facts.context_length)
     load = resolved.build()
+    _check_length(model, requested, load)
     _check_cache_types(load)
+    _check_experts(model, load)
+    tensor_overrides(load)  # raises for a malformed one
     draft = _draft_model(load, find)
     origins = {name: value.origin for name, value in resolved.values.items()}
     return ResolvedLoad(replace(load, draft_model=draft.key if draft else None), origins, draft)
+
+
+def _check_length(model: Model, requested: Json, load: Load) -> None:
+    """Raises InvalidRequest if more was requested than the settings resolve to; a preset's length is reduced."""
+    wanted = requested.get("context_length")
+    if wanted is not None and wanted > load.context_length:
+        raise InvalidRequest(
+            f"context_length is at most {load.context_length} for {model.key}, not {wanted}: choose that, or set "
+            "rope_scaling (yarn or linear) to exceed what the model was trained for.",
+            param="context_length",
+        )
 
 
 def _check_cache_types(load: Load) -> None:
@@ -95,6 +104,25 @@ def _check_cache_types(load: Load) -> None:
         raise InvalidRequest(
             f"{name} {values} requires flash attention for the values: omit flash_attention, or set v_type f16.",
             param=name,
+        )
+
+
+def _check_experts(model: Model, load: Load) -> None:
+    """Raises InvalidRequest if the model cannot use this number of experts: llama.cpp would abort its process."""
+    shape = model.facts.shape
+    assert shape is not None
+    if load.num_experts is None:
+        return
+    if not shape.experts:
+        raise InvalidRequest(f"{model.key} is not a mixture of experts: leave out num_experts.", param="num_experts")
+    if len(shape.experts_used) != 1:
+        raise InvalidRequest(
+            f"The layers of {model.key} have numbers of experts of their own: leave out num_experts.",
+            param="num_experts",
+        )
+    if load.num_experts > shape.experts:
+        raise InvalidRequest(
+            f"num_experts is at most {shape.experts} for {model.key}, not {load.num_experts}.", param="num_experts"
         )
 
 
@@ -108,7 +136,7 @@ def instance_memory(model: Model, resolved: ResolvedLoad) -> Estimate:
     whole = _model_memory(model, resolved.load)
     if model.projector:
         whole += Estimate(model.projector.size, 0, 0)
-    return whole + _model_memory(resolved.draft, resolved.load) if resolved.draft else whole
+    return whole + _model_memory(resolved.draft, draft_load(resolved.load)) if resolved.draft else whole
 
 
 def _model_memory(model: Model, load: Load) -> Estimate:

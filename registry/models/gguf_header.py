@@ -6,12 +6,13 @@ checked against the file's size, so that reading or rejecting a file takes under
 length.
 """
 
+import heapq
 import math
 import os
 import stat
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ MOST_NUMBERS = 1024  # of an array that is kept: one per layer, not per token
 LONGEST_TENSOR_NAME = 256  # bytes
 MOST_KEPT = 16 * 2**20  # bytes of metadata held in memory
 MOST_DIMENSIONS = 4
+MOST_SIZES = 4096  # tensors whose sizes are kept; the largest models have half as many
 LARGEST_ALIGNMENT = 2**20
 OF_TOKENS = "tokenizer."
 TOKENS = "tokenizer.ggml.tokens"
@@ -65,6 +67,7 @@ class Header:
     vocabulary: int  # tokens
     main_type: str  # of most parameters, for example "Q4_1"; empty without tensors
     outer_widths: frozenset[int]  # dimensions of tensors outside the repeated blocks
+    tensor_sizes: Mapping[str, int]  # bytes by name, of the largest MOST_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,14 @@ def _parse(window: Window, size: int) -> Header:
         tensor_bytes=sum(tensor.size for tensor in tensors),
         vocabulary=tables.vocabulary,
         main_type=by_type.most_common(1)[0][0] if by_type else "",
+        tensor_sizes=_largest(tensors),
         outer_widths=frozenset(width for tensor in tensors if BLOCK not in tensor.name for width in tensor.dimensions),
     )
+
+
+def _largest(tensors: Sequence[_Tensor]) -> dict[str, int]:
+    largest = heapq.nlargest(MOST_SIZES, tensors, key=lambda tensor: tensor.size)
+    return {tensor.name: tensor.size for tensor in largest}
 
 
 def _check_magic(window: Window, size: int) -> None:

@@ -2,15 +2,17 @@
 
 Counted as llama.cpp does: weights, KV cache with recurrent states, and the compute buffers of the largest graph. Of
 the graph only the large tensors count: logits of all its tokens, attention, feed-forward. They are computed one
-after the other, so the largest counts. An upper bound where a header lacks facts: experts, hybrid architectures.
+after the other, so the largest counts. An upper bound where a header lacks facts, as of hybrid architectures.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from atelier.settings import Load
+from atelier.tensor_placement import placed_bytes, tensor_overrides
 from registry.models.model_record import Model
 from registry.models.model_shape import Shape
 
@@ -22,15 +24,22 @@ KEPT_ROWS = 2  # of the embedding's width, kept during a layer
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """In bytes, over all devices together."""
+    """In bytes, over all devices together.
+
+    `fixed`: of the weights, by device, the tensors that load settings place there, wherever their layers lie.
+    """
 
     weights: int
     kv_cache: int
     compute: int
+    fixed: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Estimate") -> "Estimate":
         """Of two models loaded together."""
-        return Estimate(self.weights + other.weights, self.kv_cache + other.kv_cache, self.compute + other.compute)
+        fixed = Counter(self.fixed) + Counter(other.fixed)
+        return Estimate(
+            self.weights + other.weights, self.kv_cache + other.kv_cache, self.compute + other.compute, dict(fixed)
+        )
 
     @property
     def total(self) -> int:
@@ -39,11 +48,14 @@ class Estimate:
 
 def estimate_memory(shape: Shape, load: Load, *, embeds_only: bool = False) -> Estimate:
     """In bytes. `embeds_only`: an embedding model has no cache and computes no logits."""
+    fixed = placed_bytes(shape.tensor_sizes, tensor_overrides(load))
     if embeds_only:
-        return Estimate(shape.tensor_bytes, 0, _graph(shape, load, cells=_tokens(load), flash=False, outputs=0))
+        compute = _graph(shape, load, cells=_tokens(load), flash=False, outputs=0)
+        return Estimate(shape.tensor_bytes, 0, compute, fixed)
     flash = load.flash_attention is not False
     compute = _graph(shape, load, cells=_cells(load.context_length), flash=flash, outputs=_tokens(load))
-    return Estimate(shape.tensor_bytes, _cache(shape, load), compute + load.parallel * shape.vocabulary * FLOAT)
+    compute += load.parallel * shape.vocabulary * FLOAT
+    return Estimate(shape.tensor_bytes, _cache(shape, load), compute, fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +110,7 @@ def _graph(shape: Shape, load: Load, *, cells: int, flash: bool, outputs: int) -
     row = shape.embedding_length * FLOAT
     logits = outputs * shape.vocabulary * FLOAT
     attention = tokens * (cells * (scores + mask) + 2 * row)
-    feed_forward = tokens * 2 * shape.feed_forward * FLOAT
+    feed_forward = tokens * 2 * shape.feed_forward_used(load.num_experts) * FLOAT
     return max(logits, attention, feed_forward) + KEPT_ROWS * tokens * row
 
 

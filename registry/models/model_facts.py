@@ -14,7 +14,7 @@ from atelier.settings import TABLE
 from registry.models.gguf_header import Header
 from registry.models.model_shape import Shape, shape_of
 
-VERSION = 3  # of this reader; raise it when a fact is added, so that known files are read again
+VERSION = 4  # of this reader; raise it when a fact is added, so that known files are read again
 LONGEST_TEXT = 200  # characters of a name: a file may hold megabytes, and every watcher would receive them
 GUESSED = 1024  # a flag in general.file_type
 LONGEST_TEMPLATE = 200_000  # characters of a template that is parsed for its capabilities

@@ -27,13 +27,22 @@ class Shape:
     embedding_length: int
     vocabulary: int
     heads: int
-    feed_forward: int  # of the widest layer; for experts, of those used for one token
+    feed_forward: int  # of the widest layer that is not a mixture of experts
+    experts: int  # of one layer
+    experts_used: tuple[int, ...]  # for one token: one number, or one for each layer
+    expert_feed_forward: int  # of one expert
     key_widths: tuple[int, ...]  # of one token's keys, all heads, by layer
     value_widths: tuple[int, ...]
     sliding_window: int  # tokens
     sliding_layers: tuple[bool, ...]  # layers that attend to the window only
     state: int  # elements of a recurrent layer's state, per sequence
     recurrent_layers: int
+    tensor_sizes: Mapping[str, int]  # bytes by name, without small ones of models with very many
+
+    def feed_forward_used(self, num_experts: int | None) -> int:
+        """Of the widest layer, for one token. `num_experts`: used, if it is not as many as in training."""
+        used = num_experts or max(self.experts_used, default=0)
+        return max(self.feed_forward, used * self.expert_feed_forward)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -56,13 +65,17 @@ def shape_of(headers: Sequence[Header], architecture: str) -> Shape:
         embedding_length=embedding,
         vocabulary=max(header.vocabulary for header in headers),
         heads=max(heads, default=0),
-        feed_forward=_feed_forward(facts, layers),
+        feed_forward=facts.number("feed_forward_length"),
+        experts=facts.number("expert_count"),
+        experts_used=facts.given("expert_used_count"),
+        expert_feed_forward=_expert_feed_forward(facts),
         key_widths=tuple(count * keys if attends else 0 for count in heads_kv),
         value_widths=tuple(count * values if attends and not latent else 0 for count in heads_kv),
         sliding_window=facts.number("attention.sliding_window"),
         sliding_layers=_sliding(facts, architecture, layers),
         state=state,
         recurrent_layers=_recurrent_layers(heads_kv, layers) if state else 0,
+        tensor_sizes={name: size for header in headers for name, size in header.tensor_sizes.items()},
     )
 
 
@@ -80,6 +93,10 @@ class _Facts:
         """A number; of an array the largest."""
         return max(self._numbers(name), default=0)
 
+    def given(self, name: str) -> tuple[int, ...]:
+        """The numbers as the header has them: one, or one per layer."""
+        return self._numbers(name)
+
     def each(self, name: str, layers: int) -> tuple[int, ...]:
         """One number per layer."""
         found = self._numbers(name)
@@ -93,9 +110,9 @@ class _Facts:
         return tuple(int(each) for each in values if isinstance(each, int) and 0 <= each <= LARGEST)
 
 
-def _feed_forward(facts: _Facts, layers: int) -> int:
-    experts = facts.number("expert_used_count") * facts.number("expert_feed_forward_length")
-    return max(facts.number("feed_forward_length"), experts)
+def _expert_feed_forward(facts: _Facts) -> int:
+    """Some mixtures have one width for experts and other layers."""
+    return facts.number("expert_feed_forward_length") or facts.number("feed_forward_length")
 
 
 def _sliding(facts: _Facts, architecture: str, layers: int) -> tuple[bool, ...]:

@@ -8,7 +8,7 @@ from llama_cpp import llama_cpp as ll
 from numpy.typing import NDArray
 
 from atelier.errors import ContextLengthExceeded, InvalidRequest
-from atelier.settings.groups import Load
+from atelier.settings.resolution import extends_context
 from worker.engine.model.context import Context, Threads, generation_params
 from worker.engine.model.loaded_model import NO_POOLING, LlamaLog, LoadedModel
 
@@ -29,12 +29,11 @@ class Embedder:
     One context computes batches. The few inputs that are longer than a batch have contexts of their own size.
     """
 
-    def __init__(self, model: LoadedModel, load: Load, log: LlamaLog, threads: Threads) -> None:
+    def __init__(self, model: LoadedModel, log: LlamaLog, threads: Threads) -> None:
         self._threads = threads
         self._model = model
-        self._load = load
         self._log = log
-        self._batch_room = batch_tokens(model, load)
+        self._batch_room = batch_tokens(model)
         self._contexts: dict[int, Context] = {}  # by room, in tokens
 
     def pool(self, inputs: Sequence[Tokens]) -> Vectors:
@@ -55,7 +54,7 @@ class Embedder:
         return self._contexts[room]
 
     def _params(self, room: int) -> ll.llama_context_params:
-        params = generation_params(self._load, on_gpu=self._model.gpu_layers > 0)
+        params = generation_params(self._model.load, on_gpu=self._model.gpu_layers > 0)
         params.n_ctx = params.n_batch = params.n_ubatch = room
         params.n_seq_max = MOST_INPUTS
         params.kv_unified = True  # inputs of all lengths share the cells
@@ -75,15 +74,16 @@ class Embedder:
         self._contexts.clear()
 
 
-def longest_input(model: LoadedModel, load: Load) -> int:
+def longest_input(model: LoadedModel) -> int:
     """Tokens of the longest input that is accepted."""
-    return min(load.context_length, model.trained_length or LONGEST_INPUT, LONGEST_INPUT)
+    trained = LONGEST_INPUT if extends_context(model.load) else model.trained_length or LONGEST_INPUT
+    return min(model.load.context_length, trained, LONGEST_INPUT)
 
 
-def batch_tokens(model: LoadedModel, load: Load) -> int:
+def batch_tokens(model: LoadedModel) -> int:
     """Tokens of a batch of several inputs."""
     shared = not model.only_embeds and model.gpu_layers == 0
-    return min(load.ubatch_size, CPU_BATCH) if shared else load.ubatch_size
+    return min(model.load.ubatch_size, CPU_BATCH) if shared else model.load.ubatch_size
 
 
 def batches(inputs: Sequence[T], room: int, most: int = MOST_INPUTS) -> Iterator[list[T]]:

@@ -128,11 +128,11 @@ class EngineThread:
     @property
     def longest_input(self) -> int:
         """Tokens of the longest text that `pool` accepts."""
-        return longest_input(self._ready.model, self._spec.load)
+        return longest_input(self._ready.model)
 
     async def pool(self, inputs: Seq[Tokens]) -> Vectors:
         """The pooled output of each input: an embedding, or a reranker's score."""
-        room = batch_tokens(self._ready.model, self._spec.load)
+        room = batch_tokens(self._ready.model)
         rows = [await self._call(functools.partial(self._pool, batch)) for batch in batches(inputs, room)]
         return np.concatenate(rows)
 
@@ -212,7 +212,7 @@ class EngineThread:
 
     def _pool(self, batch: Seq[Tokens]) -> Vectors:
         if self._embedder is None:
-            self._embedder = Embedder(self._ready.model, self._spec.load, self._llama_log, fixed_threads(self._spec))
+            self._embedder = Embedder(self._ready.model, self._llama_log, fixed_threads(self._spec))
         return self._embedder.pool(batch)
 
 

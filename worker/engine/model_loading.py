@@ -8,6 +8,7 @@ import llama_cpp
 from llama_cpp import llama_cpp as ll
 
 from atelier.launch import LaunchSpec
+from atelier.settings.groups import Load
 from worker.engine.batching.batch_plan import BatchLimits
 from worker.engine.batching.batcher import Batcher
 from worker.engine.cache.cache_tier import open_tier
@@ -19,6 +20,7 @@ from worker.engine.model.llama_devices import LlamaDevice, gpus, require_device,
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel
 from worker.engine.model.lora import Adapters
 from worker.engine.model.projector import ImageLimits, Projector
+from worker.engine.model.rope_scaling import check_rope
 from worker.engine.model.rpc_servers import add_rpc_devices, shares_of_devices
 from worker.engine.prompt.prompt_preparation import Preparer
 from worker.engine.prompt.prompt_slices import BLOCKS, TAIL, Slicing
@@ -58,15 +60,25 @@ def load_model(spec: LaunchSpec, log: LlamaLog, on_progress: Callable[[float], b
         spec = _split_over_devices(spec, counts, devices)
     require_device(spec.load.device, devices)
     with ExitStack() as opened:
-        model = opened.enter_context(closing(LoadedModel(spec.model_path, spec.load, log, on_progress)))
-        spec = replace(spec, load=replace(spec.load, speculation=usable_speculation(model, spec.load)))
-        return _Loading(spec, model, devices, log, on_progress, opened).finish()
+        model = opened.enter_context(
+            closing(LoadedModel(spec.model_path, spec.load, log, on_progress, spec.architecture))
+        )
+        check_rope(spec.load, model.trained_length, model.rope_type)
+        load = replace(model.load, speculation=usable_speculation(model, model.load))
+        return _Loading(replace(spec, load=load), model, devices, log, on_progress, opened).finish()
 
 
 def _split_over_devices(spec: LaunchSpec, counts: Sequence[int], devices: Sequence[LlamaDevice]) -> LaunchSpec:
-    """With shares for devices: the settings have one for each RPC server, and a server can have several devices."""
+    """With devices where the settings have RPC servers, of which one can have several devices."""
     free = [device.memory_free for device in devices if device.name.startswith("RPC")]
-    return replace(spec, load=replace(spec.load, tensor_split=shares_of_devices(spec.load.tensor_split, counts, free)))
+    split = shares_of_devices(spec.load.tensor_split, counts, free)
+    main_gpu = sum(counts[: spec.load.main_gpu])
+    return replace(spec, load=replace(spec.load, tensor_split=split, main_gpu=main_gpu))
+
+
+def _used_gpus(load: Load, devices: list[LlamaDevice]) -> list[str]:
+    names = [device.name for device in gpus(devices)]
+    return names[load.main_gpu : load.main_gpu + 1] if load.split_mode == "none" else names
 
 
 class _Loading:
@@ -88,7 +100,7 @@ class _Loading:
         self._on_progress = on_progress
         self._opened = opened
         self._on_gpu = model.gpu_layers > 0
-        self._devices = [device.name for device in gpus(devices)] if self._on_gpu else ["CPU"]
+        self._devices = _used_gpus(spec.load, devices) if self._on_gpu else ["CPU"]
         self._reuse = model.can_cut and not spec.load.kv_unified  # slots keep prompts after their sequences
         self._grouping = grouping(
             spec.load, model.metadata("general.file_type"), on_gpu=self._on_gpu, adapted=bool(spec.adapters)

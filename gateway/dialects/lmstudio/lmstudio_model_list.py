@@ -5,7 +5,6 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from atelier.errors import UnsupportedField
 from atelier.json_types import Json
 from atelier.settings import TABLE
 from gateway.dialects.lmstudio.lmstudio_requests import LOAD_FIELDS, LoadBody
@@ -16,7 +15,7 @@ from gateway.fleet.snapshot import Instance, Model, Snapshot
 from protos import registry_pb2 as pb
 
 # The load settings that LM Studio's list of models shows.
-LISTED_SETTINGS = ("context_length", "batch_size", "parallel", "flash_attention", "offload_kv")
+LISTED_SETTINGS = ("context_length", "batch_size", "parallel", "flash_attention", "num_experts", "offload_kv")
 
 
 class V0Model(TypedDict):
@@ -86,6 +85,7 @@ class MemoryBytes(TypedDict):
     kv_cache: int
     compute: int
     total: int
+    weights_in_main_memory: NotRequired[int]  # of the weights, where load settings place some there
 
 
 class EstimatedLoad(TypedDict):
@@ -172,9 +172,7 @@ def started_settings(instance: Instance) -> Json:
 
 
 def load_settings(body: LoadBody) -> Json:
-    """The body's load settings, by setting name. Raises UnsupportedField."""
-    if body.num_experts is not None:
-        raise UnsupportedField("num_experts: not supported yet; leave it out.", param="num_experts")
+    """The body's load settings, by setting name."""
     values = {setting: getattr(body, field) for field, setting in LOAD_FIELDS.items()}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -194,13 +192,12 @@ def load_reply(instance: Instance, model: Model, *, echo: bool) -> LoadedModel:
 
 def estimate_reply(model: Model, estimate: pb.MemoryEstimate) -> EstimatedLoad:
     weights, kv_cache, compute = estimate.weights, estimate.kv_cache, estimate.compute
-    return {
-        "model": model.key,
-        "status": "estimated",
-        "memory_bytes": {
-            "weights": weights,
-            "kv_cache": kv_cache,
-            "compute": compute,
-            "total": weights + kv_cache + compute,
-        },
+    memory: MemoryBytes = {
+        "weights": weights,
+        "kv_cache": kv_cache,
+        "compute": compute,
+        "total": weights + kv_cache + compute,
     }
+    if estimate.weights_in_main_memory:
+        memory["weights_in_main_memory"] = estimate.weights_in_main_memory
+    return {"model": model.key, "status": "estimated", "memory_bytes": memory}

@@ -40,7 +40,6 @@ class LoadBody(LoadSettings):  # type: ignore[misc, valid-type]
     ttl: Ttl | None = Field(None, description="Idle seconds until it is unloaded. Default: never.")
     echo_load_config: bool | None = Field(None, description="Include the resolved settings in the reply.")
     estimate_only: bool | None = Field(None, description="Return the memory estimate without loading the model.")
-    num_experts: object = Field(None, description="Not supported yet.")
 
 
 class UnloadBody(Body):

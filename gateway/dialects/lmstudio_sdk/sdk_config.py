@@ -42,7 +42,7 @@ TOOL_STOPS = "llm.prediction.toolCallStopStrings"
 OFFLOAD_RATIO = "llm.load.llama.acceleration.offloadRatio"
 GPU_SPLIT = "load.gpuSplitConfig"
 OLDER_KV_TYPE = "llm.load.llama.useFp16ForKVCache"
-UNSERVED_LOAD = ("llm.load.numExperts", "llm.load.llama.ropeFrequencyBase", "llm.load.llama.ropeFrequencyScale")
+CPU_EXPERTS = "llm.load.numCpuExpertLayersRatio"
 LLM_LOAD, EMBEDDING_LOAD = "llm.load.", "embedding.load."
 
 # The values that disable a sampler.
@@ -138,28 +138,36 @@ def _tool(function: ToolFunction) -> Tool:
 def load_settings(stack: ConfigStack, model: Model) -> Json:
     """By setting name. Raises InvalidRequest, or UnsupportedField for a known key without support."""
     fields = {_as_llm(key): value for key, value in config_fields(stack).items()}
-    for key in UNSERVED_LOAD:
-        if _plain(fields.get(key)):
-            raise UnsupportedField(f"{key}: not supported; leave it out.", param=key)
-    _reject_split(fields.get(GPU_SPLIT))
-    values = {**_older_kv_type(fields), **_settings(fields, ("load",)).get("load", {})}
+    values = {**_split(fields.get(GPU_SPLIT)), **_older_kv_type(fields), **_settings(fields, ("load",)).get("load", {})}
     if (layers := gpu_layers(fields.get(OFFLOAD_RATIO), model)) is not None:
         values["gpu_layers"] = layers
+    values |= cpu_experts(fields.get(CPU_EXPERTS), model)
     return dict(_checked({"load": values}).get("load", {}))
 
 
 def gpu_layers(ratio: object, model: Model) -> int | None:
     """How many of the model's layers the offload ratio puts on GPUs; None: all."""
-    if ratio in (None, "max"):
+    return None if ratio is None else _layers(ratio, OFFLOAD_RATIO, model)
+
+
+def cpu_experts(ratio: object, model: Model) -> Json:
+    """The settings for this share of the layers, from the first, whose experts stay in main memory."""
+    if ratio is None:
+        return {}
+    layers = _layers(ratio, CPU_EXPERTS, model)
+    return {"cpu_moe": True} if layers is None else {"cpu_moe_layers": layers}
+
+
+def _layers(ratio: object, key: str, model: Model) -> int | None:
+    """A share of the model's layers as their number; None: all."""
+    if ratio == "max":
         return None
     if ratio == "off":
         return 0
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio <= 1:
-        raise InvalidRequest(f'{OFFLOAD_RATIO}: must be "max", "off" or between 0 and 1', param=OFFLOAD_RATIO)
+        raise InvalidRequest(f'{key}: must be "max", "off" or between 0 and 1', param=key)
     if not model.layers and 0 < ratio < 1:
-        raise InvalidRequest(
-            f"{OFFLOAD_RATIO}: the model's file does not say how many layers it has", param=OFFLOAD_RATIO
-        )
+        raise InvalidRequest(f"{key}: the model's file does not say how many layers it has", param=key)
     return None if ratio == 1 else round(ratio * model.layers)
 
 
@@ -174,8 +182,10 @@ def load_fields(instance: Instance, model: Model) -> Json:
         for name, row in TABLE["load"].items()
         if row.facts.preset_key and name in values
     ]
-    layers = values.get("gpu_layers")
-    fields.append({"key": OFFLOAD_RATIO, "value": _offload_ratio(layers if isinstance(layers, int) else None, model)})
+    if values.get("cpu_moe") or values.get("cpu_moe_layers"):
+        layers = None if values.get("cpu_moe") else values["cpu_moe_layers"]
+        fields.append({"key": CPU_EXPERTS, "value": _ratio(layers, model)})
+    fields.append({"key": OFFLOAD_RATIO, "value": _ratio(values.get("gpu_layers"), model)})
     if model.embedding:
         fields = [{**field, "key": field["key"].replace(LLM_LOAD, EMBEDDING_LOAD)} for field in fields]
     return {"fields": fields}
@@ -235,31 +245,29 @@ def _is_off(value: object) -> bool:
     return isinstance(value, Mapping) and (value.get("checked") is False or value.get("value") is False)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return None if _is_off(value) else value.get("value")
-    return value
-
-
 def _older_kv_type(fields: Json) -> Json:
     """The one type of keys and values, of clients from before they had one each."""
     older = fields.get(OLDER_KV_TYPE)
     return {} if not isinstance(older, bool) else {"kv_type": "f16" if older else "f32"}
 
 
-def _reject_split(split: object) -> None:
+def _split(split: object) -> Json:
+    """Shares of the GPUs, in their order, where the client sets some."""
     if split is None:
-        return
+        return {}
     if not isinstance(split, Mapping):
         raise InvalidRequest(f"{GPU_SPLIT}: must be an object", param=GPU_SPLIT)
-    if split.get("strategy", "evenly") != "evenly" or split.get("disabledGpus"):
+    strategy = split.get("strategy", "evenly")
+    if strategy not in ("evenly", "custom") or split.get("disabledGpus"):
         raise UnsupportedField(
-            f"{GPU_SPLIT}: not supported; set device and tensor_split among a preset's load settings instead.",
+            f"{GPU_SPLIT}: only the strategies evenly and custom are supported, without disabledGpus; set device, "
+            "split_mode and main_gpu among a preset's load settings instead.",
             param=GPU_SPLIT,
         )
+    return {"tensor_split": split.get("customRatio", [])} if strategy == "custom" else {}
 
 
-def _offload_ratio(layers: int | None, model: Model) -> float | str:
+def _ratio(layers: int | None, model: Model) -> float | str:
     if layers is None or (model.layers and layers >= model.layers):
         return "max"
     return layers / model.layers if layers and model.layers else "off"

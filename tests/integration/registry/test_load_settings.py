@@ -17,6 +17,7 @@ PRESETS = [
     {"draft_model": "small"},
     {"draft_model": "acme/small", "speculation": "draft_model", "draft_tokens": 2},
     {"context_length": 100_000, "parallel": 3},
+    {"context_length": 100_000, "parallel": 2, "rope_scaling": "yarn"},
     {"context_length": 512, "k_type": "q8_0", "flash_attention": False, "tensor_split": [0.7, 0.3]},
 ]
 

@@ -14,6 +14,7 @@ LAYERS = 2
 LONGEST = 512  # tokens
 SLIDING_WINDOW = 64  # tokens; of gemma2 alone
 SECTIONS = [2, 3, 3, 0]  # of RoPE's pairs: time, rows, columns; of qwen2vl and qwen3vl
+EXPERTS_USED = 2  # of a mixture
 DEEP = 1  # layers of qwen3vl that read a part of an image of their own
 SPECIAL = ("<unk>", "<s>", "</s>")
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
@@ -29,21 +30,25 @@ def write_tiny_llama(
     seed: int = 0,
     quantised: bool = False,
     template: str | None = None,
+    experts: int = 0,
 ) -> Path:
     """A model file at `path`. The architecture may be gemma2 too, whose every other layer has a sliding window.
 
     Or qwen2vl or qwen3vl, which place images in rows and columns (M-RoPE).
 
     `letters`: the tokens that are neither special nor bytes. `quantised`: to five bits.
-    `template`: for chats.
+    `template`: for chats. `experts`: of each layer, a mixture of which EXPERTS_USED are used; 0: no mixture.
     """
     writer = GGUFWriter(path, architecture)
     _describe(writer, architecture)
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(EXPERTS_USED)
     writer.add_file_type(LlamaFileType.MOSTLY_Q5_1 if quantised else LlamaFileType.ALL_F32)
     if template is not None:
         writer.add_chat_template(template)
     vocabulary = add_byte_vocabulary(writer, letters, bos)
-    _give_weights(writer, np.random.default_rng(seed), vocabulary, architecture, quantised=quantised)
+    _give_weights(writer, np.random.default_rng(seed), vocabulary, architecture, quantised=quantised, experts=experts)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -85,12 +90,18 @@ def add_byte_vocabulary(writer: GGUFWriter, letters: Sequence[str] = LETTERS, bo
 
 
 def _give_weights(
-    writer: GGUFWriter, random: np.random.Generator, vocabulary: int, architecture: str, *, quantised: bool
+    writer: GGUFWriter,
+    random: np.random.Generator,
+    vocabulary: int,
+    architecture: str,
+    *,
+    quantised: bool,
+    experts: int,
 ) -> None:
     is_gemma = architecture == "gemma2"
 
-    def weight(name: str, out: int, into: int) -> None:
-        numbers = random.normal(0, 0.3, (out, into)).astype(np.float32)
+    def weight(name: str, out: int, into: int, *mixed: int) -> None:
+        numbers = random.normal(0, 0.3, (*mixed, out, into)).astype(np.float32)
         if quantised:
             blocks = quantize(numbers, GGMLQuantizationType.Q5_1)
             writer.add_tensor(f"{name}.weight", blocks, raw_dtype=GGMLQuantizationType.Q5_1)
@@ -107,9 +118,12 @@ def _give_weights(
     for layer in range(LAYERS):
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
             weight(f"blk.{layer}.{part}", WIDTH, WIDTH)
+        mixed, suffix = ((experts,), "_exps") if experts else ((), "")
         for part in ("ffn_gate", "ffn_up"):
-            weight(f"blk.{layer}.{part}", INNER, WIDTH)
-        weight(f"blk.{layer}.ffn_down", WIDTH, INNER)
+            weight(f"blk.{layer}.{part}{suffix}", INNER, WIDTH, *mixed)
+        weight(f"blk.{layer}.ffn_down{suffix}", WIDTH, INNER, *mixed)
+        if experts:
+            weight(f"blk.{layer}.ffn_gate_inp", experts, WIDTH)
         for part in ("attn_norm", "ffn_norm", *(("post_attention_norm", "post_ffw_norm") if is_gemma else ())):
             norm(f"blk.{layer}.{part}")
         for part in ("attn_q_norm", "attn_k_norm") if architecture == "qwen3vl" else ():

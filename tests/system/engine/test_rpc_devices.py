@@ -101,6 +101,18 @@ def test_each_device_has_one_instance_and_one_can_be_split_over_both(server: Ser
     assert answers == {answer(server, "split")}
 
 
+def test_one_of_two_devices_has_the_whole_model_or_all_but_what_is_placed_by_name(server: Server) -> None:
+    for each in server.instances():
+        assert server.atelier("unload", each["id"]).returncode == 0
+    main = ("--split-mode", "none", "--main-gpu", "1")
+    load(server, "--identifier", "alone", "--device", "rpc:0,1", *main)
+    expected = first_word(server, "alone")
+    assert server.atelier("unload", "alone").returncode == 0
+    load(server, "--identifier", "apart", "--device", "rpc:0,1", *main, "--override-tensor", r"blk\.\d+\.ffn_=cpu")
+    assert first_word(server, "apart") == pytest.approx(expected, abs=0.3)
+    assert server.atelier("unload", "apart").returncode == 0
+
+
 def test_the_devices_command_lists_rpc_devices(server: Server, addresses: Sequence[str]) -> None:
     output = server.atelier("devices").stdout
     for number, address in enumerate(addresses):

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from atelier.settings import BUILT_IN, MODEL_FILE, Layer, Value
+from atelier.settings import BUILT_IN, MODEL_FILE, Layer, Load, Value
 from atelier.settings.preset import Preset
-from atelier.settings.resolution import load_settings, preset_layers
+from atelier.settings.resolution import draft_load, load_settings, preset_layers
 
 DEFAULT = Value(4096, BUILT_IN)
 DRAFT = {"draft_model": "small"}
@@ -50,6 +50,21 @@ def test_context_length_is_limited_to_the_trained_one(
     layers: list[dict[str, Any]], longest: int, length: Value
 ) -> None:
     assert resolved("context_length", *layers, longest=longest) == length
+
+
+@pytest.mark.parametrize(
+    "scaling", [{"rope_scaling": "yarn"}, {"rope_scaling": "linear"}, {"rope_freq_scale": 0.5}, {"rope_freq_base": 1e6}]
+)
+def test_only_scaled_rope_exceeds_the_trained_context_length(scaling: dict[str, Any]) -> None:
+    assert resolved("context_length", {"context_length": 9000, **scaling}, longest=2048) == Value(9000, "0")
+    assert resolved("context_length", {"context_length": 9000}, scaling, longest=2048) == Value(9000, "0")
+    unscaled = {"context_length": 9000, "rope_scaling": "none", "yarn_original_context": 512}
+    assert resolved("context_length", unscaled, longest=2048) == Value(2048, MODEL_FILE)
+
+
+def test_a_draft_model_has_its_own_rope_frequencies() -> None:
+    load = Load(context_length=9000, rope_scaling="yarn", rope_freq_scale=0.5, yarn_original_context=512, parallel=2)
+    assert draft_load(load) == Load(context_length=9000, rope_scaling="yarn", parallel=2)
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,11 @@ def test_every_setting_has_a_flag_and_is_sent_under_its_rest_name(server: Script
         "--identifier mine -c 2048 --parallel 2 --device cuda:1 --cores 0-3 --threads 4 --gpu off --tensor-split 3,1 "
         "--kv-type q8_0 --no-flash-attention --batch-size 512 --ubatch-size 128 --no-mmap --mlock --no-offload-kv "
         "--kv-unified --swa-full --load-seed 7 --speculation draft_model --draft-model small --draft-tokens 6 "
-        "--threads-batch 8 --k-type q8_0 --v-type q4_0 --cache-ram 64 "
-        "--cache-disk 128 --lora poet.gguf --lora en/clerk.gguf=0.5"
+        "--threads-batch 8 --k-type q8_0 --v-type q4_0 --rope-scaling yarn --rope-freq-scale 0.5 --rope-freq-base 1e6 "
+        "--yarn-original-context 512 --yarn-ext-factor 1 --yarn-beta-fast 32 --yarn-beta-slow 1 "
+        "--split-mode none --main-gpu 1 --cpu-moe --cpu-moe-layers 4 --override-tensor exps=cpu --num-experts 2 "
+        "--prefill-pause 2 --reproducible "
+        "--cache-ram 64 --cache-disk 128 --lora poet.gguf --lora en/clerk.gguf=0.5"
     )
     result = atelier("load", KEY, *flags.split())
     assert result.exit_code == 0, result.output
@@ -114,6 +117,13 @@ def test_progress_is_that_of_the_newest_load() -> None:
     newer = instance("b", state="loading", load_progress=0.3, started_at=2.0)
     assert load_progress([older, newer, instance("c", started_at=3.0)]) == 0.3
     assert load_progress([instance()]) == 0
+
+
+def test_an_estimate_shows_the_weights_in_main_memory_where_some_are(server: ScriptedServer, atelier: Atelier) -> None:
+    memory = {"weights": 2**21, "weights_in_main_memory": 2**20, "kv_cache": 0, "compute": 0, "total": 2**21}
+    server.answers("POST /api/v1/models/load", {"model": KEY, "status": "estimated", "memory_bytes": memory})
+    lines = atelier("load", KEY, "--estimate-only", "--cpu-moe").stdout.splitlines()
+    assert lines[2].split() == ["of", "these", "in", "main", "memory", "1", "MiB"]
 
 
 def test_estimate_only_shows_the_memory_and_loads_nothing(server: ScriptedServer, atelier: Atelier) -> None:

@@ -1,5 +1,6 @@
 """Whether a model fits on the devices that were requested, on described machines."""
 
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -76,6 +77,13 @@ def test_an_unknown_device_is_rejected_by_name() -> None:
     assert refusal.value.param == "device"
 
 
+def test_an_unknown_main_gpu_is_rejected_with_those_that_exist() -> None:
+    with pytest.raises(LoadFailed, match=r"main_gpu is one of 0 \(cuda:1\), 1 \(cuda:0\)") as refusal:
+        choice_of(Load(device="cuda:1,0", split_mode="none", main_gpu=2), THREE)
+    assert refusal.value.param == "main_gpu"
+    assert choice_of(Load(device="cpu", split_mode="none", main_gpu=2), THREE) is not None
+
+
 def test_without_known_gpus_the_choice_is_left_to_the_worker() -> None:
     assert choice_of(Load(device="cuda:0"), []) is None
 
@@ -109,6 +117,12 @@ def test_a_device_name_survives_a_round_trip(name: str) -> None:
         (Load(device="cuda:0,1", tensor_split=[1, 1, 8]), {"cuda:0": 17, "cuda:1": 17}),
         (Load(device="auto", tensor_split=[1, 0, 1]), {"cuda:0": 17, "cuda:2": 17}),
         (Load(device="cuda:0", tensor_split=[0.3]), {"cuda:0": 33}),
+        # all on the main GPU
+        (Load(device="cuda:0,1", split_mode="none"), {"cuda:0": 33}),
+        (Load(device="cuda:1,0", split_mode="none", main_gpu=1), {"cuda:0": 33}),
+        (Load(device="auto", split_mode="none", main_gpu=1, tensor_split=[1, 1]), {"cuda:1": 33}),
+        (Load(device="auto", split_mode="none", main_gpu=1, gpu_layers=16), {"cuda:1": 17, CPU: 17}),
+        (Load(device="cuda:0,1", main_gpu=1), {"cuda:0": 17, "cuda:1": 17}),
     ],
 )
 def test_memory_is_laid_out_over_the_devices(load: Load, memory: dict[str, int]) -> None:
@@ -130,6 +144,37 @@ def test_a_cache_that_is_not_offloaded_is_in_main_memory(load: Load, memory: dic
     found = fit_choice(NEED, chosen(load, inventory), inventory, [])
     assert isinstance(found, ManualPlacement)
     assert {id: taken / GB for id, taken in found.layout.memory.items()} == memory
+
+
+@pytest.mark.parametrize(
+    ("load", "fixed", "memory"),
+    [
+        (Load(device="cuda:0"), {CPU: 16}, {"cuda:0": 17, CPU: 17}),
+        (Load(device="cuda:0", gpu_layers=16), {CPU: 16}, {"cuda:0": 9, CPU: 25}),
+        (Load(device="cuda:0", offload_kv=False), {CPU: 12}, {"cuda:0": 17, CPU: 17}),
+        (Load(device="cuda:0,1", tensor_split=[1, 0]), {"cuda:1": 16}, {"cuda:0": 17, "cuda:1": 17}),
+        (Load(device="cuda:0,1", tensor_split=[1, 1]), {"cuda:1": 8, CPU: 8}, {"cuda:0": 9, "cuda:1": 17, CPU: 9}),
+        (Load(device="cpu"), {CPU: 16}, {CPU: 33}),
+    ],
+)
+def test_tensors_placed_by_name_are_counted_where_they_lie(
+    load: Load, fixed: dict[str, int], memory: dict[str, int]
+) -> None:
+    inventory = machine(gpu("cuda:0"), gpu("cuda:1"))
+    estimate = replace(NEED.estimate, fixed={id: size * GB for id, size in fixed.items()})
+    need = replace(NEED, estimate=estimate)
+    found = fit_choice(need, chosen(load, inventory), inventory, [])
+    assert isinstance(found, ManualPlacement)
+    assert {id: taken / GB for id, taken in found.layout.memory.items()} == memory
+
+
+def test_tensors_on_a_gpu_that_the_model_does_not_use_are_rejected() -> None:
+    overrides = ["exps=cuda:2"]
+    for device in ("cuda:0,1", "cpu"):
+        with pytest.raises(LoadFailed, match="override_tensor names cuda:2") as refusal:
+            choice_of(Load(device=device, override_tensor=overrides), THREE)
+        assert refusal.value.param == "override_tensor"
+    assert choice_of(Load(device="cuda:2,1", override_tensor=overrides), THREE) is not None
 
 
 @given(st.integers(0, 200), st.lists(st.integers(0, 50), min_size=1, max_size=5))

@@ -19,12 +19,16 @@ SHAPE = Shape(
     vocabulary=100,
     heads=4,
     feed_forward=128,
+    experts=0,
+    experts_used=(),
+    expert_feed_forward=0,
     key_widths=(32, 32),
     value_widths=(32, 32),
     sliding_window=0,
     sliding_layers=(False, False),
     state=0,
     recurrent_layers=0,
+    tensor_sizes={"blk.0.attn_q.weight": 500},
 )
 CELL = 2 * (32 + 32) * 2  # bytes: two layers, f16
 
@@ -71,6 +75,22 @@ def test_without_flash_attention_the_scores_grow_with_the_context() -> None:
 
     assert compute(65_536, False) > 3 * compute(65_536, True)
     assert compute(65_536, False) > 7 * compute(8192, False)
+
+
+def test_tensors_placed_by_name_are_a_part_of_the_weights() -> None:
+    estimate = estimate_memory(SHAPE, Load(override_tensor=["attn_q=cpu"]))
+    assert (estimate.weights, estimate.fixed) == (1000, {"cpu": 500})
+    assert estimate_message(estimate).weights_in_main_memory == 500
+    assert (estimate + estimate).fixed == {"cpu": 1000}
+
+
+def test_fewer_experts_need_smaller_buffers() -> None:
+    mixture = dataclasses.replace(SHAPE, experts=8, experts_used=(4,), expert_feed_forward=4096)
+
+    def compute(**load: int) -> int:
+        return estimate_memory(mixture, Load(**load)).compute
+
+    assert compute(num_experts=2) < compute() == compute(num_experts=4) < compute(num_experts=8)
 
 
 def test_a_model_that_only_embeds_has_no_cache() -> None:

@@ -1,5 +1,6 @@
 """Placement of models on described machines."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +73,33 @@ def test_a_model_is_placed(inventory: Inventory, wanted: MemoryNeed, devices: st
     assert (pin_name(placed.devices), placed.layers, placed.evicted) == (devices, layers, ())
 
 
+def with_experts(weights: int, experts: int, **sizes: int) -> MemoryNeed:
+    plain = need(weights, **sizes)
+    return replace(plain, estimate=replace(plain.estimate, fixed={CPU: experts * GB}))
+
+
+@pytest.mark.parametrize(
+    ("inventory", "wanted", "devices", "layers", "memory"),
+    [
+        (SMALL, with_experts(24, 19), "cuda:0", None, {"cuda:0": 7, CPU: 20}),
+        (SMALL, with_experts(24, 12, layers=31), "cuda:0", 17, {"cuda:0": 8, CPU: 19}),
+        (FOUR, with_experts(60, 20), "cuda:0,1", None, {"cuda:0": 21.5, "cuda:1": 21.5, CPU: 21}),
+        (FOUR, with_experts(80, 70), "refused", None, {}),  # main memory lacks room for the experts
+        (NONE, with_experts(12, 6), "cpu", 0, {CPU: 14}),
+    ],
+)
+def test_experts_in_main_memory_leave_room_on_gpus(
+    inventory: Inventory, wanted: MemoryNeed, devices: str, layers: int | None, memory: dict[str, float]
+) -> None:
+    placed = place(wanted, inventory, [])
+    if devices == "refused":
+        assert isinstance(placed, DoesNotFit)
+        return
+    assert isinstance(placed, Placement)
+    assert (pin_name(placed.devices), placed.layers) == (devices, layers)
+    assert {id: round(taken / GB, 1) for id, taken in placed.memory.items()} == pytest.approx(memory, abs=0.7)
+
+
 def test_instances_are_spread_over_gpus() -> None:
     running = [instance("a", cuda_0=8), instance("b", cuda_1=8)]
     placed = place(need(7), machine(gpu(0, 24, 16), gpu(1, 24, 16), gpu(2, 24)), running)
@@ -127,12 +155,21 @@ gpus = st.lists(
 )
 
 
-@given(gpus, st.integers(0, 200), st.integers(0, 100), st.integers(0, 20), st.integers(0, 10), st.integers(0, 40))
+@given(
+    gpus,
+    st.integers(0, 200),
+    st.integers(0, 100),
+    st.integers(0, 20),
+    st.integers(0, 10),
+    st.integers(0, 40),
+    st.integers(0, 100),
+)
 def test_no_device_is_overcommitted(
-    gpus: list[Device], memory: int, weights: int, kv: int, compute: int, layers: int
+    gpus: list[Device], memory: int, weights: int, kv: int, compute: int, layers: int, experts: int
 ) -> None:
     inventory = Inventory(gpus, memory, memory)
-    placed = place(MemoryNeed(Estimate(weights, kv, compute), layers), inventory, [])
+    fixed = {CPU: min(experts, weights)} if experts else {}
+    placed = place(MemoryNeed(Estimate(weights, kv, compute, fixed), layers), inventory, [])
     if isinstance(placed, DoesNotFit):
         return
     rooms = {**{device.id: device.free for device in gpus}, CPU: memory}

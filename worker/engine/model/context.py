@@ -18,6 +18,7 @@ from worker.engine.model.interrupt import Interrupt
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel, load_error
 from worker.engine.model.lora import Adapters
 from worker.engine.model.positions import Positions
+from worker.engine.model.rope_scaling import set_rope
 
 _KV_TYPES = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0": 8, "iq4_nl": 20, "bf16": 30,
@@ -86,6 +87,7 @@ def generation_params(load: Load, *, on_gpu: bool) -> ll.llama_context_params:
     params.offload_kqv = load.offload_kv
     params.kv_unified = load.kv_unified
     params.swa_full = load.swa_full
+    set_rope(params, load)
     params.no_perf = True
     return params
 

@@ -59,7 +59,39 @@ def open_ggml() -> ctypes.CDLL:
     ggml.ggml_backend_register.argtypes = [ctypes.c_void_p]
     ggml.ggml_backend_dev_get_props.restype = None
     ggml.ggml_backend_dev_get_props.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Props)]
+    ggml.ggml_backend_cpu_buffer_type.restype = ctypes.c_void_p
+    ggml.ggml_backend_cpu_buffer_type.argtypes = []
+    ggml.ggml_backend_dev_buffer_type.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_buffer_type.argtypes = [ctypes.c_void_p]
     return ggml
+
+
+def buffer_types(wanted: str) -> dict[str, int]:
+    """llama.cpp's handles for memory, by device: "cpu", and the devices that the `device` setting names.
+
+    They are visible here in the order of their names; with "auto" under their own.
+    """
+    ggml, devices = open_ggml(), visible_devices()
+    seen = [(number, device) for number, device in enumerate(devices) if device in gpus(devices)]
+    names = _names(wanted) or [_setting_name(device.name) for _, device in seen]
+    handles = {
+        name: ggml.ggml_backend_dev_buffer_type(ggml.ggml_backend_dev_get(number))
+        for name, (number, _) in zip(names, seen, strict=False)
+    }
+    return {**handles, "cpu": ggml.ggml_backend_cpu_buffer_type()}
+
+
+def _names(wanted: str) -> list[str]:
+    backend, _, numbers = wanted.partition(":")
+    if backend in ("auto", "cpu"):
+        return []
+    return [f"{backend}:{int(number)}" for number in numbers.split(",")] if numbers else [backend]
+
+
+def _setting_name(name: str) -> str:
+    """llama.cpp's CUDA0 as cuda:0."""
+    backend = name.rstrip("0123456789")
+    return f"{backend.lower()}:{name[len(backend) :]}"
 
 
 class _Props(ctypes.Structure):

@@ -10,11 +10,12 @@ from llama_cpp import llama_cpp as ll
 from atelier.errors import InsufficientMemory, LoadFailed
 from atelier.settings.groups import Load
 from worker.engine.model.llama_devices import gpus, visible_devices
+from worker.engine.model.model_params import ALL_LAYERS, ModelParams
+from worker.engine.model.rope_scaling import with_rope_scale
 from worker.engine.model.vocabulary import Vocabulary
 
 _log = structlog.get_logger("llama.cpp")
 
-ALL_LAYERS = -1
 NO_POOLING = ("", "-1", "0")  # enum llama_pooling_type
 POOLING_RANK = "4"
 KEPT_LINES = 8  # of llama.cpp's log
@@ -52,24 +53,30 @@ class LlamaLog:
 
 
 class LoadedModel:
-    """Owns the llama_model. `close` frees it."""
+    """Owns the llama_model. `close` frees it.
 
-    def __init__(self, path: str, load: Load, log: LlamaLog, on_progress: Callable[[float], bool]) -> None:
-        """Load the file. Raises LoadFailed. `on_progress` returns False to give up."""
-        params = ll.llama_model_default_params()
-        params.n_gpu_layers = _gpu_layers(load)
-        params.load_mode = _load_mode(load)
-        split = _tensor_split(load)
-        params.tensor_split = split
-        callback = ll.llama_progress_callback(lambda fraction, _data: on_progress(fraction))
-        params.progress_callback = callback
-        self.handle = ll.llama_model_load_from_file(path.encode(), params)
+    `load`: the settings that it was loaded with, completed with what depends on its file.
+    """
+
+    def __init__(
+        self, path: str, load: Load, log: LlamaLog, on_progress: Callable[[float], bool], architecture: str = ""
+    ) -> None:
+        """Load the file. Raises LoadFailed. `on_progress` returns False to give up.
+
+        `architecture`: the file's; needed where settings override its metadata.
+        """
+        params = ModelParams(load, architecture, on_progress)
+        self.handle = ll.llama_model_load_from_file(path.encode(), params.value)
         if not self.handle:
             raise load_error(log, "The model could not be loaded")
         self.vocabulary = Vocabulary(self.handle)
-        self._gpu_layers_wanted = params.n_gpu_layers
+        self._gpu_layers_wanted = params.value.n_gpu_layers
         # In a unified cache, cells that have left one sequence's window are used again by others.
         self._keeps_windows = load.swa_full and not load.kv_unified
+        # Read once: llama.cpp changes it where a context scales RoPE by YaRN.
+        self._trained_length = max(0, int(ll.llama_model_n_ctx_train(self.handle)))
+        trained_scale = float(ll.llama_model_rope_freq_scale_train(self.handle))
+        self.load = with_rope_scale(load, self._trained_length, trained_scale)
         self._has_gpu = bool(gpus(visible_devices()))  # llama_supports_gpu_offload is also true for RPC
 
     @property
@@ -122,7 +129,12 @@ class LoadedModel:
     @property
     def has_planes(self) -> bool:
         """Whether it places the parts of images in rows and columns (M-RoPE)."""
-        return ll.llama_model_rope_type(self.handle) in (ll.LLAMA_ROPE_TYPE_MROPE, ll.LLAMA_ROPE_TYPE_IMROPE)
+        return self.rope_type in (ll.LLAMA_ROPE_TYPE_MROPE, ll.LLAMA_ROPE_TYPE_IMROPE)
+
+    @property
+    def rope_type(self) -> int:
+        """enum llama_rope_type."""
+        return int(ll.llama_model_rope_type(self.handle))
 
     @property
     def only_embeds(self) -> bool:
@@ -147,7 +159,7 @@ class LoadedModel:
     @property
     def trained_length(self) -> int:
         """Tokens of the longest text that it was trained on; 0 if unknown."""
-        return max(0, int(ll.llama_model_n_ctx_train(self.handle)))
+        return self._trained_length
 
     @property
     def pooling(self) -> str:
@@ -180,26 +192,3 @@ def load_error(log: LlamaLog, what: str) -> LoadFailed:
     complaints = log.complaints()
     kind = InsufficientMemory if any(sign in complaints.lower() for sign in _OUT_OF_MEMORY) else LoadFailed
     return kind(f"{what}: {complaints or 'llama.cpp gave no reason'}")
-
-
-def _gpu_layers(load: Load) -> int:
-    if load.device == "cpu":
-        return 0
-    return ALL_LAYERS if load.gpu_layers is None else load.gpu_layers
-
-
-def _load_mode(load: Load) -> int:
-    modes = {
-        (False, False): ll.LLAMA_LOAD_MODE_NONE,
-        (True, False): ll.LLAMA_LOAD_MODE_MMAP,
-        (False, True): ll.LLAMA_LOAD_MODE_MLOCK,
-        (True, True): ll.LLAMA_LOAD_MODE_MMAP_MLOCK,
-    }
-    return int(modes[load.mmap, load.mlock])
-
-
-def _tensor_split(load: Load) -> ctypes.Array[ctypes.c_float] | None:
-    if not load.tensor_split:
-        return None
-    size: int = ll.llama_max_devices()
-    return (ctypes.c_float * size)(*load.tensor_split[:size])

@@ -8,6 +8,7 @@ import structlog
 from atelier.errors import LoadFailed
 from atelier.launch import LaunchSpec
 from atelier.settings.groups import Load
+from atelier.settings.resolution import draft_load
 from worker.engine.model.context import Threads, open_context
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.loaded_model import LlamaLog, LoadedModel
@@ -84,7 +85,7 @@ def _open_draft_model(
     on_progress: Callable[[float], bool],
     opened: ExitStack,
 ) -> DraftModel:
-    load = spec.load
+    load = draft_load(spec.load)
     if spec.draft_model_path is None:
         raise LoadFailed("speculation draft_model needs a draft_model: name one.")
     # It is small beside the model, whose load has reported all progress: the callback only tells whether to give up.
@@ -99,7 +100,7 @@ def _open_draft_model(
     vocabulary = shared_size(model.vocabulary, draft.vocabulary)
     with _named():
         context = opened.enter_context(
-            closing(open_context(draft, load, log, Threads(load.threads, load.threads_batch)))
+            closing(open_context(draft, draft.load, log, Threads(load.threads, load.threads_batch)))
         )
     return DraftModel(
         context,

@@ -392,7 +392,13 @@ async def test_an_invalid_setting_is_rejected_by_name(gateway: RunningGateway, c
 
 
 @pytest.mark.parametrize(
-    "config", [{"numExperts": 2}, {"ropeFrequencyBase": 10.0}, {"gpu": {"disabledGpus": [0]}}, {"gpu": {"ratio": 0.5}}]
+    "config",
+    [
+        {"numExperts": 0},
+        {"gpu": {"splitStrategy": "favorMainGpu", "mainGpu": 1}},
+        {"gpu": {"disabledGpus": [0]}},
+        {"gpu": {"ratio": 0.5}},
+    ],
 )
 async def test_unsupported_load_settings_are_rejected(
     gateway: RunningGateway, registry: FakeRegistry, config: Any

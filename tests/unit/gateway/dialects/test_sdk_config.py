@@ -119,6 +119,32 @@ def test_an_invalid_fraction_is_rejected(ratio: Any) -> None:
         load_settings(stack({"llm.load.llama.acceleration.offloadRatio": ratio}), MODEL)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "settings"),
+    [
+        ("max", {"cpu_moe": True}),
+        (1, {"cpu_moe": True}),
+        (0.5, {"cpu_moe_layers": 15}),
+        ("off", {"cpu_moe_layers": 0}),
+        (None, {}),
+    ],
+)
+def test_a_fraction_of_layers_has_its_experts_in_main_memory(ratio: Any, settings: dict[str, Any]) -> None:
+    assert load_settings(stack({"llm.load.numCpuExpertLayersRatio": ratio}), MODEL) == settings
+
+
+def test_shares_of_gpus_are_a_tensor_split() -> None:
+    split = {"strategy": "custom", "customRatio": [3, 1], "disabledGpus": [], "priority": []}
+    assert load_settings(stack({"load.gpuSplitConfig": split}), MODEL) == {"tensor_split": [3, 1]}
+    assert load_settings(stack({"load.gpuSplitConfig": {"strategy": "evenly"}}), MODEL) == {}
+
+
+@pytest.mark.parametrize("split", [{"strategy": "priorityOrder", "priority": [1]}, {"disabledGpus": [0]}])
+def test_other_ways_to_split_a_model_are_rejected(split: Any) -> None:
+    with pytest.raises(UnsupportedField, match="main_gpu"):
+        load_settings(stack({"load.gpuSplitConfig": split}), MODEL)
+
+
 def test_embedding_models_have_the_same_settings_under_their_own_keys() -> None:
     assert load_settings(stack({"embedding.load.contextLength": 512}), MODEL) == {"context_length": 512}
     instance = Instance(id="a", model_key="acme/tiny", context_length=512)
@@ -136,6 +162,10 @@ def test_a_load_configuration_survives_a_round_trip() -> None:
         "llm.load.llama.vCacheQuantizationType": {"checked": True, "value": "q8_0"},
         "llm.load.llama.acceleration.offloadRatio": 0.5,
         "llm.load.seed": {"checked": True, "value": 7},
+        "llm.load.numCpuExpertLayersRatio": 0.1,
+        "llm.load.numExperts": 2,
+        "llm.load.llama.ropeFrequencyBase": {"checked": True, "value": 1e6},
+        "llm.load.llama.ropeFrequencyScale": {"checked": True, "value": 0.5},
     }
     instance = Instance(id="a", model_key=MODEL.key, load=load_settings(stack(asked), MODEL))
     assert {field["key"]: field["value"] for field in load_fields(instance, MODEL)["fields"]} == asked

@@ -102,6 +102,10 @@ OTHERS: dict[str, Any] = {
     "kv_type": "q8_0", "flash_attention": False, "batch_size": 64, "ubatch_size": 64, "offload_kv": False,
     "kv_unified": True, "lora": ["poet.gguf"], "swa_full": True,
     "threads_batch": 2, "k_type": "q8_0", "v_type": "q8_0", "reproducible": True, "prefill_pause": 3.0,
+    "rope_scaling": "yarn",
+    "rope_freq_scale": 0.5, "rope_freq_base": 1e6, "yarn_original_context": 512, "yarn_ext_factor": 0.5,
+    "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0, "split_mode": "none", "main_gpu": 1, "cpu_moe": True,
+    "cpu_moe_layers": 1, "override_tensor": ["exps=cpu"], "num_experts": 1,
 }  # fmt: skip
 WITHOUT_EFFECT: dict[str, Any] = {
     "cache_ram": 1, "cache_disk": 1, "cores": "0", "mmap": False, "mlock": True, "load_seed": 1,
