@@ -91,7 +91,7 @@ class OpenPrompt:
             return opened + thought + self._closing(opened)
         if self._opens_thought(head):
             return head + self._closing(head)
-        if content[0].isspace() and head.rstrip() == (begun := self._begun()).rstrip():
+        if content[:1].isspace() and head.rstrip() == (begun := self._begun()).rstrip():
             return begun  # the model itself wrote the white space, after the generation prompt
         return head
 

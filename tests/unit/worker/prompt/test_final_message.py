@@ -68,6 +68,8 @@ ANSWERS = [  # template, last message, the prompt after the user's turn
     (THINKS, {"content": "Sure"}, "<a>\nSure"),
     (THINKS, {"content": "Sure", "reasoning_content": "Hm."}, "<a>\n<think>\nHm.\n</think>\n\nSure"),
     (THINKS, {"content": "<think>\nHm.\n</think>\n\nSure"}, "<a>\n<think>\nHm.\n</think>\n\nSure"),
+    (THINKS, {"content": "<think></think>"}, "<a>\n"),
+    (THINKS, {"content": "<think>Hm.</think>"}, "<a>\n<think>\nHm.\n</think>\n\n"),
     (EMPTY_THOUGHT, {"content": "Sure"}, "<a>\n<think>\n\n</think>\n\nSure"),
     (OPENS_AND_DROPS, {"content": "Sure"}, "<a>Sure"),
     (OPENS_AND_DROPS, {"content": "Sure", "reasoning_content": "Hm."}, "<a><think>\nHm.\n</think>\n\nSure"),
