@@ -25,7 +25,7 @@ GREEDY = {"temperature": 0.0, "repeat_penalty": 1.0}
 DRAWN = {"temperature": 0.8, "repeat_penalty": 1.0}
 LOAD = {"context_length": 1024, "parallel": 4, "reproducible": True, "threads": 1}
 TOKENS = 28
-SPECULATIONS = ("auto", "prompt_lookup", "draft_model")
+SPECULATIONS = ("auto", "draft_model")
 
 
 @pytest.fixture(scope="module")
