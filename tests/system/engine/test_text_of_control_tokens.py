@@ -8,6 +8,7 @@ import pytest
 from gguf import GGUFReader, TokenType
 
 from atelier.errors import InvalidRequest
+from atelier.prompt_end import PromptEnd
 from atelier.submission import Tool, Tools
 from tests.support.models.tiny_llama import write_tiny_llama
 from tests.support.models.vocabulary_file import opened_vocabulary
@@ -89,6 +90,16 @@ def test_control_tokens_in_tools_and_results_are_text(vocabulary: Vocabulary) ->
         return [*filter(vocabulary.is_control, tokens)]
 
     assert marks(every_control_token(vocabulary)) == marks("harmless")
+
+
+def test_control_tokens_in_an_answer_that_is_continued_are_text(vocabulary: Vocabulary) -> None:
+    tokenizer = PromptTokenizer(vocabulary, CHATML, ROOM)
+    evil = every_control_token(vocabulary)
+    messages = [{"role": "user", "content": evil}, {"role": "assistant", "content": f"So {evil} and"}]
+    tokens = tokenizer.tokenize(ChatPrompt(messages, end=PromptEnd.CONTINUED_MESSAGE), add_special=True)
+    start, end = (tokenizer.tokenize(mark, add_special=False) for mark in ("<|im_start|>", "<|im_end|>"))
+    assert [*filter(vocabulary.is_control, tokens)] == [*start, *end, *start]
+    assert tokenizer.detokenize(tokens).endswith(f"assistant\nSo {evil} and")
 
 
 def test_the_setting_reads_control_tokens_in_content(vocabulary: Vocabulary) -> None:
