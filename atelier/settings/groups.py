@@ -350,6 +350,15 @@ class Load:
         llama="swa_full",
         lmstudio="swa_full",
     )
+    checkpoints: int = setting(
+        4,
+        "Copies of the state that each sequence may keep of a model with recurrent layers or a sliding window, so that "
+        "later prompts continue from them. They are in host memory; idle sequences leave theirs to others.",
+        minimum=0,
+        maximum=1024,
+        unit="copies",
+        lmstudio="checkpoints",
+    )
     cache_ram: int | None = setting(
         None,
         "Host memory for prompt prefixes evicted from the KV cache; 0: none; unset: a quarter of the memory that is "

@@ -2,7 +2,8 @@
 
 Counted as llama.cpp does: weights, KV cache with recurrent states, and the compute buffers of the largest graph. Of
 the graph only the large tensors count: logits of all its tokens, attention, feed-forward. They are computed one
-after the other, so the largest counts. An upper bound where a header lacks facts, as of hybrid architectures.
+after the other, so the largest counts. Checkpoints count as a part of the KV cache, though they are in main memory
+wherever that is. An upper bound where a header lacks facts, as of hybrid architectures.
 """
 
 from collections import Counter
@@ -30,7 +31,7 @@ class Estimate:
     """
 
     weights: int
-    kv_cache: int
+    kv_cache: int  # with its checkpoints
     compute: int
     fixed: Mapping[str, int] = field(default_factory=dict)
 
@@ -55,7 +56,7 @@ def estimate_memory(shape: Shape, load: Load, *, embeds_only: bool = False) -> E
     flash = load.flash_attention is not False
     compute = _graph(shape, load, cells=_cells(load.context_length), flash=flash, outputs=_tokens(load))
     compute += load.parallel * shape.vocabulary * FLOAT
-    return Estimate(shape.tensor_bytes, _cache(shape, load), compute, fixed)
+    return Estimate(shape.tensor_bytes, _cache(shape, load) + _checkpoints(shape, load), compute, fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +86,24 @@ def _cache(shape: Shape, load: Load) -> int:
     streams = 1 if load.kv_unified else load.parallel
     everything = _cells(load.context_length)
     sliding = everything if load.swa_full else min(everything, _sliding_cells(shape, load))
+    return round(_keys_and_values(shape, load, everything, sliding) * streams) + _states(shape, load)
+
+
+def _keys_and_values(shape: Shape, load: Load, everything: int, sliding: int) -> float:
+    """Of so many cells in layers that attend to everything, and in layers with a sliding window."""
     key_bytes, value_bytes = _bytes(load.k_type or load.kv_type), _bytes(load.v_type or load.kv_type)
-    size = sum(
+    return sum(
         (keys * key_bytes + values * value_bytes) * (sliding if slides else everything)
         for keys, values, slides in zip(shape.key_widths, shape.value_widths, shape.sliding_layers, strict=True)
     )
-    return round(size * streams) + _states(shape, load)
+
+
+def _checkpoints(shape: Shape, load: Load) -> int:
+    """Each has the sequence's state, and the cells of its sliding windows."""
+    if load.kv_unified or (load.swa_full and not shape.state):
+        return 0
+    window = _keys_and_values(shape, load, 0, min(shape.sliding_window, load.context_length))
+    return load.checkpoints * (round(window * load.parallel) + _states(shape, load))
 
 
 def _sliding_cells(shape: Shape, load: Load) -> int:

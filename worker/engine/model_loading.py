@@ -12,6 +12,7 @@ from atelier.settings.groups import Load
 from worker.engine.batching.batch_plan import BatchLimits
 from worker.engine.batching.batcher import Batcher
 from worker.engine.cache.cache_tier import open_tier
+from worker.engine.cache.checkpoints import Checkpoints
 from worker.engine.interface import Description
 from worker.engine.model.batch_invariance import grouping
 from worker.engine.model.context import FLASH, Context, decode_threads, open_context
@@ -101,7 +102,11 @@ class _Loading:
         self._opened = opened
         self._on_gpu = model.gpu_layers > 0
         self._devices = _used_gpus(spec.load, devices) if self._on_gpu else ["CPU"]
-        self._reuse = model.can_cut and not spec.load.kv_unified  # slots keep prompts after their sequences
+        # Slots keep prompts after their sequences. The order of a window's cells depends on where a sequence was cut,
+        # and with it the rounding of their sums.
+        rounded = spec.load.reproducible and model.sliding_window > 0 and not model.can_cut
+        self._reuse = not (spec.load.kv_unified or rounded)
+        self._checkpoints = 0 if model.can_cut or not self._reuse else spec.load.checkpoints  # of a sequence
         self._grouping = grouping(
             spec.load, model.metadata("general.file_type"), on_gpu=self._on_gpu, adapted=bool(spec.adapters)
         )
@@ -118,6 +123,7 @@ class _Loading:
             self._slicing(),
             self._spec.adapters,
             reusable=self._reuse,
+            checkpoints=self._checkpoints,
             projector=projector,
         )
         return LoadedEngine(self._model, batcher, preparer, description, self._opened.pop_all())
@@ -128,8 +134,15 @@ class _Loading:
         costs.warm(context.compute_rows, min(load.batch_size, load.ubatch_size, load.context_length))
         times = StepTimes(costs, joined=self._grouping.decode, unified=load.kv_unified)
         speculation = open_speculation(spec, model, times, self._log, self._on_progress, self._opened)
-        reuse = self._reuse and model.can_cut_saved
-        tier = open_tier(spec, context, costs, reuse=reuse, gpu_layers=model.gpu_layers, devices=self._devices)
+        tier = open_tier(
+            spec,
+            context,
+            costs,
+            reuse=self._reuse,
+            whole=not model.can_cut_saved,
+            gpu_layers=model.gpu_layers,
+            devices=self._devices,
+        )
         projector = self._open_projector()
         context.images_whole = projector is not None and projector.whole
         # One token of each slot must fit into a call.
@@ -144,6 +157,7 @@ class _Loading:
             limits=limits,
             speculation=speculation,
             unified_capacity=load.context_length if load.kv_unified else None,
+            checkpoints=None if model.can_cut_saved else Checkpoints(self._checkpoints, load.parallel),
             tier=tier,
         )
         return batcher, projector

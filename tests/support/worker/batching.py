@@ -14,6 +14,7 @@ from worker.engine.batching.batch_plan import LIMITS, BatchLimits
 from worker.engine.batching.batcher import Batcher
 from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.cache.cache_tier import CacheTier
+from worker.engine.cache.checkpoints import Checkpoints
 from worker.engine.cache.ram_limit import RamLimit
 from worker.engine.cache.saved_states import SavedStates
 from worker.engine.cache.state_directory import StateDirectory
@@ -32,6 +33,7 @@ from worker.engine.interface import (
 )
 from worker.engine.model.batch_invariance import Grouping
 from worker.engine.model.decode_costs import FIRST_TOKEN_SECONDS, Costs
+from worker.engine.prompt.checkpoint_places import checkpoint_places
 from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCKS, Slicing
 from worker.engine.sampling.reasoning_budget import ReasoningLimit
@@ -147,16 +149,20 @@ class Batching:
         directory: StateDirectory | None = None,
         cache_disk: int = 0,
         limit: RamLimit | None = None,
+        window: int | None = None,
+        checkpoints: int = 4,
     ) -> None:
         """`exact`: results do not depend on the size of a call, which the batcher makes use of.
 
         `drafter`: proposes up to `draft_tokens` tokens; by default prompt lookup does.
         `cache_ram`, `cache_disk`: bytes of the tier that saves evicted states; `limit` may lower the former.
+        `window`: of a context that cannot be cut at any token; each sequence has so many `checkpoints` then.
         """
-        self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles)
+        self.context = FakeContext(slots, capacity=capacity, rounding=not exact, mumbles=mumbles, window=window)
         context: Any = self.context
         costs = costs or SteadyCosts()
-        self.states = SavedStates(cache_ram, cache_disk)
+        self.states = SavedStates(cache_ram, cache_disk, whole=window is not None)
+        self.checkpoints = Checkpoints(checkpoints, slots) if window is not None else None
         self.tier = CacheTier(context, costs, self.states, directory, limit) if cache_ram or directory else None
         times = StepTimes(costs, joined=exact, unified=capacity is not None)
         self.batcher = Batcher(
@@ -168,8 +174,10 @@ class Batching:
             limits=limits,
             unified_capacity=capacity,
             speculation=Speculation(drafter or LookupDrafter(), draft_tokens, times) if draft_tokens else None,
+            checkpoints=self.checkpoints,
             tier=self.tier,
         )
+        self._places = checkpoints if window is not None else 0
         self.calls: list[Call] = []
         self._slots = slots
         self._slicing = BLOCKS if exact else SLICING
@@ -207,15 +215,17 @@ class Batching:
             fairness_key=key,
             priority=priority,
         )
+        slices = self._slicing.cut(prompt)
         prepared = Prepared(
             request,
             list(prompt),
             0 if echo is Echo.ALONE else max_tokens,
             limited_by_context=False,
             matcher=matcher,
-            slices=self._slicing.cut(prompt),
+            slices=slices,
             scales=scales,
             reusable=self._reuse,
+            places=checkpoint_places(prompt, slices[:-1], lambda token: token == BORDER, self._places),
             create_parser=parsed.create_parser,
             reasoning_ends=section.ends if section else (),
             reasoning_limit=limit,

@@ -18,6 +18,7 @@ from worker.engine.model.decode_run import Run
 
 SPREAD = 8.0  # of the logits
 FAVOURITES = [65, 66, 67]  # of a context that repeats itself
+SLACK = 8  # tokens before the window that are not overwritten yet
 END_BONUS = 0.6  # makes about one token in twelve the last
 
 CELL = np.dtype([("token", "<i4"), ("digest", "V16")])  # of a saved state
@@ -79,8 +80,11 @@ class FakeContext:
         rounding: bool = True,
         mumbles: bool = False,
         sharpness: float = 1.0,
+        window: int | None = None,
     ) -> None:
-        """`rounding`: what is computed depends on the size of the call, as with kernels.
+        """`window`: tokens that the next one depends on and that a sequence keeps; 1: a recurrent state. None: all.
+
+        `rounding`: what is computed depends on the size of the call, as with kernels.
 
         `mumbles`: repeats a few tokens, so that drafts of the next ones are right.
         `sharpness`: multiplies the logits; a sharp context is confident of its likeliest token.
@@ -96,6 +100,11 @@ class FakeContext:
         self.interrupted = 0
         self.during: Callable[[Computed], None] = lambda call: None  # what happens while it computes
         self.fails: Callable[[Computed], bool] = lambda call: False
+        self.checkpoints = 0  # made
+        self.resumed: list[tuple[int, int]] = []  # slots, and the lengths whose checkpoints were put into them
+        self.refuses_checkpoints = False
+        self._window = window
+        self._lost = [0] * slots  # of each slot's first tokens, so many are outside of what it keeps
         self._capacity = capacity
         self._rounding = rounding
         self._mumbles = mumbles
@@ -123,19 +132,51 @@ class FakeContext:
 
     def keep_prefix(self, slot: int, tokens: int) -> None:
         assert 0 <= tokens <= len(self.cells[slot]), "kept more than there is"
+        assert tokens == 0 or self.can_continue(slot, tokens), "cut where it cannot be continued"
         del self.cells[slot][tokens:]
+        if not tokens:
+            self._lost[slot] = 0
 
     def copy(self, source: int, slot: int) -> None:
         assert source != slot
         self.copies.append((source, slot))
         self.cells[slot] = list(self.cells[source])
+        self._lost[slot] = self._lost[source]
+
+    @property
+    def cuts_in_window(self) -> bool:
+        return self._window is not None and self._window > 1
+
+    def can_continue(self, slot: int, tokens: int) -> bool:
+        held = len(self.cells[slot])
+        return tokens <= held and (self._window is None or self._lost[slot] <= max(0, tokens - self._window))
+
+    def checkpoint(self, slot: int) -> NDArray[np.uint8]:
+        if self.refuses_checkpoints:
+            raise DecodeFailed
+        self.checkpoints += 1
+        return self._encoded(self.cells[slot][-1:])
+
+    def put_checkpoint(self, slot: int, tokens: int, state: NDArray[np.uint8]) -> None:
+        assert self._window is not None
+        if self.refuses_states:
+            self.cells[slot] = []
+            raise DecodeFailed
+        self.resumed.append((slot, tokens))
+        assert self._encoded(self.cells[slot][tokens - 1 : tokens]).tobytes() == state.tobytes(), "of another text"
+        del self.cells[slot][tokens:]
+        self._lost[slot] = max(0, tokens - self._window)
 
     def state_size(self, slot: int) -> int:
         return CELL.itemsize * len(self.cells[slot])
 
     def state(self, slot: int) -> NDArray[np.uint8]:
         self.saved.append(slot)
-        return np.array([(cell.token, cell.digest) for cell in self.cells[slot]], CELL).view(np.uint8)
+        return self._encoded(self.cells[slot])
+
+    @staticmethod
+    def _encoded(cells: Sequence[Cell]) -> NDArray[np.uint8]:
+        return np.array([(cell.token, cell.digest) for cell in cells], CELL).view(np.uint8)
 
     def put_state(self, slot: int, state: NDArray[np.uint8]) -> None:
         self.restored.append(slot)
@@ -143,6 +184,7 @@ class FakeContext:
         if self.refuses_states:
             raise DecodeFailed
         self.cells[slot] = [Cell(int(token), bytes(digest)) for token, digest in state.view(CELL)]
+        self._lost[slot] = 0 if self._window is None else max(0, len(self.cells[slot]) - self._window)
 
     def _compute(self, call: Computed) -> None:
         self.calls.append(call)
@@ -163,6 +205,9 @@ class FakeContext:
         assert position == len(cells), "a gap or an overlap"
         before = cells[-1].digest if cells else b""
         cells.append(Cell(token, hashlib.blake2b(before + repr((token, way)).encode(), digest_size=16).digest()))
+        if self._window is not None:
+            slack = SLACK if self._window > 1 else 0
+            self._lost[slot] = max(self._lost[slot], len(cells) - self._window - slack)
         self.most_cells = max(self.most_cells, len(cells))
 
     def _outputs(self, cell: Cell) -> NDArray[np.float32]:

@@ -48,12 +48,11 @@ def test_a_model_with_a_sliding_window_does_not_speculate(tmp_path: Path, log: L
     try_to_load(path, log, speculation="prompt_lookup", swa_full=True)
 
 
-def test_a_model_with_a_sliding_window_saves_no_prompts_and_logs_it(tmp_path: Path, log: LlamaLog) -> None:
-    path = write_tiny_llama(tmp_path / "tiny.gguf", architecture="gemma2")
+def test_a_model_with_a_shared_cache_saves_no_prompts_and_logs_it(tmp_path: Path, log: LlamaLog) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf")
     with structlog.testing.capture_logs() as logs:
-        try_to_load(path, log, cache_ram=1, cache_disk=1)
-        try_to_load(path, log, cache_ram=1, cache_disk=1, swa_full=True)
-    assert [entry["event"] for entry in logs].count("cache_tier_off") == 2
+        try_to_load(path, log, cache_ram=1, cache_disk=1, kv_unified=True)
+    assert [entry["event"] for entry in logs].count("cache_tier_off") == 1
 
 
 @pytest.mark.parametrize("kind", ["sliding window", "embedding"])

@@ -34,7 +34,7 @@ def log() -> LlamaLog:
 def context(model_path: Path, log: LlamaLog, request: pytest.FixtureRequest) -> Iterator[Context]:
     load = Load(context_length=512, parallel=2, device="cpu", ubatch_size=32, swa_full=request.param)
     model = LoadedModel(str(model_path), load, log, lambda _: True)
-    assert model.has_window
+    assert model.sliding_window
     assert model.can_cut == request.param
     context = Context(model, generation_params(load, on_gpu=False), log)
     yield context

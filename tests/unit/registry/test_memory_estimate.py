@@ -34,7 +34,8 @@ CELL = 2 * (32 + 32) * 2  # bytes: two layers, f16
 
 
 def kv_cache(shape: Shape = SHAPE, **load: object) -> int:
-    return estimate_memory(shape, Load(**{"context_length": 1024, "parallel": 4, **load})).kv_cache  # type: ignore[arg-type]
+    with_defaults = {"context_length": 1024, "parallel": 4, "checkpoints": 0, **load}
+    return estimate_memory(shape, Load(**with_defaults)).kv_cache  # type: ignore[arg-type]
 
 
 def test_every_sequence_has_a_separate_cache_unless_it_is_unified() -> None:
@@ -67,6 +68,19 @@ def test_a_sliding_layer_holds_its_window_and_a_batch() -> None:
 def test_recurrent_layers_keep_a_state_for_each_sequence() -> None:
     recurrent = dataclasses.replace(SHAPE, key_widths=(0, 32), value_widths=(0, 32), state=500, recurrent_layers=1)
     assert kv_cache(recurrent) == 4 * 1024 * CELL // 2 + 500 * 4 * 4
+
+
+def test_checkpoints_keep_a_sequences_state_and_its_windows() -> None:
+    sliding = dataclasses.replace(SHAPE, sliding_window=256, sliding_layers=(True, False))
+    recurrent = dataclasses.replace(SHAPE, key_widths=(0, 32), value_widths=(0, 32), state=500, recurrent_layers=1)
+
+    def checkpoints(shape: Shape, **load: object) -> int:
+        return kv_cache(shape, checkpoints=3, **load) - kv_cache(shape, **load)
+
+    assert checkpoints(sliding) == 3 * 4 * 256 * CELL // 2
+    assert checkpoints(sliding, context_length=128) == 3 * 4 * 128 * CELL // 2
+    assert checkpoints(recurrent) == 3 * 4 * 500 * 4
+    assert checkpoints(SHAPE) == checkpoints(sliding, swa_full=True) == checkpoints(recurrent, kv_unified=True) == 0
 
 
 def test_without_flash_attention_the_scores_grow_with_the_context() -> None:

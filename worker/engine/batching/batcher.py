@@ -14,6 +14,8 @@ from worker.engine.batching.running_call import RunningCall
 from worker.engine.batching.scheduler import fits_in_cache, gathering_seconds
 from worker.engine.batching.sequence import Sequence, cancel_overdue
 from worker.engine.cache.cache_tier import CacheTier
+from worker.engine.cache.checkpoints import Checkpoints
+from worker.engine.cache.slot_contents import SlotContents
 from worker.engine.interface import Emitted, Event, Failed, SequenceFigures
 from worker.engine.model.batch_invariance import SEPARATE, Grouping
 from worker.engine.model.context import Context, DecodeInterrupted
@@ -36,12 +38,13 @@ class Batcher:
         limits: BatchLimits = LIMITS,
         unified_capacity: int | None = None,
         speculation: Speculation | None = None,
+        checkpoints: Checkpoints | None = None,
         tier: CacheTier | None = None,
     ) -> None:
         """`unified_capacity`: cells of a cache that all slots share.
 
         `reuse`: slots keep prompts after their sequences; not in a shared cache, whose cells others need.
-        `tier`: saves what slots lose.
+        `checkpoints`: None where sequences can be cut at any token. `tier`: saves what slots lose.
         """
         self._context = context
         self.running_call = RunningCall(context.interrupt)
@@ -49,7 +52,8 @@ class Batcher:
         self._keep_decoded = reuse and grouping.decode
         self._capacity = unified_capacity
         self._speculation = speculation
-        self._cache = KVCacheManager(context, slots, costs, reuse=reuse, tier=tier)
+        contents = SlotContents(context, checkpoints)
+        self._cache = KVCacheManager(context, slots, costs, reuse=reuse, contents=contents, tier=tier)
         self._planner = BatchPlanner(costs, grouping, limits, unified=unified_capacity is not None)
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
@@ -123,14 +127,14 @@ class Batcher:
             if not fits_in_cache(reserved, sequence.budget, self._capacity):
                 break
             self._waiting.remove(sequence)
-            sequence.place(self._cache.take(sequence.prompt.pieces, sequence.prompt.claims))
+            sequence.place(self._cache.take(sequence.prompt.claims))
             self._running.append(sequence)
         for sequence in self._running:
             if not sequence.begun:
                 self._begin(sequence)
 
     def _begin(self, sequence: Sequence) -> None:
-        cached = self._cache.begin(_slot(sequence), sequence.prompt.claims)
+        cached = self._cache.begin(_slot(sequence), sequence.prompt.claims, sequence.prompt.places)
         if cached is not None:
             sequence.begin(cached)
 
@@ -203,6 +207,8 @@ class Batcher:
             rows = [self._context.logits(first + at) for at in range(len(run))]
             self._emit(sequence, sequence.echo.score(run.start, rows))
         self._cache.fulfil(_slot(sequence), prompt.advance(len(run)))
+        if prompt.done in prompt.places:
+            self._cache.checkpoint(_slot(sequence), prompt.done)
         self._report_progress(sequence)
         if prompt.done == len(prompt):
             self._finish_prefill(sequence, first + len(run) - 1)
@@ -211,9 +217,9 @@ class Batcher:
         """The first token, of this sequence and of all that wait with the very same prompt."""
         slot = _slot(sequence)
         self._cache.unclaim(slot)
-        twins = [other for other in self._running if not other.begun and other.prompt.is_twin_of(sequence.prompt)]
+        waiting = [other for other in self._running if not other.begun and other.prompt.is_twin_of(sequence.prompt)]
+        twins = [twin for twin in waiting if self._cache.copy_prompt(slot, _slot(twin), len(twin.prompt))]
         for twin in twins:
-            self._cache.copy_prompt(slot, _slot(twin), len(twin.prompt))
             twin.begin(len(twin.prompt))
             self._report_progress(twin)
         logits = self._context.logits(index)
@@ -276,7 +282,7 @@ class Batcher:
         """What decoding computed serves the conversation's next prompt, if prefilling it would give the same."""
         self._emit(sequence, finished)
         if self._keep_decoded and sequence.slot is not None:
-            self._cache.hold(sequence.slot, sequence.blocks(self._cache.held(sequence.slot)))
+            self._cache.hold(sequence.slot, *sequence.blocks(self._cache.held(sequence.slot)))
         self._remove(sequence)
 
     @contextmanager

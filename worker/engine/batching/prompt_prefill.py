@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from worker.engine.batching.completion import rate_token
 from worker.engine.batching.scheduler import finer
-from worker.engine.cache.prefix_tree import Piece, set_apart
+from worker.engine.cache.prefix_tree import WHOLE, Piece, set_apart
 from worker.engine.interface import Echoed, TokenLogprob
 from worker.engine.model.decode_run import Image, Run
 from worker.engine.model.vocabulary import Detokenizer, Vocabulary
@@ -17,13 +17,12 @@ from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCK, Slicing
 
 SCORED_TOKENS = 16  # of a call whose logits are all read: llama.cpp keeps a row of the vocabulary for each
-WHOLE = -1  # marks the end of a prompt among its pieces
 
 
 class PromptPrefill:
     """The tokens of a prompt, of which the first `done` are in the sequence's slot.
 
-    `claims` are the pieces that the prefix tree shows as being computed, `pieces` those that other prompts can reuse.
+    `claims` are the pieces that the prefix tree shows as being computed: other prompts can reuse all but the last.
     """
 
     def __init__(self, prepared: Prepared, *, scored: bool) -> None:
@@ -38,11 +37,11 @@ class PromptPrefill:
         slices = _scored_slices(self.tokens) if scored else prepared.slices
         self._ends = sorted({*slices, *_image_ends(self._images)}) if self._images else slices
         self._piece_ends = slices[:-1] if prepared.reusable and not scored else []
+        self.places = [] if scored else prepared.places  # where it has checkpoints
         # The end of the prompt is claimed too: no prompt can continue from it, but its twins can start with it.
         pieces = [tuple(self.tokens[start:end]) for start, end in pairwise([0, *self._piece_ends])]
         whole = [*pieces, (*self.tokens[sum(map(len, pieces)) :], WHOLE)]
         self.claims: list[Piece] = [] if scored else self._adapted(whole)
-        self.pieces = self.claims[:-1]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -78,14 +77,20 @@ class PromptPrefill:
         return units
 
     def runs(self, slot: int, slices: Sequence[int], *, joined: bool) -> list[Run]:
-        """The next slices, one by one, or `joined` into one run except for images."""
-        starts = list(accumulate(slices, initial=self.done))
+        """The next slices, one by one, or `joined` into one run except for images: no further than a checkpoint."""
+        starts = self._starts(slices)
         borders = [starts[0]]
         for start, end in pairwise(starts):
             if joined and len(borders) > 1 and not (self._image_at(borders[-2]) or self._image_at(start)):
                 borders.pop()
             borders.append(end)
         return [self._run(slot, start, end) for start, end in pairwise(borders)]
+
+    def _starts(self, slices: Sequence[int]) -> list[int]:
+        """Where the next slices start, and the end of the last one."""
+        starts = list(accumulate(slices, initial=self.done))
+        place = next((place for place in self.places if self.done < place < starts[-1]), None)
+        return starts if place is None else [*(start for start in starts if start < place), place]
 
     def _run(self, slot: int, start: int, end: int) -> Run:
         """Logits are computed for the prompt's last token, or for every token if the prompt is scored."""
@@ -104,16 +109,17 @@ class PromptPrefill:
         """Whether both prompts are the same, computed in the same way."""
         return not self.scored and self.tokens == other.tokens and self.scales == other.scales
 
-    def blocks(self, text: Sequence[int], start: int) -> list[Piece]:
-        """The text that begins with this prompt from token `start` on, in pieces like a prompt's.
+    def blocks(self, text: Sequence[int], start: int) -> tuple[list[Piece], Piece]:
+        """The text that begins with this prompt from token `start` on, in pieces like a prompt's; then the rest.
 
         None where an image ends the prompt: a slot is never cut within one.
         """
         if any(at >= start for at in self._images):
-            return []
+            return [], ()
         ends = range(start + BLOCK, len(text) + 1, BLOCK)
         blocks: list[Piece] = [tuple(text[end - BLOCK : end]) for end in ends]
-        return blocks if start else self._adapted(blocks)
+        rest = tuple(text[start + BLOCK * len(blocks) :])
+        return (blocks if start else self._adapted(blocks)), rest
 
     def _adapted(self, pieces: Sequence[Piece]) -> list[Piece]:
         """The beginning of a text, distinguished from the same text with other adapters."""

@@ -128,8 +128,8 @@ class Sequence:
         into = start - len(self.prompt)
         return self.completion.tokens[into:] if into >= 0 else [*self.prompt.tokens[start:], *self.completion.tokens]
 
-    def blocks(self, start: int) -> list[Piece]:
-        """What the cache holds of the text from token `start` on, in pieces like a prompt's."""
+    def blocks(self, start: int) -> tuple[list[Piece], Piece]:
+        """What the cache holds of the text from token `start` on, in pieces like a prompt's; then the rest."""
         return self.prompt.blocks(self.text_from(0)[: self.position], start)
 
     # Decoding.

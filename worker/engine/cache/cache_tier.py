@@ -8,9 +8,10 @@ import structlog
 
 from atelier.errors import DecodeFailed
 from atelier.launch import LaunchSpec
-from worker.engine.cache.prefix_tree import Piece, PrefixTree, beginning
+from worker.engine.cache.prefix_tree import Piece, beginning
 from worker.engine.cache.ram_limit import RamLimit
 from worker.engine.cache.saved_states import SavedPrefix, SavedStates
+from worker.engine.cache.slot_contents import SlotContents
 from worker.engine.cache.state_directory import StateDirectory
 from worker.engine.cache.state_file import State, UnusableFile, file_size, state_identity
 from worker.engine.model.context import Context
@@ -53,7 +54,7 @@ class CacheTier:
         self._saved = self._hits = self._restored_tokens = 0
         self._adopt_stored()
 
-    def save(self, slot: int, prefixes: PrefixTree, prompt: Sequence[Piece] = ()) -> None:
+    def save(self, slot: int, contents: SlotContents, prompt: Sequence[Piece] = ()) -> None:
         """Save what the slot is about to lose to this prompt, all but the prefix that both share.
 
         Not what another slot or a saved state has, nor what is as quickly computed again.
@@ -62,25 +63,31 @@ class CacheTier:
         self._collect_written()
         if (wanted := self._states.match(prompt)) is not None:
             self._states.touch(wanted.state)
-        held, keeping = prefixes.tokens(slot), prefixes.common(slot, prompt)
-        pieces = prefixes.pieces(slot)
-        if held <= keeping or prefixes.match(pieces).holders != {slot}:
+        pieces, keeping = contents.savable(slot), contents.reusable(prompt).get(slot, 0)
+        tokens = sum(map(len, pieces))
+        if tokens <= keeping or contents.elsewhere(slot, pieces):
             return
         if (state := self._states.covering(pieces)) is not None:
             self._states.touch(state)
             return
-        self._context.keep_prefix(slot, held)  # what follows cannot be reused
-        size = file_size(pieces, self._context.state_size(slot))
-        if self._saving.seconds(size) + self._restoring.seconds(size) < (held - keeping) * self._costs.token_seconds:
-            self._keep(slot, pieces, size)
+        if self._worth_saving(self._context.state_size(slot), tokens - keeping):
+            try:
+                contents.resume(slot, tokens)  # what follows cannot be reused
+            except DecodeFailed as error:
+                _log.warning("cache_state_not_saved", reason=str(error))
+            else:
+                self._keep(slot, pieces, file_size(pieces, self._context.state_size(slot)))
 
-    def restore(self, slot: int, prompt: Sequence[Piece], prefixes: PrefixTree) -> bool:
+    def _worth_saving(self, size: int, tokens: int) -> bool:
+        return self._saving.seconds(size) + self._restoring.seconds(size) < tokens * self._costs.token_seconds
+
+    def restore(self, slot: int, prompt: Sequence[Piece], contents: SlotContents) -> bool:
         """Put the longest saved prefix of the prompt into its slot, where that is worth the time.
 
         False while it is read from the disk: call again at the next step.
         """
         self._collect_written()
-        known = max(prefixes.tokens(slot), prefixes.match(prompt).claimed)
+        known = contents.match(prompt).claimed
         found = self._states.match(prompt)
         if found is None or not self._worth_restoring(found, known):
             return True
@@ -88,7 +95,7 @@ class CacheTier:
             content = self._content(found)
             if content is None:
                 return False
-            self._put(slot, content, found, prompt, prefixes)
+            self._put(slot, content, found, prompt, contents)
         except (UnusableFile, DecodeFailed) as error:
             _log.warning("cache_state_lost", reason=str(error) or "its file is missing or damaged", tokens=found.tokens)
             self._forget(found.state)
@@ -111,13 +118,13 @@ class CacheTier:
             self._limit_ram(self._limit.make_way(before, size))
         return before - self.ram_used
 
-    def close(self, slots: Sequence[int], prefixes: PrefixTree) -> None:
+    def close(self, slots: Sequence[int], contents: SlotContents) -> None:
         """Write what the slots and RAM hold to the disk, as far as time allows.
 
         `slots`: the least recently used first.
         """
         if self._directory is not None:
-            self._write_all(self._directory, slots, prefixes)
+            self._write_all(self._directory, slots, contents)
         _log.info(
             "cache_tier_closed",
             ram_bytes=self._states.ram.used,
@@ -193,14 +200,14 @@ class CacheTier:
         self._states.remove(state)
         self._drop([state])
 
-    def _write_all(self, directory: StateDirectory, slots: Sequence[int], prefixes: PrefixTree) -> None:
+    def _write_all(self, directory: StateDirectory, slots: Sequence[int], contents: SlotContents) -> None:
         """The slots first, then the states in RAM, one after another: memory has no room for all at once."""
         deadline = time.monotonic() + CLOSE_SECONDS
         changes = self._states.settle()
         self._drop(changes.dropped)
         self._wait_for_directory(directory, deadline)
         for slot in self._affordable(slots):
-            self.save(slot, prefixes)
+            self.save(slot, contents)
             self._wait_for_directory(directory, deadline)
         for state in reversed(changes.written):
             if state in self._contents:
@@ -243,24 +250,21 @@ class CacheTier:
         return read.state
 
     def _put(
-        self, slot: int, content: State, found: SavedPrefix, prompt: Sequence[Piece], prefixes: PrefixTree
+        self, slot: int, content: State, found: SavedPrefix, prompt: Sequence[Piece], contents: SlotContents
     ) -> None:
-        prefixes.cut(slot, 0)
         with self._restoring.measure(found.size):
-            self._context.put_state(slot, content)
-        self._context.keep_prefix(slot, found.tokens)
-        prefixes.hold(slot, beginning(prompt, found.tokens))
+            contents.restore(slot, beginning(prompt, found.tokens), content)
         self._states.touch(found.state)
         self._hits += 1
         self._restored_tokens += found.tokens
 
 
 def open_tier(
-    spec: LaunchSpec, context: Context, costs: Costs, *, reuse: bool, gpu_layers: int, devices: list[str]
+    spec: LaunchSpec, context: Context, costs: Costs, *, reuse: bool, whole: bool, gpu_layers: int, devices: list[str]
 ) -> CacheTier | None:
     """The tier of the settings, with the states that earlier workers left; None, and a warning if it cannot be used.
 
-    `reuse`: prompts stay in their slots, and saved states may be cut at any token.
+    `reuse`: prompts stay in their slots. `whole`: saved states cannot be cut, and are of use at their ends alone.
     """
     load = spec.load
     if load.cache_ram == 0 and not load.cache_disk:
@@ -268,20 +272,21 @@ def open_tier(
     sized = load.cache_ram is None or spec.cache_sized
     if not reuse:
         if load.cache_disk or not sized:  # requested
-            why = "kv_unified shares one cache" if load.kv_unified else "this model's state cannot be cut at a token"
+            why = "kv_unified shares one cache" if load.kv_unified else "a sliding window's cells are not reproducible"
             _log.warning("cache_tier_off", reason=f"{why}, so no saved prefix of a prompt can be reused")
         return None
     limit = RamLimit(None if load.cache_ram is None else load.cache_ram * MIB, makes_way=sized)
+    states = SavedStates(limit.most, load.cache_disk * MIB, whole=whole)
     if load.cache_disk:
         try:
             files = [spec.model_path, *(adapter.path for adapter in spec.adapters)]
             files += [spec.projector_path] if spec.projector_path else []
             identity = state_identity(files, load, gpu_layers=gpu_layers, devices=devices)
             directory = StateDirectory(_directory(spec), identity)
-            return CacheTier(context, costs, SavedStates(limit.most, load.cache_disk * MIB), directory, limit)
+            return CacheTier(context, costs, states, directory, limit)
         except OSError as error:
             _log.warning("cache_disk_off", directory=spec.cache_dir, reason=str(error))
-    return CacheTier(context, costs, SavedStates(limit.most, 0), limit=limit) if limit.most else None
+    return CacheTier(context, costs, SavedStates(limit.most, 0, whole=whole), limit=limit) if limit.most else None
 
 
 def _directory(spec: LaunchSpec) -> Path:

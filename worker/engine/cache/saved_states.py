@@ -1,6 +1,6 @@
 """Which prefixes of prompts are saved outside the slots, in RAM or on disk. Decisions alone: no bytes are moved."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -65,11 +65,12 @@ class SavedStates:
     """States in RAM, and states on the disk, which were evicted from RAM.
 
     Each is one path from the root of a tree of prompts' pieces. A state that is a prefix of another one is dropped:
-    the longer one serves the same prompts.
+    the longer one serves the same prompts, unless states are used `whole`.
     """
 
-    def __init__(self, ram: int, disk: int) -> None:
-        """The capacities in bytes; 0 for none."""
+    def __init__(self, ram: int, disk: int, *, whole: bool = False) -> None:
+        """The capacities in bytes; 0 for none. `whole`: a state serves only prompts that begin with all of it."""
+        self._whole = whole
         self.ram = LruStore(ram)
         self.disk = LruStore(disk)
         self._tree = PrefixTree()
@@ -109,16 +110,24 @@ class SavedStates:
 
     def match(self, pieces: Sequence[Piece]) -> SavedPrefix | None:
         """The longest saved prefix of the pieces; of several states the one that is read fastest."""
-        match = self._tree.match(pieces)
-        if not match.holders:
+        held, holders = self._match(pieces)
+        if not holders:
             return None
-        state = min(match.holders, key=lambda each: (each in self.disk.sizes, self._size(each)))
-        return SavedPrefix(state, match.held, self._size(state))
+        state = min(holders, key=lambda each: (each in self.disk.sizes, self._size(each)))
+        return SavedPrefix(state, held, self._size(state))
+
+    def _match(self, pieces: Sequence[Piece]) -> tuple[int, Collection[int]]:
+        """The tokens of the longest prefix of the pieces that serves a prompt, and the states that have it."""
+        if self._whole:
+            longest = self._tree.within(pieces)[-1:]  # no two are the same
+            return sum(map(self._tree.tokens, longest)), longest
+        match = self._tree.match(pieces)
+        return match.held, match.holders
 
     def covering(self, pieces: Sequence[Piece]) -> int | None:
-        """A state that begins with all of these pieces."""
-        match = self._tree.match(pieces)
-        return min(match.holders, default=None) if match.held == sum(map(len, pieces)) else None
+        """A state that serves all prompts that begin with these pieces."""
+        held, holders = self._match(pieces)
+        return min(holders, default=None) if held == sum(map(len, pieces)) else None
 
     def pieces(self, state: int) -> list[Piece]:
         return self._tree.pieces(state)
@@ -142,7 +151,8 @@ class SavedStates:
         return state
 
     def _drop_covered(self, pieces: Sequence[Piece]) -> list[int]:
-        covered = self._tree.within(pieces)
+        """Those that are used whole are kept: no longer state takes their place."""
+        covered = [] if self._whole else self._tree.within(pieces)
         for state in covered:
             self.remove(state)
         return covered

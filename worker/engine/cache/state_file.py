@@ -35,8 +35,11 @@ _CHECKSUM = struct.Struct("<I")
 
 # A setting that is added later counts until it is listed here: a lost cache is better than a wrong one.
 _WITHOUT_EFFECT = frozenset(
-    {"cache_ram", "cache_disk", "cores", "mmap", "mlock", "load_seed", "speculation", "draft_model", "draft_tokens"}
-)
+    {
+        "cache_ram", "cache_disk", "checkpoints", "cores", "mmap", "mlock", "load_seed",
+        "speculation", "draft_model", "draft_tokens",
+    }
+)  # fmt: skip
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 State = NDArray[np.uint8]

@@ -1,5 +1,6 @@
 """A llama.cpp context: its parameters, the KV cache and the decode call. Used on the engine's thread alone."""
 
+import contextlib
 import ctypes
 from collections.abc import Iterable, Sequence
 
@@ -92,7 +93,8 @@ def generation_params(load: Load, *, on_gpu: bool) -> ll.llama_context_params:
     return params
 
 
-_INTERRUPTED = 2  # by the abort callback
+_INVALID, _INTERRUPTED = -1, 2  # results of llama_decode: a wrong batch, and one ended by the abort callback
+_PARTIAL = ll.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 _PLACES = ctypes.POINTER(ll.llama_pos)
 _Entry = tuple[int, int, int, bool]  # slot, token, position, whether its logits are needed
@@ -123,6 +125,10 @@ class Context:
         self._vocabulary_size = model.vocabulary.size
         self._memory = ll.llama_get_memory(self.handle)
         self._positions = Positions() if model.has_planes else None  # None: a token's position is its number
+        self._window = max(1, model.sliding_window)
+        self._is_hybrid = model.is_hybrid
+        self._copies_late = not (params.kv_unified or model.is_recurrent)  # at its next decode call
+        self._copies: list[tuple[int, int]] = []  # those to come: sources and targets
         self._room: int = ll.llama_n_batch(self.handle)
         self._batch = ll.llama_batch_init(self._room, 0, 1)
         self._views: dict[int, NDArray[np.float32]] = {}  # by address: creating one takes longer than a look-up
@@ -186,6 +192,8 @@ class Context:
 
     def _compute(self, batch: ll.llama_batch) -> None:
         code = ll.llama_decode(self.handle, batch)
+        if code != _INVALID:
+            self._copies.clear()
         if code == _INTERRUPTED:
             raise DecodeInterrupted
         if code != 0:
@@ -243,11 +251,73 @@ class Context:
             self._positions.cut(slot, tokens)
 
     def copy(self, source: int, slot: int) -> None:
-        """Replace what one sequence holds by what another does."""
+        """Replace what one sequence holds by what another does. Raises DecodeFailed, and leaves it empty then."""
+        if self._is_hybrid:  # whose recurrent state llama.cpp would copy now, and its other cells later
+            self.put_state(slot, self.state(source))
+            return
         ll.llama_memory_seq_rm(self._memory, slot, -1, -1)
         ll.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+        if self._copies_late:
+            self._copies.append((source, slot))
         if self._positions is not None:
             self._positions.copy(source, slot)
+
+    def can_continue(self, slot: int, tokens: int) -> bool:
+        """Whether a sequence still has all that the token after its first `tokens` ones needs: it can be cut there.
+
+        Always at its end; earlier, recurrent layers do not, and layers with a sliding window for a part of it.
+        """
+        position = self._position(slot, tokens)
+        first = ll.llama_memory_seq_pos_min(self._memory, slot)
+        last = ll.llama_memory_seq_pos_max(self._memory, slot)
+        return bool(position <= last + 1 and first <= max(0, position - self._window))
+
+    @property
+    def cuts_in_window(self) -> bool:
+        """Whether a part of a sequence's end can be cut token by token: with sliding windows and no recurrent state."""
+        return self._window > 1 and not self._is_hybrid
+
+    def checkpoint(self, slot: int) -> NDArray[np.uint8]:
+        """What of a sequence cannot be cut: recurrent states, and the cells of sliding windows. Raises DecodeFailed."""
+        self._finish_copies(slot, replaced=False)
+        size = ll.llama_state_seq_get_size_ext(self.handle, slot, _PARTIAL)
+        state = np.empty(size, np.uint8)
+        if ll.llama_state_seq_get_data_ext(self.handle, state.ctypes.data_as(_BYTES), size, slot, _PARTIAL) != size:
+            raise DecodeFailed(f"No checkpoint of sequence {slot} could be made.")
+        return state
+
+    def put_checkpoint(self, slot: int, tokens: int, state: NDArray[np.uint8]) -> None:
+        """Cut a sequence to its first `tokens` tokens, after which this checkpoint was made, in it or in another one.
+
+        Raises DecodeFailed, and leaves the sequence empty then.
+        """
+        self._finish_copies(slot, replaced=True)
+        data, size = state.ctypes.data_as(_BYTES), state.size
+        try:
+            if ll.llama_state_seq_set_data_ext(self.handle, data, size, slot, _PARTIAL) != size:
+                raise DecodeFailed(f"The checkpoint of sequence {slot} could not be restored.")
+            self.keep_prefix(slot, tokens)  # after its state: a recurrent one cannot be cut before it is replaced
+            if not self.can_continue(slot, tokens):
+                raise DecodeFailed(f"The checkpoint of sequence {slot} is not of its first {tokens} tokens.")
+        except DecodeFailed:
+            self._empty(slot)
+            raise
+
+    def _finish_copies(self, slot: int, *, replaced: bool) -> None:
+        """Let llama.cpp make the copies of this slot that it puts off until its next decode call.
+
+        `replaced`: what the slot holds is about to be replaced, and may have to be copied to others first. Nothing else
+        makes llama.cpp copy than computing a token, which is removed again.
+        """
+        if not any(slot == target or (replaced and slot == source) for source, target in self._copies):
+            return
+        _, target = self._copies[-1]
+        end = ll.llama_memory_seq_pos_max(self._memory, target) + 1
+        # A full sequence has no room for the token, but is copied before that.
+        with contextlib.suppress(DecodeFailed, DecodeInterrupted):
+            self._decode([(target, 0, end, False)])
+        if not ll.llama_memory_seq_rm(self._memory, target, end, -1):
+            self._empty(target)
 
     def state_size(self, slot: int) -> int:
         """Bytes that `state` returns."""
@@ -256,6 +326,7 @@ class Context:
 
     def state(self, slot: int) -> NDArray[np.uint8]:
         """What a sequence holds, as bytes that any sequence of such a context can restore. Raises DecodeFailed."""
+        self._finish_copies(slot, replaced=False)
         state = np.empty(self.state_size(slot), np.uint8)
         size = state.size
         if self._positions is not None:
@@ -268,6 +339,7 @@ class Context:
 
     def put_state(self, slot: int, state: NDArray[np.uint8]) -> None:
         """Replace what a sequence holds by saved bytes. Raises DecodeFailed, and leaves the sequence empty then."""
+        self._finish_copies(slot, replaced=True)
         try:
             cells = state if self._positions is None else self._positions.decode(slot, state)
             if ll.llama_state_seq_set_data(self.handle, cells.ctypes.data_as(_BYTES), cells.size, slot) != cells.size:

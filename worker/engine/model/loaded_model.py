@@ -108,18 +108,27 @@ class LoadedModel:
 
         Not with recurrent state, nor with a sliding window unless its layers keep the whole context.
         """
-        stateful = ll.llama_model_is_recurrent(self.handle) or ll.llama_model_is_hybrid(self.handle)
-        return not stateful and (self._keeps_windows or not self.has_window)
+        return not (self.is_recurrent or self.is_hybrid) and (self._keeps_windows or not self.sliding_window)
 
     @property
     def can_cut_saved(self) -> bool:
         """Whether a saved state may be cut at any token: llama.cpp saves no more of a layer than its window."""
-        return self.can_cut and not self.has_window
+        return self.can_cut and not self.sliding_window
 
     @property
-    def has_window(self) -> bool:
-        """Whether some of its layers attend to a sliding window only."""
-        return int(ll.llama_model_n_swa(self.handle)) > 0
+    def is_recurrent(self) -> bool:
+        """Whether all layers keep a recurrent state."""
+        return bool(ll.llama_model_is_recurrent(self.handle))
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether some layers keep a recurrent state, and others the cells of all tokens."""
+        return bool(ll.llama_model_is_hybrid(self.handle))
+
+    @property
+    def sliding_window(self) -> int:
+        """Tokens that some layers see before each; 0 if all see everything."""
+        return int(ll.llama_model_n_swa(self.handle))
 
     @property
     def draft_heads(self) -> int:

@@ -18,6 +18,7 @@ from worker.engine.model.decode_run import Image
 from worker.engine.model.lora import choose_scales
 from worker.engine.model.projector import ImageChunk, Projector
 from worker.engine.model.vocabulary import Vocabulary
+from worker.engine.prompt.checkpoint_places import checkpoint_places
 from worker.engine.prompt.context_overflow import Fitted, fit, prompt_rooms
 from worker.engine.prompt.final_message import continued_part
 from worker.engine.prompt.prompt_slices import Slicing
@@ -41,7 +42,8 @@ class Prepared:
     matcher: Matcher | None
     slices: list[int]  # ends of the prompt's slices
     scales: Scales  # of the adapters
-    reusable: bool  # the cache of such a prompt may be cut at its slices and continued
+    reusable: bool  # such a prompt's slices are kept for others
+    places: list[int] = field(default_factory=list)  # ends of slices after which a checkpoint is made
     dropped: Dropped = NOTHING_DROPPED  # from the prompt, to make it fit
     create_parser: Callable[[], OutputParser] = PlainText  # of a completion
     marks: frozenset[int] = frozenset()  # control tokens that the parser must see
@@ -63,14 +65,17 @@ class Preparer:
         adapters: Sequence[Adapter] = (),
         *,
         reusable: bool,
+        checkpoints: int = 0,
         projector: Projector | None = None,
     ) -> None:
+        """`checkpoints`: the most that a prompt has; 0 where the cache can be cut at any token."""
         self.tokenizer = PromptTokenizer(vocabulary, template, context_length, projector)
         self._vocabulary = vocabulary
         self._context_length = context_length
         self._slicing = slicing
         self._adapters = adapters
         self._reusable = reusable
+        self._checkpoints = checkpoints
         self._projector = projector
         self._compiler = ConstraintCompiler(vocabulary)
 
@@ -91,15 +96,17 @@ class Preparer:
             choice, constraint = constrain_output(choice, request.constraint, self._vocabulary)
             matcher = self._compiler.compile(constraint) if constraint is not None else None
         section = choice.reasoning_section
+        slices = self._slicing.cut(tokens, {start: len(chunk.cells) for start, chunk in image_chunks.items()})
         return Prepared(
             request=request,
             tokens=tokens,
             limit=0 if request.echo is Echo.ALONE else room if bound is None else min(bound, room),
             limited_by_context=bound is None or bound > room,
             matcher=matcher,
-            slices=self._slicing.cut(tokens, {start: len(chunk.cells) for start, chunk in image_chunks.items()}),
+            slices=slices,
             scales=scales,
             reusable=self._reusable,
+            places=checkpoint_places(tokens, slices[:-1], self._vocabulary.is_control, self._checkpoints),
             dropped=fitted.dropped,
             create_parser=choice.create_parser,
             marks=frozenset() if choice.is_plain else self._vocabulary.marks_in(choice.marks),

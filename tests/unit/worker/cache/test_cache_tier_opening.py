@@ -18,8 +18,8 @@ from tests.support.worker.batching import SteadyCosts
 from tests.support.worker.fake_context import FakeContext
 from worker.engine.cache import ram_limit
 from worker.engine.cache.cache_tier import CacheTier, open_tier
-from worker.engine.cache.prefix_tree import PrefixTree
 from worker.engine.cache.ram_limit import RamLimit
+from worker.engine.cache.slot_contents import SlotContents
 from worker.engine.cache.state_file import model_files, state_identity, write_state
 
 SLOTS = 2
@@ -48,7 +48,7 @@ def spec(model: Path, cache_dir: str = "", **load: Any) -> LaunchSpec:
 def opened(spec: LaunchSpec, *, reuse: bool = True) -> tuple[CacheTier | None, list[str]]:
     """The tier, and the warnings."""
     with structlog.testing.capture_logs() as logs:
-        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=reuse, gpu_layers=0, devices=["CPU"])
+        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=reuse, whole=False, gpu_layers=0, devices=["CPU"])
     return tier, [entry["event"] for entry in logs if entry["log_level"] == "warning"]
 
 
@@ -108,7 +108,7 @@ OTHERS: dict[str, Any] = {
     "cpu_moe_layers": 1, "override_tensor": ["exps=cpu"], "num_experts": 1,
 }  # fmt: skip
 WITHOUT_EFFECT: dict[str, Any] = {
-    "cache_ram": 1, "cache_disk": 1, "cores": "0", "mmap": False, "mlock": True, "load_seed": 1,
+    "cache_ram": 1, "cache_disk": 1, "checkpoints": 1, "cores": "0", "mmap": False, "mlock": True, "load_seed": 1,
     "speculation": "prompt_lookup", "draft_model": "small", "draft_tokens": 2,
 }  # fmt: skip
 
@@ -131,9 +131,9 @@ def test_states_of_an_adapter_are_kept_while_its_file_is_unchanged(model: Path, 
 def adopted(spec: LaunchSpec) -> int:
     """How many states of an earlier worker the tier takes over."""
     with structlog.testing.capture_logs() as logs:
-        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=True, gpu_layers=0, devices=["CPU"])
+        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=True, whole=False, gpu_layers=0, devices=["CPU"])
     assert tier is not None
-    tier.close([], PrefixTree())
+    tier.close([], SlotContents(CONTEXT, None))
     return next(int(entry["states"]) for entry in logs if entry["event"] == "cache_tier_opened")
 
 

@@ -19,19 +19,21 @@ def length(path: list[Piece]) -> int:
 
 
 class TreeMachine(RuleBasedStateMachine):
-    """The model: `held` and `claimed` are the lists of each slot."""
+    """The model: `held` and `claimed` are the lists of each slot, `tails` what they hold beyond."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tree = PrefixTree()
         self.held: dict[int, list[Piece]] = {slot: [] for slot in SLOTS}
         self.claimed: dict[int, list[Piece]] = {slot: [] for slot in SLOTS}
+        self.tails: dict[int, Piece] = dict.fromkeys(SLOTS, ())
 
     @rule(slot=slots, path=paths)
     def claim(self, slot: int, path: list[Piece]) -> None:
         if not self.claimed[slot]:
             self.tree.claim(slot, path)
             self.claimed[slot] = path
+            self.tails[slot] = ()
 
     @precondition(lambda self: any(self.claimed.values()))
     @rule(data=st.data())
@@ -41,11 +43,12 @@ class TreeMachine(RuleBasedStateMachine):
         self.held[slot] = [*self.held[slot], self.claimed[slot][0]]
         self.claimed[slot] = self.claimed[slot][1:]
 
-    @rule(slot=slots, path=paths)
-    def hold(self, slot: int, path: list[Piece]) -> None:
+    @rule(slot=slots, path=paths, tail=st.sampled_from([(), (1,), (2,)]))
+    def hold(self, slot: int, path: list[Piece], tail: Piece) -> None:
         if not self.claimed[slot]:
-            self.tree.hold(slot, path)
+            self.tree.hold(slot, path, tail)
             self.held[slot] = self.held[slot] + path
+            self.tails[slot] = tail if self.held[slot] else ()
 
     @rule(slot=slots)
     def unclaim(self, slot: int) -> None:
@@ -55,6 +58,7 @@ class TreeMachine(RuleBasedStateMachine):
     @rule(slot=slots, tokens=st.integers(0, 10))
     def cut(self, slot: int, tokens: int) -> None:
         self.tree.cut(slot, tokens)
+        self.tails[slot] = self.tail_within(slot, tokens)
         self.held[slot] = self.first(slot, tokens)
         self.claimed[slot] = []
 
@@ -62,8 +66,13 @@ class TreeMachine(RuleBasedStateMachine):
     def copy(self, source: int, slot: int, tokens: int) -> None:
         if source != slot:
             self.tree.copy(source, slot, tokens)
+            self.tails[slot] = self.tail_within(source, tokens)
             self.held[slot] = self.first(source, tokens)
             self.claimed[slot] = []
+
+    def tail_within(self, slot: int, tokens: int) -> Piece:
+        tail = self.tails[slot]
+        return tail if length([*self.held[slot], tail]) <= tokens else ()
 
     def first(self, slot: int, tokens: int) -> list[Piece]:
         path = self.held[slot]
@@ -100,9 +109,24 @@ class TreeMachine(RuleBasedStateMachine):
             count += 1
         return path[:count]
 
-    @rule(slot=slots, path=paths)
-    def common_of_a_slot(self, slot: int, path: list[Piece]) -> None:
-        assert self.tree.common(slot, path) == length(self.common(path, self.held[slot]))
+    @rule(path=paths)
+    def commons_of_all_slots(self, path: list[Piece]) -> None:
+        held, claimed = self.tree.commons(path)
+        assert held == {slot: tokens for slot in SLOTS if (tokens := self.common_with_tail(slot, path))}
+        claims = {slot: self.common(path, self.held[slot] + self.claimed[slot]) for slot in SLOTS}
+        assert claimed == {slot: length(claims[slot]) for slot in SLOTS if len(claims[slot]) > len(self.held[slot])}
+
+    @rule(slot=slots, rest=paths)
+    def commons_with_the_content_of_a_slot(self, slot: int, rest: list[Piece]) -> None:
+        self.commons_of_all_slots([*self.held[slot], *rest])
+        if self.tails[slot]:
+            self.commons_of_all_slots([*self.held[slot], (*self.tails[slot], 1, 1), *rest])
+
+    def common_with_tail(self, slot: int, path: list[Piece]) -> int:
+        shared = self.common(path, self.held[slot])
+        tail = self.tails[slot]
+        follows = shared == self.held[slot] and shared and path[len(shared) : len(shared) + 1]
+        return length(shared) + (len(tail) if follows and follows[0][: len(tail)] == tail else 0)
 
     @invariant()
     def counts_held_tokens(self) -> None:
@@ -167,7 +191,7 @@ def test_a_prefix_cut_from_one_slot_may_be_held_by_another() -> None:
     tree.copy(0, 1, 2)
     tree.cut(0, 0)
     assert tree.match([A, B]) == Match(2, frozenset([1]), 2)
-    assert (tree.tokens(0), tree.common(1, [A, C])) == (0, 2)
+    assert (tree.tokens(0), tree.commons([A, C])) == (0, ({1: 2}, {}))
 
 
 @given(st.lists(pieces, min_size=1, max_size=4))

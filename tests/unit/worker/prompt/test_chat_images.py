@@ -120,7 +120,7 @@ def test_other_sequences_run_between_the_parts_of_a_large_image() -> None:
 
 def test_an_image_with_bidirectional_attention_is_one_part_and_always_one_piece() -> None:
     assert with_image(150).prompt.finer_slices_left()[:4] == [2, 2, 2, 150]
-    assert [len(piece) for piece in with_image(64).prompt.pieces] == [4, 2, 150, 4, 4]
+    assert [len(piece) for piece in with_image(64).prompt.claims[:-1]] == [4, 2, 150, 4, 4]
 
 
 async def test_the_scripted_engine_describes_its_images() -> None:
