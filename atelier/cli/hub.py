@@ -202,7 +202,8 @@ def _lines() -> ShowProgress:
         if time.monotonic() - said_at >= QUIET_SECONDS:
             said_at = time.monotonic()
             done, total = now["downloaded_bytes"], now["total_size_bytes"]
-            remark(printable(f"{_state_of(now)} {human_size(done)} of {human_size(total)}"))
+            whole = f" of {human_size(total)}" if total else ""  # unknown at a package's start
+            remark(printable(f"{_state_of(now)} {human_size(done)}{whole}"))
 
     return say
 

@@ -9,7 +9,7 @@ import pynvml
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One GPU at one moment, numbered by its PCI bus in which order CUDA numbers them too."""
+    """One GPU at one moment, numbered in the order of PCI buses, as CUDA numbers them for workers."""
 
     name: str
     total: int  # bytes
