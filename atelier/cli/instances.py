@@ -21,6 +21,7 @@ COLUMNS = (
     Column("ACTIVE", right=True),
     Column("QUEUED", right=True),
     Column("CACHE", right=True),
+    Column("REPRODUCIBLE"),
 )
 
 SEQUENCE_COLUMNS = (
@@ -131,6 +132,7 @@ def _row(instance: Json) -> list[str]:
         *(str(instance[name] or "") for name in ("pid", "context_length", "parallel")),
         *(str(instance[name]) for name in ("active", "queued")),
         cache_of(instance),
+        "yes" if instance["config"].get("reproducible") else "no",
     ]
 
 

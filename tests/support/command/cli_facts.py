@@ -46,7 +46,9 @@ def instance(identifier: str = KEY, **changes: Any) -> dict[str, Any]:
         "on_demand": False,
         "started_at": 1_700_000_000.0,
         "error": None,
-        "config": {},
+        "config": {"reproducible": False},
+        "cache_ram_bytes": 3 * 2**20,
+        "cache_ram_limit_bytes": 2**30,
     }
     return {**facts, **changes}
 

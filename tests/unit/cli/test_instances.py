@@ -8,8 +8,13 @@ from tests.unit.cli.conftest import Atelier
 def test_ps_shows_one_line_per_instance(server: ScriptedServer, atelier: Atelier) -> None:
     server.answers("GET /api/v1/instances", {"instances": [instance()]})
     titles, row = atelier("ps").stdout.splitlines()
-    assert titles.split() == ["ID", "MODEL", "STATE", "PIN", "PID", "CONTEXT", "PARALLEL", "ACTIVE", "QUEUED"]
-    assert row.split() == [KEY, KEY, "ready", "cpu", "cores", "0-1", "4711", "4096", "8", "1", "0"]
+    assert titles.split() == (
+        ["ID", "MODEL", "STATE", "PIN", "PID", "CONTEXT", "PARALLEL", "ACTIVE", "QUEUED", "CACHE", "REPRODUCIBLE"]
+    )
+    assert row.split() == [
+        *(KEY, KEY),
+        *["ready", "cpu", "cores", "0-1", "4711", "4096", "8", "1", "0", "3.1", "MB", "of", "1.1", "GB", "no"],
+    ]
 
 
 def test_ps_shows_the_progress_of_a_load(server: ScriptedServer, atelier: Atelier) -> None:

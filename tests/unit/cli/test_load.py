@@ -34,7 +34,7 @@ def test_every_setting_has_a_flag_and_is_sent_under_its_rest_name(server: Script
         "--threads-batch 8 --k-type q8_0 --v-type q4_0 --rope-scaling yarn --rope-freq-scale 0.5 --rope-freq-base 1e6 "
         "--yarn-original-context 512 --yarn-ext-factor 1 --yarn-beta-fast 32 --yarn-beta-slow 1 "
         "--split-mode none --main-gpu 1 --cpu-moe --cpu-moe-layers 4 --override-tensor exps=cpu --num-experts 2 "
-        "--prefill-pause 2 --reproducible "
+        "--prefill-pause 2 --reproducible --checkpoints 8 "
         "--cache-ram 64 --cache-disk 128 --lora poet.gguf --lora en/clerk.gguf=0.5"
     )
     result = atelier("load", KEY, *flags.split())
