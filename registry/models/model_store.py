@@ -8,7 +8,7 @@ from sqlalchemy import delete, select
 from atelier.json_types import Json
 from registry.database import Database
 from registry.database_tables import ModelRow
-from registry.models.model_facts import ModelFacts
+from registry.models.model_facts import VERSION, ModelFacts
 from registry.models.model_record import Model, Provenance, Replicas, Stamp
 from registry.models.model_shape import Shape
 
@@ -52,8 +52,8 @@ def _to_row(model: Model) -> ModelRow:
 
 
 def _to_facts(values: Json) -> ModelFacts:
-    """Ignores facts of an earlier reader that no longer exist."""
-    shape = values.get("shape")
+    """Without those of an earlier reader that have another form: its files are read again."""
+    shape = values.get("shape") if values.get("version") == VERSION else None
     known = {name: value for name, value in values.items() if name in FACTS}
     return ModelFacts(**{**known, "shape": Shape.from_json(shape) if shape else None})
 

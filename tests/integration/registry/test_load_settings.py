@@ -36,10 +36,10 @@ async def gateway(registry: Running) -> AsyncIterator[RunningGateway]:
 
 
 async def shown(gateway: RunningGateway, preset: str = "") -> dict[str, Any]:
-    """The load settings that the gateway shows, with their origins."""
+    """The load settings that the gateway shows, with their origins; but for the one that is sized by free memory."""
     async with gateway.client() as http:
         reply = (await http.get(SETTINGS, params={"preset": preset} if preset else {})).json()
-    return {name: reply["settings"][name] for name in TABLE["load"]}
+    return {name: reply["settings"][name] for name in TABLE["load"] if name != "cache_ram"}
 
 
 async def load(gateway: RunningGateway, **body: Any) -> None:

@@ -222,7 +222,7 @@ async def test_instances_are_listed_with_all_their_facts(gateway: RunningGateway
     assert set(tiny) == {
         *("id", "model", "state", "pin", "pid", "host", "context_length", "parallel", "gpu_layers", "active"),
         *("queued", "load_progress", "load_time_seconds", "restarts", "on_demand", "started_at", "error", "config"),
-        *("adapters", "preset", "ttl_seconds"),
+        *("adapters", "preset", "ttl_seconds", "cache_ram_bytes", "cache_ram_limit_bytes"),
     }
     assert (tiny["id"], tiny["state"], tiny["context_length"], tiny["error"]) == (KEY, "ready", 512, None)
     assert (bad["state"], bad["error"]["message"]) == ("failed", "it is no model")

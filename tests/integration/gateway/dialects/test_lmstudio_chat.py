@@ -408,7 +408,7 @@ async def test_settings_reach_the_worker_and_the_load(gateway: RunningGateway, r
     ("reasoning", "arguments"),
     [
         (None, {}),
-        ("off", {"enable_thinking": False}),
+        ("off", {"enable_thinking": False, "thinking_budget": 0}),
         ("on", {"enable_thinking": True}),
         ("low", {"enable_thinking": True, "reasoning_effort": "low"}),
         ("high", {"enable_thinking": True, "reasoning_effort": "high"}),
