@@ -50,7 +50,7 @@ async def test_a_conversation_that_lost_its_slot_comes_back_warm_by_default(
     """Nine conversations on eight slots; then the memory of the saved ones is needed elsewhere."""
     prompts = [f"Chat {number}. {PROMPTS[0]}" for number in range(9)]
     async with (
-        worker_process(tmp_path, starter_model, Load(context_length=512, parallel=8)) as spec,
+        worker_process(tmp_path, starter_model, Load(context_length=512, parallel=8, reproducible=True)) as spec,
         WorkerClient(spec) as client,
     ):
         first = [await answer(client, call, text) for call, text in enumerate(prompts)]

@@ -28,11 +28,26 @@ def log() -> LlamaLog:
 
 
 @pytest.fixture(params=["llama", "gemma2"])
-def context(request: pytest.FixtureRequest, tmp_path: Path, log: LlamaLog) -> Iterator[Context]:
-    load = Load(context_length=512, parallel=3, device="cpu", ubatch_size=32, threads=1)
-    path = write_tiny_llama(tmp_path / "tiny.gguf", architecture=request.param, quantised=True)
-    model = LoadedModel(str(path), load, log, lambda _: True)
-    context = Context(model, generation_params(load, on_gpu=False), log)
+def architecture(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def context(architecture: str, tmp_path: Path, log: LlamaLog) -> Iterator[Context]:
+    yield from opened(tmp_path, architecture, log, quantised=True)
+
+
+@pytest.fixture
+def precise_context(architecture: str, tmp_path: Path, log: LlamaLog) -> Iterator[Context]:
+    """Where sums of 32 bits, in whatever order, agree to many digits."""
+    yield from opened(tmp_path, architecture, log, quantised=False, kv_type="f32", flash_attention=False)
+
+
+def opened(folder: Path, architecture: str, log: LlamaLog, *, quantised: bool, **load: Any) -> Iterator[Context]:
+    settings = Load(context_length=512, parallel=3, device="cpu", ubatch_size=32, threads=1, **load)
+    path = write_tiny_llama(folder / "tiny.gguf", architecture=architecture, quantised=quantised)
+    model = LoadedModel(str(path), settings, log, lambda _: True)
+    context = Context(model, generation_params(settings, on_gpu=False), log)
     yield context
     context.close()
     model.close()
@@ -72,17 +87,19 @@ def test_a_sequence_continues_from_a_checkpoint_in_any_slot(context: Context) ->
         assert np.array_equal(continued(context, slot, PLACE), expected)
 
 
-def test_a_sequence_says_where_it_can_be_cut(context: Context) -> None:
+def test_a_sequence_says_where_it_can_be_cut(precise_context: Context) -> None:
+    """The cells of a window are added in the order in which they lie in its ring: rounding differs, and no more."""
+    context = precise_context
     compute(context, 0, PROMPT)
     possible = [tokens for tokens in range(len(PROMPT) + 2) if context.can_continue(0, tokens)]
     assert possible == list(range(possible[0], len(PROMPT) + 1))
     place = max(possible[0], PLACE)
     expected = computed_anew(context, PROMPT[:place], slot=1)
     context.keep_prefix(0, place)
-    assert np.array_equal(continued(context, 0, place), expected)
+    assert np.allclose(continued(context, 0, place), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("context", ["gemma2"], indirect=True)  # another's checkpoint is its whole sequence
+@pytest.mark.parametrize("architecture", ["gemma2"], indirect=True)  # another's checkpoint is its whole sequence
 def test_a_checkpoint_of_another_length_is_rejected_and_leaves_the_sequence_empty(context: Context) -> None:
     compute(context, 0, PROMPT[:PLACE])
     checkpoint = context.checkpoint(0)
