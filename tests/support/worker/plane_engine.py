@@ -61,7 +61,9 @@ class PlaneEngine:
 
     def __init__(self, folder: Path, kind: str, *, parallel: int = 3, **load: Any) -> None:
         """`kind`: of projector, one of PLANES."""
-        self._load = Load(context_length=512, parallel=parallel, device="cpu", threads=1, **{"reproducible": True, **load})
+        self._load = Load(
+            context_length=512, parallel=parallel, device="cpu", threads=1, **{"reproducible": True, **load}
+        )
         model = write_tiny_llama(folder / "tiny.gguf", architecture=PLANES[kind], quantised=True)
         self._projector = str(write_tiny_projector(folder / "mmproj.gguf", 32, kind=kind))
         self._log = LlamaLog()
