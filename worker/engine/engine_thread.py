@@ -30,7 +30,7 @@ from worker.engine.prompt.ranking import PairReader
 
 T = TypeVar("T")
 
-LISTING_SECONDS = 0.25  # that a list of the sequences waits for a call to end
+LISTING_SECONDS = 1.0  # that a list of the sequences waits for a call to end
 
 _log = structlog.get_logger(__name__)
 

@@ -79,7 +79,7 @@ def test_speculation_changes_no_text(plain: LocalEngine, guessing: LocalEngine, 
 def test_drafts_of_the_same_model_are_accepted(guessing: LocalEngine) -> None:
     calls = together(guessing, GREEDY)
     drafted, accepted = sum(call.drafted for call in calls), sum(call.accepted for call in calls)
-    assert accepted > 20
+    assert accepted > 15
     assert accepted / drafted > 0.95
 
 
@@ -92,6 +92,7 @@ def test_an_answer_that_was_given_before_is_drafted_from_the_pool(guessing: Loca
     assert again.accepted > TOKENS / 2
 
 
+@pytest.mark.filterwarnings("ignore:llama_token_get_attr is deprecated")  # llguidance calls it
 def test_a_constrained_text_is_drafted_within_its_grammar(plain: LocalEngine, guessing: LocalEngine) -> None:
     constraint = JsonSchema(SCHEMA)
     expected, found = (alone(engine, PROMPTS[0], GREEDY, constraint=constraint) for engine in (plain, guessing))

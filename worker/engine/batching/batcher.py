@@ -58,7 +58,7 @@ class Batcher:
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._emitted: list[Emitted] = []
-        self.listed: list[SequenceFigures] = []  # the figures before the last call that computed prompts
+        self.listed: list[SequenceFigures] = []  # the figures before the calls of the last step
 
     @property
     def active(self) -> int:
@@ -95,6 +95,7 @@ class Batcher:
         self._drop_cancelled()
         self._admit()
         calls = self._plan()
+        self.listed = self.figures(time.monotonic())
         slots = {_slot(sequence): sequence for sequence in self._running}
         for call in calls:
             # A run whose first piece failed has no second.
@@ -182,8 +183,6 @@ class Batcher:
         """Whether the call was computed: not if all of its sequences were cancelled meanwhile."""
         sequences = [sequence for sequence, _ in runs]
         tickets = {id(sequence.ticket): sequence.ticket for sequence in sequences}
-        if read:
-            self.listed = self.figures(time.monotonic())
         try:
             with (
                 self._failing(sequences),
