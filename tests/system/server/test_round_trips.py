@@ -49,6 +49,13 @@ def weather(place: Literal["Oslo", "Bergen"]) -> str:
     return f"{RESULT} That is {place}."
 
 
+@pytest.fixture(scope="module", autouse=True)
+def reproducible(server: Server) -> None:
+    """Loaded so that a repeated call gives the same text."""
+    loaded = server.atelier("load", MODEL, "--reproducible")
+    assert loaded.returncode == 0, loaded.stderr
+
+
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", timeout=60, max_retries=0) as opened:
