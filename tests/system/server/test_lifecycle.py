@@ -75,7 +75,7 @@ def test_a_prompt_saved_on_disk_survives_a_restart_of_the_server(home: Path) -> 
     replies = []
     for _ in range(2):
         with serving(home) as server:
-            server.atelier("load", MODEL, "--cache-disk", "64", "-c", "1024")
+            server.atelier("load", MODEL, "--cache-disk", "64", "-c", "1024", "--reproducible")
             replies.append(ask(server, f"{words} What is it?"))
             assert server.stop() == 0
         (directory,) = (home / "cache").iterdir()

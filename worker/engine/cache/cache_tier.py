@@ -204,6 +204,7 @@ class CacheTier:
         """The slots first, then the states in RAM, one after another: memory has no room for all at once."""
         deadline = time.monotonic() + CLOSE_SECONDS
         changes = self._states.settle()
+        self._limit = None  # RAM keeps no state from now on
         self._drop(changes.dropped)
         self._wait_for_directory(directory, deadline)
         for slot in self._affordable(slots):
