@@ -5,18 +5,13 @@ tokens after every sequence has its first.
 """
 
 import argparse
-import asyncio
-import logging
 from typing import Any
-
-import structlog
 
 from tests.bench.bare_loop import BareProcess
 from tests.bench.bench_models import STARTER, add_load_option, add_model_option
-from tests.bench.engine_alone import EngineAlone
+from tests.bench.engine_alone import EngineAlone, run_alone
 from tests.bench.percentiles import median, ratio
 from tests.bench.words import Words
-from worker.__main__ import limit_threads
 
 WORDS = 51
 
@@ -49,9 +44,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     add_load_option(parser)
     options = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    limit_threads()  # as a worker does, and before llama.cpp is loaded
-    asyncio.run(measure(options))
+    run_alone(measure(options))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The worker's engine in this process: without a worker, server, gateway and client."""
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from atelier.generation_types import Finished
 from atelier.launch import LaunchSpec
@@ -13,7 +16,15 @@ from atelier.settings import Load
 from tests.bench.bare_loop import CONTEXT, SAMPLING
 from tests.bench.decode_window import Window
 from tests.bench.machine import physical_cores
+from worker.__main__ import limit_threads
 from worker.engine.interface import Delta, Emitted, Failed, Request, Source
+
+
+def run_alone(measurement: Coroutine[Any, Any, None]) -> None:
+    """Run a measurement of engines in this process, which is set up as a worker is."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    limit_threads()  # before llama.cpp is loaded
+    asyncio.run(measurement)
 
 
 class EngineAlone:

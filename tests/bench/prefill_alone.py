@@ -5,18 +5,13 @@ client: the engine's time to the first token, and the bare loop's for the same p
 """
 
 import argparse
-import asyncio
-import logging
 from typing import Any
-
-import structlog
 
 from tests.bench.bare_loop import KEY_TYPES, BareProcess
 from tests.bench.bench_models import STARTER, add_load_option, add_model_option
-from tests.bench.engine_alone import EngineAlone
+from tests.bench.engine_alone import EngineAlone, run_alone
 from tests.bench.percentiles import median, ratio
 from tests.bench.words import Words
-from worker.__main__ import limit_threads
 
 SLOTS = 8
 WHOLE = 0  # rows: as many as a call may have, which llama.cpp computes in parts of 512
@@ -76,9 +71,7 @@ def main() -> None:
     parser.add_argument("--key-type", choices=KEY_TYPES, default="f16", help="of the bare loop's cache")
     add_load_option(parser)
     options = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    limit_threads()  # as a worker does, and before llama.cpp is loaded
-    asyncio.run(measure(options))
+    run_alone(measure(options))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 
 from atelier.launch import LaunchSpec
+from worker.engine.batching.batcher import Batcher
 from worker.engine.batching.sequence import Sequence
 from worker.engine.cache.cache_tier import CacheTier
 from worker.engine.embedding import Embedder, Tokens, Vectors, batch_tokens, batches, longest_input
@@ -87,7 +88,12 @@ class EngineThread:
 
     @property
     def active(self) -> int:
-        return self._loaded.batcher.active if self._loaded and self._loaded.batcher else 0
+        return self._batcher.active if self._batcher else 0
+
+    @property
+    def _batcher(self) -> Batcher | None:
+        """None while the model is loaded, and for models that complete no prompts."""
+        return self._loaded.batcher if self._loaded else None
 
     def add(self, sequences: Seq[Sequence]) -> None:
         assert self._ready.batcher is not None
@@ -97,15 +103,13 @@ class EngineThread:
         """As they are between two steps; while a long call is in progress, as they were before it."""
         if (batcher := self._ready.batcher) is None:
             return []
-        future: Future[list[SequenceFigures]] = Future()
-        self._inbox.put(lambda: _settle(future, lambda: batcher.figures(time.monotonic())))
-        current = asyncio.wrap_future(future)
+        current = self._between_steps(lambda: batcher.figures(time.monotonic()))
         await asyncio.wait([current], timeout=LISTING_SECONDS)
-        return current.result() if current.done() else batcher.listed
+        return current.result() if current.done() else batcher.figures_in_step(time.monotonic())
 
     @property
     def _tier(self) -> CacheTier | None:
-        return self._loaded.batcher.tier if self._loaded and self._loaded.batcher else None
+        return self._batcher.tier if self._batcher else None
 
     @property
     def cache_used(self) -> int:
@@ -121,9 +125,7 @@ class EngineThread:
         """Free so many bytes of saved states, between two steps; returns what was freed."""
         if (tier := self._tier) is None:
             return 0
-        future: Future[int] = Future()
-        self._inbox.put(lambda: _settle(future, lambda: tier.make_way(size)))
-        return await asyncio.wrap_future(future)
+        return await self._between_steps(lambda: tier.make_way(size))
 
     @property
     def longest_input(self) -> int:
@@ -138,16 +140,22 @@ class EngineThread:
 
     def review_call(self) -> None:
         """A call was cancelled, or is past a deadline: end the computation in progress if it has no other."""
-        if self._loaded is not None and self._loaded.batcher is not None:
-            self._loaded.batcher.running_call.review()
+        if self._batcher is not None:
+            self._batcher.running_call.review()
 
     async def close(self) -> None:
         self._stopping.set()
-        if self._loaded is not None and self._loaded.batcher is not None:
-            self._loaded.batcher.running_call.stop()
+        if self._batcher is not None:
+            self._batcher.running_call.stop()
         self._inbox.put(lambda: None)
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
+
+    def _between_steps(self, job: Callable[[], T]) -> "asyncio.Future[T]":
+        """Run a job on the thread when it empties its inbox: one that takes no time."""
+        future: Future[T] = Future()
+        self._inbox.put(lambda: _settle(future, job))
+        return asyncio.wrap_future(future)
 
     async def _call(self, job: Callable[[], T]) -> T:
         """Run a job on the thread as a step of its own: streams wait for one job at a time."""

@@ -58,7 +58,7 @@ class Batcher:
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
         self._emitted: list[Emitted] = []
-        self.listed: list[SequenceFigures] = []  # the figures before the calls of the last step
+        self._in_step: Seq[Sequence] = ()  # running and waiting, before the calls of the last step
 
     @property
     def active(self) -> int:
@@ -76,6 +76,10 @@ class Batcher:
     def figures(self, now: float) -> list[SequenceFigures]:
         """Of the running sequences, then of the waiting ones."""
         return [sequence.figures(now) for sequence in (*self._running, *self._waiting)]
+
+    def figures_in_step(self, now: float) -> list[SequenceFigures]:
+        """The same of the step in progress; from any thread, as it only reads numbers that may be one token old."""
+        return [sequence.figures(now) for sequence in self._in_step]
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         self._waiting.extend(sequences)
@@ -95,7 +99,7 @@ class Batcher:
         self._drop_cancelled()
         self._admit()
         calls = self._plan()
-        self.listed = self.figures(time.monotonic())
+        self._in_step = (*self._running, *self._waiting)
         slots = {_slot(sequence): sequence for sequence in self._running}
         for call in calls:
             # A run whose first piece failed has no second.
@@ -182,11 +186,10 @@ class Batcher:
     def _compute(self, runs: list[tuple[Sequence, Run]], decoded: int, read: int) -> bool:
         """Whether the call was computed: not if all of its sequences were cancelled meanwhile."""
         sequences = [sequence for sequence, _ in runs]
-        tickets = {id(sequence.ticket): sequence.ticket for sequence in sequences}
         try:
             with (
                 self._failing(sequences),
-                self.running_call.computing(tickets.values()),
+                self.running_call.computing([sequence.ticket for sequence in sequences]),
                 self._measured(runs, decoded, read),
             ):
                 self._context.decode_runs([run for _, run in runs])

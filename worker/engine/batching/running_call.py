@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -25,11 +25,11 @@ class RunningCall:
     def __init__(self, interrupt: Interruptible) -> None:
         self._interrupt = interrupt
         self._lock = threading.Lock()  # a late interruption must not end the next call
-        self._tickets: Collection[Ticket] = ()
+        self._tickets: Sequence[Ticket] = ()
         self._stopped = False
 
     @contextmanager
-    def computing(self, tickets: Collection[Ticket]) -> Iterator[None]:
+    def computing(self, tickets: Sequence[Ticket]) -> Iterator[None]:
         """The block computes for these calls."""
         with self._lock:
             self._tickets = tickets
