@@ -10,7 +10,7 @@ from atelier.generation_types import Finished
 from atelier.settings.groups import Inference
 from atelier.submission import Echo
 from tests.support.worker.fake_context import FakeContext, FakeVocabulary
-from worker.engine.batching.batch_plan import LIMITS, BatchLimits
+from worker.engine.batching.batch_plan import BatchLimits
 from worker.engine.batching.batcher import Batcher
 from worker.engine.batching.sequence import Sequence, Ticket
 from worker.engine.cache.cache_tier import CacheTier
@@ -48,6 +48,7 @@ GRID = 64
 BORDER = 1  # the token before and after messages
 SLICING = Slicing(GRID, is_border=lambda token: token == BORDER)
 SEED = 7
+USUAL_LIMITS = BatchLimits(batch_size=2048, ubatch_size=512, prefill_pause=2.0)
 VOCABULARY: Any = FakeVocabulary()
 MOST_STEPS = 2000
 
@@ -144,7 +145,7 @@ class Batching:
         draft_tokens: int = 0,
         drafter: Drafter | None = None,
         mumbles: bool = False,
-        limits: BatchLimits = LIMITS,
+        limits: BatchLimits = USUAL_LIMITS,
         cache_ram: int = 0,
         directory: StateDirectory | None = None,
         cache_disk: int = 0,

@@ -16,13 +16,9 @@ from worker.engine.model.decode_run import Run
 class BatchLimits:
     """What bounds a step."""
 
-    batch_size: int = 2048  # most tokens of a call
-    ubatch_size: int = 512  # most tokens of a compute graph: more at once are no faster
-    prefill_pause: float = 2.0  # most time for prompts beside streams, in decode steps
-
-
-LIMITS = BatchLimits()
-"""Those of the default settings."""
+    batch_size: int  # most tokens of a call
+    ubatch_size: int  # most tokens of a compute graph: more at once are no faster
+    prefill_pause: float  # most time for prompts beside streams, in decode steps
 
 
 class BatchPlanner:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from atelier.errors import AtelierError, Draining
 from atelier.generation_types import Finished
-from worker.engine.batching.batch_plan import LIMITS, BatchLimits, BatchPlanner
+from worker.engine.batching.batch_plan import BatchLimits, BatchPlanner
 from worker.engine.batching.fairness import next_in_turn
 from worker.engine.batching.kv_cache_manager import KVCacheManager
 from worker.engine.batching.running_call import RunningCall
@@ -21,6 +21,7 @@ from worker.engine.model.batch_invariance import SEPARATE, Grouping
 from worker.engine.model.context import Context, DecodeInterrupted
 from worker.engine.model.decode_costs import Costs
 from worker.engine.model.decode_run import Run
+from worker.engine.model.graph_split import graph_rows
 from worker.engine.speculation.speculation import Speculation
 
 
@@ -35,7 +36,7 @@ class Batcher:
         *,
         reuse: bool,
         grouping: Grouping = SEPARATE,
-        limits: BatchLimits = LIMITS,
+        limits: BatchLimits,
         unified_capacity: int | None = None,
         speculation: Speculation | None = None,
         checkpoints: Checkpoints | None = None,
@@ -198,9 +199,12 @@ class Batcher:
         return True
 
     def _measured(self, runs: Seq[tuple[Sequence, Run]], decoded: int, read: int) -> AbstractContextManager[None]:
-        """Streams with different numbers of draft tokens are several graphs, whose time says nothing about one."""
-        is_graph = self._capacity is not None or len({len(run) for _, run in runs}) == 1
-        return self._costs.call(decoded, read) if read or is_graph else nullcontext()
+        """Of streams only a call that is one graph: the time of several says nothing about one."""
+        return self._costs.call(decoded, read) if read or self._is_one_graph(runs) else nullcontext()
+
+    def _is_one_graph(self, runs: Seq[tuple[Sequence, Run]]) -> bool:
+        is_unified = self._capacity is not None
+        return is_unified or len(graph_rows([run.slot for _, run in runs], [len(run) for _, run in runs])) == 1
 
     def _note_prefill(self, sequence: Sequence, run: Run, first: int) -> None:
         """A part of the prompt is computed, whose tokens are in the last call from `first` on."""

@@ -422,7 +422,7 @@ def test_forced_tokens_share_a_call_with_decoding_sequences(record: Matcher) -> 
 def test_more_forced_tokens_than_a_batch_holds_are_computed_in_several_calls() -> None:
     matcher = Matcher(start_matcher(TOKENIZER, f'start: "{"ab" * 50}"'), SIZE, InvalidGrammar)
     for exact in (True, False):
-        batching = Batching(2, exact=exact, limits=BatchLimits(32, 32))
+        batching = Batching(2, exact=exact, limits=BatchLimits(32, 32, 2.0))
         stream = batching.submit(endless(0), max_tokens=40)
         assert bytes(batching.run(prompt(1, 20), matcher=matcher.copy(), max_tokens=120)) == b"ab" * 50
         assert stream.complete
