@@ -72,9 +72,10 @@ class LlamaEngine:
     async def _start(self, ticket: Ticket, request: Request) -> None:
         loop = asyncio.get_running_loop()
         try:
-            prepared = await loop.run_in_executor(self._preparing, self._prepare, ticket, request)
-            if prepared is not None and prepared.image_chunks:
-                prepared = await loop.run_in_executor(self._encoding, self._encode, ticket, prepared)
+            with self._thread.expecting():
+                prepared = await loop.run_in_executor(self._preparing, self._prepare, ticket, request)
+                if prepared is not None and prepared.image_chunks:
+                    prepared = await loop.run_in_executor(self._encoding, self._encode, ticket, prepared)
             sequences = self._sequences(ticket, prepared) if prepared is not None else []
         except AtelierError as error:
             self._publish_step([(ticket.source, Failed(error))])

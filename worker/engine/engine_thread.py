@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future
 from typing import TypeVar
@@ -56,6 +56,7 @@ class EngineThread:
         self._loaded: LoadedEngine | None = None
         self._embedder: Embedder | None = None
         self._jobs: deque[Callable[[], None]] = deque()  # the thread's own
+        self._expected = 0  # calls that are being prepared; the event loop's own
         self.steps = 0
 
     async def load(self, on_progress: Callable[[float], None]) -> Description:
@@ -94,6 +95,15 @@ class EngineThread:
     def _batcher(self) -> Batcher | None:
         """None while the model is loaded, and for models that complete no prompts."""
         return self._loaded.batcher if self._loaded else None
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """The block prepares a call, whose sequences are added after it."""
+        self._expected += 1
+        try:
+            yield
+        finally:
+            self._expected -= 1
 
     def add(self, sequences: Seq[Sequence]) -> None:
         assert self._ready.batcher is not None
@@ -189,7 +199,7 @@ class EngineThread:
         batcher = loaded.batcher
         while not self._stopping.is_set():
             self._empty_inbox(wait=not self._jobs and (batcher is None or batcher.idle))
-            if batcher is not None and not self._jobs and (seconds := batcher.gathering):
+            if batcher is not None and not self._jobs and (seconds := batcher.gathering(expected=self._expected > 0)):
                 self._await_job(seconds)
                 continue
             if self._jobs:

@@ -56,10 +56,13 @@ class LocalEngine:
         self._batcher = self._loaded.batcher
         self._calls: list[LocalCall] = []
 
-    def submit(self, user: str, *, max_tokens: int, seed: int = 0, key: str = "", **fields: Any) -> LocalCall:
-        """A chat of one message. `fields`: of the request, and `sampling`."""
+    def submit(
+        self, prompt: str | ChatPrompt, *, max_tokens: int, seed: int = 0, key: str = "", **fields: Any
+    ) -> LocalCall:
+        """A string is a chat of one message. `fields`: of the request, and `sampling`."""
         sampling = Inference(max_tokens=max_tokens, **fields.pop("sampling", {}))
-        prompt = ChatPrompt([{"role": "user", "content": user}])
+        if isinstance(prompt, str):
+            prompt = ChatPrompt([{"role": "user", "content": prompt}])
         prepared = self._loaded.preparer.prepare(Request(prompt, sampling, fairness_key=key, **fields))
         ticket = Ticket(Source(0, len(self._calls)), 1)
         self._calls.append(LocalCall(ticket))

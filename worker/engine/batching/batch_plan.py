@@ -5,7 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from worker.engine.batching.scheduler import PromptRest, came_together, plan_prefill, spread_prefill
+from worker.engine.batching.scheduler import (
+    PromptRest,
+    Wait,
+    came_together,
+    plan_prefill,
+    spread_prefill,
+    until_awaited,
+)
 from worker.engine.batching.sequence import Sequence
 from worker.engine.model.batch_invariance import Grouping
 from worker.engine.model.decode_costs import Costs
@@ -31,26 +38,30 @@ class BatchPlanner:
         self._limits = limits
         self._unified = unified
 
-    def plan(self, running: Seq[Sequence], drafts: Mapping[int, Seq[int]]) -> list[list[Run]]:
-        """The calls of a step, next tokens first. `drafts`: draft tokens to be checked, by slot."""
+    def plan(self, running: Seq[Sequence], drafts: Mapping[int, Seq[int]], waits: Seq[Wait]) -> list[list[Run]]:
+        """The calls of a step, next tokens first.
+
+        `drafts`: draft tokens to be checked, by slot. `waits`: of the sequences whose prompts have not begun.
+        """
         decoding = [
             each.run(drafts.get(each.slot, ())) for each in running if each.completion.pending and each.slot is not None
         ]
-        reading = self._prefill_runs(running, len(decoding))
+        reading = self._prefill_runs(running, len(decoding), waits)
         room, grouping = self._limits.batch_size, self._grouping
         if grouping.decode and (self._unified or closes_gap(decoding, reading)):
             return plan_calls([*decoding, *reading], room, joined=True)
         calls = plan_calls(decoding, room, joined=grouping.decode)
         return calls + (plan_calls(reading, room, joined=True) if grouping.slices else [[run] for run in reading])
 
-    def _prefill_runs(self, running: Seq[Sequence], streams: int) -> list[Run]:
+    def _prefill_runs(self, running: Seq[Sequence], streams: int, waits: Seq[Wait]) -> list[Run]:
         """Of the prompts, by slot; one run for each slice where results depend on how prompts are cut."""
         now = time.monotonic()
         unread = {each.slot: each for each in running if each.in_prefill and each.slot is not None}
         if not unread:
             return []
         prefills = {
-            slot: PromptRest(self._slices(each), each.ticket.age(now), each.priority) for slot, each in unread.items()
+            slot: PromptRest(self._slices(each, waits), each.ticket.age(now), each.priority)
+            for slot, each in unread.items()
         }
         planned = self._prefill_slices(prefills, streams)
         return [run for slot, slices in planned.items() for run in self._prompt_runs(slot, unread[slot], slices)]
@@ -71,12 +82,13 @@ class BatchPlanner:
     def _prompt_runs(self, slot: int, sequence: Sequence, slices: Seq[int]) -> list[Run]:
         return sequence.prompt.runs(slot, slices, joined=self._grouping.slices and not sequence.prompt.scored)
 
-    def _slices(self, sequence: Sequence) -> list[int]:
+    def _slices(self, sequence: Sequence, waits: Seq[Wait]) -> Seq[int]:
         """Of a scored prompt one slice in a step: to read its logits takes longer than to compute them."""
         prompt = sequence.prompt
         if prompt.scored:
             return prompt.slices_left[:1]
-        return prompt.finer_slices_left() if self._grouping.slices else prompt.slices_left
+        slices = prompt.finer_slices_left() if self._grouping.slices else prompt.slices_left
+        return until_awaited(slices, prompt.done, [wait.tokens for wait in waits if sequence.slot in wait.slots])
 
 
 def closes_gap(decoding: Seq[Run], reading: Seq[Run]) -> bool:

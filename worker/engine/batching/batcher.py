@@ -11,7 +11,7 @@ from worker.engine.batching.batch_plan import BatchLimits, BatchPlanner
 from worker.engine.batching.fairness import next_in_turn
 from worker.engine.batching.kv_cache_manager import KVCacheManager
 from worker.engine.batching.running_call import RunningCall
-from worker.engine.batching.scheduler import fits_in_cache, gathering_seconds
+from worker.engine.batching.scheduler import Wait, fits_in_cache, gathering_seconds
 from worker.engine.batching.sequence import Sequence, cancel_overdue
 from worker.engine.cache.cache_tier import CacheTier
 from worker.engine.cache.checkpoints import Checkpoints
@@ -58,6 +58,7 @@ class Batcher:
         self._planner = BatchPlanner(costs, grouping, limits, unified=unified_capacity is not None)
         self._waiting: list[Sequence] = []
         self._running: list[Sequence] = []
+        self._waits: Seq[Wait] = ()  # of running sequences whose prompts have not begun
         self._emitted: list[Emitted] = []
         self._in_step: Seq[Sequence] = ()  # running and waiting, before the calls of the last step
 
@@ -85,15 +86,17 @@ class Batcher:
     def add(self, sequences: Iterable[Sequence]) -> None:
         self._waiting.extend(sequences)
 
-    @property
-    def gathering(self) -> float:
-        """Seconds to wait before the next step, for prompts that arrive with those that wait."""
+    def gathering(self, *, expected: bool) -> float:
+        """Seconds to wait before the next step, for prompts that arrive with those that wait.
+
+        `expected`: some have been submitted and are not added yet.
+        """
         if self._running or not self._waiting:
             return 0.0
         now = time.monotonic()
-        tokens = sum(len(sequence.prompt) for sequence in self._waiting)
-        waited = max(sequence.ticket.age(now) for sequence in self._waiting)
-        return max(0.0, gathering_seconds(tokens, self._costs.token_seconds, waited))
+        seconds = self._costs.token_seconds * sum(len(sequence.prompt) for sequence in self._waiting)
+        ages = [sequence.ticket.age(now) for sequence in self._waiting]
+        return max(0.0, gathering_seconds(seconds, max(ages), min(ages), expected=expected))
 
     def step(self) -> list[Emitted]:
         """Compute the next token of every running sequence and some of the waiting prompts."""
@@ -135,14 +138,14 @@ class Batcher:
             self._waiting.remove(sequence)
             sequence.place(self._cache.take(sequence.prompt.claims))
             self._running.append(sequence)
-        for sequence in self._running:
-            if not sequence.begun:
-                self._begin(sequence)
+        self._waits = [wait for sequence in self._running if not sequence.begun and (wait := self._begin(sequence))]
 
-    def _begin(self, sequence: Sequence) -> None:
-        cached = self._cache.begin(_slot(sequence), sequence.prompt.claims, sequence.prompt.places)
-        if cached is not None:
-            sequence.begin(cached)
+    def _begin(self, sequence: Sequence) -> Wait | None:
+        begun = self._cache.begin(_slot(sequence), sequence.prompt.claims, sequence.prompt.places)
+        if isinstance(begun, Wait):
+            return begun
+        sequence.begin(begun)
+        return None
 
     def _next_in_turn(self) -> int:
         now = time.monotonic()
@@ -154,7 +157,7 @@ class Batcher:
 
     def _plan(self) -> list[list[Run]]:
         drafts = self._drafts()  # first: what fails here is not planned
-        return self._planner.plan(self._running, drafts)
+        return self._planner.plan(self._running, drafts, self._waits)
 
     def _drafts(self) -> dict[int, list[int]]:
         """Draft tokens to follow the pending tokens, by slot."""

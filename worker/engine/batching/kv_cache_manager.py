@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import structlog
 
 from atelier.errors import DecodeFailed
-from worker.engine.batching.scheduler import Begin, FreeSlot, begin_or_wait, choose_slot
+from worker.engine.batching.scheduler import Begin, FreeSlot, Wait, begin_or_wait, choose_slot
 from worker.engine.cache.cache_tier import CacheTier
 from worker.engine.cache.prefix_tree import Piece
 from worker.engine.cache.slot_contents import SlotContents
@@ -36,6 +36,7 @@ class KVCacheManager:
         self._contents = contents
         self._tier = tier
         self._free = list(range(slots))  # the least recently used first
+        self._awaiting: set[int] = set()  # slots whose prompts wait for what another computes
 
     @property
     def tier(self) -> CacheTier | None:
@@ -70,18 +71,21 @@ class KVCacheManager:
             for age, slot in enumerate(self._free)
         ]
 
-    def begin(self, slot: int, claims: Sequence[Piece], places: Sequence[int]) -> int | None:
+    def begin(self, slot: int, claims: Sequence[Piece], places: Sequence[int]) -> int | Wait:
         """Put the longest beginning of the prompt that is worth copying into its slot; its length in tokens.
 
-        None while another slot computes that beginning, or it is read from the disk: call again at the next step.
+        Wait while another slot computes that beginning, or it is read from the disk: call again at the next step.
         `places`: where the prompt has checkpoints.
         """
         if self._tier is not None and not self._tier.restore(slot, claims, self._contents):
-            return None
-        own = self._contents.reusable(claims).get(slot, 0)
-        decision = begin_or_wait(own, self._contents.match(claims), worth_copying=self._costs.worth_copying)
-        if not isinstance(decision, Begin):
-            return None
+            return Wait()
+        own, match = self._contents.reusable(claims).get(slot, 0), self._contents.match(claims)
+        worth_waiting = 1 if slot in self._awaiting else self._costs.worth_waiting  # then to the end
+        decision = begin_or_wait(own, match, worth_copying=self._costs.worth_copying, worth_waiting=worth_waiting)
+        if isinstance(decision, Wait):
+            self._awaiting.add(slot)
+            return decision
+        self._awaiting.discard(slot)
         tokens = self._put(slot, decision)
         self._contents.claim(slot, claims[self._contents.depth(slot) :], places)
         return tokens
@@ -134,6 +138,7 @@ class KVCacheManager:
 
     def release(self, slot: int) -> None:
         """The slot is free; it keeps its prompt for the next one that begins like it."""
+        self._awaiting.discard(slot)
         self._contents.unclaim(slot)
         if not self._reuse:
             self._contents.empty(slot)

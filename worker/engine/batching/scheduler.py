@@ -1,6 +1,6 @@
 """Scheduling: which slot a prompt gets, how it begins, and how much prefill a step computes. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,8 +13,9 @@ UNIT = 2  # tokens; late in a long context each takes as long as a decode step
 BURST_CALLS = 2  # most calls of a burst, whose prompts are computed side by side
 BURST_SHARE = 0.1  # of the time that a burst takes to compute: its prompts arrived within this
 BURST_SECONDS = 0.05  # the same for prompts that are computed in no time
-GATHERING_SHARE = 0.01  # of a prompt's time: how long it waits, where nothing else runs, for others of its burst
-GATHERING_SECONDS = 0.02  # at most
+GATHERING_SHARE = 0.02  # of the prompts' time: how long they wait for another, where nothing else runs
+GATHERING_SECONDS = 0.03  # at most
+GATHERING_MOST = 0.05  # of the prompts' time: how long they wait while others come, or are known to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,10 @@ def choose_slot(free: Seq[FreeSlot], *, copy_tokens: int, split_tokens: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Another sequence computes the beginning of this prompt: it will be copied."""
+    """These slots compute the first tokens of this prompt: they will be copied. No slots: they come from the disk."""
+
+    tokens: int = 0
+    slots: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Begin:
     source: int | None = None
 
 
-def begin_or_wait(own: int, match: Match, *, worth_copying: int) -> Begin | Wait:
+def begin_or_wait(own: int, match: Match, *, worth_copying: int, worth_waiting: int) -> Begin | Wait:
     """How a prompt begins whose slot holds its first `own` tokens.
 
     1. If another sequence computes more of it, wait rather than compute it twice.
@@ -69,12 +73,12 @@ def begin_or_wait(own: int, match: Match, *, worth_copying: int) -> Begin | Wait
     3. Otherwise continue from what its own slot holds.
 
     `worth_copying`: the least number of tokens that take longer to compute than a slot's cache to copy.
+    `worth_waiting`: the same of tokens that are computed in a call of their own before.
     """
-    if match.claimed - own >= worth_copying and match.claimed > match.held:
-        return Wait()
-    if match.held - own >= worth_copying:
-        return Begin(match.held, source=min(match.holders))
-    return Begin(own)
+    can_copy = match.held - own >= worth_copying
+    if match.claimed - own >= worth_copying and match.claimed - (match.held if can_copy else own) >= worth_waiting:
+        return Wait(match.claimed, match.claimers)
+    return Begin(match.held, source=min(match.holders)) if can_copy else Begin(own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,19 @@ class PromptRest:
     @property
     def tokens(self) -> int:
         return sum(self.slices)
+
+
+def until_awaited(slices: Seq[int], done: int, awaited: Iterable[int]) -> Seq[int]:
+    """The slices after `done` tokens of a prompt, up to where others that wait for its beginning can continue from it.
+
+    So those are computed side by side with its rest. `awaited`: how many tokens each of the others waits for; one that
+    waits for all of it changes nothing.
+    """
+    total = done + sum(slices)
+    if not (places := [place for place in awaited if done < place < total]):
+        return slices
+    ends = accumulate(slices, initial=done)
+    return [tokens for tokens, start in zip(slices, ends, strict=False) if start < max(places)]
 
 
 def plan_prefill(prefills: Mapping[int, PromptRest], seconds_per_token: float, rows: int) -> dict[int, list[int]]:
@@ -136,12 +153,16 @@ def spread_prefill(prefills: Mapping[int, PromptRest], rows: int) -> dict[int, l
     return {slot: _within(prefill.slices, share) for slot, prefill in prefills.items()}
 
 
-def gathering_seconds(tokens: int, seconds_per_token: float, waited: float) -> float:
-    """How long a prompt still waits, where nothing else runs, for others that arrive with it.
+def gathering_seconds(seconds: float, oldest: float, newest: float, *, expected: bool) -> float:
+    """How long prompts still wait, where nothing else runs, for others that arrive with them.
 
-    Once it is computed it is a stream, beside which they are computed more slowly.
+    Once they are computed they are streams, beside which others are computed more slowly.
+
+    `seconds`: that they take to compute. `oldest`, `newest`: seconds since these were submitted. `expected`: more
+    prompts have been submitted, and are not ready yet.
     """
-    return min(GATHERING_SECONDS, GATHERING_SHARE * tokens * seconds_per_token) - waited
+    left = GATHERING_MOST * seconds - oldest
+    return left if expected else min(left, min(GATHERING_SECONDS, GATHERING_SHARE * seconds) - newest)
 
 
 def _within(slices: Seq[int], rows: int) -> list[int]:

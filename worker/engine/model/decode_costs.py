@@ -11,7 +11,7 @@ ANSWER_TOKENS = 100  # of a typical answer
 SLOWEST = 2.0  # times the expected duration: what exceeds it is a pause of the machine, not the cost of a call
 WARM_ROWS = (1, 16, 64, 256)
 WARM_SECONDS = 0.3  # of measurements at load
-LEAST_ROWS = 16  # of a slice beside streams, for which all weights are read
+LEAST_ROWS = 16  # of a call that reads all weights for a part of a prompt: fewer hardly cost less
 SLICE_ROWS = (*range(LEAST_ROWS, 64, 16), *range(64, 256, 32), *range(256, 1024, 64), *range(1024, 65_537, 512))
 
 
@@ -150,6 +150,11 @@ class Costs:
     def worth_copying(self) -> int:
         """The least number of tokens that take longer to compute than a slot's cache to copy; at least one."""
         return int(self._copy_seconds / self.token_seconds) + 1
+
+    @property
+    def worth_waiting(self) -> int:
+        """The same of tokens that are computed in a call of their own before, at the price of a small one."""
+        return self.worth_copying + LEAST_ROWS
 
     @property
     def split_tokens(self) -> int:

@@ -250,6 +250,16 @@ def test_short_prompts_submitted_together_have_their_first_tokens_together() -> 
     assert began == [1, 1, 1, 1]
 
 
+def test_what_follows_a_shared_beginning_is_computed_side_by_side() -> None:
+    """The first one does not become a stream, beside which the others would be computed slowly."""
+    batching = Batching(4, exact=True)
+    calls = [batching.submit((*prompt(1, 200), *prompt(number, 40))) for number in range(2, 6)]
+    batching.finish()
+    assert [call.tokens() for call in calls] == [solo(call.prompt, exact=True) for call in calls]
+    prompts = [(call.slots, call.tokens) for call in batching.context.calls if call.kind == "prompt"]
+    assert prompts == [((0,), 200), ((0, 1, 2, 3), 160)]
+
+
 def test_a_prompt_beside_streams_has_calls_of_its_own_as_long_as_they_may_pause() -> None:
     batching = Batching(2, exact=True)
     stream = batching.submit(endless(0, exact=True), max_tokens=60)

@@ -25,6 +25,7 @@ from worker.engine.batching.scheduler import (
     gathering_seconds,
     plan_prefill,
     spread_prefill,
+    until_awaited,
 )
 from worker.engine.cache.prefix_tree import Match
 
@@ -105,23 +106,33 @@ def test_a_slot_that_loses_nothing_is_preferred_to_one_that_holds_less_of_the_pr
 
 
 def test_a_prompt_waits_for_a_prefix_that_another_sequence_computes() -> None:
-    assert begin_or_wait(0, Match(0, frozenset(), 64, frozenset([3])), worth_copying=10) == Wait()
+    match = Match(0, frozenset(), 64, frozenset([3]))
+    assert begin_or_wait(0, match, worth_copying=10, worth_waiting=26) == Wait(64, frozenset([3]))
 
 
 def test_a_prompt_does_not_wait_for_few_tokens() -> None:
-    assert begin_or_wait(60, Match(60, frozenset([1]), 64, frozenset([3])), worth_copying=10) == Begin(60)
+    match = Match(60, frozenset([1]), 64, frozenset([3]))
+    assert begin_or_wait(60, match, worth_copying=10, worth_waiting=26) == Begin(60)
+    assert begin_or_wait(60, match, worth_copying=2, worth_waiting=18) == Begin(60)
+
+
+def test_a_prompt_does_not_wait_for_few_tokens_more_than_it_can_copy() -> None:
+    match = Match(200, frozenset([1]), 210, frozenset([3]))
+    assert begin_or_wait(0, match, worth_copying=10, worth_waiting=26) == Begin(200, source=1)
 
 
 def test_a_prompt_copies_its_prefix_from_another_slot() -> None:
-    assert begin_or_wait(64, Match(256, frozenset([5, 3]), 256), worth_copying=100) == Begin(256, source=3)
+    assert begin_or_wait(64, Match(256, frozenset([5, 3]), 256), worth_copying=100, worth_waiting=116) == Begin(
+        256, source=3
+    )
 
 
 def test_few_tokens_are_not_copied() -> None:
-    assert begin_or_wait(64, Match(128, frozenset([3]), 128), worth_copying=100) == Begin(64)
+    assert begin_or_wait(64, Match(128, frozenset([3]), 128), worth_copying=100, worth_waiting=116) == Begin(64)
 
 
 def test_a_prompt_continues_the_prefix_in_its_own_slot() -> None:
-    assert begin_or_wait(128, Match(128, frozenset([0]), 128), worth_copying=1) == Begin(128)
+    assert begin_or_wait(128, Match(128, frozenset([0]), 128), worth_copying=1, worth_waiting=17) == Begin(128)
 
 
 @few
@@ -129,10 +140,10 @@ def test_a_prompt_continues_the_prefix_in_its_own_slot() -> None:
 def test_the_chosen_prefix_is_the_longest_one_worth_copying(known: list[int], worth: int) -> None:
     own, held, claimed = known
     match = Match(held, frozenset([4, 7]), claimed, frozenset([9]) if claimed > held else frozenset())
-    decision = begin_or_wait(own, match, worth_copying=worth)
+    decision = begin_or_wait(own, match, worth_copying=worth, worth_waiting=worth + 16)
     if isinstance(decision, Wait):
-        assert claimed > held
-        assert claimed - own >= worth
+        assert claimed - own >= worth + 16
+        assert claimed - held >= worth + 16 or held - own < worth
     elif decision.source is None:
         assert decision.tokens == own
         assert held - own < worth
@@ -248,11 +259,27 @@ def test_every_prompt_of_a_burst_gets_its_share_of_a_step(waiting: dict[int, Pro
         assert len(taken) == len(prefill.slices) or sum(prefill.slices[: len(taken) + 1]) > rows // len(waiting)
 
 
-def test_a_prompt_waits_for_its_burst_a_hundredth_of_its_time_at_most() -> None:
-    assert gathering_seconds(500, SECOND, 0) == pytest.approx(0.005)
-    assert gathering_seconds(500, SECOND, 0.004) == pytest.approx(0.001)
-    assert gathering_seconds(500, SECOND, 0.5) < 0
-    assert gathering_seconds(10**6, SECOND, 0) == GATHERING_SECONDS
+def test_a_prompt_is_computed_up_to_where_others_continue_from_it() -> None:
+    assert until_awaited([64, 64, 64], 100, []) == [64, 64, 64]
+    assert until_awaited([64, 64, 64], 100, [164]) == [64]
+    assert until_awaited([64, 64, 64], 100, [164, 228]) == [64, 64]
+    assert until_awaited([64, 64, 64], 100, [100, 292]) == [64, 64, 64]
+    assert until_awaited([64, 64, 64], 100, [164, 292]) == [64]
+
+
+def test_a_lone_prompt_waits_for_its_burst_a_small_share_of_its_time() -> None:
+    assert gathering_seconds(0.5, 0, 0, expected=False) == pytest.approx(0.01)
+    assert gathering_seconds(0.5, 0.004, 0.004, expected=False) == pytest.approx(0.006)
+    assert gathering_seconds(0.5, 0.5, 0.5, expected=False) < 0
+    assert gathering_seconds(1000, 0, 0, expected=False) == GATHERING_SECONDS
+
+
+def test_prompts_wait_longer_while_others_come() -> None:
+    assert gathering_seconds(1, 0.025, 0.025, expected=False) < 0
+    assert gathering_seconds(1, 0.025, 0.005, expected=False) == pytest.approx(0.015)
+    assert gathering_seconds(1, 0.025, 0.025, expected=True) == pytest.approx(0.025)
+    for expected in (False, True):
+        assert gathering_seconds(1, 0.06, 0.0, expected=expected) < 0
 
 
 def test_a_long_prompt_is_not_starved_by_short_ones() -> None:
