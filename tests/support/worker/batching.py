@@ -67,10 +67,10 @@ class SteadyCosts(Costs):
     def decode_seconds(self, tokens: int) -> float:
         return self.step_seconds
 
-    def prompt_rows(self, seconds: float, most: int) -> int:
+    def prompt_rows(self, seconds: float, most: int, depth: int = 0) -> int:
         return max(1, min(most, int(seconds / self.token_seconds)))
 
-    def call(self, decoded: int, read: int) -> AbstractContextManager[None]:
+    def call(self, decoded: int, read: int, depth: int = 0) -> AbstractContextManager[None]:
         return nullcontext()
 
 

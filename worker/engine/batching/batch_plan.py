@@ -63,10 +63,11 @@ class BatchPlanner:
             slot: PromptRest(self._slices(each, waits), each.ticket.age(now), each.priority)
             for slot, each in unread.items()
         }
-        planned = self._prefill_slices(prefills, streams)
+        depth = max(each.prompt.done for each in unread.values())
+        planned = self._prefill_slices(prefills, streams, depth)
         return [run for slot, slices in planned.items() for run in self._prompt_runs(slot, unread[slot], slices)]
 
-    def _prefill_slices(self, prefills: Mapping[int, PromptRest], streams: int) -> dict[int, list[int]]:
+    def _prefill_slices(self, prefills: Mapping[int, PromptRest], streams: int, depth: int) -> dict[int, list[int]]:
         """Alone, prompts are computed in whole micro-batches; beside streams, as much as these may pause for.
 
         The decode step that counts is the one that the streams will have once the prompts have joined them.
@@ -74,7 +75,7 @@ class BatchPlanner:
         rows, token_seconds = self._limits.ubatch_size, self._costs.token_seconds
         if streams:
             step = self._costs.decode_seconds(streams + len(prefills)) or 0.0
-            rows = self._costs.prompt_rows(self._limits.prefill_pause * step, rows)
+            rows = self._costs.prompt_rows(self._limits.prefill_pause * step, rows, depth)
         elif self._grouping.slices and came_together(prefills, token_seconds, rows):
             return spread_prefill(prefills, rows)
         return plan_prefill(prefills, token_seconds, rows)

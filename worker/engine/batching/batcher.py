@@ -203,7 +203,9 @@ class Batcher:
 
     def _measured(self, runs: Seq[tuple[Sequence, Run]], decoded: int, read: int) -> AbstractContextManager[None]:
         """Of streams only a call that is one graph: the time of several says nothing about one."""
-        return self._costs.call(decoded, read) if read or self._is_one_graph(runs) else nullcontext()
+        if not read and not self._is_one_graph(runs):
+            return nullcontext()
+        return self._costs.call(decoded, read, max(run.start for _, run in runs))
 
     def _is_one_graph(self, runs: Seq[tuple[Sequence, Run]]) -> bool:
         is_unified = self._capacity is not None

@@ -11,6 +11,7 @@ from worker.engine.model.decode_costs import (
     FIRST_TOKEN_SECONDS,
     LEAST_ROWS,
     WEIGHT,
+    WIDE_ROWS,
     Average,
     Costs,
     RowCurve,
@@ -123,6 +124,40 @@ def test_a_slice_has_as_many_rows_as_fit_into_its_time() -> None:
     assert costs.prompt_rows(64 * FIRST_TOKEN_SECONDS, 512) == 64
     assert costs.prompt_rows(64 * FIRST_TOKEN_SECONDS, 32) == 32
     assert costs.prompt_rows(0.0, 512) == LEAST_ROWS
+
+
+def read(costs: Costs, clock: Clock, rows: int, seconds: float, depth: int) -> None:
+    with costs.call(0, rows, depth):
+        clock.now += seconds
+
+
+def test_rows_cost_what_they_did_at_about_the_same_depth(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    for depth, seconds in ((0, 0.1), (700, 0.2), (3000, 0.4)):
+        read(costs, clock, 16, seconds, depth)
+    expected = {0: 0.1, 511: 0.1, 512: 0.2, 1023: 0.2, 2048: 0.4, 4095: 0.4, 10**6: 0.4}
+    assert {depth: costs.prompt_seconds(16, depth) for depth in expected} == pytest.approx(expected)
+
+
+def test_a_wide_slice_is_computed_where_small_ones_are_slow_deep_in_a_text(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    read(costs, clock, 16, 0.08, 0)
+    read(costs, clock, 64, 0.3, 0)
+    read(costs, clock, 16, 0.3, 3000)
+    assert costs.prompt_rows(0.07, 512, 0) == LEAST_ROWS  # the gain is small
+    assert costs.prompt_rows(0.07, 512, 3000) == WIDE_ROWS  # it is not known
+    read(costs, clock, 64, 0.6, 3000)
+    assert costs.prompt_rows(0.07, 512, 3000) == WIDE_ROWS
+    assert costs.prompt_rows(0.07, 32, 3000) == 32
+    assert costs.prompt_rows(0.4, 512, 3000) == LEAST_ROWS + 16  # a small one fits
+
+
+def test_a_wide_slice_that_is_no_faster_is_tried_once(clock: Clock) -> None:
+    costs = Costs(copy_seconds=1.0)
+    read(costs, clock, 16, 0.3, 3000)
+    assert costs.prompt_rows(0.07, 512, 3000) == WIDE_ROWS
+    read(costs, clock, 64, 1.2, 3000)
+    assert costs.prompt_rows(0.07, 512, 3000) == LEAST_ROWS
 
 
 def test_calls_are_measured_at_load_as_far_as_a_short_time_allows(clock: Clock) -> None:
