@@ -56,6 +56,11 @@ class LocalEngine:
         self._batcher = self._loaded.batcher
         self._calls: list[LocalCall] = []
 
+    @property
+    def chat_template(self) -> str | None:
+        """The model's."""
+        return self._loaded.model.chat_template
+
     def submit(
         self, prompt: str | ChatPrompt, *, max_tokens: int, seed: int = 0, key: str = "", **fields: Any
     ) -> LocalCall:
