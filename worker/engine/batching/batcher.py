@@ -94,7 +94,8 @@ class Batcher:
         if self._running or not self._waiting:
             return 0.0
         now = time.monotonic()
-        seconds = self._costs.token_seconds * sum(len(sequence.prompt) for sequence in self._waiting)
+        prompts = [sequence.prompt for sequence in self._waiting]
+        seconds = self._costs.token_seconds * sum(len(each) - self._cache.known(each.claims) for each in prompts)
         ages = [sequence.ticket.age(now) for sequence in self._waiting]
         return max(0.0, gathering_seconds(seconds, max(ages), min(ages), expected=expected))
 

@@ -46,6 +46,10 @@ class KVCacheManager:
     def has_free(self) -> bool:
         return bool(self._free)
 
+    def known(self, claims: Sequence[Piece]) -> int:
+        """How many tokens of a prompt it can continue from in some slot."""
+        return self._contents.match(claims).held
+
     def take(self, claims: Sequence[Piece]) -> int:
         """The free slot that is cheapest for this prompt, which holds no more than what it shares with the prompt."""
         slot = choose_slot(

@@ -260,6 +260,16 @@ def test_what_follows_a_shared_beginning_is_computed_side_by_side() -> None:
     assert prompts == [((0,), 200), ((0, 1, 2, 3), 160)]
 
 
+def test_a_prompt_waits_for_its_burst_by_what_is_left_to_compute() -> None:
+    """It may be a long chat, of which the last question alone is new."""
+    batching = Batching(2, exact=True)
+    batching.submit(prompt(1, 1000))
+    assert 0.005 < batching.batcher.gathering(expected=False) <= 0.02
+    batching.finish()
+    batching.submit((*prompt(1, 1000), *prompt(2, 20)))
+    assert batching.batcher.gathering(expected=False) <= 0.001
+
+
 def test_a_prompt_beside_streams_has_calls_of_its_own_as_long_as_they_may_pause() -> None:
     batching = Batching(2, exact=True)
     stream = batching.submit(endless(0, exact=True), max_tokens=60)
