@@ -91,7 +91,7 @@ class Batcher:
 
         `expected`: some have been submitted and are not added yet.
         """
-        if self._running or not self._waiting:
+        if self._running or not 0 < len(self._waiting) < self._cache.slots:
             return 0.0
         now = time.monotonic()
         prompts = [sequence.prompt for sequence in self._waiting]

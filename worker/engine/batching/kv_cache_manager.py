@@ -43,6 +43,10 @@ class KVCacheManager:
         return self._tier
 
     @property
+    def slots(self) -> int:
+        return self._slots
+
+    @property
     def has_free(self) -> bool:
         return bool(self._free)
 

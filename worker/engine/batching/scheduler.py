@@ -16,6 +16,7 @@ BURST_SECONDS = 0.05  # the same for prompts that are computed in no time
 GATHERING_SHARE = 0.02  # of the prompts' time: how long they wait for another, where nothing else runs
 GATHERING_SECONDS = 0.03  # at most
 GATHERING_MOST = 0.05  # of the prompts' time: how long they wait while others come, or are known to come
+GATHERING_LONGEST = 0.2  # seconds, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def gathering_seconds(seconds: float, oldest: float, newest: float, *, expected:
     `seconds`: that they take to compute. `oldest`, `newest`: seconds since these were submitted. `expected`: more
     prompts have been submitted, and are not ready yet.
     """
-    left = GATHERING_MOST * seconds - oldest
+    left = min(GATHERING_LONGEST, GATHERING_MOST * seconds) - oldest
     return left if expected else min(left, min(GATHERING_SECONDS, GATHERING_SHARE * seconds) - newest)
 
 

@@ -270,6 +270,14 @@ def test_a_prompt_waits_for_its_burst_by_what_is_left_to_compute() -> None:
     assert batching.batcher.gathering(expected=False) <= 0.001
 
 
+def test_as_many_prompts_as_there_are_slots_wait_for_no_other() -> None:
+    batching = Batching(2, exact=True)
+    batching.submit(prompt(1, 1000))
+    assert batching.batcher.gathering(expected=True)
+    batching.submit(prompt(2, 1000))
+    assert not batching.batcher.gathering(expected=True)
+
+
 def test_a_prompt_beside_streams_has_calls_of_its_own_as_long_as_they_may_pause() -> None:
     batching = Batching(2, exact=True)
     stream = batching.submit(endless(0, exact=True), max_tokens=60)

@@ -280,6 +280,7 @@ def test_prompts_wait_longer_while_others_come() -> None:
     assert gathering_seconds(1, 0.025, 0.025, expected=True) == pytest.approx(0.025)
     for expected in (False, True):
         assert gathering_seconds(1, 0.06, 0.0, expected=expected) < 0
+        assert gathering_seconds(1000, 0.25, 0.0, expected=expected) < 0
 
 
 def test_a_long_prompt_is_not_starved_by_short_ones() -> None:
