@@ -130,7 +130,7 @@ async def test_a_stop_string_delays_no_budget(client: WorkerClient) -> None:
 
 async def test_a_message_precedes_the_end_and_is_a_part_of_the_budget(client: WorkerClient) -> None:
     message = "\nI have to answer now."
-    (answer,) = await ask(client, output=OutputFormat(budget_message=message), reasoning_budget=20)
+    (answer,) = await ask(client, output=OutputFormat(budget_message=message), reasoning_budget=20, ignore_eos=True)
     assert answer.reasoning_tokens == 20
     assert answer.reasoning.endswith(message)
     assert answer.text
