@@ -5,20 +5,20 @@
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.models.cache_folder import cache_folder
 from tests.support.models.network_shapes import SHAPES, NetworkShape
 from tests.support.models.starter_model import starter_file
 
 STARTER = "135m"
 QUANTISATIONS = ("q4_k_m", "q4_0", "q8_0", "f16")  # the first one is the default
 VERSION = 1  # of the files' contents: a change makes new ones
-FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lm-atelier" / "bench-models"
+FOLDER = cache_folder("bench-models")
 
 
 class UnknownModel(Exception):

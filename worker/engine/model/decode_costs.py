@@ -219,7 +219,7 @@ class Costs:
 
 def _level(depth: int) -> int:
     """0 up to SHALLOW, and one more for each doubling."""
-    return max(0, (depth // SHALLOW).bit_length())
+    return (depth // SHALLOW).bit_length()
 
 
 def _point(rows: int) -> int:
