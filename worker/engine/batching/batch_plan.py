@@ -70,12 +70,14 @@ class BatchPlanner:
     def _prefill_slices(self, prefills: Mapping[int, PromptRest], streams: int, depth: int) -> dict[int, list[int]]:
         """Alone, prompts are computed in whole micro-batches; beside streams, as much as these may pause for.
 
-        The decode step that counts is the one that the streams will have once the prompts have joined them.
+        The decode step that counts is the one that the streams will have once the prompts have joined them. Where more
+        prompts wait than there are streams, these pause longer in proportion: fewer people wait for more of them.
         """
         rows, token_seconds = self._limits.ubatch_size, self._costs.token_seconds
         if streams:
             step = self._costs.decode_seconds(streams + len(prefills)) or 0.0
-            rows = self._costs.prompt_rows(self._limits.prefill_pause * step, rows, depth)
+            pause = self._limits.prefill_pause * step * max(1.0, len(prefills) / streams)
+            rows = self._costs.prompt_rows(pause, rows, depth)
         elif self._grouping.slices and came_together(prefills, token_seconds, rows):
             return spread_prefill(prefills, rows)
         return plan_prefill(prefills, token_seconds, rows)

@@ -53,10 +53,11 @@ class Batcher:
         self._keep_decoded = reuse and grouping.decode
         self._capacity = unified_capacity
         self._speculation = speculation
-        contents = SlotContents(context, checkpoints)
+        contents = SlotContents(context, checkpoints, divisible=grouping.decode)
         self._cache = KVCacheManager(context, slots, costs, reuse=reuse, contents=contents, tier=tier)
         self._planner = BatchPlanner(costs, grouping, limits, unified=unified_capacity is not None)
         self._waiting: list[Sequence] = []
+        self._added_at = 0.0  # when the last of them were
         self._running: list[Sequence] = []
         self._waits: Seq[Wait] = ()  # of running sequences whose prompts have not begun
         self._emitted: list[Emitted] = []
@@ -85,6 +86,7 @@ class Batcher:
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         self._waiting.extend(sequences)
+        self._added_at = time.monotonic()
 
     def gathering(self, *, expected: bool) -> float:
         """Seconds to wait before the next step, for prompts that arrive with those that wait.
@@ -96,8 +98,9 @@ class Batcher:
         now = time.monotonic()
         prompts = [sequence.prompt for sequence in self._waiting]
         seconds = self._costs.token_seconds * sum(len(each) - self._cache.known(each.claims) for each in prompts)
-        ages = [sequence.ticket.age(now) for sequence in self._waiting]
-        return max(0.0, gathering_seconds(seconds, max(ages), min(ages), expected=expected))
+        oldest = max(sequence.ticket.age(now) for sequence in self._waiting)
+        newest = now - self._added_at
+        return max(0.0, gathering_seconds(seconds, len(prompts), oldest, newest, expected=expected))
 
     def step(self) -> list[Emitted]:
         """Compute the next token of every running sequence and some of the waiting prompts."""

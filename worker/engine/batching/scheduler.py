@@ -13,10 +13,23 @@ UNIT = 2  # tokens; late in a long context each takes as long as a decode step
 BURST_CALLS = 2  # most calls of a burst, whose prompts are computed side by side
 BURST_SHARE = 0.1  # of the time that a burst takes to compute: its prompts arrived within this
 BURST_SECONDS = 0.05  # the same for prompts that are computed in no time
-GATHERING_SHARE = 0.02  # of the prompts' time: how long they wait for another, where nothing else runs
-GATHERING_SECONDS = 0.03  # at most
-GATHERING_MOST = 0.05  # of the prompts' time: how long they wait while others come, or are known to come
-GATHERING_LONGEST = 0.2  # seconds, at most
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long prompts wait for others: a share of the time that they take to compute, and seconds at most."""
+
+    share: float
+    most: float
+
+    def seconds(self, computing: float) -> float:
+        return min(self.share * computing, self.most)
+
+
+LONE = Patience(0.02, 0.03)  # of one prompt, for a second one
+FOLLOWED = Patience(0.05, 0.03)  # of several, for a further one
+EXPECTANT = Patience(0.5, 0.05)  # of all, while others are prepared
+LONGEST = Patience(0.05, 0.2)  # of all, if that is longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +167,17 @@ def spread_prefill(prefills: Mapping[int, PromptRest], rows: int) -> dict[int, l
     return {slot: _within(prefill.slices, share) for slot, prefill in prefills.items()}
 
 
-def gathering_seconds(seconds: float, oldest: float, newest: float, *, expected: bool) -> float:
+def gathering_seconds(seconds: float, count: int, oldest: float, newest: float, *, expected: bool) -> float:
     """How long prompts still wait, where nothing else runs, for others that arrive with them.
 
     Once they are computed they are streams, beside which others are computed more slowly.
 
-    `seconds`: that they take to compute. `oldest`, `newest`: seconds since these were submitted. `expected`: more
-    prompts have been submitted, and are not ready yet.
+    `seconds`: that these, `count` of them, take to compute. `oldest`: seconds since the first one was submitted.
+    `newest`: since the last one was ready. `expected`: others have been submitted, and are not ready yet.
     """
-    left = min(GATHERING_LONGEST, GATHERING_MOST * seconds) - oldest
-    return left if expected else min(left, min(GATHERING_SECONDS, GATHERING_SHARE * seconds) - newest)
+    left = max(LONGEST.seconds(seconds), EXPECTANT.seconds(seconds)) - oldest
+    quiet = FOLLOWED if count > 1 else LONE
+    return left if expected else min(left, quiet.seconds(seconds) - newest)
 
 
 def _within(slices: Seq[int], rows: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Which slots hold which prefixes of prompts: a radix tree over tokens whose edges are prompt slices."""
 
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -52,7 +53,9 @@ class PrefixTree:
     After its path it may hold a tail: a few tokens more, fewer than a piece.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, divisible: bool = False) -> None:
+        """`divisible`: prompts share a part of a piece too."""
+        self._divisible = divisible
         self._root = _Node(None, (), 0)
         self._held: dict[int, list[_Node]] = {}
         self._claimed: dict[int, list[_Node]] = {}
@@ -77,15 +80,27 @@ class PrefixTree:
     def commons(self, pieces: Sequence[Piece]) -> tuple[dict[int, int], dict[int, int]]:
         """How many tokens of the pieces' prefix each slot holds, with its tail, and how many each claims.
 
-        Without the slots that have none of them.
+        Without the slots that have none of its pieces.
         """
         path = list(self._path(pieces))
-        held = _longest(path, [node.holders for node in path])
-        for slot, tail in self._tails.items():
-            depth = self.depth(slot)
-            if held.get(slot) == self.tokens(slot) and pieces[depth : depth + 1]:
-                held[slot] += len(tail) if pieces[depth][: len(tail)] == tail else 0
-        return held, _longest(path, [node.claimers for node in path])
+        held = _longest([node.holders for node in path])
+        claimed = _longest([node.claimers for node in path])
+        return (
+            {slot: path[depth - 1].tokens + self._shared(slot, depth, pieces) for slot, depth in held.items()},
+            {slot: path[depth - 1].tokens for slot, depth in claimed.items()},
+        )
+
+    def _shared(self, slot: int, depth: int, pieces: Sequence[Piece]) -> int:
+        """How many tokens after so many pieces the slot shares with a prompt whose next piece it does not hold."""
+        follows, wanted = self._following(slot, depth), pieces[depth] if depth < len(pieces) else ()
+        if self._divisible:
+            return _common_text(follows, wanted)
+        return len(follows) if depth == self.depth(slot) and wanted[: len(follows)] == follows else 0
+
+    def _following(self, slot: int, depth: int) -> Piece:
+        """What the slot holds after so many pieces: the next one, or the tail."""
+        path = self._held.get(slot, ())
+        return path[depth].piece if depth < len(path) else self._tails.get(slot, ())
 
     def _path(self, pieces: Sequence[Piece]) -> Iterator[_Node]:
         """The nodes of the pieces, as far as there are any."""
@@ -136,8 +151,7 @@ class PrefixTree:
         self.claim(slot, pieces)
         for _ in pieces:
             self.fulfil(slot)
-        if tail and self._held.get(slot):
-            self._tails[slot] = tail
+        self._set_tail(slot, tail if self._held.get(slot) else ())
 
     def fulfil(self, slot: int) -> None:
         """The first of the slot's claims is computed: it holds that now."""
@@ -155,8 +169,7 @@ class PrefixTree:
     def cut(self, slot: int, tokens: int) -> None:
         """The slot keeps at most this many tokens of what it holds, and claims nothing."""
         self.unclaim(slot)
-        if tokens < self.tokens(slot) + len(self._tails.get(slot, ())):
-            self._tails.pop(slot, None)
+        self._set_tail(slot, self._rest(slot, tokens))
         path = self._held.get(slot, [])
         while path and path[-1].tokens > tokens:
             node = path.pop()
@@ -170,8 +183,21 @@ class PrefixTree:
         self._held[slot] = path
         for node in path:
             node.holders.add(slot)
-        if (tail := self._tails.get(source)) and tokens >= self.tokens(source) + len(tail):
+        self._set_tail(slot, self._rest(source, tokens))
+
+    def _rest(self, slot: int, tokens: int) -> Piece:
+        """What of the slot's first tokens follows the last piece that is among them; nothing without such a piece."""
+        depth = bisect_right(self._held.get(slot, ()), tokens, key=lambda node: node.tokens)
+        if not depth:
+            return ()
+        follows, left = self._following(slot, depth), tokens - self._held[slot][depth - 1].tokens
+        return follows[:left] if self._divisible or left >= len(follows) else ()
+
+    def _set_tail(self, slot: int, tail: Piece) -> None:
+        if tail:
             self._tails[slot] = tail
+        else:
+            self._tails.pop(slot, None)
 
     def _prune(self, node: _Node) -> None:
         while node.parent is not None and not (node.children or node.holders or node.claimers):
@@ -179,12 +205,22 @@ class PrefixTree:
             node = node.parent
 
 
-def _longest(path: Sequence[_Node], members: Sequence[Set[int]]) -> dict[int, int]:
-    """How far along the path each slot is a member, in tokens."""
+def _longest(members: Sequence[Set[int]]) -> dict[int, int]:
+    """How far along a path each slot is a member, in nodes."""
     longest: dict[int, int] = {}
     before: Set[int] = frozenset()
-    for node, slots in zip(path, members, strict=True):
+    for depth, slots in enumerate(members):
         if slots != before:
-            longest.update(dict.fromkeys(before - slots, node.tokens - len(node.piece)))
+            longest.update(dict.fromkeys(before - slots, depth))
         before = slots
-    return longest | dict.fromkeys(before, path[-1].tokens) if path else {}
+    return longest | dict.fromkeys(before, len(members))
+
+
+def _common_text(one: Piece, other: Piece) -> int:
+    """How many tokens both begin with. A part of an image is not shared, nor is a prompt's end: these are negative."""
+    count = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right or (isinstance(left, int) and left < 0):
+            break
+        count += 1
+    return count

@@ -1,8 +1,8 @@
 """What the slots hold, and at which lengths a prompt can continue from it: the prefix tree with the checkpoints.
 
-Where a sequence's cache can be cut at any token, a prompt continues from all that it shares with a slot. Elsewhere it
-continues from the end of what a slot holds, from a checkpoint, or from where a sliding window still has all that the
-next token sees.
+Where a sequence's cache can be cut at any token, a prompt continues from all that it shares with a slot; where texts
+depend on how prompts are cut, from the end of a slice. Elsewhere it continues from the end of what a slot holds, from a
+checkpoint, or from where a sliding window still has all that the next token sees.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -22,11 +22,15 @@ _log = structlog.get_logger(__name__)
 class SlotContents:
     """Keeps the tree, the checkpoints and the context's sequences alike. Used on the engine's thread alone."""
 
-    def __init__(self, context: Context, checkpoints: Checkpoints | None) -> None:
-        """`checkpoints`: None where sequences, and saved states, can be cut at any token."""
+    def __init__(self, context: Context, checkpoints: Checkpoints | None, *, divisible: bool) -> None:
+        """`checkpoints`: None where sequences, and saved states, can be cut at any token.
+
+        `divisible`: prompts may continue from within a slice.
+        """
         self._context = context
         self._checkpoints = checkpoints
-        self._tree = PrefixTree()
+        self._keeps_tails = divisible or checkpoints is not None
+        self._tree = PrefixTree(divisible=divisible)
         self._places: dict[int, Sequence[int]] = {}  # where the slot's prompt will have checkpoints
 
     # What there is.
@@ -47,8 +51,6 @@ class SlotContents:
 
     def match(self, claims: Sequence[Piece]) -> Match:
         """How much of a prompt slots hold, and will hold soon, so that the prompt can continue from it."""
-        if self._checkpoints is None:
-            return self._tree.match(claims)
         _, claimed = self._tree.commons(claims)
         reusable = self.reusable(claims)
         promised = {slot: self._promised(slot, tokens, claims) for slot, tokens in claimed.items()}
@@ -67,7 +69,9 @@ class SlotContents:
 
     def _promised(self, slot: int, tokens: int, claims: Sequence[Piece]) -> int:
         """The same of tokens that the slot will hold."""
-        if tokens > prompt_length(claims) or self._context.cuts_in_window:  # the first: it computes the same prompt
+        if self._checkpoints is None or self._context.cuts_in_window:
+            return tokens
+        if tokens > prompt_length(claims):  # it computes the same prompt
             return tokens
         return max((place for place in self._places.get(slot, ()) if place <= tokens), default=0)
 
@@ -88,7 +92,7 @@ class SlotContents:
 
     def hold(self, slot: int, pieces: Sequence[Piece], tail: Piece = ()) -> None:
         """The slot holds these after what it holds, and then nothing but the tail."""
-        self._tree.hold(slot, pieces, () if self._checkpoints is None else tail)
+        self._tree.hold(slot, pieces, tail if self._keeps_tails else ())
 
     def checkpoint(self, slot: int, tokens: int) -> None:
         """The slot's sequence has so many tokens now: later prompts can continue from there."""

@@ -326,7 +326,22 @@ def test_a_conversation_reuses_decoded_tokens() -> None:
     second = batching.submit(first + answer + prompt(4, 40))
     batching.finish()
     assert second.tokens() == solo(second.prompt, exact=True)
-    assert second.finished[0].statistics.cached_tokens == 48  # whole BLOCKs of 20 + 30 tokens less the last one
+    assert second.finished[0].statistics.cached_tokens == 49  # not the answer's last one, which was not computed
+
+
+def test_a_prompt_that_was_computed_before_is_computed_from_its_last_token() -> None:
+    """Wherever it ends, and whatever was said after it."""
+    for length in range(41, 46):
+        batching = Batching(2, exact=True)
+        batching.submit(prompt(1, length), max_tokens=9)
+        batching.finish()
+        again = batching.submit(prompt(1, length))
+        batching.finish()
+        other = batching.submit((*prompt(1, length), *prompt(2, 9)))
+        batching.finish()
+        assert again.finished[0].statistics.cached_tokens == length - 1
+        assert other.finished[0].statistics.cached_tokens == length
+        assert again.tokens() == solo(again.prompt, exact=True)
 
 
 def test_a_conversation_is_recomputed_where_decoding_rounds_differently() -> None:

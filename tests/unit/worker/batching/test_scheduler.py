@@ -11,7 +11,7 @@ from atelier.submission import MOST_PRIORITY
 from worker.engine.batching.fairness import LEVEL_SECONDS
 from worker.engine.batching.scheduler import (
     BURST_SECONDS,
-    GATHERING_SECONDS,
+    LONE,
     UNIT,
     Begin,
     FreeSlot,
@@ -268,19 +268,23 @@ def test_a_prompt_is_computed_up_to_where_others_continue_from_it() -> None:
 
 
 def test_a_lone_prompt_waits_for_its_burst_a_small_share_of_its_time() -> None:
-    assert gathering_seconds(0.5, 0, 0, expected=False) == pytest.approx(0.01)
-    assert gathering_seconds(0.5, 0.004, 0.004, expected=False) == pytest.approx(0.006)
-    assert gathering_seconds(0.5, 0.5, 0.5, expected=False) < 0
-    assert gathering_seconds(1000, 0, 0, expected=False) == GATHERING_SECONDS
+    assert gathering_seconds(0.5, 1, 0, 0, expected=False) == pytest.approx(0.01)
+    assert gathering_seconds(0.5, 1, 0.01, 0.004, expected=False) == pytest.approx(0.006)
+    assert gathering_seconds(0.5, 1, 0.5, 0.5, expected=False) < 0
+    assert gathering_seconds(1000, 1, 0, 0, expected=False) == LONE.most
 
 
 def test_prompts_wait_longer_while_others_come() -> None:
-    assert gathering_seconds(1, 0.025, 0.025, expected=False) < 0
-    assert gathering_seconds(1, 0.025, 0.005, expected=False) == pytest.approx(0.015)
-    assert gathering_seconds(1, 0.025, 0.025, expected=True) == pytest.approx(0.025)
+    assert gathering_seconds(1, 1, 0.025, 0.025, expected=False) < 0
+    assert gathering_seconds(1, 2, 0.025, 0.025, expected=False) == pytest.approx(0.005)
+    assert gathering_seconds(1, 1, 0.025, 0.025, expected=True) == pytest.approx(0.025)
     for expected in (False, True):
-        assert gathering_seconds(1, 0.06, 0.0, expected=expected) < 0
-        assert gathering_seconds(1000, 0.25, 0.0, expected=expected) < 0
+        assert gathering_seconds(1, 2, 0.06, 0.0, expected=expected) < 0
+        assert gathering_seconds(1000, 2, 0.25, 0.0, expected=expected) < 0
+
+
+def test_a_prompt_that_is_computed_in_no_time_waits_for_no_long_one() -> None:
+    assert gathering_seconds(0.01, 1, 0, 0, expected=True) == pytest.approx(0.005)
 
 
 def test_a_long_prompt_is_not_starved_by_short_ones() -> None:

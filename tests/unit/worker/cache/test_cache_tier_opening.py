@@ -133,7 +133,7 @@ def adopted(spec: LaunchSpec) -> int:
     with structlog.testing.capture_logs() as logs:
         tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=True, whole=False, gpu_layers=0, devices=["CPU"])
     assert tier is not None
-    tier.close([], SlotContents(CONTEXT, None))
+    tier.close([], SlotContents(CONTEXT, None, divisible=False))
     return next(int(entry["states"]) for entry in logs if entry["event"] == "cache_tier_opened")
 
 

@@ -1,12 +1,13 @@
 """The prefix tree, compared with a model made of plain lists."""
 
+from itertools import takewhile
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from worker.engine.cache.prefix_tree import Match, Piece, PrefixTree, set_apart
+from worker.engine.cache.prefix_tree import WHOLE, Match, Piece, PrefixTree, set_apart
 
 SLOTS = range(3)
 slots = st.sampled_from(SLOTS)
@@ -24,9 +25,14 @@ class TreeMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.tree = PrefixTree()
+        self.divisible = False
         self.held: dict[int, list[Piece]] = {slot: [] for slot in SLOTS}
         self.claimed: dict[int, list[Piece]] = {slot: [] for slot in SLOTS}
         self.tails: dict[int, Piece] = dict.fromkeys(SLOTS, ())
+
+    @initialize(divisible=st.booleans())
+    def start(self, divisible: bool) -> None:
+        self.tree, self.divisible = PrefixTree(divisible=divisible), divisible
 
     @rule(slot=slots, path=paths)
     def claim(self, slot: int, path: list[Piece]) -> None:
@@ -71,8 +77,14 @@ class TreeMachine(RuleBasedStateMachine):
             self.claimed[slot] = []
 
     def tail_within(self, slot: int, tokens: int) -> Piece:
-        tail = self.tails[slot]
-        return tail if length([*self.held[slot], tail]) <= tokens else ()
+        """What of the slot's first tokens follows the whole pieces among them."""
+        whole = self.first(slot, tokens)
+        follows = self.following(slot, len(whole))
+        rest = follows[: tokens - length(whole)] if whole else ()
+        return rest if self.divisible or rest == follows else ()
+
+    def following(self, slot: int, depth: int) -> Piece:
+        return [*self.held[slot], self.tails[slot]][depth]
 
     def first(self, slot: int, tokens: int) -> list[Piece]:
         path = self.held[slot]
@@ -124,9 +136,13 @@ class TreeMachine(RuleBasedStateMachine):
 
     def common_with_tail(self, slot: int, path: list[Piece]) -> int:
         shared = self.common(path, self.held[slot])
-        tail = self.tails[slot]
-        follows = shared == self.held[slot] and shared and path[len(shared) : len(shared) + 1]
-        return length(shared) + (len(tail) if follows and follows[0][: len(tail)] == tail else 0)
+        if not shared or shared == path:
+            return length(shared)
+        follows, wanted = self.following(slot, len(shared)), path[len(shared)]
+        if self.divisible:
+            return length(shared) + shared_tokens(follows, wanted)
+        is_tail = shared == self.held[slot]
+        return length(shared) + (len(follows) if is_tail and wanted[: len(follows)] == follows else 0)
 
     @invariant()
     def counts_held_tokens(self) -> None:
@@ -146,6 +162,10 @@ class TreeMachine(RuleBasedStateMachine):
         for slot in SLOTS:
             self.tree.cut(slot, 0)
         assert _size(self.tree) == 0
+
+
+def shared_tokens(one: Piece, other: Piece) -> int:
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
 
 
 def _size(tree: PrefixTree) -> int:
@@ -200,3 +220,12 @@ def test_prefixes_with_different_marks_share_nothing(path: list[Piece]) -> None:
     assert marked == same
     assert [len(piece) for piece in marked] == [len(piece) for piece in path]
     assert len({marked[0], other[0], path[0]}) == 3
+
+
+def test_no_part_of_an_image_is_shared_and_no_end_of_a_prompt() -> None:
+    tree = PrefixTree(divisible=True)
+    tree.hold(0, [A, (-7, -8, -9)])
+    assert tree.commons([A, (-7, -8, -10)])[0] == {0: 2}
+    assert tree.commons([A, (-7, WHOLE)])[0] == {0: 2}
+    tree.hold(0, [B])
+    assert tree.commons([A, (-7, -8, -9), (3, WHOLE)])[0] == {0: 6}

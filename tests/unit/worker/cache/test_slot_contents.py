@@ -1,6 +1,6 @@
 """What slots hold, on a context that cannot be cut at any token, compared with a model made of plain lists."""
 
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from hypothesis import given, settings
@@ -33,11 +33,11 @@ def claims(prompt: Text) -> list[Piece]:
 class ContentsMachine(RuleBasedStateMachine):
     """The model: `texts` are what the sequences hold, of which slots know all, or the whole blocks alone."""
 
-    @initialize(window=st.sampled_from([1, 2, 5]), most=st.integers(0, 3))
-    def start(self, window: int, most: int) -> None:
+    @initialize(window=st.sampled_from([1, 2, 5]), most=st.integers(0, 3), divisible=st.booleans())
+    def start(self, window: int, most: int, divisible: bool) -> None:
         self.context = FakeContext(len(SLOTS), rounding=False, window=window)
         context: Any = self.context
-        self.contents = SlotContents(context, Checkpoints(most, len(SLOTS)))
+        self.contents = SlotContents(context, Checkpoints(most, len(SLOTS)), divisible=divisible)
         self.most = most
         self.texts: dict[int, Text] = {slot: [] for slot in SLOTS}
         self.known: dict[int, bool] = dict.fromkeys(SLOTS, True)
@@ -129,14 +129,31 @@ TestContents = ContentsMachine.TestCase
 TestContents.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
 
-@given(length=st.integers(BLOCK, 14), place=st.integers(1, 4), asked=st.integers(0, 14))
+@given(length=st.integers(BLOCK, 14), place=st.integers(1, 4), asked=st.integers(0, 14), divisible=st.booleans())
 def test_a_recurrent_state_is_continued_at_its_end_and_at_checkpoints_alone(
-    length: int, place: int, asked: int
+    length: int, place: int, asked: int, divisible: bool
 ) -> None:
     machine = ContentsMachine()
-    machine.start(window=1, most=1)
+    machine.start(window=1, most=1, divisible=divisible)
     text = [1 + at % 2 for at in range(length)]
     machine.run_a_prompt(0, [*text, 3], copies=False, places={place}, stop=length)
     whole = asked >= length and length % BLOCK == 0
     expected = length if whole else BLOCK * place if BLOCK * place <= min(asked, length) else 0
     assert machine.contents.reusable(claims([*text[:asked], 4, 4])).get(0, 0) == expected
+
+
+@given(text=texts, prompt=texts, end=st.integers(0, 14))
+def test_a_cache_without_a_window_is_continued_from_all_that_is_shared(text: Text, prompt: Text, end: int) -> None:
+    """From a whole block on: what is shorter is not looked for."""
+    context: Any = FakeContext(2, rounding=False)
+    contents = SlotContents(context, None, divisible=True)
+    context.decode_runs([Run(0, text, 0, len(text))])
+    contents.hold(0, pieces(text), tuple(text[len(text) - len(text) % BLOCK :]))
+    contents.resume(0, min(end, len(text)))
+    both = zip(text[:end], prompt[:-1], strict=False)
+    shared = len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
+    expected = shared if shared >= BLOCK else 0
+    assert contents.reusable(claims(prompt)).get(0, 0) == expected
+    assert contents.match(claims(prompt)).held == expected
+    contents.copy(0, 1, expected)
+    assert contents.reusable(claims(prompt)).get(1, 0) == expected
