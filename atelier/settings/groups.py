@@ -303,8 +303,9 @@ class Load:
     )
     prefill_pause: float = setting(
         2.0,
-        "Most time that prompts take of each step while other sequences decode, in durations of a decode step: the "
-        "higher, the sooner a prompt is read and the longer the streams pause.",
+        "Time that prompts take of each step while other sequences decode, in durations of a decode step: the higher, "
+        "the sooner a prompt is read and the longer the streams pause. Where more prompts wait than sequences decode, "
+        "they take as many times that; deep in a long text, a small call may take longer.",
         minimum=0,
         maximum=10_000,
         unit="steps",

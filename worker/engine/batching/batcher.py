@@ -212,8 +212,8 @@ class Batcher:
         return self._costs.call(decoded, read, max(run.start for _, run in runs))
 
     def _is_one_graph(self, runs: Seq[tuple[Sequence, Run]]) -> bool:
-        is_unified = self._capacity is not None
-        return is_unified or len(graph_rows([run.slot for _, run in runs], [len(run) for _, run in runs])) == 1
+        slots, rows = [run.slot for _, run in runs], [len(run) for _, run in runs]
+        return len(graph_rows(slots, rows, unified=self._capacity is not None)) == 1
 
     def _note_prefill(self, sequence: Sequence, run: Run, first: int) -> None:
         """A part of the prompt is computed, whose tokens are in the last call from `first` on."""

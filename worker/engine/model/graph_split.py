@@ -10,8 +10,13 @@ neighbours (src/llama-batch.cpp, split_equal). Each graph reads all weights agai
 from collections.abc import Sequence
 
 
-def graph_rows(slots: Sequence[int], rows: Sequence[int]) -> list[int]:
-    """The rows of each graph of a call with so many rows for each of these slots, which ascend."""
+def graph_rows(slots: Sequence[int], rows: Sequence[int], *, unified: bool) -> list[int]:
+    """The rows of each graph of a call with so many rows for each of these slots, which ascend.
+
+    `unified`: all slots share a cache, so that a call is one graph.
+    """
+    if unified:
+        return [sum(rows)] if any(rows) else []
     left = [(slot, count) for slot, count in zip(slots, rows, strict=True) if count]
     graphs = []
     while left:

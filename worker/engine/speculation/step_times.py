@@ -38,9 +38,7 @@ class StepTimes:
 
     def _graphs(self, slots: Sequence[int], rows: Sequence[int]) -> list[int]:
         if self.joined:
-            return [sum(rows)] if self.unified else graph_rows(slots, rows)
+            return graph_rows(slots, rows, unified=self.unified)
         single = [slot for slot, own in zip(slots, rows, strict=True) if own == 1]
         longer = [own for own in rows if own > 1]
-        if self.unified:
-            return [len(single), *longer] if single else longer
-        return [*graph_rows(single, [1] * len(single)), *longer]
+        return [*graph_rows(single, [1] * len(single), unified=self.unified), *longer]

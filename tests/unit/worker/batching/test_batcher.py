@@ -296,6 +296,23 @@ def test_a_prompt_beside_streams_has_calls_of_its_own_as_long_as_they_may_pause(
     ]
 
 
+def test_a_stream_pauses_longer_when_more_prompts_wait() -> None:
+    batching = Batching(4, exact=True)
+    stream = batching.submit(endless(0, exact=True), max_tokens=60)
+    while not stream.counts[0]:
+        batching.step()
+    newcomers = [batching.submit(prompt(number, 148)) for number in (4, 5, 6)]
+    before = len(batching.context.calls)
+    while not all(newcomer.finished for newcomer in newcomers):
+        batching.step()
+    assert [call.tokens for call in batching.context.calls[before : before + 2]] == [
+        1,
+        296,
+    ]  # two, as three take longer than three times 0.1 s
+    batching.finish()
+    assert stream.tokens() == solo(stream.prompt, 60, exact=True)
+
+
 def test_a_prompt_between_streams_shares_their_call() -> None:
     """Its first token makes them neighbours, which llama.cpp computes at once."""
     batching = Batching(3, exact=True)

@@ -24,12 +24,14 @@ from worker.engine.model.graph_split import graph_rows
 def test_a_graph_has_the_same_number_of_rows_for_neighbouring_slots(
     slots: list[int], rows: list[int], graphs: list[int]
 ) -> None:
-    assert graph_rows(slots, rows) == graphs
+    assert graph_rows(slots, rows, unified=False) == graphs
 
 
 @given(st.dictionaries(st.integers(0, 9), st.integers(0, 5)))
 def test_every_row_is_in_one_graph(call: dict[int, int]) -> None:
     slots = sorted(call)
-    graphs = graph_rows(slots, [call[slot] for slot in slots])
-    assert sum(graphs) == sum(call.values())
+    rows = [call[slot] for slot in slots]
+    graphs = graph_rows(slots, rows, unified=False)
+    assert sum(graphs) == sum(rows)
     assert all(size > 0 for size in graphs)
+    assert graph_rows(slots, rows, unified=True) == ([sum(rows)] if graphs else [])
