@@ -305,10 +305,8 @@ def test_a_stream_pauses_longer_when_more_prompts_wait() -> None:
     before = len(batching.context.calls)
     while not all(newcomer.finished for newcomer in newcomers):
         batching.step()
-    assert [call.tokens for call in batching.context.calls[before : before + 2]] == [
-        1,
-        296,
-    ]  # two, as three take longer than three times 0.1 s
+    tokens = [call.tokens for call in batching.context.calls[before : before + 2]]
+    assert tokens == [1, 296]  # two prompts: all three would take longer than three times 0.1 s
     batching.finish()
     assert stream.tokens() == solo(stream.prompt, 60, exact=True)
 

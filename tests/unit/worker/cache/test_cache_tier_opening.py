@@ -24,15 +24,13 @@ from worker.engine.cache.state_file import model_files, state_identity, write_st
 
 SLOTS = 2
 CONTEXT: Any = FakeContext(SLOTS)
+FACTS: dict[str, Any] = {"flash": False, "gpu_layers": 0, "devices": ["CPU"]}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     return tmp_path / "model.gguf"
-
-
-FACTS: dict[str, Any] = {"flash": False, "gpu_layers": 0, "devices": ["CPU"]}
 
 
 def spec(model: Path, cache_dir: str = "", **load: Any) -> LaunchSpec:
