@@ -19,7 +19,7 @@ from registry.instances.instance_set import InstanceSet
 from registry.instances.launch_plan import LaunchPlanner
 from registry.instances.memory_admission import MemoryAdmission
 from registry.models.file_digests import verify
-from registry.models.memory_estimate import Estimate, describe_model
+from registry.models.memory_estimate import describe_model
 from registry.models.model_catalogue import ModelCatalogue
 from registry.models.model_import import check_import
 from registry.presets.preset_catalogue import Presets
@@ -95,9 +95,7 @@ class RegistryServicer(GeneratedServicer):
     async def EstimateMemory(self, request: pb.EstimateMemoryRequest, context: Context) -> pb.MemoryEstimate:
         async with reported_errors(context):
             preset = request.preset if request.HasField("preset") else None
-            estimate = await self._planner.estimate(request.model_key, load_values(request.load), preset)
-            has_gpu = bool((await self._admission.inventory()).gpus)
-            return estimate_message(estimate if has_gpu else estimate.on_cpu)
+            return estimate_message(await self._planner.estimate(request.model_key, load_values(request.load), preset))
 
     async def UnloadInstance(self, request: pb.UnloadInstanceRequest, context: Context) -> pb.UnloadInstanceReply:
         async with reported_errors(context):
@@ -182,13 +180,10 @@ class RegistryServicer(GeneratedServicer):
         async with reported_errors(context):
             model = self._catalogue.require(request.key)
             estimate = self._planner.estimator(model)
-            has_gpu = bool((await self._admission.inventory()).gpus)
-
-            def memory(length: int) -> Estimate:
-                needed = estimate({"context_length": length})
-                return needed if has_gpu else needed.on_cpu
-
-            return description_message(await asyncio.to_thread(describe_model, model, memory))
+            description = await asyncio.to_thread(
+                describe_model, model, lambda length: estimate({"context_length": length})
+            )
+            return description_message(description)
 
     async def ListDevices(self, request: pb.ListDevicesRequest, context: Context) -> pb.ListDevicesReply:
         async with reported_errors(context):

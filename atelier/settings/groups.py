@@ -276,8 +276,7 @@ class Load:
     )
     flash_attention: bool | None = setting(
         None,
-        "Flash attention; unset: on where a GPU supports it. On a CPU it slows down contexts of some hundred tokens "
-        "and more; there it is on for small models, reproducible texts, quantised values, and very long contexts.",
+        "Flash attention; unset: on if the device supports it. On a CPU, long contexts are faster without it.",
         llama="flash_attn_type",
         lmstudio="flash_attention",
         preset_key="llm.load.llama.flashAttention",

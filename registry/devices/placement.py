@@ -80,7 +80,7 @@ def place(
     available = inventory.usable_main(kept)
     on_gpus = f"; the GPU with the most has {readable(most)}" if inventory.gpus else ""
     return DoesNotFit(
-        f"it takes {readable(need.estimate.on_cpu.total)}, and main memory has {readable(available)} to spare{on_gpus}"
+        f"it takes {readable(need.estimate.total)}, and main memory has {readable(available)} to spare{on_gpus}"
     )
 
 
@@ -170,10 +170,9 @@ def _in_part(need: MemoryNeed, inventory: Inventory, kept: float) -> Iterator[Pl
 def _in_main_memory(
     need: MemoryNeed, inventory: Inventory, occupants: Sequence[Occupant], kept: float
 ) -> Iterator[Placement]:
-    whole = need.estimate.on_cpu.total
-    going = evictions(whole, inventory.usable_main(kept), _tenants(occupants, CPU))
+    going = evictions(need.estimate.total, inventory.usable_main(kept), _tenants(occupants, CPU))
     if going is not None:
-        yield Placement((), 0, {CPU: whole}, tuple(going))
+        yield Placement((), 0, {CPU: need.estimate.total}, tuple(going))
 
 
 def _tenants(occupants: Sequence[Occupant], device: str) -> list[Tenant]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import orjson
 
 from atelier.errors import InvalidRequest, ModelNotFound
-from atelier.flash_attention import UNQUANTISED
 from atelier.json_types import Json
 from atelier.settings import Layer, Load
 from atelier.settings.preset import Preset, Settings, settings_from_json, settings_json
@@ -16,6 +15,7 @@ from registry.devices.placement import MemoryNeed
 from registry.models.memory_estimate import Estimate, estimate_memory
 from registry.models.model_record import Model
 
+UNQUANTISED = ("f32", "f16", "bf16")  # types of the KV cache
 FindModel = Callable[[str], Model]
 """The model that a name means. Raises ModelNotFound."""
 

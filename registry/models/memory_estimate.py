@@ -8,11 +8,10 @@ wherever that is. An upper bound where a header lacks facts, as of hybrid archit
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from atelier.flash_attention import uses_flash_attention
 from atelier.settings import Load
 from atelier.tensor_placement import placed_bytes, tensor_overrides
 from registry.models.model_record import Model
@@ -35,27 +34,17 @@ class Estimate:
     kv_cache: int  # with its checkpoints
     compute: int
     fixed: Mapping[str, int] = field(default_factory=dict)
-    cpu_compute: int = 0  # more than `compute`, where no layer is on a GPU
 
     def __add__(self, other: "Estimate") -> "Estimate":
         """Of two models loaded together."""
         fixed = Counter(self.fixed) + Counter(other.fixed)
         return Estimate(
-            self.weights + other.weights,
-            self.kv_cache + other.kv_cache,
-            self.compute + other.compute,
-            dict(fixed),
-            self.cpu_compute + other.cpu_compute,
+            self.weights + other.weights, self.kv_cache + other.kv_cache, self.compute + other.compute, dict(fixed)
         )
 
     @property
     def total(self) -> int:
         return self.weights + self.kv_cache + self.compute
-
-    @property
-    def on_cpu(self) -> "Estimate":
-        """The same of an instance that has no layer on a GPU."""
-        return replace(self, compute=self.compute + self.cpu_compute, cpu_compute=0)
 
 
 def estimate_memory(shape: Shape, load: Load, *, embeds_only: bool = False) -> Estimate:
@@ -64,19 +53,10 @@ def estimate_memory(shape: Shape, load: Load, *, embeds_only: bool = False) -> E
     if embeds_only:
         compute = _graph(shape, load, cells=_tokens(load), flash=False, outputs=0)
         return Estimate(shape.tensor_bytes, 0, compute, fixed)
-    compute, cpu_compute = (
-        _graph(
-            shape,
-            load,
-            cells=_cells(load.context_length),
-            flash=uses_flash_attention(load, shape.heads, shape.embedding_length, on_gpu=on_gpu) is not False,
-            outputs=_tokens(load),
-        )
-        for on_gpu in (True, False)
-    )
-    more = cpu_compute - compute
+    flash = load.flash_attention is not False
+    compute = _graph(shape, load, cells=_cells(load.context_length), flash=flash, outputs=_tokens(load))
     compute += load.parallel * shape.vocabulary * FLOAT
-    return Estimate(shape.tensor_bytes, _cache(shape, load) + _checkpoints(shape, load), compute, fixed, more)
+    return Estimate(shape.tensor_bytes, _cache(shape, load) + _checkpoints(shape, load), compute, fixed)
 
 
 @dataclass(frozen=True, slots=True)

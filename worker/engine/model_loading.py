@@ -140,7 +140,6 @@ class _Loading:
             costs,
             reuse=self._reuse,
             whole=not model.can_cut_saved,
-            flash=model.flash_attention,
             gpu_layers=model.gpu_layers,
             devices=self._devices,
         )

@@ -261,20 +261,11 @@ class CacheTier:
 
 
 def open_tier(
-    spec: LaunchSpec,
-    context: Context,
-    costs: Costs,
-    *,
-    reuse: bool,
-    whole: bool,
-    flash: bool | None,
-    gpu_layers: int,
-    devices: list[str],
+    spec: LaunchSpec, context: Context, costs: Costs, *, reuse: bool, whole: bool, gpu_layers: int, devices: list[str]
 ) -> CacheTier | None:
     """The tier of the settings, with the states that earlier workers left; None, and a warning if it cannot be used.
 
     `reuse`: prompts stay in their slots. `whole`: saved states cannot be cut, and are of use at their ends alone.
-    `flash`: whether the context computes with flash attention.
     """
     load = spec.load
     if load.cache_ram == 0 and not load.cache_disk:
@@ -291,7 +282,7 @@ def open_tier(
         try:
             files = [spec.model_path, *(adapter.path for adapter in spec.adapters)]
             files += [spec.projector_path] if spec.projector_path else []
-            identity = state_identity(files, load, flash=flash, gpu_layers=gpu_layers, devices=devices)
+            identity = state_identity(files, load, gpu_layers=gpu_layers, devices=devices)
             directory = StateDirectory(_directory(spec), identity)
             return CacheTier(context, costs, states, directory, limit)
         except OSError as error:

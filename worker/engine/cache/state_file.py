@@ -127,18 +127,15 @@ def _check(checksum: bytes, content: bytes | memoryview) -> None:
         raise UnusableFile
 
 
-def state_identity(
-    files: Sequence[str], load: Load, *, flash: bool | None, gpu_layers: int, devices: list[str]
-) -> bytes:
+def state_identity(files: Sequence[str], load: Load, *, gpu_layers: int, devices: list[str]) -> bytes:
     """A digest of everything that a state's bytes depend on, 32 bytes: files, settings, llama.cpp's build, devices.
 
-    `files`: all that weights are read from; of a split model, its first part. `flash`: of the loaded model.
+    `files`: all that weights are read from; of a split model, its first part.
     """
     facts = {
         "files": [_stamp(part) for path in files for part in model_files(Path(path))],
         "load": {name: value for name, value in dataclasses.asdict(load).items() if name not in _WITHOUT_EFFECT},
         "cache": cache_types(load, on_gpu=gpu_layers > 0),
-        "flash_attention": flash,  # without it, values are stored transposed
         "gpu_layers": gpu_layers,
         "devices": devices,
         "llama_cpp": llama_cpp.__version__,

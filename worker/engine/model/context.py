@@ -373,8 +373,6 @@ def open_context(
     model: LoadedModel, load: Load, log: LlamaLog, threads: Threads, adapters: Adapters | None = None
 ) -> Context:
     """A context for completing prompts, warmed up: every weight is read once, so that no request waits for it."""
-    params = generation_params(load, on_gpu=model.gpu_layers > 0)
-    params.flash_attn_type = FLASH[model.flash_attention]
-    context = Context(model, params, log, adapters, threads)
+    context = Context(model, generation_params(load, on_gpu=model.gpu_layers > 0), log, adapters, threads)
     context.compute_rows(1)
     return context

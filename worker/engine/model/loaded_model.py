@@ -8,7 +8,6 @@ import structlog
 from llama_cpp import llama_cpp as ll
 
 from atelier.errors import InsufficientMemory, LoadFailed
-from atelier.flash_attention import uses_flash_attention
 from atelier.settings.groups import Load
 from worker.engine.model.llama_devices import gpus, visible_devices
 from worker.engine.model.model_params import ALL_LAYERS, ModelParams
@@ -95,12 +94,6 @@ class LoadedModel:
     @property
     def embedding_length(self) -> int:
         return int(ll.llama_model_n_embd(self.handle))
-
-    @property
-    def flash_attention(self) -> bool | None:
-        """Whether texts are completed with it; None where llama.cpp decides."""
-        heads = int(ll.llama_model_n_head(self.handle))
-        return uses_flash_attention(self.load, heads, self.embedding_length, on_gpu=self.gpu_layers > 0)
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -49,7 +49,7 @@ def spec(model: Path, cache_dir: str = "", **load: Any) -> LaunchSpec:
 def opened(spec: LaunchSpec, *, reuse: bool = True) -> tuple[CacheTier | None, list[str]]:
     """The tier, and the warnings."""
     with structlog.testing.capture_logs() as logs:
-        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=reuse, whole=False, **FACTS)
+        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=reuse, whole=False, gpu_layers=0, devices=["CPU"])
     return tier, [entry["event"] for entry in logs if entry["log_level"] == "warning"]
 
 
@@ -95,12 +95,12 @@ def test_the_directory_is_made_only_for_the_disk_tier(model: Path, tmp_path: Pat
 
 
 def identity(model: Path, load: Load | None = None, **facts: Any) -> bytes:
-    return state_identity([str(model)], load or Load(), **FACTS | facts)
+    return state_identity([str(model)], load or Load(), **{"gpu_layers": 0, "devices": ["CPU"], **facts})
 
 
 OTHERS: dict[str, Any] = {
     "context_length": 512, "parallel": 2, "device": "cpu", "threads": 1, "gpu_layers": 3, "tensor_split": [1.0],
-    "kv_type": "q8_0", "flash_attention": True, "batch_size": 64, "ubatch_size": 64, "offload_kv": False,
+    "kv_type": "q8_0", "flash_attention": False, "batch_size": 64, "ubatch_size": 64, "offload_kv": False,
     "kv_unified": True, "lora": ["poet.gguf"], "swa_full": True,
     "threads_batch": 2, "k_type": "q8_0", "v_type": "q8_0", "reproducible": True, "prefill_pause": 3.0,
     "rope_scaling": "yarn",
@@ -122,7 +122,7 @@ def test_states_of_an_adapter_are_kept_while_its_file_is_unchanged(model: Path, 
     poet, cache = tmp_path / "poet.gguf", make_private(tmp_path / "caches" / "cache")
     poet.write_bytes(b"GGUF")
     adapted = dataclasses.replace(spec(model, str(cache), cache_disk=1), adapters=[Adapter("poet", str(poet), 1.0)])
-    owner = state_identity([str(model), str(poet)], adapted.load, **FACTS)
+    owner = state_identity([str(model), str(poet)], adapted.load, gpu_layers=0, devices=["CPU"])
     write_state(cache / "1.kv", owner, [(1, 2, 3)], np.zeros(8, np.uint8))
     assert adopted(adapted) == 1
     poet.write_bytes(b"GGUF anew")
@@ -132,7 +132,7 @@ def test_states_of_an_adapter_are_kept_while_its_file_is_unchanged(model: Path, 
 def adopted(spec: LaunchSpec) -> int:
     """How many states of an earlier worker the tier takes over."""
     with structlog.testing.capture_logs() as logs:
-        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=True, whole=False, **FACTS)
+        tier = open_tier(spec, CONTEXT, SteadyCosts(), reuse=True, whole=False, gpu_layers=0, devices=["CPU"])
     assert tier is not None
     tier.close([], SlotContents(CONTEXT, None, divisible=False))
     return next(int(entry["states"]) for entry in logs if entry["event"] == "cache_tier_opened")
