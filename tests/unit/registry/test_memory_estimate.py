@@ -91,16 +91,6 @@ def test_without_flash_attention_the_scores_grow_with_the_context() -> None:
     assert compute(65_536, False) > 7 * compute(8192, False)
 
 
-def test_on_a_cpu_models_that_are_computed_without_flash_attention_take_room_for_scores() -> None:
-    wide = dataclasses.replace(SHAPE, embedding_length=1024, heads=16)
-    load = Load(context_length=4096)
-    estimate = estimate_memory(wide, load)
-    assert estimate.on_cpu == estimate_memory(wide, dataclasses.replace(load, flash_attention=False))
-    assert estimate.total == estimate_memory(wide, dataclasses.replace(load, flash_attention=True)).total
-    assert (estimate + estimate).on_cpu.total == 2 * estimate.on_cpu.total > 2 * estimate.total
-    assert estimate_memory(SHAPE, load).on_cpu == estimate_memory(SHAPE, load)
-
-
 def test_tensors_placed_by_name_are_a_part_of_the_weights() -> None:
     estimate = estimate_memory(SHAPE, Load(override_tensor=["attn_q=cpu"]))
     assert (estimate.weights, estimate.fixed) == (1000, {"cpu": 500})

@@ -31,15 +31,6 @@ def instance(id: str, idle: float = 0.0, **gigabytes: int) -> Occupant:
     return Occupant(id, memory, idle, evictable=idle > 0)
 
 
-def test_main_memory_has_to_hold_what_a_cpu_needs_more() -> None:
-    wanted = MemoryNeed(Estimate(8 * GB, GB, GB, cpu_compute=2 * GB), 32)
-    assert place(wanted, machine(gpu(0, 10), memory=32), []) == Placement((gpu(0, 10),), memory={"cuda:0": 10 * GB})
-    assert place(wanted, machine(memory=12), []) == Placement((), 0, {"cpu": 12 * GB})
-    refused = place(wanted, machine(memory=11), [])
-    assert isinstance(refused, DoesNotFit)
-    assert "it takes 11.2 GiB" in refused.reason
-
-
 FOUR = machine(*(gpu(number, 24) for number in range(4)))
 SMALL = machine(gpu(0, 8), memory=32)
 MIXED = machine(gpu(0, 24), gpu(1, 8), gpu(0, 16, backend="vulkan"), memory=32)

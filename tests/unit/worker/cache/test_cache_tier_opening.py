@@ -24,7 +24,6 @@ from worker.engine.cache.state_file import model_files, state_identity, write_st
 
 SLOTS = 2
 CONTEXT: Any = FakeContext(SLOTS)
-FACTS: dict[str, Any] = {"flash": False, "gpu_layers": 0, "devices": ["CPU"]}
 
 
 @pytest.fixture
