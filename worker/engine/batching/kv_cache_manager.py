@@ -87,7 +87,7 @@ class KVCacheManager:
         """
         if self._tier is not None and not self._tier.restore(slot, claims, self._contents):
             return Wait()
-        own, match = self._contents.reusable(claims).get(slot, 0), self._contents.match(claims)
+        own, match = self._contents.own_and_match(slot, claims)
         worth_waiting = 1 if slot in self._awaiting else self._costs.worth_waiting  # then to the end
         decision = begin_or_wait(own, match, worth_copying=self._costs.worth_copying, worth_waiting=worth_waiting)
         if isinstance(decision, Wait):

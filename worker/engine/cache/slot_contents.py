@@ -45,20 +45,23 @@ class SlotContents:
 
     def reusable(self, claims: Sequence[Piece]) -> dict[int, int]:
         """From how many tokens of a prompt it can continue in each slot, without those where it cannot."""
-        held, _ = self._tree.commons(claims)
-        most = prompt_length(claims) - 1  # the last token is computed: its logits are needed
-        return {slot: self._reusable(slot, min(tokens, most)) for slot, tokens in held.items()}
+        return self._continuations(claims)[0]
 
     def match(self, claims: Sequence[Piece]) -> Match:
         """How much of a prompt slots hold, and will hold soon, so that the prompt can continue from it."""
-        _, claimed = self._tree.commons(claims)
-        reusable = self.reusable(claims)
-        promised = {slot: self._promised(slot, tokens, claims) for slot, tokens in claimed.items()}
-        now, soon = max(reusable.values(), default=0), max(promised.values(), default=0)
-        holders = frozenset(slot for slot, tokens in reusable.items() if tokens == now and now)
-        if soon <= now:
-            return Match(now, holders, now)
-        return Match(now, holders, soon, frozenset(slot for slot, tokens in promised.items() if tokens == soon))
+        return _best(*self._continuations(claims))
+
+    def own_and_match(self, slot: int, claims: Sequence[Piece]) -> tuple[int, Match]:
+        """From how many tokens of a prompt it can continue in this slot, and its match in all of them."""
+        now, soon = self._continuations(claims)
+        return now.get(slot, 0), _best(now, soon)
+
+    def _continuations(self, claims: Sequence[Piece]) -> tuple[dict[int, int], dict[int, int]]:
+        """From how many tokens of a prompt it can continue in each slot, now and once the slot's own is computed."""
+        held, claimed = self._tree.commons(claims)
+        most = prompt_length(claims) - 1  # the last token is computed: its logits are needed
+        now = {slot: self._reusable(slot, min(tokens, most)) for slot, tokens in held.items()}
+        return now, {slot: self._promised(slot, tokens, claims) for slot, tokens in claimed.items()}
 
     def _reusable(self, slot: int, tokens: int) -> int:
         """The most of the slot's first `tokens` tokens that a prompt can continue from."""
@@ -69,9 +72,8 @@ class SlotContents:
 
     def _promised(self, slot: int, tokens: int, claims: Sequence[Piece]) -> int:
         """The same of tokens that the slot will hold."""
-        if self._checkpoints is None or self._context.cuts_in_window:
-            return tokens
-        if tokens > prompt_length(claims):  # it computes the same prompt
+        is_same_prompt = tokens > prompt_length(claims)
+        if self._checkpoints is None or self._context.cuts_in_window or is_same_prompt:
             return tokens
         return max((place for place in self._places.get(slot, ()) if place <= tokens), default=0)
 
@@ -200,3 +202,12 @@ class SlotContents:
             other != slot and common >= tokens and self._reusable(other, tokens) == tokens
             for other, common in held.items()
         )
+
+
+def _best(now: dict[int, int], soon: dict[int, int]) -> Match:
+    """Of the tokens that a prompt can continue from in each slot, now and soon."""
+    held, claimed = max(now.values(), default=0), max(soon.values(), default=0)
+    holders = frozenset(slot for slot, tokens in now.items() if tokens == held and held)
+    if claimed <= held:
+        return Match(held, holders, held)
+    return Match(held, holders, claimed, frozenset(slot for slot, tokens in soon.items() if tokens == claimed))
