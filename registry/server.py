@@ -112,6 +112,8 @@ class RegistryServer:
         await self._server.stop(LAST_CALLS_SECONDS)
         await self._database.close()
         _remove_socket(self._config.registry_target)
+        with suppress(OSError):  # not empty: workers that did not end
+            self._config.run_dir.rmdir()
         _log.info("registry_stopped")
 
     async def _serve(self) -> None:

@@ -13,6 +13,7 @@ import structlog
 from atelier.generation_types import Finished
 from atelier.launch import LaunchSpec
 from atelier.settings import Load
+from atelier.settings.groups import Inference
 from tests.bench.bare_loop import CONTEXT, SAMPLING
 from tests.bench.decode_window import Window
 from tests.bench.machine import physical_cores
@@ -55,24 +56,24 @@ class EngineAlone:
     async def tokens(self, text: str) -> list[int]:
         return [token for token, _ in await self._engine.tokenize(text, True)]
 
-    async def decode(self, prompts: Sequence[list[int]], tokens: int) -> float:
+    async def decode(self, prompts: Sequence[list[int]], tokens: int, sampling: Inference = SAMPLING) -> float:
         """Tokens/s, of a sequence for each prompt."""
-        await self._run(prompts, tokens)
+        await self._run(prompts, tokens, sampling)
         return self._window.tokens_per_second
 
     async def prefill(self, prompts: Sequence[list[int]]) -> float:
         """Seconds until all prompts, which come at once, have their first token."""
         started = time.monotonic()
-        await self._run(prompts, 1)
+        await self._run(prompts, 1, SAMPLING)
         return time.monotonic() - started
 
-    async def _run(self, prompts: Sequence[list[int]], tokens: int) -> None:
+    async def _run(self, prompts: Sequence[list[int]], tokens: int, sampling: Inference) -> None:
         self._window, self._left = Window(len(prompts)), len(prompts)
         self._over = asyncio.get_running_loop().create_future()
         for prompt in prompts:
             self._calls += 1
-            sampling = replace(SAMPLING, max_tokens=tokens, seed=self._calls)
-            self._engine.submit(Source(0, self._calls), Request(prompt, sampling))
+            sampled = replace(sampling, max_tokens=tokens, seed=self._calls)
+            self._engine.submit(Source(0, self._calls), Request(prompt, sampled))
         await self._over
 
     def _publish(self, emitted: Sequence[Emitted]) -> None:

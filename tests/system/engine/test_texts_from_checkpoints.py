@@ -26,7 +26,8 @@ GEMMA = (  # the base model has no template
 ROLES = ("user", "assistant")
 TOKENS = 12
 GREEDY = {"temperature": 0.0, "ignore_eos": True}
-LOAD = {"context_length": 1024, "parallel": 4, "device": "cpu", "kv_type": "f32", "flash_attention": False, "threads": 1}
+EXACT = {"kv_type": "f32", "flash_attention": False}
+LOAD = {"context_length": 1024, "parallel": 4, "device": "cpu", "threads": 1, **EXACT}
 SHAPES = {"sliding": TINY_SLIDING, "recurrent": TINY_RECURRENT, "hybrid": TINY_HYBRID}
 
 
