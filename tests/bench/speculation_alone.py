@@ -21,17 +21,16 @@ WORDS = 51
 LINES = 12
 
 
-def unpredicted(number: int, stream: int) -> str:
-    return f"Go on with a long story about {Words(number, stream).draw(WORDS)}"
+def unpredicted(words: Words) -> str:
+    return f"Go on with a long story about {words.draw(WORDS)}"
 
 
-def copied(number: int, stream: int) -> str:
-    words = Words("copied", number, stream)
+def copied(words: Words) -> str:
     lines = "\n".join(f"{line}. {words.draw(5)}" for line in range(1, LINES + 1))
     return f"A list:\n{lines}\n\nThe same list once more:\n1."
 
 
-KINDS: dict[str, Callable[[int, int], str]] = {
+KINDS: dict[str, Callable[[Words], str]] = {
     "unpredicted": unpredicted,
     "copied": copied,
     "written before": unpredicted,
@@ -59,7 +58,7 @@ async def measure(options: Any) -> None:
 
 async def one_round(engines: list[EngineAlone], kind: str, number: int, streams: int, tokens: int) -> tuple[float, ...]:
     sampling = SAMPLING if kind == "unpredicted" else GREEDY
-    texts = [KINDS[kind](number, stream) for stream in range(streams)]
+    texts = [KINDS[kind](Words(kind, streams, number, stream)) for stream in range(streams)]
     speeds = {}
     for at in (number % 2, 1 - number % 2):
         prompts = [await engines[at].tokens(text) for text in texts]
