@@ -38,6 +38,7 @@ FIGURES = {
     **_prefix_figures("cold"),
     **_prefix_figures("warm"),
     "ttft_later_turns": Figure("TTFT median of turns 2 on, ms", 0, MILLISECONDS),
+    "computed_later_turns": Figure("tokens computed in them, median", 0),
     **{f"ttft_turn_{turn}": Figure(f"TTFT of turn {turn}, ms", 0, MILLISECONDS) for turn in range(1, 7)},
     "ttft_whole_history": Figure("TTFT of the history as a new prompt", 0, MILLISECONDS),
     "last_turn_over_whole_history": Figure("last turn's TTFT over that", 2),

@@ -17,6 +17,7 @@ class Trace:
     text: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt's, as the server says
     finish_reason: str | None = None
     error: str | None = None
 
@@ -42,7 +43,7 @@ def read_trace(sent: float, pieces: Iterable[Piece]) -> Trace:
     """A server that reports no usage sends one token an event, so its tokens are counted by events."""
     arrivals: list[float] = []
     texts: list[str] = []
-    usage: dict[str, int] = {}
+    usage: dict[str, Any] = {}
     finish_reason = error = None
     for at, event in events(pieces):
         if failure := event.get("error"):
@@ -55,7 +56,8 @@ def read_trace(sent: float, pieces: Iterable[Piece]) -> Trace:
                 texts.append(text)
     tokens = usage.get("completion_tokens", len(arrivals))
     prompt_tokens = usage.get("prompt_tokens", 0)
-    return Trace(sent, tuple(arrivals), "".join(texts), tokens, prompt_tokens, finish_reason, error)
+    cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Trace(sent, tuple(arrivals), "".join(texts), tokens, prompt_tokens, cached_tokens, finish_reason, error)
 
 
 def events(pieces: Iterable[Piece]) -> Iterator[tuple[float, dict[str, Any]]]:

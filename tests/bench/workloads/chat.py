@@ -44,6 +44,7 @@ def turn_figures(traces: list[Trace], whole: Trace) -> dict[str, float]:
     return {
         **by_turn,
         "ttft_later_turns": median(firsts[1:]),
+        "computed_later_turns": median([float(trace.prompt_tokens - trace.cached_tokens) for trace in traces[1:]]),
         "ttft_whole_history": whole.time_to_first_token,
         "last_turn_over_whole_history": ratio(firsts[-1], whole.time_to_first_token),
         **itl,

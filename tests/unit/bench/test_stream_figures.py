@@ -35,9 +35,12 @@ def test_gaps_are_those_within_streams() -> None:
 
 
 def test_a_chats_first_turn_is_reported_separately() -> None:
-    figures = turn_figures([trace(0.0, 9.0, 9.5), trace(0.0, 1.0, 1.5), trace(0.0, 3.0, 3.5)], trace(0.0, 12.0))
+    turns = [trace(0.0, 9.0, 9.5), trace(0.0, 1.0, 1.5), trace(0.0, 3.0, 3.5)]
+    turns[1:] = [replace(turn, prompt_tokens=50, cached_tokens=40) for turn in turns[1:]]
+    figures = turn_figures(turns, trace(0.0, 12.0))
     assert figures["ttft_turn_1"] == 9.0
     assert figures["ttft_later_turns"] == 2.0
+    assert figures["computed_later_turns"] == 10.0
     assert figures["last_turn_over_whole_history"] == 0.25
 
 

@@ -34,10 +34,10 @@ def test_an_event_may_arrive_in_pieces_of_any_size(size: int) -> None:
 
 
 def test_tokens_are_those_of_the_usage_if_there_is_one() -> None:
-    usage = {"completion_tokens": 5, "prompt_tokens": 9}
+    usage = {"completion_tokens": 5, "prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}
     last = b"data: " + json.dumps({"choices": [], "usage": usage}).encode()
     trace = read_trace(0.0, [(1.0, b"\n".join([*WHOLE, last, b""]))])
-    assert (trace.tokens, trace.prompt_tokens) == (5, 9)
+    assert (trace.tokens, trace.prompt_tokens, trace.cached_tokens) == (5, 9, 4)
 
 
 def test_a_stream_without_a_finish_reason_is_incomplete() -> None:

@@ -11,6 +11,7 @@ from worker.engine.cache.prefix_tree import Piece
 from worker.engine.cache.slot_contents import SlotContents
 from worker.engine.model.context import Context
 from worker.engine.model.decode_costs import Costs
+from worker.engine.prompt.checkpoint_places import APART, places_after
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +96,10 @@ class KVCacheManager:
             return decision
         self._awaiting.discard(slot)
         tokens = self._put(slot, decision)
-        self._contents.claim(slot, claims[self._contents.depth(slot) :], places)
+        kept = places_after(places, tokens)
+        if tokens and decision.source is None and any(tokens < place < tokens + APART for place in places):
+            self._contents.checkpoint(slot, tokens)  # in place of the next one, for which a call would end early
+        self._contents.claim(slot, claims[self._contents.depth(slot) :], kept)
         return tokens
 
     def _put(self, slot: int, decision: Begin) -> int:

@@ -13,6 +13,7 @@ from worker.engine.cache.prefix_tree import WHOLE, Piece, set_apart
 from worker.engine.interface import Echoed, TokenLogprob
 from worker.engine.model.decode_run import Image, Run
 from worker.engine.model.vocabulary import Detokenizer, Vocabulary
+from worker.engine.prompt.checkpoint_places import places_after
 from worker.engine.prompt.prompt_preparation import Prepared
 from worker.engine.prompt.prompt_slices import BLOCK, Slicing
 
@@ -53,6 +54,7 @@ class PromptPrefill:
     def begin(self, cached: int) -> None:
         """The first `cached` tokens are in the slot."""
         self.done = self.cached = cached
+        self.places = places_after(self.places, cached)
 
     def advance(self, tokens: int) -> int:
         """So many tokens more are computed; returns how many of the claimed pieces they complete."""

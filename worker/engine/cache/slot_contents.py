@@ -98,7 +98,7 @@ class SlotContents:
 
     def checkpoint(self, slot: int, tokens: int) -> None:
         """The slot's sequence has so many tokens now: later prompts can continue from there."""
-        if self._checkpoints is None:
+        if self._checkpoints is None or tokens in self._checkpoints.lengths(slot):
             return
         try:
             self._checkpoints.add(slot, Checkpoint(tokens, self._context.checkpoint(slot)))

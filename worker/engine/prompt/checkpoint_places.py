@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
 SPACING = 16  # tokens: what lies between closer places is as quickly computed again
+APART = 64  # tokens that a prompt computes at once where it continues another: each place ends a call
 FAR = 512  # tokens: the first distance from the end where nothing else is; each further one is twice as far
 
 
@@ -27,6 +28,20 @@ def checkpoint_places(
     last = [end for end in ends[-1:] if not starts or end - starts[-1] >= SPACING]
     likely = [*last, *starts[:-3:-1], *starts[:1], *_distant(ends, starts)]
     return sorted(list(dict.fromkeys(likely))[:most])
+
+
+def places_after(places: Sequence[int], begun: int) -> list[int]:
+    """The places of a prompt whose first `begun` tokens are there: without those that would end a short call.
+
+    Of the last one many prompts make use: the next turn, whose answer is often not repeated word for word.
+    """
+    kept: list[int] = []
+    for place in places:
+        least = SPACING if place == places[-1] else APART
+        before = kept[-1] if kept else begun
+        if place > begun and (not begun or place - before >= least):
+            kept.append(place)
+    return kept
 
 
 def _message_starts(prompt: Sequence[int], ends: Sequence[int], is_border: Callable[[int], bool]) -> list[int]:

@@ -58,6 +58,24 @@ def test_a_conversation_continues_from_the_end_of_its_answer(window: int, length
 
 
 @kinds
+def test_another_question_after_an_answer_that_was_repeated_continues_where_the_first_one_did(window: int) -> None:
+    one = batching(window)
+    call = run(one, CHAT, max_tokens=9)
+    first = run(one, continued(call, QUESTION))
+    assert cached(first) > len(CHAT)
+    assert cached(run(one, continued(call, OTHER_QUESTION))) == cached(first)
+
+
+@kinds
+def test_a_short_answer_in_other_words_and_a_short_question_are_computed_at_once(window: int) -> None:
+    one = batching(window)
+    run(one, CHAT, max_tokens=9)
+    before = len(one.context.calls)
+    run(one, (*CHAT, *prompt(4, 30), BORDER, *prompt(5, 30), *HEADER), max_tokens=1)
+    assert len(one.context.calls) - before == 2  # up to the header, where later prompts leave it, and from there
+
+
+@kinds
 def test_the_same_prompt_is_computed_again_from_before_its_last_message(window: int) -> None:
     one = batching(window)
     run(one, CHAT, max_tokens=SPACING + 30)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.prompt.checkpoint_places import SPACING, checkpoint_places
+from worker.engine.prompt.checkpoint_places import APART, SPACING, checkpoint_places, places_after
 from worker.engine.prompt.prompt_slices import BLOCKS
 
 BORDER = 1
@@ -68,3 +68,23 @@ def test_places_are_few_ascending_ends_of_slices_and_apart(prompt: list[int], mo
 def test_places_leave_room_between_them() -> None:
     found = places(chat(*[2] * 400), 6)
     assert all(after - before >= SPACING for before, after in pairwise(found))
+
+
+def test_a_new_text_keeps_all_its_places() -> None:
+    assert places_after([24, 60, 100], 0) == [24, 60, 100]
+
+
+def test_a_text_that_continues_another_has_none_that_end_a_short_call_except_the_last() -> None:
+    assert places_after([24, 60, 100], 30) == [100]
+    assert places_after([24, 60, 100], 95) == []
+    assert places_after([24, 200, 230], 30) == [200, 230]
+    assert places_after([100, 200], 200) == []
+
+
+@given(steps=st.lists(st.integers(SPACING, 300), min_size=1, max_size=8), begun=st.integers(1, 2000))
+def test_calls_between_places_are_long_where_a_text_continues(steps: list[int], begun: int) -> None:
+    all_places = [sum(steps[: at + 1]) for at in range(len(steps))]
+    kept = places_after(all_places, begun)
+    assert set(kept) <= {place for place in all_places if place > begun}
+    for before, after in pairwise([begun, *kept]):
+        assert after - before >= (SPACING if after == all_places[-1] else APART)
