@@ -1,4 +1,4 @@
-"""How much of a prompt was reused is told alike in replies, metrics and lists, however a model's cache can be cut."""
+"""How much of a prompt was reused is reported alike in replies, metrics and lists, however a model's cache can be cut."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def http(server: Server) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("model", [KEY, *SHAPES])
-def test_every_dialect_list_and_metric_tells_what_was_reused(server: Server, http: httpx.Client, model: str) -> None:
+def test_every_dialect_list_and_metric_shows_what_was_reused(server: Server, http: httpx.Client, model: str) -> None:
     assert server.atelier("load", model, "-c", "1024", "--parallel", "2").returncode == 0
     lines = " ".join(f"The {model} number {number} is a word." for number in range(LINES))
     chat = {"model": model, "messages": [{"role": "user", "content": lines}]}
@@ -48,11 +48,11 @@ def test_every_dialect_list_and_metric_tells_what_was_reused(server: Server, htt
 
     assert openai_chat(http, chat) == 0
     again = [openai_chat(http, chat), anthropic(http, chat), responses(http, model, lines), lm_studio(http, chat)]
-    running, told, of = streamed(http, chat)
-    assert 0.7 * of < told < of
-    assert running == told
-    assert [*again, told] == [told] * 5
-    assert counter(http, model) - counted == sum(again) + told
+    running, ended, of = streamed(http, chat)
+    assert 0.7 * of < ended < of
+    assert running == ended
+    assert [*again, ended] == [ended] * 5
+    assert counter(http, model) - counted == sum(again) + ended
 
 
 def counter(http: httpx.Client, model: str) -> float:
