@@ -1,4 +1,4 @@
-"""How much of a prompt was reused is reported alike in replies, metrics and lists, however a model's cache can be cut."""
+"""How much of a prompt was reused is the same in replies, metrics and lists, however a cache can be cut."""
 
 import json
 from collections.abc import Iterator
