@@ -26,6 +26,7 @@ from tests.support.worker.worker_client import WorkerClient
 from tests.support.worker.worker_process import supervise, worker_process
 
 CLIENTS = 12  # more than there are slots
+SETTINGS = {"context_length": 2048, "cache_ram": 64}  # MiB: full within the first tenth, so that memory can be compared
 SCHEMA = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 IMPOSSIBLE = json.dumps({"type": "string", "minLength": 5, "maxLength": 2})
 PATIENCE = 180.0  # seconds: twelve clients keep a small machine busy for tens of seconds a call
@@ -112,7 +113,7 @@ def resident(spec: LaunchSpec) -> float:
 
 async def soak(model: Path, load: dict[str, Any], minutes: float, seed: int) -> bool:
     with tempfile.TemporaryDirectory() as directory:
-        launched = worker_process(Path(directory), model, Load(**{"context_length": 2048, **load}))
+        launched = worker_process(Path(directory), model, Load(**{**SETTINGS, **load}))
         async with launched as spec, WorkerClient(spec, patience=PATIENCE) as client:
             run = Soak(client, seed)
             await run.run(minutes * 60 * 0.1)
